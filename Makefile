@@ -1,0 +1,65 @@
+# Two commands matter: make demo, make test. The rest is for those who work on the code.
+
+VENV := .venv
+FLOOR := .venv-floor
+PY := $(VENV)/bin/python
+PYTEST := $(PY) -m pytest
+# The floor is locked as somebody would have installed it when Airflow 3.2 was new.
+FLOOR_DATE := 2026-06-01
+LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--no-header --no-annotate --no-emit-index-url --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-floor lint check test demo up down bench coverage soak lock build clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the pinned versions (PYTHON=... chooses the interpreter)
+	@.ci/setup $(VENV) constraints.txt
+
+setup-floor: ## make .venv-floor: Airflow 3.2 and the oldest versions we support
+	@.ci/setup $(FLOOR) constraints-floor.txt
+
+lint: setup ## ruff, mypy, import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+
+check: lint ## lint, and the tests that need no server: about a minute
+	$(PYTEST) -q -m "not integration and not e2e"
+
+test: lint setup-floor ## everything: lint, floor, unit, property, integration, end to end
+	$(PYTEST)
+
+demo: setup ## the story: an MLflow whose name goes away under real Airflow tasks
+	@$(PY) -m demo
+
+up: setup ## the demo's Airflow and MLflow, left running for a browser
+	@$(PY) -m demo up
+
+down: setup ## stop what make up started
+	@$(PY) -m demo down
+
+bench: setup ## us beside our peers, measured here, in one run
+	$(PY) -m benchmarks
+
+coverage: setup ## lines and branches of the resolver that its tests reach
+	$(PY) -m coverage run --source=airflow_provider_hokusai_dns/resolver -m pytest -q tests/resolver
+	$(PY) -m coverage report --skip-covered --fail-under=95
+	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
+
+soak: setup ## ten minutes of random faults: no error, no leak
+	$(PY) -m benchmarks.soak
+
+lock: setup ## write constraints.txt and constraints-floor.txt anew (UPGRADE=1 takes newer versions)
+	$(LOCK) --group dev $(if $(UPGRADE),--upgrade) -o constraints.txt
+	$(LOCK) --group floor --resolution lowest-direct --exclude-newer $(FLOOR_DATE) -o constraints-floor.txt
+
+build: setup ## wheel and source distribution into dist/
+	$(PY) -m build --no-isolation
+
+clean: ## remove what these commands made, the environments too
+	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
+	rm -rf $(VENV) $(FLOOR) .demo dist build .coverage* .hypothesis .*_cache
