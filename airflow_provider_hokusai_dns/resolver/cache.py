@@ -1,0 +1,158 @@
+"""The names held, within a bound. Every method is given ``now``; nothing here reads a clock."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from itertools import chain, zip_longest
+
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
+from airflow_provider_hokusai_dns.resolver.metrics import Served
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
+
+class Slot:
+    """The place of one name: its frozen entry, and what changes too often to be frozen.
+
+    :param penalties: until when an address stays at the back of the list (policy rule 13);
+        replaced and never changed, because it is read without the lock.
+    :param published: whether this process has compared the store with an answer of its own.
+    :param version: counts the changes of all that an answer is made of.
+    :param held: whether the cache still has it; a caller may wait on one that was dropped.
+    """
+
+    __slots__ = (
+        "announced",
+        "entry",
+        "held",
+        "penalties",
+        "published",
+        "rejected",
+        "reported_at",
+        "rotation",
+        "seen",
+        "served",
+        "store_lock",
+        "store_read_at",
+        "told_no_name",
+        "version",
+    )
+
+    def __init__(self, hostname: str) -> None:
+        self.entry = Entry(hostname)
+        self.served = Served()
+        self.seen = 0
+        self.penalties: dict[str, float] = {}
+        self.reported_at = float("-inf")
+        # Not for secrecy: short-lived processes must not all begin with the same address.
+        self.rotation = random.randrange(1 << 16)  # noqa: S311
+        self.published = False
+        self.announced = "unknown"
+        self.rejected = ""
+        self.told_no_name = False
+        self.store_lock = threading.Lock()
+        self.store_read_at = float("-inf")
+        self.version = 0
+        self.held = True
+
+    @property
+    def uses(self) -> int:
+        """How often the name was served from memory."""
+        return sum(self.served.numbers())
+
+
+class Cache:
+    """Slots by hostname. The caller holds the resolver's lock, except for :meth:`get`."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, Slot] = {}
+        #: Uses of names that are gone, so that totals keep adding up.
+        self.gone = Served()
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def get(self, hostname: str) -> Slot | None:
+        """The slot of a name, without a lock."""
+        return self._slots.get(hostname)
+
+    def slots(self) -> list[Slot]:
+        """All slots."""
+        return list(self._slots.values())
+
+    def add(self, hostname: str) -> Slot:
+        """The slot of a name, made if there is none."""
+        return self._slots.setdefault(hostname, Slot(hostname))
+
+    def drop(self, hostname: str) -> None:
+        """Forget one name."""
+        slot = self._slots.pop(hostname, None)
+        if slot is None:
+            return
+        slot.held = False
+        self.gone.absorb(slot.served)
+        # Callers who still wait on it are counted among those of the past.
+        slot.served = self.gone
+
+    def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
+        """Drop names that have nothing left to serve; returns how many (feature A9).
+
+        :param busy: whether a lookup is under way for a slot.
+        """
+        useless = [
+            name
+            for name, slot in self._slots.items()
+            if is_spent(slot.entry, now, config) and not busy(slot)
+        ]
+        for name in useless:
+            self.drop(name)
+        return len(useless)
+
+    def make_room(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> bool:
+        """Drop names when the bound is reached; returns whether any went.
+
+        Failures go first, then stale, then what was not used lately (rule 14). A name that is being
+        looked up goes last: its callers would be joined by nobody.
+        """
+        if len(self._slots) < config.max_hosts:
+            return False
+
+        def worth(slot: Slot) -> tuple[int, int]:
+            if busy(slot):
+                kind = 3
+            elif slot.entry.answer is None:
+                kind = 0
+            else:
+                kind = 1 if now >= expires_at(slot.entry, config) else 2
+            return kind, slot.uses - slot.seen
+
+        # An eighth at once, so that a full cache is not sorted for every new name.
+        order = sorted(self._slots.items(), key=lambda item: worth(item[1]))
+        for name, _ in order[: max(1, len(order) // 8)]:
+            self.drop(name)
+        for slot in self._slots.values():
+            slot.seen = slot.uses
+        return True
+
+
+def in_order(
+    endpoints: tuple[Endpoint, ...],
+    penalties: dict[str, float],
+    now: float,
+    *,
+    ipv6_first: bool,
+    rotation: int = 0,
+) -> tuple[Endpoint, ...]:
+    """The endpoints in the order to try: rotated, families interleaved, losers at the back."""
+    if len(endpoints) == 1:
+        return endpoints
+    turn = rotation % len(endpoints)
+    rotated = endpoints[turn:] + endpoints[:turn]
+    six = [endpoint for endpoint in rotated if ":" in endpoint.address]
+    four = [endpoint for endpoint in rotated if ":" not in endpoint.address]
+    first, second = (six, four) if ipv6_first else (four, six)
+    mixed = [e for e in chain.from_iterable(zip_longest(first, second)) if e is not None]
+    # sorted() is stable: the order stays, and the list never becomes empty (rule 13)
+    return tuple(sorted(mixed, key=lambda e: penalties.get(e.address, now) > now))

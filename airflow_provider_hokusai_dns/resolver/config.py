@@ -1,0 +1,221 @@
+"""The numbers of the policy as one frozen, validated value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from types import MappingProxyType
+
+from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
+
+#: The longest age at which an old answer may ever be served (policy rule 6).
+HARD_MAX_STALE = 259_200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolverConfig:
+    """How the resolver decides. Durations are seconds; 0 is legal and means what it says.
+
+    The mappings are keyed by hostname and hold for that one name only.
+
+    :raises ValueError: names the field and the value.
+    """
+
+    #: Rule 1: the longest lifetime of an answer, and the lifetime when its TTL is unknown.
+    cache_ttl: float = 300.0
+    #: Rule 1: the shortest lifetime, the one case in which a record's TTL is exceeded.
+    min_ttl: float = 5.0
+    #: Rule 1: a per-hostname lifetime that overrides both of the above.
+    ttl_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    #: Rule 2: with an old answer known, how long a caller waits for a lookup.
+    stale_after: float = 0.5
+    #: Rule 3: how long a lookup may take.
+    timeout: float = 10.0
+    #: Rule 4: how often a failed name is looked up again while an old answer is served.
+    failure_recheck: float = 30.0
+    #: Rule 5: how long the same error is answered with nothing to serve; doubles up to the maximum.
+    failure_ttl: float = 1.0
+    failure_ttl_max: float = 10.0
+    #: Rule 6: the oldest answer served when DNS cannot be asked; 0 serves none.
+    max_stale: float = 86_400.0
+    #: Rule 6, for one hostname (a connection's own ``max_stale``).
+    max_stale_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    #: Rule 7: how long an answer is served after DNS first said there is no such name.
+    max_stale_no_name: float = 900.0
+    #: Rule 8: how often the name is looked up again meanwhile.
+    no_name_recheck: float = 5.0
+    #: Rule 11: share of the lifetime that is left when a used name is refreshed ahead of time.
+    refresh_ahead: float = 0.2
+    #: Rule 12: lifetimes are shortened by up to this share.
+    jitter: float = 0.1
+    #: Rule 13: how long an address that did not accept a connection stays at the back.
+    penalty: float = 30.0
+    #: Rule 13: a report of a failed address starts a lookup at most this often.
+    report_interval: float = 1.0
+    #: Rule 14: names held.
+    max_hosts: int = 1024
+    #: Rule 16: a stored stamp this far ahead of the clock is invalid.
+    max_clock_skew: float = 300.0
+    #: Rule 17: a stored answer older than this is written anew. Below the 900 s after which no
+    #: credentials go to an old address over plain http, or a name that never changes would age.
+    store_max_age: float = 600.0
+    #: How often a failing name asks the shared store again.
+    store_recheck: float = 30.0
+    #: The rolling window of the health level.
+    window: float = 300.0
+    #: Ask these instead of the system's nameservers: ``"address"`` or ``"address:port"``.
+    nameservers: tuple[str, ...] = ()
+    #: The same, for one hostname (a connection's own ``nameservers``).
+    nameserver_overrides: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
+    search: tuple[str, ...] | None = None
+    #: Addresses for emergencies, by the hostname they belong to (feature A5).
+    static_addresses: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.type in ("float", "int"):
+                _check_number(item.name, value)
+        if self.max_hosts < 1 or not isinstance(self.max_hosts, int):
+            raise ValueError(f"max_hosts must be a whole number from 1, not {self.max_hosts!r}")
+        if self.min_ttl > self.cache_ttl:
+            # The cap is what people set (DNS_CACHE_TTL); a cap below the default floor lowers it.
+            if self.min_ttl != type(self).__dataclass_fields__["min_ttl"].default:
+                raise ValueError(
+                    f"min_ttl {self.min_ttl!r} must not exceed cache_ttl {self.cache_ttl!r}"
+                )
+            object.__setattr__(self, "min_ttl", self.cache_ttl)
+        for name in ("refresh_ahead", "jitter"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"{name} is a share below 1, not {getattr(self, name)!r}")
+        if self.max_stale > HARD_MAX_STALE:
+            raise ValueError(
+                f"max_stale must be at most {HARD_MAX_STALE:.0f} s (3 days), not {self.max_stale!r}"
+            )
+        self._normalise("ttl_overrides", _check_number)
+        self._normalise("max_stale_overrides", _check_max_stale)
+        self._normalise("nameserver_overrides", _nameservers)
+        self._normalise("static_addresses", _static_addresses)
+        object.__setattr__(self, "nameservers", _nameservers("nameservers", self.nameservers))
+        if self.search is not None:
+            search = tuple(
+                _hostname("search", domain) for domain in _strings("search", self.search)
+            )
+            object.__setattr__(self, "search", search)
+
+    def _normalise(self, name: str, check: Callable[[str, object], object]) -> None:
+        """Key a mapping by normalised hostnames, and check and freeze its values."""
+        given: Mapping[str, object] = getattr(self, name)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{name} must map hostnames to values, not be {given!r}")
+        checked: dict[str, object] = {}
+        for key, value in given.items():
+            hostname = _key(_hostname(name, key))
+            if hostname in checked:
+                raise ValueError(f"{name}: {hostname!r} is there twice, in two ways of writing it")
+            checked[hostname] = check(f"{name}[{key!r}]", value)
+        object.__setattr__(self, name, MappingProxyType(checked))
+
+    def ttl_override_for(self, hostname: str) -> float | None:
+        """The lifetime of answers for one name, where it has one of its own (rule 1)."""
+        return self.ttl_overrides.get(_key(hostname))
+
+    def static_addresses_for(self, hostname: str) -> tuple[str, ...]:
+        """The addresses for emergencies of one name (rule 9)."""
+        return self.static_addresses.get(_key(hostname), ())
+
+    def nameservers_for(self, hostname: str) -> tuple[str, ...]:
+        """The custom nameservers for one name; empty means those of the system."""
+        return self.nameserver_overrides.get(_key(hostname), self.nameservers)
+
+    def max_stale_for(self, hostname: str) -> float:
+        """The oldest answer for one name when DNS cannot be asked (rule 6)."""
+        return self.max_stale_overrides.get(_key(hostname), self.max_stale)
+
+
+def _key(hostname: str) -> str:
+    """Settings hold for a name whether or not it is written as absolute."""
+    return hostname.removesuffix(".")
+
+
+def _check_number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must not be negative or infinite, not {value!r}")
+    return value
+
+
+def _check_max_stale(name: str, value: object) -> float:
+    number = _check_number(name, value)
+    if number > HARD_MAX_STALE:
+        raise ValueError(f"{name} must be at most {HARD_MAX_STALE:.0f} s (3 days), not {value!r}")
+    return number
+
+
+def _hostname(name: str, value: object) -> str:
+    """A key or item that must be a hostname and nothing more, normalised."""
+    try:
+        target = Target.parse(value)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if target.literal is not None or target.text != target.host_text:
+        raise ValueError(f"{name}: {shown(target.text)!r} is not a hostname")
+    return target.hostname
+
+
+def _strings(name: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, tuple | list):
+        raise ValueError(f"{name} must be a list of strings, not {value!r}")
+    for item in value:
+        if not isinstance(item, str):
+            raise ValueError(f"{name} must be a list of strings, not {value!r}")
+    return tuple(value)
+
+
+def _static_addresses(name: str, value: object) -> tuple[str, ...]:
+    addresses = _strings(name, value)
+    if not addresses:
+        raise ValueError(f"{name} must hold at least one address")
+    canonical = []
+    for address in addresses:
+        parsed = parse_address(address)
+        if parsed is None:
+            raise ValueError(
+                f"{name}: {address!r} is not an IP address in its usual form (10.0.1.221, fd00::1)"
+            )
+        canonical.append(parsed)
+    return tuple(canonical)
+
+
+def _nameservers(name: str, value: object) -> tuple[str, ...]:
+    servers = _strings(name, value)
+    for server in servers:
+        try:
+            split_nameserver(server)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return servers
+
+
+def split_nameserver(server: str) -> tuple[str, int]:
+    """``"10.0.0.2"``, ``"10.0.0.2:8600"`` or ``"[fd00::1]:53"`` as address and port.
+
+    :raises ValueError: names the value.
+    """
+    try:
+        target = Target.parse(server)
+    except ValueError as error:
+        raise ValueError(f"{server!r} is not a nameserver: {error}") from None
+    if target.literal is None or "://" in server:
+        raise ValueError(
+            f"{server!r} is not a nameserver: give an IP address, with a port if it is not 53"
+        )
+    return str(ip_address(target.literal)), target.port or 53

@@ -1,0 +1,281 @@
+"""What the policy says about one name: pure functions over values and ``now``.
+
+Nothing here reads a clock, takes a lock or asks a server. ``now`` is monotonic seconds. The numbers
+in brackets are the rules of the policy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_hokusai_dns.resolver.model import (
+    Answer,
+    Attempt,
+    Cause,
+    Endpoint,
+    LastKnownGood,
+    Source,
+)
+from airflow_provider_hokusai_dns.resolver.target import parse_address
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+
+_NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The last of one or more failed lookups in a row."""
+
+    cause: Cause
+    at: float
+    count: int = 1
+    detail: str = ""
+    tried: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All that is known of one hostname.
+
+    :param shorten: a share from 0 to 1 of the configured jitter, drawn once per answer.
+    :param failure: why the name is not fresh; ``None`` after a success.
+    :param no_name_since: when DNS first said that there is no such name, since the answer.
+    """
+
+    hostname: str
+    answer: Answer | None = None
+    shorten: float = 0.0
+    failure: Failure | None = None
+    no_name_since: float | None = None
+
+
+class Action(Enum):
+    """What to do for a caller."""
+
+    FRESH = "serve"
+    AHEAD = "serve, and refresh in the background"
+    OLD = "serve the old answer"
+    OLD_RECHECK = "serve the old answer, and look again in the background"
+    OLD_WAIT = "wait a moment for a lookup, then serve the old answer"
+    WAIT = "wait for a lookup"
+    FAILED = "answer with the failure that is known"
+
+
+class Decision(NamedTuple):
+    """An action, and the time until which it stays the same."""
+
+    action: Action
+    until: float
+
+
+def lifetime(hostname: str, ttl: float | None, config: ResolverConfig, shorten: float) -> float:
+    """Seconds for which an answer is fresh.
+
+    :param ttl: the record's own, ``None`` when unknown.
+    """
+    jitter = 1 - config.jitter * shorten  # [12] downwards only
+    override = config.ttl_override_for(hostname)
+    if override is not None:  # [1]
+        return override * jitter
+    capped = config.cache_ttl if ttl is None else min(ttl, config.cache_ttl)
+    return max(config.min_ttl, capped * jitter)  # [1] the floor holds after the jitter too
+
+
+def expires_at(entry: Entry, config: ResolverConfig) -> float:
+    """When the answer stops being fresh; what came from the store never was [16]."""
+    if entry.answer is None or entry.answer.source is Source.STORE:
+        return _NEVER
+    return entry.answer.resolved_at + lifetime(
+        entry.hostname, entry.answer.ttl, config, entry.shorten
+    )
+
+
+def old_until(entry: Entry, config: ResolverConfig) -> float:
+    """Until when the answer may be served though it is not fresh."""
+    if entry.answer is None:  # [9] a name that never resolved has nothing old
+        return _NEVER
+    until = entry.answer.resolved_at + config.max_stale_for(entry.hostname)  # [6]
+    if entry.no_name_since is not None:  # [7] and no later failure makes this limit longer again
+        until = min(until, entry.no_name_since + config.max_stale_no_name)
+    return until
+
+
+def recheck_at(entry: Entry, config: ResolverConfig) -> float:
+    """When a failed name that is served from something old is looked up again."""
+    if entry.failure is None:
+        return _NEVER
+    pause = config.failure_recheck if entry.no_name_since is None else config.no_name_recheck
+    return entry.failure.at + pause  # [4], [8]
+
+
+def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
+    """What a caller gets who asks now."""
+    expires = expires_at(entry, config)
+    if now < expires:
+        assert entry.answer is not None
+        ahead = expires - config.refresh_ahead * (expires - entry.answer.resolved_at)  # [11]
+        ahead = max(ahead, recheck_at(entry, config))
+        if now < ahead:
+            return Decision(Action.FRESH, min(ahead, expires))
+        return Decision(Action.AHEAD, expires)
+    until = old_until(entry, config)
+    has_static = bool(config.static_addresses_for(entry.hostname))
+    if now < until or (has_static and entry.failure is not None):  # [9]
+        if entry.failure is None:
+            return Decision(Action.OLD_WAIT, until)  # [2]
+        recheck = recheck_at(entry, config)
+        if now < recheck:
+            # Where the old answer runs out before the recheck, the caller is served otherwise.
+            return Decision(Action.OLD, min(recheck, until) if now < until else recheck)
+        return Decision(Action.OLD_RECHECK, until)
+    if entry.failure is not None:
+        # [5] the exponent is bounded so that a long outage does not overflow
+        pause = config.failure_ttl * 2.0 ** min(entry.failure.count - 1, 16)
+        again = entry.failure.at + min(pause, config.failure_ttl_max)
+        if now < again:
+            return Decision(Action.FAILED, again)
+    return Decision(Action.WAIT, now)  # [3]
+
+
+def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
+    """Whether the entry can be forgotten: it serves nobody, and keeps nobody from asking."""
+    if entry.answer is None and entry.failure is None:
+        return False  # just made: its first lookup is about to begin
+    if now < expires_at(entry, config) or now < old_until(entry, config):
+        return False
+    if entry.failure is None:
+        return True
+    if config.static_addresses_for(entry.hostname):
+        return False  # without the failure, the next caller would wait for a dead DNS again [9]
+    return now >= entry.failure.at + config.failure_ttl_max
+
+
+def state(entry: Entry, now: float, config: ResolverConfig) -> str:
+    """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
+
+    Slow alone does not make a name degraded, a failure does [2].
+    """
+    if now < expires_at(entry, config):
+        return "healthy"
+    if entry.failure is None:
+        if entry.answer is None:
+            return "unknown"
+        return "degraded" if entry.answer.source is Source.STORE else "healthy"
+    if now < old_until(entry, config) or config.static_addresses_for(entry.hostname):
+        return "degraded"
+    return "unhealthy"
+
+
+def succeed(entry: Entry, answer: Answer, shorten: float) -> Entry:
+    """The entry after a lookup that gave addresses: one fresh answer heals."""
+    return Entry(entry.hostname, answer, shorten)
+
+
+def fail(
+    entry: Entry,
+    cause: Cause,
+    now: float,
+    detail: str = "",
+    tried: tuple[Attempt, ...] = (),
+    *,
+    again: bool = False,
+) -> Entry:
+    """The entry after a lookup that failed: never replaces a good answer [15].
+
+    :param again: the same lookup was given up before, so this is no further failure.
+    """
+    count = 1 if entry.failure is None else entry.failure.count + (not again)
+    since = entry.no_name_since
+    if since is None and cause.says_no_such_name:
+        since = now
+    return replace(entry, failure=Failure(cause, now, count, detail, tried), no_name_since=since)
+
+
+def adopt(
+    entry: Entry, record: LastKnownGood, now: float, wall: float, config: ResolverConfig
+) -> Entry:
+    """The entry after a look into the shared store, whose stamps are wall time.
+
+    A stored answer keeps its own age and is never fresh [16], so it does not take the place of one
+    that still is [15]; the newer of two old answers wins [17].
+
+    :raises ValueError: a stamp is too far ahead of the clock [16], or the record makes no sense;
+        says which field.
+    """
+    check_record(entry.hostname, record)
+    resolved = _monotonic("resolved_at", record.resolved_at, now, wall, config)
+    answer = entry.answer
+    if answer is None or (resolved > answer.resolved_at and now >= expires_at(entry, config)):
+        answer = Answer(
+            tuple(Endpoint(address) for address in record.addresses),
+            Source.STORE,
+            resolved,
+            record.ttl,
+        )
+    since = [entry.no_name_since]
+    if record.no_name_since is not None:
+        since.append(_monotonic("no_name_since", record.no_name_since, now, wall, config))
+    # Only what came after the answer says anything about it.
+    later = [stamp for stamp in since if stamp is not None and stamp >= answer.resolved_at]
+    if not later and entry.failure is not None and entry.failure.cause.says_no_such_name:
+        later = [entry.failure.at]
+    return replace(entry, answer=answer, no_name_since=min(later, default=None))
+
+
+def check_record(hostname: str, record: LastKnownGood) -> None:
+    """A store may be anybody's: what it hands over is looked at before it is believed.
+
+    :raises ValueError: names the field and the value.
+    """
+    if record.hostname != hostname:
+        raise ValueError(f"hostname is {record.hostname!r} and not {hostname!r}")
+    addresses = record.addresses
+    if not isinstance(addresses, tuple | list) or not addresses:
+        raise ValueError(f"addresses must be a list of at least one, not {addresses!r}")
+    for address in addresses:
+        if not isinstance(address, str) or parse_address(address) is None:
+            raise ValueError(f"addresses: {address!r} is not an IP address")
+    numbers = {"ttl": record.ttl, "no_name_since": record.no_name_since}
+    for field, number in {"resolved_at": record.resolved_at, **numbers}.items():
+        if number is None and field in numbers:
+            continue
+        if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
+            raise ValueError(f"{field} must be a number of seconds, not {number!r}")
+
+
+def _monotonic(field: str, stamp: float, now: float, wall: float, config: ResolverConfig) -> float:
+    ahead = stamp - wall
+    if ahead > config.max_clock_skew:
+        raise ValueError(
+            f"{field} is {ahead:.0f} s ahead of this machine's clock "
+            f"({config.max_clock_skew:.0f} s are allowed)"
+        )
+    return now + min(ahead, 0.0)
+
+
+def worth_writing(
+    stored: LastKnownGood | None,
+    answer: Answer,
+    resolved_at: float,
+    wall: float,
+    config: ResolverConfig,
+) -> bool:
+    """Whether a fresh answer is written over what the store holds [17].
+
+    :param resolved_at: when the answer was true, in seconds since the epoch.
+    :param wall: what the clock says now, in the same.
+    """
+    if stored is None or stored.resolved_at - wall > config.max_clock_skew:  # [16]
+        return True
+    if stored.resolved_at >= resolved_at:
+        return False
+    return (
+        stored.no_name_since is not None
+        or resolved_at - stored.resolved_at > config.store_max_age
+        or not set(stored.addresses) & set(answer.addresses)
+    )

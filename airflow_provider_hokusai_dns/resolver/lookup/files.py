@@ -1,0 +1,57 @@
+"""Files that are read again when they change: the hosts file and ``resolv.conf``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class WatchedFile(Generic[T]):
+    """What a file says, parsed again whenever it is another file than before.
+
+    :param parse: makes the value from the text; gets an empty text when the file is missing.
+    """
+
+    def __init__(self, path: Path, parse: Callable[[str], T]) -> None:
+        self._path = path
+        self._parse = parse
+        self._known: tuple[object, T] | None = None
+
+    def value(self) -> T:
+        """The value of the file as it is now; costs one ``stat`` while it does not change."""
+        signature: object
+        try:
+            stat = self._path.stat()
+            signature = (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
+        except OSError:
+            signature = None
+        known = self._known
+        if known is not None and known[0] == signature:
+            return known[1]
+        try:
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            text = ""
+        value = self._parse(text)
+        self._known = (signature, value)
+        return value
+
+
+def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
+    """Addresses by lower-case name, in the order of the file (``hosts(5)``)."""
+    from airflow_provider_hokusai_dns.resolver.target import parse_address
+
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        canonical = parse_address(address)
+        if canonical is None:
+            continue
+        for name in names:
+            addresses = found.setdefault(name.lower().removesuffix("."), [])
+            if canonical not in addresses:
+                addresses.append(canonical)
+    return {name: tuple(addresses) for name, addresses in found.items()}

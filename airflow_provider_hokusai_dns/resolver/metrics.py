@@ -1,0 +1,179 @@
+"""Counters, the rolling window, the health level, and the events that leave the resolver."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from airflow_provider_hokusai_dns.resolver.model import Cause, Resolution, Source
+
+#: Below this number of events the window says nothing (policy, States of one name).
+MIN_EVENTS = 10
+HEALTHY_UP_TO = 0.10
+DEGRADED_UP_TO = 0.70
+_BUCKETS = 30
+
+
+class Tally:
+    """A number that is counted up without a lock.
+
+    ``tally.n += 1`` with nothing called in between is not interrupted by CPython's global lock; on
+    a build without that lock a count may be lost, never more.
+    """
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n = 0
+
+
+class Served:
+    """How often answers were served without waiting, by kind."""
+
+    __slots__ = ("hits", "stale", "static", "stored")
+
+    def __init__(self) -> None:
+        self.hits = Tally()
+        self.stale = Tally()
+        self.stored = Tally()
+        self.static = Tally()
+
+    def of(self, source: Source) -> Tally:
+        """The number that an answer of this source counts up."""
+        if source is Source.STALE:
+            return self.stale
+        if source is Source.STORE:
+            return self.stored
+        return self.static if source is Source.STATIC else self.hits
+
+    def numbers(self) -> tuple[int, int, int, int]:
+        """Hits, stale, stored, static."""
+        return self.hits.n, self.stale.n, self.stored.n, self.static.n
+
+    def absorb(self, other: Served) -> None:
+        """Add the numbers of another."""
+        for name in self.__slots__:
+            getattr(self, name).n += getattr(other, name).n
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, for observers (metrics, logs).
+
+    :param kind: ``lookup``, ``lookup_failed``, ``stale_served``, ``static_served``, ``state``,
+        ``store_rejected``.
+    :param seconds: how long a lookup took.
+    :param state: the new state of the name, for ``state``, with ``previous`` beside it.
+    :param resolution: what is served now, where something is.
+    :param hits: answers served fresh from memory since the last event of this resolver; likewise
+        ``stale``, ``stored`` and ``static``.
+    """
+
+    kind: str
+    hostname: str
+    cause: Cause | None = None
+    seconds: float | None = None
+    state: str | None = None
+    previous: str | None = None
+    resolution: Resolution | None = None
+    detail: str = ""
+    hits: int = 0
+    stale: int = 0
+    stored: int = 0
+    static: int = 0
+
+
+class Window:
+    """Successes and failures of lookups in the last seconds, in a few buckets."""
+
+    def __init__(self, seconds: float) -> None:
+        self._width = max(seconds, 1e-3) / _BUCKETS
+        self._buckets: dict[int, list[int]] = {}
+
+    def add(self, now: float, *, ok: bool) -> None:
+        """Count one event."""
+        number = int(now // self._width)
+        self._buckets.setdefault(number, [0, 0])[ok] += 1
+        if len(self._buckets) > _BUCKETS:
+            self._drop(number)
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """Failures and successes inside the window."""
+        self._drop(int(now // self._width))
+        values = list(self._buckets.values())
+        return sum(v[0] for v in values), sum(v[1] for v in values)
+
+    def _drop(self, newest: int) -> None:
+        for number in [n for n in self._buckets if n <= newest - _BUCKETS]:
+            del self._buckets[number]
+
+
+def level(failures: int, successes: int) -> str:
+    """The health level by error rate (feature E2): ``healthy``, ``degraded``, ``unhealthy``.
+
+    ``unknown`` when there were too few events to say anything.
+    """
+    total = failures + successes
+    if total < MIN_EVENTS:
+        return "unknown"
+    rate = failures / total
+    if rate <= HEALTHY_UP_TO:
+        return "healthy"
+    return "degraded" if rate <= DEGRADED_UP_TO else "unhealthy"
+
+
+@dataclass(frozen=True, slots=True)
+class DNSMetrics:
+    """A snapshot of one process's resolver (feature E1).
+
+    Each call counts once: ``attempts = hits + misses + stale + fallback + failed``.
+
+    :param hits: served fresh from memory.
+    :param misses: waited for a live lookup that succeeded.
+    :param stale: served an old answer of this process.
+    :param fallback: served from the shared store or a static address.
+    :param errors: failed lookups by cause.
+    :param failed: calls that ended in ``DNSResolutionError``.
+    :param cache_size: names held; ``expired`` of them are not fresh.
+    :param latency_ms: of the last lookup that succeeded.
+    :param level: of the rolling window; informs, and never decides about a gate.
+    """
+
+    attempts: int = 0
+    hits: int = 0
+    misses: int = 0
+    stale: int = 0
+    fallback: int = 0
+    failed: int = 0
+    lookups: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    hit_rate: float = 0.0
+    cache_size: int = 0
+    expired: int = 0
+    last_success: datetime | None = None
+    latency_ms: float | None = None
+    window_events: int = 0
+    error_rate: float = 0.0
+    level: str = "unknown"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values for JSON."""
+        values = asdict(self)
+        if self.last_success is not None:
+            values["last_success"] = self.last_success.isoformat()
+        return values
+
+
+@dataclass(slots=True)
+class Counters:
+    """What is counted off the hit path, under the resolver's lock."""
+
+    window: Window
+    misses: int = 0
+    failed: int = 0
+    lookups: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    last_success: float | None = None
+    latency: float | None = None

@@ -1,0 +1,50 @@
+"""Events leave the resolver sideways: to metrics and logs, outside of every lock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from airflow_provider_hokusai_dns.resolver.metrics import Event
+
+log = logging.getLogger(__name__)
+
+
+class Observers:
+    """Those who want to be told.
+
+    :param served: counts the answers served from memory so far: hits, stale, stored, static. The
+        hit path itself tells nobody, so each event carries how many there were since the last one.
+    """
+
+    def __init__(self, served: Callable[[], tuple[int, int, int, int]]) -> None:
+        self._served = served
+        self._told = (0, 0, 0, 0)
+        self._lock = threading.Lock()
+        self._observers: tuple[Callable[[Event], None], ...] = ()
+
+    def add(self, observer: Callable[[Event], None]) -> None:
+        """Tell this one as well."""
+        self._observers = (*self._observers, observer)
+
+    def emit(self, event: Event) -> None:
+        """Tell all of them. One that raises harms nobody."""
+        if not self._observers:
+            return
+        with self._lock:  # or two events would tell of the same hits
+            served = self._served()
+            news = [now - told for now, told in zip(served, self._told, strict=True)]
+            hits, stale, stored, static = news
+            self._told = served
+        event = replace(event, hits=hits, stale=stale, stored=stored, static=static)
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                log.debug("An observer of the resolver failed", exc_info=True)
+
+    def after_fork(self) -> None:
+        """Replace the lock in a child process: a thread that is gone may have held it."""
+        self._lock = threading.Lock()

@@ -1,0 +1,114 @@
+"""One lookup per name, however many threads, tasks and event loops wait for it (feature A7)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+
+class Flight:
+    """A lookup under way. Its futures only tell that something can be read from the cache now.
+
+    They carry no result and no exception, so that nobody has to collect one, and they are marked as
+    running, so that a waiter that is cancelled cannot cancel them.
+
+    :param started: monotonic seconds.
+    """
+
+    __slots__ = ("early", "failed", "final", "refresh", "started", "store_asked")
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        #: Done when anything can be served: the lookup ended, or the store had an old answer.
+        self.early: Future[None] = _running()
+        #: Done when the lookup ended.
+        self.final: Future[None] = _running()
+        self.store_asked = False
+        #: Its failure was counted: it was given up, or it ended, and the store is being asked.
+        self.failed = False
+        #: Somebody waits for it who will write the store himself.
+        self.refresh = False
+
+    def land(self) -> None:
+        """Wake everybody who waits."""
+        for future in (self.early, self.final):
+            _finish(future)
+
+    def land_early(self) -> None:
+        """Wake those who are content with an old answer."""
+        _finish(self.early)
+
+
+class SingleFlight:
+    """Joins callers of one key to one piece of work."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight] = {}
+
+    def join(
+        self,
+        key: Hashable,
+        now: float,
+        work: Callable[[Flight], Callable[[], None]],
+        *,
+        refresh: bool = False,
+        wanted: Callable[[], bool] | None = None,
+    ) -> Flight | None:
+        """The flight for a key, started here if there is none.
+
+        :param work: runs on a worker thread; puts its outcome into the cache itself, and returns
+            what is left to do when nobody waits any more.
+        :param wanted: whether a new flight is; asked under the lock. One may have landed since the
+            caller decided that he needs it, and then he gets ``None``, and finds its outcome.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None:
+                flight.refresh |= refresh
+                return flight
+            if wanted is not None and not wanted():
+                return None
+            flight = self._flights[key] = Flight(now)
+            flight.refresh = refresh
+
+        def fly() -> None:
+            try:
+                afterwards = work(flight)
+            finally:
+                # Only the creator removes it, and always; a caller who comes now finds the cache.
+                with self._lock:
+                    if self._flights.get(key) is flight:
+                        del self._flights[key]
+                flight.land()
+            afterwards()
+
+        self._workers.run(fly)
+        return flight
+
+    def current(self, key: Hashable) -> Flight | None:
+        """The flight under way, if there is one."""
+        return self._flights.get(key)
+
+    def after_fork(self) -> None:
+        """Forget what the parent had under way: its threads did not come along."""
+        self._lock = threading.Lock()
+        self._flights = {}
+
+
+def _running() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def _finish(future: Future[None]) -> None:
+    try:
+        future.set_result(None)
+    except Exception:  # set by the other side in the same moment
+        if not future.done():
+            raise

@@ -1,0 +1,215 @@
+"""Parse and render what callers pass: a host, a host with a port, a URL, an address (feature A1).
+
+Rendering puts an address where the name stood and touches nothing else, so that path, query,
+userinfo and the case of the rest survive to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\Z")
+_NUMERIC_LABEL = re.compile(r"([0-9]+|0x[0-9a-f]*)\Z")
+_ZONE_ID = re.compile(r"[A-Za-z0-9._~-]+\Z")
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_MAX_NAME = 253
+_MAX_LABEL = 63
+_MAX_TEXT = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One parsed target. ``prefix + host_text + suffix == text`` always holds.
+
+    Its ``repr`` leaves out what may hold a secret: userinfo, path and query.
+
+    :param text: the target as given.
+    :param hostname: lower case, IDNA encoded; keeps a final dot, which means "absolute".
+    :param host_text: the host as it stands in the text, with brackets where it has them.
+    :param port: the port in the text, or ``None``.
+    :param literal: the address when the host is one, else ``None``.
+    """
+
+    text: str = field(repr=False)
+    hostname: str
+    host_text: str
+    prefix: str = field(default="", repr=False)
+    suffix: str = field(default="", repr=False)
+    port: int | None = None
+    literal: str | None = None
+    _port_text: str = field(default="", repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Parse a target in any form of feature A1.
+
+        :raises ValueError: for input that can never be right; names the part and the value.
+        """
+        if not isinstance(text, str):
+            raise ValueError(f"a target is a string, not {type(text).__name__}")
+        if not text:
+            raise ValueError("the target is empty: give a hostname, an address or a URL")
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f"the target is {len(text)} characters long, {_MAX_TEXT} at most")
+        prefix, authority, rest = _split_url(text)
+        if not prefix and any(sign in text for sign in "/?#@"):
+            raise ValueError(
+                f"{shown(text)!r} is neither a host nor a URL: a URL begins with http:// or https://"
+            )
+        try:
+            return cls._parse(text, prefix, authority, rest)
+        except ValueError:
+            if "@" in rest:  # What was taken for a port may be the first part of a password.
+                raise ValueError(
+                    f"{shown(text)!r} has no valid host and port before its path; in a user name "
+                    "or password write / ? # as %2F %3F %23"
+                ) from None
+            raise
+
+    @classmethod
+    def _parse(cls, text: str, prefix: str, authority: str, rest: str) -> Target:
+        is_url = bool(prefix)
+        if match := _FORBIDDEN.search(authority):
+            raise ValueError(f"{shown(text)!r}: no host holds the character {match.group()!r}")
+        if is_url:
+            userinfo, at, authority = authority.rpartition("@")
+            prefix += userinfo + at
+        host_text, port_text, colon = _split_port(authority, shown(text), is_url=is_url)
+        port = _parse_port(port_text, shown(text)) if port_text else None
+        suffix = colon + port_text + rest
+        if not host_text or host_text == "[]":
+            raise ValueError(f"{shown(text)!r} has no host")
+        if host_text.startswith("["):
+            literal: str | None = _parse_ipv6(host_text[1:-1], is_url=is_url)
+            if literal is None:
+                raise ValueError(f"{host_text!r} in {shown(text)!r} is not an IPv6 address")
+            hostname = literal
+        else:
+            literal = parse_address(host_text)
+            hostname = literal if literal is not None else normalise_hostname(host_text)
+        return cls(text, hostname, host_text, prefix, suffix, port, literal, colon + port_text)
+
+    def render(self, address: str, port: int | None = None) -> str:
+        """The text with ``address`` in place of the host.
+
+        :param port: replaces the port of the text, for an answer that carries its own (SRV).
+        """
+        port_text = self._port_text if port is None else f":{port}"
+        if ":" in address and (self.prefix or port_text or self.host_text.startswith("[")):
+            # RFC 6874: the percent sign before a zone id is itself escaped inside a URL.
+            address = f"[{address.replace('%', '%25', 1) if self.prefix else address}]"
+        return self.prefix + address + port_text + self.suffix.removeprefix(self._port_text)
+
+
+def shown(text: str) -> str:
+    """A target without its userinfo, path and query, for messages: those may hold secrets."""
+    text = text[:_MAX_TEXT]
+    prefix, authority, rest = _split_url(text)
+    if not prefix:
+        host, *rests = re.split("[/?#]", text.rpartition("@")[2], maxsplit=1)
+        return host[:300] + ("/..." if rests else "")
+    if "@" in rest:  # Perhaps a slash in a password: where the host begins is anybody's guess.
+        return f"{prefix}..."
+    return (prefix + authority.rpartition("@")[2] + ("/..." if len(rest) > 1 else rest))[:300]
+
+
+def _split_url(text: str) -> tuple[str, str, str]:
+    """``scheme://``, the authority, and the rest; the first is empty for a text that is no URL."""
+    scheme, separator, after = text.partition("://")
+    if not separator or not _SCHEME.match(scheme):
+        return "", text, ""
+    end = min((i for i in map(after.find, "/?#") if i >= 0), default=len(after))
+    return scheme + separator, after[:end], after[end:]
+
+
+def _split_port(authority: str, text: str, *, is_url: bool) -> tuple[str, str, str]:
+    """Host, port and the colon between them, each empty where there is none."""
+    if authority.startswith("["):
+        host, bracket, after = authority.partition("]")
+        if not bracket or (after and not after.startswith(":")):
+            raise ValueError(f"{text!r} has a bracket that does not close around an IPv6 address")
+        host, port, colon = host + bracket, after[1:], after[:1]
+    elif authority.count(":") > 1:
+        if is_url:
+            raise ValueError(f"{text!r}: write an IPv6 address in a URL in brackets, as in [::1]")
+        host, port, colon = authority, "", ""
+    else:
+        host, colon, port = authority.partition(":")
+    if colon and not port and not is_url:
+        raise ValueError(f"{text!r} has a colon but no port")
+    return host, port, colon
+
+
+def _parse_port(text: str, target: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= 65535 and len(text) <= 5):
+        raise ValueError(f"port {text[:20]!r} in {target!r} is not a number from 1 to 65535")
+    return int(text)
+
+
+def parse_address(text: str) -> str | None:
+    """An IPv4 or IPv6 address in its usual form, or ``None``.
+
+    ``1.2``, ``127.1``, ``0x7f.1`` and ``010.0.0.1`` are none: what they mean depends on the reader.
+    """
+    if ":" in text:
+        return _parse_ipv6(text, is_url=False)
+    try:
+        return str(IPv4Address(text))
+    except ValueError:
+        return None
+
+
+def _parse_ipv6(text: str, *, is_url: bool) -> str | None:
+    if is_url:
+        text = text.replace("%25", "%", 1)
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        return None
+    if address.scope_id is not None and not _ZONE_ID.match(address.scope_id):
+        return None
+    return str(address)
+
+
+def normalise_hostname(text: str) -> str:
+    """A hostname in lower case and IDNA encoded; a final dot stays.
+
+    :raises ValueError: names the label and what is wrong with it.
+    """
+    name = text
+    if not name.isascii():
+        import idna
+
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise ValueError(f"{text[:300]!r} is not a hostname: {error}") from None
+    name = name.lower()
+    absolute = name.endswith(".")
+    relative = name.removesuffix(".")
+    if len(relative) > _MAX_NAME:
+        raise ValueError(
+            f"{text[:40]!r}... is {len(relative)} characters long; "
+            f"a hostname has {_MAX_NAME} at most"
+        )
+    labels = relative.split(".")
+    for label in labels:
+        if not label:
+            raise ValueError(f"{text!r} is not a hostname: it has an empty label")
+        if len(label) > _MAX_LABEL:
+            raise ValueError(
+                f"{text!r} is not a hostname: label {label!r} is longer than {_MAX_LABEL}"
+            )
+        if not _LABEL.match(label):
+            raise ValueError(
+                f"{text!r} is not a hostname: label {label!r} may hold letters, digits, "
+                "hyphens inside and underscores only"
+            )
+    if _NUMERIC_LABEL.match(labels[-1]):
+        raise ValueError(
+            f"{text!r} is neither a hostname nor an address: write an IPv4 address as 10.0.1.221"
+        )
+    return relative + "." if absolute else relative

@@ -1,0 +1,127 @@
+"""Daemon threads that run lookups, so that a hanging one holds nobody else.
+
+Not :class:`concurrent.futures.ThreadPoolExecutor`: that one is joined when the interpreter ends,
+and a process that must end would wait for a lookup that nobody waits for any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Workers:
+    """Threads made on demand and gone after a while without work; survives fork.
+
+    :param limit: threads at most; what comes beyond waits for one.
+    :param linger: seconds for which an idle thread waits for work.
+    """
+
+    def __init__(self, name: str, limit: int = 64, linger: float = 5.0) -> None:
+        self._name = name
+        self._limit = limit
+        self._linger = linger
+        self._after_fork()
+        _all_workers.add(self)
+
+    def _after_fork(self) -> None:
+        self._changed = threading.Condition()
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._threads = 0
+        self._idle = 0
+
+    def run(self, job: Callable[[], object]) -> None:
+        """Run a job on a thread; one that raises is logged."""
+        with self._changed:
+            self._jobs.append(job)
+            if self._idle >= len(self._jobs):
+                self._changed.notify()
+                return
+            if self._threads >= self._limit:
+                return
+            self._threads += 1
+        try:
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError:  # no new threads while the interpreter ends: do it here
+            with self._changed:
+                self._threads -= 1
+            self._drain()
+
+    def call(self, job: Callable[[], T]) -> Future[T]:
+        """Run a job on a thread; the future gives what it returned or raised."""
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def work() -> None:
+            try:
+                result = job()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.run(work)
+        return future
+
+    def wait_idle(self, timeout: float = 10.0) -> bool:
+        """Wait until nothing is under way, for tests; returns whether that came true.
+
+        :param timeout: seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._jobs and self._idle == self._threads,
+                max(0.0, deadline - time.monotonic()),
+            )
+
+    def _drain(self) -> None:
+        while True:
+            with self._changed:
+                if not self._jobs:
+                    return
+                job = self._jobs.popleft()
+            self._do(job)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._jobs:
+                    self._idle += 1
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: self._jobs, self._linger)
+                    self._idle -= 1
+                    if not self._jobs:
+                        self._threads -= 1
+                        self._changed.notify_all()
+                        return
+                job = self._jobs.popleft()
+            self._do(job)
+
+    @staticmethod
+    def _do(job: Callable[[], object]) -> None:
+        try:
+            job()
+        except Exception:
+            log.exception("A background job of the resolver failed")
+
+
+_all_workers: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for workers in _all_workers:  # their threads did not come along
+        workers._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,158 @@
+"""What tests of the Airflow side share: an own Airflow home, a name server, a tiny MLflow."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import hypothesis
+import pytest
+
+# A machine that is busy with something else must not fail a property.
+hypothesis.settings.register_profile("hokusai", deadline=None)
+hypothesis.settings.load_profile("hokusai")
+
+# Before anything imports Airflow: it makes its home on import, and must not make one in ours.
+_HOME = tempfile.mkdtemp(prefix="airflow-home-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ["AIRFLOW_HOME"] = _HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+for name in list(os.environ):
+    if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__HOKUSAI_DNS__", "MLFLOW_")):
+        del os.environ[name]
+for name in ("DNS_CACHE_TTL", "DNS_TIMEOUT"):
+    os.environ.pop(name, None)
+
+HOSTNAME = "mlflow.hokusai-test.local"
+
+
+@pytest.fixture
+def clean_runtime() -> Iterator[Any]:
+    """The process as if nothing had been resolved yet; afterwards as well."""
+    from airflow_provider_hokusai_dns import runtime
+
+    runtime.forget()
+    yield runtime
+    runtime.settle()
+    runtime.forget()
+
+
+@pytest.fixture
+def dns() -> Iterator[Any]:
+    """A real name server on loopback that knows nothing yet."""
+    from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+
+    with DNSServer() as server:
+        yield server
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Define a connection through the environment; returns its id."""
+
+    def define(conn_id: str = "mlflow_default", **fields: Any) -> str:
+        fields.setdefault("conn_type", "mlflow")
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+        return conn_id
+
+    return define
+
+
+class TinyMLflow:
+    """Answers what a probe asks as MLflow does, or as a test wants it; counts what it was asked.
+
+    For the logic of gates, where a state is needed at will; the states of the real server are
+    tested with the real server.
+    """
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, str, dict[str, str]]] = []
+        tiny = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer is one packet, or Nagle and the kernel wait for each other
+
+            def answer(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                self.rfile.read(length)
+                path = self.path.partition("?")[0]
+                tiny.asked.append((self.command, path, dict(self.headers)))
+                status, body = tiny.answers.get(path) or tiny.answers.get("*") or _usual(path)
+                text = body if isinstance(body, str) else json.dumps(body)
+                data = text.encode()
+                self.send_response(status)
+                self.send_header(
+                    "Content-Type", "text/plain" if isinstance(body, str) else "application/json"
+                )
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PUT = do_DELETE = answer
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer((address, 0), Handler)
+        self._server.daemon_threads = True
+        self.address, self.port = address, self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> TinyMLflow:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def count(self, path: str) -> int:
+        """How often a path was asked for."""
+        return sum(asked == path for _, asked, _ in self.asked)
+
+
+SEARCH = "/api/2.0/mlflow/experiments/search"
+REGISTRY = "/api/2.0/mlflow/registered-models/search"
+
+
+def _usual(path: str) -> tuple[int, Any]:
+    usual: dict[str, tuple[int, Any]] = {
+        "/health": (200, "OK"),
+        "/version": (200, "3.17.2"),
+        "/api/3.0/mlflow/server-info": (200, {"store_type": "SqlStore"}),
+        SEARCH: (200, {"experiments": []}),
+        REGISTRY: (200, {}),
+    }
+    return usual.get(path, (404, {"error_code": "ENDPOINT_NOT_FOUND"}))
+
+
+@pytest.fixture
+def tiny() -> Iterator[TinyMLflow]:
+    """Something that answers a probe as MLflow does."""
+    with TinyMLflow("127.0.0.9") as server:
+        yield server
+
+
+@pytest.fixture
+def usable(
+    dns: Any, tiny: TinyMLflow, connect: Callable[..., str], clean_runtime: Any
+) -> Callable[..., str]:
+    """``mlflow_default`` leads to the tiny MLflow by a name that the name server knows."""
+    dns.set_records(HOSTNAME, [tiny.address], ttl=10)
+
+    def define(**extra: Any) -> str:
+        return connect(host=HOSTNAME, port=tiny.port, extra={"nameservers": dns.address, **extra})
+
+    define()
+    return define

@@ -1,0 +1,627 @@
+"""Live lookups: hosts file, DNS with real packets, the system's own, and the three together."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_hokusai_dns.resolver import (
+    Answer,
+    Cause,
+    DNSResolver,
+    Endpoint,
+    LookupFailed,
+    ResolverConfig,
+    Source,
+)
+from airflow_provider_hokusai_dns.resolver.lookup import live as live_module
+from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
+from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup, ipv6_is_routable
+from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup, original
+from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault, ScriptedLookup
+
+NAME = "mlflow.hokusai.test"
+DEAD = "127.0.0.1:1"  # nobody listens there
+
+
+class OnPort(DNSQuery):
+    """Asks the nameservers of resolv.conf on another port, which that file cannot say."""
+
+    port = 53
+
+    def _make_resolver(self, resolv_conf):
+        made = super()._make_resolver(resolv_conf)
+        if not isinstance(made, str):
+            made.port = self.port
+        return made
+
+
+def resolv(folder: Path, text: str) -> Path:
+    path = folder / "resolv.conf"
+    path.write_text(text)
+    return path
+
+
+def asking(server: DNSServer, path: Path, **more) -> DNSQuery:
+    query = OnPort(resolv_conf=path, **more)
+    query.port = server.port
+    return query
+
+
+def failure(lookup, name: str = NAME, timeout: float = 0.4) -> LookupFailed:
+    with pytest.raises(LookupFailed) as caught:
+        lookup.lookup(name, timeout=timeout)
+    return caught.value
+
+
+def asked(server: DNSServer) -> list[str]:
+    """The names asked for, each once, in order."""
+    return list(dict.fromkeys(query.name for query in server.queries))
+
+
+@pytest.fixture
+def query(dns: DNSServer) -> DNSQuery:
+    return DNSQuery((dns.address,))
+
+
+# --- the hosts file
+
+
+def test_the_hosts_file_is_read_as_hosts_5_says():
+    """Comments, several names, several addresses of both families, any case, and junk."""
+    found = parse_hosts(
+        "127.0.0.1 localhost\n"
+        "10.0.0.1\tMLflow.Hokusai.test mlflow # 10.0.0.9 other\n"
+        "# 10.0.0.2 commented\n"
+        "fd00::1 mlflow\n10.0.0.1 mlflow\n"
+        "0x7f.1 odd\n10.0.0.3\n\n  \nnonsense here\n"
+    )
+    assert found == {
+        "localhost": ("127.0.0.1",),
+        "mlflow.hokusai.test": ("10.0.0.1",),
+        "mlflow": ("10.0.0.1", "fd00::1"),
+    }
+
+
+def test_the_hosts_file_comes_before_dns_and_is_read_again_when_it_changes(dns, tmp_path):
+    """Also beside custom nameservers, and for the absolute form of the name."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"10.0.0.1 {NAME}\n")
+    dns.set_records(NAME, ["10.0.0.2"])
+    lookup = LiveLookup(ResolverConfig(nameservers=(dns.address,)), hosts=hosts)
+    expected = Answer((Endpoint("10.0.0.1"),), Source.HOSTS, ttl=10.0)  # soon looked at again
+    assert lookup.lookup(NAME, timeout=1) == expected
+    assert lookup.lookup(f"{NAME}.", timeout=1).source is Source.HOSTS
+    assert dns.count() == 0
+    hosts.write_text(f"10.0.0.33 {NAME}\n")
+    assert lookup.lookup(NAME, timeout=1).addresses == ("10.0.0.33",)
+    hosts.unlink()
+    assert lookup.lookup(NAME, timeout=1).source is Source.DNS
+
+
+def test_a_watched_file_is_parsed_once_per_version(tmp_path):
+    """One ``stat`` while nothing changes; another inode of the same size is another file."""
+    path, parsed = tmp_path / "file", []
+    watched = WatchedFile(path, lambda text: parsed.append(text) or text)
+    assert watched.value() == ""
+    path.write_text("a")
+    assert [watched.value() for _ in range(3)] == ["a"] * 3
+    other = tmp_path / "other"
+    other.write_text("b")
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.replace(path)
+    assert watched.value() == "b"
+    assert parsed == ["", "a", "b"]
+    path.write_bytes(b"\xff\xfe")
+    assert watched.value() == "\ufffd\ufffd"
+
+
+def test_a_file_that_cannot_be_read_is_an_empty_one(tmp_path):
+    """A directory in its place, for example."""
+    assert WatchedFile(tmp_path, parse_hosts).value() == {}
+
+
+# --- DNS: answers
+
+
+def test_a_and_aaaa_are_asked_together_and_the_shortest_ttl_counts(dns, query):
+    """Two queries, both answers, and the name that answered."""
+    dns.set_rdata(NAME, "A", ["10.0.0.1", "10.0.0.2"], ttl=30)
+    dns.set_rdata(NAME, "AAAA", ["fd00::1"], ttl=20)
+    answer = query.lookup(NAME, timeout=2)
+    assert set(answer.addresses) == {"10.0.0.1", "10.0.0.2", "fd00::1"}
+    assert (answer.ttl, answer.source, answer.name) == (20, Source.DNS, f"{NAME}.")
+    assert (dns.count(NAME, "A"), dns.count(NAME, "AAAA"), dns.count()) == (1, 1, 2)
+
+
+def test_a_chain_of_names_is_followed_and_its_shortest_ttl_counts(dns, query):
+    """CNAMEs, as load balancers have them."""
+    dns.set_cname(NAME, "lb.hokusai.test", ttl=7)
+    dns.set_records("lb.hokusai.test", ["10.0.0.1"], ttl=60)
+    answer = query.lookup(NAME, timeout=2)
+    assert (answer.addresses, answer.ttl) == (("10.0.0.1",), 7)
+
+
+def test_a_truncated_answer_is_asked_for_over_tcp(dns, query):
+    """And whole there."""
+    addresses = [f"10.0.0.{n}" for n in range(1, 40)]
+    dns.set_records(NAME, addresses)
+    dns.truncate(NAME)
+    assert set(query.lookup(NAME, timeout=2).addresses) == set(addresses)
+    assert dns.count(NAME, "A", "tcp") == 1
+
+
+def test_five_hundred_addresses_are_cut_to_a_number_that_can_be_tried(dns, query):
+    """64 are kept; the answer itself comes over TCP."""
+    dns.set_records(NAME, [f"10.0.{n // 250}.{n % 250}" for n in range(500)])
+    assert len(query.lookup(NAME, timeout=2).endpoints) == 64
+
+
+@pytest.mark.parametrize(
+    ("ttl", "lifetime"), [(0, 5), (2**31 - 1, 300), (2**31, 5), (2**32 - 1, 5)]
+)
+def test_extreme_ttls_stay_between_floor_and_cap(dns, make, ttl, lifetime):
+    """2**31 and above mean 0 (RFC 2181, section 8)."""
+    dns.set_rdata(NAME, "A", ["10.0.0.1"], ttl=ttl)
+    found = make(lookup=None, nameservers=(dns.address,)).resolve(NAME)
+    assert (found.expires_at - found.resolved_at).total_seconds() == lifetime
+
+
+@pytest.mark.parametrize("family", ["A", "AAAA"])
+@pytest.mark.parametrize("fault", [Fault.NO_SUCH_NAME, Fault.NO_DATA, Fault.SERVFAIL, Fault.SILENT])
+def test_trouble_with_one_family_cancels_nothing_of_the_other(dns, query, family, fault):
+    """Rule 10, for every kind of trouble; a silent family costs a quarter of a second."""
+    dns.set_records(NAME, ["10.0.0.1", "fd00::1"])
+    dns.fault(NAME, fault, rdtype=family)
+    started = time.monotonic()
+    answer = query.lookup(NAME, timeout=5)
+    assert answer.addresses == (("fd00::1",) if family == "A" else ("10.0.0.1",))
+    assert time.monotonic() - started < 0.6
+
+
+def test_a_no_such_name_that_comes_first_does_not_hide_the_other_familys_address(dns):
+    """Servers are about that say NXDOMAIN to AAAA of an IPv4-only name (RFC 4074, 4.2)."""
+
+    class Late(DNSQuery):
+        def _ask(self, resolver, name, kind, seconds):
+            if kind == "A":
+                time.sleep(0.05)
+            return super()._ask(resolver, name, kind, seconds)
+
+    dns.set_records(NAME, ["10.0.0.1"])
+    dns.no_such_name(NAME, rdtype="AAAA")
+    assert Late((dns.address,)).lookup(NAME, timeout=5).addresses == ("10.0.0.1",)
+
+
+def test_a_name_that_is_gone_is_known_at_once_though_one_family_is_silent(dns, query):
+    """The other family is given a moment, and not the whole time."""
+    dns.silent(NAME, rdtype="AAAA")
+    started = time.monotonic()
+    assert failure(query, timeout=5).cause is Cause.NXDOMAIN
+    assert time.monotonic() - started < 0.6
+
+
+# --- DNS: causes
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault.NO_SUCH_NAME, Cause.NXDOMAIN),
+        (Fault.NO_DATA, Cause.NODATA),
+        (Fault.SERVFAIL, Cause.SERVFAIL),
+        (Fault.REFUSED, Cause.REFUSED),
+        (Fault.FORMERR, Cause.MALFORMED),
+        (Fault.SILENT, Cause.TIMEOUT),
+        (Fault.HANG_UP, Cause.TIMEOUT),
+        (Fault.OTHER_NAME, Cause.MALFORMED),
+        # Over UDP a forger can send these: they are passed over, and the real answer is waited for.
+        (Fault.WRONG_ID, Cause.TIMEOUT),
+        (Fault.OTHER_QUESTION, Cause.TIMEOUT),
+        (Fault.GARBAGE, Cause.TIMEOUT),
+    ],
+)
+def test_every_fault_of_a_server_is_a_cause(dns, query, fault, cause):
+    """With one sentence for people and what was tried; and within the time given."""
+    dns.set_records(NAME, ["10.0.0.1", "fd00::1"])
+    dns.fault(NAME, fault)
+    started = time.monotonic()
+    error = failure(query)
+    assert error.cause is cause
+    assert time.monotonic() - started < 1.3
+    assert error.detail
+    assert any(NAME in step.what for step in error.tried)
+
+
+def test_a_forged_packet_does_not_hide_the_real_answer(dns, query):
+    """A wrong id or garbage first, and the right packet at the next try."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    dns.flapping(NAME, (Fault.GARBAGE, Fault.ANSWER))
+    assert query.lookup(NAME, timeout=4).addresses == ("10.0.0.1",)
+
+
+def test_a_loop_of_names_is_malformed(dns, query):
+    """And ends at once."""
+    dns.set_cname(NAME, "other.test")
+    dns.set_cname("other.test", NAME)
+    assert failure(query).cause is Cause.MALFORMED
+
+
+def test_a_chain_to_nowhere_is_no_such_name(dns, query):
+    """The alias is there, what it stands for is not."""
+    dns.set_cname(NAME, "gone.test")
+    assert failure(query).cause is Cause.NXDOMAIN
+
+
+def test_an_alias_of_a_name_without_addresses_is_no_data(dns, query):
+    """An answer that holds the alias alone is a plain "no", and no nonsense."""
+    dns.set_cname(NAME, "text.test")
+    dns.set_rdata("text.test", "TXT", ['"x"'])
+    assert failure(query).cause is Cause.NODATA
+
+
+def test_a_nameserver_that_cannot_be_reached_is_the_network():
+    """The system refuses to send: nobody was asked."""
+    error = failure(DNSQuery(("255.255.255.255:53",)))
+    assert error.cause is Cause.NETWORK
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "search a.test\n", "nameserver not-an-address\n"]
+)
+def test_a_resolv_conf_without_a_usable_nameserver_is_the_configuration(tmp_path, text):
+    """And says so, before anything is sent."""
+    error = failure(DNSQuery(resolv_conf=resolv(tmp_path, text)))
+    assert error.cause is Cause.CONFIG
+    assert "resolv.conf" in error.detail
+
+
+def test_one_servers_trouble_outweighs_a_plain_no_of_a_search_domain(dns):
+    """Not known is not "no": SERVFAIL for one candidate and NXDOMAIN for the other is SERVFAIL."""
+    dns.servfail("mlflow.a.test")
+    query = DNSQuery((dns.address,), search=("a.test",))
+    assert failure(query, "mlflow").cause is Cause.SERVFAIL
+
+
+# --- DNS: several nameservers
+
+
+def test_a_dead_first_nameserver_costs_a_second_once_and_then_nothing(dns, tmp_path):
+    """The one that answered is asked first from then on."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    path = resolv(tmp_path, "nameserver 127.99.99.99\nnameserver 127.0.0.1\noptions timeout:5\n")
+    query = asking(dns, path)
+    started = time.monotonic()
+    assert query.lookup(NAME, timeout=5).addresses == ("10.0.0.1",)
+    assert time.monotonic() - started < 1.6
+    started = time.monotonic()
+    assert query.lookup(NAME, timeout=5).addresses == ("10.0.0.1",)
+    assert time.monotonic() - started < 0.5
+
+
+def test_the_nameserver_that_answered_is_told_apart_from_its_likes(dns):
+    """By address and port, and not by the first letters: 127.0.0.1 is not 127.0.0.11."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    with DNSServer("127.0.0.11") as other:
+        other.silent()
+        host, port = "127.0.0.1", dns.port
+        for servers in ([f"{host}:{port}", DEAD], [f"{host}:{port}", other.address]):
+            query = DNSQuery(tuple(servers))
+            for _ in range(3):
+                started = time.monotonic()
+                query.lookup(NAME, timeout=5)
+                assert time.monotonic() - started < 0.6
+            assert query._resolver.value().nameservers[0].port == port
+
+
+def test_servfail_of_one_nameserver_is_made_good_by_the_next(dns, query):
+    """As the system's own resolver does."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    with DNSServer() as broken:
+        broken.servfail()
+        assert DNSQuery((broken.address, dns.address)).lookup(NAME, timeout=3).addresses == (
+            "10.0.0.1",
+        )
+
+
+def test_a_nameserver_override_is_for_its_name_alone(dns, tmp_path):
+    """A connection's own nameservers."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    config = ResolverConfig(nameserver_overrides={NAME: (dns.address,)})
+    lookup = LiveLookup(config, resolv_conf=resolv(tmp_path, ""), system=ScriptedLookup())
+    assert lookup.lookup(NAME, timeout=1).source is Source.DNS
+    assert failure(lookup, "other.test").cause is Cause.CONFIG
+
+
+# --- DNS: resolv.conf, search and ndots
+
+
+def test_resolv_conf_is_read_again_when_it_changes(dns, tmp_path):
+    """A laptop that changes networks, a container whose file is mounted late."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    path = resolv(tmp_path, "")
+    query = asking(dns, path)
+    assert failure(query).cause is Cause.CONFIG
+    resolv(tmp_path, "nameserver 127.0.0.1\n")
+    assert query.lookup(NAME, timeout=2).addresses == ("10.0.0.1",)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "order"),
+    [
+        ("", "mlflow", ["mlflow.a.test", "mlflow.b.test", "mlflow"]),
+        ("", "mlflow.ns", ["mlflow.ns", "mlflow.ns.a.test", "mlflow.ns.b.test"]),
+        ("options ndots:2\n", "mlflow.ns", ["mlflow.ns.a.test", "mlflow.ns.b.test", "mlflow.ns"]),
+        ("options ndots:5\n", "mlflow.ns.", ["mlflow.ns"]),
+    ],
+)
+def test_search_domains_are_tried_in_the_order_of_resolv_conf_5(
+    dns, tmp_path, options, name, order
+):
+    """Enough dots: as it is first; too few: as it is last; a final dot: as it is alone."""
+    path = resolv(tmp_path, f"nameserver 127.0.0.1\nsearch a.test b.test\n{options}")
+    assert failure(asking(dns, path), name, timeout=3).cause is Cause.NXDOMAIN
+    assert asked(dns) == order
+
+
+def test_the_domain_line_is_a_search_list_of_one(dns, tmp_path):
+    """Older files have it; the system's own resolver honours it."""
+    dns.set_records("mlflow.old.test", ["10.0.0.1"])
+    path = resolv(tmp_path, "nameserver 127.0.0.1\ndomain old.test\n")
+    assert asking(dns, path).lookup("mlflow", timeout=2).name == "mlflow.old.test."
+
+
+def test_the_name_that_answered_is_remembered_and_asked_first(dns, tmp_path, clock):
+    """Kubernetes: three search domains and two families make eight queries, and then two."""
+    dns.set_records("mlflow.ns.svc.c.test", ["10.0.0.1"], ttl=10)
+    path = resolv(
+        tmp_path,
+        "nameserver 127.0.0.1\nsearch x.svc.c.test y.c.test svc.c.test\noptions ndots:5\n",
+    )
+    resolver = DNSResolver(lookup=asking(dns, path), clock=clock)
+    resolver.resolve("mlflow.ns")
+    first = dns.count()
+    clock.advance(11)
+    dns.clear_queries()
+    assert resolver.resolve("mlflow.ns").source is Source.DNS
+    assert (first, dns.count()) == (6, 2)
+    dns.remove("mlflow.ns.svc.c.test")
+    dns.set_records("mlflow.ns", ["10.0.0.2"])
+    clock.advance(11)
+    assert resolver.resolve("mlflow.ns").address == "10.0.0.2"  # the hint is no chain
+    assert resolver.wait_idle()
+
+
+def test_search_domains_of_ones_own_replace_the_systems(dns, tmp_path):
+    """And beside custom nameservers nothing is searched unless it was asked for."""
+    dns.set_records("mlflow.mine.test", ["10.0.0.1"])
+    path = resolv(tmp_path, "nameserver 127.0.0.1\nsearch a.test\n")
+    assert asking(dns, path, search=("mine.test",)).lookup("mlflow", timeout=2).endpoints
+    assert "mlflow.a.test" not in asked(dns)
+    dns.clear_queries()
+    failure(DNSQuery((dns.address,), resolv_conf=path), "mlflow")
+    assert asked(dns) == ["mlflow"]
+
+
+def test_a_candidate_that_is_too_long_for_a_name_is_not_tried(dns):
+    """It cannot exist, so it says nothing about the one that can."""
+    long = ".".join(["a" * 60] * 4)
+    query = DNSQuery((dns.address,), search=("search.domain.test",))
+    assert failure(query, long).cause is Cause.NXDOMAIN
+    assert asked(dns) == [long]
+
+
+# --- the system's own lookup
+
+
+def test_the_systems_lookup_gives_addresses_once_each():
+    """Whatever it knows; "localhost" it knows everywhere."""
+    answer = SystemLookup().lookup("localhost", timeout=5)
+    assert answer.source is Source.SYSTEM
+    assert set(answer.addresses) <= {"127.0.0.1", "::1"}
+    assert len(set(answer.addresses)) == len(answer.addresses)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "x"), Cause.NXDOMAIN),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), Cause.TIMEOUT),
+        (socket.gaierror(socket.EAI_FAIL, "x"), Cause.SERVFAIL),
+        (socket.gaierror(socket.EAI_SYSTEM, "x"), Cause.NETWORK),
+        (socket.gaierror(-5, "x"), Cause.NODATA),
+        (socket.gaierror(-99, "x"), Cause.MALFORMED),
+        (UnicodeError("label too long"), Cause.MALFORMED),
+    ],
+)
+def test_the_systems_errors_are_causes(monkeypatch, error, cause):
+    """Number by number."""
+
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert failure(SystemLookup()).cause is cause
+
+
+def test_the_systems_lookup_goes_past_the_pin(monkeypatch):
+    """Or the resolver would wait for itself."""
+    system = socket.getaddrinfo
+    pin = pin_host("localhost", DNSResolver(lookup=ScriptedLookup({"localhost": "10.0.0.1"})))
+    try:
+        assert socket.getaddrinfo("localhost", 80)[0][4][0] == "10.0.0.1"
+        assert original(socket.getaddrinfo) is system
+        assert "10.0.0.1" not in SystemLookup().lookup("localhost", timeout=5).addresses
+    finally:
+        pin.release()
+    assert socket.getaddrinfo is system
+
+
+# --- the three together
+
+
+class FakeDNS:
+    """Stands where DNS is asked: an answer, a cause, an exception, or silence."""
+
+    def __init__(self, outcome, seconds: float = 0.0) -> None:
+        self.outcome, self.seconds = outcome, seconds
+        self.over = threading.Event()
+
+    def lookup(self, hostname, *, timeout, hint=None):
+        self.over.wait(self.seconds)
+        if isinstance(self.outcome, Cause):
+            raise LookupFailed(self.outcome)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class Together(LiveLookup):
+    """The default lookup with another DNS, no hosts file, and a short head start."""
+
+    def __init__(self, dns, system, folder: Path = Path("/nonexistent")) -> None:
+        super().__init__(ResolverConfig(), hosts=folder, resolv_conf=folder, system=system)
+        self.query = dns
+
+    def _query(self, nameservers):
+        return self.query
+
+
+@pytest.fixture(autouse=True)
+def short_head_start(monkeypatch):
+    monkeypatch.setattr(live_module, "_HEAD_START", 0.05)
+
+
+OUTCOMES = st.one_of(
+    st.sampled_from(list(Cause)),
+    st.sampled_from([OSError("x"), ValueError("x"), RecursionError(), MemoryError()]),
+    st.just(Answer((Endpoint("10.0.0.1"),), Source.DNS)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(outcome=OUTCOMES, seconds=st.sampled_from([0.0, 0.0, 0.0, 0.02, 0.06, 30.0]))
+def test_whenever_the_systems_own_lookup_succeeds_so_does_ours(outcome, seconds):
+    """Never worse than the plain client, whatever DNS does: says no, breaks, or is silent."""
+    dns = FakeDNS(outcome, seconds)
+    system = ScriptedLookup({NAME: Answer((Endpoint("10.0.0.2"),), Source.SYSTEM)})
+    started = time.monotonic()
+    answer = Together(dns, system).lookup(NAME, timeout=2)
+    dns.over.set()
+    assert answer.source in (Source.DNS, Source.SYSTEM)
+    assert time.monotonic() - started < 1
+    if not isinstance(outcome, Answer):
+        assert answer.source is Source.SYSTEM
+
+
+def test_on_a_good_day_the_system_is_not_asked():
+    """Nobody is asked twice."""
+    system = ScriptedLookup({NAME: "10.0.0.2"})
+    dns = FakeDNS(Answer((Endpoint("10.0.0.1"),), Source.DNS))
+    assert Together(dns, system).lookup(NAME, timeout=2).source is Source.DNS
+    assert system.calls() == 0
+
+
+def test_dns_may_still_win_after_the_system_failed():
+    """The first answer wins, and a failure is no answer."""
+    dns = FakeDNS(Answer((Endpoint("10.0.0.1"),), Source.DNS), 0.15)
+    assert Together(dns, ScriptedLookup()).lookup(NAME, timeout=2).source is Source.DNS
+
+
+@pytest.mark.parametrize("dns_seconds", [0, 30])
+def test_a_system_that_hangs_is_waited_for_no_longer_than_agreed(dns_seconds):
+    """``getaddrinfo`` cannot be cancelled; the caller can go."""
+    dns, system = FakeDNS(Cause.REFUSED, dns_seconds), ScriptedLookup()
+    system.hold(NAME, past_timeout=True)
+    started = time.monotonic()
+    error = failure(Together(dns, system), timeout=0.3)
+    took = time.monotonic() - started
+    dns.over.set()
+    system.release()
+    assert 0.25 < took < 0.8
+    assert error.cause is (Cause.TIMEOUT if dns_seconds else Cause.REFUSED)
+    assert "system: no answer in time" in [str(step) for step in error.tried]
+
+
+def test_when_both_fail_the_cause_is_what_dns_said(tmp_path):
+    """What the system said stands beside it."""
+    error = failure(Together(FakeDNS(Cause.SERVFAIL), ScriptedLookup({NAME: Cause.NXDOMAIN})))
+    assert error.cause is Cause.SERVFAIL
+    error = failure(Together(FakeDNS(OSError("odd")), ScriptedLookup({NAME: Cause.NXDOMAIN})))
+    assert error.cause is Cause.MALFORMED
+    assert "OSError: odd" in error.detail
+
+
+def test_with_nameservers_of_ones_own_the_system_is_not_asked(dns, tmp_path):
+    """Whoever names his nameservers wants their answer and nobody else's."""
+    system = ScriptedLookup({NAME: "10.0.0.2"})
+    config = ResolverConfig(nameservers=(dns.address,))
+    lookup = LiveLookup(config, hosts=tmp_path / "none", system=system)
+    assert failure(lookup).cause is Cause.NXDOMAIN
+    assert system.calls() == 0
+
+
+def test_a_hundred_names_at_once_do_not_wait_for_each_others_threads(dns, tmp_path):
+    """More lookups than threads: questions find threads of their own, and all are answered."""
+    names = [f"h{n}.test" for n in range(100)]
+    for name in names:
+        dns.set_records(name, ["10.0.0.1"])
+    path = resolv(tmp_path, "nameserver 127.0.0.1\n")
+    lookup = LiveLookup(
+        ResolverConfig(), hosts=tmp_path / "none", resolv_conf=path, system=ScriptedLookup()
+    )
+    lookup._dns[()] = asking(dns, path, workers=lookup._questions)
+    resolver = DNSResolver(lookup=lookup)
+    resolver.warm(names)
+    assert resolver.wait_idle(20)
+    assert resolver.metrics().errors == {}
+    assert {resolver.resolve(name).source for name in names} == {Source.CACHE}
+
+
+def test_hanging_system_lookups_do_not_hold_up_dns(dns, tmp_path):
+    """Seventy hung ``getaddrinfo`` and DNS still answers."""
+    system = ScriptedLookup()
+    for number in range(70):
+        system.hold(f"hang{number}.test", past_timeout=True)
+    path = resolv(tmp_path, "nameserver 127.0.0.1\n")
+    lookup = LiveLookup(ResolverConfig(), hosts=tmp_path / "none", resolv_conf=path, system=system)
+    lookup._dns[()] = asking(dns, path, workers=lookup._questions)
+    resolver = DNSResolver(ResolverConfig(timeout=0.5), lookup=lookup)
+    resolver.warm([f"hang{number}.test" for number in range(70)])
+    assert resolver.wait_idle(20)
+    dns.set_records(NAME, ["10.0.0.1"])
+    started = time.monotonic()
+    assert resolver.resolve(NAME).source is Source.DNS
+    assert time.monotonic() - started < 0.3
+    system.release()
+
+
+@pytest.mark.parametrize("routable", [True, False])
+def test_whether_ipv6_leads_anywhere_is_asked_of_the_system(monkeypatch, routable):
+    """By connecting a UDP socket, which sends nothing."""
+
+    class Socket:
+        def __init__(self, *args):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *args):
+            pass
+
+        def connect(self, address):
+            if not routable:
+                raise OSError("no route")
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    assert ipv6_is_routable() is routable

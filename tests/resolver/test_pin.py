@@ -1,0 +1,453 @@
+"""The pin: name resolution of chosen hosts inside this process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_hokusai_dns.resolver import (
+    Cause,
+    DNSResolutionError,
+    DNSResolver,
+    ResolverConfig,
+)
+from airflow_provider_hokusai_dns.resolver import pin as pin_module
+from airflow_provider_hokusai_dns.resolver.door import ALIVE_FOR
+from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
+
+HOST = "mlflow.test.local"
+
+
+@contextlib.contextmanager
+def listening(address: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[socket.socket, int]]:
+    """A listening socket, and its port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port))
+        server.listen(16)
+        yield server, server.getsockname()[1]
+
+
+@pytest.fixture
+def dns() -> Iterator[DNSServer]:
+    with DNSServer() as server:
+        yield server
+
+
+@pytest.fixture
+def resolver(dns: DNSServer) -> DNSResolver:
+    return DNSResolver(
+        ResolverConfig(
+            nameservers=(dns.address,), timeout=1.0, min_ttl=0, failure_ttl=0.1, failure_ttl_max=0.1
+        )
+    )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_pinned() -> Iterator[None]:
+    before = socket.getaddrinfo
+    yield
+    assert not pin_module._pins
+    assert socket.getaddrinfo is before
+
+
+def test_only_the_pinned_host_is_answered_by_the_resolver(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """A pinned name comes from the resolver, whatever its case and final dot; others do not."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    system = socket.getaddrinfo
+    pin = pin_host(HOST, resolver, patience=0.0)
+    try:
+        for name in (HOST, HOST.upper(), HOST + ".", HOST.encode()):
+            found = socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)
+            assert found == [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.9", 80))]
+        assert socket.getaddrinfo("localhost", 80) == system("localhost", 80)
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo("other.test.invalid", 80)
+    finally:
+        pin.release()
+
+
+def test_family_type_and_flags_are_honoured(dns: DNSServer, resolver: DNSResolver) -> None:
+    """What is asked for is what comes back, as from the system."""
+    dns.set_records(HOST, ["127.0.0.9", "::1"], ttl=60)
+    pin = pin_host(HOST, resolver)
+    try:
+        four = socket.getaddrinfo(HOST, None, socket.AF_INET, socket.SOCK_STREAM)
+        six = socket.getaddrinfo(HOST, None, socket.AF_INET6, socket.SOCK_STREAM)
+        assert [item[4][0] for item in four] == ["127.0.0.9"]
+        assert [item[4][0] for item in six] == ["::1"]
+        named = socket.getaddrinfo(HOST, None, flags=socket.AI_CANONNAME)
+        assert named[0][3] == HOST
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST, 80, flags=socket.AI_NUMERICHOST)
+        dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+        resolver.refresh(HOST)
+        with pytest.raises(socket.gaierror, match="no address of the family"):
+            socket.getaddrinfo(HOST, None, socket.AF_INET6)
+    finally:
+        pin.release()
+
+
+def test_every_thread_is_covered(dns: DNSServer, resolver: DNSResolver) -> None:
+    """MLflow logs from threads of its own: the pin holds for the whole process."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    pin = pin_host(HOST, resolver)
+    found: list[str] = []
+    try:
+        thread = threading.Thread(
+            target=lambda: found.append(socket.getaddrinfo(HOST, 80)[0][4][0])  # type: ignore[arg-type]
+        )
+        thread.start()
+        thread.join()
+    finally:
+        pin.release()
+    assert found == ["127.0.0.9"]
+
+
+def test_a_name_that_is_gone_keeps_its_connections_coming(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """HTTP to the hostname works after the name is gone, with the hostname in the Host header."""
+    hosts: list[str] = []
+
+    # The trial of an old address is a connection of its own, which hangs up without a word.
+    def serve(server: socket.socket) -> None:
+        while len(hosts) < 2:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(5)
+                data = connection.recv(65536)
+                if data:
+                    hosts.append(data.decode().split("Host: ")[1].split("\r\n")[0])
+                    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with listening("127.0.0.9") as (server, port):
+        dns.set_records(HOST, ["127.0.0.9"], ttl=0)
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        pin = pin_host(HOST, resolver)
+        try:
+            url = f"http://{HOST}:{port}/"
+            assert urllib.request.urlopen(url, timeout=5).read() == b"ok"
+            dns.no_such_name(HOST)
+            time.sleep(0.01)
+            assert urllib.request.urlopen(url, timeout=5).read() == b"ok"
+            assert resolver.resolve(HOST).is_stale
+        finally:
+            pin.release()
+        thread.join(5)
+    assert hosts == [f"{HOST}:{port}"] * 2
+
+
+def test_several_addresses_are_tried_and_the_dead_one_goes_to_the_back(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """Whatever order DNS gives, what is handed out first takes connections."""
+    with listening("127.0.0.12") as (_, port):
+        dns.set_records(HOST, ["127.0.0.11", "127.0.0.12", "127.0.0.13"], ttl=60)
+        pin = pin_host(HOST, resolver)
+        try:
+            for _ in range(3):
+                found = socket.getaddrinfo(HOST, port, type=socket.SOCK_STREAM)
+                assert found[0][4] == ("127.0.0.12", port)
+                assert len(found) == 3
+        finally:
+            pin.release()
+
+
+def test_a_redeploy_to_a_new_address_is_ridden_out(dns: DNSServer, resolver: DNSResolver) -> None:
+    """Old address dead, name gone, then back elsewhere: a patient caller waits and gets it."""
+    with listening("127.0.0.11") as (_, port):
+        dns.set_records(HOST, ["127.0.0.11"], ttl=0)
+        pin = pin_host(HOST, resolver, patience=0.0)
+        assert socket.getaddrinfo(HOST, port)[0][4][0] == "127.0.0.11"
+    try:
+        dns.no_such_name(HOST)
+        resolver.refresh(HOST)
+
+        def redeploy() -> None:
+            time.sleep(1.5)
+            dns.set_records(HOST, ["127.0.0.12"], ttl=0)
+
+        with listening("127.0.0.12", port), pin.patient(20):
+            thread = threading.Thread(target=redeploy)
+            thread.start()
+            started = time.monotonic()
+            found = socket.getaddrinfo(HOST, port, type=socket.SOCK_STREAM)
+            thread.join()
+            assert found[0][4][0] == "127.0.0.12"
+            assert 1 < time.monotonic() - started < 10
+    finally:
+        pin.release()
+
+
+def test_patience_is_counted_once_per_outage(dns: DNSServer, resolver: DNSResolver) -> None:
+    """A client that retries does not multiply the wait."""
+    dns.no_such_name(HOST)
+    pin = pin_host(HOST, resolver, patience=1.0)
+    try:
+        started = time.monotonic()
+        for _ in range(5):
+            with pytest.raises(socket.gaierror) as caught:
+                socket.getaddrinfo(HOST, 80)
+            assert isinstance(caught.value.__cause__, DNSResolutionError)
+        assert 0.9 < time.monotonic() - started < 3
+    finally:
+        pin.release()
+
+
+def test_an_old_address_that_the_vet_refuses_is_not_used(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """The sentence of the vet reaches the caller; fresh addresses are not asked about."""
+    asked: list[str] = []
+
+    def vet(resolution: object, address: str, port: int) -> str | None:
+        asked.append(address)
+        return "a stranger answers there"
+
+    with listening("127.0.0.11") as (_, port):
+        dns.set_records(HOST, ["127.0.0.11"], ttl=0)
+        pin = pin_host(HOST, resolver, patience=0.0, vet=vet)
+        try:
+            socket.getaddrinfo(HOST, port)
+            assert not asked
+            dns.servfail(HOST)
+            resolver.refresh(HOST)
+            with pytest.raises(socket.gaierror, match="a stranger answers there") as caught:
+                socket.getaddrinfo(HOST, port)
+            assert asked == ["127.0.0.11"]
+            cause = caught.value.__cause__
+            assert isinstance(cause, DNSResolutionError)
+            assert cause.cause is Cause.SERVFAIL
+        finally:
+            pin.release()
+
+
+def test_two_resolvers_for_one_host_are_refused_aloud(resolver: DNSResolver) -> None:
+    """Which of two connections' settings would hold must never be a matter of luck."""
+    other = DNSResolver(lookup=ScriptedLookup())
+    pin = pin_host(HOST, resolver)
+    try:
+        again = pin_host(HOST.upper(), resolver)
+        assert again is pin
+        again.release()
+        with pytest.raises(PinConflictError, match=HOST):
+            pin_host(HOST, other)
+        assert pinned(HOST) is pin
+    finally:
+        pin.release()
+    assert pinned(HOST) is None
+
+
+def test_it_is_taken_out_only_if_it_is_still_ours(
+    resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who wrapped the function after us keeps his wrapper."""
+    before = socket.getaddrinfo
+    pin = pin_host(HOST, resolver)
+    ours = socket.getaddrinfo
+    assert ours is not before
+
+    def wrapper(*args: object, **kwargs: object) -> object:
+        return ours(*args, **kwargs)  # type: ignore[arg-type]
+
+    socket.getaddrinfo = wrapper  # type: ignore[assignment]
+    pin.release()
+    assert socket.getaddrinfo is wrapper
+    assert socket.getaddrinfo("127.0.0.1", 80)
+    socket.getaddrinfo = before
+
+
+def test_it_works_in_a_forked_child(dns: DNSServer, resolver: DNSResolver) -> None:
+    """Locks and threads of the parent do not hang the child."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=0)
+    pin = pin_host(HOST, resolver)
+    try:
+        socket.getaddrinfo(HOST, 80)
+        child = os.fork()
+        if child == 0:  # pragma: no cover: coverage does not see the child
+            ok = False
+            try:
+                resolver.refresh(HOST)
+                ok = socket.getaddrinfo(HOST, None)[0][4][0] == "127.0.0.9"
+            finally:
+                os._exit(0 if ok else 1)
+        deadline = time.monotonic() + 20
+        while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert done[1] == 0
+    finally:
+        pin.release()
+
+
+def test_the_systems_own_lookup_does_not_come_back_to_the_pin() -> None:
+    """The resolver's last live source is the function that stood there before."""
+    resolver = DNSResolver(ResolverConfig(timeout=2.0))
+    pin = pin_host("localhost", resolver)
+    try:
+        assert {item[4][0] for item in socket.getaddrinfo("localhost", None)} & {"127.0.0.1", "::1"}
+    finally:
+        pin.release()
+
+
+def test_an_address_that_died_is_not_handed_out_for_long(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """What took a connection a moment ago is tried again soon: a client has few retries."""
+    dns.set_records(HOST, ["127.0.0.11"], ttl=60)
+    with listening("127.0.0.11") as (_, port):
+        pin = pin_host(HOST, resolver, patience=10.0)
+        for _ in range(3):
+            socket.getaddrinfo(HOST, port)
+    try:
+        time.sleep(ALIVE_FOR + 0.1)
+        found: list[str] = []
+        thread = threading.Thread(
+            target=lambda: found.append(str(socket.getaddrinfo(HOST, port)[0][4][0]))
+        )
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive(), "a dead address was handed out"
+        with listening("127.0.0.11", port):
+            thread.join(5)
+        assert found == ["127.0.0.11"]
+    finally:
+        pin.release()
+
+
+def test_other_ports_of_the_host_are_as_they_were(dns: DNSServer, resolver: DNSResolver) -> None:
+    """A closed port that nobody spoke of fails at once, however patient the pin is for another."""
+    dns.set_records(HOST, ["127.0.0.11"], ttl=60)
+    pin = pin_host(HOST, resolver, port=5000, patience=20.0)
+    try:
+        started = time.monotonic()
+        for _ in range(3):
+            socket.getaddrinfo(HOST, 9)
+        assert time.monotonic() - started < 1
+    finally:
+        pin.release()
+
+
+def test_asking_without_a_port_does_not_end_an_outage(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """Only an address that took a connection does."""
+    dns.set_records(HOST, ["127.0.0.11"], ttl=60)
+    pin = pin_host(HOST, resolver, port=9, patience=1.5)
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            socket.getaddrinfo(HOST, None)
+            time.sleep(0.01)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    try:
+        started = time.monotonic()
+        for _ in range(4):
+            socket.getaddrinfo(HOST, 9)
+        assert time.monotonic() - started < 3
+    finally:
+        stop.set()
+        asker.join()
+        pin.release()
+
+
+def test_the_rules_of_two_owners_hold_together(dns: DNSServer, resolver: DNSResolver) -> None:
+    """What one connection forbids, another cannot allow by coming later."""
+    with listening("127.0.0.11") as (_, port):
+        dns.set_records(HOST, ["127.0.0.11"], ttl=0)
+        first = pin_host(
+            HOST, resolver, port=port, patience=0.0, vet=lambda *_: "A says no", owner="a"
+        )
+        second = pin_host(HOST, resolver, patience=0.0, owner="b")
+        try:
+            socket.getaddrinfo(HOST, port)
+            dns.servfail(HOST)
+            resolver.refresh(HOST)
+            with pytest.raises(socket.gaierror, match="A says no"):
+                socket.getaddrinfo(HOST, port)
+        finally:
+            second.release()
+            first.release()
+
+
+def test_a_wrapper_around_us_is_no_reason_to_install_again(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """Or every lookup of the process would call itself for ever."""
+    before = socket.getaddrinfo
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    first = pin_host(HOST, resolver, port=80)
+    ours = socket.getaddrinfo
+    socket.getaddrinfo = lambda *args, **kwargs: ours(*args, **kwargs)  # type: ignore[assignment]
+    try:
+        second = pin_host(HOST, resolver, port=80)
+        assert socket.getaddrinfo("127.0.0.1", 80)
+        assert socket.getaddrinfo(HOST, None)[0][4][0] == "127.0.0.9"
+        second.release()
+    finally:
+        socket.getaddrinfo = ours
+        first.release()
+    assert socket.getaddrinfo is before
+
+
+def test_patience_holds_right_after_a_good_connection(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """A name that is gone a moment after a connect is waited for as at any other time."""
+    with listening("127.0.0.11") as (_, port):
+        dns.set_records(HOST, ["127.0.0.11"], ttl=0)
+        pin = pin_host(HOST, resolver, port=port, patience=1.0)
+        for _ in range(2):
+            socket.getaddrinfo(HOST, port)
+    try:
+        dns.servfail(HOST)
+        resolver.clear(HOST)
+        started = time.monotonic()
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST, port)
+        assert 0.9 < time.monotonic() - started < 4
+    finally:
+        pin.release()
+
+
+def test_a_thread_can_bound_its_own_wait(dns: DNSServer, resolver: DNSResolver) -> None:
+    """Whoever has a deadline of his own does not wait as long as a run may."""
+    dns.no_such_name(HOST)
+    pin = pin_host(HOST, resolver, patience=30.0)
+    try:
+        started = time.monotonic()
+        with bounded(0.5), pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST, 80)
+        assert time.monotonic() - started < 3
+    finally:
+        pin.release()
+
+
+def test_a_fresh_address_is_tried_where_that_is_wanted(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """At the entrance of a run nobody has failed yet, and somebody must be there all the same."""
+    dns.set_records(HOST, ["127.0.0.11"], ttl=60)
+    pin = pin_host(HOST, resolver, port=9, patience=1.0)
+    try:
+        started = time.monotonic()
+        assert pin.addresses(9, connects=True, tried=True) == ["127.0.0.11"]
+        assert time.monotonic() - started > 0.9
+    finally:
+        pin.release()

@@ -1,0 +1,72 @@
+"""Trying addresses by short connects."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from airflow_provider_hokusai_dns.resolver import Endpoint
+from airflow_provider_hokusai_dns.resolver.racing import race
+
+
+def _full_backlog() -> tuple[list[socket.socket], int]:
+    """A port that takes no further connection and refuses none: what a black hole looks like."""
+    server = socket.socket()
+    server.bind(("127.0.0.1", 0))
+    server.listen(0)
+    port = server.getsockname()[1]
+    fillers = []
+    for _ in range(3):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(("127.0.0.1", port))
+        fillers.append(filler)
+    time.sleep(0.05)
+    return [server, *fillers], port
+
+
+def test_a_refusal_is_passed_at_once() -> None:
+    """A refused address costs no pause, and is told as a loser."""
+    with socket.create_server(("127.0.0.12", 0)) as server:
+        port = server.getsockname()[1]
+        started = time.monotonic()
+        trial = race([Endpoint("127.0.0.11", port), Endpoint("127.0.0.12", port)])
+        assert trial.winners == ("127.0.0.12",)
+        assert trial.losers == ("127.0.0.11",)
+        assert time.monotonic() - started < 0.5
+
+
+def test_a_black_hole_holds_nobody_up() -> None:
+    """An address that is silent is overtaken by the next, and is neither winner nor loser."""
+    sockets, port = _full_backlog()
+    try:
+        with socket.create_server(("127.0.0.12", port)):
+            started = time.monotonic()
+            trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.12", port)])
+            assert trial.winners == ("127.0.0.12",)
+            assert time.monotonic() - started < 0.6
+    finally:
+        for item in sockets:
+            item.close()
+
+
+def test_all_dead_is_bounded() -> None:
+    """With nothing alive, everything is a loser within the time."""
+    sockets, port = _full_backlog()
+    try:
+        started = time.monotonic()
+        trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.11", port)], timeout=0.3)
+        assert trial.winners == ()
+        assert set(trial.losers) == {"127.0.0.1", "127.0.0.11"}
+        assert time.monotonic() - started < 1.5
+    finally:
+        for item in sockets:
+            item.close()
+
+
+def test_ipv6_is_tried_as_well() -> None:
+    """Families are mixed freely."""
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        trial = race([Endpoint("127.0.0.11", port), Endpoint("::1", port)])
+        assert trial.winners == ("::1",)

@@ -1,0 +1,240 @@
+"""Features E1 and E2: numbers that add up, the health level, states and events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from airflow_provider_hokusai_dns.resolver import (
+    Cause,
+    DNSResolutionError,
+    DNSResolver,
+    Event,
+    Resolution,
+    ResolverConfig,
+    Source,
+)
+
+NAME = "mlflow.example.local"
+OTHER = "other.example.local"
+STATIC = {"static_addresses": {NAME: ("10.9.9.9",)}}
+
+
+# --- E1, E2: numbers and events
+
+
+def test_the_numbers_add_up_over_every_way_a_call_can_end(make, lookup, store, clock):
+    """Each call counts once: attempts = hits + misses + stale + fallback + failed."""
+    resolver = make(store=store, **{"static_addresses": {"static.local": ("10.9.9.9",)}})
+    script = ["10.0.0.1", Cause.TIMEOUT, Cause.NXDOMAIN, "10.0.0.2", Cause.SERVFAIL]
+    lookup.script(NAME, *script)
+    calls = failed = 0
+    for round_ in range(300):
+        for target in (NAME, f"http://{NAME}:80", "static.local", "nowhere.local"):
+            calls += 1
+            try:
+                resolver.refresh(target) if round_ % 7 == 0 else resolver.resolve(target)
+            except DNSResolutionError:
+                failed += 1
+        clock.advance(round_ % 11 * 10)
+        if round_ % 50 == 49:
+            assert resolver.wait_idle()
+            resolver.cleanup()
+            resolver.clear(NAME)
+    assert resolver.wait_idle()
+    m = resolver.metrics()
+    assert m.attempts == calls == m.hits + m.misses + m.stale + m.fallback + m.failed
+    assert m.failed == failed
+    assert min(m.hits, m.misses, m.stale, m.fallback, m.failed) > 0
+    assert m.lookups == lookup.calls()
+    assert sum(m.errors.values()) + m.misses <= m.lookups
+    assert m.hit_rate == pytest.approx(m.hits / m.attempts)
+
+
+def test_the_numbers_add_up_over_threads(lookup):
+    """Counting without a lock loses nothing on CPython."""
+    resolver = DNSResolver(lookup=lookup)
+    lookup.set(NAME, ("10.0.0.1", "10.0.0.2"))
+
+    def work():
+        for _ in range(3000):
+            resolver.resolve(NAME)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert resolver.metrics().attempts == 24_000
+
+
+def test_a_snapshot_tells_size_expired_last_success_and_latency(make, lookup, clock):
+    """Frozen, and as plain values for JSON."""
+    import json
+
+    lookup.set(NAME, "10.0.0.1")
+    resolver = make()
+    assert resolver.metrics().last_success is None
+    resolver.resolve(NAME)
+    with pytest.raises(DNSResolutionError):
+        resolver.resolve(OTHER)
+    clock.advance(50)
+    m = resolver.metrics()
+    assert (m.cache_size, m.expired, m.errors) == (2, 1, {"nxdomain": 1})
+    assert m.last_success == datetime.fromtimestamp(clock.time() - 50, UTC)
+    assert m.latency_ms is not None
+    assert json.loads(json.dumps(m.as_dict()))["last_success"] == m.last_success.isoformat()
+    clock.advance(100)
+    assert resolver.metrics().expired == 2
+    with pytest.raises(AttributeError):
+        m.hits = 5
+
+
+@pytest.mark.parametrize(
+    ("failures", "successes", "level", "rate"),
+    [
+        (9, 0, "unknown", 1.0),
+        (1, 9, "healthy", 0.1),
+        (2, 9, "degraded", 2 / 11),
+        (7, 3, "degraded", 0.7),
+        (8, 3, "unhealthy", 8 / 11),
+        (0, 10, "healthy", 0.0),
+    ],
+)
+def test_e2_the_level_follows_the_error_rate_of_the_window(
+    make, lookup, clock, failures, successes, level, rate
+):
+    """Healthy to 10 %, degraded to 70 %, unhealthy above; silent under ten events."""
+    lookup.script(NAME, *["10.0.0.1"] * successes, *[Cause.TIMEOUT] * failures)
+    resolver = make(**STATIC)
+    for _ in range(failures + successes):
+        resolver.refresh(NAME)
+    m = resolver.metrics()
+    assert (m.level, m.window_events) == (level, failures + successes)
+    assert m.error_rate == pytest.approx(rate)
+    clock.advance(301)
+    assert resolver.metrics().level == "unknown"
+
+
+def test_e2_a_resolver_that_failed_for_an_hour_is_healthy_a_window_later(make, lookup, clock):
+    """Windows look at events, and not at lifetimes."""
+    lookup.set(NAME, Cause.TIMEOUT)
+    resolver = make(**STATIC)
+    for _ in range(360):
+        resolver.refresh(NAME)
+        clock.advance(10)
+    assert resolver.metrics().level == "unhealthy"
+    lookup.set(NAME, "10.0.0.1")
+    for _ in range(31):
+        resolver.refresh(NAME)
+        clock.advance(10)
+    assert resolver.metrics().level == "healthy"
+
+
+def test_state_events_come_once_per_change(make, lookup, clock):
+    """Unknown, healthy, degraded, unhealthy, healthy: each once, with what was before and why."""
+    resolver = make(max_stale=110)
+    events = []
+    resolver.add_observer(lambda e: events.append(e) if e.kind == "state" else None)
+    lookup.set(NAME, "10.0.0.1")
+    for _ in range(3):
+        resolver.refresh(NAME)
+    lookup.set(NAME, Cause.SERVFAIL)
+    for _ in range(3):
+        clock.advance(34)
+        resolver.refresh(NAME)
+    clock.advance(20)
+    for _ in range(3):
+        with pytest.raises(DNSResolutionError):
+            resolver.refresh(NAME)
+    lookup.set(NAME, "10.0.0.1")
+    for _ in range(3):
+        resolver.refresh(NAME)
+    assert resolver.wait_idle()
+    assert [(e.previous, e.state, e.cause) for e in events] == [
+        ("unknown", "healthy", None),
+        ("healthy", "degraded", Cause.SERVFAIL),
+        ("degraded", "unhealthy", Cause.SERVFAIL),
+        ("unhealthy", "healthy", None),
+    ]
+
+
+def test_observers_hear_of_lookups_and_of_what_was_served_instead(make, lookup, clock):
+    """Kinds, causes, seconds and the resolution."""
+    resolver = make(**STATIC)
+    events: list[Event] = []
+    resolver.add_observer(events.append)
+    lookup.script(NAME, "10.0.0.1", Cause.NXDOMAIN)
+    resolver.resolve(NAME)
+    for _ in range(4):
+        resolver.resolve(NAME)
+    clock.advance(101)
+    resolver.resolve(NAME)
+    clock.advance(1000)
+    assert resolver.resolve(NAME).source is Source.STATIC
+    assert resolver.wait_idle()
+    by_kind = {e.kind: e for e in events}
+    assert by_kind["lookup"].seconds is not None
+    assert by_kind["lookup_failed"].cause is Cause.NXDOMAIN
+    assert isinstance(by_kind["stale_served"].resolution, Resolution)
+    assert by_kind["static_served"].resolution.source is Source.STATIC
+    assert sum(e.hits for e in events) == 4
+
+
+def test_an_observer_that_raises_harms_nobody(make, lookup):
+    """Neither the caller nor the observers after it."""
+    resolver = make()
+    heard = []
+    resolver.add_observer(lambda event: 1 / 0)
+    resolver.add_observer(heard.append)
+    lookup.set(NAME, "10.0.0.1")
+    assert resolver.resolve(NAME).address == "10.0.0.1"
+    assert resolver.wait_idle()
+    assert [e.kind for e in heard] == ["lookup", "state"]
+
+
+def test_observers_are_told_outside_of_locks(make, lookup, clock):
+    """Another thread can use the resolver while an observer is busy."""
+    resolver = make()
+    lookup.set(NAME, "10.0.0.1")
+    lookup.set(OTHER, "10.0.0.2")
+    seen = []
+
+    def observer(event: Event) -> None:
+        if event.hostname != NAME:
+            return
+        other = threading.Thread(target=lambda: seen.append(resolver.resolve(OTHER)))
+        other.start()
+        other.join(5)
+        seen.append(resolver.metrics())
+
+    resolver.add_observer(observer)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    assert seen[0].address == "10.0.0.2"
+
+
+def test_hits_told_to_observers_add_up_over_threads(lookup):
+    """Two events at the same moment do not report the same hits twice."""
+    resolver = DNSResolver(ResolverConfig(cache_ttl=0.01, min_ttl=0.01), lookup=lookup)
+    told = []
+    resolver.add_observer(lambda event: told.append(event.hits))
+    names = [f"h{n}.local" for n in range(8)]
+    for name in names:
+        lookup.set(name, "10.0.0.1")
+
+    def work(name):
+        for _ in range(300):
+            resolver.resolve(name)
+            time.sleep(0.0002)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert resolver.wait_idle()
+    assert sum(told) <= resolver.metrics().hits
