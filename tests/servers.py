@@ -1,0 +1,359 @@
+"""Real servers for tests: MLflow in processes of its own, and strangers on a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: It takes ten on an idle machine; the limit is for busy ones.
+START_SECONDS = 180.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port on which nobody listens now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _watch_over(leader: int) -> subprocess.Popen[bytes]:
+    """End a session of processes when this process is gone, however it went.
+
+    The shell waits at the end of a pipe of which only we have the other one. Told "done", it goes.
+    """
+    script = f"read word || kill -KILL -{leader}"
+    return subprocess.Popen(
+        ["/bin/sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _dismiss(watchdog: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        watchdog.communicate(b"done\n")
+
+
+class MLflowProcess:
+    """An MLflow server in processes of its own. A context manager; may be stopped and started.
+
+    :param folder: its database, artifacts and log; kept over a restart.
+    :param host: the loopback address to listen on.
+    :param port: a free one by default; kept over a restart.
+    :param allowed_hosts: for ``--allowed-hosts``; ``None`` leaves MLflow's default, which refuses
+        every hostname but localhost.
+    :param admin: login and password of the administrator, which turns basic authentication on.
+    :param tls: certificate and key file, which turn https on.
+    :param workspaces: whether workspaces are enabled.
+    :param arguments: further ones for ``mlflow server``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        allowed_hosts: Sequence[str] | None = ("*",),
+        admin: tuple[str, str] | None = None,
+        tls: tuple[Path, Path] | None = None,
+        workspaces: bool = False,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.host = host
+        self.port = port or free_port(host)
+        self.log_file = folder / "mlflow.log"
+        self._arguments = [
+            "--host",
+            host,
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{folder / 'mlflow.db'}",
+            "--artifacts-destination",
+            str(folder / "artifacts"),
+        ]
+        if allowed_hosts is not None:
+            self._arguments += ["--allowed-hosts", ",".join(allowed_hosts)]
+        if admin is not None:
+            self._arguments += ["--app-name", "basic-auth"]
+        if tls is not None:
+            options = f"--ssl-certfile {tls[0]} --ssl-keyfile {tls[1]}"
+            self._arguments += ["--uvicorn-opts", options]
+        if workspaces:
+            self._arguments += ["--enable-workspaces"]
+        self._arguments += arguments
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")},
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONUNBUFFERED": "1",
+        }
+        if admin is not None:
+            self._environment |= {
+                "MLFLOW_AUTH_ADMIN_USERNAME": admin[0],
+                "MLFLOW_AUTH_ADMIN_PASSWORD": admin[1],
+                "MLFLOW_FLASK_SERVER_SECRET_KEY": "only-for-tests",
+            }
+        self._environment |= environment or {}
+        self._scheme = "http" if tls is None else "https"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """The server by its address."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    @property
+    def log(self) -> str:
+        """What the server has written so far."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def __enter__(self) -> MLflowProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers.
+
+        :raises RuntimeError: with the end of its log, when it does not.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", *self._arguments],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._watchdog = _watch_over(self._process.pid)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                raise RuntimeError(f"MLflow ended while it started:\n{self.log[-3000:]}")
+            if self._answers():
+                return
+            time.sleep(0.1)
+        raise RuntimeError(f"MLflow did not start in {START_SECONDS:.0f} s:\n{self.log[-3000:]}")
+
+    def _answers(self) -> bool:
+        if self._scheme == "https":
+            # Whoever tests TLS looks closer; here a listener is enough.
+            with contextlib.suppress(OSError):
+                socket.create_connection((self.host, self.port), timeout=1).close()
+                return True
+            return False
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer,
+        ):
+            return answer.read() == b"OK"
+        return False
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop it and all of its children. Does nothing when it does not run.
+
+        :param kill: at once, as a container that is torn down.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        members = session_members(process.pid)
+        _signal(members, signal.SIGKILL if kill else signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        _signal(session_members(process.pid) | members, signal.SIGKILL)
+        process.wait(10)
+        if self._watchdog is not None:
+            _dismiss(self._watchdog)
+        end = time.monotonic() + 10
+        while session_members(process.pid) and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+def session_members(leader: int) -> set[int]:
+    """The processes of a session, zombies left out."""
+    members = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == leader and fields[0] != "Z":
+                    members.add(int(entry.name))
+    return members
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request as a stranger saw it. Header names are lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+Answer = bytes | Iterator[bytes]
+
+
+@dataclass
+class Stranger:
+    """A server on a socket that answers as a function says, and keeps what it was asked.
+
+    :param answer: gives the raw bytes of an HTTP answer, at once or piece by piece. It may be
+        changed while the server runs.
+    """
+
+    answer: Callable[[Request], Answer]
+    host: str = "127.0.0.1"
+    port: int = 0
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+
+    def __enter__(self) -> Stranger:
+        self._listener = socket.create_server(
+            (self.host, self.port),
+            family=socket.AF_INET6 if ":" in self.host else socket.AF_INET,
+        )
+        self.port = int(self._listener.getsockname()[1])
+        self._open: set[socket.socket] = set()
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+
+    @property
+    def uri(self) -> str:
+        """Where it listens."""
+        return f"http://{self.host}:{self.port}"
+
+    def wait(self, seconds: float) -> bool:
+        """For answers that take their time: whether the server was stopped meanwhile."""
+        return self._stopped.wait(seconds)
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.add(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError), connection.makefile("rb") as stream:
+            while (request := _read_request(stream)) is not None:
+                self.requests.append(request)
+                answer = self.answer(request)
+                for piece in [answer] if isinstance(answer, bytes) else answer:
+                    connection.sendall(piece)
+                if not isinstance(answer, bytes):
+                    break
+        self._open.discard(connection)
+
+
+def _read_request(stream: object) -> Request | None:
+    readline, read = stream.readline, stream.read  # type: ignore[attr-defined]
+    parts = readline(65536).decode("latin-1").split()
+    if len(parts) < 2:
+        return None
+    headers = {}
+    while line := readline(65536).decode("latin-1").strip():
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    body = read(int(headers.get("content-length", 0)))
+    return Request(parts[0], parts[1], headers, body)
+
+
+def http(
+    status: int = 200,
+    body: bytes | str = b"",
+    content_type: str = "text/plain",
+    **headers: str,
+) -> bytes:
+    """The bytes of an HTTP answer; an underscore in a header's name stands for a hyphen."""
+    content = body.encode() if isinstance(body, str) else body
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(content)}",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def looks_like_mlflow(request: Request) -> bytes:
+    """An answer as an MLflow server gives it to a probe, for strangers that pose as one."""
+    if request.path == "/health":
+        return http(body="OK")
+    if request.path == "/version":
+        return http(body="3.17.2")
+    if request.path.startswith("/api/2.0/mlflow/"):
+        return http(body="{}", content_type="application/json")
+    return http(404, "Not Found")
+
+
+def has_basic_auth() -> bool:
+    """Whether MLflow's basic-auth app can run here (``mlflow[auth]``)."""
+    from importlib.util import find_spec
+
+    return find_spec("flask_wtf") is not None
+
+
+def has_program(name: str) -> bool:
+    """Whether a program is installed, for tests that skip without it."""
+    return shutil.which(name) is not None

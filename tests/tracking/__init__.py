@@ -1,0 +1,1 @@
+"""Tests of what knows MLflow and the resolver, and nothing of Airflow."""
