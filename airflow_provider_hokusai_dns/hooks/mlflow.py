@@ -1,0 +1,327 @@
+"""The hook: an MLflow client and runs that keep working while DNS does not."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_hokusai_dns import gate, runtime, settings
+from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from aiohttp.abc import AbstractResolver
+    from mlflow import ActiveRun, MlflowClient
+
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
+    from airflow_provider_hokusai_dns.resolver.pin import Pin
+    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+    from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+
+
+class MLflowUnreachableError(ConnectionError):
+    """Nothing takes a connection where MLflow should be.
+
+    :param uri: the tracking URI, in its hostname form.
+    :param addresses: what was tried.
+    """
+
+    def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
+            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
+        )
+        self.uri = uri
+        self.addresses = addresses
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.uri, self.addresses))
+
+
+class MLflowHook(BaseHook):
+    """Reach the MLflow server of a connection.
+
+    The hostname stays in every URI, so that TLS, virtual hosts and MLflow's Host check keep
+    working; what changes is how this process resolves that one name. No secret gets into the
+    environment, a URI or a log.
+
+    :param mlflow_conn_id: a connection of type ``mlflow`` (or ``http``). Where ``mlflow_default``
+        does not exist, ``MLFLOW_TRACKING_URI`` is used.
+    """
+
+    conn_name_attr = "mlflow_conn_id"
+    default_conn_name = settings.DEFAULT_CONN_ID
+    conn_type = "mlflow"
+    hook_name = "MLflow"
+
+    def __init__(self, mlflow_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
+
+    # --- what the connection says
+
+    @cached_property
+    def server(self) -> MLflowServer:
+        """The connection, read and checked once per hook.
+
+        :raises ConnectionMissingError: there is no such connection.
+        :raises SettingError: names the field that is wrong.
+        """
+        server = settings.load_server(self.mlflow_conn_id)
+        runtime.mask_credentials(server)
+        return server
+
+    @property
+    def tracking_uri(self) -> str:
+        """The tracking URI with the hostname in it; the one to use."""
+        return self.server.uri
+
+    @property
+    def resolved_tracking_uri(self) -> str:
+        """The tracking URI with an address in it, for logs, and for tools that want it.
+
+        MLflow refuses it when its server was started with ``--allowed-hosts``, and TLS fails on it.
+
+        :raises DNSResolutionError: there is nothing to serve.
+        """
+        return str(self.resolve())
+
+    # --- DNS
+
+    @property
+    def resolver(self) -> DNSResolver:
+        """The resolver of this process, which knows what this connection says about its name."""
+        return runtime.resolver_for(self.server)
+
+    def resolve(self) -> Resolution:
+        """The address of the server, from the cache where that is fresh.
+
+        :raises DNSResolutionError: there is nothing to serve.
+        """
+        found = self.resolver.resolve(self.server.uri)
+        runtime.settle()
+        return found
+
+    def refresh_dns_resolution(self) -> Resolution:
+        """A live lookup past the cache, which is also kept as the last known good.
+
+        :raises DNSResolutionError: there is nothing to serve.
+        """
+        found = self.resolver.refresh(self.server.uri)
+        runtime.settle()
+        return found
+
+    def get_dns_info(self) -> dict[str, Any]:
+        """What the name resolves to and why, and how the resolver of this process is doing."""
+        info: dict[str, Any] = {"raw_uri": self.server.uri, "hostname": self.server.hostname}
+        try:
+            found = self.resolve()
+        except DNSResolutionError as error:
+            info |= {"resolved_uri": None, "addresses": [], "source": None, "is_stale": False}
+            info |= {"age": None, "cause": error.cause.value, "error": str(error)}
+        else:
+            cause = None if found.cause is None else found.cause.value
+            info |= {"resolved_uri": str(found), "addresses": list(found.addresses)}
+            info |= {"source": found.source.value, "is_stale": found.is_stale}
+            info |= {"age": found.age(), "cause": cause, "error": None}
+        info["state"] = self.resolver.state(self.server.hostname)
+        info["metrics"] = self.resolver.metrics().as_dict()
+        return info
+
+    # --- MLflow
+
+    def get_conn(self) -> MlflowClient:
+        """An MLflow client that works as long as this process lives.
+
+        :raises BreakerOpenError: MLflow was down a moment ago.
+        """
+        from airflow_provider_hokusai_dns.tracking import auth, environment
+        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
+
+        breaker_for(self.server).check()
+        runtime.pin(self.server)
+        environment.claim(self.server)
+        uri = auth.sign_in(self.server)
+
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=uri, registry_uri=auth.registry_uri(self.server) or uri)
+
+    @contextmanager
+    def run(
+        self,
+        experiment_name: str | None = None,
+        run_name: str | None = None,
+        *,
+        run_id: str | None = None,
+        end: bool = True,
+        tags: Mapping[str, str] | None = None,
+        nested: bool = False,
+    ) -> Iterator[ActiveRun]:
+        """Open a run, with MLflow's fluent API (``mlflow.log_metric`` ...) set to this server.
+
+        It always ends: FINISHED, FAILED when the block raises (the exception comes out as it is),
+        KILLED when the task is stopped; what a killed worker left RUNNING is ended by the next try.
+        While the block runs, an MLflow that went away is waited for, for up to the ``deadline`` of
+        the connection; each call of its start takes ``request_timeout`` at most.
+
+        :param experiment_name: made if it does not exist; the connection's by default.
+        :param run_id: resume this run, so that several tasks share one.
+        :param end: ``False`` leaves the run open for the next task when the block ends well.
+        :param tags: further tags; dag, task, map index, run and try are always there.
+        :param nested: make it a child of the run that is open.
+        :raises BreakerOpenError: MLflow was down a moment ago.
+        :raises DNSResolutionError: there is nothing to serve for the name.
+        :raises MLflowUnreachableError: nothing takes a connection.
+        :raises LostDataError: at the end, when something logged asynchronously did not arrive.
+        """
+        from airflow_provider_hokusai_dns.tracking import auth
+        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
+        from airflow_provider_hokusai_dns.tracking.outage import says_down
+        from airflow_provider_hokusai_dns.tracking.run import open_run
+
+        server = self.server
+        with ExitStack() as stack:
+            with breaker_for(server).attempt() as attempt:
+                try:
+                    pins = _entrance(server)
+                    active = stack.enter_context(
+                        open_run(
+                            server,
+                            auth.sign_in(server),
+                            experiment_name=experiment_name,
+                            run_name=run_name,
+                            run_id=run_id,
+                            end=end,
+                            nested=nested,
+                            tags={**_airflow_tags(), **(tags or {})},
+                            status_of=_status_of,
+                            pins=pins,
+                        )
+                    )
+                except Exception as error:
+                    if says_down(error):
+                        attempt.failure(str(error))
+                    raise
+                attempt.success()
+            yield active
+
+    def rest(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Call MLflow's REST API without importing MLflow.
+
+        :param method: the HTTP method.
+        :param path: for example ``/api/2.0/mlflow/experiments/search``.
+        :param params: the query.
+        :param json: the body.
+        :raises MLflowRestError: names status, MLflow's error code and its message.
+        :raises BreakerOpenError: MLflow was down a moment ago.
+        """
+        from airflow_provider_hokusai_dns.hooks import rest
+        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
+
+        with breaker_for(self.server).attempt() as attempt:
+            runtime.pin(self.server)
+            try:
+                answer = rest.call(self.server, method, path, params=params, json=json)
+            except rest.MLflowRestError as error:
+                if error.says_down:
+                    attempt.failure(error.reason)
+                else:
+                    attempt.success()
+                raise
+            attempt.success()
+            return answer
+
+    def aiohttp_resolver(self) -> AbstractResolver:
+        """The same resilience for asyncio code that talks to MLflow itself.
+
+        For ``aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)``.
+        """
+        from airflow_provider_hokusai_dns.tracking.aio import aiohttp_resolver
+
+        runtime.pin(self.server)
+        return aiohttp_resolver()
+
+    # --- health
+
+    def check(self, checks: tuple[str, ...] = gate.DEFAULT_CHECKS) -> Verdict:
+        """One live lookup and one probe, as the gate does it. Bounded; never raises."""
+        return gate.look(self.mlflow_conn_id, checks=checks, written_by="hook")
+
+    def validate_connection(self) -> bool:
+        """Whether MLflow can be used now; the reason goes to the log."""
+        verdict = self.check()
+        self.log.info("%s", gate.in_one_line(verdict))
+        return verdict.level != "unhealthy"
+
+    def get_mlflow_status(self) -> dict[str, Any]:
+        """How MLflow is, with the keys of the former system. Probes once; never raises."""
+        return gate.status(self.mlflow_conn_id)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """The Test button: whether MLflow can be used, and one sentence on why not."""
+        try:
+            server = settings.load_server(self.mlflow_conn_id)
+            verdict = gate.look_at(server, runtime.private_resolver(server))
+        except (LookupError, ValueError) as error:
+            return False, str(error)
+        return verdict.level != "unhealthy", verdict.sentence
+
+
+def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
+    """Pin the hosts, and see that somebody is there before waiting as long as a run may.
+
+    The wait is that of a call outside a run, ``request_timeout``. After it the pin gives the
+    addresses whether or not one is alive, so they are tried once more here.
+    """
+    from airflow_provider_hokusai_dns.resolver.model import Endpoint
+    from airflow_provider_hokusai_dns.resolver.racing import race
+
+    pins = runtime.pin(server)
+    addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
+    runtime.settle()
+    if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
+        raise MLflowUnreachableError(server.uri, tuple(addresses))
+    return pins
+
+
+def _airflow_tags() -> dict[str, str]:
+    """Which try of which task this is, and a link to it; empty outside of a task."""
+    from airflow.sdk import get_current_context
+
+    from airflow_provider_hokusai_dns.tracking import leftovers
+
+    try:
+        ti = get_current_context()["ti"]
+    except RuntimeError:
+        return {}
+    tags = {
+        leftovers.TAG_DAG: ti.dag_id,
+        leftovers.TAG_TASK: ti.task_id,
+        leftovers.TAG_DAG_RUN: ti.run_id,
+        leftovers.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
+        leftovers.TAG_TRY: str(ti.try_number),
+    }
+    if link := getattr(ti, "log_url", None):
+        tags["airflow.url"] = str(link)
+    return tags
+
+
+def _status_of(error: BaseException) -> str:
+    """A run whose task skips itself or defers has not failed."""
+    from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+
+    from airflow_provider_hokusai_dns.tracking.run import FINISHED, status_of
+
+    return FINISHED if isinstance(error, AirflowSkipException | TaskDeferred) else status_of(error)

@@ -1,0 +1,278 @@
+"""A light door to MLflow's REST API, on the http provider's hook (about 0.5 s to import).
+
+Apart from :mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, because that one must cost nothing
+while a DAG file is parsed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import requests
+import tenacity
+from airflow.providers.http.hooks.http import HttpHook
+from airflow.sdk import Connection
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
+
+from airflow_provider_hokusai_dns.resolver.pin import bounded
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+
+#: Methods that may be sent again after a request broke off in the middle.
+_IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")
+_CONNECT_TIMEOUT = 5.0
+#: Seconds after the deadline in which an error that says why may still come out.
+_GRACE = 0.25
+#: Bytes of an answer. The longest page that MLflow gives, 50,000 runs without data, is shorter.
+_LONGEST = 64 * 2**20
+
+
+class MLflowRestError(RuntimeError):
+    """A call of the REST API failed.
+
+    :param method: the HTTP method.
+    :param path: the path that was asked for, without the query.
+    :param status: the HTTP status, 0 when there was no answer.
+    :param code: MLflow's own ``error_code``, empty where it gave none.
+    :param reason: one sentence.
+    """
+
+    def __init__(self, method: str, path: str, status: int, code: str, reason: str) -> None:
+        super().__init__(f"{method} {path} failed ({status or 'no answer'} {code}): {reason}")
+        self.method = method
+        self.path = path
+        self.status = status
+        self.code = code
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.method, self.path, self.status, self.code, self.reason))
+
+    @property
+    def says_down(self) -> bool:
+        """Whether this tells that MLflow is down; a 404 does not."""
+        return self.status == 0 or self.status >= 500
+
+
+class _Authorization(AuthBase):
+    """The credentials of one connection; ``requests`` takes them off at a redirect elsewhere."""
+
+    def __init__(self, header: str | None, workspace: str | None) -> None:
+        self._header = header
+        self._workspace = workspace
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._header is not None:
+            request.headers["Authorization"] = self._header
+        if self._workspace is not None:
+            request.headers["X-MLFLOW-WORKSPACE"] = self._workspace
+        return request
+
+
+def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnection]:
+    """Connections that are not used when they come about after the deadline.
+
+    The caller has got an error by then, and may be trying again: what is sent now comes twice.
+    """
+
+    class Punctual(base):  # type: ignore[misc,valid-type]
+        def connect(self) -> None:
+            super().connect()
+            if time.monotonic() > deadline:
+                self.close()
+                raise ConnectTimeoutError(self, "the connection came about after the deadline")
+
+    return Punctual
+
+
+class _Bounded(HTTPAdapter):
+    """Reads an answer up to a length and a time, and then hangs up.
+
+    The caller has left by the time; without this, a server that never stops sending would fill the
+    memory of the task from a thread that nobody waits for.
+    """
+
+    def __init__(self, method: str, path: str, deadline: float) -> None:
+        # One connection and no retries in here: trying again is bounded in one place, below.
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+        self._call = method, path
+        self._deadline = deadline
+        self.poolmanager.pool_classes_by_scheme = {
+            scheme: type(pool.__name__, (pool,), {"ConnectionCls": _punctual(connection, deadline)})
+            for scheme, pool, connection in (
+                ("http", HTTPConnectionPool, HTTPConnection),
+                ("https", HTTPSConnectionPool, HTTPSConnection),
+            )
+        }
+
+    def send(self, *args: Any, **kwargs: Any) -> requests.Response:
+        response = super().send(*args, **kwargs)
+        body = bytearray()
+        for piece in response.iter_content(2**16):
+            body += piece
+            if len(body) > _LONGEST:
+                response.close()
+                reason = f"the answer is longer than {_LONGEST >> 20} MiB: is this MLflow?"
+                raise MLflowRestError(*self._call, response.status_code, "body_too_large", reason)
+            if time.monotonic() > self._deadline:
+                response.close()
+                raise requests.exceptions.ReadTimeout
+        response._content = bytes(body)
+        return response
+
+
+class RestHook(HttpHook):
+    """The http provider's hook for one server. The name is pinned before, and stays in the URL.
+
+    It never sees our connection, whose extras it would send as headers: the connection it gets has
+    a host and nothing else.
+    """
+
+    def __init__(self, method: str, server: MLflowServer, path: str, deadline: float) -> None:
+        auth = _Authorization(server.credentials.authorization(), server.workspace)
+        adapter = _Bounded(method, path, deadline)
+        super().__init__(method=method, auth_type=lambda: auth, adapter=adapter)
+        self._server = server
+
+    def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
+        """A connection without secrets and extras."""
+        return Connection(conn_id=conn_id, conn_type="http", host=self._server.uri)
+
+
+def call(
+    server: MLflowServer,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    json: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Call the REST API of a pinned server.
+
+    Tried again, with exponential waits and jitter, while the deadline of the connection
+    (``request_timeout``) allows it and nothing can happen twice.
+
+    :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
+    :raises MLflowRestError: also when the deadline is over.
+    """
+    method = method.upper()
+    if not path.startswith("/") or "//" in path.partition("?")[0]:
+        raise ValueError(f"the path of a REST call begins with one slash, unlike {path!r}")
+    deadline = time.monotonic() + server.request_timeout
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_before_delay(server.request_timeout),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
+        retry=tenacity.retry_if_exception(lambda error: _may_try_again(error, method)),
+        reraise=True,
+    )
+    return retrying(_once, server, method, path, params, json, deadline)
+
+
+class _BrokenOffError(MLflowRestError):
+    """There was a connection, so the request may have been carried out."""
+
+
+def _may_try_again(error: BaseException, method: str) -> bool:
+    if not isinstance(error, MLflowRestError):
+        return False
+    if isinstance(error, _BrokenOffError) or error.status:
+        return method in _IDEMPOTENT and (error.status == 0 or error.status in (502, 503, 504))
+    return True
+
+
+def _once(
+    server: MLflowServer,
+    method: str,
+    path: str,
+    params: Mapping[str, Any] | None,
+    json: Mapping[str, Any] | None,
+    deadline: float,
+) -> dict[str, Any]:
+    """One request on a thread that is left behind at the deadline.
+
+    A time-out of ``requests`` bounds one wait for bytes, so a server that sends one now and then
+    gets around it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
+    MLflow for minutes, and the thread would then send what the caller has long given up.
+    """
+    left = deadline - time.monotonic()
+    outcome: list[requests.Response | BaseException] = []
+
+    def send() -> None:
+        try:
+            with bounded(max(0.0, deadline - time.monotonic())):
+                outcome.append(
+                    RestHook(method, server, path, deadline).run(
+                        path,
+                        data=dict(params) if params and method == "GET" else None,
+                        extra_options={
+                            "check_response": False,
+                            "allow_redirects": False,
+                            "timeout": (min(_CONNECT_TIMEOUT, max(0.1, left)), max(0.1, left)),
+                            "verify": (server.ca_file or True) if server.verify else False,
+                            "cert": server.client_cert,
+                        },
+                        **({"json": dict(json)} if json is not None else {}),
+                        **({"params": dict(params)} if params and method != "GET" else {}),
+                    )
+                )
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=send, name="hokusai-dns-rest", daemon=True)
+    thread.start()
+    thread.join(max(0.0, left) + _GRACE)
+    late = f"no whole answer within {server.request_timeout:g} s (request_timeout)"
+    if not outcome:
+        raise _BrokenOffError(method, path, 0, "", late)
+    if isinstance(outcome[0], MLflowRestError):
+        raise outcome[0]
+    if isinstance(outcome[0], BaseException):
+        raise _translated(outcome[0], method, path) from outcome[0]
+    return _document(outcome[0], method, path)
+
+
+def _translated(error: BaseException, method: str, path: str) -> BaseException:
+    """An exception of ``requests`` as ours; its text may hold the URL, which may hold anything."""
+    from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+
+    inner: BaseException | None = error
+    while inner is not None:  # the pin's own error is at the bottom, and says the most
+        if isinstance(inner, DNSResolutionError):
+            return MLflowRestError(method, path, 0, "unresolved", str(inner))
+        inner = inner.__cause__ or inner.__context__
+    if isinstance(error, requests.exceptions.SSLError):
+        return MLflowRestError(method, path, 495, "tls_error", "no secure connection could be made")
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return MLflowRestError(method, path, 0, "unreachable", "it takes no connection")
+    if isinstance(error, requests.exceptions.ConnectionError):
+        refused = "NewConnectionError" in repr(error.args) or "refused" in str(error).lower()
+        kind = MLflowRestError if refused else _BrokenOffError
+        return kind(method, path, 0, "unreachable", "the connection was refused or broken off")
+    if isinstance(error, requests.exceptions.RequestException):
+        return _BrokenOffError(method, path, 0, "", f"{type(error).__name__}")
+    return error
+
+
+def _document(response: requests.Response, method: str, path: str) -> dict[str, Any]:
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if response.status_code >= 300:
+        given = document if isinstance(document, dict) else {}
+        code = str(given.get("error_code", ""))
+        reason = str(given.get("message") or response.reason)
+        raise MLflowRestError(method, path, response.status_code, code, reason[:500])
+    if not isinstance(document, dict):
+        raise MLflowRestError(
+            method, path, response.status_code, "", "the answer is no JSON object: is this MLflow?"
+        )
+    return document

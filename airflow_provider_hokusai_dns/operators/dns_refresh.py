@@ -1,0 +1,305 @@
+"""Ask DNS anew for connections and hostnames, and say what changed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
+
+from airflow_provider_hokusai_dns import runtime, settings
+from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver.target import Target
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
+
+log = logging.getLogger(__name__)
+
+_FAIL_ON = ("unresolved", "degraded", "never")
+_SAID = {
+    "dns": "DNS",
+    "system": "the system's own lookup",
+    "hosts": "the hosts file",
+    "literal": "the connection itself",
+    "stale": "memory",
+    "store": "the shared Variable",
+    "static": "the static address",
+}
+
+
+class ResolutionRow(TypedDict):
+    """One target in the XCom ``resolutions``."""
+
+    target: str
+    conn_id: str | None
+    hostname: str | None
+    health: str
+    addresses: list[str]
+    source: str | None
+    cause: str | None
+    age: float | None
+    resolved_at: str | None
+    expires_at: str | None
+    error: str | None
+
+
+class ChangeRow(TypedDict):
+    """One name in the XCom ``changes``: its address is another one, or it was away."""
+
+    hostname: str
+    old: list[str]
+    new: list[str]
+    away_seconds: float | None
+
+
+class RefreshReport(TypedDict):
+    """The XCom ``return_value``."""
+
+    version: int
+    refreshed_at: str
+    resolutions: list[ResolutionRow]
+    changes: list[ChangeRow]
+    metrics: dict[str, Any]
+    health: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """One thing to refresh."""
+
+    target: str
+    conn_id: str | None = None
+
+
+class DNSRefreshOperator(BaseOperator):
+    """Real lookups past every cache, for connections and plain hostnames.
+
+    Writes the shared last-known-good, and publishes ``resolutions``, ``changes``, ``metrics`` and
+    ``health`` by XCom, and all of it as ``return_value``. One bad name keeps none of the others
+    from being refreshed and published.
+
+    :param mlflow_conn_ids: connections (templated); ``None`` means those of
+        ``[hokusai_dns] connections``.
+    :param hostnames: further targets in any form (templated).
+    :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
+        also when there is only an old answer, ``"never"`` does not fail (templated).
+    :raises ValueError: for another ``fail_on``.
+    """
+
+    template_fields: Sequence[str] = ("mlflow_conn_ids", "hostnames", "fail_on")
+    ui_color = "#e3ecf8"
+
+    def __init__(
+        self,
+        *,
+        mlflow_conn_ids: Sequence[str] | str | None = None,
+        hostnames: Sequence[str] | str = (),
+        fail_on: str = "unresolved",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.mlflow_conn_ids = mlflow_conn_ids
+        self.hostnames = hostnames
+        self.fail_on = fail_on
+
+    def execute(self, context: Context) -> RefreshReport:
+        """Refresh, publish, and only then fail if that is wanted."""
+        if self.fail_on not in _FAIL_ON:
+            raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
+        rows: list[ResolutionRow] = []
+        changes: list[ChangeRow] = []
+        for wanted in self._wanted():
+            row, change = _refresh(wanted)
+            rows.append(row)
+            self.log.info("%s", _in_one_line(row))
+            if change is not None:
+                changes.append(change)
+                self.log.info("%s", _change_in_one_line(change))
+        runtime.settle()
+        report = _report(rows, changes)
+        if self.do_xcom_push:
+            for key in ("resolutions", "changes", "metrics", "health"):
+                context["ti"].xcom_push(key=key, value=report[key])
+        bad = _reasons_to_fail(rows, self.fail_on)
+        if bad:
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key="return_value", value=report)
+            raise AirflowException(
+                f"{len(bad)} of {len(rows)} names did not resolve as wanted "
+                f"(fail_on={self.fail_on!r}): " + " ".join(bad)
+            )
+        return report
+
+    def _wanted(self) -> list[_Wanted]:
+        conn_ids: Iterable[str] = (
+            settings.listed_connections()
+            if self.mlflow_conn_ids is None
+            else _names(self.mlflow_conn_ids)
+        )
+        wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
+        wanted += [_Wanted(hostname) for hostname in _names(self.hostnames)]
+        if not wanted:
+            raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
+        return list(dict.fromkeys(wanted))
+
+
+def _names(value: Sequence[str] | str | None) -> list[str]:
+    """Names out of a list, a text with commas, or a list that a template has turned into text."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith(("[", "(")):
+            try:
+                value = json.loads(text)
+            except ValueError:
+                try:
+                    value = ast.literal_eval(text)
+                except (ValueError, SyntaxError):
+                    raise ValueError(f"{text!r} is not a list of names") from None
+        else:
+            value = text.replace(",", " ").split()
+    names = [str(name).strip() for name in value or ()]
+    return [name for name in names if name]
+
+
+def _refresh(wanted: _Wanted) -> tuple[ResolutionRow, ChangeRow | None]:
+    """One live lookup; what goes wrong is in the row."""
+    try:
+        if wanted.conn_id is not None:
+            server = settings.load_server(wanted.conn_id)
+            target, resolver = server.hostname, runtime.resolver_for(server)
+        else:
+            target, resolver = wanted.target, runtime.resolver()
+        hostname = Target.parse(target).hostname
+    except (LookupError, ValueError) as error:
+        return _failed(wanted, None, "config", str(error)), None
+    before = runtime.stored(hostname)
+    try:
+        found = resolver.refresh(target, always=True)
+    except DNSResolutionError as error:
+        return _failed(wanted, hostname, error.cause.value, str(error)), None
+    if _should_be_kept(found) and not _is_kept(runtime.stored(hostname), found):
+        log.warning(
+            "%s resolves, but is not kept as last known good: its Variable could not be written, "
+            "or holds what belongs to somebody else (the log says more above)",
+            hostname,
+        )
+    return _resolved(wanted, found), _change(before, found)
+
+
+def _should_be_kept(found: Resolution) -> bool:
+    """What a hosts file or a literal says is nobody else's."""
+    return not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
+
+
+def _is_kept(stored: LastKnownGood | None, found: Resolution) -> bool:
+    return stored is not None and bool(set(stored.addresses) & set(found.addresses))
+
+
+def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:
+    return ResolutionRow(
+        target=wanted.target,
+        conn_id=wanted.conn_id,
+        hostname=hostname,
+        health="unhealthy",
+        addresses=[],
+        source=None,
+        cause=cause,
+        age=None,
+        resolved_at=None,
+        expires_at=None,
+        error=error,
+    )
+
+
+def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
+    age = found.age()
+    return ResolutionRow(
+        target=wanted.target,
+        conn_id=wanted.conn_id,
+        hostname=found.hostname,
+        health="degraded" if found.is_stale else "healthy",
+        addresses=list(found.addresses),
+        source=found.source.value,
+        cause=None if found.cause is None else found.cause.value,
+        age=None if age is None else round(age, 1),
+        resolved_at=None if found.resolved_at is None else found.resolved_at.isoformat(),
+        expires_at=None if found.expires_at is None else found.expires_at.isoformat(),
+        error=None,
+    )
+
+
+def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
+    """What is different from what the fleet knew; an answer that is not fresh changes nothing.
+
+    A name with many addresses gets a part of them each time (Cloud Map gives 8), so only answers
+    without an address in common count as another one.
+    """
+    if found.is_stale or not found.endpoints or found.resolved_at is None:
+        return None
+    old = () if before is None else before.addresses
+    away = None if before is None else before.no_name_since
+    if away is None and set(old) & set(found.addresses):
+        return None
+    return ChangeRow(
+        hostname=found.hostname,
+        old=list(old),
+        new=list(found.addresses),
+        away_seconds=None
+        if away is None
+        else max(0.0, round(found.resolved_at.timestamp() - away, 1)),
+    )
+
+
+def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshReport:
+    names = {row["hostname"] or row["target"]: row["health"] for row in rows}
+    levels = ("healthy", "degraded", "unhealthy")
+    metrics = runtime.metrics()
+    return RefreshReport(
+        version=1,
+        refreshed_at=datetime.now(UTC).isoformat(),
+        resolutions=rows,
+        changes=changes,
+        metrics=metrics,
+        health={
+            "status": max(names.values(), key=levels.index),
+            "names": names,
+            "window": metrics.get("level", "unknown"),
+            "error_rate": metrics.get("error_rate", 0.0),
+        },
+    )
+
+
+def _reasons_to_fail(rows: list[ResolutionRow], fail_on: str) -> list[str]:
+    bad = {"never": (), "unresolved": ("unhealthy",), "degraded": ("unhealthy", "degraded")}
+    return [_in_one_line(row) + "." for row in rows if row["health"] in bad[fail_on]]
+
+
+def _in_one_line(row: ResolutionRow) -> str:
+    name = row["hostname"] or row["target"]
+    if row["conn_id"] is not None and row["conn_id"] != name:
+        name += f" (connection {row['conn_id']})"
+    if row["error"] is not None:
+        return f"{name}: {row['error'].rstrip('.')}"
+    source = row["source"] or ""
+    line = f"{name}: {', '.join(row['addresses'])} from {_SAID.get(source, source)}"
+    if row["health"] == "degraded":
+        age = "" if row["age"] is None else f" {row['age']:.0f} s old,"
+        line += f",{age} because DNS gives none now ({row['cause']})"
+    return line
+
+
+def _change_in_one_line(change: ChangeRow) -> str:
+    new = ", ".join(change["new"])
+    away = change["away_seconds"]
+    if not change["old"]:
+        return f"{change['hostname']}: {new} is the first address known for it"
+    line = f"{change['hostname']}: {', '.join(change['old'])} -> {new}"
+    return line if away is None else f"{line}, after the name was away for {away:.0f} s"

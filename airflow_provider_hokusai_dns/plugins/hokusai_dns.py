@@ -1,0 +1,24 @@
+"""Airflow's door to the health endpoints.
+
+Scheduler, DAG processor and triggerer import this module as well, so it holds nothing: what needs
+FastAPI is built when the API server asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowPlugin
+
+
+class HokusaiDNSPlugin(AirflowPlugin):
+    """Health endpoints under ``/hokusai-dns`` of the API server."""
+
+    name = "hokusai_dns"
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The one application; built on first use."""
+        from airflow_provider_hokusai_dns.plugins.app import build_app
+
+        return [{"app": build_app(), "url_prefix": "/hokusai-dns", "name": "Hokusai DNS"}]

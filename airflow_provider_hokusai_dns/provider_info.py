@@ -1,0 +1,218 @@
+"""What Airflow learns of this package without importing the rest of it. Pure data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_HOOK = "airflow_provider_hokusai_dns.hooks.mlflow.MLflowHook"
+_TEXT = {"type": ["string", "null"]}
+_SECONDS = {"type": ["number", "null"], "minimum": 0}
+
+
+def _field(label: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": schema}
+
+
+def _option(description: str, default: str | None, type_: str = "float") -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": type_,
+        "example": None,
+        "default": default,
+    }
+
+
+_CONN_FIELDS = {
+    "path_prefix": _field(
+        "Path prefix", "Where MLflow lives below its host, for example /mlflow.", _TEXT
+    ),
+    "ca_file": _field(
+        "CA file",
+        "File on the workers with the certificates to trust (https). Empty: those of the system.",
+        _TEXT,
+    ),
+    "client_cert": _field(
+        "Client certificate",
+        "File on the workers with certificate and key in one PEM (https).",
+        _TEXT,
+    ),
+    "verify": _field(
+        "Verify certificate",
+        "Off accepts any certificate: then an old address is no safer than over plain http.",
+        {"type": ["boolean", "null"], "default": True},
+    ),
+    "workspace": _field("Workspace", "MLflow workspace, on a server that has them.", _TEXT),
+    "registry_uri": _field(
+        "Registry URI", "Model registry, where it is another server than the tracking one.", _TEXT
+    ),
+    "experiment": _field("Experiment", "Experiment of hook.run() where the DAG names none.", _TEXT),
+    "request_timeout": _field(
+        "Request timeout (s)", "How long one call outside a run may take. Default 30.", _SECONDS
+    ),
+    "max_retries": _field(
+        "Retries",
+        "How often MLflow's client repeats a failed call. Default: as many as fit the deadline.",
+        {"type": ["integer", "null"], "minimum": 0},
+    ),
+    "deadline": _field(
+        "Deadline in a run (s)",
+        "How long writing inside a run waits for a server that went away. Default 600, which rides "
+        "out a redeploy on ECS.",
+        _SECONDS,
+    ),
+    "fallback_addresses": _field(
+        "Fallback addresses",
+        "Emergency: IP addresses, separated by commas, for when nothing else can be served.",
+        _TEXT,
+    ),
+    "also_pin": _field(
+        "Also pin",
+        "Further hostnames, separated by commas, that artifacts are fetched from (presigned URLs).",
+        _TEXT,
+    ),
+    "max_stale": _field(
+        "Oldest answer (s)",
+        "How old an address may be while DNS cannot be asked. Default 86400, 0 serves none.",
+        _SECONDS | {"maximum": 259200},
+    ),
+    "cache_ttl": _field(
+        "Lifetime of an answer (s)",
+        "Overrides the lifetime that DNS gives for this hostname. Empty: at most 300.",
+        _SECONDS,
+    ),
+    "nameservers": _field(
+        "Nameservers",
+        "Ask these for this hostname instead of the system's, for example 10.0.0.2 or "
+        "10.0.0.2:8600, separated by commas.",
+        _TEXT,
+    ),
+    "allow_stale_over_http": _field(
+        "Old address over plain http",
+        "Whether an address that is not fresh may be used without TLS: never; checked: when an "
+        "MLflow answers there, and with a login for 15 minutes at most; always.",
+        {"type": "string", "enum": ["never", "checked", "always"], "default": "checked"},
+    ),
+}
+
+_UI_FIELD_BEHAVIOUR = {
+    "hidden-fields": [],
+    "relabeling": {
+        "schema": "Scheme",
+        "login": "User name (empty for a bearer token)",
+        "password": "Password, or bearer token",
+    },
+    "placeholders": {
+        "host": "mlflow.hokusai-development.local",
+        "port": "5000",
+        "schema": "http or https",
+    },
+}
+
+_OPTIONS = {
+    "connections": _option(
+        "Connections that the refresh DAG and the health endpoints look after by default, "
+        "separated by commas.",
+        "mlflow_default",
+        "string",
+    ),
+    "cache_ttl": _option(
+        "Longest lifetime of an answer in seconds; DNS_CACHE_TTL is stronger.", "300"
+    ),
+    "min_ttl": _option("Shortest lifetime of an answer in seconds.", "5"),
+    "stale_after": _option("With an old answer known, seconds a caller waits for a lookup.", "0.5"),
+    "timeout": _option("Seconds a lookup may take; DNS_TIMEOUT is stronger.", "10"),
+    "failure_recheck": _option(
+        "While an old answer is served, look the name up again every so many seconds.", "30"
+    ),
+    "failure_ttl": _option(
+        "With nothing to serve, answer with the same error for so many seconds; doubles each time.",
+        "1",
+    ),
+    "failure_ttl_max": _option("The most seconds that failure_ttl doubles up to.", "10"),
+    "max_stale": _option(
+        "Oldest answer, in seconds, served while DNS cannot be asked; at most 259200, 0 serves "
+        "none.",
+        "86400",
+    ),
+    "max_stale_no_name": _option(
+        "Seconds an answer is served after DNS first said that there is no such name; 0 is strict.",
+        "900",
+    ),
+    "no_name_recheck": _option(
+        "While DNS says that there is no such name, look again every so many seconds.", "5"
+    ),
+    "refresh_ahead": _option(
+        "Share of the lifetime that is left when a used name is refreshed ahead of time.", "0.2"
+    ),
+    "jitter": _option("Share by which lifetimes are shortened at random.", "0.1"),
+    "penalty": _option(
+        "Seconds an address that took no connection stays at the back of the list.", "30"
+    ),
+    "report_interval": _option(
+        "Failed connections start a lookup at most once in so many seconds.", "1"
+    ),
+    "max_hosts": _option("Names held in memory.", "1024", "integer"),
+    "max_clock_skew": _option("Seconds by which a stored stamp may be ahead of the clock.", "300"),
+    "store_max_age": _option(
+        "Seconds after which the stored last-known-good is written anew.", "600"
+    ),
+    "store_recheck": _option(
+        "A failing name asks the stored last-known-good again every so many seconds.", "30"
+    ),
+    "window": _option("Seconds of the rolling window behind the health level.", "300"),
+    "nameservers": _option(
+        "Ask these instead of the system's nameservers, address or address:port, separated by "
+        "commas.",
+        "",
+        "string",
+    ),
+    "search": _option("Search domains instead of the system's, separated by commas.", "", "string"),
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe the provider (entry point ``apache_airflow_provider``)."""
+    from airflow_provider_hokusai_dns import __version__
+
+    return {
+        "package-name": "airflow-provider-hokusai-dns",
+        "name": "MLflow that survives DNS (Hokusai)",
+        "description": "Keeps MLflow reachable from Airflow when DNS fails: hook, sensor, "
+        "operator, refresh DAG.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": "MLflow",
+                "external-doc-url": "https://mlflow.org/docs/latest/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [_modules("hooks.mlflow")],
+        "sensors": [_modules("sensors.mlflow_health")],
+        "operators": [_modules("operators.dns_refresh")],
+        "triggers": [_modules("triggers.mlflow_health")],
+        "connection-types": [
+            {
+                "connection-type": "mlflow",
+                "hook-class-name": _HOOK,
+                "hook-name": "MLflow",
+                "ui-field-behaviour": _UI_FIELD_BEHAVIOUR,
+                "conn-fields": _CONN_FIELDS,
+            }
+        ],
+        "config": {
+            "hokusai_dns": {
+                "description": "How names are resolved while DNS works, and while it does not. "
+                "Durations are seconds.",
+                "options": _OPTIONS,
+            }
+        },
+    }
+
+
+def _modules(name: str) -> dict[str, Any]:
+    return {
+        "integration-name": "MLflow",
+        "python-modules": [f"airflow_provider_hokusai_dns.{name}"],
+    }

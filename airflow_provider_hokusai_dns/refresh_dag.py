@@ -1,0 +1,73 @@
+"""The admin's refresh DAG, so that a file in ``dags/`` needs three lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.settings import listed_connections
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+_DOC = """
+### Refresh of DNS for MLflow
+
+Asks DNS anew for the listed connections and hostnames, past every cache, and keeps the answers as
+the **last known good** that fresh workers fall back on while DNS is away.
+
+The XComs of `refresh` say what each name resolves to (`resolutions`), what changed (`changes`), and
+how DNS is doing (`health`, `metrics`).
+"""
+
+
+def build_refresh_dag(
+    dag_id: str = "hokusai_dns_refresh", schedule: Any = None, **dag_arguments: Any
+) -> DAG:
+    """Build the DAG that an admin triggers from the UI, or that runs on a schedule.
+
+    :param dag_id: the name of the DAG.
+    :param schedule: as for any DAG; none by default. A run each 30 minutes keeps the fallback warm.
+    :param dag_arguments: further arguments of :class:`airflow.sdk.DAG`.
+    """
+    from airflow.sdk import DAG, Param
+
+    from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+
+    arguments: dict[str, Any] = {
+        "description": "Ask DNS anew for MLflow, and keep the answer for bad times",
+        "catchup": False,
+        "max_active_runs": 1,
+        "tags": ["mlflow", "dns"],
+        "doc_md": _DOC,
+        "render_template_as_native_obj": True,
+        "params": {
+            "connections": Param(
+                list(listed_connections()),
+                type="array",
+                items={"type": "string"},
+                title="Connections",
+                description="Ids of connections to MLflow, one per line.",
+            ),
+            "hostnames": Param(
+                [],
+                type="array",
+                items={"type": "string"},
+                title="Hostnames",
+                description="Further names, one per line.",
+            ),
+            "fail_on_unresolved": Param(
+                True,
+                type="boolean",
+                title="Fail if a name does not resolve",
+                description="Off: the run succeeds, and says so in its XComs.",
+            ),
+        },
+    }
+    with DAG(dag_id, schedule=schedule, **{**arguments, **dag_arguments}) as dag:
+        DNSRefreshOperator(
+            task_id="refresh",
+            mlflow_conn_ids="{{ params.connections }}",
+            hostnames="{{ params.hostnames }}",
+            fail_on="{{ 'unresolved' if params.fail_on_unresolved else 'never' }}",
+        )
+    return dag

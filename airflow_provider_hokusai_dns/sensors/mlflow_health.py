@@ -1,0 +1,203 @@
+"""A gate at the start of a DAG: it opens when MLflow is really usable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    TaskDeferred,
+    conf,
+)
+
+from airflow_provider_hokusai_dns.gate import (
+    DEFAULT_CHECKS,
+    DEFAULT_FAIL_FAST,
+    EVENT_VERSION,
+    PROBE_TIMEOUT,
+    STRIKES,
+    Strikes,
+    check_arguments,
+    in_one_line,
+    look,
+)
+from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_hokusai_dns.tracking.verdict import VerdictDict
+
+#: Under this key Airflow 3.3 keeps the strikes between two pokes in reschedule mode.
+_STATE_KEY = "hokusai_dns_strikes"
+#: Where Airflow cannot keep them: seconds between the looks of one poke.
+_CONFIRM_PAUSE = 10.0
+
+
+class MLflowHealthSensor(BaseSensorOperator):
+    """Waits until MLflow can be used: its name, TLS, host check, login, database, registry.
+
+    The verdict is the XCom, as a dict, also when the gate stays shut; after a timeout in the
+    triggerer it is that of the look before the wait. Each look is one line in the log.
+
+    :param mlflow_conn_id: the connection (templated).
+    :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` is content with
+        an old one on which MLflow works.
+    :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
+    :param fail_fast_on: causes that waiting cannot cure. Seen three times running, they end the
+        wait without a retry; ``soft_fail`` is honoured. ``"missing"``, a connection that does not
+        exist, is not among them by default: Airflow says the same of one that it cannot reach.
+    :param deferrable: wait in the triggerer instead of on a worker.
+    :param poke_interval: seconds between two looks.
+    :param timeout: seconds after which the gate gives up.
+    :param probe_timeout: seconds for one look: the lookup of the name, and the probe, which has two
+        left where the lookup takes longer.
+    :raises ValueError: names the argument and the value.
+    """
+
+    template_fields: Sequence[str] = ("mlflow_conn_id",)
+    ui_color = "#d5f0ee"
+    _strikes = Strikes()
+    _last: Verdict | None = None
+
+    def __init__(
+        self,
+        *,
+        mlflow_conn_id: str = "mlflow_default",
+        min_health: str = "degraded",
+        checks: Sequence[str] = DEFAULT_CHECKS,
+        fail_fast_on: Sequence[str] = DEFAULT_FAIL_FAST,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: timedelta | float = 30,
+        timeout: timedelta | float | None = 3600,
+        probe_timeout: float = PROBE_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
+        self.mlflow_conn_id = mlflow_conn_id
+        self.min_health = min_health
+        self.checks, self.fail_fast_on = check_arguments(
+            min_health, checks, fail_fast_on, probe_timeout
+        )
+        self.probe_timeout = probe_timeout
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Wait, in the mode that was chosen."""
+        try:
+            if not self.deferrable:
+                return super().execute(context)
+            return self._execute_deferrable(context)
+        except AirflowException:
+            self._push_verdict(context)
+            raise
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once. Ends the wait where it is of no use."""
+        verdict = self._look(context)
+        is_open = verdict.meets(self.min_health)
+        return PokeReturnValue(is_open, dict(verdict.as_dict()) if is_open else None)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Resume after the trigger has fired."""
+        if not event or event.get("version") != EVENT_VERSION:
+            raise AirflowException(
+                f"The trigger of {self.task_id!r} sent an event of version "
+                f"{(event or {}).get('version')!r}, not {EVENT_VERSION}: triggerer and workers "
+                "must run the same version of airflow-provider-hokusai-dns"
+            )
+        self._last = verdict = Verdict.from_dict(event["verdict"])
+        if event["open"]:
+            self.log.info("%s", in_one_line(verdict))
+            return dict(verdict.as_dict())
+        self._push_verdict(context)
+        raise self._hopeless(verdict)
+
+    def _execute_deferrable(self, context: Context) -> VerdictDict | dict[str, Any]:
+        """One look here, the rest in the triggerer.
+
+        Airflow honours ``soft_fail`` when a deferred task comes back, not in this first look.
+        """
+        try:
+            if (opened := self.poke(context)).is_done:
+                return opened.xcom_value or {}
+        except (AirflowSkipException, TaskDeferred):
+            raise
+        except Exception as error:
+            if self.soft_fail or self.never_fail:
+                which = "soft_fail" if self.soft_fail else "never_fail"
+                raise AirflowSkipException(f"Skipping, as {which} is set: {error}") from error
+            raise
+        self._push_verdict(context)  # Airflow ends a wait that takes too long without asking us
+        self.defer(
+            timeout=timedelta(seconds=self.timeout),
+            trigger=MLflowHealthTrigger(
+                mlflow_conn_id=self.mlflow_conn_id,
+                min_health=self.min_health,
+                checks=self.checks,
+                fail_fast_on=self.fail_fast_on,
+                poke_interval=self.poke_interval,
+                probe_timeout=self.probe_timeout,
+                delay=self.poke_interval,
+                strikes=self._strikes.as_dict(),
+            ),
+            method_name="execute_complete",
+        )
+
+    def _look(self, context: Context) -> Verdict:
+        strikes = self._recall(context)
+        while True:
+            self._last = verdict = look(
+                self.mlflow_conn_id, checks=self.checks, deadline=self.probe_timeout
+            )
+            before, strikes = strikes, strikes.after(verdict, self.fail_fast_on)
+            self.log.info("%s", in_one_line(verdict, strikes))
+            if strikes.out:
+                raise self._hopeless(verdict)
+            if not strikes.count or not self._must_confirm_at_once(context):
+                break
+            time.sleep(min(self.poke_interval, _CONFIRM_PAUSE))
+        if strikes != before:
+            self._remember(context, strikes)
+        return verdict
+
+    def _hopeless(self, verdict: Verdict) -> AirflowFailException:
+        return AirflowFailException(
+            f"Waiting for MLflow is of no use, {verdict.state.value} was seen {STRIKES} times "
+            f"running: {verdict.sentence}"
+        )
+
+    def _push_verdict(self, context: Context) -> None:
+        """So that a summary at the end of the DAG can say why the gate stayed shut."""
+        if self._last is not None and self.do_xcom_push and (ti := context.get("ti")) is not None:
+            ti.xcom_push(key="return_value", value=dict(self._last.as_dict()))
+
+    # --- strikes between two pokes: in this object, or with Airflow in reschedule mode, where
+    #     every poke is a process of its own
+
+    def _must_confirm_at_once(self, context: Context) -> bool:
+        """Whether this poke is the only memory there is: reschedule mode before Airflow 3.3."""
+        return self.reschedule and not self.deferrable and not context.get("task_state_store")
+
+    def _recall(self, context: Context) -> Strikes:
+        store = context.get("task_state_store")
+        if not self.reschedule or self.deferrable or not store:
+            return self._strikes
+        kept = store.get(_STATE_KEY)
+        if isinstance(kept, dict) and kept.get("try_number") == context["ti"].try_number:
+            return Strikes.from_dict(kept)
+        return Strikes()
+
+    def _remember(self, context: Context, strikes: Strikes) -> None:
+        self._strikes = strikes
+        store = context.get("task_state_store")
+        if self.reschedule and not self.deferrable and store:
+            store.set(_STATE_KEY, {**strikes.as_dict(), "try_number": context["ti"].try_number})

@@ -1,0 +1,334 @@
+"""The hook on real parts: a real MLflow server by a name that a real name server knows."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook, MLflowUnreachableError
+from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.pin import pinned
+from airflow_provider_hokusai_dns.settings import ConnectionMissingError, SettingError
+from airflow_provider_hokusai_dns.tracking.breaker import BreakerOpenError, breaker_for
+from tests.conftest import HOSTNAME, SEARCH
+from tests.servers import MLflowProcess, free_port
+
+SECRET = "hunter2-password"
+CREATE = "/api/2.0/mlflow/runs/create"
+
+
+class TestWhatItSays:
+    """Without a server."""
+
+    def test_keeps_the_hostname_in_the_uri(self, usable, tiny):
+        """And gives the address form to those who want it."""
+        hook = MLflowHook()
+        assert hook.tracking_uri == f"http://{HOSTNAME}:{tiny.port}"
+        assert hook.resolved_tracking_uri == f"http://{tiny.address}:{tiny.port}"
+
+    def test_tells_what_the_name_resolves_to_and_why(self, usable, dns, tiny):
+        """Address, source, age and cause, fresh and old."""
+        usable(cache_ttl=1)
+        hook = MLflowHook()
+        hook.resolve()
+        info = hook.get_dns_info()
+        assert (info["addresses"], info["source"], info["state"]) == (
+            [tiny.address], "cache", "healthy",
+        )  # fmt: skip
+        dns.no_such_name(HOSTNAME)
+        time.sleep(1)
+        assert hook.refresh_dns_resolution().is_stale
+        info = hook.get_dns_info()
+        assert (info["source"], info["cause"], info["state"]) == ("stale", "nxdomain", "degraded")
+
+    def test_tells_that_there_is_nothing(self, usable, dns):
+        """As data, and with the whole story."""
+        dns.no_such_name(HOSTNAME)
+        info = MLflowHook().get_dns_info()
+        assert (info["resolved_uri"], info["cause"]) == (None, "nxdomain")
+        assert HOSTNAME in info["error"]
+        with pytest.raises(DNSResolutionError):
+            MLflowHook().resolve()
+
+    def test_names_a_connection_that_is_missing_or_wrong(self, connect, clean_runtime):
+        """Before anything is done."""
+        with pytest.raises(ConnectionMissingError, match="'nowhere'"):
+            MLflowHook("nowhere").resolve()
+        connect("bad", host="mlflow.local", port=99999)
+        with pytest.raises(SettingError, match="99999"):
+            MLflowHook("bad").get_conn()
+
+    def test_follows_a_changed_connection_with_the_next_hook(self, usable, dns, tiny):
+        """Without a restart (A15)."""
+        MLflowHook().resolve()
+        usable(cache_ttl=7)
+        hook = MLflowHook()
+        assert hook.resolver.config.ttl_overrides == {HOSTNAME: 7}
+
+
+class TestTheTestButton:
+    """(bool, one sentence), also under a made-up connection id."""
+
+    def test_says_that_it_works(self, usable):
+        """Without touching what the process knows."""
+        ok, sentence = MLflowHook().test_connection()
+        assert ok
+        assert "works" in sentence
+
+    def test_works_under_a_made_up_id(self, usable, connect, dns, tiny, clean_runtime):
+        """The admin tries other values than those in use: that is no conflict."""
+        usable(cache_ttl=7)
+        MLflowHook().resolve()
+        made_up = connect(
+            "tmp_abc123", host=HOSTNAME, port=tiny.port,
+            extra={"nameservers": dns.address, "cache_ttl": 9},
+        )  # fmt: skip
+        assert MLflowHook(made_up).test_connection()[0]
+
+    @pytest.mark.parametrize(
+        ("answer", "told"),
+        [
+            ((401, "no"), "login"),
+            ((403, "Invalid Host header - possible DNS rebinding attack detected"),
+             "--allowed-hosts"),
+            ((503, {}), "database"),
+            ((200, "<html>"), "not an MLflow"),
+        ],
+    )  # fmt: skip
+    def test_says_what_is_wrong(self, usable, tiny, answer, told):
+        """In one sentence that says what to do."""
+        tiny.answers[SEARCH] = answer
+        ok, sentence = MLflowHook().test_connection()
+        assert not ok
+        assert told in sentence
+
+    def test_says_that_there_is_no_such_name(self, usable, dns):
+        """And that it may be a typing error."""
+        dns.no_such_name(HOSTNAME)
+        ok, sentence = MLflowHook().test_connection()
+        assert not ok
+        assert "nxdomain" in sentence
+
+    def test_says_which_field_is_wrong(self, connect, clean_runtime):
+        """Without asking anybody."""
+        connect(host="mlflow.local", extra={"cash_ttl": 5})
+        ok, sentence = MLflowHook().test_connection()
+        assert not ok
+        assert "cash_ttl" in sentence
+
+
+class TestTheEntrance:
+    """The start of a run fails fast where nobody is there."""
+
+    @pytest.fixture(autouse=True)
+    def closed_breaker(self, usable):
+        yield
+        breaker_for(MLflowHook().server).reset()
+
+    def test_fails_within_the_time_of_a_call_when_the_name_is_not_there(self, usable, dns):
+        """And not after the deadline of a run: this is a typing error more often than not."""
+        usable(request_timeout=1, deadline=600)
+        dns.no_such_name(HOSTNAME)
+        started = time.monotonic()
+        with pytest.raises(DNSResolutionError), MLflowHook().run():
+            pytest.fail("the block must not run")
+        assert time.monotonic() - started < 4
+
+    def test_waits_for_the_time_of_a_call_when_nobody_listens(self, usable, dns):
+        """Not less at the first call, whose address is fresh; the addresses are named."""
+        usable(request_timeout=2, deadline=600)
+        dns.set_records(HOSTNAME, ["127.0.0.98"])
+        started = time.monotonic()
+        with pytest.raises(MLflowUnreachableError, match=r"127\.0\.0\.98"), MLflowHook().run():
+            pytest.fail("the block must not run")
+        assert 1.5 < time.monotonic() - started < 5
+
+    def test_a_server_that_answers_503_is_left_within_the_time_of_a_call(self, usable, tiny):
+        """And not after the deadline of a run; the breaker learns of it."""
+        usable(request_timeout=2, deadline=600)
+        import mlflow  # noqa: F401 - takes seconds the first time
+
+        tiny.answers[CREATE] = (503, "starting")
+        for _ in range(3):
+            started = time.monotonic()
+            with pytest.raises(Exception, match="503"), MLflowHook().run():
+                pytest.fail("the block must not run")
+            assert time.monotonic() - started < 5
+        with pytest.raises(BreakerOpenError), MLflowHook().run():
+            pytest.fail("the block must not run")
+
+    def test_what_mlflow_refuses_does_not_close_the_entrance(self, usable, tiny):
+        """A 4xx is an answer."""
+        tiny.answers[CREATE] = (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "no"})
+        for _ in range(4):
+            with pytest.raises(Exception, match="INVALID_PARAMETER_VALUE"), MLflowHook().run():
+                pytest.fail("the block must not run")
+
+    def test_from_the_start_on_the_deadline_of_a_run_holds(self, usable, tiny):
+        """For MLflow's client and for the pin, until the block is left."""
+        usable(request_timeout=2, deadline=600)
+        run = {"info": {"run_id": "a" * 32, "experiment_id": "0", "status": "RUNNING"}, "data": {}}
+        tiny.answers["*"] = (200, {"run": run})
+        hook = MLflowHook()
+        with hook.run():
+            assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) > 2
+            assert pinned(HOSTNAME)._patience_for(tiny.port) > 100
+        assert pinned(HOSTNAME)._patience_for(tiny.port) <= 2
+
+    def test_fails_at_once_after_that_happened_three_times(self, usable, dns):
+        """The breaker stands at the entrances."""
+        usable(request_timeout=0.1)
+        dns.set_records(HOSTNAME, ["127.0.0.98"])
+        for _ in range(3):
+            with pytest.raises(MLflowUnreachableError), MLflowHook().run():
+                pass
+        with pytest.raises(BreakerOpenError), MLflowHook().run():
+            pass
+        with pytest.raises(BreakerOpenError):
+            MLflowHook().get_conn()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    port = free_port("127.0.0.8")
+    with MLflowProcess(
+        tmp_path_factory.mktemp("mlflow"),
+        host="127.0.0.8",
+        port=port,
+        allowed_hosts=[f"{HOSTNAME}:{port}"],
+    ) as process:
+        yield process
+
+
+@pytest.fixture
+def hook(server, dns, connect, clean_runtime):
+    dns.set_records(HOSTNAME, ["127.0.0.8"], ttl=1)
+    connect(
+        host=HOSTNAME,
+        port=server.port,
+        login="me",
+        password=SECRET,
+        extra={
+            "nameservers": dns.address,
+            "cache_ttl": 0.1,
+            "experiment": "of-the-connection",
+            "request_timeout": 5,
+            "deadline": 30,
+        },
+    )
+    yield MLflowHook()
+    breaker_for(MLflowHook().server).reset()
+
+
+@pytest.mark.integration
+class TestOnARealServer:
+    """MLflow itself, started with --allowed-hosts for the name, so that addresses are refused."""
+
+    def test_the_client_works_while_the_name_is_gone(self, hook, dns):
+        """REST calls of a client that was taken before."""
+        client = hook.get_conn()
+        assert client.search_experiments()
+        dns.no_such_name(HOSTNAME)
+        time.sleep(5.5)  # uvicorn has hung up by now, so the name is needed again
+        assert client.search_experiments()
+
+    def test_nothing_is_lost_when_the_name_goes_away_in_the_middle(self, hook, dns, tmp_path):
+        """200 asynchronous metrics, an artifact, FINISHED."""
+        with hook.run("survives", "first", tags={"mine": "yes"}) as run:
+            import mlflow
+
+            for step in range(100):
+                mlflow.log_metric("loss", step, step=step, synchronous=False)
+            dns.no_such_name(HOSTNAME)
+            time.sleep(5.5)
+            for step in range(100, 200):
+                mlflow.log_metric("loss", step, step=step, synchronous=False)
+            mlflow.log_text("text", "folder/file.txt")
+        dns.set_records(HOSTNAME, ["127.0.0.8"], ttl=1)
+        client = hook.get_conn()
+        seen = client.get_run(run.info.run_id)
+        assert seen.info.status == "FINISHED"
+        assert seen.data.tags["mine"] == "yes"
+        assert len(client.get_metric_history(run.info.run_id, "loss")) == 200
+        path = client.download_artifacts(run.info.run_id, "folder/file.txt", str(tmp_path))
+        assert Path(path).read_text() == "text"
+
+    def test_a_run_ends_as_failed_with_the_authors_own_exception(self, hook):
+        """Which comes out as it is."""
+        with pytest.raises(KeyError, match="mine"), hook.run() as run:
+            raise KeyError("mine")
+        client = hook.get_conn()
+        assert client.get_run(run.info.run_id).info.status == "FAILED"
+        experiment = client.get_experiment_by_name("of-the-connection")
+        assert run.info.experiment_id == experiment.experiment_id
+
+    def test_a_task_that_skips_itself_has_not_failed(self, hook):
+        """A run that was left by a skip is FINISHED."""
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        with pytest.raises(AirflowSkipException), hook.run() as run:
+            raise AirflowSkipException
+        assert hook.get_conn().get_run(run.info.run_id).info.status == "FINISHED"
+
+    def test_two_tasks_share_a_run(self, hook):
+        """The first leaves it open, the second resumes it by its id."""
+        with hook.run(end=False) as run:
+            pass
+        client = hook.get_conn()
+        assert client.get_run(run.info.run_id).info.status == "RUNNING"
+        with hook.run(run_id=run.info.run_id) as again:
+            assert again.info.run_id == run.info.run_id
+        assert client.get_run(run.info.run_id).info.status == "FINISHED"
+
+    def test_no_secret_stands_anywhere(self, hook, caplog, capfd):
+        """Not in the environment, not in a URI, not in what was logged or printed."""
+        with hook.run() as run:
+            import mlflow
+
+            assert SECRET not in mlflow.get_tracking_uri()
+            assert SECRET not in run.info.artifact_uri
+            connection = "AIRFLOW_CONN_MLFLOW_DEFAULT"
+            assert not [k for k, v in os.environ.items() if SECRET in v and k != connection]
+        out, err = capfd.readouterr()
+        assert SECRET not in caplog.text + out + err
+        assert SECRET not in repr(hook.server) + repr(hook.get_dns_info())
+
+    def test_a_registered_model_goes_to_the_same_server(self, hook):
+        """The registry of the connection, and not one of the environment."""
+        with hook.run() as run:
+            import mlflow
+
+            mlflow.log_dict({"w": 1}, "model/w.json")
+            client = hook.get_conn()
+            client.create_registered_model("m")
+            made = client.create_model_version(
+                "m", f"{run.info.artifact_uri}/model", run_id=run.info.run_id
+            )
+        assert hook.get_conn().get_model_version("m", made.version).run_id == run.info.run_id
+
+    def test_a_redeploy_to_a_new_address_is_ridden_out(self, hook, dns, server):
+        """As ECS does it: name gone, server stopped, a new one elsewhere, name back."""
+        import threading
+
+        def redeploy() -> None:
+            dns.no_such_name(HOSTNAME)
+            server.stop()
+            server.start()
+            dns.set_records(HOSTNAME, ["127.0.0.8"], ttl=1)
+
+        with hook.run("redeployed") as run:
+            import mlflow
+
+            mlflow.log_metric("loss", 0, step=0, synchronous=False)
+            deploying = threading.Thread(target=redeploy)
+            deploying.start()
+            for step in range(1, 50):
+                mlflow.log_metric("loss", step, step=step, synchronous=False)
+                time.sleep(0.02)
+            deploying.join()
+        client = hook.get_conn()
+        assert client.get_run(run.info.run_id).info.status == "FINISHED"
+        assert len(client.get_metric_history(run.info.run_id, "loss")) == 50

@@ -1,0 +1,239 @@
+"""The light door to the REST API: bounded, careful with credentials, clear about errors."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import requests
+
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.hooks import rest
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
+from airflow_provider_hokusai_dns.tracking.breaker import BreakerOpenError, breaker_for
+from tests.conftest import HOSTNAME, SEARCH
+from tests.servers import Stranger
+
+
+def _free_port(address: str) -> int:
+    with socket.create_server((address, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def signed_in(dns, tiny, connect, clean_runtime):
+    dns.set_records(HOSTNAME, [tiny.address])
+    connect(
+        host=HOSTNAME,
+        port=tiny.port,
+        login="me",
+        password="hunter2-password",
+        extra={"nameservers": dns.address, "request_timeout": 2, "workspace": "team-a"},
+    )
+    yield MLflowHook()
+    breaker_for(MLflowHook().server).reset()
+
+
+def test_a_call_gives_the_document(signed_in, tiny):
+    """With parameters in the query or a body."""
+    tiny.answers[SEARCH] = (200, {"experiments": [{"name": "e"}]})
+    assert signed_in.rest("post", SEARCH, json={"max_results": 1})["experiments"][0]["name"] == "e"
+    assert signed_in.rest("GET", SEARCH, params={"max_results": 1})["experiments"]
+
+
+def test_the_credentials_go_along_and_the_name_stays(signed_in, tiny):
+    """Basic authentication, the workspace, and the hostname for MLflow's Host check."""
+    signed_in.rest("POST", SEARCH, json={})
+    headers = tiny.asked[-1][2]
+    token = base64.b64encode(b"me:hunter2-password").decode()
+    assert headers["Authorization"] == f"Basic {token}"
+    assert headers["X-MLFLOW-WORKSPACE"] == "team-a"
+    assert headers["Host"] == f"{HOSTNAME}:{tiny.port}"
+
+
+def test_no_extra_of_the_connection_becomes_a_header(signed_in, tiny):
+    """The http provider would send unknown extras; ours never reach it."""
+    signed_in.rest("POST", SEARCH, json={})
+    sent = {name.lower() for name in tiny.asked[-1][2]}
+    assert not sent & {"nameservers", "request_timeout", "workspace"}
+
+
+def test_an_error_has_status_code_and_message(signed_in, tiny):
+    """As fields, because nobody should match on a text."""
+    tiny.answers[SEARCH] = (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No run 7"})
+    with pytest.raises(MLflowRestError, match="No run 7") as caught:
+        signed_in.rest("POST", SEARCH, json={})
+    assert (caught.value.status, caught.value.code) == (404, "RESOURCE_DOES_NOT_EXIST")
+    assert tiny.count(SEARCH) == 1
+
+
+def test_what_is_no_json_is_told(signed_in, tiny):
+    """A proxy that shows its login page with 200."""
+    tiny.answers[SEARCH] = (200, "<html>welcome</html>")
+    with pytest.raises(MLflowRestError, match="is this MLflow"):
+        signed_in.rest("POST", SEARCH, json={})
+
+
+def test_a_get_is_tried_again_and_a_post_is_not(signed_in, tiny):
+    """What may have been carried out is not carried out twice."""
+    tiny.answers["/x"] = (503, {})
+    with pytest.raises(MLflowRestError):
+        signed_in.rest("GET", "/x")
+    assert tiny.count("/x") > 1
+    tiny.asked.clear()
+    with pytest.raises(MLflowRestError):
+        signed_in.rest("POST", "/x")
+    assert tiny.count("/x") == 1
+
+
+def test_a_redirect_is_not_followed(signed_in, tiny):
+    """No credential goes to where somebody else points."""
+    tiny.answers[SEARCH] = (302, {})
+    with pytest.raises(MLflowRestError) as caught:
+        signed_in.rest("POST", SEARCH, json={})
+    assert caught.value.status == 302
+    assert len(tiny.asked) == 1
+
+
+def test_the_breaker_opens_after_three_failures_of_the_server(signed_in, tiny):
+    """And the next call fails at once; a 404 does not count."""
+    tiny.answers[SEARCH] = (404, {})
+    for _ in range(5):
+        with pytest.raises(MLflowRestError):
+            signed_in.rest("POST", SEARCH)
+    tiny.answers[SEARCH] = (500, {})
+    for _ in range(3):
+        with pytest.raises(MLflowRestError):
+            signed_in.rest("POST", SEARCH)
+    with pytest.raises(BreakerOpenError):
+        signed_in.rest("POST", SEARCH)
+
+
+@pytest.mark.parametrize("path", ["api", "", "//evil.local/x", "http://evil.local/"])
+def test_a_path_that_is_none_is_refused(signed_in, path):
+    """It must not lead to another host."""
+    with pytest.raises(ValueError, match="path"):
+        signed_in.rest("GET", path)
+
+
+class TestTheDeadline:
+    """A call ends within request_timeout, whatever the server does."""
+
+    def timed(self, hook, method="POST"):
+        started = time.monotonic()
+        with pytest.raises(MLflowRestError) as caught:
+            hook.rest(method, "/x")
+        return caught.value, time.monotonic() - started
+
+    def test_holds_when_the_name_is_gone(self, signed_in, dns):
+        """The error names the host and the cause, not a stack of urllib3."""
+        dns.no_such_name(HOSTNAME)
+        error, seconds = self.timed(signed_in)
+        assert (error.code, error.status) == ("unresolved", 0)
+        assert HOSTNAME in str(error)
+        assert seconds < 3
+
+    def test_holds_when_nobody_listens(self, signed_in, dns):
+        """Also with patience for somebody to come."""
+        dns.set_records(HOSTNAME, ["127.0.0.99"])
+        error, seconds = self.timed(signed_in)
+        assert error.status == 0
+        assert seconds < 4
+
+    def test_is_the_end_of_a_call_also_where_the_pin_waits_for_longer(self, signed_in, tiny):
+        """Inside `hook.run` it does. What the caller has given up is not sent later on."""
+        server = replace(signed_in.server, port=_free_port(tiny.address), request_timeout=0.5)
+        signed_in.server = server
+        (pin,) = runtime.pin(server)
+        with pin.patient(30):
+            pin.addresses(server.port, connects=False)
+            error, seconds = self.timed(signed_in)
+            with socket.create_server((tiny.address, server.port)) as listener:
+                listener.settimeout(2.5)
+                with pytest.raises(TimeoutError):
+                    listener.accept()
+        assert (error.status, seconds < 1.5) == (0, True)
+        breaker_for(server).reset()
+
+    def test_is_not_passed_by_a_connection_that_comes_about_late(self, tiny):
+        """Nothing is sent on it, so the call may be made again."""
+        with requests.Session() as session:
+            session.mount("http://", rest._Bounded("POST", "/x", time.monotonic() - 1))
+            with pytest.raises(requests.exceptions.ConnectTimeout):
+                session.post(f"http://{tiny.address}:{tiny.port}/x", timeout=2)
+        assert not tiny.asked
+
+    def test_holds_when_bytes_drip(self, dns, connect, clean_runtime):
+        """A time-out per wait for bytes never ends this; a bound over all of it does."""
+        done = threading.Event()
+        with socket.create_server(("127.0.0.9", 0)) as listener:
+
+            def drip() -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+                    while not done.wait(0.2):
+                        connection.sendall(b" ")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            dns.set_records(HOSTNAME, ["127.0.0.9"])
+            connect(
+                host=HOSTNAME,
+                port=listener.getsockname()[1],
+                extra={"nameservers": dns.address, "request_timeout": 1},
+            )
+            try:
+                error, seconds = self.timed(MLflowHook())
+            finally:
+                done.set()
+                thread.join()
+        assert "request_timeout" in str(error)
+        assert seconds < 2
+        breaker_for(MLflowHook().server).reset()
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_huge_body_is_not_read_to_its_end(dns, connect, clean_runtime, monkeypatch, announced):
+    """The server is hung up on, by the thread that reads too, and the error says why."""
+    monkeypatch.setattr(rest, "_LONGEST", 2**20)
+    length = f"Content-Length: {10**12}\r\n" if announced else ""
+    hung_up = threading.Event()
+
+    def endless(request):
+        yield f"HTTP/1.1 200 OK\r\n{length}\r\n".encode()
+        try:
+            while True:
+                yield b"x" * 2**16
+        finally:
+            hung_up.set()
+
+    with Stranger(endless, host="127.0.0.9") as stranger:
+        dns.set_records(HOSTNAME, [stranger.host])
+        extra = {"nameservers": dns.address, "request_timeout": 10}
+        connect(host=HOSTNAME, port=stranger.port, extra=extra)
+        with pytest.raises(MLflowRestError, match="longer than 1 MiB") as caught:
+            MLflowHook().rest("POST", SEARCH, json={})
+        assert caught.value.code == "body_too_large"
+        assert hung_up.wait(5)
+    breaker_for(MLflowHook().server).reset()
+
+
+def test_a_call_does_not_import_mlflow(signed_in, tiny):
+    """5 s and 118 MB for whoever wants one number."""
+    code = (
+        "import sys; from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook; "
+        f"MLflowHook().rest('POST', {SEARCH!r}, json={{}}); "
+        "print('mlflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip().splitlines()[-1] == "False"

@@ -1,0 +1,208 @@
+"""The refresh operator: real lookups, everything published, and only then a failure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from airflow.sdk.exceptions import AirflowException
+
+from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+from airflow_provider_hokusai_dns.records import render_record, variable_key
+from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from tests.conftest import HOSTNAME
+
+
+class TaskInstance:
+    """Takes what is pushed."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, object] = {}
+
+    def xcom_push(self, key: str, value: object) -> None:
+        json.dumps(value)  # what XCom cannot take is an error here
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def ti():
+    return TaskInstance()
+
+
+@pytest.fixture
+def refresh(ti, dns, monkeypatch):
+    """Run the operator; plain hostnames are asked for at the test's name server."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+
+    def run(**given):
+        return DNSRefreshOperator(task_id="refresh", **given).execute({"ti": ti})
+
+    return run
+
+
+def test_a_connection_and_a_hostname_are_refreshed(usable, dns, tiny, refresh, ti):
+    """And every XCom of the design is there."""
+    dns.set_records("other.local", ["10.0.0.7", "10.0.0.8"])
+    report = refresh(hostnames=["other.local"])
+    first, second = report["resolutions"]
+    assert (first["conn_id"], first["hostname"]) == ("mlflow_default", HOSTNAME)
+    assert (first["addresses"], first["source"], first["health"]) == (
+        [tiny.address], "dns", "healthy",
+    )  # fmt: skip
+    assert sorted(second["addresses"]) == ["10.0.0.7", "10.0.0.8"]
+    assert ti.pushed.keys() == {"resolutions", "metrics", "health", "changes"}
+    assert report["health"]["status"] == "healthy"
+    assert report["metrics"]["misses"] == 2
+    json.dumps(report)
+
+
+def test_it_asks_dns_past_the_cache(usable, dns, refresh, clean_runtime):
+    """That is what it is for."""
+    clean_runtime.resolver().resolve(HOSTNAME)
+    before = dns.count(HOSTNAME, "A")
+    refresh()
+    assert dns.count(HOSTNAME, "A") == before + 1
+
+
+def test_the_listed_connections_are_the_default(connect, dns, refresh, monkeypatch, clean_runtime):
+    """One list for everything that looks after connections."""
+    dns.set_records("a.local", ["10.0.0.1"])
+    dns.set_records("b.local", ["10.0.0.2"])
+    connect("conn_a", host="a.local")
+    connect("conn_b", host="b.local")
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "conn_a, conn_b")
+    assert [row["hostname"] for row in refresh()["resolutions"]] == ["a.local", "b.local"]
+
+
+class TestANameThatDoesNotResolve:
+    """It fails the task, after all the others were refreshed and published."""
+
+    @pytest.fixture(autouse=True)
+    def names(self, usable, dns):
+        dns.no_such_name("gone.local")
+        dns.set_records("there.local", ["10.0.0.1"])
+
+    def test_fails_after_everything_else_was_published(self, refresh, ti):
+        """One typing error must not keep the fallback of the others cold."""
+        with pytest.raises(AirflowException, match=r"1 of 3 .*gone\.local"):
+            refresh(hostnames=["gone.local", "there.local"])
+        gone, there = ti.pushed["return_value"]["resolutions"][1:]
+        assert (gone["health"], gone["cause"]) == ("unhealthy", "nxdomain")
+        assert "gone.local" in gone["error"]
+        assert there["addresses"] == ["10.0.0.1"]
+        assert ti.pushed["health"]["status"] == "unhealthy"
+
+    def test_does_not_fail_where_the_admin_does_not_want_it(self, refresh):
+        """The XCom says it all the same."""
+        report = refresh(hostnames=["gone.local"], fail_on="never")
+        assert report["resolutions"][1]["health"] == "unhealthy"
+
+    def test_is_told_from_an_old_answer(self, refresh, dns, ti):
+        """An old answer is something to serve; only fail_on='degraded' minds it."""
+        refresh(hostnames=["there.local"])
+        dns.no_such_name("there.local")
+        row = refresh(hostnames=["there.local"])["resolutions"][1]
+        assert (row["health"], row["source"], row["cause"]) == ("degraded", "stale", "nxdomain")
+        with pytest.raises(AirflowException, match="because DNS gives none now"):
+            refresh(hostnames=["there.local"], fail_on="degraded")
+
+    @pytest.mark.parametrize("bad", ["a b", "1.2", "x" * 64, "http://"])
+    def test_may_be_one_that_never_can(self, refresh, bad):
+        """The row says which and why; the others are refreshed."""
+        with pytest.raises(AirflowException, match="did not resolve"):
+            refresh(hostnames=json.dumps([bad, "there.local"]))
+
+    def test_may_be_a_connection_that_is_missing(self, refresh, ti):
+        """With its id, and the hostnames are refreshed."""
+        with pytest.raises(AirflowException, match="'nowhere'"):
+            refresh(mlflow_conn_ids=["nowhere"], hostnames=["there.local"])
+        assert ti.pushed["resolutions"][0]["cause"] == "config"
+        assert ti.pushed["resolutions"][1]["health"] == "healthy"
+
+
+class TestChanges:
+    """Old address, new address, and how long the name was away (D3)."""
+
+    def stored(self, monkeypatch, found_at, addresses, **given):
+        record = LastKnownGood(HOSTNAME, addresses, found_at, **given)
+        variable = f"AIRFLOW_VAR_{variable_key(HOSTNAME).upper()}"
+        monkeypatch.setenv(variable, render_record(record))
+
+    def test_name_the_old_and_the_new_address(self, usable, tiny, refresh, monkeypatch):
+        """What the fleet had, and what it has now."""
+        self.stored(monkeypatch, 1_700_000_000.0, ("10.0.0.1",))
+        assert refresh()["changes"] == [
+            {"hostname": HOSTNAME, "old": ["10.0.0.1"], "new": [tiny.address],
+             "away_seconds": None}
+        ]  # fmt: skip
+
+    def test_say_how_long_the_name_was_away(self, usable, tiny, refresh, monkeypatch):
+        """Counted from the first who saw it gone, also when the address is the same."""
+        import time
+
+        self.stored(monkeypatch, time.time() - 500, (tiny.address,),
+                    no_name_since=time.time() - 300)  # fmt: skip
+        (change,) = refresh()["changes"]
+        assert change["old"] == change["new"] == [tiny.address]
+        assert 299 <= change["away_seconds"] <= 303
+
+    def test_are_none_when_an_address_is_still_the_same(
+        self, usable, dns, tiny, refresh, monkeypatch
+    ):
+        """Cloud Map hands out 8 of N: a part in common is no change."""
+        dns.set_records(HOSTNAME, [tiny.address, "127.0.0.10"])
+        self.stored(monkeypatch, 1_700_000_000.0, (tiny.address, "127.0.0.11"))
+        assert refresh()["changes"] == []
+
+    def test_are_none_while_the_name_is_away(self, usable, dns, refresh, monkeypatch):
+        """An old answer changes nothing."""
+        import time
+
+        self.stored(monkeypatch, time.time() - 100, ("10.0.0.1",))
+        dns.no_such_name(HOSTNAME)
+        report = refresh()
+        assert report["changes"] == []
+        assert report["resolutions"][0]["source"] == "store"
+
+
+class TestTheArguments:
+    """As a DAG, a form or a template gives them."""
+
+    @pytest.mark.parametrize(
+        "given",
+        [["a.local", "b.local"], "a.local, b.local", '["a.local", "b.local"]',
+         "['a.local', 'b.local']", ("a.local", "b.local", "a.local")],
+    )  # fmt: skip
+    def test_take_names_in_every_form_of_a_template(self, dns, refresh, given, clean_runtime):
+        """A template that is not native gives a list as text."""
+        dns.set_records("a.local", ["10.0.0.1"])
+        dns.set_records("b.local", ["10.0.0.2"])
+        rows = refresh(mlflow_conn_ids=[], hostnames=given)["resolutions"]
+        assert [row["hostname"] for row in rows] == ["a.local", "b.local"]
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"fail_on": "always"}, "always"),
+            ({"mlflow_conn_ids": [], "hostnames": []}, "nothing to refresh"),
+            ({"hostnames": "[a.local"}, r"\[a\.local"),
+        ],
+    )
+    def test_that_are_wrong_are_named(self, refresh, given, told):
+        """Before anything is looked up."""
+        with pytest.raises(ValueError, match=told):
+            refresh(**given)
+
+
+def test_the_dag_has_a_form(clean_runtime):
+    """Parameters for the UI, no schedule, one task, and nothing is looked up while it is parsed."""
+    from airflow_provider_hokusai_dns.refresh_dag import build_refresh_dag
+
+    dag = build_refresh_dag()
+    assert dag.schedule is None
+    assert dag.task_ids == ["refresh"]
+    assert dag.params["connections"] == ["mlflow_default"]
+    assert dag.params["fail_on_unresolved"] is True
+    assert clean_runtime._process.resolver is None
+    scheduled = build_refresh_dag("other", schedule="@hourly", tags=["mine"])
+    assert (scheduled.dag_id, scheduled.tags) == ("other", {"mine"})

@@ -1,0 +1,326 @@
+"""The gate: poke, reschedule and deferrable mode, as far as they need no database."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_hokusai_dns import gate
+from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
+from tests.conftest import HOSTNAME, SEARCH
+
+
+class TaskInstance:
+    """As much of a task instance as the sensor uses."""
+
+    def __init__(self, try_number: int = 1) -> None:
+        self.try_number = try_number
+        self.pushed: dict[str, object] = {}
+
+    def xcom_push(self, key: str, value: object) -> None:
+        self.pushed[key] = value
+
+    def get_first_reschedule_date(self, context: object) -> None:
+        return None
+
+
+@pytest.fixture
+def ti():
+    return TaskInstance()
+
+
+@pytest.fixture
+def context(ti):
+    return {"ti": ti}
+
+
+def sensor(**given):
+    return MLflowHealthSensor(**{"task_id": "gate", "poke_interval": 0.01, "timeout": 5, **given})
+
+
+def run(gate_sensor, context):
+    return gate_sensor.execute(context)
+
+
+class TestPokeMode:
+    """One process that looks until it likes what it sees."""
+
+    def test_opens_and_gives_the_verdict_as_xcom(self, usable, context):
+        """A dict with the reason, that can be read by whoever comes after."""
+        seen = run(sensor(), context)
+        assert (seen["level"], seen["version"]) == ("healthy", 1)
+        assert HOSTNAME in seen["sentence"]
+
+    def test_waits_until_the_server_is_back(self, usable, tiny, context, monkeypatch):
+        """And looks again each interval."""
+        tiny.answers[SEARCH] = (503, {})
+        looks = []
+
+        def look(*args, **kwargs):
+            looks.append(1)
+            if len(looks) == 3:
+                tiny.answers.clear()
+            return gate.look(*args, **kwargs)
+
+        monkeypatch.setattr("airflow_provider_hokusai_dns.sensors.mlflow_health.look", look)
+        assert run(sensor(), context)["level"] == "healthy"
+        assert len(looks) == 3
+
+    def test_writes_one_line_per_look(self, usable, tiny, context, capfd):
+        """That a person understands."""
+        run(sensor(), context)
+        lines = [line for line in capfd.readouterr().out.splitlines() if "MLflow is" in line]
+        assert len(lines) == 1
+        assert f"MLflow is healthy: http://{HOSTNAME}:{tiny.port} works" in lines[0]
+
+    def test_is_content_with_an_old_address_if_the_author_is(self, usable, dns, context):
+        """degraded is the default; healthy waits for DNS."""
+        run(sensor(), context)
+        dns.no_such_name(HOSTNAME)
+        assert run(sensor(), context)["level"] == "degraded"
+        with pytest.raises(AirflowSensorTimeout):
+            run(sensor(min_health="healthy", timeout=0.02), context)
+
+    def test_times_out_with_the_last_verdict_as_xcom(self, usable, tiny, context, ti):
+        """A summary at the end of the DAG can say why."""
+        tiny.answers[SEARCH] = (503, {})
+        with pytest.raises(AirflowSensorTimeout):
+            run(sensor(timeout=0.02), context)
+        assert ti.pushed["return_value"]["state"] == "backend_down"
+
+    def test_skips_on_timeout_when_soft_fail_is_set(self, usable, tiny, context):
+        """As in Airflow's own sensors."""
+        tiny.answers[SEARCH] = (503, {})
+        with pytest.raises(AirflowSkipException):
+            run(sensor(timeout=0.02, soft_fail=True), context)
+
+    def test_ends_after_three_times_a_wrong_password(self, usable, tiny, context, ti):
+        """Waiting a week for a wrong password helps nobody."""
+        tiny.answers[SEARCH] = (401, "no")
+        with pytest.raises(AirflowFailException, match="unauthenticated was seen 3 times"):
+            run(sensor(), context)
+        assert tiny.count(SEARCH) == 3
+        assert ti.pushed["return_value"]["state"] == "unauthenticated"
+
+    def test_skips_on_a_wrong_password_when_soft_fail_is_set(self, usable, tiny, context):
+        """The author said that this task may be left out."""
+        tiny.answers[SEARCH] = (401, "no")
+        with pytest.raises(AirflowSkipException):
+            run(sensor(soft_fail=True), context)
+
+    def test_waits_on_where_the_author_wants_to_wait(self, usable, tiny, context):
+        """An empty list never gives up before the timeout."""
+        tiny.answers[SEARCH] = (401, "no")
+        with pytest.raises(AirflowSensorTimeout):
+            run(sensor(fail_fast_on=(), timeout=0.8), context)
+        assert tiny.count(SEARCH) > 3
+
+    def test_waits_for_a_connection_that_is_not_there(self, context, ti, clean_runtime):
+        """Airflow says the same of one that its API server or secrets backend did not give."""
+        with pytest.raises(AirflowSensorTimeout):
+            run(sensor(mlflow_conn_id="nowhere", timeout=0.2), context)
+        assert "'nowhere'" in ti.pushed["return_value"]["sentence"]
+
+    def test_ends_soon_on_a_connection_that_does_not_exist_on_request(self, context, clean_runtime):
+        """The id is in the message, and what to do."""
+        with pytest.raises(AirflowFailException, match="'nowhere'"):
+            run(sensor(mlflow_conn_id="nowhere", fail_fast_on=["missing"]), context)
+
+    def test_gives_a_look_no_longer_than_the_author_says(self, usable, dns, context, ti):
+        """Also while DNS is silent."""
+        dns.silent(HOSTNAME)
+        began = time.monotonic()
+        with pytest.raises(AirflowSensorTimeout):
+            run(sensor(probe_timeout=0.6, timeout=0.01), context)
+        assert time.monotonic() - began < 3
+        assert ti.pushed["return_value"]["dns_cause"] == "timeout"
+
+    def test_checks_an_artifact_only_on_request(self, usable, tiny, context):
+        """It writes, so nobody gets it without asking."""
+        run(sensor(), context)
+        assert all("artifacts" not in path for _, path, _ in tiny.asked)
+        with pytest.raises(AirflowSensorTimeout):
+            run(sensor(checks=("dns", "tracking", "artifact"), timeout=0.02), context)
+        assert any("artifacts" in path for _, path, _ in tiny.asked)
+
+    def test_asks_nobody_but_dns_when_that_is_all_that_is_checked(self, usable, tiny, context):
+        """A gate for the name alone."""
+        assert run(sensor(checks=("dns",)), context)["level"] == "healthy"
+        assert not tiny.asked
+
+
+class TestRescheduleMode:
+    """Every poke is a process of its own, so nothing is remembered in the object."""
+
+    def poke(self, context, **given):
+        return run(sensor(mode="reschedule", **given), context)
+
+    def test_asks_to_be_rescheduled(self, usable, tiny, context):
+        """And frees its worker meanwhile."""
+        tiny.answers[SEARCH] = (503, {})
+        with pytest.raises(AirflowRescheduleException):
+            self.poke(context)
+
+    def test_counts_strikes_in_the_task_state_of_airflow(self, usable, tiny, ti):
+        """XComs are cleared between two pokes; this survives (Airflow 3.3)."""
+        tiny.answers[SEARCH] = (401, "no")
+        kept: dict[str, object] = {}
+        state = SimpleNamespace(get=kept.get, set=kept.__setitem__)
+        context = {"ti": ti, "task_state_store": state}
+        for _ in range(2):
+            with pytest.raises(AirflowRescheduleException):
+                self.poke(context)
+        assert tiny.count(SEARCH) == 2
+        with pytest.raises(AirflowFailException):
+            self.poke(context)
+
+    def test_begins_to_count_anew_with_a_new_try(self, usable, tiny):
+        """Somebody cleared the task after correcting the password on the server."""
+        tiny.answers[SEARCH] = (401, "no")
+        kept: dict[str, object] = {}
+        state = SimpleNamespace(get=kept.get, set=kept.__setitem__)
+        for try_number in (1, 1, 2, 2):
+            with pytest.raises(AirflowRescheduleException):
+                self.poke({"ti": TaskInstance(try_number), "task_state_store": state})
+
+    def test_begins_to_count_anew_after_another_state(self, usable, tiny, ti):
+        """Three times running means without a break."""
+        kept: dict[str, object] = {}
+        context = {
+            "ti": ti,
+            "task_state_store": SimpleNamespace(get=kept.get, set=kept.__setitem__),
+        }
+        for code in (401, 401, 503, 401, 401):
+            tiny.answers[SEARCH] = (code, {})
+            with pytest.raises(AirflowRescheduleException):
+                self.poke(context)
+
+    def test_looks_three_times_in_one_poke_where_airflow_cannot_remember(
+        self, usable, tiny, context
+    ):
+        """Before Airflow 3.3 nothing of a task survives a poke but its end."""
+        tiny.answers[SEARCH] = (401, "no")
+        with pytest.raises(AirflowFailException):
+            self.poke(context)
+        assert tiny.count(SEARCH) == 3
+
+
+class TestDeferrableMode:
+    """One look here, the rest in the triggerer."""
+
+    def deferred(self, context, **given):
+        with pytest.raises(TaskDeferred) as caught:
+            run(sensor(deferrable=True, **given), context)
+        return caught.value
+
+    def test_opens_at_once_when_all_is_well(self, usable, context):
+        """Nothing is deferred."""
+        assert run(sensor(deferrable=True), context)["level"] == "healthy"
+
+    def test_defers_with_what_it_has_seen(self, usable, tiny, context):
+        """The trigger goes on counting where this look stopped, after the interval."""
+        tiny.answers[SEARCH] = (401, "no")
+        deferred = self.deferred(context, poke_interval=7, timeout=99)
+        _, payload = deferred.trigger.serialize()
+        assert payload["strikes"] == {"cause": "unauthenticated", "count": 1}
+        assert (payload["delay"], payload["poke_interval"]) == (7, 7)
+        assert payload["probe_timeout"] == 10
+        assert deferred.timeout.total_seconds() == 99
+        assert deferred.method_name == "execute_complete"
+
+    def test_honours_soft_fail_in_its_first_look(self, usable, context, monkeypatch):
+        """Airflow itself does that only for a task that comes back."""
+
+        def broken(*args, **kwargs):
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr("airflow_provider_hokusai_dns.sensors.mlflow_health.look", broken)
+        for flag in ("soft_fail", "never_fail"):
+            with pytest.raises(AirflowSkipException, match="out of memory"):
+                run(sensor(deferrable=True, **{flag: True}), context)
+        with pytest.raises(RuntimeError):
+            run(sensor(deferrable=True), context)
+
+    def event(self, usable, **changed):
+        verdict = gate.look("mlflow_default")
+        return {"version": 1, "open": True, "verdict": verdict.as_dict(), **changed}
+
+    def test_resumes_with_the_verdict_as_xcom(self, usable, context):
+        """The same as in the other modes."""
+        seen = sensor().execute_complete(context, self.event(usable))
+        assert seen["level"] == "healthy"
+
+    def test_fails_when_waiting_is_of_no_use(self, usable, tiny, context, ti):
+        """With the verdict as XCom."""
+        tiny.answers[SEARCH] = (401, "no")
+        with pytest.raises(AirflowFailException, match="unauthenticated"):
+            sensor().execute_complete(context, self.event(usable, open=False))
+        assert ti.pushed["return_value"]["state"] == "unauthenticated"
+
+    @pytest.mark.parametrize("event", [None, {}, {"version": 2, "open": True}])
+    def test_refuses_an_event_of_another_version(self, context, event):
+        """Triggerer and worker may run different packages during an upgrade."""
+        with pytest.raises(AirflowException, match="same version"):
+            sensor().execute_complete(context, event)
+
+    @pytest.mark.parametrize(("flag", "raised"), [
+        ({"soft_fail": True}, AirflowSkipException),
+        ({"never_fail": True}, AirflowSkipException),
+        ({}, AirflowSensorTimeout),
+    ])  # fmt: skip
+    def test_honours_soft_fail_on_a_timeout_of_the_trigger(
+        self, usable, tiny, context, ti, flag, raised
+    ):
+        """And turns it into the timeout of a sensor, with a verdict as XCom."""
+        tiny.answers[SEARCH] = (503, {})
+        self.deferred(context, **flag)
+        with pytest.raises(raised):
+            sensor(deferrable=True, **flag).resume_execution(
+                "__fail__", {"error": "Trigger timeout"}, context
+            )
+        assert ti.pushed["return_value"]["state"] == "backend_down"
+
+    def test_honours_soft_fail_when_the_trigger_died(self, context):
+        """Of whatever."""
+        kwargs = {"error": "Trigger failure", "traceback": []}
+        with pytest.raises(AirflowSkipException):
+            sensor(soft_fail=True).resume_execution("__fail__", kwargs, context)
+        with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
+            sensor().resume_execution("__fail__", kwargs, context)
+
+
+class TestTheArguments:
+    """What a DAG author writes."""
+
+    def test_have_the_defaults_of_the_design(self):
+        """A gate needs a task id and nothing else."""
+        usual = MLflowHealthSensor(task_id="gate")
+        assert (usual.poke_interval, usual.timeout, usual.min_health) == (30, 3600, "degraded")
+        assert usual.checks == ("dns", "tracking", "registry")
+        assert usual.mlflow_conn_id == "mlflow_default"
+        assert usual.deferrable is False
+        assert usual.probe_timeout == 10
+        assert "missing" not in usual.fail_fast_on
+
+    def test_are_refused_when_the_dag_is_parsed(self):
+        """And not when it runs at night."""
+        with pytest.raises(ValueError, match="artefact"):
+            sensor(checks=("artefact",))
+        with pytest.raises(ValueError, match="probe_timeout"):
+            sensor(probe_timeout=0)
+
+    def test_may_template_the_connection(self):
+        """For DAGs that are made per team."""
+        assert "mlflow_conn_id" in MLflowHealthSensor.template_fields
