@@ -1,0 +1,1 @@
+"""Our resolver beside its peers, in one run on one machine: ``python -m benchmarks``."""

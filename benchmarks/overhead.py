@@ -1,0 +1,228 @@
+"""A good day: what the hook and the pin cost while nothing is wrong.
+
+The same calls with and without the hook, in pairs of turns that alternate, in one process and on
+one real MLflow server. The ratio is that of the two medians; those of the best and the worst pair
+stand beside it, and tell how quiet the machine was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, Spin, Table, race
+from benchmarks.stage import Nameserver
+
+WITHOUT, WITH = "without the hook", "with the hook"
+LITERAL, PINNED = "getaddrinfo of an address", "getaddrinfo of a pinned host"
+TRIAL = "a trial connect (at most one a second)"
+EXTRA = "the pin, per new connection"
+_CALL_COLUMNS = ("calls", "median ms", "ratio", "best pair", "worst pair")
+_PIN_COLUMNS = ("best us", "median us")
+_HOSTNAME = "overhead.bench.test"
+_ADDRESS = "127.0.0.72"
+_TURN = 25
+
+
+def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
+    """Ratio of logging calls, and the cost of a pinned lookup."""
+    from tests.servers import MLflowProcess
+
+    server.tell(f"set {_HOSTNAME} {_ADDRESS} ttl=60")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MLflowProcess(
+            Path(folder) / "mlflow",
+            host=_ADDRESS,
+            allowed_hosts=(f"{_HOSTNAME}:*", f"{_ADDRESS}:*"),
+        ) as process,
+    ):
+        told = _run_subject({
+            # Without the hook somebody has to know the name; else both take the address.
+            "hostname": _HOSTNAME if server.is_the_systems else _ADDRESS,
+            "port": process.port,
+            "nameservers": server.address,
+            "pairs": 4 if quick else 1000 // _TURN,
+        }, Path(folder))  # fmt: skip
+    yield _calls(told, server)
+    yield _pin(server, rounds=50 if quick else 300)
+
+
+def _calls(told: dict[str, Any], server: Nameserver) -> Table:
+    table = Table("overhead", "A good day: log_metric with and without the hook", _CALL_COLUMNS)
+    turns = list(zip(told["without"], told["with"], strict=True))
+    ratios = [ours / plain for plain, ours in turns]
+    medians = [statistics.median(turn[index] for turn in turns) for index in (0, 1)]
+    for index, name in enumerate((WITHOUT, WITH)):
+        pairs = ratios if index else [1.0]
+        ratio = medians[index] / medians[0]
+        values = (
+            len(turns) * _TURN, medians[index] / _TURN * 1000, ratio, min(pairs), max(pairs),
+        )  # fmt: skip
+        note = "" if server.is_the_systems else f"by address; {server.why_not}"
+        table.rows.append(Row(name, dict(zip(_CALL_COLUMNS, values, strict=True)), note))
+    return table
+
+
+# --- the pin
+
+
+def _pin(server: Nameserver, *, rounds: int) -> Table:
+    """What a new connection pays for its lookup, and how much of that is ours."""
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
+    from airflow_provider_hokusai_dns.resolver.model import Endpoint
+    from airflow_provider_hokusai_dns.resolver.pin import pin_host
+    from airflow_provider_hokusai_dns.resolver.racing import race as connect
+
+    table = Table("pin", "A good day: the lookup before a new connection", _PIN_COLUMNS)
+    with _listener() as port:
+        pin = pin_host(_HOSTNAME, DNSResolver(ResolverConfig(nameservers=(server.address,))))
+        try:
+            _lookup(_HOSTNAME, port)
+            timings = race(
+                {
+                    LITERAL: _spin(lambda: _lookup(_ADDRESS, port, socket.AI_NUMERICHOST)),
+                    PINNED: _spin(lambda: _lookup(_HOSTNAME, port)),
+                },
+                rounds=rounds,
+                seconds=0.002,
+            )
+            # Apart: who accepts these connections is a thread of this process.
+            endpoint = [Endpoint(_ADDRESS, port)]
+            timings |= race({TRIAL: _spin(lambda: connect(endpoint))}, rounds=20, seconds=0.002)
+        finally:
+            pin.release()
+    for name, timing in timings.items():
+        table.rows.append(_pin_row(name, timing.best, timing.median))
+    ours, floor = timings[PINNED], timings[LITERAL]
+    extra = _pin_row(EXTRA, ours.best - floor.best, ours.median - floor.median)
+    extra.note = "the first row taken off the second"
+    table.rows.append(extra)
+    return table
+
+
+def _pin_row(name: str, *nanoseconds: float) -> Row:
+    values = [number / 1000 for number in nanoseconds]
+    return Row(name, dict(zip(_PIN_COLUMNS, values, strict=True)))
+
+
+def _lookup(host: str, port: int, flags: int = 0) -> Any:
+    return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, flags)
+
+
+def _spin(call: Callable[[], object]) -> Spin:
+    def spin(number: int) -> int:
+        started = time.perf_counter_ns()
+        for _ in repeat(None, number):
+            call()
+        return time.perf_counter_ns() - started
+
+    return spin
+
+
+@contextmanager
+def _listener() -> Iterator[int]:
+    """Takes connections as a server does; nobody needs to accept them for that."""
+    import threading
+
+    with socket.create_server((_ADDRESS, 0), backlog=1024) as server:
+        stopped = threading.Event()
+
+        def accept() -> None:
+            while not stopped.is_set():
+                try:
+                    server.accept()[0].close()
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            stopped.set()
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
+
+
+# --- the calls, in a process of their own
+
+
+def _run_subject(order: dict[str, Any], folder: Path) -> dict[str, Any]:
+    environment = {
+        **{k: v for k, v in os.environ.items()
+           if not k.startswith(("MLFLOW", "AIRFLOW")) and not k.lower().endswith("_proxy")},
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "AIRFLOW_HOME": str(folder / "airflow"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.overhead", json.dumps(order)],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    for line in done.stdout.splitlines():
+        if line.startswith("@"):
+            told: dict[str, Any] = json.loads(line[1:])
+            return told
+    raise RuntimeError(f"the subject ended without a figure: {done.stderr[-2000:]}")
+
+
+def _subject(order: dict[str, Any]) -> None:
+    import mlflow
+
+    from airflow_provider_hokusai_dns import runtime
+    from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+
+    os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"] = json.dumps({
+        "conn_type": "mlflow",
+        "host": order["hostname"],
+        "port": order["port"],
+        "extra": {"nameservers": order["nameservers"]},
+    })  # fmt: skip
+    uri = f"http://{order['hostname']}:{order['port']}"
+    mlflow.set_tracking_uri(uri)
+    plain_id = mlflow.MlflowClient().create_run("0").info.run_id
+
+    def without() -> float:
+        runtime.forget()  # takes the pin out
+        with ExitStack() as stack:
+            stack.enter_context(mlflow.start_run(run_id=plain_id))
+            return _turn(mlflow)
+
+    def with_hook() -> float:
+        with MLflowHook().run(run_id=ours_id, end=False):
+            return _turn(mlflow)
+
+    with MLflowHook().run(end=False) as run:
+        ours_id = run.info.run_id
+    times: dict[str, list[float]] = {"without": [], "with": []}
+    for number in range(order["pairs"] + 1):
+        # Each goes first in every other pair: who is second finds warmer caches.
+        pair = [("without", without), ("with", with_hook)]
+        for name, turn in pair if number % 2 else pair[::-1]:
+            took = turn()
+            if number:  # the first pair pays for what is made once
+                times[name].append(took)
+    print("@" + json.dumps(times), flush=True)
+
+
+def _turn(mlflow: Any) -> float:
+    mlflow.log_metric("warm", 0.0)  # the connection is open before the clock runs
+    started = time.perf_counter()
+    for step in range(_TURN):
+        mlflow.log_metric("loss", 0.5, step=step)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    _subject(json.loads(sys.argv[1]))
