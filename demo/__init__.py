@@ -1,0 +1,5 @@
+"""The story of ``make demo``: real Airflow tasks log to a real MLflow while its name is gone.
+
+``python -m demo`` tells it, ``python -m demo up`` leaves its stage standing for a browser,
+``python -m demo down`` takes that down again. Everything lives under ``.demo/``.
+"""

@@ -1,0 +1,134 @@
+"""What the person sees: headings, progress that says what it waits for, colours on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from demo.errors import DemoError, TryAgain
+
+T = TypeVar("T")
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_LOG_EVERY = 10.0
+
+
+class Console:
+    """Writes the story line by line; in a log file the same words without colour.
+
+    :param stream: where to; colours only if it is a terminal and ``NO_COLOR`` is not set.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._out = stream or sys.stdout
+        self._terminal = self._out.isatty()
+        self._colours = self._terminal and "NO_COLOR" not in os.environ
+        self._born = time.monotonic()
+
+    def paint(self, text: str, *styles: str) -> str:
+        """Return the text in these styles, or as it is where colours make no sense."""
+        if not self._colours:
+            return text
+        return f"\033[{';'.join(_CODES[style] for style in styles)}m{text}\033[0m"
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the story began."""
+        return time.monotonic() - self._born
+
+    def line(self, text: str = "") -> None:
+        """Print one line."""
+        print(text, file=self._out, flush=True)
+
+    def heading(self, text: str) -> None:
+        """Print the beginning of a step."""
+        self.line()
+        self.line(f"{self.paint(f'{self.elapsed:5.0f} s', 'dim')}  {self.paint(text, 'bold')}")
+
+    def say(self, text: str) -> None:
+        """Print something that happened."""
+        self.line(f"         {text}")
+
+    def failure(self, text: str, logs: Path | None = None) -> None:
+        """Print why the story ends here."""
+        self.line()
+        self.line(self.paint(f"The demo cannot go on. {text}", "red"))
+        if logs is not None:
+            self.line(f"More in {logs}")
+
+    def waited(self, text: str, seconds: float) -> None:
+        """Print what a wait ended with."""
+        self.say(f"{text} {self.paint(f'({seconds:.1f} s)', 'dim')}")
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[Callable[[str], None]]:
+        """Show what is waited for: a live line on a terminal, one line now and then in a log."""
+        began = time.monotonic()
+        shown = began
+
+        def tick(detail: str = "") -> None:
+            nonlocal shown
+            now = time.monotonic()
+            text = f"waiting for {what}, {now - began:.0f} s" + (f" - {detail}" if detail else "")
+            if self._terminal:
+                width = _columns()
+                text = f"         {text}"[: width - 1]
+                self._out.write(f"\r\033[K{self.paint(text, 'dim')}")
+                self._out.flush()
+            elif now - shown >= _LOG_EVERY:
+                shown = now
+                self.say(f"... {text}")
+
+        try:
+            yield tick
+        finally:
+            if self._terminal:
+                self._out.write("\r\033[K")
+                self._out.flush()
+
+    def until(
+        self,
+        what: str,
+        check: Callable[[], T | None],
+        *,
+        seconds: float,
+        alive: Callable[[], None] | None = None,
+        detail: Callable[[], str] = lambda: "",
+        pause: float = 0.25,
+    ) -> T:
+        """Ask again and again until the answer is true, showing what is waited for.
+
+        :param check: what to ask; a false answer, or :class:`TryAgain`, means "not yet".
+        :param seconds: how long to wait at most.
+        :param alive: asked in between; raises when waiting has become pointless.
+        :raises DemoError: the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        with self.waiting(what) as tick:
+            while True:
+                try:
+                    if answer := check():
+                        return answer
+                    so_far = detail()
+                except TryAgain as error:
+                    so_far = str(error)
+                if alive is not None:
+                    alive()
+                if time.monotonic() > deadline:
+                    raise DemoError(
+                        f"Waited {seconds:.0f} s for {what}, in vain."
+                        + (f" Last seen: {so_far}." if so_far else "")
+                    )
+                tick(so_far)
+                time.sleep(pause)
+
+
+def _columns() -> int:
+    try:
+        return max(20, os.get_terminal_size().columns)
+    except OSError:
+        return 80

@@ -1,0 +1,259 @@
+"""The stage: a DNS server, an MLflow server and Airflow, each a real process of its own.
+
+Airflow's API server, scheduler, DAG processor and triggerer are started directly: they are what
+``airflow standalone`` starts, on the same SQLite database and with the same simple login, but
+up sooner, with a third less memory, and the death of one is noticed instead of swallowed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+from demo.airflow_api import AirflowAPI
+from demo.console import Console
+from demo.errors import DemoError
+from demo.layout import (
+    AIRFLOW_ADDRESS,
+    DNS_ADDRESS,
+    FIRST_ADDRESS,
+    MLFLOW_NAME,
+    REPOSITORY,
+    Layout,
+)
+from demo.mlflow_api import MLflowAPI
+from demo.names import Names
+from demo.processes import Child, Processes
+
+USER = "admin"
+CONNECTION = "mlflow_default"
+_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# Foreign settings would change what the story shows; a proxy has no place on loopback.
+_FOREIGN = ("AIRFLOW", "MLFLOW", "DNS_", "PYTHON", "OTEL_")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+class Stack:
+    """Everything that runs, and the doors to it.
+
+    :param layout: where it lives.
+    :param processes: who starts and ends it.
+    """
+
+    def __init__(self, layout: Layout, processes: Processes, console: Console) -> None:
+        self.layout = layout
+        self.processes = processes
+        self.console = console
+        self.password = secrets.token_urlsafe(9)
+        self.names = Names(layout)
+        self.airflow = AirflowAPI(layout.airflow_base, USER, self.password)
+        self._mlflow: Child | None = None
+        self._mlflow_address = FIRST_ADDRESS
+        self._hidden = {
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        }
+
+    @property
+    def mlflow(self) -> MLflowAPI:
+        """The MLflow server that runs now."""
+        layout = self.layout
+        return MLflowAPI(self._mlflow_address, layout.mlflow_port, layout.mlflow_host)
+
+    def start(self) -> None:
+        """Start everything, and return when all of it is usable."""
+        home = self.layout.root / "airflow"
+        dags = home / "dags"
+        dags.mkdir(parents=True)
+        for folder in (REPOSITORY / "dags", REPOSITORY / "demo" / "dags"):
+            for file in sorted(folder.glob("*.py")):
+                shutil.copy(file, dags)
+        passwords = home / "passwords.json"
+        passwords.touch(mode=0o600)
+        passwords.write_text(json.dumps({USER: self.password}))
+
+        env = self._airflow_env(home, passwords)
+        migration = self.processes.run("airflow-db-migrate", [*_python("airflow"), *_MIGRATE], env)
+        self.start_names()
+        self.start_mlflow(FIRST_ADDRESS)
+        self.console.until(
+            "Airflow's empty database",
+            lambda: self.processes.finished(migration),
+            seconds=300,
+            alive=self.processes.check,
+        )
+        self.console.say("Airflow's database is there (SQLite)")
+        for part in _PARTS:
+            self.processes.start(f"airflow-{part}", [*_python("airflow"), *_command(part)], env)
+        self.await_mlflow()
+        unhealthy: list[str] = []
+
+        def healthy() -> bool:
+            unhealthy[:] = self.airflow.unhealthy_parts()
+            return not unhealthy
+
+        self.console.until(
+            "Airflow to be healthy",
+            healthy,
+            seconds=300,
+            alive=self.processes.check,
+            detail=lambda: f"not yet: {', '.join(unhealthy)}" if unhealthy else "",
+            pause=0.5,
+        )
+        self.console.say(
+            f"Airflow runs: {', '.join(_PARTS)}"
+            + ("" if self.layout.private else f" (port {self.layout.airflow_port})")
+        )
+        self.airflow.add_connection(
+            connection_id=CONNECTION,
+            conn_type="mlflow",
+            host=MLFLOW_NAME,
+            port=self.layout.mlflow_port,
+            schema="http",
+            description="The demo's MLflow, by its name",
+        )
+
+    def await_dags(self, wanted: set[str]) -> None:
+        """Return when Airflow knows these DAGs.
+
+        :raises DemoError: one cannot be imported.
+        """
+        missing = set(wanted)
+
+        def parsed() -> bool:
+            if errors := self.airflow.import_errors():
+                raise DemoError(f"A DAG file cannot be imported. {errors[0]}")
+            missing.difference_update(self.airflow.dag_ids())
+            return not missing
+
+        self.console.until(
+            "Airflow to read the DAGs",
+            parsed,
+            seconds=180,
+            alive=self.processes.check,
+            detail=lambda: f"not yet: {', '.join(sorted(missing))}",
+        )
+        self.console.say(f"Airflow has read {', '.join(sorted(wanted))}")
+
+    def start_names(self) -> None:
+        """Start the DNS server, and let the name point to the first MLflow."""
+        self.processes.start(
+            "dns", self.names.command(), _plain_environment(), cwd=self.layout.root
+        )
+        self.console.until(
+            "the DNS server", self.names.is_up, seconds=20, alive=self.processes.check, pause=0.05
+        )
+        self.names.answer(FIRST_ADDRESS)
+        self.console.say(f"DNS server on {DNS_ADDRESS}:{self.layout.dns_port}")
+
+    def start_mlflow(self, address: str) -> None:
+        """Start an MLflow server on this address, over the one database and artifact folder."""
+        store = self.layout.root / "mlflow"
+        store.mkdir(exist_ok=True)
+        hosts = (MLFLOW_NAME, self.layout.mlflow_host, "localhost:*", "127.0.0.1:*")
+        command = [
+            *_python("mlflow"),
+            "server",
+            *("--host", address, "--port", str(self.layout.mlflow_port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{store}/mlflow.db"),
+            *("--artifacts-destination", str(store / "artifacts")),
+            *("--allowed-hosts", ",".join(hosts)),
+        ]
+        env = _plain_environment() | _MLFLOW_SETTINGS
+        self._mlflow_address = address
+        self._mlflow = self.processes.start(f"mlflow-{address}", command, env, cwd=store)
+
+    def await_mlflow(self) -> None:
+        """Return when the MLflow server started last answers."""
+        self.console.until(
+            f"MLflow on {self._mlflow_address} to answer",
+            self.mlflow.is_up,
+            seconds=300,
+            alive=self.processes.check,
+        )
+        self.console.say(f"MLflow runs on {self._mlflow_address}:{self.layout.mlflow_port}")
+
+    def stop_mlflow(self) -> None:
+        """Stop the MLflow server that runs now."""
+        if self._mlflow is not None:
+            self.processes.stop(self._mlflow)
+            self._mlflow = None
+
+    def _airflow_env(self, home: Path, passwords: Path) -> dict[str, str]:
+        base = self.layout.airflow_base
+        env = _plain_environment() | {
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__API__HOST": AIRFLOW_ADDRESS,
+            "AIRFLOW__API__PORT": str(self.layout.airflow_port),
+            "AIRFLOW__API__BASE_URL": self.layout.airflow_url or base,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            # The default of 1 s is paid at almost every hop from task to task.
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            # Airflow may notice the end of a task's process this much too late. With the default of
+            # 5 s a gate that is due again after 5 s is then taken for failed.
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        if not self.layout.private:
+            # The stand-in for a real outage: see demo/stand_in/sitecustomize.py.
+            server = f"{DNS_ADDRESS}:{self.layout.dns_port}"
+            env |= {
+                "AIRFLOW__HOKUSAI_DNS__NAMESERVERS": server,
+                "PYTHONPATH": str(REPOSITORY / "demo" / "stand_in"),
+                "HOKUSAI_DEMO_NAMESERVER": server,
+                "HOKUSAI_DEMO_NAME": MLFLOW_NAME,
+            }
+        return env | self._hidden
+
+
+_MIGRATE = ("db", "migrate")
+_MLFLOW_SETTINGS = {
+    # Without its job runners MLflow is 2 processes instead of 10, and up in half the time.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    # After an outage every client comes back at once. With the default pool of 15 database
+    # connections this server was seen to block itself for minutes ("QueuePool limit reached"),
+    # and to answer 400, which no client repeats.
+    "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
+    "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": "50",
+}
+
+
+def _command(part: str) -> list[str]:
+    # Log servers of their own ports would be for workers on other machines.
+    return [part, "--skip-serve-logs"] if part in ("scheduler", "triggerer") else [part]
+
+
+def _python(module: str) -> list[str]:
+    return [sys.executable, "-m", module]
+
+
+def _plain_environment() -> dict[str, str]:
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(_FOREIGN) and key.upper() not in _PROXIES
+    }
+    # Airflow and MLflow call their own scripts from PATH.
+    scripts = str(Path(sys.executable).parent)
+    return env | {
+        "PATH": f"{scripts}{os.pathsep}{env.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+        "NO_COLOR": "1",
+    }

@@ -1,0 +1,286 @@
+"""The story of `make demo`, told for real, cut short, and told where things are in the way."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OURS = ("healthy", "name-gone", "dns-silent", "redeploy", "triggered-in-gap", "steady-again")
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+class Demo:
+    """A copy of the demo in a folder of its own, so that nothing of yours is touched."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
+        for name in ("demo", "dags"):
+            shutil.copytree(
+                REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command line, as the leader of a process group like a shell's job."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "demo", *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            process_group=0,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        """Run it to its end; returns exit code and output."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=880)
+        return process.returncode, output
+
+    @property
+    def report(self) -> dict:
+        """What the demo has written for machines."""
+        return json.loads((self.folder / ".demo" / "report.json").read_text())
+
+    def leftovers(self) -> list[str]:
+        """Processes that still work in this folder, each with its command line."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or entry.name == str(os.getpid()):
+                continue
+            try:
+                where = (entry / "cwd").readlink()
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if where.is_relative_to(self.folder):
+                found.append(f"{entry.name}: {command}")
+        return found
+
+    def clean_up(self) -> None:
+        """End whatever a failed test has left."""
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if (self.folder / ".demo" / "up.json").exists():
+            self.run("down")
+        for line in self.leftovers():
+            os.kill(int(line.partition(":")[0]), signal.SIGKILL)
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    """The demo, with nothing left of it afterwards."""
+    copy = Demo(tmp_path / "a clone")
+    yield copy
+    copy.clean_up()
+
+
+@pytest.fixture
+def private() -> None:
+    """Skip where the system allows no namespaces, with its reason."""
+    if (reason := _why_not()) is not None:
+        pytest.skip(f"no private namespaces here: {reason}")
+
+
+def test_story_holds_under_a_real_outage(demo: Demo, private: None) -> None:
+    """Every claim holds in private namespaces, where the system's own resolver is out."""
+    code, output = demo.run()
+    _assert_story_held(code, output, demo)
+    assert demo.report["private_namespaces"] is True
+    assert "STAND-IN" not in output
+
+
+def test_story_holds_with_the_stand_in(demo: Demo) -> None:
+    """Every claim holds without namespaces, on free ports, and the output says it is a stand-in."""
+    code, output = demo.run("--no-namespace")
+    _assert_story_held(code, output, demo)
+    assert demo.report["private_namespaces"] is False
+    assert "STAND-IN" in output
+    assert "STAND-IN" in demo.report["outage"]
+    _assert_ports_are_free(output)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--no-namespace"]], ids=["namespace", "stand-in"])
+def test_interrupt_leaves_nothing_running(
+    demo: Demo, arguments: list[str], request: pytest.FixtureRequest
+) -> None:
+    """Ctrl-C while a DAG run is under way: one clear line, exit 130, no process, no traceback."""
+    if not arguments:
+        request.getfixturevalue("private")
+    process = demo.start(*arguments)
+    seen = _read_until(process, "triggered hokusai_dns_refresh")
+    assert len(demo.leftovers()) > 5
+    os.killpg(process.pid, signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    output = seen + rest
+    assert process.returncode == 130, output
+    assert "interrupted" in rest
+    assert "Traceback" not in output
+    assert demo.leftovers() == []
+    _assert_ports_are_free(output)
+
+
+def test_broken_dag_ends_the_story_with_its_reason(demo: Demo, private: None) -> None:
+    """A step that fails says why in a sentence, and takes everything down."""
+    broken = demo.folder / "dags" / "hokusai_dns_refresh.py"
+    broken.write_text(broken.read_text() + "raise RuntimeError('the reason is written')\n")
+    code, output = demo.run()
+    assert code == 2, output
+    assert "cannot go on" in output
+    assert broken.name in output
+    assert "the reason is written" in output
+    assert "Traceback" not in output
+    assert demo.leftovers() == []
+
+
+def test_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
+    """Two at once would write into the same files: the second says so and touches nothing."""
+    home = demo.folder / ".demo"
+    home.mkdir()
+    with (home / "story.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, output = demo.run()
+    assert code == 2
+    assert "Another demo is running" in output
+    assert "Traceback" not in output
+
+
+def test_folder_that_cannot_be_emptied_is_named(demo: Demo) -> None:
+    """What is in the way is named, instead of a traceback."""
+    home = demo.folder / ".demo"
+    home.mkdir()
+    (home / "story").write_text("a file where the folder should be")
+    code, output = demo.run()
+    assert code == 2
+    assert str(home / "story") in output
+    assert "Traceback" not in output
+
+
+def test_up_takes_free_ports_and_down_ends_it(demo: Demo) -> None:
+    """With 8080 and 5000 taken, up takes others, twice is once, and down leaves nothing."""
+    with _listening(8080), _listening(5000):
+        code, output = demo.run("up")
+    assert code == 0, output
+    doors = json.loads((demo.folder / ".demo" / "up.json").read_text())["doors"]
+    assert not doors["airflow"].endswith(":8080")
+    assert not doors["mlflow"].endswith(":5000")
+    assert doors["airflow"] in output
+    health = json.loads(_get(f"{doors['airflow']}/hokusai-dns/health"))
+    assert health["dns"] == "healthy"
+    assert "<html" in _get(doors["mlflow"]).lower()
+
+    again, repeated = demo.run("up")
+    assert again == 0
+    assert "already" in repeated
+    assert demo.run("dns", "gone")[0] == 0
+
+    down, output = demo.run("down")
+    assert down == 0, output
+    assert demo.leftovers() == []
+    for door in doors.values():
+        assert not _accepts("127.0.0.1", int(door.rpartition(":")[2]))
+    assert demo.run("down")[0] == 0
+    assert demo.run("dns", "gone")[0] == 2
+
+
+def _assert_story_held(code: int, output: str, demo: Demo) -> None:
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert re.search(r"VERDICT: all \d+ claims held", output)
+    assert "\033[" not in output, "colours in a log"
+    report = demo.report
+    assert report["held"]
+    assert all(claim["held"] for claim in report["claims"])
+    runs = {run["run_id"]: run for run in report["runs"]}
+    for run_id in OURS:
+        tracked = runs[run_id]["tracked"]
+        assert (tracked["status"], tracked["metrics"]) == ("FINISHED", 200), run_id
+    assert runs["name-gone"]["gate"]["level"] == "degraded"
+    plain = runs["dns-silent-plain"]
+    assert plain["state"] == "failed"
+    assert plain["tracked"] is None
+    assert "bounded" in output
+    assert demo.leftovers() == []
+
+
+def _assert_ports_are_free(output: str) -> None:
+    named = set(re.findall(r"(127\.0\.0\.\d+):(\d{4,5})\b", output))
+    for address, port in named:
+        assert not _accepts(address, int(port)), f"{address}:{port} still answers"
+
+
+def _read_until(process: subprocess.Popen[str], text: str) -> str:
+    """Read the output line by line until one holds this text."""
+    assert process.stdout is not None
+    lines = []
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline:
+        line = process.stdout.readline()
+        lines.append(line)
+        if text in line:
+            return "".join(lines)
+        assert line, f"it ended before {text!r}:\n{''.join(lines)}"
+    pytest.fail(f"no {text!r} in time:\n{''.join(lines)}")
+
+
+def _listening(port: int) -> socket.socket:
+    """Take this port, unless somebody else has it already."""
+    listener = socket.socket()
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except OSError:
+        pass
+    return listener
+
+
+def _accepts(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((address, port)) == 0
+
+
+def _get(url: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _FETCH, url], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout
+
+
+_FETCH = """
+import sys, urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+print(opener.open(sys.argv[1], timeout=20).read().decode())
+"""
+
+
+def _why_not() -> str | None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import demo.namespaces as n; print(n.why_not() or '')"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip() or None
