@@ -1,0 +1,207 @@
+"""The oldest surroundings we promise to run in: Airflow 3.2 and the minimum of every dependency.
+
+They live in an environment of their own, `.venv-floor`, made by `make setup-floor`; its Python runs
+what is checked here. The MLflow server the DAGs talk to comes from the ordinary environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PYTHON = REPOSITORY / ".venv-floor" / "bin" / "python"
+DISTRIBUTION = "airflow-provider-hokusai-dns"
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def floor() -> None:
+    """Skip without the environment, but never on the build server."""
+    if PYTHON.exists():
+        return
+    if os.environ.get("CI"):
+        pytest.fail("there is no .venv-floor: make setup-floor has not run")
+    pytest.skip("there is no .venv-floor: make setup-floor makes it")
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An Airflow of its own, with an empty database."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("AIRFLOW", "MLFLOW", "PYTHON", "DNS_"))
+    }
+    settings = kept | {
+        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("floor")),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+        "COLUMNS": "400",
+    }
+    _run(["-m", "airflow", "db", "migrate"], settings)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def mlflow_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A real MLflow server that is reached by the name `localhost`."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--allowed-hosts", f"localhost:{port}"),
+        *("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts"),
+    ]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _await(f"http://localhost:{port}/health", server, folder / "log")
+        yield port
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(timeout=10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def test_floor_is_what_it_says(env: dict[str, str]) -> None:
+    """The environment holds Airflow 3.2 and the lowest versions of what we use directly."""
+    versions = json.loads(
+        _run(
+            [
+                "-c",
+                "import importlib.metadata as m, json; print(json.dumps({n: m.version(n) for n in"
+                " ('apache-airflow', 'dnspython', 'mlflow-skinny', 'aiohttp')}))",
+            ],
+            env,
+        )
+    )
+    assert versions["apache-airflow"].startswith("3.2.")
+    pins = (REPOSITORY / "constraints-floor.txt").read_text().splitlines()
+    for name, version in versions.items():
+        assert f"{name}=={version}" in pins
+
+
+def test_every_public_module_imports(env: dict[str, str]) -> None:
+    """Nothing needs what only a newer Airflow, MLflow or dnspython has."""
+    script = """
+import importlib, pkgutil
+import airflow_provider_hokusai_dns as package
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+        print(module.name)
+"""
+    imported = _run(["-c", script], env).split()
+    assert "airflow_provider_hokusai_dns.sensors.mlflow_health" in imported
+    assert "airflow_provider_hokusai_dns.hooks.mlflow" in imported
+
+
+def test_provider_is_listed(env: dict[str, str]) -> None:
+    """Airflow 3.2 accepts the provider info: its schema, too."""
+    output = _run(["-m", "airflow", "providers", "list", "--output", "json"], env)
+    names = {each["package_name"] for each in json.loads(output[output.index("[{") :])}
+    assert DISTRIBUTION in names
+    output = _run(["-m", "airflow", "providers", "hooks", "--output", "json"], env)
+    types = {each["connection_type"] for each in json.loads(output[output.index("[{") :])}
+    assert "mlflow" in types
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "conf"),
+    [
+        ("hokusai_dns_refresh", {"connections": ["mlflow_default"], "hostnames": ["localhost"]}),
+        ("mlflow_training_example", {"pause": 0}),
+    ],
+)
+def test_dags_run(dag_id: str, conf: dict, env: dict[str, str], mlflow_port: int) -> None:
+    """Both DAGs of `dags/` succeed under Airflow 3.2, against a real MLflow."""
+    connection = {"conn_type": "mlflow", "host": "localhost", "port": mlflow_port, "schema": "http"}
+    file = str(REPOSITORY / "dags" / f"{dag_id}.py")
+    script = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("the_dag", {file!r})
+module = importlib.util.module_from_spec(spec)
+sys.modules["the_dag"] = module
+spec.loader.exec_module(module)
+from airflow.sdk import DAG
+dag = getattr(module, "dag", None)
+if not isinstance(dag, DAG):
+    dag = module.{dag_id}()
+run = dag.test(run_conf={conf!r})
+print("STATE", run.state)
+"""
+    output = _run(["-c", script], env | {"AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection)})
+    assert "STATE success" in output, output[-4000:]
+
+
+def test_a_gate_in_the_triggerer_leaves_the_line_to_the_others(env: dict[str, str]) -> None:
+    """It reads its connection and the stored address; then another trigger gets its own answer.
+
+    In Airflow 3.2 a request from a thread that the triggerer does not know leaves its answer on the
+    line, which ends every other trigger of the process.
+    """
+    script = str(Path(__file__).with_name("triggerer.py"))
+    output = _run([script, datetime.now(UTC).isoformat()], env | {"DNS_TIMEOUT": "1"})
+    (line,) = [line for line in output.splitlines() if line.startswith("SEEN ")]
+    seen = json.loads(line.removeprefix("SEEN "))
+    assert seen["other"] == "VariableResult"
+    assert (seen["verdict"]["state"], seen["verdict"]["address_source"]) == ("unreachable", "store")
+    assert {"GetConnection", "GetVariable"} <= set(seen["asked"])
+
+
+def _run(arguments: list[str], env: dict[str, str]) -> str:
+    done = subprocess.run(
+        [PYTHON, *arguments],
+        env=env,
+        cwd=env.get("AIRFLOW_HOME"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{arguments}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert server.poll() is None, log.read_text()
+        try:
+            opener.open(url, timeout=2).close()
+        except (OSError, urllib.error.URLError):
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail(f"MLflow did not answer:\n{log.read_text()}")
