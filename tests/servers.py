@@ -206,13 +206,18 @@ class MLflowProcess:
 
 
 def session_members(leader: int) -> set[int]:
-    """The processes of a session, zombies left out."""
+    """The processes of a session, those left out that have ended and only wait for their parent.
+
+    A process whose first thread has ended is shown as a zombie while its other threads still hold
+    its sockets open; after a SIGKILL that can last until a slow disk is done.
+    """
     members = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError, IndexError, ValueError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == leader and fields[0] != "Z":
+                has_ended = fields[0] == "Z" and int(fields[17]) <= 1
+                if int(fields[3]) == leader and not has_ended:
                     members.add(int(entry.name))
     return members
 

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.servers import session_members
+
 SCRIPT = """
 import subprocess, sys, time
 from tests.servers import _watch_over
@@ -36,3 +38,31 @@ def test_a_server_does_not_survive_a_test_run_that_was_killed() -> None:
         time.sleep(0.02)
     stat = Path(f"/proc/{server}/stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+HALF_ENDED = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_is_there_until_its_last_thread_has_ended() -> None:
+    """Its first thread makes it a zombie, while the others still hold its sockets."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HALF_ENDED], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        stat = Path(f"/proc/{process.pid}/stat")
+        deadline = time.monotonic() + 10
+        while stat.read_text().split()[2] != "Z" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert stat.read_text().split()[2] == "Z"
+        assert session_members(process.pid) == {process.pid}
+    finally:
+        process.kill()
+        process.communicate()
+    assert session_members(process.pid) == set()

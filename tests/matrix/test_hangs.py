@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +152,16 @@ def test_a_redeploy_with_the_old_address_black_holed_costs_nothing_but_time(
         back_at.append(time.monotonic())
 
     dns.set_records(HOSTNAME, [old.host], ttl=1)
-    connect(host=HOSTNAME, port=port, extra={"nameservers": dns.address, "deadline": 240})
-    deployer = threading.Thread(target=redeploy)
-    with hole, old, new_stopped(new):
+    # Shorter than the time-out of the test, so that a redeploy that fails is told with its reason.
+    deadline = seconds_without_a_name + 120
+    connect(host=HOSTNAME, port=port, extra={"nameservers": dns.address, "deadline": deadline})
+    with hole, old, new_stopped(new), ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as told:
         with MLflowHook().run("redeploy") as run:
             for step in range(50):
                 mlflow.log_metric("loss", step, step=step, synchronous=False)
             mlflow.flush_async_logging()
-            deployer.start()
+            deployed = pool.submit(redeploy)
+            told.callback(deployed.result)
             time.sleep(2)
             for step in range(50, 100):
                 mlflow.log_metric("loss", step, step=step, synchronous=False)
@@ -168,7 +170,7 @@ def test_a_redeploy_with_the_old_address_black_holed_costs_nothing_but_time(
             mlflow.log_text("text", "note.txt")
             written_at = time.monotonic()
         ended_at = time.monotonic()
-        deployer.join()
+        told.close()
         client = MLflowHook().get_conn()
         done = client.get_run(run.info.run_id)
         assert done.info.status == "FINISHED"
