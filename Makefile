@@ -4,6 +4,8 @@ VENV := .venv
 FLOOR := .venv-floor
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
+# Most of the suite waits for servers and outages. A file stays on one worker, with what it started.
+TWO_AT_ONCE := -n 2 --dist loadfile
 # The floor is locked as somebody would have installed it when Airflow 3.2 was new.
 FLOOR_DATE := 2026-06-01
 LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
@@ -31,7 +33,7 @@ check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 test: lint setup-floor ## everything: lint, floor, unit, property, integration, end to end
-	$(PYTEST)
+	$(PYTEST) $(TWO_AT_ONCE) --durations=20
 
 demo: setup ## the story: an MLflow whose name goes away under real Airflow tasks
 	@$(PY) -m demo
