@@ -6,17 +6,12 @@ pure.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from airflow_provider_hokusai_dns import runtime, settings, stats, variables
+from airflow_provider_hokusai_dns import runtime, settings, stats
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 from airflow_provider_hokusai_dns.tracking.verdict import LEVELS, State, Verdict
 
@@ -47,8 +42,9 @@ PROBE_TIMEOUT = 10.0
 #: What a probe is left with when the lookup took all the time, seconds.
 _LEAST_FOR_PROBE = 2.0
 EVENT_VERSION = 1
-#: Looks that a triggerer has under way at the same time; the others wait for one to end.
-_MOST_LOOKS = 64
+#: Of :class:`GatePayload`. Version 1 had no ``end_from_trigger`` and no ``do_xcom_push``; before it
+#: there was none.
+PAYLOAD_VERSION = 2
 
 
 class GateEvent(TypedDict):
@@ -57,6 +53,24 @@ class GateEvent(TypedDict):
     version: int
     open: bool
     verdict: VerdictDict
+    #: The wait took too long; else a gate that is not open is one that waiting cannot open.
+    timed_out: NotRequired[bool]
+
+
+class GatePayload(TypedDict):
+    """What makes a trigger: it waits in the database, also while packages are upgraded."""
+
+    version: int
+    mlflow_conn_id: str
+    min_health: str
+    checks: list[str]
+    fail_fast_on: list[str]
+    poke_interval: float
+    probe_timeout: float
+    delay: float
+    strikes: NotRequired[dict[str, Any]]
+    end_from_trigger: bool
+    do_xcom_push: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,46 +150,22 @@ def look(
     try:
         server = settings.load_server(conn_id)
     except (LookupError, ValueError) as error:
-        return _misconfigured(conn_id, error)
-    return _look(server, checks, deadline, written_by)
+        return misconfigured(conn_id, error)
+    return look_at_server(server, checks=checks, deadline=deadline, written_by=written_by)
 
 
-async def alook(
-    conn_id: str,
+def look_at_server(
+    server: MLflowServer,
     *,
     checks: Collection[str] = DEFAULT_CHECKS,
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Verdict:
-    """:func:`look` for a trigger; the event loop is never blocked.
-
-    The connection is read on the loop, as Airflow's triggerer wants it. The rest runs on threads
-    that only looks use: the loop's own are for its other triggers, whose name lookups would wait
-    behind ours while DNS is silent.
-    """
-    try:
-        server = await settings.aload_server(conn_id)
-    except (LookupError, ValueError) as error:
-        return _misconfigured(conn_id, error)
-    loop = asyncio.get_running_loop()
-    variables.speak_through(loop)
-    # With the context, by which the triggerer knows whose log a line belongs to.
-    work = partial(copy_context().run, _look, server, checks, deadline, written_by)
-    return await loop.run_in_executor(_threads(), work)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_MOST_LOOKS, thread_name_prefix="hokusai-dns-look")
-
-
-def _look(
-    server: MLflowServer, checks: Collection[str], deadline: float, written_by: str
-) -> Verdict:
+    """:func:`look` for a connection that has been read already."""
     try:
         resolver = runtime.resolver_for(server)
     except ValueError as error:
-        return _misconfigured(server.conn_id, error)
+        return misconfigured(server.conn_id, error)
     verdict = look_at(server, resolver, checks=checks, deadline=deadline, written_by=written_by)
     _tell_breaker(server, verdict)
     return verdict
@@ -263,7 +253,8 @@ def status(conn_id: str) -> dict[str, Any]:
     return report
 
 
-def _misconfigured(conn_id: str, error: Exception) -> Verdict:
+def misconfigured(conn_id: str, error: Exception) -> Verdict:
+    """The verdict on a connection that is missing or wrong."""
     missing = isinstance(error, settings.ConnectionMissingError)
     sentence = str(error)
     if missing:
@@ -290,6 +281,3 @@ def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:
     if strikes.count:
         line += f" Seen {strikes.count} of {STRIKES} times; then the wait ends."
     return line
-
-
-os.register_at_fork(after_in_child=_threads.cache_clear)  # its threads do not come along

@@ -5,24 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
-    TaskDeferred,
     conf,
 )
+from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_hokusai_dns.gate import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
     EVENT_VERSION,
+    PAYLOAD_VERSION,
     PROBE_TIMEOUT,
     STRIKES,
+    GatePayload,
     Strikes,
     check_arguments,
     in_one_line,
@@ -34,8 +37,6 @@ from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrig
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_hokusai_dns.tracking.verdict import VerdictDict
-
 #: Under this key Airflow 3.3 keeps the strikes between two pokes in reschedule mode.
 _STATE_KEY = "hokusai_dns_strikes"
 #: Where Airflow cannot keep them: seconds between the looks of one poke.
@@ -45,8 +46,8 @@ _CONFIRM_PAUSE = 10.0
 class MLflowHealthSensor(BaseSensorOperator):
     """Waits until MLflow can be used: its name, TLS, host check, login, database, registry.
 
-    The verdict is the XCom, as a dict, also when the gate stays shut; after a timeout in the
-    triggerer it is that of the look before the wait. Each look is one line in the log.
+    The verdict is the XCom, as a dict, also when the gate stays shut. In poke and reschedule mode
+    each look is one line in the log; in the triggerer each change of what it sees.
 
     :param mlflow_conn_id: the connection (templated).
     :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` is content with
@@ -55,7 +56,14 @@ class MLflowHealthSensor(BaseSensorOperator):
     :param fail_fast_on: causes that waiting cannot cure. Seen three times running, they end the
         wait without a retry; ``soft_fail`` is honoured. ``"missing"``, a connection that does not
         exist, is not among them by default: Airflow says the same of one that it cannot reach.
-    :param deferrable: wait in the triggerer instead of on a worker.
+    :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer that
+        ask the same share their looks: what one saw within ``poke_interval`` is good for the next.
+    :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
+        look on a worker. Airflow does that from 3.3 on, and not for mapped tasks; elsewhere the
+        gate begins on a worker. ``pre_execute`` does not run then.
+    :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer. With
+        ``outlets``, ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it
+        ends on a worker all the same; and so does a gate that stays shut.
     :param poke_interval: seconds between two looks.
     :param timeout: seconds after which the gate gives up.
     :param probe_timeout: seconds for one look: the lookup of the name, and the probe, which has two
@@ -65,6 +73,9 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("mlflow_conn_id",)
     ui_color = "#d5f0ee"
+    # None: for a mapped task Airflow would take the class's, which know nothing of its arguments.
+    start_trigger_args: StartTriggerArgs | None = None
+    start_from_trigger = False
     _strikes = Strikes()
     _last: Verdict | None = None
 
@@ -76,6 +87,8 @@ class MLflowHealthSensor(BaseSensorOperator):
         checks: Sequence[str] = DEFAULT_CHECKS,
         fail_fast_on: Sequence[str] = DEFAULT_FAIL_FAST,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        start_from_trigger: bool = False,
+        end_from_trigger: bool = True,
         poke_interval: timedelta | float = 30,
         timeout: timedelta | float | None = 3600,
         probe_timeout: float = PROBE_TIMEOUT,
@@ -89,29 +102,57 @@ class MLflowHealthSensor(BaseSensorOperator):
         )
         self.probe_timeout = probe_timeout
         self.deferrable = deferrable
+        self.end_from_trigger = end_from_trigger
+        # What comes from another task is not known before a worker has asked for it.
+        self.start_from_trigger = (
+            start_from_trigger and deferrable and isinstance(mlflow_conn_id, str)
+        )
+        if self.start_from_trigger:
+            self.start_trigger_args = StartTriggerArgs(
+                trigger_cls=f"{MLflowHealthTrigger.__module__}.{MLflowHealthTrigger.__qualname__}",
+                trigger_kwargs=dict(self._payload(delay=0.0)),
+                next_method="execute_complete",
+                timeout=self._patience,
+            )
 
     def execute(self, context: Context) -> Any:
         """Wait, in the mode that was chosen."""
         try:
-            if not self.deferrable:
-                return super().execute(context)
-            return self._execute_deferrable(context)
+            return super().execute(context)
         except AirflowException:
             self._push_verdict(context)
             raise
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once. Ends the wait where it is of no use."""
-        verdict = self._look(context)
-        is_open = verdict.meets(self.min_health)
-        return PokeReturnValue(is_open, dict(verdict.as_dict()) if is_open else None)
+        """Look once. Ends the wait where it is of no use; in deferrable mode it is the only look.
+
+        So what Airflow makes of an exception in a poke is the same in every mode.
+        """
+        if not self.deferrable:
+            return self._poke(context)
+        try:
+            seen = self._poke(context)
+        except (AirflowFailException, AirflowSkipException):
+            raise
+        except Exception as error:
+            if self.soft_fail:  # as Airflow does with whatever ends the wait later on
+                raise AirflowSkipException(f"Skipping, as soft_fail is set: {error}") from error
+            if not self.silent_fail:
+                raise
+            self.log.exception("The first look failed; the triggerer goes on looking")
+            self._wait_in_triggerer()
+        if not seen.is_done:
+            self._push_verdict(context)  # in case that Airflow ends the wait without asking us
+            self._wait_in_triggerer()
+        return seen
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume after the trigger has fired."""
-        if not event or event.get("version") != EVENT_VERSION:
+        if not isinstance(event, Mapping) or event.get("version") != EVENT_VERSION:
+            version = event.get("version") if isinstance(event, Mapping) else None
             raise AirflowException(
                 f"The trigger of {self.task_id!r} sent an event of version "
-                f"{(event or {}).get('version')!r}, not {EVENT_VERSION}: triggerer and workers "
+                f"{version!r}, not {EVENT_VERSION}: triggerer and workers "
                 "must run the same version of airflow-provider-hokusai-dns"
             )
         self._last = verdict = Verdict.from_dict(event["verdict"])
@@ -119,37 +160,45 @@ class MLflowHealthSensor(BaseSensorOperator):
             self.log.info("%s", in_one_line(verdict))
             return dict(verdict.as_dict())
         self._push_verdict(context)
+        if event.get("timed_out"):
+            raise AirflowSensorTimeout(
+                f"The gate has waited for as long as it may ({self.timeout:g} s, or "
+                f"execution_timeout): {in_one_line(verdict)}"
+            )
         raise self._hopeless(verdict)
 
-    def _execute_deferrable(self, context: Context) -> VerdictDict | dict[str, Any]:
-        """One look here, the rest in the triggerer.
+    def _poke(self, context: Context) -> PokeReturnValue:
+        verdict = self._look(context)
+        is_open = verdict.meets(self.min_health)
+        return PokeReturnValue(is_open, dict(verdict.as_dict()) if is_open else None)
 
-        Airflow honours ``soft_fail`` when a deferred task comes back, not in this first look.
-        """
-        try:
-            if (opened := self.poke(context)).is_done:
-                return opened.xcom_value or {}
-        except (AirflowSkipException, TaskDeferred):
-            raise
-        except Exception as error:
-            if self.soft_fail or self.never_fail:
-                which = "soft_fail" if self.soft_fail else "never_fail"
-                raise AirflowSkipException(f"Skipping, as {which} is set: {error}") from error
-            raise
-        self._push_verdict(context)  # Airflow ends a wait that takes too long without asking us
+    def _wait_in_triggerer(self) -> NoReturn:
+        payload = self._payload(delay=self.poke_interval)
+        payload["strikes"] = self._strikes.as_dict()
         self.defer(
-            timeout=timedelta(seconds=self.timeout),
-            trigger=MLflowHealthTrigger(
-                mlflow_conn_id=self.mlflow_conn_id,
-                min_health=self.min_health,
-                checks=self.checks,
-                fail_fast_on=self.fail_fast_on,
-                poke_interval=self.poke_interval,
-                probe_timeout=self.probe_timeout,
-                delay=self.poke_interval,
-                strikes=self._strikes.as_dict(),
-            ),
+            timeout=self._patience,
+            trigger=MLflowHealthTrigger(**payload),
             method_name="execute_complete",
+        )
+
+    @property
+    def _patience(self) -> timedelta:
+        return timedelta(seconds=max(self.timeout, 1e-3))  # Airflow takes 0 for "no limit"
+
+    def _payload(self, *, delay: float) -> GatePayload:
+        """What the trigger is made of; plain values, as they wait in the serialized DAG as well."""
+        needs_worker = self.outlets or self.multiple_outputs or self._post_execute_hook
+        return GatePayload(
+            version=PAYLOAD_VERSION,
+            mlflow_conn_id=self.mlflow_conn_id,
+            min_health=self.min_health,
+            checks=list(self.checks),
+            fail_fast_on=list(self.fail_fast_on),
+            poke_interval=self.poke_interval,
+            probe_timeout=self.probe_timeout,
+            delay=delay,
+            end_from_trigger=self.end_from_trigger and not needs_worker,
+            do_xcom_push=self.do_xcom_push,
         )
 
     def _look(self, context: Context) -> Verdict:

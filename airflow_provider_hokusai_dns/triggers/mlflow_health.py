@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_hokusai_dns.gate import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
     EVENT_VERSION,
+    PAYLOAD_VERSION,
     PROBE_TIMEOUT,
     GateEvent,
+    GatePayload,
     Strikes,
-    alook,
     check_arguments,
     in_one_line,
 )
+from airflow_provider_hokusai_dns.lookout import Question, lookout
 
-#: Of the arguments that :meth:`MLflowHealthTrigger.serialize` puts down.
-PAYLOAD_VERSION = 1
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.lookout import Sight
+    from airflow_provider_hokusai_dns.tracking.verdict import Verdict
 
 
 class MLflowHealthTrigger(BaseTrigger):
     """Fires when an MLflow server is healthy enough, or when waiting for it is of no use.
 
-    Every look runs on a thread, so that the triggerer's event loop is never blocked. The event is a
-    :class:`~airflow_provider_hokusai_dns.gate.GateEvent`.
+    All triggers of a process that ask the same share one look per interval, see
+    :mod:`~airflow_provider_hokusai_dns.lookout`, and none blocks the event loop. Each change of
+    what it sees is one line in its log. The event is a
+    :class:`~airflow_provider_hokusai_dns.gate.GateEvent`, or ends the task in its place.
 
     :param mlflow_conn_id: the connection.
     :param min_health: ``"healthy"`` or ``"degraded"``.
@@ -38,10 +44,17 @@ class MLflowHealthTrigger(BaseTrigger):
     :param probe_timeout: seconds for one look.
     :param delay: seconds before the first look; a worker may have looked just now.
     :param strikes: what has been seen before, as :meth:`~.gate.Strikes.as_dict`.
+    :param end_from_trigger: whether an open gate ends its task here, without a worker.
+    :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
     :param version: of these arguments, which wait in the database while packages are upgraded. One
         without it was written before there was one.
-    :raises ValueError: names the argument and the value.
+    :param later: what a newer version has put down beside them.
+    :raises TypeError: names the argument and the value. It is the one exception by which a
+        triggerer fails the trigger alone: any other would take it down, with all that wait in it.
     """
+
+    #: Set by the triggerer: when Airflow ends the wait.
+    timeout_after: datetime | None = None
 
     def __init__(
         self,
@@ -53,55 +66,102 @@ class MLflowHealthTrigger(BaseTrigger):
         poke_interval: float = 30.0,
         probe_timeout: float = PROBE_TIMEOUT,
         delay: float = 0.0,
-        strikes: dict[str, Any] | None = None,
+        strikes: Mapping[str, Any] | None = None,
+        end_from_trigger: bool = False,
+        do_xcom_push: bool = True,
         version: int = PAYLOAD_VERSION,
+        **later: Any,
     ) -> None:
-        if version != PAYLOAD_VERSION:
-            raise ValueError(
-                f"this trigger reads its arguments in version {PAYLOAD_VERSION}, not {version!r}: "
-                "triggerer and workers must run the same version of airflow-provider-hokusai-dns"
-            )
         super().__init__()  # type: ignore[no-untyped-call]
+        if version not in range(1, PAYLOAD_VERSION + 1):
+            raise TypeError(
+                f"this trigger reads its arguments up to version {PAYLOAD_VERSION}, not "
+                f"{version!r}: triggerer and workers must run the same version of "
+                "airflow-provider-hokusai-dns"
+            )
+        if later:
+            raise TypeError(f"there is no argument {', '.join(map(repr, sorted(later)))}")
         self.mlflow_conn_id = mlflow_conn_id
         self.min_health = min_health
-        self.checks, self.fail_fast_on = check_arguments(
-            min_health, checks, fail_fast_on, probe_timeout
-        )
+        try:
+            self.checks, self.fail_fast_on = check_arguments(
+                min_health, checks, fail_fast_on, probe_timeout
+            )
+        except ValueError as error:
+            raise TypeError(str(error)) from None
         self.poke_interval = poke_interval
         self.probe_timeout = probe_timeout
         self.delay = delay
         self.strikes = Strikes.from_dict(strikes)
+        self.end_from_trigger = end_from_trigger
+        self.do_xcom_push = do_xcom_push
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and what makes this trigger again."""
-        return (
-            "airflow_provider_hokusai_dns.triggers.mlflow_health.MLflowHealthTrigger",
-            {
-                "version": PAYLOAD_VERSION,
-                "mlflow_conn_id": self.mlflow_conn_id,
-                "min_health": self.min_health,
-                "checks": list(self.checks),
-                "fail_fast_on": list(self.fail_fast_on),
-                "poke_interval": self.poke_interval,
-                "probe_timeout": self.probe_timeout,
-                "delay": self.delay,
-                "strikes": self.strikes.as_dict(),
-            },
+        payload = GatePayload(
+            version=PAYLOAD_VERSION,
+            mlflow_conn_id=self.mlflow_conn_id,
+            min_health=self.min_health,
+            checks=list(self.checks),
+            fail_fast_on=list(self.fail_fast_on),
+            poke_interval=self.poke_interval,
+            probe_timeout=self.probe_timeout,
+            delay=self.delay,
+            strikes=self.strikes.as_dict(),
+            end_from_trigger=self.end_from_trigger,
+            do_xcom_push=self.do_xcom_push,
         )
+        return f"{type(self).__module__}.{type(self).__qualname__}", dict(payload)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is something to say."""
         await asyncio.sleep(self.delay)
-        strikes = self.strikes
+        question = Question.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
+        watch = lookout().watch(question)
+        strikes, sight, told = self.strikes, None, None
         while True:
-            verdict = await alook(
-                self.mlflow_conn_id, checks=self.checks, deadline=self.probe_timeout
-            )
-            is_open = verdict.meets(self.min_health)
-            strikes = strikes.after(verdict, self.fail_fast_on)
-            self.log.info(in_one_line(verdict, strikes))
-            if is_open or strikes.out:
-                event = GateEvent(version=EVENT_VERSION, open=is_open, verdict=verdict.as_dict())
-                yield TriggerEvent(dict(event))  # type: ignore[no-untyped-call]
+            try:
+                async with asyncio.timeout(self._seconds_left(sight)):
+                    sight = await watch.next(self.poke_interval, after=sight)
+            except TimeoutError:
+                if sight is not None:
+                    yield _event(sight.verdict, open=False, timed_out=True)
                 return
-            await asyncio.sleep(self.poke_interval)
+            verdict = sight.verdict
+            strikes = strikes.after(verdict, self.fail_fast_on)
+            news = (verdict.state, verdict.cause, verdict.dns_cause, strikes.count)
+            if news != told:
+                told = news
+                self.log.info("%s", in_one_line(verdict, strikes))
+            if verdict.meets(self.min_health):
+                yield self._opening(verdict)
+                return
+            if strikes.out:
+                yield _event(verdict, open=False)
+                return
+
+    def _seconds_left(self, sight: Sight | None) -> float | None:
+        """Until Airflow ends the wait. Done here as well, the task can say what was seen last."""
+        end = self.timeout_after
+        if end is None or sight is None:
+            return None
+        end = end if end.tzinfo else end.replace(tzinfo=UTC)
+        return (end - datetime.now(UTC)).total_seconds()
+
+    def _opening(self, verdict: Verdict) -> TriggerEvent:
+        event = _event(verdict, open=True)
+        if not self.end_from_trigger:
+            return event
+        xcoms: Any = {"return_value": dict(verdict.as_dict())} if self.do_xcom_push else None
+        end = TaskSuccessEvent(xcoms=xcoms)
+        # What ends a task has no payload, and a triggerer sends none; but `dag.test()` knows no
+        # such event, and resumes the task with its payload.
+        end.payload = event.payload
+        return end
+
+
+def _event(verdict: Verdict, *, open: bool, timed_out: bool = False) -> TriggerEvent:
+    event = GateEvent(version=EVENT_VERSION, open=open, verdict=verdict.as_dict())
+    if timed_out:
+        event["timed_out"] = True
+    return TriggerEvent(dict(event))  # type: ignore[no-untyped-call]

@@ -164,8 +164,8 @@ print("STATE", run.state)
     assert "STATE success" in output, output[-4000:]
 
 
-def test_a_gate_in_the_triggerer_leaves_the_line_to_the_others(env: dict[str, str]) -> None:
-    """It reads its connection and the stored address; then another trigger gets its own answer.
+def test_gates_in_the_triggerer_leave_the_line_to_the_others(env: dict[str, str]) -> None:
+    """Twenty read one connection and the stored address; then another trigger gets its own answer.
 
     In Airflow 3.2 a request from a thread that the triggerer does not know leaves its answer on the
     line, which ends every other trigger of the process.
@@ -176,7 +176,8 @@ def test_a_gate_in_the_triggerer_leaves_the_line_to_the_others(env: dict[str, st
     seen = json.loads(line.removeprefix("SEEN "))
     assert seen["other"] == "VariableResult"
     assert (seen["verdict"]["state"], seen["verdict"]["address_source"]) == ("unreachable", "store")
-    assert {"GetConnection", "GetVariable"} <= set(seen["asked"])
+    assert seen["asked"].count("GetConnection") == 1
+    assert 1 <= seen["asked"].count("GetVariable") <= 3  # of the one look, not of each gate
 
 
 def _run(arguments: list[str], env: dict[str, str]) -> str:

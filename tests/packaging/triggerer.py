@@ -1,4 +1,4 @@
-"""Our trigger on the real line of Airflow's triggerer; run by `test_floor`, prints one JSON object.
+"""Our triggers on the real line of Airflow's triggerer; run by `test_floor`, prints a JSON object.
 
 The other end of the line answers as the triggerer's supervisor does, one request after the other.
 """
@@ -65,7 +65,7 @@ def supervise(line: socket.socket, asked: list[str]) -> None:
 
 
 async def main() -> dict[str, object]:
-    """Run the trigger for one look, and then use the line as another trigger would."""
+    """Run some triggers for one look, and then use the line as another trigger would."""
     ours, theirs = socket.socketpair()
     asked: list[str] = []
     threading.Thread(target=supervise, args=(theirs, asked), daemon=True).start()
@@ -76,17 +76,18 @@ async def main() -> dict[str, object]:
         await line.start_reader()
     task_runner.SUPERVISOR_COMMS = line
     strikes = {"cause": "unreachable", "count": 2}
-    trigger = MLflowHealthTrigger(
-        mlflow_conn_id="ml", fail_fast_on=["unreachable", "config"], strikes=strikes
-    )
 
     async def first() -> dict[str, object]:
         await greenback.ensure_portal()  # as the triggerer does it for each trigger
+        trigger = MLflowHealthTrigger(
+            mlflow_conn_id="ml", fail_fast_on=["unreachable", "config"], strikes=strikes
+        )
         async for event in trigger.run():
             return event.payload["verdict"]
         return {}
 
-    verdict = await asyncio.wait_for(first(), 30)
+    verdict, *others = await asyncio.wait_for(asyncio.gather(*(first() for _ in range(20))), 60)
+    assert all(one == verdict for one in others)
     other = await asyncio.wait_for(line.asend(GetVariable(key="of_another_trigger")), 5)
     return {"verdict": verdict, "asked": asked, "other": type(other).__name__}
 

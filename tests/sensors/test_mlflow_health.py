@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from airflow.models.trigger import Trigger
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.sdk import DAG, Asset, BaseSensorOperator
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferralError,
     TaskDeferralTimeout,
     TaskDeferred,
 )
+from airflow.serialization.decoders import smart_decode_trigger_kwargs
+from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_hokusai_dns import gate
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
+from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 from tests.conftest import HOSTNAME, SEARCH
 
 
@@ -240,18 +248,51 @@ class TestDeferrableMode:
         assert deferred.timeout.total_seconds() == 99
         assert deferred.method_name == "execute_complete"
 
-    def test_honours_soft_fail_in_its_first_look(self, usable, context, monkeypatch):
-        """Airflow itself does that only for a task that comes back."""
+    def test_gives_the_trigger_all_it_needs(self, usable, tiny, context):
+        """And ends there when it opens, with its XCom."""
+        tiny.answers[SEARCH] = (503, {})
+        given = {"min_health": "healthy", "checks": ("tracking",), "fail_fast_on": ()}
+        _, payload = self.deferred(context, **given, probe_timeout=3).trigger.serialize()
+        assert payload == {
+            "version": 2,
+            "mlflow_conn_id": "mlflow_default",
+            "min_health": "healthy",
+            "checks": ["tracking"],
+            "fail_fast_on": [],
+            "poke_interval": 0.01,
+            "probe_timeout": 3,
+            "delay": 0.01,
+            "strikes": {"cause": "", "count": 0},
+            "end_from_trigger": True,
+            "do_xcom_push": True,
+        }
 
-        def broken(*args, **kwargs):
-            raise RuntimeError("out of memory")
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"end_from_trigger": False},
+            {"outlets": [Asset("model")]},
+            {"post_execute": lambda context, result: None},
+            {"multiple_outputs": True},
+        ],
+    )
+    def test_ends_on_a_worker_where_airflow_needs_one(self, usable, tiny, context, given):
+        """What a task leaves behind beside its XCom is made there alone."""
+        tiny.answers[SEARCH] = (503, {})
+        _, payload = self.deferred(context, **given).trigger.serialize()
+        assert payload["end_from_trigger"] is False
 
-        monkeypatch.setattr("airflow_provider_hokusai_dns.sensors.mlflow_health.look", broken)
-        for flag in ("soft_fail", "never_fail"):
-            with pytest.raises(AirflowSkipException, match="out of memory"):
-                run(sensor(deferrable=True, **{flag: True}), context)
-        with pytest.raises(RuntimeError):
-            run(sensor(deferrable=True), context)
+    def test_has_no_timeout_of_zero(self, usable, tiny, context):
+        """Airflow would take it for none, and the gate would wait for ever."""
+        tiny.answers[SEARCH] = (503, {})
+        assert self.deferred(context, timeout=0).timeout > timedelta(0)
+
+    def test_goes_on_after_a_first_look_that_failed_if_the_author_says_so(
+        self, context, monkeypatch
+    ):
+        """silent_fail; not on a worker, where a stock sensor would sleep until its next poke."""
+        monkeypatch.setattr(LOOK, broken(RuntimeError("out of memory")))
+        self.deferred(context, silent_fail=True)
 
     def event(self, usable, **changed):
         verdict = gate.look("mlflow_default")
@@ -269,7 +310,7 @@ class TestDeferrableMode:
             sensor().execute_complete(context, self.event(usable, open=False))
         assert ti.pushed["return_value"]["state"] == "unauthenticated"
 
-    @pytest.mark.parametrize("event", [None, {}, {"version": 2, "open": True}])
+    @pytest.mark.parametrize("event", [None, {}, {"version": 2, "open": True}, "success"])
     def test_refuses_an_event_of_another_version(self, context, event):
         """Triggerer and worker may run different packages during an upgrade."""
         with pytest.raises(AirflowException, match="same version"):
@@ -292,6 +333,38 @@ class TestDeferrableMode:
             )
         assert ti.pushed["return_value"]["state"] == "backend_down"
 
+    @pytest.mark.parametrize(("flag", "raised"), [
+        ({"soft_fail": True}, AirflowSkipException),
+        ({"never_fail": True}, AirflowSkipException),
+        ({}, AirflowSensorTimeout),
+    ])  # fmt: skip
+    def test_times_out_with_what_the_trigger_saw_last(
+        self, usable, tiny, context, ti, flag, raised
+    ):
+        """Also a gate that began there; else nobody would know why it stayed shut."""
+        tiny.answers[SEARCH] = (503, {})
+        event = self.event(usable, open=False, timed_out=True)
+        gate_sensor = sensor(deferrable=True, **flag)
+        with pytest.raises(raised):
+            gate_sensor.resume_execution("execute_complete", {"event": event}, context)
+        assert ti.pushed["return_value"]["state"] == "backend_down"
+
+    @pytest.mark.parametrize(("flag", "raised"), [
+        ({"soft_fail": True}, AirflowSkipException),
+        ({"never_fail": True}, AirflowSkipException),
+        ({}, AirflowFailException),
+    ])  # fmt: skip
+    def test_is_not_tried_again_when_waiting_is_of_no_use(
+        self, usable, tiny, context, flag, raised
+    ):
+        """Retries would only ask the same again."""
+        tiny.answers[SEARCH] = (401, "no")
+        event = self.event(usable, open=False)
+        with pytest.raises(raised):
+            sensor(deferrable=True, **flag).resume_execution(
+                "execute_complete", {"event": event}, context
+            )
+
     def test_honours_soft_fail_when_the_trigger_died(self, context):
         """Of whatever."""
         kwargs = {"error": "Trigger failure", "traceback": []}
@@ -299,6 +372,151 @@ class TestDeferrableMode:
             sensor(soft_fail=True).resume_execution("__fail__", kwargs, context)
         with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
             sensor().resume_execution("__fail__", kwargs, context)
+
+
+LOOK = "airflow_provider_hokusai_dns.sensors.mlflow_health.look"
+
+
+def broken(error):
+    """A look that ends with an exception, which ours never should."""
+
+    def look(*args, **kwargs):
+        raise error
+
+    return look
+
+
+class Stock(BaseSensorOperator):
+    """A sensor of Airflow's own, which pokes as it is told to."""
+
+    def __init__(self, *, poke, **kwargs):
+        super().__init__(task_id="stock", poke_interval=0.01, **kwargs)
+        self.poke = poke
+
+
+class TestBesideAStockSensor:
+    """The same flags and the same misfortune have the same end as in Airflow's own sensors."""
+
+    FLAGS = ({}, {"soft_fail": True}, {"never_fail": True})
+    ERRORS = (
+        RuntimeError("out of memory"),
+        AirflowException("no"),
+        AirflowFailException("never"),
+        AirflowSkipException("skip"),
+        AirflowSensorTimeout("late"),
+        AirflowTaskTimeout("execution_timeout"),
+    )
+
+    @staticmethod
+    def end_of(task, *call):
+        method, *given = call
+        with pytest.raises(BaseException) as caught:  # noqa: PT011
+            getattr(task, method)(*given)
+        return caught.type
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    @pytest.mark.parametrize("flags", FLAGS, ids=str)
+    @pytest.mark.parametrize("mode", [{}, {"deferrable": True}], ids=str)
+    def test_ends_alike_when_a_poke_raises(self, context, monkeypatch, mode, flags, error):
+        """With one exception: a deferrable gate honours soft_fail for whatever it meets.
+
+        Airflow does so once a task has been deferred, and it should not matter whether this is the
+        first look or the second.
+        """
+        stock = Stock(poke=broken(error), **flags)
+        monkeypatch.setattr(LOOK, broken(error))
+        expected = self.end_of(stock, "execute", context)
+        if mode and "soft_fail" in flags and isinstance(error, Exception):
+            expected = AirflowSkipException
+        assert self.end_of(sensor(**mode, **flags), "execute", context) is expected
+
+    @pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
+    @pytest.mark.parametrize("flags", FLAGS, ids=str)
+    def test_ends_alike_when_its_trigger_does_not_fire(self, context, flags, reason):
+        """The scheduler saw the timeout, or the trigger raised."""
+        resumed = ("resume_execution", "__fail__", {"error": reason}, context)
+        stock = DateTimeSensorAsync(task_id="stock", target_time="2100-01-01T00:00:00", **flags)
+        assert self.end_of(sensor(deferrable=True, **flags), *resumed) is self.end_of(
+            stock, *resumed
+        )
+
+    @pytest.mark.parametrize("flags", FLAGS, ids=str)
+    def test_ends_alike_when_it_waited_for_too_long(self, usable, tiny, context, flags):
+        """In poke mode, and deferred, by the event of our own trigger."""
+        tiny.answers[SEARCH] = (503, {})
+        stock = Stock(poke=lambda context: False, timeout=0.02, **flags)
+        expected = self.end_of(stock, "execute", context)
+        assert self.end_of(sensor(timeout=0.02, **flags), "execute", context) is expected
+        verdict = gate.look("mlflow_default").as_dict()
+        event = {"version": 1, "open": False, "timed_out": True, "verdict": verdict}
+        resumed = ("resume_execution", "execute_complete", {"event": event}, context)
+        skips = bool(flags)  # never_fail skips a timeout too, once a task has been deferred
+        assert self.end_of(sensor(deferrable=True, **flags), *resumed) is (
+            AirflowSkipException if skips else expected
+        )
+
+
+class TestStartingInTheTriggerer:
+    """Without the first look on a worker, as Airflow 3.3 and newer do it."""
+
+    def begins(self, **given):
+        return sensor(deferrable=True, start_from_trigger=True, **given)
+
+    def test_has_what_its_trigger_needs(self):
+        """Beside the class, whose own arguments every other gate would share."""
+        one = self.begins(mlflow_conn_id="ml_{{ ds_nodash }}", min_health="healthy", timeout=99)
+        assert one.start_from_trigger is True
+        args = one.start_trigger_args
+        assert (args.next_method, args.timeout) == ("execute_complete", timedelta(seconds=99))
+        path, payload = MLflowHealthTrigger(**args.trigger_kwargs).serialize()
+        assert args.trigger_cls == path
+        assert (payload["mlflow_conn_id"], payload["min_health"]) == (
+            "ml_{{ ds_nodash }}",
+            "healthy",
+        )
+        assert (payload["delay"], payload["end_from_trigger"]) == (0, True)
+        assert MLflowHealthSensor.start_trigger_args is None
+
+    @pytest.mark.parametrize(
+        "given",
+        [{"deferrable": False}, {"start_from_trigger": False}],
+    )
+    def test_is_for_deferrable_gates_that_ask_for_it(self, given):
+        """The others begin on a worker."""
+        one = sensor(**{"deferrable": True, "start_from_trigger": True, **given})
+        assert (one.start_from_trigger, one.start_trigger_args) == (False, None)
+
+    def test_is_not_for_a_connection_that_another_task_names(self):
+        """A worker has to ask what it is."""
+        with DAG("named_by_another", schedule=None):
+            other = Stock(poke=None)
+            one = self.begins(mlflow_conn_id=other.output)
+        assert one.start_from_trigger is False
+
+    def test_is_not_for_mapped_gates(self):
+        """Airflow knows only the arguments of the class there: each would wait for the default."""
+        with DAG("mapped", schedule=None) as dag:
+            MLflowHealthSensor.partial(
+                task_id="gate", deferrable=True, start_from_trigger=True
+            ).expand(mlflow_conn_id=["a", "b"])
+        task = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("gate")
+        assert task.start_trigger_args is None
+
+    def test_survives_the_serialized_dag(self):
+        """The scheduler makes the trigger of what stands there, and of nothing else."""
+        with DAG("begins_in_the_triggerer", schedule=None) as dag:
+            self.begins(mlflow_conn_id="ml", timeout=99)
+        task = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("gate")
+        args = task.start_trigger_args
+        encrypted = Trigger.encrypt_kwargs(args.trigger_kwargs)
+        given = {
+            name: smart_decode_trigger_kwargs(value)
+            for name, value in Trigger._decrypt_kwargs(encrypted).items()
+        }
+        _, payload = MLflowHealthTrigger(**given).serialize()
+        assert payload["mlflow_conn_id"] == "ml"
+        assert payload["checks"] == ["dns", "tracking", "registry"]
+        assert args.timeout == timedelta(seconds=99)
 
 
 class TestTheArguments:

@@ -1,0 +1,256 @@
+"""Gates in a real Airflow: scheduler, triggerer, API server and DAG processor as processes."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import SEARCH, TinyMLflow
+from tests.servers import _dismiss, _watch_over, free_port
+
+HERE = Path(__file__).parent
+PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+PATIENCE = 180.0
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+
+class Airflow:
+    """An Airflow on SQLite, and its REST API. A context manager."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._base = f"http://127.0.0.1:{free_port()}"
+        self._running: dict[str, tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]] = {}
+        self._token = ""
+        passwords = home / "passwords.json"
+        passwords.write_text(json.dumps({"admin": "admin-password"}))
+        (home / "dags").mkdir()
+        shutil.copy(HERE / "triggerer_dags.py", home / "dags")
+        foreign = ("AIRFLOW", "MLFLOW", "DNS_", "OTEL_")
+        key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(HERE.parents[1]),
+            "PYTHONWARNINGS": "ignore",
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": self._base.rpartition(":")[2],
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self._base}/execution/",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__FERNET_KEY": key,
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            # So that the triggers of a triggerer that was killed are soon given to another.
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+
+    def __enter__(self) -> Airflow:
+        subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env=self._environment, capture_output=True, check=True, timeout=300,
+        )  # fmt: skip
+        try:
+            for part in PARTS:
+                self.start(part)
+            self.until(lambda: self._sign_in() and {"gates", "shut_gates"} <= self._dags())
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for part in reversed([*self._running]):
+            self.kill(part, signal.SIGTERM)
+
+    def start(self, part: str) -> None:
+        arguments = ["--skip-serve-logs"] if part in ("scheduler", "triggerer") else []
+        with (self.home / f"{part}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", part, *arguments],
+                env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self._running[part] = process, _watch_over(process.pid)
+
+    def kill(self, part: str, how: signal.Signals) -> None:
+        process, watchdog = self._running.pop(part)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, how)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(15)
+        _dismiss(watchdog)
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Wait until something is true; gives what it is."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            for part, (process, _) in self._running.items():
+                assert process.poll() is None, self.log(part)
+            if found := condition():
+                return found
+            time.sleep(0.3)
+        logs = "\n".join(f"--- {part}\n{self.log(part)}" for part in self._running)
+        raise AssertionError(f"it did not come true:\n{logs}")
+
+    def log(self, part: str) -> str:
+        return (self.home / f"{part}.log").read_text(errors="replace")[-3000:]
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(
+            f"{self._base}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def _sign_in(self) -> bool:
+        given = {"username": "admin", "password": "admin-password"}
+        try:
+            self._token = self.call("POST", "/auth/token", given)["access_token"]
+        except OSError:
+            return False
+        return True
+
+    def _dags(self) -> set[str]:
+        return {dag["dag_id"] for dag in self.call("GET", "/api/v2/dags")["dags"]}
+
+    def run(self, dag_id: str, **conf: str) -> None:
+        body = {"logical_date": None, "dag_run_id": "one", "conf": conf}
+        self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+
+    def tasks(self, dag_id: str) -> dict[str, dict[str, Any]]:
+        path = f"/api/v2/dags/{dag_id}/dagRuns/one/taskInstances"
+        found = self.call("GET", path)["task_instances"]
+        return {
+            one["task_id"] + (f"[{one['map_index']}]" if one["map_index"] >= 0 else ""): one
+            for one in found
+        }
+
+    def verdict(self, dag_id: str, task: str) -> dict[str, Any]:
+        task_id, _, index = task.removesuffix("]").partition("[")
+        path = f"/api/v2/dags/{dag_id}/dagRuns/one/taskInstances/{task_id}/xcomEntries/return_value"
+        value = self.call("GET", f"{path}?map_index={index or -1}&stringify=false")["value"]
+        return json.loads(value) if isinstance(value, str) else value
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Iterator[TinyMLflow]:
+    with TinyMLflow("127.0.0.9") as server:
+        server.answers[SEARCH] = (503, {})
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(tiny, tmp_path_factory) -> Iterator[Airflow]:
+    with Airflow(tmp_path_factory.mktemp("triggerer")) as one:
+        for team, port in (("a", tiny.port), ("b", 1)):
+            connection = {"connection_id": f"ml_{team}", "conn_type": "mlflow"}
+            place = {"host": tiny.address, "port": port, "schema": "http"}
+            one.call("POST", "/api/v2/connections", {**connection, **place})
+        yield one
+
+
+def states(tasks):
+    return {task: one["state"] for task, one in tasks.items()}
+
+
+def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, tiny):
+    """They begin there, with the connection their template names, and end there, with their XCom.
+
+    Two that wait on the wrong port open when somebody corrects the connection.
+    """
+    airflow.run("gates", team="a")
+    airflow.until(lambda: len(waiting := states(airflow.tasks("gates"))) == 14
+                  and set(waiting.values()) == {"deferred"})  # fmt: skip
+    airflow.kill("triggerer", signal.SIGKILL)
+    airflow.start("triggerer")
+    asked = tiny.count(SEARCH)
+    airflow.until(lambda: tiny.count(SEARCH) >= asked + 3)
+    asked, began = tiny.count(SEARCH), time.monotonic()
+    time.sleep(5)
+    assert tiny.count(SEARCH) - asked <= (time.monotonic() - began) / 0.9 + 1  # 13 gates ask it
+
+    tiny.answers.clear()
+    tasks = airflow.until(
+        lambda: (
+            sorted(states(tasks := airflow.tasks("gates")).values())
+            == ["deferred"] + ["success"] * 13
+            and tasks
+        )
+    )
+    assert tasks["mapped[1]"]["state"] == "deferred"  # its connection leads nowhere
+    for number in range(10):
+        task = tasks[f"gate_{number}"]
+        assert task["queued_when"] is None  # no executor has ever heard of it
+        assert task["try_number"] == 1
+        verdict = airflow.verdict("gates", f"gate_{number}")
+        assert (verdict["level"], verdict["conn_id"]) == ("healthy", "ml_a")
+    assert tasks["from_worker"]["queued_when"] is not None
+    assert airflow.verdict("gates", "from_worker")["level"] == "healthy"
+    assert tasks["to_worker"]["queued_when"] is not None
+    assert airflow.call("GET", "/api/v2/assets/events")["total_entries"] == 1
+
+    place = {"connection_id": "ml_b", "conn_type": "mlflow", "port": tiny.port}
+    airflow.call("PATCH", "/api/v2/connections/ml_b?update_mask=port", place)
+    airflow.until(lambda: states(airflow.tasks("gates"))["mapped[1]"] == "success")
+    assert airflow.verdict("gates", "mapped[0]")["conn_id"] == "ml_a"
+    assert airflow.verdict("gates", "mapped[1]")["conn_id"] == "ml_b"
+
+
+def test_gates_that_stay_shut_end_as_their_flags_say(airflow, tiny):
+    """A timeout, and a cause that waiting cannot cure: neither is tried again."""
+    tiny.answers[SEARCH] = (503, {})
+    airflow.run("shut_gates")
+    over = {"success", "failed", "skipped"}
+    tasks = airflow.until(
+        lambda: (
+            set(states(tasks := airflow.tasks("shut_gates")).values()) <= over
+            and len(tasks) == 6
+            and tasks
+        )
+    )
+    assert states(tasks) == {
+        "late": "failed",
+        "late_soft_fail": "skipped",
+        "late_never_fail": "skipped",
+        "hopeless": "failed",
+        "hopeless_soft_fail": "skipped",
+        "hopeless_never_fail": "skipped",
+    }
+    assert {one["try_number"] for one in tasks.values()} == {1}
+    for name in ("late", "late_soft_fail", "late_never_fail"):
+        assert airflow.verdict("shut_gates", name)["state"] == "backend_down"
+    for name in ("hopeless", "hopeless_soft_fail", "hopeless_never_fail"):
+        assert airflow.verdict("shut_gates", name)["cause"] == "missing"
