@@ -242,6 +242,12 @@ def stored(hostname: str) -> LastKnownGood | None:
     return store.read(hostname)
 
 
+def keep_in(store: VariableStore) -> None:
+    """Keep the last known good there, in a process that is no task. Before its first resolution."""
+    with _process.lock:
+        _process.store = store
+
+
 def metrics() -> dict[str, Any]:
     """The numbers of this process's resolver as plain values; empty before its first use."""
     return {} if _process.resolver is None else _process.resolver.metrics().as_dict()

@@ -102,6 +102,33 @@ class SdkVariables:
         _ask(lambda: Variable.set(key, value, description=description))
 
 
+class MetastoreVariables:
+    """The Variables as Airflow's own commands see them: in its database.
+
+    For a process that may reach the database and has no supervisor, which the command line is. What
+    the environment or a secrets backend says goes before, as everywhere.
+    """
+
+    def get(self, key: str) -> str | None:
+        """The text, or ``None`` when it is not known."""
+        from airflow.models import Variable
+
+        value = Variable.get(key, None)
+        return None if value is None else str(value)
+
+    def set(self, key: str, value: str, description: str) -> None:
+        """Keep a text."""
+        from airflow.models import Variable
+
+        Variable.set(key, value, description=description)
+
+    def delete(self, key: str) -> bool:
+        """Take a text away; returns whether the database had it."""
+        from airflow.models import Variable
+
+        return bool(Variable.delete(key))
+
+
 class _Overdue(Exception):
     """The line is held by a call that did not come back in time."""
 
