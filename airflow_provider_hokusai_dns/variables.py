@@ -241,6 +241,23 @@ class VariableStore:
             return False
         return True
 
+    def in_turn(self, what: str, function: Callable[[], object]) -> bool:
+        """Send something else to Airflow on the same line, waited for no longer than a Variable.
+
+        :param what: for the log.
+        :returns: whether it came through in time. It never raises.
+        """
+        try:
+            self._line.call(function)
+        except _Overdue:
+            log.warning("%s was not sent within %s s: Airflow's API server does not answer",
+                        what, self._patience)  # fmt: skip
+        except Exception as error:
+            log.warning("%s could not be sent (%s)", what, type(error).__name__)
+        else:
+            return True
+        return False
+
     def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
         try:
             return parse_record(hostname, text, now=self._now(), skew=self._skew)

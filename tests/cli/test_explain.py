@@ -49,7 +49,7 @@ class TestEachNameserver:
         """They are asked at the same time, and each for the whole time."""
         with DNSServer() as silent:
             dns.set_records(NAME, ["10.0.0.1"])
-            silent.silence(NAME)
+            silent.silent(NAME)
             said = DNSQuery((silent.address, dns.address)).ask_each(NAME, timeout=1.0)
         by_server = {one.nameserver: one for one in said if one.family == "A"}
         assert by_server[silent.address].cause is Cause.TIMEOUT
@@ -94,7 +94,7 @@ class TestExplanation:
 
     def test_comes_in_time_when_everybody_is_silent(self, dns):
         """Bounded by the timeout of one lookup, with the cause."""
-        dns.silence(NAME)
+        dns.silent(NAME)
         config = ResolverConfig(nameservers=(dns.address,), timeout=1.0)
         one = explain(Target.parse(NAME), DNSResolver(config), nothing)
         assert (one.state, one.cause, one.addresses) == ("unhealthy", "timeout", ())
