@@ -201,6 +201,11 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": _CONN_FIELDS,
             }
         ],
+        "cli": ["airflow_provider_hokusai_dns.cli.definition.get_hokusai_dns_cli_commands"],
+        "extra-links": [
+            "airflow_provider_hokusai_dns.links.mlflow_run.MLflowRunLink",
+            "airflow_provider_hokusai_dns.links.status_page.StatusPageLink",
+        ],
         "config": {
             "hokusai_dns": {
                 "description": "How names are resolved while DNS works, and while it does not. "

@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.variables import VariableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
     from airflow_provider_hokusai_dns.tracking.server import MLflowServer
@@ -240,6 +240,19 @@ def stored(hostname: str) -> LastKnownGood | None:
     with _process.lock:
         store = _store()
     return store.read(hostname)
+
+
+def keep_in(store: VariableStore) -> None:
+    """Keep the last known good there, in a process that is no task. Before its first resolution."""
+    with _process.lock:
+        _process.store = store
+
+
+def tell_airflow(what: str, function: Callable[[], object]) -> None:
+    """Send something to Airflow that nobody must wait for long, or fail for; one at a time."""
+    with _process.lock:
+        store = _store()
+    store.in_turn(what, function)
 
 
 def metrics() -> dict[str, Any]:

@@ -102,6 +102,33 @@ class SdkVariables:
         _ask(lambda: Variable.set(key, value, description=description))
 
 
+class MetastoreVariables:
+    """The Variables as Airflow's own commands see them: in its database.
+
+    For a process that may reach the database and has no supervisor, which the command line is. What
+    the environment or a secrets backend says goes before, as everywhere.
+    """
+
+    def get(self, key: str) -> str | None:
+        """The text, or ``None`` when it is not known."""
+        from airflow.models import Variable
+
+        value = Variable.get(key, None)
+        return None if value is None else str(value)
+
+    def set(self, key: str, value: str, description: str) -> None:
+        """Keep a text."""
+        from airflow.models import Variable
+
+        Variable.set(key, value, description=description)
+
+    def delete(self, key: str) -> bool:
+        """Take a text away; returns whether the database had it."""
+        from airflow.models import Variable
+
+        return bool(Variable.delete(key))
+
+
 class _Overdue(Exception):
     """The line is held by a call that did not come back in time."""
 
@@ -213,6 +240,23 @@ class VariableStore:
             self._report_trouble("written", key, error)
             return False
         return True
+
+    def in_turn(self, what: str, function: Callable[[], object]) -> bool:
+        """Send something else to Airflow on the same line, waited for no longer than a Variable.
+
+        :param what: for the log.
+        :returns: whether it came through in time. It never raises.
+        """
+        try:
+            self._line.call(function)
+        except _Overdue:
+            log.warning("%s was not sent within %s s: Airflow's API server does not answer",
+                        what, self._patience)  # fmt: skip
+        except Exception as error:
+            log.warning("%s could not be sent (%s)", what, type(error).__name__)
+        else:
+            return True
+        return False
 
     def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
         try:

@@ -208,6 +208,8 @@ class MLflowHook(BaseHook):
                         attempt.failure(str(error))
                     raise
                 attempt.success()
+            if not nested:
+                _link_to_run(server, active)
             yield active
 
     def rest(
@@ -294,6 +296,21 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins
+
+
+def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:
+    """Leave the URL of a run behind, for a button on the task's page."""
+    from airflow.sdk import get_current_context
+
+    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url, run_url
+
+    try:
+        ti = get_current_context()["ti"]
+    except RuntimeError:
+        return  # not in a task
+    if getattr(getattr(ti, "task", None), "do_xcom_push", True):
+        url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
+        runtime.tell_airflow("The link to the MLflow run", lambda: leave_url(ti, url))
 
 
 def _airflow_tags() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -114,17 +114,8 @@ class DNSRefreshOperator(BaseOperator):
         """Refresh, publish, and only then fail if that is wanted."""
         if self.fail_on not in _FAIL_ON:
             raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
-        rows: list[ResolutionRow] = []
-        changes: list[ChangeRow] = []
-        for wanted in self._wanted():
-            row, change = _refresh(wanted)
-            rows.append(row)
-            self.log.info("%s", _in_one_line(row))
-            if change is not None:
-                changes.append(change)
-                self.log.info("%s", _change_in_one_line(change))
-        runtime.settle()
-        report = _report(rows, changes)
+        report = refresh_names(self._conn_ids(), _names(self.hostnames), say=self.log.info)
+        rows = report["resolutions"]
         if self.do_xcom_push:
             for key in ("resolutions", "changes", "metrics", "health"):
                 context["ti"].xcom_push(key=key, value=report[key])
@@ -138,17 +129,40 @@ class DNSRefreshOperator(BaseOperator):
             )
         return report
 
-    def _wanted(self) -> list[_Wanted]:
-        conn_ids: Iterable[str] = (
-            settings.listed_connections()
-            if self.mlflow_conn_ids is None
-            else _names(self.mlflow_conn_ids)
-        )
-        wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
-        wanted += [_Wanted(hostname) for hostname in _names(self.hostnames)]
-        if not wanted:
-            raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
-        return list(dict.fromkeys(wanted))
+    def _conn_ids(self) -> Iterable[str]:
+        if self.mlflow_conn_ids is None:
+            return settings.listed_connections()
+        return _names(self.mlflow_conn_ids)
+
+
+def refresh_names(
+    conn_ids: Iterable[str],
+    hostnames: Iterable[str],
+    *,
+    say: Callable[[str, str], None] = log.info,
+) -> RefreshReport:
+    """Look up connections and hostnames past every cache, and keep the answers.
+
+    What goes wrong with one of them is in its row.
+
+    :param say: told each row and change in one line, after a format with one place for it.
+    :raises ValueError: there is nothing to refresh.
+    """
+    wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
+    wanted += [_Wanted(hostname) for hostname in hostnames]
+    if not wanted:
+        raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
+    rows: list[ResolutionRow] = []
+    changes: list[ChangeRow] = []
+    for one in dict.fromkeys(wanted):
+        row, change = _refresh(one)
+        rows.append(row)
+        say("%s", _in_one_line(row))
+        if change is not None:
+            changes.append(change)
+            say("%s", _change_in_one_line(change))
+    runtime.settle()
+    return _report(rows, changes)
 
 
 def _names(value: Sequence[str] | str | None) -> list[str]:

@@ -22,3 +22,20 @@ class HokusaiDNSPlugin(AirflowPlugin):
         from airflow_provider_hokusai_dns.plugins.app import build_app
 
         return [{"app": build_app(), "url_prefix": "/hokusai-dns", "name": "Hokusai DNS"}]
+
+    @property
+    def global_operator_extra_links(self) -> list[Any]:  # type: ignore[override]
+        """From any task to the MLflow run that it opened."""
+        from airflow_provider_hokusai_dns.links.mlflow_run import MLflowRunLink
+
+        return [MLflowRunLink()]
+
+    @property
+    def operator_extra_links(self) -> list[Any]:  # type: ignore[override]
+        """From gates and refreshes to the status page."""
+        from airflow_provider_hokusai_dns.links.status_page import StatusPageLink
+        from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+        from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
+
+        StatusPageLink.operators = [DNSRefreshOperator, MLflowHealthSensor]
+        return [StatusPageLink()]

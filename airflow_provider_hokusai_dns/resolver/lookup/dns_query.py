@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,24 @@ class _Outcome:
     ttl: float | None = None
     cause: Cause | None = None
     tried: tuple[Attempt, ...] = field(default=())
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one nameserver said about one absolute name and family.
+
+    :param cause: why it gave no address; ``None`` where it gave some.
+    :param seconds: how long it took.
+    """
+
+    nameserver: str
+    name: str
+    family: str
+    addresses: tuple[str, ...]
+    ttl: float | None
+    cause: Cause | None
+    seconds: float | None
 
 
 class DNSQuery:
@@ -114,6 +134,47 @@ class DNSQuery:
             causes.append(_name_cause([o.cause for o in outcomes if o.cause is not None]))
         cause = _worst(causes)
         raise LookupFailed(cause, _SENTENCES[cause], tried)
+
+    def ask_each(self, hostname: str, *, timeout: float) -> list[Said]:
+        """Ask every nameserver by itself, all at the same time, as one does to find the bad one.
+
+        A lookup asks the next one only where the first fails; this costs a question each.
+
+        :param timeout: seconds for all of it, apart from what dnspython overshoots.
+        :raises LookupFailed: no usable nameserver is configured.
+        """
+        made = self._resolver.value()
+        if isinstance(made, str):
+            raise LookupFailed(Cause.CONFIG, made, (Attempt("dns", made),))
+        names = self._candidates(made, hostname, None)
+        servers = Workers("hokusai-dns-each")  # not those that the questions run on
+        answers = []
+        for server in made.nameservers:
+            alone = copy.copy(made)
+            alone.nameservers = [server]
+            answers.append(servers.call(partial(self._ask_one, alone, names, timeout)))
+        return [said for answer in answers for said in answer.result()]
+
+    def _ask_one(
+        self, resolver: dns.resolver.Resolver, names: list[str], timeout: float
+    ) -> list[Said]:
+        """What the one nameserver says to each name in turn, up to the first with addresses."""
+        end = self._monotonic() + timeout
+        address, port = _place(resolver, resolver.nameservers[0])
+        label = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+        said: list[Said] = []
+        for name in names:
+            left = end - self._monotonic()
+            if left <= 0 and said:
+                break
+            outcomes = self._ask_both(resolver, name, max(left, 0.01))
+            said += [
+                Said(label, name, kind, one.addresses, one.ttl, one.cause, one.seconds)
+                for kind, one in zip(_FAMILIES, outcomes, strict=True)
+            ]
+            if any(one.addresses for one in outcomes):
+                break
+        return said
 
     def _make_resolver(self, resolv_conf: str) -> dns.resolver.Resolver | str:
         """A dnspython resolver, or the sentence that says why there is none."""
@@ -204,7 +265,8 @@ class DNSQuery:
             answer = resolver.resolve(name, kind, lifetime=seconds, search=False)
             addresses = tuple(record.address for record in answer)
             self._prefer(resolver, answer.nameserver, answer.port)
-            return _Outcome(addresses, float(answer.chaining_result.minimum_ttl))
+            ttl = float(answer.chaining_result.minimum_ttl)
+            return _Outcome(addresses, ttl, seconds=self._monotonic() - started)
         except dns.resolver.NXDOMAIN:
             cause = Cause.NXDOMAIN
         except dns.resolver.NoAnswer as error:
@@ -225,23 +287,26 @@ class DNSQuery:
             Attempt(f"dns {server} {question}".replace("  ", " "), why)
             for server, why in _told(errors)
         ]
-        return _Outcome(cause=cause, tried=(*tried, Attempt(f"dns {question}", cause.value, took)))
+        told = (*tried, Attempt(f"dns {question}", cause.value, took))
+        return _Outcome(cause=cause, tried=told, seconds=took)
 
     @staticmethod
     def _prefer(resolver: dns.resolver.Resolver, address: str | None, port: int | None) -> None:
         """Ask the nameserver first that answered last: a dead one costs its time once only."""
         servers = list(resolver.nameservers)
         for index, server in enumerate(servers):
-            known = (
-                (server, resolver.port)
-                if isinstance(server, str)
-                else (server.answer_nameserver(), server.answer_port())
-            )
-            if known == (address, port):
+            if _place(resolver, server) == (address, port):
                 if index:
                     servers.insert(0, servers.pop(index))
                     resolver.nameservers = servers
                 return
+
+
+def _place(resolver: dns.resolver.Resolver, server: Any) -> tuple[str, int]:
+    """Address and port of a nameserver, as dnspython keeps it."""
+    if isinstance(server, str):
+        return server, resolver.port
+    return server.answer_nameserver(), server.answer_port()
 
 
 _SENTENCES = {

@@ -1,0 +1,1 @@
+"""``airflow hokusai-dns ...`` (feature E6)."""

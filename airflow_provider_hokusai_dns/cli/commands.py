@@ -1,0 +1,338 @@
+"""What the commands do. Each gives an exit code; :mod:`~.cli.definition` says what it means."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial, wraps
+from typing import Any
+
+from airflow.utils.cli import action_cli, suppress_logs_and_warning
+
+from airflow_provider_hokusai_dns import gate, runtime, settings
+from airflow_provider_hokusai_dns.cli.explain import Explanation, explain
+from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
+from airflow_provider_hokusai_dns.cli.stored import (
+    PATIENCE,
+    Stored,
+    database_problem,
+    read_stored,
+)
+from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+from airflow_provider_hokusai_dns.tracking.verdict import LEVELS, State, Verdict
+from airflow_provider_hokusai_dns.variables import (
+    MetastoreVariables,
+    SdkVariables,
+    Variables,
+    VariableStore,
+)
+
+_STILL_THERE = "still there"
+OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
+
+
+class WrongQuestionError(ValueError):
+    """Something on the command line can never be right."""
+
+
+_WRONG = (WrongQuestionError, settings.SettingError, runtime.ConnectionConflictError)
+
+
+def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
+    """A command as Airflow calls it: quiet without ``-v``, and ends with an exit code."""
+
+    @suppress_logs_and_warning
+    @wraps(run)
+    def command(args: Namespace) -> None:
+        # As Airflow's own "connections test" does it: without this, the SDK sees connections and
+        # Variables of the environment alone, and not those in the database.
+        os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+        try:
+            code = run(args)
+        except settings.ConnectionMissingError as error:
+            problem = database_problem()
+            complain(problem or str(error))
+            code = NO_DATABASE if problem else WRONG_QUESTION
+        except (
+            WrongQuestionError,
+            settings.SettingError,
+            runtime.ConnectionConflictError,
+        ) as error:
+            complain(str(error))
+            code = WRONG_QUESTION
+        raise SystemExit(code)
+
+    return command
+
+
+@_command
+def resolve(args: Namespace) -> int:
+    """``airflow hokusai-dns resolve``: how names come to their addresses. Writes nothing."""
+    wanted = _wanted(args)
+    if not wanted:
+        raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
+    # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
+    variables = SdkVariables()
+    runtime.keep_in(VariableStore(patience=PATIENCE, variables=variables))
+    found = []
+    for target, server in wanted:
+        server = server or _listed_server_of(target.hostname)
+        names = runtime.resolver() if server is None else runtime.resolver_for(server)
+        conn_id = None if server is None else server.conn_id
+        found.append(explain(target, names, partial(_read, variables), conn_id=conn_id))
+    if args.output in ("json", "yaml"):
+        show_document(_document(targets=[one.as_dict() for one in found]), args.output)
+    else:
+        _show_explanations(found, args.output)
+    return _judge((one.state for one in found), args.min_health)
+
+
+@_command
+def status(args: Namespace) -> int:
+    """``airflow hokusai-dns status``: one look at each connection. Writes nothing."""
+    conn_ids = args.conn_id or settings.listed_connections()
+    runtime.keep_in(VariableStore(patience=PATIENCE, variables=SdkVariables()))
+    looks = [_look(conn_id) for conn_id in dict.fromkeys(conn_ids)]
+    rows = [row for _, row in looks]
+    missing = [row for verdict, row in looks if verdict.cause == gate.MISSING]
+    problem = database_problem() if missing else None
+    for row in missing:
+        row["sentence"] = problem or row["sentence"]
+    if args.output in ("json", "yaml"):
+        show_document(_document(connections=rows), args.output)
+    else:
+        columns = ["conn_id", "state", "dns", "mlflow", "hostname", "addresses", "source", "age"]
+        columns += ["cause"]
+        columns += [] if args.output == "table" else ["sentence", "variable_problem"]
+        show_rows([{name: row[name] for name in columns} for row in rows], args.output)
+    if args.output == "table":
+        for row in rows:
+            say(f"{row['conn_id']}: {row['sentence']}")
+            if row["variable_problem"]:
+                say(f"{row['conn_id']}: {row['variable_problem']}")
+    if problem:
+        return NO_DATABASE
+    if any(verdict.state is State.CONFIG for verdict, _ in looks):
+        return WRONG_QUESTION
+    return _judge((row["state"] for row in rows), args.min_health)
+
+
+@_command
+def refresh(args: Namespace) -> int:
+    """``airflow hokusai-dns refresh``: real lookups, kept as last known good."""
+    from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
+
+    _parse(args.target)
+    if problem := database_problem():
+        complain(f"Nothing was refreshed, because it could not be kept. {problem}")
+        return NO_DATABASE
+    runtime.keep_in(VariableStore(patience=PATIENCE, variables=MetastoreVariables()))
+    conn_ids = args.conn_id or ([] if args.target else settings.listed_connections())
+    said: list[str] = []
+    report = refresh_names(conn_ids, args.target, say=lambda _, line: said.append(line))
+    rows = report["resolutions"]
+    if args.output in ("json", "yaml"):
+        show_document(report, args.output)
+    else:
+        columns = ("target", "hostname", "health", "addresses", "source", "cause", "age")
+        shown_rows = [{name: row[name] for name in columns} for row in rows]  # type: ignore[literal-required]
+        for row in shown_rows:
+            row["target"] = shown(row["target"])
+        show_rows(shown_rows, args.output)
+    if args.output == "table":
+        for line in said:
+            say(line)
+    live = [row for row in rows if row["source"] in ("dns", "system")]
+    lost = [row["hostname"] for row in live if not _kept(row)]
+    for hostname in lost:
+        complain(
+            f"{hostname} resolves, but is not kept: its Variable holds what belongs to somebody "
+            "else, or is set in the environment or a secrets backend. "
+            f"{read_stored(hostname or '', MetastoreVariables()).problem or ''}".strip()
+        )
+    if any(row["cause"] == "config" for row in rows):
+        return WRONG_QUESTION
+    return max(NOT_USABLE if lost else OK, _judge((r["health"] for r in rows), args.min_health))
+
+
+@_command
+def clear(args: Namespace) -> int:
+    """``airflow hokusai-dns clear``: take the stored last-known-good of names away."""
+    hostnames = [target.hostname for target, _ in _wanted(args) if target.literal is None]
+    if not hostnames:
+        raise WrongQuestionError(
+            "clear needs names, or connections by --conn-id: it is the fallback of all workers"
+        )
+    if any("@" in target for target in args.target):
+        raise WrongQuestionError("give names without a login: Airflow's audit log keeps this line")
+    if problem := database_problem():
+        complain(problem)
+        return NO_DATABASE
+    rows = hokusai_dns_clear(args, list(dict.fromkeys(hostnames)))
+    if args.output in ("json", "yaml"):
+        show_document(_document(cleared=rows), args.output)
+    else:
+        columns = ("hostname", "outcome", "addresses", "age", "variable")
+        show_rows([{name: row[name] for name in columns} for row in rows], args.output)
+    for row in rows:
+        if row["variable_problem"]:
+            complain(f"{row['hostname']}: {row['variable_problem']}")
+        if row["outcome"] == _STILL_THERE:
+            complain(
+                f"{row['hostname']} is still stored: the environment or a secrets backend sets "
+                f"{row['variable']}, which goes before the database"
+            )
+    return NOT_USABLE if any(row["outcome"] == _STILL_THERE for row in rows) else OK
+
+
+# --- what they share
+
+
+def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
+    """The connections and targets of a command line, each once."""
+    servers = [settings.load_server(conn_id) for conn_id in args.conn_id or ()]
+    wanted: dict[str, tuple[Target, MLflowServer | None]] = {
+        server.hostname: (Target.parse(server.hostname), server) for server in servers
+    }
+    for target in _parse(args.target):
+        same = next((s for s in servers if _is_name_of(s, target.hostname)), None)
+        if same is None or target.text != target.hostname:
+            wanted[target.text] = (target, same)
+    return list(wanted.values())
+
+
+def _parse(texts: Iterable[str]) -> list[Target]:
+    try:
+        return [Target.parse(text) for text in texts]
+    except ValueError as error:
+        raise WrongQuestionError(str(error)) from None
+
+
+def _is_name_of(server: MLflowServer, hostname: str) -> bool:
+    return Target.parse(server.hostname).hostname == hostname
+
+
+def _listed_server_of(hostname: str) -> MLflowServer | None:
+    """The listed connection that leads to a name: its rules are those that tasks go by."""
+    for conn_id in settings.listed_connections():
+        try:
+            server = settings.load_server(conn_id)
+        except (LookupError, ValueError):
+            continue  # somebody else's trouble
+        if _is_name_of(server, hostname):
+            return server
+    return None
+
+
+def _judge(states: Iterable[str], min_health: str) -> int:
+    least = LEVELS.index(min_health)
+    worst = min((LEVELS.index(state) for state in states), default=0)
+    return OK if worst >= least else NOT_USABLE
+
+
+def _document(**content: Any) -> dict[str, Any]:
+    return {"version": 1, "generated_at": _iso(datetime.now(UTC)), **content}
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _show_explanations(found: list[Explanation], output: str) -> None:
+    for one in found:
+        steps: list[dict[str, object]] = [
+            {"step": s.source, "asked": s.asked, "answer": s.outcome, "ms": s.ms} for s in one.steps
+        ]
+        if output == "plain":  # for grep and awk: each line says what it is about
+            steps.append({"step": "chosen", "asked": one.state, "answer": one.sentence, "ms": None})
+            show_rows([{"target": one.target, **row} for row in steps], output)
+            continue
+        rules = f", by the rules of connection {one.conn_id}" if one.conn_id else ""
+        say(f"{one.target}{rules}")
+        show_rows(steps, output)
+        say(f"{one.state.upper()}: {one.sentence}.")
+        say("")
+
+
+def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
+    """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
+    verdict = gate.look(conn_id)
+    row: dict[str, Any] = {
+        "conn_id": conn_id,
+        "state": verdict.level,
+        "dns": "unknown",
+        "mlflow": verdict.level,
+        "cause": None if verdict.state is State.HEALTHY else verdict.cause,
+        "sentence": verdict.sentence,
+        "hostname": None,
+        "tracking_uri": verdict.tracking_uri or None,
+        "addresses": [],
+        "source": verdict.address_source,
+        "age": None if verdict.address_age is None else round(verdict.address_age, 1),
+        "ttl_left": None,
+        "looked_at": _iso(verdict.checked_at),
+        "latency_ms": round(sum(verdict.latencies.values()), 1) or None,
+        "last_known_good": None,
+        "variable_problem": None,
+        "verdict": dict(verdict.as_dict()),
+    }
+    try:
+        server = settings.load_server(conn_id)
+        names = runtime.resolver_for(server)
+    except (LookupError, ValueError):
+        return verdict, row
+    target = Target.parse(server.hostname)
+    row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
+    stored = Stored("")
+    if target.literal is None:
+        stored = read_stored(target.hostname, SdkVariables())
+    row |= {"last_known_good": stored.as_dict(), "variable_problem": stored.problem}
+    if verdict.address is not None:
+        found = names.resolve(target.hostname)
+        row["addresses"] = list(found.addresses)
+        if found.expires_at is not None and not found.is_stale:
+            row["ttl_left"] = round(max(0.0, found.expires_at.timestamp() - time.time()), 1)
+    return verdict, row
+
+
+def _read(variables: Variables, hostname: str) -> Stored:
+    """What is stored, where "nothing" may also mean that nobody could be asked."""
+    stored = read_stored(hostname, variables)
+    if stored.record is None and stored.problem is None and (problem := database_problem()):
+        return replace(stored, problem=problem)
+    return stored
+
+
+def _kept(row: Any) -> bool:
+    record = read_stored(row["hostname"], MetastoreVariables()).record
+    return record is not None and bool(set(record.addresses) & set(row["addresses"]))
+
+
+@action_cli(check_db=False)  # type: ignore[no-untyped-call, untyped-decorator]
+def hokusai_dns_clear(args: Namespace, hostnames: list[str]) -> list[dict[str, Any]]:
+    """Noted under this name in Airflow's audit log, with who did it and the command line."""
+    return [_clear(hostname) for hostname in hostnames]
+
+
+def _clear(hostname: str) -> dict[str, Any]:
+    variables = MetastoreVariables()
+    before = read_stored(hostname, variables)
+    removed = variables.delete(before.key)
+    outcome = "cleared" if removed else "nothing was stored"
+    if variables.get(before.key) is not None:
+        outcome = _STILL_THERE
+    record = before.as_dict() or {}
+    return {
+        "hostname": hostname,
+        "outcome": outcome,
+        "addresses": record.get("addresses", []),
+        "age": record.get("age"),
+        "variable": before.key,
+        "last_known_good": before.as_dict(),
+        "variable_problem": before.problem,
+    }

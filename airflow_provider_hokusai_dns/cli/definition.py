@@ -1,0 +1,107 @@
+"""What ``airflow`` learns of our commands at each of its starts: names, help and arguments.
+
+What they do is imported when one of them is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.cli.cli_config import (
+    ARG_OUTPUT,
+    ARG_VERBOSE,
+    ActionCommand,
+    Arg,
+    GroupCommand,
+    lazy_load_command,
+)
+
+if TYPE_CHECKING:
+    from airflow.cli.cli_config import CLICommand
+
+_COMMANDS = "airflow_provider_hokusai_dns.cli.commands"
+_EXIT_CODES = (
+    "Exit code: 0 all is usable; 1 something is not (unresolved, unhealthy, could not be kept or "
+    "cleared); 2 the question is wrong (argument, connection, setting); 3 Airflow's database "
+    "cannot be asked."
+)
+
+
+def _arg(*args: Any, **kwargs: Any) -> Arg:
+    return Arg(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+_CONN_ID = _arg(
+    ("--conn-id",),
+    help="A connection to MLflow; may be given several times",
+    action="append",
+    default=None,
+    metavar="CONN_ID",
+)
+_MIN_HEALTH = _arg(
+    ("--min-health",),
+    help="What counts as usable: degraded (working, if on an old or static address) or healthy "
+    "(fresh from DNS); default: degraded",
+    choices=("degraded", "healthy"),
+    default="degraded",
+)
+
+
+def _targets(help: str) -> Arg:
+    return _arg(("target",), help=help, nargs="*", metavar="TARGET")
+
+
+def get_hokusai_dns_cli_commands() -> list[CLICommand]:
+    """The command group of this provider (key ``cli`` of the provider info)."""
+    shared = (_CONN_ID, ARG_OUTPUT, ARG_VERBOSE)
+    return [
+        GroupCommand(
+            name="hokusai-dns",
+            help="Look after the DNS names of MLflow",
+            subcommands=(
+                ActionCommand(
+                    name="resolve",
+                    help="Resolve names as a task would, and explain each step",
+                    description="Resolve names as a new task would, and explain each step: hosts "
+                    "file, each nameserver, the system's own lookup, the stored last known good, "
+                    "the static address, what is chosen and why. Writes nothing.",
+                    func=lazy_load_command(f"{_COMMANDS}.resolve"),
+                    args=(
+                        _targets("Hostname, address, host:port or URL"),
+                        _MIN_HEALTH,
+                        *shared,
+                    ),
+                    epilog=_EXIT_CODES,
+                ),
+                ActionCommand(
+                    name="status",
+                    help="Whether MLflow can be used, and if not, why",
+                    description="Look once at each connection, as a gate does: its name, TLS, host "
+                    "check, login, database and registry. Without --conn-id those that the setting "
+                    "'connections' of section hokusai_dns lists. Writes nothing.",
+                    func=lazy_load_command(f"{_COMMANDS}.status"),
+                    args=(_MIN_HEALTH, *shared),
+                    epilog=_EXIT_CODES,
+                ),
+                ActionCommand(
+                    name="refresh",
+                    help="Ask DNS anew, and keep the answers as last known good",
+                    description="Ask DNS anew, past every cache, and keep the answers as the last "
+                    "known good of all workers. Without TARGET and --conn-id those that the "
+                    "setting 'connections' of section hokusai_dns lists.",
+                    func=lazy_load_command(f"{_COMMANDS}.refresh"),
+                    args=(_targets("Further names, in any form"), _MIN_HEALTH, *shared),
+                    epilog=_EXIT_CODES,
+                ),
+                ActionCommand(
+                    name="clear",
+                    help="Take away the stored last known good of names",
+                    description="Take away the stored last known good of names. What was there is "
+                    "shown. A worker that has an address in memory keeps it.",
+                    func=lazy_load_command(f"{_COMMANDS}.clear"),
+                    args=(_targets("Names, in any form"), *shared),
+                    epilog=_EXIT_CODES,
+                ),
+            ),
+        )
+    ]

@@ -1,0 +1,290 @@
+"""How a name comes to its address: every source asked by itself, and what the resolver chose.
+
+The choice is the resolver's own, made as in a new task. Beside it each source is asked alone, also
+those that a lookup passes over because an earlier one had an answer: whoever looks for what is
+wrong wants to see all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_hokusai_dns.cli.stored import Stored
+from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
+from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
+from airflow_provider_hokusai_dns.resolver.model import LookupFailed
+from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
+
+T = TypeVar("T")
+
+_HOSTS = Path("/etc/hosts")
+#: Seconds beyond the timeout of a lookup until an answer is not waited for any more.
+_GRACE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One source, and what it said.
+
+    :param outcome: one line for people.
+    :param cause: why it gave nothing, as data, where it was asked and did not.
+    :param ttl: seconds, as the source gave it.
+    :param ms: how long it took, where that was measured.
+    """
+
+    source: str
+    asked: str
+    outcome: str
+    addresses: tuple[str, ...] = ()
+    cause: str | None = None
+    ttl: float | None = None
+    ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The way of one target.
+
+    :param target: as given, without what may be a secret in it.
+    :param conn_id: the connection whose rules hold for the name; ``None`` where none does.
+    :param state: ``healthy``, ``degraded`` or ``unhealthy``.
+    :param ttl_left: seconds for which the answer is still fresh.
+    """
+
+    target: str
+    conn_id: str | None
+    hostname: str
+    state: str
+    addresses: tuple[str, ...]
+    source: str | None
+    cause: str | None
+    age: float | None
+    ttl_left: float | None
+    sentence: str
+    steps: tuple[Step, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """This explanation as JSON-safe values."""
+        return asdict(self)
+
+
+def explain(
+    target: Target,
+    resolver: DNSResolver,
+    read: Callable[[str], Stored],
+    *,
+    conn_id: str | None = None,
+    hosts: Path = _HOSTS,
+) -> Explanation:
+    """Resolve a target, and ask each source by itself. Takes about one lookup's timeout at most.
+
+    :param read: gives what is stored for a hostname.
+    """
+    config = resolver.config
+    asking = _Asking(config.timeout + _GRACE)
+    decision = asking.begin(lambda: _decide(resolver, target.hostname))
+    if target.literal is not None:
+        steps = [Step("target", shown(target.text), "it is an address: nobody is asked")]
+    else:
+        steps = _steps(target.hostname, config, asking, read, hosts)
+    found = asking.end(decision, _overdue(target.hostname))
+    where = (shown(target.text), conn_id, target.hostname)
+    if isinstance(found, DNSResolutionError):
+        return Explanation(
+            *where, "unhealthy", (), None, found.cause.value, None, None,
+            _why_nothing(found), tuple(steps),
+        )  # fmt: skip
+    ttl_left = None
+    if found.expires_at is not None and not found.is_stale:
+        ttl_left = round(max(0.0, found.expires_at.timestamp() - time.time()), 1)
+    age = found.age()
+    return Explanation(
+        *where,
+        "degraded" if found.is_stale else "healthy",
+        found.addresses,
+        found.source.value,
+        None if found.cause is None else found.cause.value,
+        None if age is None else round(age, 1),
+        ttl_left,
+        _why_this(found, ttl_left, config),
+        tuple(steps),
+    )
+
+
+class _Asking:
+    """Questions that are asked at the same time, and waited for until one common end."""
+
+    def __init__(self, seconds: float) -> None:
+        self._workers = Workers("hokusai-dns-explain")
+        self._end = time.monotonic() + seconds
+
+    def begin(self, question: Callable[[], T]) -> Future[T]:
+        return self._workers.call(question)
+
+    def end(self, future: Future[T], otherwise: T) -> T:
+        """The answer, or what stands for one that did not come in time."""
+        wait((future,), max(0.0, self._end - time.monotonic()))
+        return future.result() if future.done() else otherwise
+
+
+def _decide(resolver: DNSResolver, hostname: str) -> Resolution | DNSResolutionError:
+    try:
+        return resolver.resolve(hostname)
+    except DNSResolutionError as error:
+        return error
+
+
+def _overdue(hostname: str) -> Resolution | DNSResolutionError:
+    from airflow_provider_hokusai_dns.resolver.model import Cause
+
+    return DNSResolutionError(hostname, Cause.TIMEOUT, (), "no outcome in time")
+
+
+def _steps(
+    hostname: str,
+    config: ResolverConfig,
+    asking: _Asking,
+    read: Callable[[str], Stored],
+    hosts: Path,
+) -> list[Step]:
+    """In the order in which a task would come to them."""
+    nameservers = config.nameservers_for(hostname)
+    dns = asking.begin(partial(_ask_nameservers, hostname, config, nameservers))
+    system = None if nameservers else asking.begin(partial(_ask_system, hostname))
+    store = asking.begin(partial(_ask_store, hostname, config, read))
+    steps = [
+        Step("memory", "this process", "empty; a task that has asked before answers from here"),
+        _ask_hosts(hostname, hosts),
+    ]
+    silence = [Step("nameserver", "all", "no answer in time", cause="timeout")]
+    said = asking.end(dns, silence)
+    steps += said
+    if system is None:
+        steps.append(Step("system lookup", "", "not asked, because nameservers are configured"))
+    else:
+        late = Step("system lookup", "getaddrinfo", "no answer in time", cause="timeout")
+        steps.append(asking.end(system, late))
+    steps.append(asking.end(store, Step("stored", "", "Airflow's database does not answer")))
+    static = config.static_addresses_for(hostname)
+    outcome = ", ".join(static) or "none for this name"
+    steps.append(Step("static address", "settings", outcome, addresses=static))
+    return steps
+
+
+def _ask_hosts(hostname: str, hosts: Path) -> Step:
+    try:
+        text = hosts.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        return Step("hosts file", str(hosts), f"cannot be read: {error.strerror}")
+    addresses = parse_hosts(text).get(hostname.removesuffix("."), ())
+    return Step("hosts file", str(hosts), ", ".join(addresses) or "no entry", addresses=addresses)
+
+
+def _ask_nameservers(
+    hostname: str, config: ResolverConfig, nameservers: tuple[str, ...]
+) -> list[Step]:
+    query = DNSQuery(nameservers, config.search)
+    try:
+        said = query.ask_each(hostname, timeout=config.timeout)
+    except LookupFailed as failed:
+        return [Step("nameserver", "", failed.detail, cause=failed.cause.value)]
+    steps = []
+    for one in said:
+        outcome = one.cause.value if one.cause is not None else ", ".join(one.addresses)
+        if one.ttl is not None:
+            outcome += f" (TTL {one.ttl:.0f} s)"
+        steps.append(
+            Step(
+                "nameserver",
+                f"{one.nameserver} {one.family} {one.name}",
+                outcome,
+                one.addresses,
+                None if one.cause is None else one.cause.value,
+                one.ttl,
+                _ms(one.seconds),
+            )
+        )
+    return steps
+
+
+def _ask_system(hostname: str) -> Step:
+    started = time.monotonic()
+    try:
+        answer = SystemLookup().lookup(hostname, timeout=0.0)
+    except LookupFailed as failed:
+        took = _ms(time.monotonic() - started)
+        return Step(
+            "system lookup", "getaddrinfo", failed.detail, cause=failed.cause.value, ms=took
+        )
+    took, addresses = _ms(time.monotonic() - started), answer.addresses
+    return Step("system lookup", "getaddrinfo", ", ".join(addresses), addresses, ms=took)
+
+
+def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], Stored]) -> Step:
+    started = time.monotonic()
+    stored = read(hostname)
+    took = _ms(time.monotonic() - started)
+    asked = f"Variable {stored.key}"
+    if stored.record is None:
+        return Step("stored", asked, stored.problem or "nothing is known", ms=took)
+    record, now = stored.record, time.time()
+    outcome = f"{', '.join(record.addresses)}, {now - record.resolved_at:.0f} s old"
+    outcome += f", written by {record.written_by}"
+    if record.no_name_since is not None:
+        outcome += f"; the name is away for {now - record.no_name_since:.0f} s"
+    if now >= stored.usable_until(config):
+        outcome += "; too old to be served"
+    return Step("stored", asked, outcome, record.addresses, ttl=record.ttl, ms=took)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+_CHOSEN = {
+    Source.LITERAL: "it is an address itself",
+    Source.HOSTS: "the hosts file has it, and that goes before DNS",
+    Source.CACHE: "DNS answered a moment ago",
+    Source.DNS: "DNS answered",
+    Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
+}
+
+
+def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig) -> str:
+    addresses = ", ".join(found.addresses)
+    why = found.cause.value if found.cause is not None else "it does not answer"
+    if found.source is Source.STATIC:
+        return (
+            f"{addresses}: the static address, because DNS gives none now ({why}) and none is "
+            "stored. It is never checked against DNS"
+        )
+    if found.is_stale:
+        no_name = found.cause is not None and found.cause.says_no_such_name
+        limit = config.max_stale_no_name if no_name else config.max_stale_for(found.hostname)
+        since = "after the name went away" if no_name else "of age"
+        return (
+            f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because DNS "
+            f"gives none now ({why}). Good for up to {limit:.0f} s {since}"
+        )
+    fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
+    return f"{addresses}: {_CHOSEN[found.source]}{fresh}"
+
+
+def _why_nothing(error: DNSResolutionError) -> str:
+    return (
+        f"nothing can be served: DNS gives no address ({error.cause.value}), and there is neither "
+        "a stored one that is young enough nor a static one. Check the name for a typing error, "
+        "then the DNS; in an emergency set fallback_addresses on the connection"
+    )

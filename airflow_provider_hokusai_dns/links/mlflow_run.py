@@ -1,0 +1,104 @@
+"""From any task that opened a run with ``MLflowHook.run`` to the page of that run in MLflow.
+
+The task leaves the URL behind as an XCom, and the API server makes the button out of it. It is a
+global link, because a run may be opened by any operator; Airflow shows it where there is a URL.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+log = logging.getLogger(__name__)
+
+#: As Airflow names the XComs of links. It is deleted when the task is cleared, like all of them.
+KEY = "_link_MLflowRunLink"
+
+
+class MLflowRunLink(BaseOperatorLink):
+    """The button "MLflow run"."""
+
+    @property
+    def name(self) -> str:
+        """What stands on the button."""
+        return "MLflow run"
+
+    @property
+    def xcom_key(self) -> str:
+        """The XCom that holds the URL."""
+        return KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The URL that the task left behind; empty where it left none. For the API server.
+
+        It never raises: this is asked of every task of every DAG.
+        """
+        try:
+            return _only_web(_stored(ti_key))
+        except Exception:
+            log.debug("The link to the MLflow run cannot be read", exc_info=True)
+            return ""
+
+
+def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str:
+    """The page of a run in MLflow's own UI.
+
+    :param tracking_uri: in its hostname form, without a tag or a secret.
+    """
+    return (
+        f"{tracking_uri.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}"
+        f"/runs/{quote(run_id, safe='')}"
+    )
+
+
+def leave_url(ti: Any, url: str) -> None:
+    """Leave the URL behind, from inside a task.
+
+    Where Airflow's own links are, in its database, and not in an XCom backend of the deployment,
+    which the API server would not ask.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    BaseXCom.set(
+        key=KEY,
+        value=url,
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+    )
+
+
+def _stored(ti_key: TaskInstanceKey) -> object:
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    wanted = select(XComModel.value).where(
+        XComModel.key == KEY,
+        XComModel.dag_id == ti_key.dag_id,
+        XComModel.run_id == ti_key.run_id,
+        XComModel.task_id == ti_key.task_id,
+        XComModel.map_index == ti_key.map_index,
+    )
+    with create_session() as session:
+        value = session.scalar(wanted)
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _only_web(value: object) -> str:
+    """An XCom may be anybody's: what is no http or https address becomes no button."""
+    if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+        return value
+    return ""

@@ -1,0 +1,32 @@
+"""From a gate or a refresh to the status page.
+
+Registered by the plugin, so that the API server makes it, without an XCom: a gate that still waits
+is the one whose reader wants to go there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+#: Where Airflow's UI shows the external view of the plugin.
+_ROUTE = "plugin/hokusai-dns"
+
+
+class StatusPageLink(BaseOperatorLink):
+    """The button "MLflow DNS", as the page is called in the navigation."""
+
+    @property
+    def name(self) -> str:
+        """What stands on the button."""
+        return "MLflow DNS"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The page, in Airflow's own frame."""
+        base_url = conf.get("api", "base_url", fallback="") or ""
+        return f"{base_url.rstrip('/')}/{_ROUTE}"

@@ -1,0 +1,123 @@
+"""Every source asked by itself, and nothing printed that a terminal would obey."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hokusai_dns.cli.explain import explain
+from airflow_provider_hokusai_dns.cli.output import printable, show_rows
+from airflow_provider_hokusai_dns.cli.stored import Stored
+from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
+from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.model import Cause, LookupFailed
+from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+
+NAME = "mlflow.explain.local"
+
+
+def nothing(hostname: str) -> Stored:
+    return Stored("hokusai_dns_none")
+
+
+@pytest.fixture
+def config(dns: DNSServer) -> ResolverConfig:
+    return ResolverConfig(nameservers=(dns.address,), timeout=5.0)
+
+
+class TestEachNameserver:
+    """Which one is bad is seen only when each is asked by itself."""
+
+    def test_answers_for_itself(self, dns):
+        """One knows the name, one says there is none: an ordinary lookup would show the first."""
+        with DNSServer() as other:
+            dns.set_records(NAME, ["10.0.0.1", "fd00::1"], ttl=10)
+            other.no_such_name(NAME)
+            said = DNSQuery((dns.address, other.address)).ask_each(NAME, timeout=5)
+            told = {(one.nameserver, one.family): (one.addresses, one.cause) for one in said}
+            assert told == {
+                (dns.address, "A"): (("10.0.0.1",), None),
+                (dns.address, "AAAA"): (("fd00::1",), None),
+                (other.address, "A"): ((), Cause.NXDOMAIN),
+                (other.address, "AAAA"): ((), Cause.NXDOMAIN),
+            }
+            assert all(one.seconds is not None and one.seconds < 5 for one in said)
+
+    def test_that_is_silent_keeps_none_of_the_others_waiting(self, dns):
+        """They are asked at the same time, and each for the whole time."""
+        with DNSServer() as silent:
+            dns.set_records(NAME, ["10.0.0.1"])
+            silent.silent(NAME)
+            said = DNSQuery((silent.address, dns.address)).ask_each(NAME, timeout=1.0)
+        by_server = {one.nameserver: one for one in said if one.family == "A"}
+        assert by_server[silent.address].cause is Cause.TIMEOUT
+        assert by_server[dns.address].addresses == ("10.0.0.1",)
+        assert by_server[dns.address].seconds < 1.0
+
+    def test_is_asked_for_each_name_of_the_search_list(self, dns, tmp_path):
+        """As the lookup itself does, up to the first name that has addresses."""
+        dns.no_such_name("mlflow.one.local")
+        dns.set_records("mlflow.two.local", ["10.0.0.2"])
+        query = DNSQuery((dns.address,), ("one.local", "two.local"))
+        names = [one.name for one in query.ask_each("mlflow", timeout=5)]
+        assert names == ["mlflow.one.local."] * 2 + ["mlflow.two.local."] * 2
+
+    def test_is_missed_aloud(self, tmp_path):
+        """A resolv.conf that cannot be used is a cause of its own."""
+        broken = tmp_path / "resolv.conf"
+        broken.write_text("nameserver nonsense\n")
+        with pytest.raises(LookupFailed) as caught:
+            DNSQuery(resolv_conf=broken).ask_each(NAME, timeout=1)
+        assert caught.value.cause is Cause.CONFIG
+
+
+class TestExplanation:
+    """Steps and choice of one target."""
+
+    def test_of_an_address_asks_nobody(self, dns, config):
+        """There is nothing to explain."""
+        one = explain(Target.parse("10.0.0.1:5000"), DNSResolver(config), nothing)
+        assert (one.state, one.source, one.addresses) == ("healthy", "literal", ("10.0.0.1",))
+        assert len(one.steps) == 1
+        assert not dns.queries
+
+    def test_shows_that_the_hosts_file_hides_what_dns_says(self, dns, config, tmp_path):
+        """The usual reason for "but I have changed it in DNS"."""
+        hosts = tmp_path / "hosts"
+        hosts.write_text(f"10.9.9.9 {NAME}\n")
+        dns.set_records(NAME, ["10.0.0.1"])
+        one = explain(Target.parse(NAME), DNSResolver(config), nothing, hosts=hosts)
+        found = {step.source: step.addresses for step in one.steps if step.addresses}
+        assert found == {"hosts file": ("10.9.9.9",), "nameserver": ("10.0.0.1",)}
+
+    def test_comes_in_time_when_everybody_is_silent(self, dns):
+        """Bounded by the timeout of one lookup, with the cause."""
+        dns.silent(NAME)
+        config = ResolverConfig(nameservers=(dns.address,), timeout=1.0)
+        one = explain(Target.parse(NAME), DNSResolver(config), nothing)
+        assert (one.state, one.cause, one.addresses) == ("unhealthy", "timeout", ())
+
+    def test_survives_a_hostile_name_server(self, dns, config):
+        """Garbage is a cause, and no more."""
+        dns.garbage(NAME)
+        one = explain(Target.parse(NAME), DNSResolver(config), nothing)
+        assert one.state == "unhealthy"
+
+
+@given(st.text())
+def test_what_is_printed_does_nothing_to_a_terminal(text):
+    """Whatever somebody wrote into a Variable; and what is harmless stays as it is."""
+    shown = printable(text)
+    assert shown.isprintable()
+    if text.isprintable():
+        assert shown == text
+
+
+def test_a_table_reads_no_markup(capsys):
+    """An IPv6 host in brackets is no colour."""
+    show_rows([{"host": "[fd00::1]:5000", "note": "[bold]not bold[/bold]"}], "table")
+    out = capsys.readouterr().out
+    assert "[fd00::1]:5000" in out
+    assert "[bold]not bold[/bold]" in out
