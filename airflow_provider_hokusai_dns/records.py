@@ -176,10 +176,16 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
     The newer answer wins; "no such name" counts from the first that was seen after that answer.
     The result is the same in whichever order the records come.
     """
-    newer = max(one, other, key=lambda r: (r.resolved_at, r.addresses, r.ttl or 0.0, r.written_by))
+    newer = max(one, other, key=_rank)
     seen = [
         record.no_name_since
         for record in (one, other)
         if record.no_name_since is not None and record.no_name_since >= newer.resolved_at
     ]
     return replace(newer, no_name_since=min(seen, default=None))
+
+
+def _rank(record: LastKnownGood) -> tuple[object, ...]:
+    # Down to the last field, so that no two records that differ are equals; no TTL is below zero.
+    ttl = -1.0 if record.ttl is None else record.ttl
+    return record.resolved_at, record.addresses, ttl, record.written_by
