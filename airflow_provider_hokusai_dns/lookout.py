@@ -22,6 +22,7 @@ from airflow_provider_hokusai_dns import gate, settings, variables
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
     from airflow_provider_hokusai_dns.tracking.verdict import Verdict
 
 #: Jitter on the interval, downwards only as everywhere (policy rule 12): triggerers that were
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _JITTER = 0.1
 #: Gates that are woken before the loop's other triggers get their turn.
 _AT_ONCE = 50
+#: Seconds after which a connection that Airflow did not give out counts as missing. Its first
+#: answer to a triggerer was seen to take 26 on a busy machine.
+_READ_PATIENCE = 60.0
 #: Questions whose last look is kept for who comes later.
 _MOST_QUESTIONS = 256
 #: Of our own: on the loop's, other triggers' name lookups would wait behind ours while DNS is
@@ -177,9 +181,30 @@ async def _look(question: Question) -> Verdict:
     It is read each time: whoever changes it or takes it away is heard at the next look.
     """
     try:
-        server = await settings.aload_server(question.conn_id)
+        server = await _read(question.conn_id)
     except (LookupError, ValueError) as error:
         return gate.misconfigured(question.conn_id, error)
     variables.speak_through(asyncio.get_running_loop())
     work = partial(gate.look_at_server, server, checks=question.checks, deadline=question.deadline)
     return await asyncio.wrap_future(_threads.call(work))
+
+
+#: Held here, because a loop holds its tasks weakly.
+_overdue: set[asyncio.Task[MLflowServer]] = set()
+
+
+async def _read(conn_id: str) -> MLflowServer:
+    """Read a connection, and do not wait for it for ever: all gates wait with this look.
+
+    One that is late is not cancelled: under Airflow 3.2 its answer would stay on the line, for
+    another trigger to stumble over.
+    """
+    reading = asyncio.create_task(settings.aload_server(conn_id))
+    done, _ = await asyncio.wait({reading}, timeout=_READ_PATIENCE)
+    if done:
+        return reading.result()
+    _overdue.add(reading)
+    reading.add_done_callback(_overdue.discard)
+    reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+    hint = f"Airflow has not given it out within {_READ_PATIENCE:.0f} s."
+    raise settings.ConnectionMissingError(conn_id, hint)

@@ -61,9 +61,10 @@ class MLflowHealthSensor(BaseSensorOperator):
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
         look on a worker. Airflow does that from 3.3 on, and not for mapped tasks; elsewhere the
         gate begins on a worker. ``pre_execute`` does not run then.
-    :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer. With
-        ``outlets``, ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it
-        ends on a worker all the same; and so does a gate that stays shut.
+    :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
+        keeps the XCom in Airflow's database whatever the XCom backend. With ``outlets``,
+        ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it ends on a
+        worker all the same; and so does a gate that stays shut.
     :param poke_interval: seconds between two looks.
     :param timeout: seconds after which the gate gives up.
     :param probe_timeout: seconds for one look: the lookup of the name, and the probe, which has two

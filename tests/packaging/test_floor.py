@@ -164,6 +164,40 @@ print("STATE", run.state)
     assert "STATE success" in output, output[-4000:]
 
 
+def test_a_deferrable_gate_waits_and_opens(env: dict[str, str], tmp_path: Path) -> None:
+    """Airflow 3.2 begins on a worker whatever the gate asks for; the rest is as in newer ones."""
+    folder = tmp_path / "dags"
+    folder.mkdir()
+    file = folder / "gated.py"
+    file.write_text("""
+import json, os, threading
+from airflow.sdk import DAG
+from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
+
+with DAG("gated", schedule=None) as dag:
+    MLflowHealthSensor(
+        task_id="gate", mlflow_conn_id="late", checks=("dns",), poke_interval=0.5, timeout=120,
+        deferrable=True, start_from_trigger=True,
+    )
+
+def come():
+    given = {"conn_type": "mlflow", "host": "127.0.0.1"}
+    os.environ["AIRFLOW_CONN_LATE"] = json.dumps(given)
+
+if __name__ == "__main__":
+    threading.Timer(10, come).start()
+    run = dag.test()
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    with create_session() as session:
+        xcom = session.query(XComModel).filter(XComModel.run_id == run.run_id).one()
+        print("STATE", run.state, XComModel.deserialize_value(xcom)["level"])
+""")
+    output = _run([str(file)], env | {"AIRFLOW__CORE__DAGS_FOLDER": str(folder)})
+    assert "running trigger in line" in output
+    assert "STATE success healthy" in output, output[-4000:]
+
+
 def test_gates_in_the_triggerer_leave_the_line_to_the_others(env: dict[str, str]) -> None:
     """Twenty read one connection and the stored address; then another trigger gets its own answer.
 

@@ -375,6 +375,28 @@ async def test_a_deleted_connection_is_a_cause_and_its_return_is_noticed(
     assert all(isinstance(event, TaskSuccessEvent) for event in events)
 
 
+async def test_a_connection_that_airflow_does_not_give_out_holds_nobody(usable, monkeypatch):
+    """All gates wait with the one look: it counts as missing, and the next look asks again."""
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    real, given_out = BaseHook.aget_connection, asyncio.Event()
+
+    async def late(conn_id):
+        await given_out.wait()
+        return await real(conn_id)
+
+    monkeypatch.setattr(BaseHook, "aget_connection", late)
+    monkeypatch.setattr(lookout, "_READ_PATIENCE", 0.2)
+    gates, impatient = waiting(20), waiting(20, fail_fast_on=("missing",), poke_interval=0.1)
+    events = await asyncio.wait_for(asyncio.gather(*impatient), PATIENCE)
+    assert {event.payload["verdict"]["cause"] for event in events} == {"missing"}
+    given_out.set()
+    monkeypatch.setattr(lookout, "_READ_PATIENCE", 60)
+    events = await asyncio.wait_for(asyncio.gather(*gates), PATIENCE)
+    assert all(isinstance(event, TaskSuccessEvent) for event in events)
+    assert not lookout._overdue
+
+
 async def test_gates_that_are_cancelled_in_a_look_harm_no_other(usable, tiny, dns, monkeypatch):
     """Somebody clears a DAG while DNS is silent; the rest still gets what that look finds."""
     monkeypatch.setenv("DNS_TIMEOUT", "1")
