@@ -6,12 +6,14 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial, wraps
 from typing import Any
 
 from airflow.utils.cli import action_cli, suppress_logs_and_warning
+from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_hokusai_dns import gate, runtime, settings
 from airflow_provider_hokusai_dns.cli.explain import Explanation, explain
@@ -33,6 +35,7 @@ from airflow_provider_hokusai_dns.variables import (
 )
 
 _STILL_THERE = "still there"
+_MOST_LOOKS = 8
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
@@ -65,6 +68,9 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         ) as error:
             complain(str(error))
             code = WRONG_QUESTION
+        except SQLAlchemyError as error:  # it went away in the middle
+            complain(database_problem() or f"Airflow's database said {type(error).__name__}")
+            code = NO_DATABASE
         raise SystemExit(code)
 
     return command
@@ -97,7 +103,8 @@ def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one look at each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
     runtime.keep_in(VariableStore(patience=PATIENCE, variables=SdkVariables()))
-    looks = [_look(conn_id) for conn_id in dict.fromkeys(conn_ids)]
+    with ThreadPoolExecutor(_MOST_LOOKS) as threads:  # each takes as long as a dead server does
+        looks = list(threads.map(_look, dict.fromkeys(conn_ids)))
     rows = [row for _, row in looks]
     missing = [row for verdict, row in looks if verdict.cause == gate.MISSING]
     problem = database_problem() if missing else None

@@ -57,6 +57,21 @@ def test_importing_the_public_modules_costs_little(record_property: pytest.Recor
     assert kilobytes < 20_000
 
 
+def test_a_start_of_airflow_pays_for_the_names_of_our_commands_only():
+    """Every ``airflow`` command imports their definition; what they do comes when one is called."""
+    code = (
+        "import sys, airflow.cli.cli_config; before = set(sys.modules); "
+        "from airflow_provider_hokusai_dns.cli.definition import get_hokusai_dns_cli_commands; "
+        "get_hokusai_dns_cli_commands(); print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    ours = "airflow_provider_hokusai_dns"
+    assert done.stdout.strip().endswith(f"'{ours}.cli', '{ours}.cli.definition']")
+    assert done.stdout.count("'") in (4, 6), "the package itself may be there before"
+
+
 def test_importing_the_package_alone_imports_nothing():
     """The version, and that is all."""
     code = (

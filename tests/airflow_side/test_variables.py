@@ -201,6 +201,37 @@ class TestAnAPIServerThatDoesNotAnswer:
         assert answers == [RECORD] * 20
 
 
+class TestWhatElseIsSent:
+    """Something that nobody must wait for long, or fail for, on the same line."""
+
+    def test_comes_through(self, store):
+        """On a good day, before the caller goes on."""
+        sent = []
+        assert store.in_turn("The link", lambda: sent.append(1))
+        assert sent == [1]
+
+    def test_costs_a_bounded_time_together_with_the_variables(self, store, kept, caplog):
+        """While a Variable is overdue, nothing is put behind it."""
+        kept.free.clear()
+        started = time.monotonic()
+        store.read(NAME)
+        sent = []
+        assert not store.in_turn("The link", lambda: sent.append(1))
+        assert time.monotonic() - started < 1
+        assert not sent
+        assert "The link was not sent" in caplog.text
+
+    def test_that_fails_fails_nobody(self, store, caplog):
+        """The log names the kind of trouble, and no details."""
+
+        def fail() -> None:
+            raise PermissionError("token=hunter2")
+
+        assert not store.in_turn("The link", fail)
+        assert "PermissionError" in caplog.text
+        assert "hunter2" not in caplog.text
+
+
 def test_errors_of_the_backend_are_passed_over(kept, caplog):
     """Whatever Airflow raises, the resolver goes on; and the log says so once, without details."""
 

@@ -119,9 +119,7 @@ class Scenarios:
             "resolve": self.call("resolve", "--conn-id", "gone", "-o", "json"),
             "status": self.call("status", "--conn-id", "gone", "-o", "json"),
             "refresh": self.call("refresh", "--conn-id", "gone"),
-            "beside_a_good_one": self.call(
-                "status", "--conn-id", "gone", "--conn-id", "mlflow_default"
-            ),
+            "both": self.call("status", "--conn-id", "gone", "--conn-id", "mlflow_default"),
         }
 
     def a_broken_variable(self) -> Any:
@@ -193,9 +191,8 @@ class Scenarios:
             "bad target": self.call("resolve", "two words"),
             "bad target, refresh": self.call("refresh", "0x7f.1"),
             "bad output": self.call("status", "-o", "xml"),
-            "login in a target": self.call(
-                "resolve", f"http://me:{SECRET}@localhost/", "-o", "json"
-            ),
+            "help": self.call("status", "--help"),
+            "login in a target": self.call("resolve", f"http://me:{SECRET}@localhost/"),
         }
 
     def no_database(self) -> Any:

@@ -24,7 +24,7 @@ def nothing(hostname: str) -> Stored:
 
 @pytest.fixture
 def config(dns: DNSServer) -> ResolverConfig:
-    return ResolverConfig(nameservers=(dns.address,), timeout=5.0)
+    return ResolverConfig(nameservers=(dns.address,), timeout=2.0)
 
 
 class TestEachNameserver:

@@ -119,6 +119,15 @@ class TestTraining:
         assert summary["gate"]["level"] == "healthy"
         assert summary["trained"]["model_version"] == "1"
 
+    def test_leaves_the_url_of_its_run_behind(self, seen):
+        """For the button on its page: the run by its hostname, and without a login."""
+        xcoms = scenario(seen, "training")["xcoms"]
+        url = xcoms["train._link_MLflowRunLink"]
+        assert url.startswith(f"http://{HOSTNAME}:")
+        assert "/#/experiments/" in url
+        assert url.endswith(f"/runs/{xcoms['train.return_value']['run_id']}")
+        assert not {"gate._link_MLflowRunLink", "summary._link_MLflowRunLink"} & xcoms.keys()
+
     def test_runs_in_fresh_processes_while_the_name_is_gone(self, seen):
         """On the shared Variable; the gate says so."""
         one = scenario(seen, "training_without_a_name")

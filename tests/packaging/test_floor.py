@@ -136,6 +136,15 @@ def test_provider_is_listed(env: dict[str, str]) -> None:
     assert "mlflow" in types
 
 
+def test_the_command_line_works(env: dict[str, str]) -> None:
+    """Airflow 3.2 finds our commands, and its database is read."""
+    output = _run(["-m", "airflow", "hokusai-dns", "resolve", "localhost", "-o", "json"], env)
+    (one,) = json.loads(output[output.index('{"version"') :])["targets"]
+    assert one["state"] == "healthy"
+    (stored,) = (step for step in one["steps"] if step["source"] == "stored")
+    assert stored["outcome"] == "nothing is known"
+
+
 @pytest.mark.parametrize(
     ("dag_id", "conf"),
     [
