@@ -12,6 +12,8 @@ from airflow_provider_hokusai_dns.fields import read_flag, read_seconds_above_ze
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: What this module reads of the section.
+NAMES = ("look_every", "metrics_for_anyone")
 #: Wrong values that the log knows of, by option.
 _complained: dict[str, str | None] = {}
 
