@@ -102,6 +102,16 @@ def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server):
     assert list(text_string_to_metric_families(text))
 
 
+def test_what_the_api_server_does_is_in_airflows_metrics(api_server, statsd):
+    """It takes part like any task: its lookups and its looks arrive at StatsD."""
+    api_server.get("/health/mlflow", "viewer")
+    end = time.monotonic() + 20
+    wanted = {"airflow.hokusai_dns.lookup", "airflow.hokusai_dns.probe_ms"}
+    while not wanted <= statsd.names and time.monotonic() < end:
+        time.sleep(0.1)
+    assert wanted <= statsd.names
+
+
 def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
     """Neither looked for nor repeated, whatever its form."""
     for conn_id in ("nobody", "<b>x</b>", "x" * 20_000, "../../etc"):
