@@ -199,7 +199,8 @@ class VariableStore:
             record = None
             if text is not None:
                 record = parse_record(hostname, text, now=self._now(), skew=self._skew)
-            self._said.pop(key, None)  # so that it is told again when it breaks again
+            for subject in (key, ""):  # so that it is told again when it breaks again
+                self._said.pop(subject, None)
             return record, None
         except BrokenVariableError as error:
             self._report_broken(key, hostname, error)
@@ -315,10 +316,16 @@ class VariableStore:
         if isinstance(error, ImportError):  # a process that cannot write, by Airflow's design
             log.debug("Variable %s cannot be %s in this process", key, done)
         elif isinstance(error, _Overdue):
-            text = "Variable %s could not be %s within %s s: Airflow's API server does not answer"
-            self._say("", "overdue", text + "; going on without it", key, done, self._patience)
+            text = (
+                "Variable %s could not be %s within %s s, going on without it: Airflow's API "
+                "server does not answer, look at its load and its log"
+            )
+            self._say("", "overdue", text, key, done, self._patience)
         else:
-            text = "Variable %s could not be %s (%s); going on without it"
+            text = (
+                "Variable %s could not be %s (%s), going on without it: look at Airflow's API "
+                "server and at [secrets] backend"
+            )
             self._say(key, type(error).__name__, text, key, done, type(error).__name__)
 
     def _say(self, subject: str, what: str, message: str, *values: object) -> None:
