@@ -17,9 +17,9 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.variables import VariableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
-    from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
+    from airflow_provider_hokusai_dns.resolver import ResolverConfig
     from airflow_provider_hokusai_dns.tracking.server import MLflowServer
 
 log = logging.getLogger(__name__)
@@ -235,24 +235,16 @@ def mask_credentials(server: MLflowServer) -> None:
             mask_secret(secret)
 
 
-def stored(hostname: str) -> LastKnownGood | None:
-    """What the shared Variable holds for a name; ``None`` when that is not known."""
+def store() -> VariableStore:
+    """Where this process keeps the last known good and the history; a call is bounded in time."""
     with _process.lock:
-        store = _store()
-    return store.read(hostname)
+        return _store()
 
 
 def keep_in(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
     with _process.lock:
         _process.store = store
-
-
-def tell_airflow(what: str, function: Callable[[], object]) -> None:
-    """Send something to Airflow that nobody must wait for long, or fail for; one at a time."""
-    with _process.lock:
-        store = _store()
-    store.in_turn(what, function)
 
 
 def metrics() -> dict[str, Any]:

@@ -141,7 +141,9 @@ def refresh(args: Namespace) -> int:
     runtime.keep_in(VariableStore(patience=PATIENCE, variables=MetastoreVariables()))
     conn_ids = args.conn_id or ([] if args.target else settings.listed_connections())
     said: list[str] = []
-    report = refresh_names(conn_ids, args.target, say=lambda _, line: said.append(line))
+    report = refresh_names(
+        conn_ids, args.target, probe=False, say=lambda _, line: said.append(line)
+    )
     rows = report["resolutions"]
     if args.output in ("json", "yaml"):
         show_document(report, args.output)

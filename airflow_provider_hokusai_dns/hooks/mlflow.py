@@ -310,7 +310,7 @@ def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:
         return  # not in a task
     if getattr(getattr(ti, "task", None), "do_xcom_push", True):
         url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
-        runtime.tell_airflow("The link to the MLflow run", lambda: leave_url(ti, url))
+        runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
 
 
 def _airflow_tags() -> dict[str, str]:

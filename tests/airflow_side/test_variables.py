@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_hokusai_dns.records import variable_key
+from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.variables import SdkVariables, VariableStore
 
@@ -230,6 +230,19 @@ class TestWhatElseIsSent:
         assert not store.in_turn("The link", fail)
         assert "PermissionError" in caplog.text
         assert "hunter2" not in caplog.text
+
+
+def test_a_broken_variable_is_told_once_per_breakage(store, kept, caplog):
+    """A hundred reads give one line; broken again after it was repaired, one more."""
+    for lines in (1, 2):
+        kept.texts[KEY] = "{"
+        for _ in range(100):
+            record, problem = store.examine(NAME)
+        assert record is None
+        assert KEY in problem
+        assert len(caplog.messages) == lines
+        kept.texts[KEY] = render_record(RECORD)
+        assert store.examine(NAME) == (RECORD, None)
 
 
 def test_errors_of_the_backend_are_passed_over(kept, caplog):

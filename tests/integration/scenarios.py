@@ -78,6 +78,13 @@ class Scenarios:
 
         return Variable.get(variable_key(HOSTNAME), None)
 
+    def history(self) -> str | None:
+        from airflow.models import Variable
+
+        from airflow_provider_hokusai_dns.history import history_key
+
+        return Variable.get(history_key(HOSTNAME), None)
+
     def put_variable(self, text: str) -> None:
         from airflow.models import Variable
 
@@ -90,7 +97,12 @@ class Scenarios:
     def refresh(self) -> Any:
         dag = load(REPOSITORY_DAGS / "hokusai_dns_refresh.py").dag
         before = self.variable()
-        return {**self.run(dag), "before": before, "variable": self.variable()}
+        return {
+            **self.run(dag),
+            "before": before,
+            "variable": self.variable(),
+            "history": self.history(),
+        }
 
     def training(self) -> Any:
         module = load(REPOSITORY_DAGS / "mlflow_training_example.py")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.history import parse_history
 from airflow_provider_hokusai_dns.records import parse_record
 from tests.conftest import HOSTNAME
 from tests.servers import MLflowProcess, free_port
@@ -82,6 +83,13 @@ class TestRefresh:
         record = record_of(one["variable"])
         assert (record.addresses, record.written_by) == (("127.0.0.8",), "refresh")
         assert '\n  "addresses"' in one["variable"]
+
+    def test_writes_a_point_of_the_history(self, seen):
+        """With a look at the real MLflow, for the status page."""
+        known = parse_history(HOSTNAME, scenario(seen, "refresh")["history"], now=time.time())
+        (point,) = known.points
+        assert (point["state"], point["probe"]) == ("resolved", "healthy")
+        assert point["probe_ms"] > 0
 
     def test_publishes_every_xcom(self, seen):
         """resolutions, metrics, health, changes, and all of it."""
