@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 
 from airflow_provider_hokusai_dns import __version__
 from airflow_provider_hokusai_dns.plugins.board import Board
+from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 
 
 @cache
@@ -29,4 +30,5 @@ def build_app() -> FastAPI:
         """Who may view plugins: each listed connection, with names and addresses."""
         return {"version": 1, "connections": board.connections()}
 
+    add_page(app)
     return app
