@@ -99,7 +99,7 @@ function showOverall() {
   let text;
   if (!all) text = "No connection is listed.";
   else if (counts.healthy === all) text = all === 1 ? "MLflow is reachable, by a fresh address." : `All ${all} connections are healthy.`;
-  else if (!trouble) text = `Nothing is known yet of ${counts.unknown === 1 ? "one connection" : `${counts.unknown} connections`}.`;
+  else if (!trouble) text = `Nothing is known yet of ${all === 1 ? "this connection" : words.count(counts.unknown, "connection", "connections")}.`;
   else if (all === 1) text = counts.unhealthy ? "MLflow cannot be used now." : "MLflow can be used, but not all is well.";
   else {
     const parts = ["unhealthy", "degraded", "unknown"].filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
@@ -190,9 +190,12 @@ function keepAsking(ask, every) {
     clearTimeout(timer);
     if (asking || document.hidden) return;
     asking = true;
-    await ask();
-    asking = false;
-    timer = setTimeout(turn, every);
+    try {
+      await ask();
+    } finally {
+      asking = false;
+      timer = setTimeout(turn, every);
+    }
   }
   document.addEventListener("visibilitychange", turn);
   addEventListener("online", turn);
