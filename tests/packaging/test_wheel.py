@@ -69,7 +69,9 @@ def test_wheel_holds_the_package_and_nothing_of_the_repository(wheel: Path) -> N
     assert f"{PACKAGE}/py.typed" in names
     assert f"{PACKAGE}/refresh_dag.py" in names
     page = REPOSITORY / PACKAGE / "plugins" / "page"
-    files = [file.name for file in page.iterdir() if file.suffix in (".css", ".html", ".js", ".svg")]
+    files = [
+        file.name for file in page.iterdir() if file.suffix in (".css", ".html", ".js", ".svg")
+    ]
     assert len(files) > 5
     assert {f"{PACKAGE}/plugins/page/{name}" for name in files} <= set(names)
     tops = {name.split("/", 1)[0] for name in names}

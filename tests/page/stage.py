@@ -16,7 +16,12 @@ from airflow_provider_hokusai_dns.plugins import page
 
 Answer = tuple[int, Any]
 FILES = page.read_files()
-DAG = {"dag_id": page.REFRESH_DAG, "is_paused": False, "is_stale": False, "has_import_errors": False}
+DAG = {
+    "dag_id": page.REFRESH_DAG,
+    "is_paused": False,
+    "is_stale": False,
+    "has_import_errors": False,
+}
 
 
 class Stage:
@@ -74,7 +79,9 @@ class Stage:
         self.answers["/hokusai-dns/history"] = _or_404(history)
         self.answers[f"/api/v2/dags/{page.REFRESH_DAG}"] = _or_404(dag)
 
-    def tell_run(self, states: list[str], report: Any = None, trigger: Answer | None = None) -> None:
+    def tell_run(
+        self, states: list[str], report: Any = None, trigger: Answer | None = None
+    ) -> None:
         """What becomes of a run that is triggered; the last state stays."""
         runs = f"/api/v2/dags/{page.REFRESH_DAG}/dagRuns"
         self.answers[runs] = trigger or (200, {"dag_run_id": "manual__1", "state": "queued"})

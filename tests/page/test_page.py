@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -151,7 +153,9 @@ class TestTheLastDay:
         page.keyboard.press("ArrowRight")
         assert frame.get_attribute("aria-valuenow") == "2"
         told = frame.get_attribute("aria-valuetext")
-        assert re.match(r"\d\d:\d\d resolved 10\.0\.1\.221 in .* ms · MLflow healthy in \d+ ms", told)
+        assert re.match(
+            r"\d\d:\d\d resolved 10\.0\.1\.221 in .* ms · MLflow healthy in \d+ ms", told
+        )
         assert page.locator(".summary").inner_text() == told
 
     def test_leaves_open_when_nobody_looked(self, stage, see):
@@ -291,8 +295,7 @@ class TestTheTheme:
         page.reload()
         assert page.evaluate(theme) == "light"
 
-    @pytest.mark.parametrize("theme", ["light", "dark"])
-    @pytest.mark.parametrize("width", [1240, 560])
+    @pytest.mark.parametrize(("theme", "width"), [("light", 1240), ("dark", 560)])
     def test_has_no_findings_of_axe(self, stage, see, axe_source, theme, width):
         """The accessibility checker, over a list with everything in it."""
         ones = [
@@ -325,6 +328,9 @@ class TestManyConnections:
         names = page.locator(".connection h2").all_inner_texts()
         assert len(names) == 50
         assert names[:4] == ["mlflow_team_03", "mlflow_team_17", "mlflow_team_31", "mlflow_team_40"]
+        if folder := os.environ.get("PICTURES"):
+            page.wait_for_function("document.querySelectorAll('rect').length >= 50")
+            page.screenshot(path=Path(folder) / "status-many.png")
         assert text(page.locator("#overall")) == (
             "Of 50 connections 1 unhealthy, 2 degraded, 1 unknown."
         )
