@@ -330,6 +330,7 @@ class TestManyConnections:
         assert names[:4] == ["mlflow_team_03", "mlflow_team_17", "mlflow_team_31", "mlflow_team_40"]
         if folder := os.environ.get("PICTURES"):
             page.wait_for_function("document.querySelectorAll('rect').length >= 50")
+            page.set_viewport_size({"width": 1120, "height": 620})
             page.screenshot(path=Path(folder) / "status-many.png")
         assert text(page.locator("#overall")) == (
             "Of 50 connections 1 unhealthy, 2 degraded, 1 unknown."

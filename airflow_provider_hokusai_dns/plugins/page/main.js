@@ -111,12 +111,12 @@ function showOverall() {
 }
 
 function showFilters() {
-  $("tools").hidden = !cards.size;
   $("find").hidden = cards.size < SEARCH_FROM;
   const counts = tally();
   const present = words.STATES.filter((state) => counts[state]);
   if (shownState && !counts[shownState]) shownState = null;
   const choices = present.length > 1 ? [null, ...present] : [];
+  $("tools").hidden = $("find").hidden && !choices.length;
   const buttons = new Map([...$("filters").children].map((button) => [button.dataset.state, button]));
   const wanted = choices.map((state) => {
     const key = state ?? "all";
@@ -167,7 +167,7 @@ function drawAll() {
 function showAges() {
   const passed = (performance.now() - known.arrived) / 1000;
   if (known.health) for (const card of cards.values()) card.grow(passed);
-  say($("answered"), known.health ? `Answered ${words.span(passed)} ago` : "");
+  say($("answered"), known.health ? `as of ${words.span(passed)} ago` : "");
   say($("trouble"), trouble(passed));
   list.classList.toggle("old", known.health !== null && (known.failed !== null || passed > OLD_AFTER_S));
 }

@@ -7,9 +7,10 @@ import { el, mark, say, svg } from "./dom.js";
 import * as words from "./words.js";
 
 const WIDTH = 1440;
-const HEIGHT = 56;
-const LINE_TOP = 4;
-const LINE_BOTTOM = 32;
+const HEIGHT = 64;
+// Above it stands the scale.
+const LINE_TOP = 15;
+const LINE_BOTTOM = 41;
 const TALL = { resolved: 5, stale: 11, failed: 18 };
 
 export class Picture {

@@ -6,6 +6,8 @@ import * as words from "./words.js";
 
 const EVERY_MS = 1500;
 const PATIENCE_MS = 5 * 60_000;
+/** What a run found is news for this long. */
+const NEWS_MS = 5 * 60_000;
 
 export class Refresh {
   /**
@@ -28,7 +30,7 @@ export class Refresh {
     // Not the attribute `disabled`: the button stays in the order of keys, and tells its reason.
     this.button.setAttribute("aria-disabled", String(this.why !== ""));
     if (this.why) this.#say(this.why, "warn");
-    else if (this.said.dataset.tone !== "done") this.#say("", "");
+    else if (this.said.dataset.tone !== "done" || performance.now() - this.saidAt > NEWS_MS) this.#say("", "");
   }
 
   async #obstacle() {
@@ -59,7 +61,8 @@ export class Refresh {
       this.#say("Starting a run …", "busy");
       const run = await api.trigger(this.dagId);
       const [text, tone] = await this.#follow(run.dag_run_id);
-      this.#say(text, tone);
+      // With the time, because it stays while the states below go on.
+      this.#say(`${words.clock(Date.now())}: ${text}`, tone);
     } catch (error) {
       this.#say(failure(error), "warn");
     } finally {
@@ -88,6 +91,7 @@ export class Refresh {
   }
 
   #say(text, tone) {
+    this.saidAt = performance.now();
     this.said.dataset.tone = tone === "done" || tone === "bad" ? "done" : tone;
     this.said.classList.toggle("bad", tone === "bad" || tone === "warn");
     say(this.said, text);

@@ -22,6 +22,9 @@ const SOURCES = {
   static: "static, for emergencies",
 };
 
+/** A number and its unit, which stay on one line. */
+const of = (number, unit) => `${number}\u00a0${unit}`;
+
 /** A state we know, whatever the server says. */
 export function state(word) {
   return STATES.includes(word) ? word : "unknown";
@@ -40,18 +43,18 @@ export function source(word) {
 export function span(seconds) {
   if (typeof seconds !== "number" || !Number.isFinite(seconds)) return "?";
   const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
+  if (whole < 60) return of(whole, "s");
+  if (whole < 3600) return of(Math.floor(whole / 60), "min");
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor((whole % 3600) / 60);
-  if (hours < 24) return minutes ? `${hours} h ${minutes} min` : `${hours} h`;
+  if (hours < 24) return minutes ? `${of(hours, "h")} ${of(minutes, "min")}` : of(hours, "h");
   const days = Math.floor(hours / 24);
-  return days === 1 ? "1 day" : `${days} days`;
+  return of(days, days === 1 ? "day" : "days");
 }
 
 export function milliseconds(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return null;
-  return value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(value)} ms`;
+  return of(value < 10 ? value.toFixed(1) : Math.round(value), "ms");
 }
 
 export function count(number, one, many) {
@@ -59,11 +62,11 @@ export function count(number, one, many) {
 }
 
 export function percent(part, whole) {
-  if (!whole) return "0 %";
+  if (!whole) return of(0, "%");
   const value = (100 * part) / whole;
-  if (value > 99 && value < 100) return "over 99 %";
-  if (value > 0 && value < 1) return "under 1 %";
-  return `${Math.round(value)} %`;
+  if (value > 99 && value < 100) return `over ${of(99, "%")}`;
+  if (value > 0 && value < 1) return `under ${of(1, "%")}`;
+  return of(Math.round(value), "%");
 }
 
 /** The time zone chosen in the Airflow UI, or this browser's. */
