@@ -93,12 +93,15 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
     }
 
 
-def health(*connections: dict) -> dict[str, Any]:
+def health(*connections: dict, **changes: Any) -> dict[str, Any]:
     """The whole of ``GET /health/mlflow``."""
     return {
         "version": 1,
         "generated_at": stamp(datetime.now(UTC)),
+        "seen_by": {"host": "airflow-api-0", "pid": 17, "since": "2026-11-24T06:00:00Z"},
+        "problem": None,
         "connections": list(connections),
+        **changes,
     }
 
 
@@ -138,6 +141,7 @@ def history(names: dict[str, list[dict[str, Any]]], **changes: Any) -> dict[str,
         "age": 140.0,
         "note": "The refresh DAG looked last 2 min ago.",
         "names": names,
+        "problems": {},
         **changes,
     }
 

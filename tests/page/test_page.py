@@ -88,7 +88,13 @@ class TestAConnection:
         """Somebody edited it into nonsense; everybody else passes over it."""
         problem = "the Variable hokusai_dns_x is not JSON: Expecting value at line 1."
         stage.tell(stories.health(stories.connection(variable_problem=problem)))
-        assert card(see()).locator(".problem").inner_text() == problem
+        assert card(see()).locator(".problem:visible").inner_text() == problem
+
+    def test_says_whose_eyes_these_are(self, see):
+        """Each API server process looks for itself, and workers see MLflow from elsewhere."""
+        said = text(see().locator("footer"))
+        assert "process (airflow-api-0, process 17, looking since 06:00) saw" in said
+        assert "a worker may see something else" in said
 
     def test_shows_markup_as_what_it_is(self, stage, see):
         """In a hostname, an error text, an address, a cause: never interpreted."""
@@ -154,7 +160,7 @@ class TestTheLastDay:
         assert frame.get_attribute("aria-valuenow") == "2"
         told = frame.get_attribute("aria-valuetext")
         assert re.match(
-            r"\d\d:\d\d resolved 10\.0\.1\.221 in .* ms · MLflow healthy in \d+ ms", told
+            r"\d\d:\d\d resolved 10\.0\.1\.221 in .*\sms · MLflow healthy in \d+\sms", told
         )
         assert page.locator(".summary").inner_text() == told
 
@@ -173,10 +179,15 @@ class TestTheLastDay:
     def test_says_how_old_it_is_and_what_to_do(self, stage, see):
         """In the server's own words."""
         note = "The last look is 3 hours old: the refresh DAG is paused. Unpause it."
-        stage.tell(stories.health(stories.connection()), stories.history({}, note=note))
+        problem = "the Variable hokusai_dns_history_x is not JSON"
+        stage.tell(
+            stories.health(stories.connection()),
+            stories.history({}, note=note, problems={stories.HOST: problem}),
+        )
         page = see()
         until(page, note, "#history-note")
         assert "No run of the refresh DAG" in text(page.locator(".summary"))
+        until(page, problem, ".problem:visible")
 
 
 class TestTheButton:
@@ -274,6 +285,10 @@ class TestTrouble:
         stage.tell(stories.health())
         page = see("#empty:not([hidden])")
         assert "[hokusai_dns] connections" in text(page.locator("#empty"))
+        problem = "[hokusai_dns] connections is no list: [broken"
+        stage.tell(stories.health(problem=problem))
+        page.reload()
+        until(page, problem, "#empty")
 
 
 class TestTheTheme:

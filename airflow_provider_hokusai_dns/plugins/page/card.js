@@ -27,6 +27,7 @@ export class Card {
     this.uri = el("p", { class: "uri" });
     this.sentence = el("p", { class: "sentence" });
     this.problem = el("p", { class: "problem" });
+    this.unread = el("p", { class: "problem", hidden: "" });
     this.facts = el("dl", { class: "facts" });
     this.rows = new Map();
     this.picture = new Picture(connId);
@@ -41,6 +42,7 @@ export class Card {
         this.uri,
         this.sentence,
         this.problem,
+        this.unread,
       ),
       this.facts,
       this.picture.node,
@@ -79,8 +81,15 @@ export class Card {
     this.#fact("Last good", this.#lastGood(passed));
   }
 
-  draw(points, now) {
+  /** Draw the last day.
+   *
+   * @param points of this name, as the history endpoint gives them.
+   * @param now milliseconds, on the server's clock.
+   * @param problem why its history cannot be read, if so.
+   */
+  draw(points, now, problem) {
     this.picture.draw(points, now);
+    say(this.unread, problem);
   }
 
   /** Whether a text is in a name of this connection. */

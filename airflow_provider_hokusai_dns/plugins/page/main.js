@@ -72,6 +72,16 @@ function showConnections() {
   for (const card of fresh) draw(card);
   showOverall();
   showFilters();
+  showObserver();
+}
+
+/** Whose numbers these are: another process of the API server may answer the next time. */
+function showObserver() {
+  const { seen_by: by } = known.health;
+  const since = Date.parse(by?.since);
+  let text = "this API server process";
+  if (by) text += ` (${by.host}, process ${by.pid}${Number.isNaN(since) ? "" : `, looking since ${words.clock(since)}`})`;
+  say($("observer"), text);
 }
 
 /** Worst first. While the focus is in the list nothing moves, or it would be lost. */
@@ -107,7 +117,7 @@ function showOverall() {
   }
   say($("overall"), text);
   mark($("overall"), "data-state", words.STATES.find((state) => counts[state]) ?? "unknown");
-  say($("empty"), all ? "" : "List the ids of your MLflow connections in [hokusai_dns] connections of airflow.cfg, or in AIRFLOW__HOKUSAI_DNS__CONNECTIONS.");
+  say($("empty"), all ? "" : known.health.problem || "List the ids of your MLflow connections in [hokusai_dns] connections of airflow.cfg, or in AIRFLOW__HOKUSAI_DNS__CONNECTIONS.");
 }
 
 function showFilters() {
@@ -155,7 +165,8 @@ function serverNow() {
 }
 
 function draw(card) {
-  if (known.history) card.draw(known.history.names?.[card.one.hostname], serverNow());
+  const { history } = known;
+  if (history) card.draw(history.names?.[card.one.hostname], serverNow(), history.problems?.[card.one.hostname]);
 }
 
 function drawAll() {

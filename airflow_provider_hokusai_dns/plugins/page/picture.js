@@ -19,7 +19,7 @@ export class Picture {
     this.chosen = null;
     this.scale = el("span", { class: "scale" });
     this.said = el("p", { class: "summary" });
-    this.axis = el("div", { class: "axis", "aria-hidden": "true" });
+    this.axis = el("div", { class: "axis", "aria-hidden": "true", hidden: "" });
     this.axis.append(el("span", {}, "24 h ago"), el("span", {}, "12 h"), el("span", {}, "now"));
     this.drawing = svg("svg", {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
@@ -50,6 +50,7 @@ export class Picture {
     say(this.scale, most ? `${words.milliseconds(most)} at most` : "");
     this.cursor = svg("path", { class: "cursor", d: "", "vector-effect": "non-scaling-stroke" });
     this.drawing.replaceChildren(...this.#grid(), ...this.#strip(), ...this.#line(most), this.cursor);
+    this.axis.hidden = false;
     this.#role();
     this.#choose(null);
   }
