@@ -116,6 +116,17 @@ _OPTIONS = {
         "mlflow_default",
         "string",
     ),
+    "look_every": _option(
+        "The health endpoints of the API server look at each connection at most once in so many "
+        "seconds and process, however many ask.",
+        "15",
+    ),
+    "metrics_for_anyone": _option(
+        "Whether /hokusai-dns/metrics, which shows connection ids and hostnames, answers without a "
+        "login. Takes effect when the API server starts.",
+        "False",
+        "boolean",
+    ),
     "cache_ttl": _option(
         "Longest lifetime of an answer in seconds; DNS_CACHE_TTL is stronger.", "300"
     ),

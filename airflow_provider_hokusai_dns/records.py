@@ -44,14 +44,17 @@ class BrokenVariableError(ValueError):
         self.foreign = foreign
 
 
-def variable_key(hostname: str) -> str:
-    """The key for one hostname: readable, unique, and never one that Airflow masks."""
+def variable_key(hostname: str, prefix: str = _PREFIX) -> str:
+    """The key for one hostname: readable, unique, and never one that Airflow masks.
+
+    :param prefix: what it begins with; that of the last-known-good by default.
+    """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
     while _MASKED.search(slug):  # taking one out may put the halves of another together
         slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
     digest = hashlib.sha256(hostname.encode()).hexdigest()[:8]
-    slug = slug[: _MAX_KEY - len(_PREFIX) - len(digest) - 1].strip("_")
-    return f"{_PREFIX}{slug}_{digest}" if slug else f"{_PREFIX}{digest}"
+    slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
+    return f"{prefix}{slug}_{digest}" if slug else f"{prefix}{digest}"
 
 
 def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -> LastKnownGood:
@@ -61,7 +64,7 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
     :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: says what is wrong with it.
     """
-    values = _load(text)
+    values = load_object(text)
     version = values.get("version")
     if isinstance(version, bool) or version != VERSION:
         raise BrokenVariableError(
@@ -76,9 +79,9 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
     for address, item in zip(addresses, stored, strict=True):
         if address is None:
             raise BrokenVariableError(f"{str(item)[:60]!r} in its addresses is not an IP address")
-    resolved_at = _stamp(values.get("resolved_at"), "resolved_at")
+    resolved_at = read_stamp(values.get("resolved_at"), "resolved_at")
     no_name_since = values.get("no_name_since")
-    since = None if no_name_since is None else _stamp(no_name_since, "no_name_since")
+    since = None if no_name_since is None else read_stamp(no_name_since, "no_name_since")
     if max(resolved_at, since or resolved_at) > now + skew:
         raise BrokenVariableError(
             "its stamp is in the future: a clock was wrong when it was written", replaceable=True
@@ -94,7 +97,11 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
     )
 
 
-def _load(text: str) -> dict[str, Any]:
+def load_object(text: str) -> dict[str, Any]:
+    """The JSON object in a stored text.
+
+    :raises BrokenVariableError: says why it is none.
+    """
     if len(text) > _MAX_TEXT:
         raise BrokenVariableError(f"it is {len(text)} characters long")
     try:
@@ -106,7 +113,11 @@ def _load(text: str) -> dict[str, Any]:
     return values
 
 
-def _stamp(value: object, name: str) -> float:
+def read_stamp(value: object, name: str) -> float:
+    """Seconds since the epoch, out of a text like ``2026-11-23T06:50:00Z``.
+
+    :raises BrokenVariableError: names the field.
+    """
     try:
         if not isinstance(value, str):
             raise ValueError
@@ -140,7 +151,7 @@ def render_record(record: LastKnownGood, *, beside: str | None = None) -> str:
     values: dict[str, Any] = {}
     if beside is not None:
         try:
-            values = _load(beside)
+            values = load_object(beside)
         except BrokenVariableError:
             values = {}
     values |= {
@@ -148,14 +159,17 @@ def render_record(record: LastKnownGood, *, beside: str | None = None) -> str:
         "hostname": record.hostname,
         "addresses": list(record.addresses),
         "ttl": int(record.ttl) if record.ttl and record.ttl.is_integer() else record.ttl,
-        "resolved_at": _iso(record.resolved_at),
-        "no_name_since": None if record.no_name_since is None else _iso(record.no_name_since),
+        "resolved_at": iso_seconds(record.resolved_at),
+        "no_name_since": None
+        if record.no_name_since is None
+        else iso_seconds(record.no_name_since),
         "written_by": record.written_by,
     }
     return json.dumps(values, indent=2)
 
 
-def _iso(seconds: float) -> str:
+def iso_seconds(seconds: float) -> str:
+    """The text that :func:`read_stamp` reads."""
     return utc(math.floor(seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

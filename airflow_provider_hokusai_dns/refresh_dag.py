@@ -17,6 +17,9 @@ the **last known good** that fresh workers fall back on while DNS is away.
 
 The XComs of `refresh` say what each name resolves to (`resolutions`), what changed (`changes`), and
 how DNS is doing (`health`, `metrics`).
+
+Each run also looks at MLflow once per connection, for 10 s at most, and adds a point to the history
+that the page **MLflow DNS** draws. Without a schedule, or while paused, that picture stops.
 """
 
 

@@ -19,6 +19,7 @@ from airflow_provider_hokusai_dns.variables import VariableStore
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from airflow_provider_hokusai_dns.history import HistoryPoint
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
     from airflow_provider_hokusai_dns.tracking.server import MLflowServer
 
@@ -240,6 +241,27 @@ def stored(hostname: str) -> LastKnownGood | None:
     with _process.lock:
         store = _store()
     return store.read(hostname)
+
+
+def examine(hostname: str) -> tuple[LastKnownGood | None, str | None]:
+    """The same, and a sentence on what is wrong with the Variable where it cannot be used."""
+    with _process.lock:
+        store = _store()
+    return store.examine(hostname)
+
+
+def history(hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
+    """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
+    with _process.lock:
+        store = _store()
+    return store.history(hostname)
+
+
+def remember(hostname: str, point: HistoryPoint) -> bool:
+    """Add a point to the history of a name; returns whether it is kept."""
+    with _process.lock:
+        store = _store()
+    return store.remember(hostname, point)
 
 
 def metrics() -> dict[str, Any]:

@@ -25,6 +25,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from airflow_provider_hokusai_dns.history import (
+    HistoryPoint,
+    history_key,
+    parse_history,
+    render_history,
+    with_point,
+)
 from airflow_provider_hokusai_dns.records import (
     BrokenVariableError,
     merge,
@@ -180,17 +187,73 @@ class VariableStore:
 
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` when none is known. A broken one is reported once."""
+        return self.examine(hostname)[0]
+
+    def examine(self, hostname: str) -> tuple[LastKnownGood | None, str | None]:
+        """The stored record, and a sentence on what is wrong with its Variable, for those who look
+        after it. Both are ``None`` where nothing is stored, or nothing is known.
+        """
         key = variable_key(hostname)
         try:
             text = self._line.call(lambda: self._variables.get(key))
-            if text is None:
-                return None
-            return parse_record(hostname, text, now=self._now(), skew=self._skew)
+            record = None
+            if text is not None:
+                record = parse_record(hostname, text, now=self._now(), skew=self._skew)
+            self._said.pop(key, None)  # so that it is told again when it breaks again
+            return record, None
         except BrokenVariableError as error:
             self._report_broken(key, hostname, error)
+            return None, f"The Variable {key} is passed over: {error}; {_advice(error)}."
         except Exception as error:
             self._report_trouble("read", key, error)
-        return None
+        return None, None
+
+    def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
+        """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
+        key = history_key(hostname)
+        try:
+            text = self._line.call(lambda: self._variables.get(key))
+            if text is None:
+                return (), None
+            known = parse_history(hostname, text, now=self._now(), skew=self._skew)
+        except BrokenVariableError as error:
+            return (), f"The Variable {key} is passed over: {error}; the next refresh begins anew."
+        except Exception as error:
+            self._report_trouble("read", key, error)
+            return (), None
+        if known.passed_over:
+            return known.points, (
+                f"{known.passed_over} points in the Variable {key} are passed over: they are not "
+                "as a refresh writes them, or a clock was wrong."
+            )
+        return known.points, None
+
+    def remember(self, hostname: str, point: HistoryPoint) -> bool:
+        """Add a point to the history of a name. Returns whether it is kept.
+
+        A text that cannot be read makes room for a new one: only the picture of a day is lost. One
+        of another version or name stays. Of two writers in the same milliseconds one loses a point.
+        """
+        key = history_key(hostname)
+        points: tuple[HistoryPoint, ...] = ()
+        try:
+            text = self._line.call(lambda: self._variables.get(key))
+            if text is not None:
+                try:
+                    known = parse_history(hostname, text, now=self._now(), skew=self._skew)
+                    points = known.points
+                except BrokenVariableError as error:
+                    again = "it is left alone" if error.foreign else "a new history is begun"
+                    self._say(key, f"broken {error}", "Variable %s: %s; %s", key, error, again)
+                    if error.foreign:
+                        return False
+            rendered = render_history(hostname, with_point(points, point, now=self._now()))
+            description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
+            self._line.call(lambda: self._variables.set(key, rendered, description))
+        except Exception as error:
+            self._report_trouble("written", key, error)
+            return False
+        return True
 
     def write(self, record: LastKnownGood) -> bool:
         """Store a record, unless what is there is as good or newer. Returns whether it is kept.
@@ -245,14 +308,8 @@ class VariableStore:
         return stored if replace(merged, written_by=stored.written_by) == stored else merged
 
     def _report_broken(self, key: str, hostname: str, error: BrokenVariableError) -> None:
-        if error.replaceable:
-            advice = "the next good answer replaces it"
-        elif error.foreign:
-            advice = "correct or delete it under Admin, Variables"
-        else:
-            advice = "correct it under Admin, Variables, or run the refresh DAG, which repairs it"
         text = "Variable %s (last known good of %s) is passed over: %s; %s"
-        self._say(key, f"broken {error}", text, key, hostname, error, advice)
+        self._say(key, f"broken {error}", text, key, hostname, error, _advice(error))
 
     def _report_trouble(self, done: str, key: str, error: Exception) -> None:
         if isinstance(error, ImportError):  # a process that cannot write, by Airflow's design
@@ -269,3 +326,11 @@ class VariableStore:
         if self._said.get(subject) != what:
             self._said[subject] = what
             log.warning(message, *values)
+
+
+def _advice(error: BrokenVariableError) -> str:
+    if error.replaceable:
+        return "the next good answer replaces it"
+    if error.foreign:
+        return "correct or delete it under Admin, Variables"
+    return "correct it under Admin, Variables, or run the refresh DAG, which repairs it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns import runtime, settings
+from airflow_provider_hokusai_dns.operators.looks import ALL_LOOKS, Looks, remember
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
 from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -49,6 +51,10 @@ class ResolutionRow(TypedDict):
     resolved_at: str | None
     expires_at: str | None
     error: str | None
+    lookup_ms: float | None
+    probe: str | None
+    probe_cause: str | None
+    probe_ms: float | None
 
 
 class ChangeRow(TypedDict):
@@ -86,9 +92,14 @@ class DNSRefreshOperator(BaseOperator):
     ``health`` by XCom, and all of it as ``return_value``. One bad name keeps none of the others
     from being refreshed and published.
 
+    Each refresh also adds a point to the history of the name, which the status page draws: how the
+    name resolved, and one look at MLflow where a connection leads there. A look takes 10 s at most,
+    all of them a minute; a bad one fails nothing, gates are for that.
+
     :param mlflow_conn_ids: connections (templated); ``None`` means those of
         ``[hokusai_dns] connections``.
     :param hostnames: further targets in any form (templated).
+    :param probe: whether to look at MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
         also when there is only an old answer, ``"never"`` does not fail (templated).
     :raises ValueError: for another ``fail_on``.
@@ -103,12 +114,14 @@ class DNSRefreshOperator(BaseOperator):
         mlflow_conn_ids: Sequence[str] | str | None = None,
         hostnames: Sequence[str] | str = (),
         fail_on: str = "unresolved",
+        probe: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.mlflow_conn_ids = mlflow_conn_ids
         self.hostnames = hostnames
         self.fail_on = fail_on
+        self.probe = probe
 
     def execute(self, context: Context) -> RefreshReport:
         """Refresh, publish, and only then fail if that is wanted."""
@@ -116,13 +129,15 @@ class DNSRefreshOperator(BaseOperator):
             raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
         rows: list[ResolutionRow] = []
         changes: list[ChangeRow] = []
+        looks = Looks(ALL_LOOKS if self.probe else 0.0)
         for wanted in self._wanted():
-            row, change = _refresh(wanted)
+            row, change = _refresh(wanted, looks)
             rows.append(row)
             self.log.info("%s", _in_one_line(row))
             if change is not None:
                 changes.append(change)
                 self.log.info("%s", _change_in_one_line(change))
+        remember(rows)
         runtime.settle()
         report = _report(rows, changes)
         if self.do_xcom_push:
@@ -169,8 +184,9 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
     return [name for name in names if name]
 
 
-def _refresh(wanted: _Wanted) -> tuple[ResolutionRow, ChangeRow | None]:
-    """One live lookup; what goes wrong is in the row."""
+def _refresh(wanted: _Wanted, looks: Looks) -> tuple[ResolutionRow, ChangeRow | None]:
+    """One live lookup, and a look at MLflow; what goes wrong is in the row."""
+    server = None
     try:
         if wanted.conn_id is not None:
             server = settings.load_server(wanted.conn_id)
@@ -181,17 +197,33 @@ def _refresh(wanted: _Wanted) -> tuple[ResolutionRow, ChangeRow | None]:
     except (LookupError, ValueError) as error:
         return _failed(wanted, None, "config", str(error)), None
     before = runtime.stored(hostname)
+    begun = time.monotonic()
     try:
         found = resolver.refresh(target, always=True)
     except DNSResolutionError as error:
-        return _failed(wanted, hostname, error.cause.value, str(error)), None
+        row = _failed(wanted, hostname, error.cause.value, str(error))
+        row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
+        return row, None
+    took: float | None = _milliseconds(time.monotonic() - begun)
+    if not found.is_stale:  # without the writing of the Variable
+        took = resolver.metrics().latency_ms
     if _should_be_kept(found) and not _is_kept(runtime.stored(hostname), found):
         log.warning(
             "%s resolves, but is not kept as last known good: its Variable could not be written, "
             "or holds what belongs to somebody else (the log says more above)",
             hostname,
         )
-    return _resolved(wanted, found), _change(before, found)
+    row = _resolved(wanted, found)
+    row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
+    verdict = None if server is None else looks.at(server, found)
+    if verdict is not None:
+        row["probe"], row["probe_cause"] = verdict.level, verdict.cause
+        row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
+    return row, _change(before, found)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)
 
 
 def _should_be_kept(found: Resolution) -> bool:
@@ -216,6 +248,10 @@ def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> Re
         resolved_at=None,
         expires_at=None,
         error=error,
+        lookup_ms=None,
+        probe=None,
+        probe_cause=None,
+        probe_ms=None,
     )
 
 
@@ -233,6 +269,10 @@ def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
         resolved_at=None if found.resolved_at is None else found.resolved_at.isoformat(),
         expires_at=None if found.expires_at is None else found.expires_at.isoformat(),
         error=None,
+        lookup_ms=None,
+        probe=None,
+        probe_cause=None,
+        probe_ms=None,
     )
 
 

@@ -1,9 +1,8 @@
-"""The health endpoints. Imported by the API server alone."""
+"""The application with the health endpoints. Imported by the API server alone."""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
@@ -11,24 +10,29 @@ from fastapi import Depends, FastAPI
 
 from airflow_provider_hokusai_dns import __version__
 from airflow_provider_hokusai_dns.plugins.board import Board
+from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
+
+_ABOUT = """\
+How MLflow is, as **this API server process** sees it. It looks by itself, at most once per
+`[hokusai_dns] look_every` seconds and connection, however many ask; another process of the API
+server may have looked at another moment. Workers and triggerers look for themselves, and their
+numbers go through Airflow's metrics.
+"""
 
 
 @cache
 def build_app() -> FastAPI:
     """The application of this process. The endpoints are ``def``: they run in the thread pool."""
-    app = FastAPI(title="Hokusai DNS", version=__version__, openapi_url=None)
-    board = Board()
-
-    @app.get("/health")
-    def health() -> dict[str, str]:
-        """Anybody: words as last known. 200 as long as this process serves; starts no probe."""
-        return board.words()
-
-    @app.get("/health/mlflow", dependencies=[Depends(requires_access_view(AccessView.PLUGINS))])
-    def health_of_mlflow() -> dict[str, Any]:
-        """Who may view plugins: each listed connection, with names and addresses."""
-        return {"version": 1, "connections": board.connections()}
-
+    app = FastAPI(
+        title="Hokusai DNS",
+        version=__version__,
+        description=_ABOUT,
+        # Own routes serve these, to those who may view plugins: FastAPI's are open to anybody, and
+        # fetch their scripts from elsewhere.
+        openapi_url=None,
+    )
+    app.add_middleware(Headers)
+    add_endpoints(app, Board(), [Depends(requires_access_view(AccessView.PLUGINS))])
     add_page(app)
     return app

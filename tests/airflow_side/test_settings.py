@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns import settings
 from airflow_provider_hokusai_dns.fields import EXTRAS
+from airflow_provider_hokusai_dns.plugins import options as options_of_endpoints
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
 from airflow_provider_hokusai_dns.settings import ConnectionMissingError, SettingError
@@ -337,7 +338,7 @@ class TestTheProviderInfo:
         """No option is read that is not described, nor the other way round."""
         options = get_provider_info()["config"]["hokusai_dns"]["options"]
         read = {name for name, _ in settings.policy_options()}
-        assert options.keys() == read | {"connections"}
+        assert options.keys() == read | {"connections", *options_of_endpoints.NAMES}
         default = ResolverConfig()
         for item in fields(ResolverConfig):
             if item.type in ("float", "int"):

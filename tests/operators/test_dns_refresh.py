@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
 
+from airflow_provider_hokusai_dns.history import HistoryPoint, history_key
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
-from airflow_provider_hokusai_dns.records import render_record, variable_key
+from airflow_provider_hokusai_dns.records import iso_seconds, render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.settings import load_server
+from airflow_provider_hokusai_dns.variables import VariableStore
 from tests.conftest import HOSTNAME
 
 
@@ -206,3 +210,71 @@ def test_the_dag_has_a_form(clean_runtime):
     assert clean_runtime._process.resolver is None
     scheduled = build_refresh_dag("other", schedule="@hourly", tags=["mine"])
     assert (scheduled.dag_id, scheduled.tags) == ("other", {"mine"})
+
+
+class TestTheHistory:
+    """One more point per refresh and name, for the status page (E5)."""
+
+    @pytest.fixture
+    def texts(self, usable, clean_runtime):
+        """Variables in memory: outside of a task nobody may write Airflow's own."""
+
+        class Texts:
+            def __init__(self):
+                self.texts = {}
+
+            def get(self, key):
+                return self.texts.get(key)
+
+            def set(self, key, value, description):
+                self.texts[key] = value
+
+        variables = Texts()
+        clean_runtime._process.store = VariableStore(variables=variables)
+        return variables.texts
+
+    @pytest.fixture
+    def points(self, texts):
+        """What is kept of a name."""
+        return lambda hostname: json.loads(texts[history_key(hostname)])["points"]
+
+    def test_holds_how_the_name_resolved_and_a_look_at_mlflow(self, dns, refresh, points):
+        """A plain hostname has no MLflow to look at."""
+        dns.set_records("other.local", ["10.0.0.7"])
+        row = refresh(hostnames=["other.local"])["resolutions"][0]
+        (point,) = points(HOSTNAME)
+        assert (point["state"], point["probe"]) == ("resolved", "healthy")
+        assert point["lookup_ms"] == row["lookup_ms"] > 0
+        assert point["probe_ms"] == row["probe_ms"] > 0
+        (other,) = points("other.local")
+        assert (other["state"], "probe" in other) == ("resolved", False)
+
+    def test_grows_by_one_point_per_refresh(self, dns, tiny, refresh, points, clean_runtime):
+        """Resolved an hour ago, now from the Variable, with a cause; and MLflow does not work."""
+        earlier = HistoryPoint(
+            at=iso_seconds(time.time() - 3600), state="resolved", addresses=[tiny.address],
+            cause=None, lookup_ms=1.0, probe="healthy", probe_ms=2.0,
+        )  # fmt: skip
+        assert clean_runtime.remember(HOSTNAME, earlier)
+        clean_runtime.resolver_for(load_server()).resolve(HOSTNAME)
+        dns.no_such_name(HOSTNAME)
+        tiny.answers["/health"] = (503, "down")
+        row = refresh()["resolutions"][0]
+        first, second = points(HOSTNAME)
+        assert first["at"] == earlier["at"]
+        assert (second["state"], second["cause"]) == ("stale", "nxdomain")
+        assert (second["probe"], row["probe"]) == ("unhealthy", "unhealthy")
+
+    def test_tells_of_a_name_with_nothing_to_serve(self, dns, refresh, points):
+        """And the look has nowhere to go."""
+        dns.no_such_name(HOSTNAME)
+        with pytest.raises(AirflowException):
+            refresh()
+        (point,) = points(HOSTNAME)
+        assert (point["state"], point["cause"], point["addresses"]) == ("failed", "nxdomain", [])
+
+    def test_can_do_without_a_look(self, tiny, refresh, points):
+        """Where the worker may not reach MLflow."""
+        refresh(probe=False)
+        assert not tiny.asked
+        assert "probe" not in points(HOSTNAME)[0]

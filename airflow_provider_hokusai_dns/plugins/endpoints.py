@@ -1,0 +1,140 @@
+"""The endpoints. They know nothing of who asks: whoever puts them together says who may."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import HTTPException, Query, Response
+
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.plugins import exposition, options
+from airflow_provider_hokusai_dns.plugins.answers import Days as DaysAnswer
+from airflow_provider_hokusai_dns.plugins.answers import Health, Words
+from airflow_provider_hokusai_dns.plugins.days import Days
+from airflow_provider_hokusai_dns.plugins.reference import render_reference
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from airflow_provider_hokusai_dns.plugins.board import Board
+
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    401: {"description": "Nobody is signed in."},
+    403: {"description": "Whoever is signed in may not view plugins."},
+}
+#: Anonymous and signed-in callers alike: a browser takes an answer for what it says it is.
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
+class Headers:
+    """Puts our headers on every answer that does not say otherwise, errors included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = {name.lower() for name, _ in message["headers"]}
+                more = [(name, value) for name, value in _HEADERS if name not in given]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        await self._app(scope, receive, marked)
+
+
+def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
+    """Add the endpoints.
+
+    :param viewers: the dependencies that let those through who may view plugins.
+    """
+    days = Days()
+    since = datetime.now(UTC)
+    tell_viewers: dict[str, Any] = {"dependencies": viewers, "responses": _REFUSED}
+    tell_scrapers = {} if options.metrics_for_anyone() else tell_viewers
+
+    @app.get("/health", tags=["for anybody"])
+    def health() -> Words:
+        """Words as last known: 200 as long as this process serves. Starts no probe."""
+        return Words.model_validate(board.words())
+
+    @app.get(
+        "/ready",
+        tags=["for anybody"],
+        responses={503: {"model": Words, "description": "A listed connection cannot be used."}},
+    )
+    def ready(response: Response) -> Words:
+        """200 while every listed connection can be used at `degraded` or better, else 503.
+
+        **Never put this behind the load balancer of Airflow's API server: it would take Airflow
+        down together with MLflow.** It is for what depends on MLflow.
+        """
+        usable, words = board.ready()
+        if not usable:
+            response.status_code = 503
+        return Words.model_validate(words)
+
+    @app.get("/health/mlflow", tags=["for those who may view plugins"], **tell_viewers)
+    def health_of_mlflow(
+        conn_id: Annotated[
+            list[str] | None, Query(description="Only these of the listed connections.")
+        ] = None,
+    ) -> Health:
+        """Each listed connection: state, cause, what to do, addresses, ages, the whole verdict."""
+        listed, problem = board.listed()
+        if conn_id is not None and not set(conn_id) <= set(listed):
+            # Without the id: what a caller makes up has no place in an answer.
+            raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
+        connections = [one.report() for one in board.connections(conn_id)]
+        return Health.model_validate(
+            {
+                "generated_at": datetime.now(UTC),
+                "seen_by": {"host": socket.gethostname(), "pid": os.getpid(), "since": since},
+                "problem": problem,
+                "connections": connections,
+            }
+        )
+
+    @app.get("/history", tags=["for those who may view plugins"], **tell_viewers)
+    def history() -> DaysAnswer:
+        """The last day of each listed connection's name, as the refresh DAG saw it."""
+        places = [one.place.hostname for one in board.places()]
+        names = list(dict.fromkeys(name for name in places if name))
+        return DaysAnswer.model_validate(days.report(names))
+
+    @app.get(
+        "/metrics",
+        tags=["for Prometheus"],
+        response_class=Response,
+        **{
+            **tell_scrapers,
+            "responses": {
+                **tell_scrapers.get("responses", {}),
+                200: {"content": {"text/plain": {}}, "description": "Prometheus text."},
+            },
+        },
+    )
+    def metrics() -> Response:
+        """Gauges of each listed connection. `[hokusai_dns] metrics_for_anyone` opens it to all."""
+        known, broken = board.connections(), board.listed()[1] is not None
+        text = exposition.render(known, runtime.metrics(), broken=broken)
+        return Response(text, media_type=exposition.CONTENT_TYPE)
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=viewers)
+    def openapi() -> dict[str, Any]:
+        return app.openapi()
+
+    @app.get("/docs", include_in_schema=False, dependencies=viewers)
+    def reference() -> Response:
+        return Response(
+            render_reference(app.openapi()),
+            media_type="text/html; charset=utf-8",
+            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
+        )

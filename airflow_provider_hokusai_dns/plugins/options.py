@@ -1,0 +1,41 @@
+"""The settings of the endpoints. A wrong one must not take away the endpoints that tell of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from airflow_provider_hokusai_dns import settings
+from airflow_provider_hokusai_dns.fields import read_flag, read_seconds_above_zero
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: What this module reads of the section.
+NAMES = ("look_every", "metrics_for_anyone")
+#: Wrong values that the log knows of, by option.
+_complained: dict[str, str | None] = {}
+
+
+def look_every() -> float:
+    """Seconds for which one look at a connection is good enough."""
+    return _lenient("look_every", read_seconds_above_zero, 15.0)
+
+
+def metrics_for_anyone() -> bool:
+    """Whether ``/metrics`` answers without a login. A wrong value opens nothing."""
+    return _lenient("metrics_for_anyone", read_flag, False)
+
+
+def _lenient(name: str, read: Callable[[object], T], default: T) -> T:
+    raw = settings.option(name)
+    try:
+        return default if raw is None else read(raw)
+    except ValueError as error:
+        if _complained.get(name) != raw:
+            _complained[name] = raw
+            log.error(
+                "Section [%s], %s: %s; going on with %s", settings.SECTION, name, error, default
+            )
+        return default
