@@ -78,6 +78,16 @@ class TestAConnection:
         assert "MLflow healthy, 41 ms, seen" in facts
         assert "Last good 10.0.1.221, 2 min old, by refresh" in facts
 
+    def test_tells_how_mlflow_failed(self, stage, see):
+        """The cause, and how long it took to show: that is no latency."""
+        stage.tell(stories.health(stories.connection(state="unhealthy", latency_ms=5003.2)))
+        assert "MLflow unhealthy, refused, after 5.0 s, seen" in text(card(see()).locator(".facts"))
+
+    def test_has_no_time_to_live_when_the_answer_is_old(self, stage, see):
+        """Even where the server knows when DNS is asked next."""
+        stage.tell(stories.health(stories.connection(state="degraded", ttl_left=9.0)))
+        assert "TTL" not in text(card(see()).locator(".facts"))
+
     def test_grows_older_between_two_answers(self, stage, see):
         """An age that stands still would be a lie."""
         stage.tell(stories.health(stories.connection(ttl_left=1.0)))
@@ -344,7 +354,7 @@ class TestManyConnections:
         assert len(names) == 50
         assert names[:4] == ["mlflow_team_03", "mlflow_team_17", "mlflow_team_31", "mlflow_team_40"]
         if folder := os.environ.get("PICTURES"):
-            page.wait_for_function("document.querySelectorAll('rect').length >= 50")
+            page.locator("rect").nth(49).wait_for(state="attached")
             page.set_viewport_size({"width": 1120, "height": 620})
             page.screenshot(path=Path(folder) / "status-many.png")
         assert text(page.locator("#overall")) == (
@@ -368,7 +378,7 @@ class TestManyConnections:
         """Bounds for a busy machine: it takes a tenth of that on an idle one."""
         began = time.monotonic()
         page = see()
-        page.wait_for_function("document.querySelectorAll('rect').length >= 50")
+        page.locator("rect").nth(49).wait_for(state="attached")
         assert time.monotonic() - began < 15
         again = page.evaluate(
             """async () => {

@@ -74,10 +74,9 @@ export class Card {
    */
   grow(passed) {
     const { one } = this;
-    const looked = this.#looked(passed);
     this.#fact("Source", this.#source(passed));
     this.#fact("DNS", join(words.state(one.dns), this.#whyNotFresh(passed)), { state: one.dns });
-    this.#fact("MLflow", join(words.state(one.mlflow), words.milliseconds(one.latency_ms), looked), { state: one.mlflow });
+    this.#fact("MLflow", this.#mlflow(passed), { state: one.mlflow });
     this.#fact("Last good", this.#lastGood(passed));
   }
 
@@ -99,10 +98,20 @@ export class Card {
   }
 
   #source(passed) {
-    const { age, ttl_left: ttl } = this.one;
+    const { age, dns, ttl_left: ttl } = this.one;
     let left = null;
-    if (typeof ttl === "number") left = ttl > passed ? `TTL ${words.span(ttl - passed)} left` : "TTL over";
+    // An old answer has no time to live left, whatever is known of when DNS is asked next.
+    if (typeof ttl === "number" && dns === "healthy") left = ttl > passed ? `TTL ${words.span(ttl - passed)} left` : "TTL over";
     return join(words.source(this.one.source), typeof age === "number" ? `${words.span(age + passed)} old` : null, left);
+  }
+
+  #mlflow(passed) {
+    const { cause, dns, mlflow, latency_ms: ms } = this.one;
+    const took = words.milliseconds(ms);
+    if (mlflow !== "unhealthy") return join(words.state(mlflow), took, this.#looked(passed));
+    // How long it took to fail is no latency. A cause in DNS stands in the line above.
+    const why = dns === "healthy" ? cause : null;
+    return join("unhealthy", why, took && `after ${took}`, this.#looked(passed));
   }
 
   #whyNotFresh(passed) {

@@ -8,6 +8,8 @@ import * as words from "./words.js";
 
 const HEALTH_EVERY_MS = 15_000;
 const HISTORY_EVERY_MS = 60_000;
+/** The server reads what a run wrote at most each 10 s; until then it answers with what it knew. */
+const SERVER_READS_AGAIN_MS = 12_000;
 const OLD_AFTER_S = 60;
 const SEARCH_FROM = 9;
 
@@ -22,7 +24,12 @@ const refresh = new Refresh(
   $("refresh-said"),
   document.body.dataset.refreshDag,
   document.body.dataset.mayTrigger === "yes",
-  () => Promise.all([askHealth(), askHistory()]),
+  () => {
+    for (const wait of [0, SERVER_READS_AGAIN_MS]) {
+      setTimeout(askHealth, wait);
+      setTimeout(askHistory, wait);
+    }
+  },
 );
 
 async function askHealth() {

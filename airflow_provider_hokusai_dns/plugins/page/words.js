@@ -54,6 +54,7 @@ export function span(seconds) {
 
 export function milliseconds(value) {
   if (typeof value !== "number" || !Number.isFinite(value)) return null;
+  if (value >= 1000) return of((value / 1000).toFixed(1), "s");
   return of(value < 10 ? value.toFixed(1) : Math.round(value), "ms");
 }
 
