@@ -2,120 +2,143 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import subprocess
-import sys
+import threading
 import time
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from statistics import quantiles
 
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 from airflow_provider_hokusai_dns.fields import EXTRAS
-from airflow_provider_hokusai_dns.records import render_record, variable_key
+from airflow_provider_hokusai_dns.history import HistoryPoint, history_key, render_history
+from airflow_provider_hokusai_dns.records import iso_seconds, render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
-from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.conftest import HOSTNAME, TinyMLflow
+from tests.integration.conftest import LOOK_EVERY
+from tests.servers import Stranger
 
-HERE = Path(__file__).parent
 SECRET = "hunter2-password"
+ADDRESS = "127.0.0.9"
 
-
-def _is_installed() -> bool:
-    try:
-        importlib.metadata.distribution("airflow-provider-hokusai-dns")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not _is_installed(), reason="Airflow finds us by our entry points alone"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    """What the endpoints answered."""
-    home = tmp_path_factory.mktemp("api")
-    passwords = home / "passwords.json"
-    passwords.write_text(json.dumps({"viewer": "viewer-password", "admin": "admin-password"}))
-    record = LastKnownGood(HOSTNAME, ("127.0.0.9",), time.time() - 60, written_by="refresh")
-    with DNSServer() as dns, TinyMLflow("127.0.0.9") as tiny:
-        dns.set_records(HOSTNAME, [tiny.address])
-        environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "MLFLOW"))},
-            "_AIRFLOW_PROCESS_CONTEXT": "server",
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "viewer:viewer,admin:admin",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
-            "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-but-long-enough-for-everybody",
-            "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(
-                {
-                    "conn_type": "mlflow",
-                    "host": HOSTNAME,
-                    "port": tiny.port,
-                    "login": "me",
-                    "password": SECRET,
-                    "extra": {"nameservers": dns.address},
-                }
-            ),
-            f"AIRFLOW_VAR_{variable_key(HOSTNAME).upper()}": render_record(record),
-        }
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=environment, capture_output=True, check=True, timeout=200,
-        )  # fmt: skip
-        out = home / "seen.json"
-        done = subprocess.run(
-            [sys.executable, str(HERE / "ask_api_server.py"), str(out)],
-            env=environment, capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
-    return json.loads(out.read_text())
+def tiny():
+    with TinyMLflow(ADDRESS) as server:
+        yield server
 
 
-def test_health_is_for_anybody_and_has_words_only(seen):
+@pytest.fixture(scope="module", autouse=True)
+def before_anybody_asked(api_server, names, tiny):
+    """A connection and what the fleet knows of it; gives the words before the first look."""
+    names.set_records(HOSTNAME, [ADDRESS])
+    api_server.connect(host=HOSTNAME, port=tiny.port, login="me", password=SECRET,
+                       extra={"nameservers": names.address})  # fmt: skip
+    record = LastKnownGood(HOSTNAME, (ADDRESS,), time.time() - 60, written_by="refresh")
+    api_server.set_variable(variable_key(HOSTNAME), render_record(record))
+    point = HistoryPoint(at=iso_seconds(time.time() - 60), state="resolved", addresses=[ADDRESS],
+                         cause=None, lookup_ms=1.0, probe="healthy", probe_ms=2.0)  # fmt: skip
+    api_server.set_variable(history_key(HOSTNAME), render_history(HOSTNAME, (point,)))
+    time.sleep(LOOK_EVERY)  # what was read before the connection was there is old then
+    return api_server.get("/health").json()
+
+
+def test_health_is_for_anybody_and_has_words_only(api_server, before_anybody_asked):
     """No name, no address; as last known, so nothing was probed before anybody asked."""
-    before, after = seen["health_before"], seen["health_after"]
-    assert (before["status"], after["status"]) == (200, 200)
-    assert json.loads(before["body"]) == {
-        "overall": "unknown",
-        "dns": "healthy",
-        "mlflow": "unknown",
-    }
-    assert json.loads(after["body"])["overall"] == "healthy"
-    assert HOSTNAME not in before["body"] + after["body"]
+    assert before_anybody_asked == {"overall": "unknown", "dns": "healthy", "mlflow": "unknown"}
+    assert api_server.get("/health/mlflow", "viewer").ok
+    answer = api_server.get("/health")
+    assert answer.json() == {"overall": "healthy", "dns": "healthy", "mlflow": "healthy"}
 
 
-def test_details_are_refused_to_strangers(seen):
+def test_ready_is_for_anybody_and_has_words_only(api_server):
+    """200 while the listed connection can be used."""
+    answer = api_server.get("/ready")
+    assert (answer.status_code, answer.json()["overall"]) == (200, "healthy")
+
+
+CLOSED = ("/health/mlflow", "/history", "/metrics", "/openapi.json", "/docs")
+
+
+@pytest.mark.parametrize("path", CLOSED)
+def test_names_and_addresses_are_refused_to_strangers(api_server, path):
     """Routes of a plugin are public unless a dependency guards them."""
-    assert seen["details_anonymous"]["status"] == 401
-    assert seen["details_nonsense"]["status"] in (401, 403)
-    assert HOSTNAME not in seen["details_anonymous"]["body"] + seen["details_nonsense"]["body"]
+    anonymous = api_server.get(path)
+    forged = api_server.get(path, headers={"Authorization": "Bearer nonsense"})
+    cookie = api_server.get(path, cookies={"_token": "nonsense"})
+    assert (anonymous.status_code, forged.status_code) == (401, 403)
+    assert cookie.status_code in (401, 403)
+    for answer in (anonymous, forged, cookie):
+        assert HOSTNAME not in answer.text
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_details_are_shown_to_those_who_may_view_plugins(seen):
-    """Name, addresses and the verdict of a look; no secret."""
-    assert seen["details_viewer"]["status"] == 200
-    (one,) = json.loads(seen["details_viewer"]["body"])["connections"]
-    assert (one["dns"], one["mlflow"]) == ("healthy", "healthy")
-    assert one["last_known_good"]["addresses"] == ["127.0.0.9"]
-    assert SECRET not in json.dumps(seen)
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize(
+    ("user", "cookie"), [("viewer", False), ("admin", False), ("viewer", True)]
+)
+def test_are_shown_to_those_who_may_view_plugins(api_server, path, user, cookie):
+    """By a token, and by the cookie that the page in the UI has."""
+    answer = api_server.get(path, user, cookie=cookie)
+    assert answer.status_code == 200
+    assert SECRET not in answer.text
+    if path in CLOSED[:3]:
+        assert HOSTNAME in answer.text
 
 
-def test_the_shape_of_the_endpoints_is_not_public(seen):
-    """Nobody needs it, and it would be open to all."""
-    assert seen["openapi"]["status"] == 404
+def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server):
+    """Out of Airflow's database, where task processes put it."""
+    body = api_server.get("/health/mlflow", "viewer").json()
+    (one,) = body["connections"]
+    assert (one["dns"], one["mlflow"], one["addresses"]) == ("healthy", "healthy", [ADDRESS])
+    assert one["last_known_good"]["addresses"] == [ADDRESS]
+    (point,) = api_server.get("/history", "viewer").json()["names"][HOSTNAME]
+    assert (point["state"], point["probe_ms"]) == ("resolved", 2.0)
+    text = api_server.get("/metrics", "viewer").text
+    assert list(text_string_to_metric_families(text))
 
 
-def test_the_form_has_our_connection_type(seen):
+def test_what_the_api_server_does_is_in_airflows_metrics(api_server, statsd):
+    """It takes part like any task: its lookups and its looks arrive at StatsD."""
+    api_server.get("/health/mlflow", "viewer")
+    end = time.monotonic() + 20
+    wanted = {"airflow.hokusai_dns.lookup", "airflow.hokusai_dns.probe_ms"}
+    while not wanted <= statsd.names and time.monotonic() < end:
+        time.sleep(0.1)
+    assert wanted <= statsd.names
+
+
+def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
+    """Neither looked for nor repeated, whatever its form."""
+    for conn_id in ("nobody", "<b>x</b>", "x" * 20_000, "../../etc"):
+        answer = api_server.get("/health/mlflow", "viewer", params={"conn_id": conn_id})
+        assert (answer.status_code, len(answer.text) < 200) == (404, True)
+
+
+def test_a_variable_edited_into_nonsense_is_shown_as_such(api_server):
+    """By hand, in the UI; everything else goes on."""
+    try:
+        api_server.set_variable(variable_key(HOSTNAME), '{"version": 1, "hostname": "<script>')
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            (one,) = api_server.get("/health/mlflow", "viewer").json()["connections"]
+            if one["variable_problem"]:
+                break
+            time.sleep(0.3)
+        assert "not valid JSON" in one["variable_problem"]
+        assert (one["last_known_good"], one["mlflow"]) == (None, "healthy")
+    finally:
+        record = LastKnownGood(HOSTNAME, (ADDRESS,), time.time() - 60, written_by="refresh")
+        api_server.set_variable(variable_key(HOSTNAME), render_record(record))
+
+
+def test_the_form_has_our_connection_type(api_server):
     """Every extra is an own field, with a label and help, and the standard fields have ours."""
-    forms = json.loads(seen["form"]["body"])
+    forms = api_server.api("GET", "/ui/connections/hook_meta")
     (ours,) = [form for form in forms if form["connection_type"] == "mlflow"]
     assert ours["hook_name"] == "MLflow"
     fields = ours["extra_fields"]
@@ -125,8 +148,79 @@ def test_the_form_has_our_connection_type(seen):
     assert "bearer" in ours["standard_fields"]["password"]["title"]
 
 
-def test_the_plugin_is_loaded_without_an_error(seen):
+def test_the_plugin_is_loaded_without_an_error(api_server):
     """By its entry point."""
-    names = [one["name"] for one in json.loads(seen["plugins"]["body"])["plugins"]]
-    assert "hokusai_dns" in names
-    assert "hokusai" not in seen["import_errors"]["body"]
+    plugins = api_server.api("GET", "/api/v2/plugins")["plugins"]
+    assert "hokusai_dns" in [one["name"] for one in plugins]
+    assert "hokusai" not in json.dumps(api_server.api("GET", "/api/v2/plugins/importErrors"))
+
+
+class TestUnderLoad:
+    """200 callers at once, while MLflow takes connections and answers nothing."""
+
+    CALLERS, ROUNDS = 200, 3
+
+    @pytest.fixture
+    def hanging(self, api_server, names, tiny):
+        """The connection leads to a server that hangs; afterwards it leads back."""
+
+        def hang(request):
+            server.wait(60)
+            yield b""
+
+        with Stranger(hang, host="127.0.0.46") as server:
+            names.set_records("hangs.local", [server.host])
+            extra = {"nameservers": names.address}
+            api_server.connect(host="hangs.local", port=server.port, extra=extra)
+            yield server
+            api_server.connect(host=HOSTNAME, port=tiny.port, login="me", password=SECRET,
+                               extra=extra)  # fmt: skip
+
+    def p99(self, api_server, while_: threading.Event) -> float:
+        """Of Airflow's own health endpoint, seconds."""
+        took = []
+        with requests.Session() as session:
+            while not while_.is_set() or len(took) < 20:
+                begun = time.monotonic()
+                session.get(f"{api_server.url}/api/v2/monitor/health", timeout=60)
+                took.append(time.monotonic() - begun)
+                time.sleep(0.05)
+        return quantiles(took, n=100)[-1]
+
+    def test_airflow_answers_and_mlflow_is_asked_once_per_interval(
+        self, api_server, hanging, record_property
+    ):
+        """Nobody waits for the server that hangs, but who made the look begin: three seconds."""
+        over = threading.Event()
+        over.set()
+        alone = self.p99(api_server, over)
+        over.clear()
+        headers = {"Authorization": f"Bearer {api_server.token('viewer')}"}
+        url = f"{api_server.url}/hokusai-dns"
+
+        def call(number):
+            path = ("/health/mlflow", "/ready", "/metrics", "/health")[number % 4]
+            return requests.get(url + path, headers=headers, timeout=120).status_code
+
+        begun = time.monotonic()
+        with ThreadPoolExecutor(self.CALLERS + 1) as pool:
+            beside = pool.submit(self.p99, api_server, over)
+            try:
+                answers = [
+                    status
+                    for _ in range(self.ROUNDS)
+                    for status in pool.map(call, range(self.CALLERS))
+                ]
+            finally:
+                over.set()
+            seconds = time.monotonic() - begun
+            busy = beside.result()
+        assert len(answers) == self.CALLERS * self.ROUNDS
+        assert set(answers) <= {200, 503}
+        looks = sum(one.path == "/health" for one in hanging.requests)
+        record_property("p99_alone_ms", round(alone * 1000))
+        record_property("p99_beside_ms", round(busy * 1000))
+        assert 1 <= looks <= seconds / LOOK_EVERY + 2
+        assert (
+            busy < 10
+        )  # a held thread pool or event loop would hold it for the look's ten seconds
