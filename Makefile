@@ -12,7 +12,7 @@ LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint check test demo up down bench coverage soak lock build clean
+.PHONY: help setup setup-floor lint check test demo up down bench coverage soak screenshots lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ coverage: setup ## lines and branches of the resolver that its tests reach
 	$(PY) -m coverage run --source=airflow_provider_hokusai_dns/resolver -m pytest -q tests/resolver
 	$(PY) -m coverage report --skip-covered --fail-under=95
 	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
+
+screenshots: setup ## photograph the status page for the docs (needs Chromium)
+	PICTURES=docs/images $(PYTEST) -q tests/page -k "healthy or button_runs or degraded or down or worst"
 
 soak: setup ## ten minutes of random faults: no error, no leak
 	$(PY) -m benchmarks.soak

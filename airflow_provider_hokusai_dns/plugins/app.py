@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI
 from airflow_provider_hokusai_dns import __version__
 from airflow_provider_hokusai_dns.plugins.board import Board
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
+from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 
 _ABOUT = """\
 How MLflow is, as **this API server process** sees it. It looks by itself, at most once per
@@ -33,4 +34,5 @@ def build_app() -> FastAPI:
     )
     app.add_middleware(Headers)
     add_endpoints(app, Board(), [Depends(requires_access_view(AccessView.PLUGINS))])
+    add_page(app)
     return app

@@ -12,9 +12,21 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 
 
 class HokusaiDNSPlugin(AirflowPlugin):
-    """Health endpoints under ``/hokusai-dns`` of the API server."""
+    """Health endpoints under ``/hokusai-dns`` of the API server, and their page in its UI."""
 
     name = "hokusai_dns"
+
+    #: Relative, so that they hold under whatever path Airflow is served: its UI sets a base.
+    external_views: list[Any] = [  # noqa: RUF012 - Airflow takes from it what it refuses
+        {
+            "name": "MLflow DNS",
+            "href": "hokusai-dns/",
+            "destination": "nav",
+            "url_route": "hokusai-dns",
+            "icon": "hokusai-dns/page/icon.svg",
+            "icon_dark_mode": "hokusai-dns/page/icon-dark.svg",
+        }
+    ]
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]

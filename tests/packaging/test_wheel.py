@@ -64,10 +64,16 @@ def airflow_env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_wheel_holds_the_package_and_nothing_of_the_repository(wheel: Path) -> None:
-    """Typing marker and refresh DAG are inside; tests, DAG files, demo and benchmarks are not."""
+    """Typing marker, refresh DAG and status page are in; tests, demo and benchmarks are not."""
     names = zipfile.ZipFile(wheel).namelist()
     assert f"{PACKAGE}/py.typed" in names
     assert f"{PACKAGE}/refresh_dag.py" in names
+    page = REPOSITORY / PACKAGE / "plugins" / "page"
+    files = [
+        file.name for file in page.iterdir() if file.suffix in (".css", ".html", ".js", ".svg")
+    ]
+    assert len(files) > 5
+    assert {f"{PACKAGE}/plugins/page/{name}" for name in files} <= set(names)
     tops = {name.split("/", 1)[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {PACKAGE}
     assert not [name for name in names if "/tests/" in name or name.endswith((".pyc", ".pth"))]

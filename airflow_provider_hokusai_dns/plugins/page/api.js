@@ -1,0 +1,83 @@
+// What the page asks: the endpoints beside it, and Airflow's REST API above. Every address is
+// relative, so it works behind whatever path Airflow is served under.
+
+const PATIENCE_MS = 45_000;
+
+/** Why there is no answer; `status` is 0 when the server could not be reached. */
+export class Refused extends Error {
+  constructor(status, detail) {
+    super(detail || `status ${status}`);
+    this.status = status;
+    this.detail = detail;
+  }
+}
+
+async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, {
+      credentials: "same-origin",
+      headers: { Accept: "application/json", ...(options.body && { "Content-Type": "application/json" }) },
+      cache: "no-store",
+      signal: AbortSignal.timeout(PATIENCE_MS),
+      ...options,
+    });
+  } catch (error) {
+    throw new Refused(0, error.name === "TimeoutError" ? `no answer in ${PATIENCE_MS / 1000} s` : "");
+  }
+  let body = null;
+  try {
+    body = await answer.json();
+  } catch {
+    if (answer.ok) throw new Refused(answer.status, "the answer is not JSON");
+  }
+  if (!answer.ok) throw new Refused(answer.status, detailOf(body));
+  return body;
+}
+
+function detailOf(body) {
+  const detail = body?.detail;
+  if (typeof detail === "string") return detail;
+  return typeof detail?.reason === "string" ? detail.reason : "";
+}
+
+export const health = () => ask("health/mlflow");
+
+/** The last day, or null where the server has none to give. */
+export async function history() {
+  try {
+    return await ask("history");
+  } catch (error) {
+    if (error instanceof Refused && error.status === 404) return null;
+    throw error;
+  }
+}
+
+const dagPath = (dagId) => `../api/v2/dags/${encodeURIComponent(dagId)}`;
+const runPath = (dagId, runId) => `${dagPath(dagId)}/dagRuns/${encodeURIComponent(runId)}`;
+
+/** A DAG as Airflow knows it, or null where there is none of that name. */
+export async function dag(dagId) {
+  try {
+    return await ask(dagPath(dagId));
+  } catch (error) {
+    if (error instanceof Refused && error.status === 404) return null;
+    throw error;
+  }
+}
+
+export const trigger = (dagId) =>
+  ask(`${dagPath(dagId)}/dagRuns`, { method: "POST", body: JSON.stringify({ logical_date: null }) });
+
+export const run = (dagId, runId) => ask(runPath(dagId, runId));
+
+/** What the refresh operator returned, or null. It is only for the words about a run. */
+export async function report(dagId, runId) {
+  try {
+    const path = `${runPath(dagId, runId)}/taskInstances/refresh/xcomEntries/return_value`;
+    const { value } = await ask(`${path}?stringify=false&deserialize=false`);
+    return typeof value === "string" ? JSON.parse(value) : value;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,93 @@
+// The last day of one name, as values: what to draw and what to say. Pure functions.
+
+import * as words from "./words.js";
+
+export const DAY = 24 * 3600 * 1000;
+const SHORTEST_HOLD = 10 * 60 * 1000;
+const SAID = { resolved: "resolved", stale: "old answer used", failed: "failed" };
+
+/** Points of the last day that can be read, oldest first, each with the time it speaks for.
+ *
+ * A point holds until the next one, but not for long: where runs are missing, nothing is known.
+ */
+export function read(points, now) {
+  const read = (Array.isArray(points) ? points : [])
+    .map((point) => ({ ...point, time: Date.parse(point.at) }))
+    .filter(({ time, state }) => time > now - DAY && time <= now + 300_000 && state in SAID)
+    .sort((a, b) => a.time - b.time);
+  const hold = holdOf(read);
+  read.forEach((point, index) => {
+    const next = index + 1 < read.length ? read[index + 1].time : now;
+    point.until = Math.max(point.time, Math.min(next, point.time + hold));
+  });
+  return read;
+}
+
+function holdOf(read) {
+  const gaps = read.slice(1).map((point, index) => point.time - read[index].time);
+  gaps.sort((a, b) => a - b);
+  const usual = gaps.length ? gaps[Math.floor(gaps.length / 2)] : SHORTEST_HOLD;
+  return Math.max(SHORTEST_HOLD, 2.5 * usual);
+}
+
+/** Stretches of one state, so that a quiet day is one rectangle and not 288. */
+export function stretches(read) {
+  const found = [];
+  for (const { state, time, until } of read) {
+    const last = found.at(-1);
+    if (last && last.state === state && time <= last.until) last.until = until;
+    else found.push({ state, time, until });
+  }
+  return found;
+}
+
+/** Runs of neighbouring points that have a latency; between them the line is broken. */
+export function lines(read) {
+  const found = [];
+  let open = null;
+  for (const point of read) {
+    if (typeof point.probe_ms !== "number") open = null;
+    else {
+      if (!open || point.time > open.at(-1).until) found.push((open = []));
+      open.push(point);
+    }
+  }
+  return found;
+}
+
+export function slowest(read) {
+  return read.reduce((most, { probe_ms: ms }) => (typeof ms === "number" && ms > most ? ms : most), 0);
+}
+
+/** The day in two short sentences, for those who see the picture and those who do not. */
+export function summary(read) {
+  if (!read.length) return "No run of the refresh DAG in the last 24 hours.";
+  const parts = ["resolved", "stale", "failed"].flatMap((state) => {
+    const number = read.filter((point) => point.state === state).length;
+    return number ? [`${SAID[state]} ${words.percent(number, read.length)}`] : [];
+  });
+  const bad = stretches(read).filter(({ state }) => state !== "resolved");
+  let text = `${words.count(read.length, "look", "looks")}: ${parts.join(", ")}.`;
+  if (bad.length) {
+    const last = bad.at(-1);
+    const lasts = last.until >= read.at(-1).until;
+    text += lasts ? ` Trouble since ${words.clock(last.time)}.` : ` Last trouble ${words.clock(last.time)}–${words.clock(last.until)}.`;
+  }
+  const times = read.map((point) => point.probe_ms).filter((ms) => typeof ms === "number").sort((a, b) => a - b);
+  if (times.length) text += ` MLflow: ${words.milliseconds(times[Math.floor(times.length / 2)])} typical.`;
+  return text;
+}
+
+/** One point in words. */
+export function inWords(point) {
+  let text = `${words.clock(point.time)} ${SAID[point.state]}`;
+  if (point.cause) text += ` (${point.cause})`;
+  if (point.addresses?.length) text += ` ${words.addresses(point.addresses, 2)}`;
+  const took = words.milliseconds(point.lookup_ms);
+  if (took) text += ` in ${took}`;
+  if (point.probe) {
+    const ms = words.milliseconds(point.probe_ms);
+    text += ` · MLflow ${point.probe}${ms ? ` in ${ms}` : ""}`;
+  }
+  return text;
+}

@@ -1,0 +1,228 @@
+// The page: asks at intervals, shows what was answered, and says so when nothing is.
+
+import * as api from "./api.js";
+import { Card } from "./card.js";
+import { el, mark, say } from "./dom.js";
+import { Refresh } from "./refresh.js";
+import * as words from "./words.js";
+
+const HEALTH_EVERY_MS = 15_000;
+const HISTORY_EVERY_MS = 60_000;
+/** The server reads what a run wrote at most each 10 s; until then it answers with what it knew. */
+const SERVER_READS_AGAIN_MS = 12_000;
+const OLD_AFTER_S = 60;
+const SEARCH_FROM = 9;
+
+const $ = (id) => document.getElementById(id);
+const list = $("connections");
+const cards = new Map();
+const known = { health: null, arrived: 0, history: null, historyArrived: 0, failed: null };
+let shownState = null;
+
+const refresh = new Refresh(
+  $("refresh"),
+  $("refresh-said"),
+  document.body.dataset.refreshDag,
+  document.body.dataset.mayTrigger === "yes",
+  () => {
+    for (const wait of [0, SERVER_READS_AGAIN_MS]) {
+      setTimeout(askHealth, wait);
+      setTimeout(askHistory, wait);
+    }
+  },
+);
+
+async function askHealth() {
+  try {
+    const answer = await api.health();
+    if (!Array.isArray(answer?.connections)) throw new api.Refused(200, "the answer has no connections");
+    Object.assign(known, { health: answer, arrived: performance.now(), failed: null });
+    showConnections();
+  } catch (error) {
+    known.failed = error;
+  }
+  showAges();
+}
+
+async function askHistory() {
+  try {
+    known.history = await api.history();
+    known.historyArrived = performance.now();
+  } catch (error) {
+    if (!known.history) say($("history-note"), "The last day could not be read.");
+    return;
+  }
+  drawAll();
+}
+
+function showConnections() {
+  const said = Date.parse(known.health.generated_at);
+  const wanted = new Map(known.health.connections.map((one) => [String(one.conn_id), one]));
+  for (const [id, card] of cards) {
+    if (!wanted.has(id)) {
+      card.node.remove();
+      cards.delete(id);
+    }
+  }
+  const fresh = [];
+  for (const [id, one] of wanted) {
+    let card = cards.get(id);
+    if (!card) {
+      card = new Card(id);
+      cards.set(id, card);
+      fresh.push(card);
+    }
+    card.said = Number.isNaN(said) ? undefined : said;
+    card.show(one);
+  }
+  order();
+  for (const card of fresh) draw(card);
+  showOverall();
+  showFilters();
+  showObserver();
+}
+
+/** Whose numbers these are: another process of the API server may answer the next time. */
+function showObserver() {
+  const { seen_by: by } = known.health;
+  const since = Date.parse(by?.since);
+  let text = "this API server process";
+  if (by) text += ` (${by.host}, process ${by.pid}${Number.isNaN(since) ? "" : `, looking since ${words.clock(since)}`})`;
+  say($("observer"), text);
+}
+
+/** Worst first. While the focus is in the list nothing moves, or it would be lost. */
+function order() {
+  const inside = list.contains(document.activeElement);
+  const sorted = [...cards.values()].sort(
+    (a, b) => words.STATES.indexOf(a.state) - words.STATES.indexOf(b.state) || a.one.conn_id.localeCompare(b.one.conn_id),
+  );
+  sorted.forEach(({ node }, index) => {
+    const there = list.children[index];
+    if (there !== node && (!inside || !node.parentNode)) list.insertBefore(node, there ?? null);
+  });
+}
+
+function tally() {
+  const counts = Object.fromEntries(words.STATES.map((state) => [state, 0]));
+  for (const { state } of cards.values()) counts[state] += 1;
+  return counts;
+}
+
+function showOverall() {
+  const counts = tally();
+  const all = cards.size;
+  const trouble = counts.unhealthy + counts.degraded;
+  let text;
+  if (!all) text = "No connection is listed.";
+  else if (counts.healthy === all) text = all === 1 ? "MLflow is reachable, by a fresh address." : `All ${all} connections are healthy.`;
+  else if (!trouble) text = `Nothing is known yet of ${all === 1 ? "this connection" : words.count(counts.unknown, "connection", "connections")}.`;
+  else if (all === 1) text = counts.unhealthy ? "MLflow cannot be used now." : "MLflow can be used, but not all is well.";
+  else {
+    const parts = ["unhealthy", "degraded", "unknown"].filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
+    text = `Of ${all} connections ${parts.join(", ")}.`;
+  }
+  say($("overall"), text);
+  mark($("overall"), "data-state", words.STATES.find((state) => counts[state]) ?? "unknown");
+  say($("empty"), all ? "" : known.health.problem || "List the ids of your MLflow connections in [hokusai_dns] connections of airflow.cfg, or in AIRFLOW__HOKUSAI_DNS__CONNECTIONS.");
+}
+
+function showFilters() {
+  $("find").hidden = cards.size < SEARCH_FROM;
+  const counts = tally();
+  const present = words.STATES.filter((state) => counts[state]);
+  if (shownState && !counts[shownState]) shownState = null;
+  const choices = present.length > 1 ? [null, ...present] : [];
+  $("tools").hidden = $("find").hidden && !choices.length;
+  const buttons = new Map([...$("filters").children].map((button) => [button.dataset.state, button]));
+  const wanted = choices.map((state) => {
+    const key = state ?? "all";
+    let button = buttons.get(key);
+    if (!button) {
+      button = el("button", { type: "button", "data-state": key });
+      button.addEventListener("click", () => {
+        shownState = state;
+        showFilters();
+      });
+    }
+    mark(button, "aria-pressed", String(shownState === state));
+    say(button, state ? `${words.capital(state)} ${counts[state]}` : `All ${cards.size}`);
+    return button;
+  });
+  const same = wanted.length === buttons.size && wanted.every((button, index) => $("filters").children[index] === button);
+  if (!same) $("filters").replaceChildren(...wanted);
+  filter();
+}
+
+function filter() {
+  const text = $("find").hidden ? "" : $("find").value.trim().toLowerCase();
+  let shown = 0;
+  for (const card of cards.values()) {
+    const hidden = (shownState !== null && card.state !== shownState) || (text !== "" && !card.matches(text));
+    if (card.node.hidden !== hidden) card.node.hidden = hidden;
+    if (!hidden) shown += 1;
+  }
+  if (cards.size) say($("empty"), shown ? "" : "No connection is like that.");
+}
+
+/** The server's time, so that a wrong clock of this machine moves nothing. */
+function serverNow() {
+  const said = Date.parse(known.history?.generated_at);
+  return Number.isNaN(said) ? Date.now() : said + performance.now() - known.historyArrived;
+}
+
+function draw(card) {
+  const { history } = known;
+  if (history) card.draw(history.names?.[card.one.hostname], serverNow(), history.problems?.[card.one.hostname]);
+}
+
+function drawAll() {
+  const { history } = known;
+  say($("history-note"), history ? history.note : "This server keeps no history.");
+  for (const card of cards.values()) draw(card);
+}
+
+function showAges() {
+  const passed = (performance.now() - known.arrived) / 1000;
+  if (known.health) for (const card of cards.values()) card.grow(passed);
+  say($("answered"), known.health ? `as of ${words.span(passed)} ago` : "");
+  say($("trouble"), trouble(passed));
+  list.classList.toggle("old", known.health !== null && (known.failed !== null || passed > OLD_AFTER_S));
+}
+
+function trouble(passed) {
+  const { failed, health } = known;
+  const old = health ? ` What you see is ${passed < 60 ? "less than a minute" : words.span(passed - (passed % 60))} old.` : "";
+  if (!failed) return health && passed > OLD_AFTER_S ? `The API server is slow to answer.${old}` : "";
+  if (failed.status === 0) return `The API server does not answer${failed.detail ? ` (${failed.detail})` : ""}; still asking.${old}`;
+  if (failed.status === 401) return `You are signed out: reload the page to sign in.${old}`;
+  if (failed.status === 403) return `You may not view plugins, so you may not see this.${old}`;
+  return `The API server cannot say (${failed.status ? `status ${failed.status}` : failed.message}${failed.detail ? `: ${failed.detail}` : ""}).${old}`;
+}
+
+/** Ask now and at intervals; not while nobody looks, and at once when somebody looks again. */
+function keepAsking(ask, every) {
+  let timer;
+  let asking = false;
+  async function turn() {
+    clearTimeout(timer);
+    if (asking || document.hidden) return;
+    asking = true;
+    try {
+      await ask();
+    } finally {
+      asking = false;
+      timer = setTimeout(turn, every);
+    }
+  }
+  document.addEventListener("visibilitychange", turn);
+  addEventListener("online", turn);
+  turn();
+}
+
+$("find").addEventListener("input", filter);
+$("zone").textContent = `Times are in ${words.zone()}.`;
+keepAsking(askHealth, HEALTH_EVERY_MS);
+keepAsking(askHistory, HISTORY_EVERY_MS);
+keepAsking(() => refresh.look(), HISTORY_EVERY_MS);
+setInterval(() => document.hidden || showAges(), 1000);

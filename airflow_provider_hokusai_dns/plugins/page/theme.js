@@ -1,0 +1,21 @@
+// Light or dark as the Airflow UI around this frame. Airflow keeps the choice in localStorage
+// under "theme": light, dark, or system; a frame of the same origin hears of changes by event.
+// A plain script in the head, so that the right colours are there before anything is painted.
+(() => {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+
+  function apply() {
+    let chosen = null;
+    try {
+      chosen = localStorage.getItem("theme");
+    } catch {
+      // Storage may be forbidden; the system's choice remains.
+    }
+    const known = chosen === "light" || chosen === "dark";
+    document.documentElement.dataset.theme = known ? chosen : system.matches ? "dark" : "light";
+  }
+
+  apply();
+  system.addEventListener("change", apply);
+  addEventListener("storage", apply);
+})();

@@ -1,0 +1,147 @@
+"""A real Airflow for a browser: API server behind a path, scheduler, DAG processor, on SQLite."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.servers import _dismiss, _watch_over, free_port, session_members
+
+REPOSITORY = Path(__file__).parents[2]
+START_SECONDS = 240.0
+#: Airflow's own roles; a viewer may see everything and start nothing.
+USERS = ("admin", "viewer")
+
+
+class RealAirflow:
+    """Airflow's processes. A context manager.
+
+    :param home: its folder; kept.
+    :param settings: further environment variables, for connections and configuration.
+    """
+
+    def __init__(self, home: Path, settings: dict[str, str]) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/team/airflow"
+        self.passwords = {user: secrets.token_urlsafe(9) for user in USERS}
+        passwords = home / "passwords.json"
+        passwords.write_text(json.dumps(self.passwords))
+        (home / "dags").mkdir()
+        (home / "dags" / "refresh.py").write_text(
+            (REPOSITORY / "dags" / "hokusai_dns_refresh.py").read_text()
+        )
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "MLFLOW"))}
+        self.environment = kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
+            "PYTHONWARNINGS": "ignore",
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "2",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{u}" for u in USERS),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+            **settings,
+        }
+        self._processes: dict[str, tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]] = {}
+
+    def __enter__(self) -> RealAirflow:
+        subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env=self.environment, capture_output=True, check=True, timeout=START_SECONDS,
+        )  # fmt: skip
+        try:
+            for part in ("api-server", "scheduler", "dag-processor"):
+                self.start(part)
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for part in list(self._processes):
+            self.stop(part)
+
+    def start(self, part: str) -> None:
+        """Start one of Airflow's processes."""
+        options = ["--skip-serve-logs"] if part == "scheduler" else []
+        with (self.home / f"{part}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", part, *options],
+                env=self.environment, cwd=self.home, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self._processes[part] = process, _watch_over(process.pid)
+
+    def stop(self, part: str) -> None:
+        """End one of them, and all of its children, at once: what it knows is thrown away."""
+        process, watchdog = self._processes.pop(part)
+        end = time.monotonic() + 20
+        while (members := session_members(process.pid)) and time.monotonic() < end:
+            for pid in members:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(0.02)
+        process.wait(10)
+        _dismiss(watchdog)
+
+    def token(self, user: str) -> str:
+        """A token of a user, as the login form would leave it in a cookie."""
+        given = {"username": user, "password": self.passwords[user]}
+        return self._request("POST", "/auth/token", given, {})["access_token"]
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One call of Airflow's REST API, by the administrator.
+
+        :raises urllib.error.HTTPError: for an answer that is no success.
+        """
+        headers = {"Authorization": f"Bearer {self.token('admin')}"}
+        return self._request(method, path, body, headers)
+
+    def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            self.url + path, data, {**headers, "Content-Type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            for part, (process, _) in self._processes.items():
+                if process.poll() is not None:
+                    raise RuntimeError(f"{part} ended while it started:\n{self.log(part)}")
+            with contextlib.suppress(OSError, urllib.error.HTTPError):
+                self.ask("GET", "/api/v2/dags/hokusai_dns_refresh")
+                return
+            time.sleep(0.3)
+        logs = "\n".join(self.log(part) for part in self._processes)
+        raise RuntimeError(f"Airflow did not start in {START_SECONDS:.0f} s:\n{logs}")
+
+    def log(self, part: str) -> str:
+        """The end of what a process wrote."""
+        return (self.home / f"{part}.log").read_text(errors="replace")[-3000:]

@@ -1,0 +1,280 @@
+"""The page where it belongs: in the frame of a real Airflow UI, behind its login.
+
+Real DNS server, real MLflow, real scheduler; Airflow is served under a path, as behind a proxy.
+The tests go through one story in the order in which they stand. With ``PICTURES`` set to a folder,
+each state is photographed for the docs (``make screenshots``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_hokusai_dns.plugins.page import REFRESH_DAG
+from airflow_provider_hokusai_dns.records import variable_key
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from tests.conftest import HOSTNAME
+from tests.page import stories
+from tests.page.conftest import PATIENCE_MS
+from tests.page.real_airflow import RealAirflow
+from tests.servers import MLflowProcess
+
+ADDRESS = "127.0.0.8"
+#: A Variable is read each 10 s, a connection looked at each 3; the rest is for a busy machine.
+CHANGE_SECONDS = 90
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """Everything that runs."""
+    home = tmp_path_factory.mktemp("airflow")
+    mlflow = MLflowProcess(tmp_path_factory.mktemp("mlflow"), host=ADDRESS)
+    with DNSServer() as dns, ThreadPoolExecutor(1) as beside, contextlib.ExitStack() as stack:
+        stack.callback(mlflow.stop)
+        started = beside.submit(mlflow.start)
+        dns.set_records(HOSTNAME, [ADDRESS], ttl=2)
+        connection = {
+            "conn_type": "mlflow",
+            "host": HOSTNAME,
+            "port": mlflow.port,
+            "schema": "http",
+            "extra": {"nameservers": dns.address},
+        }
+        settings = {
+            "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
+            "AIRFLOW__HOKUSAI_DNS__LOOK_EVERY": "3",
+        }
+        airflow = stack.enter_context(RealAirflow(home, settings))
+        started.result()
+        yield SimpleNamespace(airflow=airflow, dns=dns, mlflow=mlflow)
+
+
+def sign_in(context: Any, airflow: RealAirflow, user: str) -> Any:
+    """Through Airflow's own login form; gives the window."""
+    page = context.new_page()
+    page.goto(f"{airflow.url}/")
+    page.locator("input[name=username]").fill(user)
+    page.locator("input[name=password]").fill(airflow.passwords[user])
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("link", name="MLflow DNS").wait_for()
+    return page
+
+
+def open_frame(page: Any) -> Any:
+    """By the entry in the navigation; gives the frame with the page, after its first answer."""
+    page.get_by_role("link", name="MLflow DNS").click()
+    frame = page.frame_locator("iframe[title='MLflow DNS']")
+    frame.locator(".connection").wait_for()
+    return frame
+
+
+@pytest.fixture(scope="module")
+def admin(browser: Any, world: SimpleNamespace) -> Iterator[Any]:
+    """The window of an administrator, with the page in its frame."""
+    context = browser.new_context(viewport={"width": 1280, "height": 440}, timezone_id="UTC")
+    context.set_default_timeout(PATIENCE_MS)
+    window = sign_in(context, world.airflow, "admin")
+    yield SimpleNamespace(window=window, frame=open_frame(window))
+    context.close()
+
+
+def picture(admin: Any, name: str) -> None:
+    """For the docs, in both themes, and only when somebody asked for it.
+
+    The state is real; the day behind it is made up, because nobody waits a day for a picture.
+    """
+    if not (folder := os.environ.get("PICTURES")):
+        return
+    trouble = {
+        "healthy": ((96, 99, "stale"),),
+        "degraded": ((96, 99, "stale"), (286, 288, "stale")),
+        "down": ((96, 99, "stale"), (211, 213, "failed")),
+    }[name]
+    day = stories.history({HOSTNAME: stories.day(7, trouble=trouble)})
+    admin.window.route("**/hokusai-dns/history", lambda route: route.fulfill(json=day))
+    admin.window.frames[-1].evaluate("dispatchEvent(new Event('online'))")
+    admin.frame.locator(".summary", has_text="288 looks").wait_for()
+    for theme in ("dark", "light"):
+        choose_theme(admin, theme)
+        path = Path(folder) / f"status-{name}{'-dark' if theme == 'dark' else ''}.png"
+        admin.window.screenshot(path=path)
+        assert path.stat().st_size < 200_000
+    admin.window.unroute("**/hokusai-dns/history")
+
+
+def choose_theme(admin: Any, theme: str) -> None:
+    """As Airflow's own menu does it; both documents follow."""
+    admin.window.evaluate(
+        """(theme) => {
+            localStorage.setItem("theme", theme);
+            // Airflow's window hears of it as it would from another tab.
+            dispatchEvent(new StorageEvent("storage", { key: "theme", newValue: theme }));
+        }""",
+        theme,
+    )
+    admin.frame.locator(f"html[data-theme={theme}]").wait_for(state="attached")
+
+
+def until(admin: Any, where: str, text: str) -> None:
+    """Wait until a text is there, and let the page ask more often meanwhile."""
+    wanted = admin.frame.locator(where, has_text=text)
+    end = time.monotonic() + CHANGE_SECONDS
+    while not wanted.is_visible():
+        assert time.monotonic() < end, f"{text!r} did not come: {told(admin, 'body')}"
+        admin.window.frames[-1].evaluate("dispatchEvent(new Event('online'))")
+        admin.window.wait_for_timeout(500)
+
+
+def told(admin: Any, where: str) -> str:
+    """What stands there, with every gap as one space."""
+    return " ".join(admin.frame.locator(where).inner_text().split())
+
+
+def test_strangers_get_nothing(world):
+    """Neither the page nor a file of it; and what is no file of it is not there."""
+
+    def status(path: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+        request = urllib.request.Request(world.airflow.url + path, headers=headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.headers
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code, error.headers
+
+    viewer = {"Authorization": f"Bearer {world.airflow.token('viewer')}"}
+    assert status("/hokusai-dns/")[0] == 401
+    assert status("/hokusai-dns/page/main.js")[0] == 401
+    assert status("/hokusai-dns/", {"Authorization": "Bearer nonsense"})[0] in (401, 403)
+    assert status("/hokusai-dns/page/main.js", viewer)[0] == 200
+    for path in ("index.html", "routes.py", "__init__.py", "..%2Fapp.py", "%2e%2e/app.py"):
+        assert status(f"/hokusai-dns/page/{path}", viewer)[0] == 404
+    code, headers = status("/hokusai-dns/", viewer)
+    assert code == 200
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
+    assert "frame-ancestors 'self'" in headers["Content-Security-Policy"]
+
+
+def test_healthy(world, admin):
+    """State, sentence, address, source, age and time to live of a real answer."""
+    until(admin, ".badge", "Healthy")
+    assert HOSTNAME in told(admin, ".sentence")
+    assert re.search(
+        rf"Address {ADDRESS} Source DNS(, from the cache)?, \d+ s old, TTL (\d s left|over) "
+        r"DNS healthy MLflow healthy, [\d.]+ ms, seen \d+ s ago",
+        told(admin, ".facts"),
+    ), told(admin, ".facts")
+
+
+def test_the_button_runs_the_refresh_dag(world, admin):
+    """With the cookie of the login alone; the run's own words come back, and the history grows."""
+    admin.frame.get_by_role("button", name="Refresh DNS").click()
+    said = admin.frame.locator("#refresh-said")
+    said.get_by_text("1 name resolved in").wait_for(timeout=1000 * CHANGE_SECONDS)
+    (run,) = world.airflow.ask("GET", f"/api/v2/dags/{REFRESH_DAG}/dagRuns")["dag_runs"]
+    assert (run["state"], run["run_type"]) == ("success", "manual")
+    until(admin, ".summary", "1 look")
+    assert admin.frame.locator("rect.resolved").count() == 1
+    assert "1 look: resolved 100 %" in told(admin, ".summary")
+    picture(admin, "healthy")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_follows_the_theme_of_airflow(admin, axe_source, theme):
+    """The colours behind the frame are those in it; and axe finds nothing in either."""
+    choose_theme(admin, theme)
+    frame = admin.window.frames[-1]
+    # A canvas makes one notation of all: the same colour may be written in many ways.
+    ground = """(node) => {
+        const dot = document.createElement("canvas").getContext("2d");
+        dot.fillStyle = getComputedStyle(node).backgroundColor;
+        dot.fillRect(0, 0, 1, 1);
+        return [...dot.getImageData(0, 0, 1, 1).data];
+    }"""
+    around, within = admin.window.locator("html").first, frame.locator("body")
+    assert around.evaluate(ground) == within.evaluate(ground)
+    frame.evaluate(axe_source)
+    found = frame.evaluate("axe.run()")["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+
+
+def test_degraded(world, admin):
+    """The name is gone, the old address works: the page says which, how old, and why."""
+    world.dns.no_such_name(HOSTNAME)
+    until(admin, ".badge", "Degraded")
+    facts = told(admin, ".facts")
+    assert re.search(rf"Address {ADDRESS} Source [^,]+, \d+ s old DNS degraded, nxdomain", facts), (
+        facts
+    )
+    assert "nxdomain" in told(admin, ".sentence")
+    picture(admin, "degraded")
+
+
+def test_down(world, admin):
+    """MLflow itself is away."""
+    world.dns.heal(HOSTNAME)
+    world.mlflow.stop()
+    until(admin, ".badge", "Unhealthy")
+    assert "cannot be reached" in told(admin, ".sentence")
+    assert "MLflow unhealthy, refused" in told(admin, ".facts")
+    picture(admin, "down")
+
+
+def test_a_variable_that_was_edited_into_nonsense(world, admin):
+    """Shown as such, here where somebody can read it."""
+    key = variable_key(HOSTNAME)
+    nonsense = {"key": key, "value": "<b>nonsense</b>"}
+    world.airflow.ask("PATCH", f"/api/v2/variables/{key}", nonsense)
+    until(admin, ".problem:visible", "JSON")
+    assert key in told(admin, ".problem:visible")
+
+
+def test_a_paused_dag_is_said(world, admin):
+    """And the button starts nothing that would wait for ever."""
+    path = f"/api/v2/dags/{REFRESH_DAG}"
+    world.airflow.ask("PATCH", path, {"is_paused": True})
+    admin.window.reload()
+    said = admin.frame.locator("#refresh-said").get_by_text("is paused: unpause it")
+    said.wait_for()
+    assert admin.frame.get_by_role("button", name="Refresh DNS").get_attribute("aria-disabled")
+    world.airflow.ask("PATCH", path, {"is_paused": False})
+
+
+def test_a_viewer_sees_all_and_starts_nothing(world, browser):
+    """Airflow's own rights decide."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+    token = world.airflow.token("viewer")
+    context.add_cookies([{"name": "_token", "value": token, "url": world.airflow.url}])
+    page = context.new_page()
+    page.goto(f"{world.airflow.url}/hokusai-dns/")
+    page.locator(".badge", has_text="Unhealthy").wait_for()
+    page.locator("#refresh-said").get_by_text("Only those who may trigger").wait_for()
+    assert page.get_by_role("button", name="Refresh DNS").count() == 0
+    context.close()
+
+
+def test_an_api_server_that_is_away_is_said(world, admin):
+    """What was known stays, with its age; when the server is back, the page goes on."""
+    admin.frame.locator(".connection").wait_for()
+    world.airflow.stop("api-server")
+    again = "dispatchEvent(new Event('online'))"
+    frame = admin.window.frames[-1]
+    frame.evaluate(again)
+    trouble = admin.frame.locator("#trouble")
+    trouble.get_by_text("The API server does not answer").wait_for()
+    assert admin.frame.locator(".connections.old .connection").count() == 1
