@@ -10,7 +10,7 @@ LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint check test demo up down bench coverage soak lock build clean
+.PHONY: help setup setup-floor lint docs check test demo up down bench coverage soak lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +27,13 @@ lint: setup ## ruff, mypy, import rules
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
+docs: setup ## the documentation, into docs/_build/html; a warning is an error
+	$(PY) -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+
 check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
-test: lint setup-floor ## everything: lint, floor, unit, property, integration, end to end
+test: lint docs setup-floor ## everything: lint, floor, unit, property, integration, end to end
 	$(PYTEST)
 
 demo: setup ## the story: an MLflow whose name goes away under real Airflow tasks
@@ -62,4 +65,4 @@ build: setup ## wheel and source distribution into dist/
 
 clean: ## remove what these commands made, the environments too
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .demo dist build .coverage* .hypothesis .*_cache
+	rm -rf $(VENV) $(FLOOR) .demo dist build docs/_build .coverage* .hypothesis .*_cache
