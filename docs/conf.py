@@ -29,6 +29,8 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"Hokusai DNS {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["hokusai.css"]
 html_show_copyright = False
 # Nothing is fetched while it is read either: no fonts, no scripts from elsewhere.
 html_theme_options = {"navigation_with_keys": False}

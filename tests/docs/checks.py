@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 import shlex
+import warnings
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
@@ -108,14 +109,21 @@ def check_airflow(arguments: list[str]) -> None:
 
 def check_url(url: str) -> None:
     """A route of ours, or one of Airflow's that the pages name."""
-    from airflow_provider_hokusai_dns.plugins.app import build_app
-
     path = urlsplit(url).path
     if path.startswith("/hokusai-dns"):
-        routes = {getattr(route, "path", "") for route in build_app().routes}
-        assert path.removeprefix("/hokusai-dns") in routes, f"there is no {path}"
+        assert path.removeprefix("/hokusai-dns") in routes(), f"there is no {path}"
     else:
-        assert path in ("/auth/token",) or path.startswith("/api/v2/"), path
+        assert path == "/auth/token" or path.startswith("/api/v2/"), path
+
+
+@cache
+def routes() -> frozenset[str]:
+    """The paths below ``/hokusai-dns`` of the API server."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Airflow's own imports, which are not ours to mend
+        from airflow_provider_hokusai_dns.plugins.app import build_app
+
+        return frozenset(getattr(route, "path", "") for route in build_app().routes)
 
 
 # --- names and values -------------------------------------------------------------------------
