@@ -10,7 +10,7 @@ LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint docs check test demo up down bench coverage soak lock build clean
+.PHONY: help setup setup-floor lint check test demo up down bench coverage soak lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ lint: setup ## ruff, mypy, import rules
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
+.PHONY: docs
 docs: setup ## the documentation, into docs/_build/html; a warning is an error
 	$(PY) -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
 
@@ -64,5 +65,6 @@ build: setup ## wheel and source distribution into dist/
 	$(PY) -m build --no-isolation
 
 clean: ## remove what these commands made, the environments too
+	rm -rf docs/_build
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .demo dist build docs/_build .coverage* .hypothesis .*_cache
+	rm -rf $(VENV) $(FLOOR) .demo dist build .coverage* .hypothesis .*_cache
