@@ -12,7 +12,7 @@ LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint check test demo up down bench coverage soak screenshots lock build clean
+.PHONY: help setup setup-floor lint check test demo up down bench coverage soak screenshots docs lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,10 +29,13 @@ lint: setup ## ruff, mypy, import rules
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 
+docs: setup ## the documentation, into docs/_build/html; a warning is an error
+	$(PY) -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
+
 check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
-test: lint setup-floor ## everything: lint, floor, unit, property, integration, end to end
+test: lint docs setup-floor ## everything: lint, docs, floor, unit, property, integration, end to end
 	$(PYTEST) $(TWO_AT_ONCE) --durations=20
 
 demo: setup ## the story: an MLflow whose name goes away under real Airflow tasks
@@ -66,5 +69,6 @@ build: setup ## wheel and source distribution into dist/
 	$(PY) -m build --no-isolation
 
 clean: ## remove what these commands made, the environments too
+	rm -rf docs/_build
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
 	rm -rf $(VENV) $(FLOOR) .demo dist build .coverage* .hypothesis .*_cache

@@ -1,0 +1,251 @@
+"""What a block must agree with in the code, by its language."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import json
+import re
+import shlex
+import warnings
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from airflow_provider_hokusai_dns import settings
+from airflow_provider_hokusai_dns.provider_info import get_provider_info
+from airflow_provider_hokusai_dns.records import parse_record, variable_key
+from tests.docs import sentences
+from tests.docs.blocks import DOCS, PYTHONS, REPOSITORY, Block, commands
+
+#: 2026-11-23 07:00 UTC: after every stamp on the pages.
+NOW = 1_795_417_200.0
+#: Programs of every system; what they are given is the reader's business.
+_EVERYWHERE = {"cd", "git", "pip", "cat", "export"}
+
+
+def check(block: Block) -> None:
+    """Hold a block against the code.
+
+    :raises AssertionError: it says something else; or nobody knows how to check it.
+    """
+    kind = block.words[0] if block.words else ""
+    by_language: dict[str, Callable[[Block, str], None]] = {
+        "console": lambda block, _: _check_commands(block),
+        "json": _check_json,
+        "yaml": _check_yaml,
+        "ini": lambda block, _: _check_ini(block.text),
+        "text": _check_text,
+        "tree": lambda block, _: _check_tree(block.text),
+    }
+    assert block.language in by_language, f"a block of {block.language!r} cannot be checked"
+    by_language[block.language](block, kind)
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def _check_commands(block: Block) -> None:
+    for command in commands(block):
+        _check_command(command)
+
+
+def _check_command(command: str) -> None:
+    for part in re.split(r"&&|\|\||;|\|", command):
+        words = shlex.split(part)
+        while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
+            check_variable(words.pop(0).partition("=")[0])
+        program, *arguments = words
+        if program == "make":
+            assert arguments[0] in _make_targets(), f"make has no target {arguments[0]!r}"
+        elif program in PYTHONS:
+            _check_module(arguments)
+        elif program == "airflow":
+            check_airflow(arguments)
+        elif program == "curl":
+            check_url(next(word for word in arguments if "://" in word))
+        else:
+            assert program in _EVERYWHERE, f"{program!r}: is there such a command?"
+        if program == "export":
+            check_variable(arguments[0].partition("=")[0])
+
+
+@cache
+def _make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+
+
+def _check_module(arguments: list[str]) -> None:
+    assert arguments[0] == "-m", arguments
+    module, *rest = arguments[1:]
+    if module == "pytest":
+        return
+    if module == "demo":
+        from demo.__main__ import _parser
+    elif module == "benchmarks":
+        from benchmarks.__main__ import _parser
+    else:
+        assert module == "airflow_provider_hokusai_dns.resolver.testing", module
+        from airflow_provider_hokusai_dns.resolver.testing.__main__ import _parser
+    try:
+        _parser().parse_args(rest)
+    except SystemExit as end:
+        raise AssertionError(f"{module} does not know {rest}") from end
+
+
+def check_airflow(arguments: list[str]) -> None:
+    """Airflow's own parser, with this provider's commands in it."""
+    from airflow.cli import cli_parser
+
+    try:
+        cli_parser.get_parser().parse_args(arguments)
+    except SystemExit as end:
+        raise AssertionError(f"airflow does not know {arguments}") from end
+
+
+def check_url(url: str) -> None:
+    """A route of ours, or one of Airflow's that the pages name."""
+    path = urlsplit(url).path
+    if path.startswith("/hokusai-dns"):
+        assert path.removeprefix("/hokusai-dns") in routes(), f"there is no {path}"
+    else:
+        assert path == "/auth/token" or path.startswith("/api/v2/"), path
+
+
+@cache
+def routes() -> frozenset[str]:
+    """The paths below ``/hokusai-dns`` of the API server."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Airflow's own imports, which are not ours to mend
+        from airflow_provider_hokusai_dns.plugins.app import build_app
+
+        return frozenset(getattr(route, "path", "") for route in build_app().routes)
+
+
+# --- names and values -------------------------------------------------------------------------
+
+
+def check_variable(name: str) -> None:
+    """A variable of the environment that somebody reads."""
+
+    section = f"AIRFLOW__{settings.SECTION.upper()}__"
+    if name.startswith(section):
+        assert name.removeprefix(section).lower() in options(), f"no option for {name}"
+    elif name.startswith("AIRFLOW__"):
+        _, group, option = name.split("__")
+        assert _airflow_has(group.lower(), option.lower()), f"Airflow has no {name}"
+    elif not name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_")):
+        known = {*from_code().ENVIRONMENT, "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"}
+        assert name in known | {"MLFLOW_SERVER_ALLOWED_HOSTS", "NAME", "TOKEN"}, name
+
+
+@cache
+def from_code() -> Any:
+    """The documentation's own Sphinx extension."""
+    file = DOCS / "_ext" / "from_code.py"
+    spec = importlib.util.spec_from_file_location("docs_from_code", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def options() -> dict[str, Any]:
+    """The options of the section."""
+    found: dict[str, Any] = get_provider_info()["config"][settings.SECTION]["options"]
+    return found
+
+
+def _airflow_has(section: str, option: str) -> bool:
+    from airflow.configuration import conf
+
+    return bool(conf.has_option(section, option)) or (section, option) == ("metrics", "statsd_on")
+
+
+def _check_ini(text: str) -> None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    readers = dict(settings.policy_options())
+    for section in parser.sections():
+        for option, value in parser.items(section):
+            if section != settings.SECTION:
+                assert _airflow_has(section, option), f"Airflow has no [{section}] {option}"
+                continue
+            assert option in options(), f"[{section}] has no option {option}"
+            if option in readers:
+                readers[option](value)
+
+
+def _check_json(block: Block, kind: str) -> None:
+    value = json.loads(block.text)
+    if kind == "connection":
+        server = settings.server_from_connection(connection_of(value))
+        assert server.hostname
+    elif kind == "variable":
+        record = parse_record(value["hostname"], block.text, now=NOW)
+        assert record.addresses
+        assert variable_key(value["hostname"]) in (REPOSITORY / block.file).read_text()
+    elif kind == "environment":
+        for item in value["environment"]:
+            check_variable(item["name"])
+    else:
+        sentences.check_shape(kind, value)
+
+
+def connection_of(value: dict[str, Any]) -> Any:
+    """A connection as Airflow makes it of this JSON."""
+    fields = ("conn_type", "host", "schema", "login", "password", "port")
+    extra = value.get("extra")
+    assert not value.keys() - {*fields, "extra"}, value.keys()
+    return SimpleNamespace(
+        conn_id="mlflow_default",
+        extra=json.dumps(extra) if isinstance(extra, dict) else extra,
+        **{name: value.get(name) for name in fields},
+    )
+
+
+def _check_yaml(block: Block, kind: str) -> None:
+    value = yaml.safe_load(block.text)
+    if kind == "environment":
+        for item in value["env"]:
+            check_variable(item["name"])
+            if item["name"].startswith("AIRFLOW_CONN_"):
+                settings.server_from_connection(connection_of(json.loads(item["value"])))
+    elif kind == "alerts":
+        sentences.check_alerts(value)
+    elif kind == "pod":
+        assert value["dnsConfig"]["options"], value
+    else:
+        raise AssertionError(f"nobody knows how to check yaml {kind!r}")
+
+
+def _check_text(block: Block, kind: str) -> None:
+    lines = [line for line in block.text.splitlines() if line.strip()]
+    if kind == "verdict":
+        known = sentences.verdict_lines()
+        assert [line for line in lines if line not in known] == []
+    elif kind == "log":
+        assert [line for line in lines if not sentences.is_logged(line)] == []
+    else:
+        raise AssertionError(f"nobody knows how to check text {kind!r}")
+
+
+def _check_tree(text: str) -> None:
+    """A drawing of folders: every path in it exists."""
+    above: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        while above and above[-1][0] >= indent:
+            above.pop()
+        for place in re.findall(r"(?:^|\s{1,4})((?:[\w.]+/)+|[\w]+\.py)(?=\s|$)", line):
+            path = REPOSITORY.joinpath(*(name for _, name in above), place)
+            beside = REPOSITORY / place
+            assert path.exists() or beside.exists(), f"{place} is not there"
+            if place.endswith("/") and not line[indent:].partition(place)[0].strip():
+                above.append((indent, place))
+                break

@@ -1,0 +1,214 @@
+"""What the pages say of the code is what the code says."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from dataclasses import fields
+from enum import Enum
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_hokusai_dns import gate, settings
+from airflow_provider_hokusai_dns.fields import EXTRAS
+from airflow_provider_hokusai_dns.resolver import Cause, ResolverConfig
+from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE
+from airflow_provider_hokusai_dns.resolver.metrics import (
+    DEGRADED_UP_TO,
+    HEALTHY_UP_TO,
+    MIN_EVENTS,
+)
+from airflow_provider_hokusai_dns.tracking.breaker import BreakerState, CircuitBreaker
+from airflow_provider_hokusai_dns.tracking.judge import Failure
+from airflow_provider_hokusai_dns.tracking.probe import MAX_AGE_WITH_CREDENTIALS
+from airflow_provider_hokusai_dns.tracking.server import MLflowServer, StaleOverHTTP
+from airflow_provider_hokusai_dns.tracking.verdict import State
+from tests.docs import checks, sentences
+from tests.docs.blocks import DOCS, REPOSITORY, all_blocks, pages
+
+FAILURES = (DOCS / "failures.md").read_text()
+POLICY = (DOCS / "policy.md").read_text()
+GUIDE: dict[str, type[Enum]] = {
+    "States of a verdict": State,
+    "Causes of DNS": Cause,
+    "Failures of a request": Failure,
+    "States of the circuit breaker": BreakerState,
+}
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading of the second level."""
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def parts(text: str) -> dict[str, str]:
+    """What stands below each heading of the third level."""
+    found = re.split(r"^### (.+)$", text, flags=re.MULTILINE)[1:]
+    return dict(zip((name.strip("`") for name in found[::2]), found[1::2], strict=True))
+
+
+class TestFailureGuide:
+    """Whoever is woken finds the word on the screen, and what to do."""
+
+    @pytest.mark.parametrize("heading", GUIDE)
+    def test_has_a_section_for_every_word_of_the_code(self, heading: str) -> None:
+        """No more and no fewer than the members of the enumeration."""
+        assert set(parts(section(FAILURES, heading))) == {m.value for m in GUIDE[heading]}
+
+    @pytest.mark.parametrize("heading", GUIDE)
+    def test_says_what_to_do(self, heading: str) -> None:
+        """Each section has a line that begins with "Do:"."""
+        without = [n for n, text in parts(section(FAILURES, heading)).items() if "Do: " not in text]
+        assert without == []
+
+    def test_shows_the_sentences_of_each_state(self) -> None:
+        """A state's examples are verdicts of that state; all but config, which quotes a field."""
+        told = parts(section(FAILURES, "States of a verdict"))
+        by_line = {gate.in_one_line(v): v.state.value for v in sentences.verdicts()}
+        for name in told.keys() - {"config"}:
+            lines = [line for line in told[name].splitlines() if line.startswith("MLflow is ")]
+            assert lines, name
+            assert {by_line[line] for line in lines} == {name}
+
+    def test_has_every_other_cause(self) -> None:
+        """Words that are no member of an enumeration, but may stand in ``cause``."""
+        others = parts(section(FAILURES, "Other causes"))
+        judged = {verdict.cause for verdict in sentences.verdicts()}
+        words = {cause for cause in judged if not cause.startswith("http_")}
+        listed = {*others, *Cause, *Failure}
+        assert words <= listed, words - listed
+        assert gate.MISSING in others
+
+    def test_names_what_ends_a_wait(self) -> None:
+        """The states in ``fail_fast_on`` by default are states of the guide, or missing."""
+        assert set(gate.DEFAULT_FAIL_FAST) <= {state.value for state in State}
+
+    def test_has_the_numbers_of_the_breaker(self) -> None:
+        """Failures that open it, and its pauses."""
+        numbers = {
+            name: parameter.default
+            for name, parameter in inspect.signature(CircuitBreaker).parameters.items()
+        }
+        text = section(FAILURES, "States of the circuit breaker")
+        assert numbers["threshold"] == 3
+        assert "Three failures in a row open it" in text
+        pauses = f"{numbers['cooldown']:g} at first, doubling to {numbers['max_cooldown']:g}"
+        assert pauses in text
+
+    def test_has_every_exception_with_fields(self) -> None:
+        """The table at its end names errors that exist."""
+        names = re.findall(r"^\| `(\w+Error)` \|", FAILURES, flags=re.MULTILINE)
+        source = "".join(file.read_text() for file in sentences.PACKAGE.rglob("*.py"))
+        assert len(names) > 8
+        assert [name for name in names if f"class {name}(" not in source] == []
+
+
+class TestPolicy:
+    """The policy for users is the policy of the code."""
+
+    NUMBERS = re.findall(r"`([a-z_]+)` ([\d.]*\d)", POLICY)
+
+    def test_has_seventeen_rules_in_order(self) -> None:
+        """Code and tests quote them by number."""
+        numbers = re.findall(r"^\| (\d+) \|", section(POLICY, "The rules"), flags=re.MULTILINE)
+        assert list(map(int, numbers)) == list(range(1, 18))
+
+    def test_every_number_is_the_default(self) -> None:
+        """Each that stands behind the name of a setting."""
+        config = ResolverConfig()
+        wrong = {
+            name: (said, getattr(config, name))
+            for name, said in self.NUMBERS
+            if float(said) != getattr(config, name)
+        }
+        assert wrong == {}
+
+    def test_no_number_is_left_out(self) -> None:
+        """Every number of the configuration has its place in the policy."""
+        said = {name for name, _ in self.NUMBERS}
+        assert said == {
+            item.name for item in fields(ResolverConfig) if item.type in ("float", "int")
+        }
+
+    def test_limits_are_those_of_the_code(self) -> None:
+        """The hard cap, the levels of the window, the three deadlines, the age for a login."""
+        assert f"At most {HARD_MAX_STALE:.0f};" in POLICY
+        levels = f"Up to {HEALTHY_UP_TO:.0%} is `healthy`, up to {DEGRADED_UP_TO:.0%} `degraded`"
+        assert levels.replace("%", " %") in re.sub(r"\s+", " ", POLICY)
+        assert f"under {MIN_EVENTS} lookups" in POLICY
+        waits = re.findall(
+            r"^\| .* \| (\d+) \| .* \|$", section(POLICY, POLICY_WAITS), re.MULTILINE
+        )
+        defaults = {item.name: item.default for item in fields(MLflowServer)}
+        assert list(map(float, waits)) == [
+            gate.PROBE_TIMEOUT,
+            defaults["request_timeout"],
+            defaults["deadline"],
+        ]
+        assert f"{MAX_AGE_WITH_CREDENTIALS:.0f} seconds" in (DOCS / "security.md").read_text()
+
+
+POLICY_WAITS = "An old address is not a cure for everything"
+
+
+class TestReference:
+    """What is made from the code is whole."""
+
+    def test_settings_have_every_option(self) -> None:
+        """One row each, with its default."""
+        table = checks.from_code().settings_table()
+        for name, option in checks.options().items():
+            assert f"| `{name}` | {'none' if not option['default'] else ''}" in table
+        assert "| `cache_ttl` | `300` |" in table
+
+    def test_defaults_of_options_are_those_of_the_policy(self) -> None:
+        """What Airflow shows as the default is what the resolver takes."""
+        config = ResolverConfig()
+        for name, _ in settings.policy_options():
+            given = checks.options()[name]["default"]
+            assert not given or float(given) == getattr(config, name), name
+
+    def test_connection_fields_are_all_extras(self) -> None:
+        """One row each, with its default."""
+        table = checks.from_code().connection_fields_table()
+        assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(EXTRAS)
+        assert "| `deadline` | `600` |" in table
+        assert "| `allow_stale_over_http` | `checked` |" in table
+
+    def test_the_whole_connection_has_every_extra(self) -> None:
+        """The example to copy from leaves none out."""
+        (whole,) = [
+            block.text
+            for block in all_blocks()
+            if block.file == "docs/connection.md" and block.language == "json"
+        ]
+        assert [name for name in EXTRAS if f'"{name}"' not in whole] == []
+
+    def test_choices_of_old_addresses_are_explained(self) -> None:
+        """never, checked, always."""
+        text = (DOCS / "connection.md").read_text()
+        for choice in StaleOverHTTP:
+            assert f"| `{choice.value}` |" in text
+
+    def test_environment_has_every_variable_that_is_read(self) -> None:
+        """Those whose names stand in the one module that reads settings."""
+        source = Path(inspect.getsourcefile(settings) or "").read_text()
+        read = {
+            node.value
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"(DNS|MLFLOW)_[A-Z_]+", node.value)
+        }
+        assert read == set(checks.from_code().ENVIRONMENT)
+
+
+def test_every_page_can_be_reached() -> None:
+    """Each is in the navigation."""
+    listed = (DOCS / "index.md").read_text()
+    for page in pages():
+        name = str(page.relative_to(DOCS if DOCS in page.parents else REPOSITORY))
+        if name not in ("README.md", "index.md"):
+            assert f"\n{name.removesuffix('.md')}\n" in listed, name
