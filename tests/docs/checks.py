@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
+import jsonschema
 import yaml
 
 from airflow_provider_hokusai_dns import settings
@@ -25,7 +26,7 @@ from tests.docs.blocks import DOCS, PYTHONS, REPOSITORY, Block, commands
 #: 2026-11-23 07:00 UTC: after every stamp on the pages.
 NOW = 1_795_417_200.0
 #: Programs of every system; what they are given is the reader's business.
-_EVERYWHERE = {"cd", "git", "pip", "cat", "export"}
+_EVERYWHERE = {"cd", "git", "pip", "cat", "export", "echo"}
 
 
 def check(block: Block) -> None:
@@ -51,10 +52,11 @@ def check(block: Block) -> None:
 
 def _check_commands(block: Block) -> None:
     for command in commands(block):
-        _check_command(command)
+        check_command(command)
 
 
-def _check_command(command: str) -> None:
+def check_command(command: str) -> None:
+    """Each part of a command line: the program, and what it is given."""
     for part in re.split(r"&&|\|\||;|\|", command):
         words = shlex.split(part)
         while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
@@ -88,6 +90,8 @@ def _check_module(arguments: list[str]) -> None:
         from demo.__main__ import _parser
     elif module == "benchmarks":
         from benchmarks.__main__ import _parser
+    elif module == "fleet":
+        from fleet.__main__ import _parser
     else:
         assert module == "airflow_provider_hokusai_dns.resolver.testing", module
         from airflow_provider_hokusai_dns.resolver.testing.__main__ import _parser
@@ -119,11 +123,16 @@ def check_url(url: str) -> None:
 @cache
 def routes() -> frozenset[str]:
     """The paths below ``/hokusai-dns`` of the API server."""
+    return frozenset(getattr(route, "path", "") for route in _app().routes)
+
+
+@cache
+def _app() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow's own imports, which are not ours to mend
         from airflow_provider_hokusai_dns.plugins.app import build_app
 
-        return frozenset(getattr(route, "path", "") for route in build_app().routes)
+        return build_app()
 
 
 # --- names and values -------------------------------------------------------------------------
@@ -194,7 +203,25 @@ def _check_json(block: Block, kind: str) -> None:
         for item in value["environment"]:
             check_variable(item["name"])
     else:
-        sentences.check_shape(kind, value)
+        _check_answer(kind, value)
+
+
+def _check_answer(kind: str, value: Any) -> None:
+    """An answer of an endpoint is as its response model describes it, and leaves nothing out."""
+    marker, _, path = kind.partition(":")
+    assert marker == "answer", f"nobody knows how to check json {kind!r}"
+    document = _openapi()
+    (content,) = document["paths"][path]["get"]["responses"]["200"]["content"].values()
+    schema = {**content["schema"], "components": document.get("components", {})}
+    jsonschema.validate(value, schema)
+    name = schema["$ref"].rpartition("/")[2]
+    assert set(value) == set(document["components"]["schemas"][name]["properties"])
+
+
+@cache
+def _openapi() -> dict[str, Any]:
+    described: dict[str, Any] = _app().openapi()
+    return described
 
 
 def connection_of(value: dict[str, Any]) -> Any:
@@ -216,12 +243,28 @@ def _check_yaml(block: Block, kind: str) -> None:
             check_variable(item["name"])
             if item["name"].startswith("AIRFLOW_CONN_"):
                 settings.server_from_connection(connection_of(json.loads(item["value"])))
-    elif kind == "alerts":
-        sentences.check_alerts(value)
+    elif kind == "scrape":
+        for job in value["scrape_configs"]:
+            check_url(f"http://{job['static_configs'][0]['targets'][0]}{job['metrics_path']}")
     elif kind == "pod":
         assert value["dnsConfig"]["options"], value
     else:
         raise AssertionError(f"nobody knows how to check yaml {kind!r}")
+
+
+def check_alerts(value: dict[str, Any]) -> None:
+    """Rules that Prometheus takes, over metrics that the endpoint can give."""
+    from airflow_provider_hokusai_dns.plugins.exposition import metric_names
+
+    for group in value["groups"]:
+        assert group["name"]
+        for rule in group["rules"]:
+            assert {"alert", "expr", "labels", "annotations"} <= set(rule), rule
+            assert rule["annotations"]["summary"]
+            metrics = re.findall(r"\bhokusai_dns_[a-z_]+", rule["expr"])
+            assert metrics, rule["expr"]
+            assert set(metrics) <= metric_names(), rule["expr"]
+            assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
 
 
 def _check_text(block: Block, kind: str) -> None:

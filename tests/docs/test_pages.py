@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns import gate, settings
+from airflow_provider_hokusai_dns import gate, settings, stats
 from airflow_provider_hokusai_dns.fields import EXTRAS
 from airflow_provider_hokusai_dns.resolver import Cause, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE
@@ -203,6 +203,53 @@ class TestReference:
             and re.fullmatch(r"(DNS|MLFLOW)_[A-Z_]+", node.value)
         }
         assert read == set(checks.from_code().ENVIRONMENT)
+
+
+def test_metrics_have_every_name_of_the_code() -> None:
+    """No more and no fewer than what is sent through Airflow."""
+    source = Path(inspect.getsourcefile(stats) or "").read_text()
+    loops = set(re.findall(r'^ +\("(\w+)", event\.', source, re.MULTILINE))
+    names = set(re.findall(r"\{PREFIX\}\.(\w+)", source)) | loops
+    table = (DOCS / "metrics.md").read_text()
+    told = {
+        name.partition(".")[0] for name in re.findall(r"^\| `hokusai_dns\.(\S+)` ", table, re.M)
+    }
+    assert told == names
+
+
+def test_metrics_have_every_name_that_prometheus_can_get() -> None:
+    """No more and no fewer."""
+    from airflow_provider_hokusai_dns.plugins.exposition import metric_names
+
+    table = (DOCS / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(hokusai_dns_\w+)` ", table, re.MULTILINE)) == metric_names()
+
+
+def test_alerts_are_over_metrics_that_exist() -> None:
+    """The rules that the page shows and people copy."""
+    rules = checks.yaml.safe_load((DOCS / "alerts.yml").read_text())
+    checks.check_alerts(rules)
+    assert "{literalinclude} alerts.yml" in (DOCS / "metrics.md").read_text()
+
+
+def test_every_endpoint_has_its_row() -> None:
+    """Each route that a person asks is in the table, or named above it."""
+    page = (DOCS / "endpoints.md").read_text()
+    asked = {route for route in checks.routes() if "{" not in route}
+    assert [route for route in asked if f"/hokusai-dns{route}`" not in page] == []
+
+
+def test_commands_inside_sentences_exist() -> None:
+    """What stands between backquotes and begins like a command is one."""
+    found = 0
+    for page in pages():
+        for command in re.findall(
+            r"`((?:airflow|make|(?:\.venv/bin/)?python -m) [^`]+)`", page.read_text()
+        ):
+            if not command.endswith("..."):
+                checks.check_command(command)
+                found += 1
+    assert found > 8
 
 
 def test_every_page_can_be_reached() -> None:
