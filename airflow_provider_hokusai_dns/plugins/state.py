@@ -1,4 +1,4 @@
-"""What is known of one connection, as a value. Pure: knows no clock, no Airflow and no web."""
+"""What is known of one connection, as a value. Knows no Airflow and no web."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ class Known:
 
     @property
     def _is_old(self) -> bool:
-        assert self.verdict is not None
-        return self.verdict.address_source in ("stale", "store", "static")
+        source = None if self.verdict is None else self.verdict.address_source
+        return source in ("stale", "store", "static")
 
     @property
     def state(self) -> str:
@@ -117,7 +117,7 @@ class Known:
         age = left = None
         if found is not None:
             age = found.age()
-            if found.expires_at is not None and not found.is_stale:
+            if found.expires_at is not None and not (found.is_stale or self._is_old):
                 left = max(0.0, found.expires_at.timestamp() - wall)
         addresses = list(found.addresses) if found else []
         source = None if found is None else found.source.value
