@@ -184,13 +184,19 @@ def whole_seconds(record: LastKnownGood) -> LastKnownGood:
     )
 
 
+def _rank(record: LastKnownGood) -> tuple[float, tuple[str, ...], float, str]:
+    """The order in which one of two records wins. A lifetime of 0 is another than none."""
+    ttl = -1.0 if record.ttl is None else record.ttl
+    return record.resolved_at, record.addresses, ttl, record.written_by
+
+
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
     """What is known when two records of one hostname are (policy rules 7 and 17).
 
     The newer answer wins; "no such name" counts from the first that was seen after that answer.
     The result is the same in whichever order the records come.
     """
-    newer = max(one, other, key=lambda r: (r.resolved_at, r.addresses, r.ttl or 0.0, r.written_by))
+    newer = max(one, other, key=_rank)
     seen = [
         record.no_name_since
         for record in (one, other)
