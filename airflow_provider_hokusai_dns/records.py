@@ -184,6 +184,12 @@ def whole_seconds(record: LastKnownGood) -> LastKnownGood:
     )
 
 
+def _rank(record: LastKnownGood) -> tuple[float, tuple[str, ...], float, str]:
+    """The order in which one of two records wins. A lifetime of 0 is another than none."""
+    ttl = -1.0 if record.ttl is None else record.ttl
+    return record.resolved_at, record.addresses, ttl, record.written_by
+
+
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
     """What is known when two records of one hostname are (policy rules 7 and 17).
 
@@ -197,9 +203,3 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
         if record.no_name_since is not None and record.no_name_since >= newer.resolved_at
     ]
     return replace(newer, no_name_since=min(seen, default=None))
-
-
-def _rank(record: LastKnownGood) -> tuple[object, ...]:
-    """A total order, the newest last: a TTL of 0 is not one that is unknown."""
-    ttl = -1.0 if record.ttl is None else record.ttl
-    return (record.resolved_at, record.addresses, ttl, record.written_by)
