@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from demo.evidence import METRIC, dag_run_of
+from demo.evidence import METRIC, dag_run_of, seconds
 from demo.layout import FIRST_ADDRESS
 from fleet import names
 from fleet.crowd import await_count, held_by, trigger_all
@@ -41,7 +41,10 @@ class Outage:
 
     :param faults: seconds since the beginning, and what was done then.
     :param orphans: triggers that the killed triggerer held.
+    :param running_on_killed: trainings that ran on the killed worker.
     :param waiting: gates that still wait at the end.
+    :param seconds_to_open: from MLflow's return until the last gate was done.
+    :param seconds: all of it.
     """
 
     runs: list[Training] = field(default_factory=list)
@@ -67,6 +70,7 @@ class _Survival:
         self._count = fleet.sizes.runs
         self._found = Outage()
         self._began = time.monotonic()
+        self._back = 0.0
 
     def survive(self) -> Outage:
         self._console.heading(f"{self._count} gated trainings while MLflow is down")
@@ -106,6 +110,7 @@ class _Survival:
         fleet = self._fleet
         fleet.start_mlflow(FIRST_ADDRESS)
         fleet.await_mlflow()
+        self._back = time.time()
         self._note("MLflow is back; DNS is still silent")
 
     def _writing(self) -> None:
@@ -172,6 +177,8 @@ class _Survival:
         for each in self._airflow.dag_runs(names.TRAINING):
             run_id = each["dag_run_id"]
             gate, train = tasks[run_id]["gate"], tasks[run_id]["train"]
+            opened = (seconds(gate["end_date"]) or 0.0) - self._back
+            found.seconds_to_open = max(found.seconds_to_open, opened)
             verdict = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
             found.runs.append(
                 Training(

@@ -106,7 +106,11 @@ def _crowds(crowds: Sequence[Crowd]) -> tuple[str, list[str]]:
 
 def _faults(outage: Outage) -> tuple[str, list[str]]:
     lines = [f"{at:6.1f} s  {what}" for at, what in outage.faults]
-    return f"Gated trainings through an outage, {outage.seconds:.0f} s", lines
+    lines.append(
+        f"The last gate opened {outage.seconds_to_open:.1f} s after MLflow was back, the last "
+        f"training ended after {outage.seconds:.0f} s."
+    )
+    return "Gated trainings through an outage", lines
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

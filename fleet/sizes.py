@@ -39,4 +39,4 @@ class Sizes:
 
 FULL = Sizes()
 #: Minutes, for every day: the same faults, and no comparison by time.
-SMALL = Sizes(gates=50, http_gates=10, runs=20, metrics=50, watch=10, rounds=1, slots=3)
+SMALL = Sizes(gates=50, http_gates=10, runs=20, metrics=50, training=2, watch=10, rounds=1, slots=3)

@@ -31,8 +31,8 @@ def _dag(name: str) -> Callable[[Callable[[], None]], Callable[[], object]]:
     )
 
 
-# A worker that is killed takes its tries along.
-@task(retries=5, retry_delay=timedelta(seconds=2))
+# While the API server is restarted no task can begin, and each attempt to is a try.
+@task(retries=20, retry_delay=timedelta(seconds=5))
 def train(params: dict[str, Any] | None = None) -> str:
     """Log values one by one, as a training does."""
     import mlflow
