@@ -12,7 +12,7 @@ LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint check test demo up down bench coverage soak screenshots docs lock build clean
+.PHONY: help setup setup-floor lint check test demo up down fleet bench coverage soak screenshots docs lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ up: setup ## the demo's Airflow and MLflow, left running for a browser
 down: setup ## stop what make up started
 	@$(PY) -m demo down
 
+fleet: setup ## a thousand gates and two hundred trainings on PostgreSQL and Celery, with faults
+	@$(PY) -m fleet
+
 bench: setup ## us beside our peers, measured here, in one run
 	$(PY) -m benchmarks
 
@@ -69,6 +72,5 @@ build: setup ## wheel and source distribution into dist/
 	$(PY) -m build --no-isolation
 
 clean: ## remove what these commands made, the environments too
-	rm -rf docs/_build
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .demo dist build .coverage* .hypothesis .*_cache
+	rm -rf $(VENV) $(FLOOR) .demo .fleet dist build docs/_build .coverage* .hypothesis .*_cache

@@ -57,6 +57,18 @@ class AirflowAPI:
             for error in errors
         ]
 
+    def pages(self, path: str, key: str, **params: Any) -> list[dict[str, Any]]:
+        """Return everything that a listing holds, asked for page by page.
+
+        :param key: under which the answer has its entries.
+        """
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = self.call("GET", path, params={"limit": 100, "offset": len(found), **params})
+            found += answer[key]
+            if not answer[key] or len(found) >= answer["total_entries"]:
+                return found
+
     def add_connection(self, **fields: Any) -> None:
         """Create a connection as a person would in the form."""
         self.call("POST", "/connections", body=fields)
@@ -71,18 +83,23 @@ class AirflowAPI:
         run: dict[str, Any] = self.call("GET", f"/dags/{dag_id}/dagRuns/{_quoted(run_id)}")
         return run
 
-    def dag_runs(self) -> list[dict[str, Any]]:
-        """Return all DAG runs, the oldest first."""
-        runs: list[dict[str, Any]] = self.call(
-            "GET", "/dags/~/dagRuns", params={"limit": 100, "order_by": "start_date"}
-        )["dag_runs"]
-        return runs
+    def count_runs(self, dag_id: str, **params: Any) -> int:
+        """Return how many runs of this DAG there are."""
+        answer = self.call("GET", f"/dags/{dag_id}/dagRuns", params={"limit": 1, **params})
+        return int(answer["total_entries"])
 
-    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the task instances of one run."""
-        path = f"/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances"
-        tasks: list[dict[str, Any]] = self.call("GET", path)["task_instances"]
-        return tasks
+    def dag_runs(self, dag_id: str = "~") -> list[dict[str, Any]]:
+        """Return all DAG runs, or those of one DAG, the oldest first."""
+        return self.pages(f"/dags/{dag_id}/dagRuns", "dag_runs", order_by="start_date")
+
+    def tasks(self, dag_id: str, run_id: str = "~", **params: Any) -> list[dict[str, Any]]:
+        """Return the task instances of one run, or of all runs."""
+        return self.pages(_tasks_path(dag_id, run_id), "task_instances", **params)
+
+    def count_tasks(self, dag_id: str, run_id: str = "~", **params: Any) -> int:
+        """Return how many task instances there are, of one run or of all runs."""
+        answer = self.call("GET", _tasks_path(dag_id, run_id), params={"limit": 1, **params})
+        return int(answer["total_entries"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return what a task left behind, or ``None`` if it left nothing."""
@@ -100,6 +117,10 @@ class AirflowAPI:
         """Return the Variables whose key begins like this."""
         found = self.call("GET", "/variables", params={"limit": 100})["variables"]
         return {each["key"]: each["value"] for each in found if each["key"].startswith(prefix)}
+
+
+def _tasks_path(dag_id: str, run_id: str) -> str:
+    return f"/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances"
 
 
 def _quoted(text: str) -> str:

@@ -27,27 +27,39 @@ READY = "ready.json"
 def main(arguments: list[str] | None = None) -> int:
     """Conduct one demo; returns the exit code."""
     options = _parser().parse_args(arguments)
-    interrupt.interrupt_on_signals()
-    if options.lifeline is not None:
-        interrupt.interrupt_at_end_of(options.lifeline)
-    os.chdir(options.root)
-    console = Console()
-    processes = Processes(options.root / "logs")
-    try:
+
+    def perform(processes: Processes, console: Console) -> int:
         if options.private:
             namespaces.move_in(options.root / "namespace")
-        layout = _layout(options)
-        perform = _tell if options.role == "story" else _stand
-        return perform(options, Stack(layout, processes, console))
+        stack = Stack(_layout(options), processes, console)
+        return (_tell if options.role == "story" else _stand)(options, stack)
+
+    return conduct(options.root, options.lifeline, perform)
+
+
+def conduct(root: Path, lifeline: int | None, perform: Callable[[Processes, Console], int]) -> int:
+    """Do this in a folder, and end every process it has started, however it ends.
+
+    :param lifeline: see :mod:`demo.interrupt`.
+    :param perform: returns the exit code.
+    """
+    interrupt.interrupt_on_signals()
+    if lifeline is not None:
+        interrupt.interrupt_at_end_of(lifeline)
+    os.chdir(root)
+    console = Console()
+    processes = Processes(root / "logs")
+    try:
+        return perform(processes, console)
     except KeyboardInterrupt:
         console.line()
         console.say("interrupted: taking everything down")
         return INTERRUPTED
     except DemoError as error:
-        console.failure(str(error), options.root / "logs")
+        console.failure(str(error), root / "logs")
         return IMPOSSIBLE
     except Exception as error:
-        log = options.root / "logs" / "conductor.log"
+        log = root / "logs" / "conductor.log"
         log.parent.mkdir(exist_ok=True)
         log.write_text(traceback.format_exc())
         console.failure(f"Something unforeseen: {type(error).__name__}: {error}", log)

@@ -56,7 +56,7 @@ class Console:
     def failure(self, text: str, logs: Path | None = None) -> None:
         """Print why the story ends here."""
         self.line()
-        self.line(self.paint(f"The demo cannot go on. {text}", "red"))
+        self.line(self.paint(f"It cannot go on. {text}", "red"))
         if logs is not None:
             self.line(f"More in {logs}")
 

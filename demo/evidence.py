@@ -134,9 +134,9 @@ def _dag_run(run: dict[str, Any], airflow: AirflowAPI, tracked: Tracked | None) 
         dag_id=dag_id,
         run_id=run_id,
         state=run["state"],
-        queued=_seconds(run["queued_at"]) or 0.0,
-        start=_seconds(run["start_date"]),
-        end=_seconds(run["end_date"]),
+        queued=seconds(run["queued_at"]) or 0.0,
+        start=seconds(run["start_date"]),
+        end=seconds(run["end_date"]),
         conf=run.get("conf") or {},
         tasks=tuple(tasks),
         gate=airflow.xcom(dag_id, run_id, gate.task_id) if gate else None,
@@ -149,12 +149,13 @@ def _task(task: dict[str, Any]) -> Task:
     return Task(
         task_id=task["task_id"],
         state=task["state"] or "none",
-        start=_seconds(task["start_date"]),
-        end=_seconds(task["end_date"]),
+        start=seconds(task["start_date"]),
+        end=seconds(task["end_date"]),
         pid=task["pid"],
         is_gate=GATE_OPERATOR in (task.get("operator_name"), task.get("operator")),
     )
 
 
-def _seconds(stamp: str | None) -> float | None:
+def seconds(stamp: str | None) -> float | None:
+    """Return a time as Airflow writes it in seconds since the epoch."""
     return None if stamp is None else datetime.fromisoformat(stamp).timestamp()

@@ -37,9 +37,18 @@ class MLflowAPI:
         ids = [each["experiment_id"] for each in experiments.get("experiments", [])]
         if not ids:
             return []
-        body = {"experiment_ids": ids, "max_results": 200, "order_by": ["start_time ASC"]}
-        found: list[dict[str, Any]] = self.call("POST", "runs/search", body=body).get("runs", [])
-        return found
+        body: dict[str, Any] = {
+            "experiment_ids": ids,
+            "max_results": 200,
+            "order_by": ["start_time ASC"],
+        }
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = self.call("POST", "runs/search", body=body)
+            found += answer.get("runs", [])
+            if not answer.get("next_page_token"):
+                return found
+            body["page_token"] = answer["next_page_token"]
 
     def metric_counts(self, run_id: str) -> dict[str, int]:
         """Return, per metric, how many values the server holds."""

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,21 +27,31 @@ def tell(console: Console, *, namespace: bool) -> int:
     with locked("story"):
         private, label = choose_surroundings(console, namespace=namespace)
         fresh(root)
-        reading, writing = os.pipe()
-        # The subreaper in here collects what a conductor killed outright would leave behind.
-        orphans = Processes(root / "logs")
-        try:
-            process = subprocess.Popen(
-                conductor.command("story", root, private=private, label=label, lifeline=reading),
-                cwd=REPOSITORY,
-                pass_fds=(reading,),
-                start_new_session=True,
-            )
-            os.close(reading)
-            return _await(process, writing)
-        finally:
-            interrupt.ignore_signals()
-            orphans.stop_all()
+        return conducted(
+            root,
+            lambda lifeline: conductor.command(
+                "story", root, private=private, label=label, lifeline=lifeline
+            ),
+        )
+
+
+def conducted(root: Path, command: Callable[[int], list[str]]) -> int:
+    """Let a conductor do it in the foreground; returns its exit code. Nothing is left running.
+
+    :param command: the conductor's command line, given its end of the lifeline.
+    """
+    reading, writing = os.pipe()
+    # The subreaper in here collects what a conductor killed outright would leave behind.
+    orphans = Processes(root / "logs")
+    try:
+        process = subprocess.Popen(
+            command(reading), cwd=REPOSITORY, pass_fds=(reading,), start_new_session=True
+        )
+        os.close(reading)
+        return _await(process, writing)
+    finally:
+        interrupt.ignore_signals()
+        orphans.stop_all()
 
 
 def choose_surroundings(console: Console, *, namespace: bool) -> tuple[bool, str]:
@@ -63,18 +73,19 @@ def choose_surroundings(console: Console, *, namespace: bool) -> tuple[bool, str
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Hold the only right to this part of ``.demo``.
+def locked(name: str, home: Path = HOME) -> Iterator[None]:
+    """Hold the only right to this part of ``.demo``, or of another home.
 
     :raises DemoError: somebody else has it.
     """
-    HOME.mkdir(mode=0o700, exist_ok=True)
-    with (HOME / f"{name}.lock").open("w") as lock:
+    home.mkdir(mode=0o700, exist_ok=True)
+    with (home / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise DemoError(
-                "Another demo is running from this folder; wait for it, or end it first."
+                f"Another {home.name.lstrip('.')} is running from this folder; wait for it, or end "
+                "it first."
             ) from error
         yield
 

@@ -115,6 +115,11 @@ class Processes:
             self._children.remove(child)
         _end([child.popen], descendants(child.popen.pid), patience)
 
+    def kill(self, child: Child) -> None:
+        """End one process and whatever it started without asking, as a dying machine does."""
+        self._children.remove(child)
+        _end([child.popen], descendants(child.popen.pid), 0.0, ask=False)
+
     def stop_all(self, *, patience: float = 4.0) -> None:
         """End everything this process has started, also what has lost its parent meanwhile."""
         children, self._children = self._children, []
@@ -126,8 +131,10 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _end(leaders: list[subprocess.Popen[bytes]], family: set[int], patience: float) -> None:
-    for popen in leaders:
+def _end(
+    leaders: list[subprocess.Popen[bytes]], family: set[int], patience: float, *, ask: bool = True
+) -> None:
+    for popen in leaders if ask else ():
         _signal_group(popen.pid, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and any(popen.poll() is None for popen in leaders):

@@ -32,12 +32,16 @@ def serve(listener: socket.socket, target: tuple[str, int]) -> None:
     def accept() -> None:
         while True:
             client, _ = listener.accept()
-            threading.Thread(target=_pass_on, args=(client, target), daemon=True).start()
+            threading.Thread(target=pass_on, args=(client, target), daemon=True).start()
 
     threading.Thread(target=accept, name=f"relay-{target[1]}", daemon=True).start()
 
 
-def _pass_on(client: socket.socket, target: tuple[str, int]) -> None:
+def pass_on(client: socket.socket, target: tuple[str, int], already: bytes = b"") -> None:
+    """Pass one connection on, until both sides have ended it.
+
+    :param already: what has been read from the client.
+    """
     with client:
         try:
             server = socket.create_connection(target, timeout=10)
@@ -45,6 +49,8 @@ def _pass_on(client: socket.socket, target: tuple[str, int]) -> None:
             return
         with server:
             server.settimeout(None)
+            with contextlib.suppress(OSError):
+                server.sendall(already)
             answers = threading.Thread(target=_copy, args=(server, client), daemon=True)
             answers.start()
             _copy(client, server)

@@ -52,14 +52,19 @@ def show(
     for line in textwrap.wrap(_fine_print(label, plain_bounds), 100):
         console.line(console.paint(f"  {line}", "dim"))
     console.line()
-    for claim in claims:
-        mark = console.paint("held  ", "green") if claim.held else console.paint("FAILED", "red")
-        console.line(f"  {mark}  {claim.promise}: {console.paint(claim.found, 'dim')}")
-    console.line()
+    list_claims(console, claims)
     console.line(_verdict(console, claims))
     document = _document(stack, evidence, claims, label, changes)
     (stack.layout.root / REPORT).write_text(json.dumps(document, indent=2))
     (stack.layout.root.parent / REPORT).write_text(json.dumps(document, indent=2))
+
+
+def list_claims(console: Console, claims: Sequence[Claim]) -> None:
+    """Print each promise with what was found."""
+    for claim in claims:
+        mark = console.paint("held  ", "green") if claim.held else console.paint("FAILED", "red")
+        console.line(f"  {mark}  {claim.promise}: {console.paint(claim.found, 'dim')}")
+    console.line()
 
 
 def _timeline(console: Console, runs: Sequence[DagRun], changes: Changes) -> list[str]:

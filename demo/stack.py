@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from demo.airflow_api import AirflowAPI
@@ -32,7 +33,13 @@ from demo.processes import Child, Processes
 
 USER = "admin"
 CONNECTION = "mlflow_default"
-_PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# Log servers of their own ports would be for workers on other machines.
+_PARTS = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
 # Foreign settings would change what the story shows; a proxy has no place on loopback.
 _FOREIGN = ("AIRFLOW", "MLFLOW", "DNS_", "PYTHON", "OTEL_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -45,6 +52,11 @@ class Stack:
     :param processes: who starts and ends it.
     """
 
+    #: Airflow's processes by name, each with its arguments of the ``airflow`` command.
+    parts: Mapping[str, Sequence[str]] = _PARTS
+    dag_folders: Sequence[Path] = (REPOSITORY / "dags", REPOSITORY / "demo" / "dags")
+    database = "SQLite"
+
     def __init__(self, layout: Layout, processes: Processes, console: Console) -> None:
         self.layout = layout
         self.processes = processes
@@ -54,6 +66,7 @@ class Stack:
         self.airflow = AirflowAPI(layout.airflow_base, USER, self.password)
         self._mlflow: Child | None = None
         self._mlflow_address = FIRST_ADDRESS
+        self._home = layout.root / "airflow"
         self._hidden = {
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
@@ -68,18 +81,17 @@ class Stack:
 
     def start(self) -> None:
         """Start everything, and return when all of it is usable."""
-        home = self.layout.root / "airflow"
-        dags = home / "dags"
+        dags = self._home / "dags"
         dags.mkdir(parents=True)
-        for folder in (REPOSITORY / "dags", REPOSITORY / "demo" / "dags"):
+        for folder in self.dag_folders:
             for file in sorted(folder.glob("*.py")):
                 shutil.copy(file, dags)
-        passwords = home / "passwords.json"
-        passwords.touch(mode=0o600)
-        passwords.write_text(json.dumps({USER: self.password}))
+        self._passwords.touch(mode=0o600)
+        self._passwords.write_text(json.dumps({USER: self.password}))
 
-        env = self._airflow_env(home, passwords)
-        migration = self.processes.run("airflow-db-migrate", [*_python("airflow"), *_MIGRATE], env)
+        migration = self.processes.run(
+            "airflow-db-migrate", [*python_module("airflow"), *_MIGRATE], self.airflow_env()
+        )
         self.start_names()
         self.start_mlflow(FIRST_ADDRESS)
         self.console.until(
@@ -88,10 +100,31 @@ class Stack:
             seconds=300,
             alive=self.processes.check,
         )
-        self.console.say("Airflow's database is there (SQLite)")
-        for part in _PARTS:
-            self.processes.start(f"airflow-{part}", [*_python("airflow"), *_command(part)], env)
+        self.console.say(f"Airflow's database is there ({self.database})")
+        for part in self.parts:
+            self.start_part(part)
         self.await_mlflow()
+        self.await_airflow()
+        self.console.say(
+            f"Airflow runs: {', '.join(self.parts)}"
+            + ("" if self.layout.private else f" (port {self.layout.airflow_port})")
+        )
+        self.airflow.add_connection(
+            connection_id=CONNECTION,
+            conn_type="mlflow",
+            host=MLFLOW_NAME,
+            port=self.layout.mlflow_port,
+            schema="http",
+            description="The demo's MLflow, by its name",
+        )
+
+    def start_part(self, part: str) -> Child:
+        """Start one of Airflow's processes."""
+        command = [*python_module("airflow"), *self.parts[part]]
+        return self.processes.start(f"airflow-{part}", command, self.airflow_env(part))
+
+    def await_airflow(self) -> None:
+        """Return when Airflow says that it is healthy."""
         unhealthy: list[str] = []
 
         def healthy() -> bool:
@@ -105,18 +138,6 @@ class Stack:
             alive=self.processes.check,
             detail=lambda: f"not yet: {', '.join(unhealthy)}" if unhealthy else "",
             pause=0.5,
-        )
-        self.console.say(
-            f"Airflow runs: {', '.join(_PARTS)}"
-            + ("" if self.layout.private else f" (port {self.layout.airflow_port})")
-        )
-        self.airflow.add_connection(
-            connection_id=CONNECTION,
-            conn_type="mlflow",
-            host=MLFLOW_NAME,
-            port=self.layout.mlflow_port,
-            schema="http",
-            description="The demo's MLflow, by its name",
         )
 
     def await_dags(self, wanted: set[str]) -> None:
@@ -143,9 +164,7 @@ class Stack:
 
     def start_names(self) -> None:
         """Start the DNS server, and let the name point to the first MLflow."""
-        self.processes.start(
-            "dns", self.names.command(), _plain_environment(), cwd=self.layout.root
-        )
+        self.processes.start("dns", self.names.command(), plain_environment(), cwd=self.layout.root)
         self.console.until(
             "the DNS server", self.names.is_up, seconds=20, alive=self.processes.check, pause=0.05
         )
@@ -156,16 +175,17 @@ class Stack:
         """Start an MLflow server on this address, over the one database and artifact folder."""
         store = self.layout.root / "mlflow"
         store.mkdir(exist_ok=True)
-        hosts = (MLFLOW_NAME, self.layout.mlflow_host, "localhost:*", "127.0.0.1:*")
+        hosts = (MLFLOW_NAME, f"{MLFLOW_NAME}:*", "localhost:*", "127.0.0.1:*")
         command = [
-            *_python("mlflow"),
+            *python_module("mlflow"),
             "server",
             *("--host", address, "--port", str(self.layout.mlflow_port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{store}/mlflow.db"),
             *("--artifacts-destination", str(store / "artifacts")),
             *("--allowed-hosts", ",".join(hosts)),
         ]
-        env = _plain_environment() | _MLFLOW_SETTINGS
+        # Not on the command line, where a password in it would be there for everybody to read.
+        store_uri = {"MLFLOW_BACKEND_STORE_URI": self.tracking_store(store)}
+        env = plain_environment() | _MLFLOW_SETTINGS | store_uri
         self._mlflow_address = address
         self._mlflow = self.processes.start(f"mlflow-{address}", command, env, cwd=store)
 
@@ -185,18 +205,27 @@ class Stack:
             self.processes.stop(self._mlflow)
             self._mlflow = None
 
-    def _airflow_env(self, home: Path, passwords: Path) -> dict[str, str]:
+    def tracking_store(self, folder: Path) -> str:
+        """Where MLflow keeps its runs."""
+        return f"sqlite:///{folder}/mlflow.db"
+
+    @property
+    def _passwords(self) -> Path:
+        return self._home / "passwords.json"
+
+    def airflow_env(self, part: str = "") -> dict[str, str]:
+        """Return the settings of one of Airflow's processes, secrets included."""
         base = self.layout.airflow_base
-        env = _plain_environment() | {
-            "AIRFLOW_HOME": str(home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        env = plain_environment() | {
+            "AIRFLOW_HOME": str(self._home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(self._home / "dags"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{base}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__API__HOST": AIRFLOW_ADDRESS,
             "AIRFLOW__API__PORT": str(self.layout.airflow_port),
@@ -234,16 +263,13 @@ _MLFLOW_SETTINGS = {
 }
 
 
-def _command(part: str) -> list[str]:
-    # Log servers of their own ports would be for workers on other machines.
-    return [part, "--skip-serve-logs"] if part in ("scheduler", "triggerer") else [part]
-
-
-def _python(module: str) -> list[str]:
+def python_module(module: str) -> list[str]:
+    """Return how to start a module of this environment."""
     return [sys.executable, "-m", module]
 
 
-def _plain_environment() -> dict[str, str]:
+def plain_environment() -> dict[str, str]:
+    """Return this environment without what would change the story."""
     env = {
         key: value
         for key, value in os.environ.items()

@@ -6,91 +6,26 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.e2e.clone import REPOSITORY, Clone, accepts, assert_ports_are_free, read_until
+
 OURS = ("healthy", "name-gone", "dns-silent", "redeploy", "triggered-in-gap", "steady-again")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-class Demo:
-    """A copy of the demo in a folder of its own, so that nothing of yours is touched."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._started: list[subprocess.Popen[str]] = []
-        for name in ("demo", "dags"):
-            shutil.copytree(
-                REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start the command line, as the leader of a process group like a shell's job."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "demo", *arguments],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            process_group=0,
-        )
-        self._started.append(process)
-        return process
-
-    def run(self, *arguments: str) -> tuple[int, str]:
-        """Run it to its end; returns exit code and output."""
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=880)
-        return process.returncode, output
-
-    @property
-    def report(self) -> dict:
-        """What the demo has written for machines."""
-        return json.loads((self.folder / ".demo" / "report.json").read_text())
-
-    def leftovers(self) -> list[str]:
-        """Processes that still work in this folder, each with its command line."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or entry.name == str(os.getpid()):
-                continue
-            try:
-                where = (entry / "cwd").readlink()
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if where.is_relative_to(self.folder):
-                found.append(f"{entry.name}: {command}")
-        return found
-
-    def clean_up(self) -> None:
-        """End whatever a failed test has left."""
-        for process in self._started:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        if (self.folder / ".demo" / "up.json").exists():
-            self.run("down")
-        for line in self.leftovers():
-            os.kill(int(line.partition(":")[0]), signal.SIGKILL)
-
-
 @pytest.fixture
-def demo(tmp_path: Path) -> Iterator[Demo]:
+def demo(tmp_path: Path) -> Iterator[Clone]:
     """The demo, with nothing left of it afterwards."""
-    copy = Demo(tmp_path / "a clone")
+    copy = Clone(tmp_path / "a clone", "demo", "demo", "dags")
     yield copy
     copy.clean_up()
 
@@ -102,7 +37,7 @@ def private() -> None:
         pytest.skip(f"no private namespaces here: {reason}")
 
 
-def test_story_holds_under_a_real_outage(demo: Demo, private: None) -> None:
+def test_story_holds_under_a_real_outage(demo: Clone, private: None) -> None:
     """Every claim holds in private namespaces, where the system's own resolver is out."""
     code, output = demo.run()
     _assert_story_held(code, output, demo)
@@ -110,25 +45,25 @@ def test_story_holds_under_a_real_outage(demo: Demo, private: None) -> None:
     assert "STAND-IN" not in output
 
 
-def test_story_holds_with_the_stand_in(demo: Demo) -> None:
+def test_story_holds_with_the_stand_in(demo: Clone) -> None:
     """Every claim holds without namespaces, on free ports, and the output says it is a stand-in."""
     code, output = demo.run("--no-namespace")
     _assert_story_held(code, output, demo)
     assert demo.report["private_namespaces"] is False
     assert "STAND-IN" in output
     assert "STAND-IN" in demo.report["outage"]
-    _assert_ports_are_free(output)
+    assert_ports_are_free(output)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--no-namespace"]], ids=["namespace", "stand-in"])
 def test_interrupt_leaves_nothing_running(
-    demo: Demo, arguments: list[str], request: pytest.FixtureRequest
+    demo: Clone, arguments: list[str], request: pytest.FixtureRequest
 ) -> None:
     """Ctrl-C while a DAG run is under way: one clear line, exit 130, no process, no traceback."""
     if not arguments:
         request.getfixturevalue("private")
     process = demo.start(*arguments)
-    seen = _read_until(process, "triggered hokusai_dns_refresh")
+    seen = read_until(process, "triggered hokusai_dns_refresh")
     assert len(demo.leftovers()) > 5
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=60)
@@ -137,10 +72,10 @@ def test_interrupt_leaves_nothing_running(
     assert "interrupted" in rest
     assert "Traceback" not in output
     assert demo.leftovers() == []
-    _assert_ports_are_free(output)
+    assert_ports_are_free(output)
 
 
-def test_broken_dag_ends_the_story_with_its_reason(demo: Demo, private: None) -> None:
+def test_broken_dag_ends_the_story_with_its_reason(demo: Clone, private: None) -> None:
     """A step that fails says why in a sentence, and takes everything down."""
     broken = demo.folder / "dags" / "hokusai_dns_refresh.py"
     broken.write_text(broken.read_text() + "raise RuntimeError('the reason is written')\n")
@@ -153,9 +88,9 @@ def test_broken_dag_ends_the_story_with_its_reason(demo: Demo, private: None) ->
     assert demo.leftovers() == []
 
 
-def test_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
+def test_second_demo_in_the_same_folder_is_refused(demo: Clone) -> None:
     """Two at once would write into the same files: the second says so and touches nothing."""
-    home = demo.folder / ".demo"
+    home = demo.home
     home.mkdir()
     with (home / "story.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -165,9 +100,9 @@ def test_second_demo_in_the_same_folder_is_refused(demo: Demo) -> None:
     assert "Traceback" not in output
 
 
-def test_folder_that_cannot_be_emptied_is_named(demo: Demo) -> None:
+def test_folder_that_cannot_be_emptied_is_named(demo: Clone) -> None:
     """What is in the way is named, instead of a traceback."""
-    home = demo.folder / ".demo"
+    home = demo.home
     home.mkdir()
     (home / "story").write_text("a file where the folder should be")
     code, output = demo.run()
@@ -176,12 +111,12 @@ def test_folder_that_cannot_be_emptied_is_named(demo: Demo) -> None:
     assert "Traceback" not in output
 
 
-def test_up_takes_free_ports_and_down_ends_it(demo: Demo) -> None:
+def test_up_takes_free_ports_and_down_ends_it(demo: Clone) -> None:
     """With 8080 and 5000 taken, up takes others, twice is once, and down leaves nothing."""
     with _listening(8080), _listening(5000):
         code, output = demo.run("up")
     assert code == 0, output
-    doors = json.loads((demo.folder / ".demo" / "up.json").read_text())["doors"]
+    doors = json.loads((demo.home / "up.json").read_text())["doors"]
     assert not doors["airflow"].endswith(":8080")
     assert not doors["mlflow"].endswith(":5000")
     assert doors["airflow"] in output
@@ -198,12 +133,12 @@ def test_up_takes_free_ports_and_down_ends_it(demo: Demo) -> None:
     assert down == 0, output
     assert demo.leftovers() == []
     for door in doors.values():
-        assert not _accepts("127.0.0.1", int(door.rpartition(":")[2]))
+        assert not accepts("127.0.0.1", int(door.rpartition(":")[2]))
     assert demo.run("down")[0] == 0
     assert demo.run("dns", "gone")[0] == 2
 
 
-def _assert_story_held(code: int, output: str, demo: Demo) -> None:
+def _assert_story_held(code: int, output: str, demo: Clone) -> None:
     assert code == 0, output
     assert "Traceback" not in output
     assert re.search(r"VERDICT: all \d+ claims held", output)
@@ -223,26 +158,6 @@ def _assert_story_held(code: int, output: str, demo: Demo) -> None:
     assert demo.leftovers() == []
 
 
-def _assert_ports_are_free(output: str) -> None:
-    named = set(re.findall(r"(127\.0\.0\.\d+):(\d{4,5})\b", output))
-    for address, port in named:
-        assert not _accepts(address, int(port)), f"{address}:{port} still answers"
-
-
-def _read_until(process: subprocess.Popen[str], text: str) -> str:
-    """Read the output line by line until one holds this text."""
-    assert process.stdout is not None
-    lines = []
-    deadline = time.monotonic() + 400
-    while time.monotonic() < deadline:
-        line = process.stdout.readline()
-        lines.append(line)
-        if text in line:
-            return "".join(lines)
-        assert line, f"it ended before {text!r}:\n{''.join(lines)}"
-    pytest.fail(f"no {text!r} in time:\n{''.join(lines)}")
-
-
 def _listening(port: int) -> socket.socket:
     """Take this port, unless somebody else has it already."""
     listener = socket.socket()
@@ -252,12 +167,6 @@ def _listening(port: int) -> socket.socket:
     except OSError:
         pass
     return listener
-
-
-def _accepts(address: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex((address, port)) == 0
 
 
 def _get(url: str) -> str:

@@ -1,0 +1,101 @@
+"""What the fleet promises, each promise judged by what Airflow, MLflow and the front say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from demo.claims import Claim
+from fleet.crowd import Crowd
+from fleet.outage import Outage
+from fleet.overhead import Overhead
+from fleet.sizes import INTERVAL, Sizes
+
+#: Jitter moves looks: one more may fall into the time that is watched.
+_ONE_PROBE = 1.0
+#: Seconds from MLflow's return to the last open gate, beyond one interval.
+_OPENING = 20.0
+
+
+def judge(
+    sizes: Sizes, crowds: list[Crowd], outage: Outage, overheads: list[Overhead]
+) -> list[Claim]:
+    """Judge every promise."""
+    return [*_crowd(crowds[0]), *_outage(sizes, outage), _overhead(overheads)]
+
+
+def _crowd(crowd: Crowd) -> list[Claim]:
+    most = _ONE_PROBE + INTERVAL / crowd.watched
+    return [
+        Claim(
+            f"{crowd.gates} gates in one triggerer ask MLflow once per interval, together",
+            crowd.probes_per_interval <= most,
+            f"{crowd.probes_per_interval:.2f} probes per interval",
+        ),
+        Claim(
+            f"all {crowd.gates} of them open, the last at most {INTERVAL + _OPENING:.0f} s after "
+            "MLflow is back",
+            crowd.opened == crowd.gates and crowd.seconds_to_open <= INTERVAL + _OPENING,
+            f"{crowd.opened} open after {crowd.seconds_to_open:.1f} s",
+        ),
+    ]
+
+
+def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:
+    runs = outage.runs
+    right = [each for each in runs if (each.state, each.gate, each.train) == ("success",) * 3]
+    states = Counter(status for each in runs for status, _ in each.tracked)
+    whole = [
+        each
+        for each in runs
+        if [values for status, values in each.tracked if status == "FINISHED"] == [sizes.metrics]
+    ]
+    workers = Counter(each.worker for each in runs)
+    killed = sum(each.tries > 1 for each in runs)
+    levels = Counter(each.level for each in runs)
+    return [
+        Claim(
+            f"all {sizes.runs} gated DAG runs end right, through every fault",
+            len(runs) == len(right) == sizes.runs,
+            f"{len(right)} of {len(runs)}; {killed} trainings needed a second try",
+        ),
+        Claim(
+            "both workers have done their part",
+            len(workers) > 1 and min(workers.values()) >= math.ceil(sizes.runs / 10),
+            _listed(workers),
+        ),
+        Claim(
+            "no run at MLflow is left RUNNING",
+            states["RUNNING"] == 0 and states["FINISHED"] == sizes.runs,
+            _listed(states),
+        ),
+        Claim(
+            f"no metric is lost: one FINISHED run with {sizes.metrics} values for each DAG run",
+            len(whole) == sizes.runs,
+            f"{len(whole)} of {sizes.runs} are whole",
+        ),
+        Claim(
+            "no trigger is lost: what the killed triggerer held, the other one ended",
+            outage.orphans > 0
+            and outage.waiting == 0
+            and all(each.gate == "success" for each in runs),
+            f"{outage.orphans} gates were held by it, {outage.waiting} still wait",
+        ),
+        Claim(
+            "gates open on the last known good address while DNS is silent",
+            levels["degraded"] > 0 and levels["degraded"] + levels["healthy"] == sizes.runs,
+            _listed(levels),
+        ),
+    ]
+
+
+def _overhead(overheads: list[Overhead]) -> Claim:
+    return Claim(
+        "on a healthy day every gated DAG ends right",
+        all(math.isfinite(each.median) for each in overheads),
+        ", ".join(f"{each.kind} x {each.ratio:.2f}" for each in overheads[1:]),
+    )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "nothing"
