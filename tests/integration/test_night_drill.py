@@ -1,8 +1,4 @@
-"""Break one thing after the other; whoever looks at it in whatever way finds the same cause.
-
-Further observers (the page in a browser, the command line) go into ``OBSERVERS``: a function that
-is given the drill and returns text.
-"""
+"""Break one thing after the other; whoever looks at it in whatever way finds the same cause."""
 
 from __future__ import annotations
 
@@ -10,10 +6,13 @@ import contextlib
 import socket
 import sqlite3
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,6 +22,7 @@ from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.certificates import Authority
 from tests.integration.api_server import ApiServer
 from tests.integration.conftest import LOOK_EVERY
+from tests.page.conftest import chromium, without_chromium
 from tests.servers import MLflowProcess, has_basic_auth
 
 NAME = "mlflow.drill.local"
@@ -47,6 +47,7 @@ class Drill:
     mlflow: MLflowProcess
     expired_port: int
     ca_file: str
+    window: Any = None
     read_log_from: int = 0
 
     def connect(self, **changes: object) -> None:
@@ -165,6 +166,30 @@ def log(drill: Drill) -> str:
     return "\n".join(line for line in lines if "mlflow_default" in line)
 
 
+def command_line(drill: Drill) -> str:
+    done = run_command(drill, "status", "--output", "json")
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout
+
+
+def run_command(drill: Drill, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``airflow hokusai-dns``, in a process that remembers nothing."""
+    return subprocess.run(
+        [sys.executable, "-m", "airflow", "hokusai-dns", *arguments],
+        env=drill.api.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def page(drill: Drill) -> str:
+    drill.window.evaluate("dispatchEvent(new Event('online'))")  # it asks anew
+    drill.window.wait_for_timeout(300)
+    card = drill.window.locator(".connection")
+    return " ".join([card.get_attribute("data-state"), card.inner_text()])
+
+
 def says(breakage: Breakage) -> dict[Callable[[Drill], str], tuple[str, ...]]:
     """What each observer must say: machines read the words, people the sentence."""
     words = (breakage.level, breakage.state, breakage.cause)
@@ -174,11 +199,17 @@ def says(breakage: Breakage) -> dict[Callable[[Drill], str], tuple[str, ...]]:
         ready: (breakage.level,),
         test_button: (breakage.phrase,),
         log: (*words, breakage.phrase),
+        command_line: (*words, breakage.phrase),
+        page: (breakage.level, breakage.phrase),
     }
 
 
 #: Who is asked; each must be in :func:`says`.
-OBSERVERS: tuple[Callable[[Drill], str], ...] = (endpoint, metrics, ready, test_button, log)
+OBSERVERS: list[Callable[[Drill], str]] = [
+    endpoint, metrics, ready, test_button, log, command_line,
+]  # fmt: skip
+if (WHY_NO_PAGE := without_chromium()) is None:
+    OBSERVERS.append(page)
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +256,16 @@ def drill(
             names.set_records(name, [ADDRESS], ttl=1)
         drill = Drill(api_server, names, mlflow, *expired)
         drill.well()
-        yield drill
+        # Without it, a command line that starts while DNS is dead would know no address.
+        assert run_command(drill, "refresh", "--conn-id", "mlflow_default").returncode == 0
+        with contextlib.ExitStack() as stack:
+            if WHY_NO_PAGE is None:
+                drill.window = stack.enter_context(chromium()).new_page()
+                cookie = {"name": "_token", "value": api_server.token("viewer")}
+                drill.window.context.add_cookies([{**cookie, "url": api_server.url}])
+                drill.window.goto(f"{api_server.url}/hokusai-dns/")
+                drill.window.locator(".connection").wait_for()
+            yield drill
 
 
 def find_out(drill: Drill, observer: Callable[[Drill], str], words: tuple[str, ...]) -> str:
@@ -254,3 +294,9 @@ def test_everybody_finds_the_same_cause(drill: Drill, breakage: Breakage) -> Non
         for word in expected[observer]:
             assert word in found[observer.__name__], found
     assert all(ADMIN[1] not in text for text in found.values())
+
+
+@pytest.mark.skipif(WHY_NO_PAGE is not None, reason=str(WHY_NO_PAGE))
+def test_the_page_takes_part() -> None:
+    """Without Chromium the drill is held without it, and this says so."""
+    assert page in OBSERVERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,26 +28,36 @@ _ARGUMENTS = (
 PATIENCE_MS = 30_000
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    reason = ""
+def without_chromium() -> str | None:
+    """Why no test here can run; ``None`` where they can."""
     if not CHROMIUM:
-        reason = "needs Chromium (Debian: apt-get install chromium)"
-    elif importlib.util.find_spec("playwright") is None:
-        reason = "needs playwright"
+        return "needs Chromium (Debian: apt-get install chromium)"
+    return None if importlib.util.find_spec("playwright") else "needs playwright"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = without_chromium()
     for item in items:
         if reason and Path(item.path).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One Chromium for a module; each test opens windows of its own in it."""
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A Chromium without a screen."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_ARGUMENTS))
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_ARGUMENTS))
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One Chromium for a module; each test opens windows of its own in it."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture
