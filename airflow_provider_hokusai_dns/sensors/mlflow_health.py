@@ -149,19 +149,22 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume after the trigger has fired."""
-        if not isinstance(event, Mapping) or event.get("version") != EVENT_VERSION:
-            version = event.get("version") if isinstance(event, Mapping) else None
+        told = event if isinstance(event, Mapping) else {}
+        try:
+            if (version := told.get("version")) != EVENT_VERSION:
+                raise ValueError(f"its version is {version!r}, not {EVENT_VERSION}")
+            is_open, verdict = told["open"], Verdict.from_dict(told["verdict"])
+        except (KeyError, TypeError, ValueError) as error:
             raise AirflowException(
-                f"The trigger of {self.task_id!r} sent an event of version "
-                f"{version!r}, not {EVENT_VERSION}: triggerer and workers "
-                "must run the same version of airflow-provider-hokusai-dns"
-            )
-        self._last = verdict = Verdict.from_dict(event["verdict"])
-        if event["open"]:
+                f"The trigger of {self.task_id!r} sent an event that cannot be read ({error}): "
+                "triggerer and workers must run the same version of airflow-provider-hokusai-dns"
+            ) from None
+        self._last = verdict
+        if is_open:
             self.log.info("%s", in_one_line(verdict))
             return dict(verdict.as_dict())
         self._push_verdict(context)
-        if event.get("timed_out"):
+        if told.get("timed_out"):
             raise AirflowSensorTimeout(
                 f"The gate has waited for as long as it may ({self.timeout:g} s, or "
                 f"execution_timeout): {in_one_line(verdict)}"

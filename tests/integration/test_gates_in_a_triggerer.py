@@ -243,14 +243,14 @@ def test_gates_that_stay_shut_end_as_their_flags_say(airflow, tiny):
     )
     assert states(tasks) == {
         "late": "failed",
-        "late_soft_fail": "skipped",
-        "late_never_fail": "skipped",
+        "late_soft": "skipped",
+        "late_never": "skipped",
         "hopeless": "failed",
-        "hopeless_soft_fail": "skipped",
-        "hopeless_never_fail": "skipped",
+        "hopeless_soft": "skipped",
+        "hopeless_never": "skipped",
     }
     assert {one["try_number"] for one in tasks.values()} == {1}
-    for name in ("late", "late_soft_fail", "late_never_fail"):
+    for name in ("late", "late_soft", "late_never"):
         assert airflow.verdict("shut_gates", name)["state"] == "backend_down"
-    for name in ("hopeless", "hopeless_soft_fail", "hopeless_never_fail"):
+    for name in ("hopeless", "hopeless_soft", "hopeless_never"):
         assert airflow.verdict("shut_gates", name)["cause"] == "missing"

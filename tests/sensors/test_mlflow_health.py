@@ -310,7 +310,17 @@ class TestDeferrableMode:
             sensor().execute_complete(context, self.event(usable, open=False))
         assert ti.pushed["return_value"]["state"] == "unauthenticated"
 
-    @pytest.mark.parametrize("event", [None, {}, {"version": 2, "open": True}, "success"])
+    @pytest.mark.parametrize(
+        "event",
+        [
+            None,
+            {},
+            "success",
+            {"version": 2, "open": True},
+            {"version": 1, "open": True},
+            {"version": 1, "open": True, "verdict": {"version": 2}},
+        ],
+    )
     def test_refuses_an_event_of_another_version(self, context, event):
         """Triggerer and worker may run different packages during an upgrade."""
         with pytest.raises(AirflowException, match="same version"):
