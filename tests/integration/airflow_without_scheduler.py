@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tests.integration.counting_proxy import CountingProxy, Request
-from tests.servers import free_port, session_members
+from tests.servers import _dismiss, _watch_over, free_port, session_members
 
 HERE = Path(__file__).parent
 #: Generous: a machine that is busy with something else must not fail a test.
@@ -139,6 +139,7 @@ def _running(
             [sys.executable, *start], env=environment, stdin=stdin, stdout=stream,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+    watchdog = _watch_over(process.pid)  # for a test run that is killed
     try:
         yield process
     finally:
@@ -150,6 +151,7 @@ def _running(
                 process.wait(seconds)
                 if not session_members(process.pid):
                     break
+        _dismiss(watchdog)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
