@@ -187,6 +187,7 @@ with DAG("gated", schedule=None) as dag:
     MLflowHealthSensor(
         task_id="gate", mlflow_conn_id="late", checks=("dns",), poke_interval=0.5, timeout=120,
         deferrable=True, start_from_trigger=True,
+        on_execute_callback=lambda context: threading.Timer(5, come).start(),
     )
 
 def come():
@@ -194,7 +195,6 @@ def come():
     os.environ["AIRFLOW_CONN_LATE"] = json.dumps(given)
 
 if __name__ == "__main__":
-    threading.Timer(10, come).start()
     run = dag.test()
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
