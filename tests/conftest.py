@@ -76,6 +76,7 @@ class TinyMLflow:
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[tuple[str, bytes]] = []
         tiny = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -84,8 +85,9 @@ class TinyMLflow:
 
             def answer(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
-                self.rfile.read(length)
+                content = self.rfile.read(length)
                 path = self.path.partition("?")[0]
+                tiny.bodies.append((path, content))
                 tiny.asked.append((self.command, path, dict(self.headers)))
                 status, body = tiny.answers.get(path) or tiny.answers.get("*") or _usual(path)
                 text = body if isinstance(body, str) else json.dumps(body)

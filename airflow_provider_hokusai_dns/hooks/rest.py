@@ -264,7 +264,7 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
 def _document(response: requests.Response, method: str, path: str) -> dict[str, Any]:
     try:
         document = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
         document = None
     if response.status_code >= 300:
         given = document if isinstance(document, dict) else {}

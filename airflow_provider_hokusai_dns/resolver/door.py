@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from airflow_provider_hokusai_dns.resolver.model import (
     Attempt,
@@ -25,6 +26,7 @@ from airflow_provider_hokusai_dns.resolver.model import (
 )
 from airflow_provider_hokusai_dns.resolver.racing import race
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ _FORGET_AFTER = 300.0
 _ROUND = 1.0
 
 _thread = threading.local()
+_vetting = Workers("hokusai-dns-vet")
 
 
 @contextlib.contextmanager
@@ -156,8 +159,15 @@ class Door:
         return found, bool(trial.winners)
 
     def _usable(self, resolution: Resolution, addresses: list[str]) -> list[str]:
-        """Those of several old addresses to which nobody objects."""
-        refused = {address: self._objection(resolution, address) for address in addresses}
+        """Those of several old addresses to which nobody objects.
+
+        All are asked about at the same time: a black-holed one takes its vet seconds, and eight of
+        them one after the other would leave no deadline standing.
+        """
+        asked = [
+            _vetting.call(partial(self._objection, resolution, address)) for address in addresses
+        ]
+        refused = {a: answer.result() for a, answer in zip(addresses, asked, strict=True)}
         usable = [address for address, why in refused.items() if why is None]
         if usable:
             return usable
@@ -173,8 +183,9 @@ class Door:
             if why is not None:  # asked again at the next round: the server may just be starting
                 return why
             now = time.monotonic()
-            kept = {key: until for key, until in self._vetted.items() if until > now}
-            self._vetted = {**kept, (address, rule.vet): now + _VETTED_FOR}
+            with self._lock:
+                kept = {key: until for key, until in self._vetted.items() if until > now}
+                self._vetted = {**kept, (address, rule.vet): now + _VETTED_FOR}
         return None
 
     def _wait(self, started: float, why: str) -> bool:

@@ -78,7 +78,7 @@ class Reply:
         """The body as a JSON object, or ``None`` when it is none."""
         try:
             value = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
             return None
         return value if isinstance(value, dict) else None
 

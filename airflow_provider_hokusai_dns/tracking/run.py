@@ -281,10 +281,9 @@ class _OpenRun:
         ending.join(max(0.0, end - time.monotonic()))
 
     def _flush(self, seconds: float) -> tuple[Loss, ...]:
-        for run_id in self._ids():
-            if (monitor := self._monitors.pop(run_id, None)) is not None:
-                monitor.finish()
-        self._drain(seconds)
+        end = time.monotonic() + seconds
+        self._stop_monitors(seconds)
+        self._drain(max(0.0, end - time.monotonic()))
         if unfinished := self._watch.unfinished_traces():
             _log.warning(
                 "%d traces of run %s have spans that were never ended: they are not sent.",
@@ -292,6 +291,23 @@ class _OpenRun:
                 self._run_id,
             )
         return self._watch.losses()
+
+    def _stop_monitors(self, seconds: float) -> None:
+        """Stop MLflow's monitors of system metrics.
+
+        They wait without a bound for their own thread, which may be waiting for the server.
+        """
+        monitors = [self._monitors.pop(run_id, None) for run_id in self._ids()]
+        threads = [
+            threading.Thread(target=monitor.finish, daemon=True)
+            for monitor in monitors
+            if monitor is not None
+        ]
+        end = time.monotonic() + seconds
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def _drain(self, seconds: float) -> None:
         """Wait until what was logged asynchronously is sent, or until the time is over."""

@@ -74,9 +74,10 @@ def test_an_error_has_status_code_and_message(signed_in, tiny):
     assert tiny.count(SEARCH) == 1
 
 
-def test_what_is_no_json_is_told(signed_in, tiny):
-    """A proxy that shows its login page with 200."""
-    tiny.answers[SEARCH] = (200, "<html>welcome</html>")
+@pytest.mark.parametrize("page", ["<html>welcome</html>", "[" * 200_000], ids=["html", "endless"])
+def test_what_is_no_json_is_told(signed_in, tiny, page):
+    """A proxy that shows its login page with 200, and a stranger who nests without end."""
+    tiny.answers[SEARCH] = (200, page)
     with pytest.raises(MLflowRestError, match="is this MLflow"):
         signed_in.rest("POST", SEARCH, json={})
 

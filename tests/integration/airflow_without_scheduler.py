@@ -32,8 +32,11 @@ class Airflow:
         self._orders = orders
         self._runs = 0
 
-    def run(self, dag: str) -> dict[str, Any]:
-        """Run one DAG to its end; gives states, XComs, and the requests that it cost."""
+    def run(self, dag: str, state: str = "success") -> dict[str, Any]:
+        """Run one DAG to its end; gives states, XComs, and the requests that it cost.
+
+        :param state: how it has to end.
+        """
         self._runs += 1
         out = self.home / f"run-{self._runs}.json"
         self.proxy.requests.clear()
@@ -45,7 +48,7 @@ class Airflow:
             time.sleep(0.05)
         result: dict[str, Any] = json.loads(out.read_text())
         assert "error" not in result, result["error"]
-        assert result["state"] == "success", self.log()[-5000:]
+        assert result["state"] == state, self.log()[-5000:]
         requests: list[Request] = list(self.proxy.requests)
         return {**result, "requests": requests, "variable_gets": _count(requests, "GET"),
                 "variable_puts": _count(requests, "PUT")}  # fmt: skip
@@ -58,12 +61,19 @@ class Airflow:
 
     def get(self, path: str) -> Any:
         """Ask the API server as its administrator."""
+        return self._call("GET", path)
+
+    def patch(self, path: str, change: dict[str, Any]) -> Any:
+        """Change something as the administrator does in the UI."""
+        return self._call("PATCH", path, json.dumps(change).encode())
+
+    def _call(self, method: str, path: str, content: bytes | None = None) -> Any:
         body = json.dumps({"username": "admin", "password": "admin-password"}).encode()
         headers = {"Content-Type": "application/json"}
         asked = urllib.request.Request(f"{self.api}/auth/token", body, headers)
         with urllib.request.urlopen(asked, timeout=60) as answer:
             token = json.load(answer)["access_token"]
-        asked = urllib.request.Request(f"{self.api}{path}")
+        asked = urllib.request.Request(f"{self.api}{path}", content, headers, method=method)
         asked.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(asked, timeout=60) as answer:
             return json.load(answer)

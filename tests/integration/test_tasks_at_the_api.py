@@ -6,8 +6,10 @@ Real task processes under Airflow's own supervisor, a real API server, and a pro
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 import pytest
@@ -47,17 +49,22 @@ def dns():
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory, dns):
+def mlflow():
     with TinyMLflow(ADDRESS) as tiny:
-        connection = {
-            "conn_type": "mlflow",
-            "host": HOSTNAME,
-            "port": tiny.port,
-            "extra": {"nameservers": dns.address},
-        }
-        home = tmp_path_factory.mktemp("tasks")
-        with airflow_without_scheduler(home, connection) as running:
-            yield running
+        yield tiny
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory, dns, mlflow):
+    connection = {
+        "conn_type": "mlflow",
+        "host": HOSTNAME,
+        "port": mlflow.port,
+        "extra": {"nameservers": dns.address},
+    }
+    home = tmp_path_factory.mktemp("tasks")
+    with airflow_without_scheduler(home, connection) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +190,39 @@ def test_two_writers_at_once_never_leave_less_than_there_was(airflow, dns, story
     assert after["addresses"] == [OTHER_ADDRESS]
     assert (after["version"], after["hostname"]) == (1, HOSTNAME)
     assert after["resolved_at"] > before["resolved_at"]
+
+
+def test_a_task_that_is_marked_failed_ends_its_run(airflow, mlflow, story):
+    """An admin does so in the UI; Airflow's supervisor stops the task, which tells MLflow."""
+    run = {"info": {"run_id": "a" * 32, "experiment_id": "0", "status": "RUNNING"}, "data": {}}
+    mlflow.answers["*"] = (200, {"run": run, "run_info": run["info"]})
+
+    def updates():
+        return [json.loads(body) for path, body in mlflow.bodies if path.endswith("/runs/update")]
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(airflow.run, "stopped", "failed")
+            wait_for(lambda: mlflow.count("/api/2.0/mlflow/runs/create"), ended)
+            assert updates() == []
+            (dag_run,) = airflow.get("/api/v2/dags/stopped/dagRuns")["dag_runs"]
+            task = f"/api/v2/dags/stopped/dagRuns/{quote(dag_run['dag_run_id'], safe='')}"
+            airflow.patch(f"{task}/taskInstances/write", {"new_state": "failed"})
+            wait_for(updates, ended)
+            ended.result()
+    finally:
+        del mlflow.answers["*"]
+    assert [update["status"] for update in updates()] == ["KILLED"]
+
+
+def wait_for(condition, running):
+    """Until it is so, for as long as a busy machine takes, or until what runs has failed."""
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        if running.done():
+            running.result()
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -235,6 +235,30 @@ def test_an_old_address_that_the_vet_refuses_is_not_used(
             pin.release()
 
 
+def test_the_vet_is_asked_about_all_old_addresses_at_once(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """Eight black holes cost the time of one, or no deadline of a call would hold."""
+    old = [f"127.0.0.{number}" for number in range(21, 29)]
+    together = threading.Barrier(len(old))
+
+    def vet(resolution: object, address: str, port: int) -> str | None:
+        together.wait(30)  # raises unless all of them are being asked
+        return "nobody answers there"
+
+    dns.set_records(HOST, old, ttl=0)
+    pin = pin_host(HOST, resolver, patience=0.0, vet=vet)
+    try:
+        resolver.resolve(HOST)
+        dns.servfail(HOST)
+        resolver.refresh(HOST)
+        with pytest.raises(socket.gaierror, match="nobody answers there") as caught:
+            socket.getaddrinfo(HOST, 80)
+        assert all(address in str(caught.value) for address in old)
+    finally:
+        pin.release()
+
+
 def test_two_resolvers_for_one_host_are_refused_aloud(resolver: DNSResolver) -> None:
     """Which of two connections' settings would hold must never be a matter of luck."""
     other = DNSResolver(lookup=ScriptedLookup())

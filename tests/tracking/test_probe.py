@@ -378,6 +378,20 @@ def test_strangers_are_told_for_what_they_are(raw: bytes, state: State) -> None:
     assert verdict.state is state
 
 
+@pytest.mark.parametrize("source", [Source.DNS, Source.STALE])
+def test_json_that_is_nested_without_end_is_no_answer_of_mlflow(source: Source) -> None:
+    """Python's reader gives up on it with an error that is no ``ValueError``."""
+
+    def answer(request: Request) -> bytes:
+        if request.path in ("/health", "/version"):
+            return looks_like_mlflow(request)
+        return http(body="[" * 200_000, content_type="application/json")
+
+    with Stranger(answer) as stranger:
+        verdict = probe(at(stranger), an_address("127.0.0.1", source=source, age=1))
+    assert verdict.state is State.NOT_MLFLOW
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(status: int) -> None:
     """Credentials never go where a stranger says."""

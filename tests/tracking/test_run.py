@@ -719,3 +719,51 @@ def test_a_task_that_is_out_of_time_waits_for_its_batches_a_short_while_only(
         raise OutOfTime
     assert time.monotonic() - began < 10
     assert client.get_run(run.info.run_id).info.status == "FAILED"
+
+
+def test_a_task_that_is_out_of_time_does_not_wait_for_mlflow_s_monitor(
+    server: MLflowServer, uri: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow joins its thread for system metrics without a bound, and that one asks the server."""
+    from mlflow.tracking import fluent
+
+    monkeypatch.setattr(stopping, "SECONDS", 0.5)
+    released = threading.Event()
+
+    class Monitor:
+        def finish(self) -> None:
+            released.wait(60)
+
+    began = time.monotonic()
+    try:
+        with pytest.raises(OutOfTime), open_run(server, uri, flush_deadline=60) as run:
+            fluent.run_id_to_system_metrics_monitor[run.info.run_id] = Monitor()
+            raise OutOfTime
+        assert time.monotonic() - began < 30
+    finally:
+        released.set()
+    assert client.get_run(run.info.run_id).info.status == "FAILED"
+
+
+def test_system_metrics_of_a_run_arrive(
+    server: MLflowServer, uri: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the last ones, which MLflow's monitor hands over when it is stopped."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    mlflow.set_system_metrics_sampling_interval(0.1)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    try:
+        with open_run(server, uri) as run:
+            until = time.monotonic() + 60
+            while time.monotonic() < until and not any(
+                key.startswith("system/") for key in client.get_run(run.info.run_id).data.metrics
+            ):
+                time.sleep(0.1)
+    finally:
+        mlflow.set_system_metrics_sampling_interval(None)
+        mlflow.set_system_metrics_samples_before_logging(None)
+    done = client.get_run(run.info.run_id)
+    assert done.info.status == "FINISHED"
+    assert any(key.startswith("system/") for key in done.data.metrics)

@@ -58,6 +58,13 @@ def pretend() -> None:
     get_current_context()["ti"].xcom_push("_link_MLflowRunLink", "javascript:alert(1)")
 
 
+@task
+def write() -> None:
+    """Keep a run open until somebody stops the task."""
+    with MLflowHook().run():
+        time.sleep(300)
+
+
 with DAG("one_task") as one_task:
     resolve()
 
@@ -73,3 +80,6 @@ with DAG("links") as links:
     DNSRefreshOperator(task_id="refresh")
     train()
     pretend()
+
+with DAG("stopped") as stopped:
+    write()
