@@ -10,5 +10,6 @@ GATES, HTTP_GATES = "fleet_gates", "fleet_http_gates"
 TRAINING = "fleet_training"
 UNGATED = "fleet_ungated"
 POKE, RESCHEDULE, DEFERRABLE = "fleet_poke", "fleet_reschedule", "fleet_deferrable"
-MODES = (POKE, RESCHEDULE, DEFERRABLE)
+FROM_TRIGGER = "fleet_from_trigger"
+MODES = (POKE, RESCHEDULE, DEFERRABLE, FROM_TRIGGER)
 DAGS = {GATES, HTTP_GATES, TRAINING, UNGATED, *MODES}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,6 +163,16 @@ class _Survival:
         self._found.faults.append((time.monotonic() - self._began, what))
         self._console.say(what)
 
+    def _verdict(self, run_id: str) -> dict[str, Any]:
+        """Return what a gate said.
+
+        Airflow's server gives what a trigger left behind as JSON in a text, and what a worker left
+        behind as it is.
+        """
+        found = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
+        verdict: dict[str, Any] = json.loads(found) if isinstance(found, str) else found
+        return verdict
+
     def _read(self) -> None:
         fleet, found = self._fleet, self._found
         tracked: dict[str, list[tuple[str, int]]] = {}
@@ -179,7 +190,7 @@ class _Survival:
             gate, train = tasks[run_id]["gate"], tasks[run_id]["train"]
             opened = (seconds(gate["end_date"]) or 0.0) - self._back
             found.seconds_to_open = max(found.seconds_to_open, opened)
-            verdict = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
+            verdict = self._verdict(run_id)
             found.runs.append(
                 Training(
                     run_id=run_id,

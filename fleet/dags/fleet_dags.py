@@ -16,6 +16,8 @@ from fleet import names
 from fleet.sizes import GATES_PER_RUN, INTERVAL
 
 _TIMEOUT = 1800
+#: A gate that begins, waits and ends in the triggerer.
+_NO_WORKER = {"deferrable": True, "start_from_trigger": True}
 
 
 def _dag(name: str) -> Callable[[Callable[[], None]], Callable[[], object]]:
@@ -56,7 +58,7 @@ def _gate(task_id: str = "gate", **arguments: Any) -> MLflowHealthSensor:
 def gates() -> None:
     """Nothing but gates."""
     for number in range(GATES_PER_RUN):
-        _gate(f"gate_{number}", mlflow_conn_id=names.COUNTED, deferrable=True)
+        _gate(f"gate_{number}", mlflow_conn_id=names.COUNTED, **_NO_WORKER)
 
 
 @_dag(names.HTTP_GATES)
@@ -76,8 +78,8 @@ def http_gates() -> None:
 
 @_dag(names.TRAINING)
 def training() -> None:
-    """A gate in the triggerer, then a training."""
-    _gate(deferrable=True) >> train()
+    """A gate that needs no worker, then a training."""
+    _gate(**_NO_WORKER) >> train()
 
 
 @_dag(names.UNGATED)
@@ -100,9 +102,15 @@ def reschedule() -> None:
 
 @_dag(names.DEFERRABLE)
 def deferrable() -> None:
-    """A gate in the triggerer."""
+    """A gate that looks once on a worker, and then from the triggerer."""
     _gate(deferrable=True) >> train()
 
 
-for each in (gates, http_gates, training, ungated, poke, reschedule, deferrable):
+@_dag(names.FROM_TRIGGER)
+def from_trigger() -> None:
+    """A gate that needs no worker."""
+    _gate(**_NO_WORKER) >> train()
+
+
+for each in (gates, http_gates, training, ungated, poke, reschedule, deferrable, from_trigger):
     each()
