@@ -118,8 +118,9 @@ class _Survival:
         fleet = self._fleet
         self._await_done(_WORKER_DIES)
         worker = WORKERS[0]
-        running = self._airflow.tasks(names.TRAINING, state="running")
-        self._found.running_on_killed = sum(task["hostname"] == worker for task in running)
+        # Not before it writes: what it leaves behind at MLflow is what the next try has to end.
+        await_count(fleet, f"{worker} to write", lambda: self._writing_on(worker), 1)
+        self._found.running_on_killed = self._writing_on(worker)
         fleet.kill_part(worker)
         self._note(f"{worker} is killed, with {self._found.running_on_killed} trainings")
         fleet.start_part(worker)
@@ -129,6 +130,13 @@ class _Survival:
         fleet.names.answer(FIRST_ADDRESS)
         self._note("DNS answers again")
         self._await_done(1.0)
+
+    def _writing_on(self, worker: str) -> int:
+        """Return how many runs at MLflow a worker is writing to."""
+        tasks = self._airflow.tasks(names.TRAINING, state="running")
+        here = {task["dag_run_id"] for task in tasks if task["hostname"] == worker}
+        runs = self._fleet.mlflow.runs()
+        return sum(run["info"]["status"] == "RUNNING" and dag_run_of(run) in here for run in runs)
 
     def _restart_api_server(self) -> None:
         self._fleet.stop_part("api-server")
