@@ -12,7 +12,7 @@ LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint check test demo up down fleet bench coverage soak screenshots docs lock build clean
+.PHONY: help setup setup-floor lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 test: lint docs setup-floor ## everything: lint, docs, floor, unit, property, integration, end to end
-	$(PYTEST) $(TWO_AT_ONCE) --durations=20
+	$(PYTEST) $(TWO_AT_ONCE) -m "not fleet" --durations=20
+
+test-fleet: setup ## the small form of make fleet, as a test
+	$(PYTEST) -m fleet
 
 demo: setup ## the story: an MLflow whose name goes away under real Airflow tasks
 	@$(PY) -m demo

@@ -75,7 +75,7 @@ def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:
             f"{len(whole)} of {sizes.runs} are whole",
         ),
         Claim(
-            "no trigger is lost: what the killed triggerer held, the other one ended",
+            "no trigger is lost: what the killed triggerer held, living ones ended",
             outage.orphans > 0
             and outage.waiting == 0
             and all(each.gate == "success" for each in runs),

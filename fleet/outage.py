@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,8 +118,9 @@ class _Survival:
         fleet = self._fleet
         self._await_done(_WORKER_DIES)
         worker = WORKERS[0]
-        running = self._airflow.tasks(names.TRAINING, state="running")
-        self._found.running_on_killed = sum(task["hostname"] == worker for task in running)
+        # Not before it writes: what it leaves behind at MLflow is what the next try has to end.
+        await_count(fleet, f"{worker} to write", lambda: self._writing_on(worker), 1)
+        self._found.running_on_killed = self._writing_on(worker)
         fleet.kill_part(worker)
         self._note(f"{worker} is killed, with {self._found.running_on_killed} trainings")
         fleet.start_part(worker)
@@ -128,6 +130,13 @@ class _Survival:
         fleet.names.answer(FIRST_ADDRESS)
         self._note("DNS answers again")
         self._await_done(1.0)
+
+    def _writing_on(self, worker: str) -> int:
+        """Return how many runs at MLflow a worker is writing to."""
+        tasks = self._airflow.tasks(names.TRAINING, state="running")
+        here = {task["dag_run_id"] for task in tasks if task["hostname"] == worker}
+        runs = self._fleet.mlflow.runs()
+        return sum(run["info"]["status"] == "RUNNING" and dag_run_of(run) in here for run in runs)
 
     def _restart_api_server(self) -> None:
         self._fleet.stop_part("api-server")
@@ -162,6 +171,16 @@ class _Survival:
         self._found.faults.append((time.monotonic() - self._began, what))
         self._console.say(what)
 
+    def _verdict(self, run_id: str) -> dict[str, Any]:
+        """Return what a gate said.
+
+        Airflow's server gives what a trigger left behind as JSON in a text, and what a worker left
+        behind as it is.
+        """
+        found = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
+        verdict: dict[str, Any] = json.loads(found) if isinstance(found, str) else found
+        return verdict
+
     def _read(self) -> None:
         fleet, found = self._fleet, self._found
         tracked: dict[str, list[tuple[str, int]]] = {}
@@ -179,7 +198,7 @@ class _Survival:
             gate, train = tasks[run_id]["gate"], tasks[run_id]["train"]
             opened = (seconds(gate["end_date"]) or 0.0) - self._back
             found.seconds_to_open = max(found.seconds_to_open, opened)
-            verdict = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
+            verdict = self._verdict(run_id)
             found.runs.append(
                 Training(
                     run_id=run_id,

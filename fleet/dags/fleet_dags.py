@@ -17,7 +17,7 @@ from fleet.sizes import GATES_PER_RUN, INTERVAL
 
 _TIMEOUT = 1800
 #: A gate that begins, waits and ends in the triggerer.
-_NO_WORKER = {"deferrable": True, "start_from_trigger": True}
+_NO_WORKER: dict[str, Any] = {"deferrable": True, "start_from_trigger": True}
 
 
 def _dag(name: str) -> Callable[[Callable[[], None]], Callable[[], object]]:

@@ -57,6 +57,20 @@ class Clone:
         output, _ = process.communicate(timeout=880)
         return process.returncode, output
 
+    def interrupt(self, process: subprocess.Popen[str], seen: str) -> None:
+        """Press ctrl-C, and see that there is one clear line and nothing left.
+
+        :param seen: what it has written so far.
+        """
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+        output = seen + rest
+        assert process.returncode == 130, output
+        assert "interrupted" in rest
+        assert "Traceback" not in output
+        assert self.leftovers() == []
+        assert_ports_are_free(output)
+
     @property
     def report(self) -> dict:
         """What it has written for machines."""
