@@ -131,9 +131,7 @@ def bind_when_free(listener: socket.socket, host: str, port: int) -> None:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "seconds_without_a_name", [5, pytest.param(90, marks=[pytest.mark.e2e])]
-)
+@pytest.mark.parametrize("seconds_without_a_name", [5, pytest.param(90, marks=[pytest.mark.e2e])])
 @pytest.mark.timeout(600)
 def test_a_redeploy_with_the_old_address_black_holed_costs_nothing_but_time(
     dns: DNSServer,
