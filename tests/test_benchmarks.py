@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import hits
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -36,6 +38,18 @@ def test_a_section_prints_its_table_and_writes_the_same_as_json(tmp_path: Path):
             assert set(row["values"]) == set(table["columns"]) or row["note"]
     skipped = {row["name"]: row["note"] for row in written["tables"][0]["rows"] if row["note"]}
     assert "asks the system's nameserver" in skipped["getaddrinfo, A and AAAA"]
+
+
+def test_a_hit_costs_little_beside_the_floor(tmp_path: Path):
+    """The goals are 2, 3 and 3 times the floor, on a quiet machine; here a blunder is found."""
+    file = tmp_path / "bench.json"
+    done = run("--quick", "--here", "--only", "hits", "--json", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (table,) = [t for t in json.loads(file.read_text())["tables"] if t["key"] == "hit"]
+    ratios = {row["name"]: row["values"].get("x floor") for row in table["rows"]}
+    assert ratios[hits.HOST] < 4
+    assert ratios[hits.IN_URL] < 6
+    assert ratios[hits.ASYNC] < 6
 
 
 @pytest.mark.integration

@@ -138,9 +138,10 @@ class Door:
         if (last := self._last) is not None and resolution is last[0] and now < last[1]:
             return [*last[2]], True
         addresses = list(resolution.addresses)
-        again = now - self._handed_out < _AGAIN
+        # Only an address that took a connection ends an outage, so after one it is tried.
+        doubtful = now - self._handed_out < _AGAIN or self._outage_since is not None
         self._handed_out = now
-        if len(addresses) == 1 and not (resolution.is_stale or again or tried):
+        if len(addresses) == 1 and not (resolution.is_stale or doubtful or tried):
             return addresses, True
         if resolution.is_stale:
             addresses = self._usable(resolution, addresses)

@@ -265,6 +265,13 @@ class TestOnARealServer:
         experiment = client.get_experiment_by_name("of-the-connection")
         assert run.info.experiment_id == experiment.experiment_id
 
+    def test_the_authors_own_errors_do_not_close_the_entrance(self, hook):
+        """Not even where they look like those of a server that is down."""
+        for _ in range(4):
+            with pytest.raises(ConnectionError, match="mine"), hook.run():
+                raise ConnectionError("mine")
+        assert breaker_for(hook.server).status().failures == 0
+
     def test_a_task_that_skips_itself_has_not_failed(self, hook):
         """A run that was left by a skip is FINISHED."""
         from airflow.sdk.exceptions import AirflowSkipException

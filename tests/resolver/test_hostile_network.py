@@ -118,6 +118,22 @@ def test_a_forged_answer_poisons_nothing(dns: DNSServer, fault: Fault):
     assert resolver.wait_idle()
 
 
+@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.SERVFAIL, Fault.REFUSED, Fault.NO_SUCH_NAME])
+def test_a_hundred_calls_during_an_outage_send_few_queries(dns: DNSServer, fault: Fault):
+    """The last table of the policy: all of them are served, and the server is asked 4 times."""
+    resolver = DNSResolver(ResolverConfig(nameservers=(dns.address,), min_ttl=0.1, timeout=2))
+    dns.set_records(NAME, [GOOD], ttl=0)
+    resolver.resolve(NAME)
+    dns.fault(NAME, fault)
+    time.sleep(0.11)
+    dns.clear_queries()
+    for _ in range(100):
+        resolution = resolver.resolve(NAME)
+        assert (resolution.addresses, resolution.is_stale) == ((GOOD,), True)
+    assert 1 <= len(dns.queries) <= 4
+    assert resolver.wait_idle()
+
+
 def test_a_loop_of_aliases_ends(dns: DNSServer):
     """CNAME to itself by way of another: a cause, at once."""
     dns.set_cname("one.test", "two.test")

@@ -450,6 +450,30 @@ def test_patience_holds_right_after_a_good_connection(
         pin.release()
 
 
+def test_patience_begins_anew_after_an_outage_that_nobody_sat_out(
+    dns: DNSServer, resolver: DNSResolver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first good connection ends it, and the next outage is waited for as the first was."""
+    with listening("127.0.0.11") as (_, port):
+        dns.no_such_name(HOST)
+        pin = pin_host(HOST, resolver, port=port, patience=1.0)
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST, port)
+        dns.set_records(HOST, ["127.0.0.11"], ttl=0)
+        resolver.refresh(HOST)
+        assert socket.getaddrinfo(HOST, port)[0][4][0] == "127.0.0.11"
+        assert "reachable again" in caplog.text
+    try:
+        dns.servfail(HOST)
+        resolver.clear(HOST)
+        started = time.monotonic()
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST, port)
+        assert time.monotonic() - started > 0.9
+    finally:
+        pin.release()
+
+
 def test_a_thread_can_bound_its_own_wait(dns: DNSServer, resolver: DNSResolver) -> None:
     """Whoever has a deadline of his own does not wait as long as a run may."""
     dns.no_such_name(HOST)
