@@ -7,24 +7,24 @@ from collections import Counter
 
 from demo.claims import Claim
 from fleet.crowd import Crowd
-from fleet.outage import Outage
+from fleet.outage import Outage, Training
 from fleet.overhead import Overhead
 from fleet.sizes import INTERVAL, Sizes
 
 #: Jitter moves looks: one more may fall into the time that is watched.
 _ONE_PROBE = 1.0
-#: Seconds from MLflow's return to the last open gate, beyond one interval.
-_OPENING = 20.0
+#: States of a run at MLflow that has ended.
+_OVER = {"FINISHED", "FAILED", "KILLED"}
 
 
 def judge(
     sizes: Sizes, crowds: list[Crowd], outage: Outage, overheads: list[Overhead]
 ) -> list[Claim]:
     """Judge every promise."""
-    return [*_crowd(crowds[0]), *_outage(sizes, outage), _overhead(overheads)]
+    return [*_crowd(sizes, crowds[0]), *_outage(sizes, outage), _overhead(overheads)]
 
 
-def _crowd(crowd: Crowd) -> list[Claim]:
+def _crowd(sizes: Sizes, crowd: Crowd) -> list[Claim]:
     most = _ONE_PROBE + INTERVAL / crowd.watched
     return [
         Claim(
@@ -33,9 +33,9 @@ def _crowd(crowd: Crowd) -> list[Claim]:
             f"{crowd.probes_per_interval:.2f} probes per interval",
         ),
         Claim(
-            f"all {crowd.gates} of them open, the last at most {INTERVAL + _OPENING:.0f} s after "
-            "MLflow is back",
-            crowd.opened == crowd.gates and crowd.seconds_to_open <= INTERVAL + _OPENING,
+            f"all {crowd.gates} of them open, the last at most {sizes.opening} s after MLflow is "
+            "back",
+            crowd.opened == crowd.gates and crowd.seconds_to_open <= sizes.opening,
             f"{crowd.opened} open after {crowd.seconds_to_open:.1f} s",
         ),
     ]
@@ -45,10 +45,9 @@ def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:
     runs = outage.runs
     right = [each for each in runs if (each.state, each.gate, each.train) == ("success",) * 3]
     states = Counter(status for each in runs for status, _ in each.tracked)
-    # A worker may be killed after its run has ended and before Airflow hears of it: then the
-    # training is done again, and both of its runs are whole.
-    finished = [[n for status, n in each.tracked if status == "FINISHED"] for each in runs]
-    whole = [values for values in finished if set(values) == {sizes.metrics}]
+    # There are two where a worker died, or the API server was away, after the end of the run and
+    # before the word of it: Airflow has to try again what it does not know to be done.
+    whole = [each for each in runs if _finished(each) and set(_finished(each)) == {sizes.metrics}]
     workers = Counter(each.worker for each in runs)
     killed = sum(each.tries > 1 for each in runs)
     levels = Counter(each.level for each in runs)
@@ -65,11 +64,11 @@ def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:
         ),
         Claim(
             "no run at MLflow is left RUNNING",
-            states["RUNNING"] == 0 and all(finished),
+            states["FINISHED"] >= sizes.runs and states.keys() <= _OVER,
             _listed(states),
         ),
         Claim(
-            f"no metric is lost: what FINISHED has all {sizes.metrics} values, for each DAG run",
+            f"no metric is lost: for each DAG run a FINISHED run, with all {sizes.metrics} values",
             len(whole) == sizes.runs,
             f"{len(whole)} of {sizes.runs} are whole",
         ),
@@ -86,6 +85,10 @@ def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:
             _listed(levels),
         ),
     ]
+
+
+def _finished(run: Training) -> list[int]:
+    return [values for status, values in run.tracked if status == "FINISHED"]
 
 
 def _overhead(overheads: list[Overhead]) -> Claim:

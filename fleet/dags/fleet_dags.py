@@ -7,15 +7,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.http.sensors.http import HttpSensor
 from airflow.sdk import Param, dag, get_current_context, task
 
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
 from fleet import names
-from fleet.sizes import GATES_PER_RUN, INTERVAL
+from fleet.sizes import GATES_PER_RUN, INTERVAL, TIMEOUT
 
-_TIMEOUT = 1800
 #: A gate that begins, waits and ends in the triggerer.
 _NO_WORKER: dict[str, Any] = {"deferrable": True, "start_from_trigger": True}
 
@@ -50,7 +48,7 @@ def train(params: dict[str, Any] | None = None) -> str:
 
 def _gate(task_id: str = "gate", **arguments: Any) -> MLflowHealthSensor:
     return MLflowHealthSensor(
-        task_id=task_id, poke_interval=INTERVAL, timeout=_TIMEOUT, retries=0, **arguments
+        task_id=task_id, poke_interval=INTERVAL, timeout=TIMEOUT, retries=0, **arguments
     )
 
 
@@ -59,21 +57,6 @@ def gates() -> None:
     """Nothing but gates."""
     for number in range(GATES_PER_RUN):
         _gate(f"gate_{number}", mlflow_conn_id=names.COUNTED, **_NO_WORKER)
-
-
-@_dag(names.HTTP_GATES)
-def http_gates() -> None:
-    """The same with Airflow's own deferrable HttpSensor."""
-    for number in range(GATES_PER_RUN):
-        HttpSensor(
-            task_id=f"gate_{number}",
-            http_conn_id=names.COUNTED_HTTP,
-            endpoint=names.HTTP_SENSOR,
-            poke_interval=INTERVAL,
-            timeout=_TIMEOUT,
-            retries=0,
-            deferrable=True,
-        )
 
 
 @_dag(names.TRAINING)
@@ -112,5 +95,5 @@ def from_trigger() -> None:
     _gate(**_NO_WORKER) >> train()
 
 
-for each in (gates, http_gates, training, ungated, poke, reschedule, deferrable, from_trigger):
+for each in (gates, training, ungated, poke, reschedule, deferrable, from_trigger):
     each()
