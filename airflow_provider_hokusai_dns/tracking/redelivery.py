@@ -2,7 +2,8 @@
 
 MLflow's client repeats a request that finds no server or gets a 5xx. It does not repeat one whose
 answer broke off or stopped in the body, as when a server is stopped in that moment, nor one that
-met a full connection pool in MLflow's database layer, which MLflow answers with 400. Sending a
+met a full connection pool in MLflow's database layer, which MLflow answers with 400, nor one that
+read the environment in the moment in which MLflow's telemetry took its variable out. Sending a
 batch twice is safe: MLflow's stores take the same metric, parameter or tag a second time without
 effect.
 """
@@ -19,6 +20,9 @@ _AGAIN = 5
 _MAX_PAUSE = 5.0
 #: What SQLAlchemy says when no connection comes free; MLflow passes the text on, and no code.
 _POOL_IS_FULL = "QueuePool limit of size"
+#: The KeyError of a thread that walks over ``os.environ`` (requests does, for proxies) while the
+#: telemetry thread changes it; MLflow passes this text on, too.
+_ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 
 
 def deliver(send: Callable[[], T], *, pause: float = 0.2) -> T:
@@ -46,4 +50,9 @@ def was_on_the_way(error: BaseException) -> bool:
     cause = error.__context__
     if isinstance(cause, ConnectionError) and cause.args:
         return isinstance(cause.args[0], ReadTimeoutError)  # the answer had begun, and stopped
-    return isinstance(cause, ChunkedEncodingError) or _POOL_IS_FULL in str(error)
+    text = str(error)
+    return (
+        isinstance(cause, ChunkedEncodingError)
+        or _POOL_IS_FULL in text
+        or _ENVIRONMENT_CHANGED in text
+    )

@@ -34,6 +34,7 @@ STOPPED = as_mlflow_raises_it(
     ConnectionError(ReadTimeoutError(None, "/", "Read timed out."))  # type: ignore[arg-type]
 )
 POOL_FULL = MlflowException("QueuePool limit of size 5 overflow 10 reached")
+ENVIRONMENT_CHANGED = as_mlflow_raises_it(KeyError("_MLFLOW_TELEMETRY_SESSION_ID"))
 NO_SERVER = as_mlflow_raises_it(ConnectTimeout("nobody there"))
 BAD_BATCH = MlflowException("INVALID_PARAMETER_VALUE: no such run")
 
@@ -44,6 +45,8 @@ BAD_BATCH = MlflowException("INVALID_PARAMETER_VALUE: no such run")
         (BROKEN_OFF, True),
         (STOPPED, True),
         (POOL_FULL, True),
+        (ENVIRONMENT_CHANGED, True),
+        (KeyError("_MLFLOW_TELEMETRY_SESSION_ID"), True),
         (NO_SERVER, False),
         (BAD_BATCH, False),
     ],

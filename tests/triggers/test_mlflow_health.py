@@ -181,7 +181,7 @@ async def test_it_gives_up_on_a_cause_that_waiting_cannot_cure(usable, tiny):
 
 async def test_it_leaves_the_threads_of_the_loop_to_others(usable, dns, monkeypatch):
     """Another trigger's lookups run on those, and would wait for as long as DNS is silent."""
-    monkeypatch.setenv("DNS_TIMEOUT", "1")
+    monkeypatch.setenv("DNS_TIMEOUT", "5")
     dns.silent(HOSTNAME)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(2))
@@ -193,4 +193,4 @@ async def test_it_leaves_the_threads_of_the_loop_to_others(usable, dns, monkeypa
     for each in waiting:
         each.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert took < 0.5
+    assert took < 3  # behind ours it would be five
