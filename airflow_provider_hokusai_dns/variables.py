@@ -246,9 +246,9 @@ class VariableStore:
             known = parse_history(hostname, text, now=self._now(), skew=self._skew)
         except BrokenVariableError as error:
             return (), f"The Variable {key} is passed over: {error}; the next refresh begins anew."
-        except Exception as error:
+        except Exception as error:  # not known is not the same as nothing there
             self._report_trouble("read", key, error)
-            return (), None
+            return (), f"The Variable {key} could not be read just now: look again in a moment."
         if known.passed_over:
             return known.points, (
                 f"{known.passed_over} points in the Variable {key} are passed over: they are not "

@@ -47,7 +47,7 @@ class Days:
             "generated_at": datetime.now(UTC),
             "newest": newest,
             "age": None if age is None else round(age, 1),
-            "note": note(age),
+            "note": note(age, unread=any(problem for _, problem in shown.values())),
             "names": points,
             "problems": {name: problem for name, (_, problem) in shown.items() if problem},
         }
@@ -57,16 +57,21 @@ class Days:
             return  # somebody is at it: what is known will do
         try:
             self._names = {name: runtime.store().history(name) for name in hostnames}
-            self._read_at = self._now()
+            # What could not be read is read again for the next who asks.
+            if all(points or not problem for points, problem in self._names.values()):
+                self._read_at = self._now()
         finally:
             self._reading.release()
 
 
-def note(age: float | None) -> str:
+def note(age: float | None, *, unread: bool = False) -> str:
     """How old a history is, and what to do about it.
 
     :param age: seconds since the newest point; ``None`` where there is none.
+    :param unread: whether something that was written could not be read.
     """
+    if age is None and unread:
+        return "The last day of a name could not be read: it says why."
     if age is None:
         return (
             "No refresh has written a history of the last day yet: unpause and trigger the DAG "

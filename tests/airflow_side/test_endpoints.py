@@ -292,6 +292,7 @@ class TestTheHistory:
     def test_says_what_to_do_about_its_age(self, age, said):
         """Paused, without a schedule, or never run."""
         assert said in note(age)
+        assert "could not be read" in note(None, unread=True)
 
 
 def a_known(hostname=HOSTNAME, **changes):

@@ -102,6 +102,21 @@ class TestClocks:
         assert problem is None
 
 
+def test_what_cannot_be_read_is_not_taken_for_nothing():
+    """An API server that is busy for a moment has not lost the day."""
+
+    class Away:
+        def get(self, key: str) -> str | None:
+            raise ConnectionError
+
+        def set(self, key: str, value: str, description: str) -> None:
+            raise ConnectionError
+
+    points, problem = VariableStore(variables=Away()).history(NAME)
+    assert points == ()
+    assert "could not be read just now" in (problem or "")
+
+
 class TestNonsense:
     """Somebody edited the Variable."""
 

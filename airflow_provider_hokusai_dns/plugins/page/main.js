@@ -8,6 +8,8 @@ import * as words from "./words.js";
 
 const HEALTH_EVERY_MS = 15_000;
 const HISTORY_EVERY_MS = 60_000;
+/** Soon enough, where a part of it could not be read. */
+const HISTORY_AGAIN_MS = 10_000;
 /** The server reads what a run wrote at most each 10 s; until then it answers with what it knew. */
 const SERVER_READS_AGAIN_MS = 12_000;
 const OLD_AFTER_S = 60;
@@ -52,6 +54,8 @@ async function askHistory() {
     if (!known.history) say($("history-note"), "The last day could not be read.");
     return;
   }
+  const isUnread = Object.keys(known.history?.problems ?? {}).length > 0;
+  if (isUnread && !document.hidden) setTimeout(askHistory, HISTORY_AGAIN_MS);
   drawAll();
 }
 
