@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from airflow_provider_hokusai_dns.records import (
     BrokenVariableError,
     iso_seconds,
-    load_object,
+    load_of,
     read_stamp,
     variable_key,
 )
@@ -67,14 +67,7 @@ def parse_history(hostname: str, text: str, *, now: float, skew: float = 300.0) 
     :param skew: seconds by which a point may be ahead of ``now``.
     :raises BrokenVariableError: the whole of it is no history of this hostname.
     """
-    values = load_object(text)
-    version = values.get("version")
-    if isinstance(version, bool) or version != VERSION:
-        raise BrokenVariableError(
-            f"its version is {str(version)[:20]!r} and not {VERSION}", foreign=True
-        )
-    if values.get("hostname") != hostname:
-        raise BrokenVariableError("its hostname is another one", foreign=True)
+    values = load_of(hostname, text, VERSION)
     stored = values.get("points")
     if not isinstance(stored, list):
         raise BrokenVariableError("its points are not a list")

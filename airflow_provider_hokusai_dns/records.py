@@ -64,14 +64,7 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
     :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: says what is wrong with it.
     """
-    values = load_object(text)
-    version = values.get("version")
-    if isinstance(version, bool) or version != VERSION:
-        raise BrokenVariableError(
-            f"its version is {str(version)[:20]!r} and not {VERSION}", foreign=True
-        )
-    if values.get("hostname") != hostname:
-        raise BrokenVariableError("its hostname is another one", foreign=True)
+    values = load_of(hostname, text, VERSION)
     stored = values.get("addresses")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its addresses are not a list with at least one address")
@@ -97,7 +90,23 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
     )
 
 
-def load_object(text: str) -> dict[str, Any]:
+def load_of(hostname: str, text: str, expected: int) -> dict[str, Any]:
+    """The JSON object in a stored text, of one version and one hostname.
+
+    :raises BrokenVariableError: says what is wrong; it is foreign where somebody else may need it.
+    """
+    values = _load_object(text)
+    version = values.get("version")
+    if isinstance(version, bool) or version != expected:
+        raise BrokenVariableError(
+            f"its version is {str(version)[:20]!r} and not {expected}", foreign=True
+        )
+    if values.get("hostname") != hostname:
+        raise BrokenVariableError("its hostname is another one", foreign=True)
+    return values
+
+
+def _load_object(text: str) -> dict[str, Any]:
     """The JSON object in a stored text.
 
     :raises BrokenVariableError: says why it is none.
@@ -151,7 +160,7 @@ def render_record(record: LastKnownGood, *, beside: str | None = None) -> str:
     values: dict[str, Any] = {}
     if beside is not None:
         try:
-            values = load_object(beside)
+            values = _load_object(beside)
         except BrokenVariableError:
             values = {}
     values |= {

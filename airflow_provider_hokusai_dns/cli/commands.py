@@ -61,11 +61,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
             problem = database_problem()
             complain(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
-        except (
-            WrongQuestionError,
-            settings.SettingError,
-            runtime.ConnectionConflictError,
-        ) as error:
+        except _WRONG as error:
             complain(str(error))
             code = WRONG_QUESTION
         except SQLAlchemyError as error:  # it went away in the middle
