@@ -300,8 +300,8 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     if verdict.address is not None:
         found = names.resolve(target.hostname)
         row["addresses"] = list(found.addresses)
-        if found.expires_at is not None and not found.is_stale:
-            row["ttl_left"] = round(max(0.0, found.expires_at.timestamp() - time.time()), 1)
+        if (left := found.ttl_left(time.time())) is not None:
+            row["ttl_left"] = round(left, 1)
     return verdict, row
 
 

@@ -106,9 +106,8 @@ def explain(
             *where, "unhealthy", (), None, found.cause.value, None, None,
             _why_nothing(found), tuple(steps),
         )  # fmt: skip
-    ttl_left = None
-    if found.expires_at is not None and not found.is_stale:
-        ttl_left = round(max(0.0, found.expires_at.timestamp() - time.time()), 1)
+    left = found.ttl_left(time.time())
+    ttl_left = None if left is None else round(left, 1)
     age = found.age()
     return Explanation(
         *where,

@@ -117,8 +117,7 @@ class Known:
         age = left = None
         if found is not None:
             age = found.age()
-            if found.expires_at is not None and not (found.is_stale or self._is_old):
-                left = max(0.0, found.expires_at.timestamp() - wall)
+            left = None if self._is_old else found.ttl_left(wall)
         addresses = list(found.addresses) if found else []
         source = None if found is None else found.source.value
         if verdict is not None and verdict.address is not None:

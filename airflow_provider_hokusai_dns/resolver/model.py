@@ -131,6 +131,15 @@ class Resolution:
             return None
         return max(0.0, (self._clock.monotonic() if now is None else now) - self._stamp)
 
+    def ttl_left(self, wall: float) -> float | None:
+        """Seconds for which this answer is still fresh; ``None`` where it is not, or always is.
+
+        :param wall: seconds since the epoch.
+        """
+        if self.expires_at is None or self.is_stale:
+            return None
+        return max(0.0, self.expires_at.timestamp() - wall)
+
     def __str__(self) -> str:
         return self.rendered
 
