@@ -56,7 +56,9 @@ def _ours() -> DNSResolver:
 class _Lookup:
     """Keeps nothing itself, unlike a scripted lookup that counts per name."""
 
-    def lookup(self, hostname: str, *, timeout: float, hint: str | None = None) -> Answer:
+    def lookup(
+        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
+    ) -> Answer:
         return Answer((Endpoint(_load(hostname)[0]),), Source.DNS, ttl=300.0, name=hostname)
 
 

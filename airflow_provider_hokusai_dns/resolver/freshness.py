@@ -113,6 +113,17 @@ def recheck_at(entry: Entry, config: ResolverConfig) -> float:
     return entry.failure.at + pause  # [4], [8]
 
 
+def wants_all_sources(entry: Entry, now: float, config: ResolverConfig) -> bool:
+    """Whether a lookup must go on to the system's own where DNS says that it cannot answer.
+
+    Not when a name that DNS has answered before fails for the first time, and the old answer can be
+    served until the next look [4], which does ask everybody.
+    """
+    if entry.answer is None or entry.answer.source is not Source.DNS or entry.failure is not None:
+        return True
+    return now + config.failure_recheck >= old_until(entry, config)
+
+
 def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
     """What a caller gets who asks now."""
     expires = expires_at(entry, config)

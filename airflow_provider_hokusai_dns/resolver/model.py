@@ -208,13 +208,17 @@ class DNSResolutionError(Exception):
 class Lookup(Protocol):
     """A live lookup. Called on a worker thread, may block for ``timeout`` seconds."""
 
-    def lookup(self, hostname: str, *, timeout: float, hint: str | None = None) -> Answer:
+    def lookup(
+        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
+    ) -> Answer:
         """Look a hostname up.
 
         :param hostname: lower case, as :class:`~.target.Target` normalises it; a final dot means
             that it is absolute.
         :param timeout: seconds after which the caller gives up.
         :param hint: the absolute name that answered last time, to be tried first.
+        :param thorough: whether to go on to further sources where DNS says that it cannot answer.
+            False while the caller has a good old answer to give, and will soon ask again.
         :raises LookupFailed: with the cause as data.
         """
         ...

@@ -113,10 +113,20 @@ class Updater:
     def _look(self, slot: Slot, flight: Flight) -> Callable[[], None]:
         """One live lookup, on a worker thread; returns what to do once the callers are gone."""
         hostname = slot.entry.hostname
-        hint = slot.entry.answer.name if slot.entry.answer is not None else None
+        entry = slot.entry
         started = self.clock.monotonic()
+        thorough = (
+            flight.refresh
+            or any(until > started for until in slot.penalties.values())  # the old one is no good
+            or freshness.wants_all_sources(entry, started, self.config)
+        )
         try:
-            answer = self.lookup.lookup(hostname, timeout=self.config.timeout, hint=hint)
+            answer = self.lookup.lookup(
+                hostname,
+                timeout=self.config.timeout,
+                hint=None if entry.answer is None else entry.answer.name,
+                thorough=thorough,
+            )
             if not answer.endpoints:
                 raise LookupFailed(Cause.NODATA, "the answer held no address")
         except Exception as error:

@@ -476,7 +476,7 @@ class FakeDNS:
         self.outcome, self.seconds = outcome, seconds
         self.over = threading.Event()
 
-    def lookup(self, hostname, *, timeout, hint=None):
+    def lookup(self, hostname, *, timeout, hint=None, thorough=True):
         self.over.wait(self.seconds)
         if isinstance(self.outcome, Cause):
             raise LookupFailed(self.outcome)
@@ -521,6 +521,63 @@ def test_whenever_the_systems_own_lookup_succeeds_so_does_ours(outcome, seconds)
     assert time.monotonic() - started < 1.9
     if not isinstance(outcome, Answer):
         assert answer.source is Source.SYSTEM
+
+
+@pytest.fixture
+def broken(clock):
+    """A resolver that has had its answer from DNS, which says SERVFAIL from now on."""
+    dns = FakeDNS(Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10.0))
+    system = ScriptedLookup({NAME: Answer((Endpoint("10.0.0.2"),), Source.SYSTEM)})
+
+    def make(cause: Cause = Cause.SERVFAIL, **numbers) -> tuple[DNSResolver, ScriptedLookup]:
+        config = ResolverConfig(jitter=0.0, **numbers)
+        resolver = DNSResolver(config, lookup=Together(dns, system), clock=clock)
+        assert resolver.resolve(NAME).address == "10.0.0.1"
+        dns.outcome = cause
+        clock.advance(11)
+        return resolver, system
+
+    return make
+
+
+@pytest.mark.parametrize("cause", [Cause.SERVFAIL, Cause.REFUSED])
+def test_where_an_old_answer_is_at_hand_the_system_is_asked_at_the_second_failure(
+    broken, clock, cause
+):
+    """It mostly asks the same servers, each of them twice: not while nobody needs it."""
+    resolver, system = broken(cause)
+    for _ in range(100):
+        found = resolver.resolve(NAME)
+        assert (found.address, found.source, found.cause) == ("10.0.0.1", Source.STALE, cause)
+    assert resolver.wait_idle()
+    assert system.calls() == 0
+    clock.advance(resolver.config.failure_recheck)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    found = resolver.resolve(NAME)
+    assert (found.address, found.is_stale) == ("10.0.0.2", False)
+
+
+@pytest.mark.parametrize(
+    ("why", "numbers"),
+    [("refresh", {}), ("refused", {}), ("too old", {"max_stale": 11}), ("soon", {"max_stale": 40})],
+)
+def test_the_system_is_asked_at_once_where_the_old_answer_does_not_help(broken, why, numbers):
+    """An admin wants to know, the address is dead, or it may not be served until the next look."""
+    resolver, _system = broken(**numbers)
+    if why == "refresh":
+        assert resolver.refresh(NAME).source is Source.SYSTEM
+    elif why == "refused":
+        resolver.report_failure(NAME, "10.0.0.1")
+        assert resolver.wait_idle()
+    assert resolver.resolve(NAME).address == "10.0.0.2"
+
+
+@pytest.mark.parametrize("cause", [c for c in Cause if c not in (Cause.SERVFAIL, Cause.REFUSED)])
+def test_the_system_is_asked_at_once_where_dns_says_anything_else(broken, cause):
+    """Only a nameserver that says itself that it cannot answer is believed for the moment."""
+    resolver, _system = broken(cause)
+    assert resolver.resolve(NAME).source is Source.SYSTEM
 
 
 def test_on_a_good_day_the_system_is_not_asked():

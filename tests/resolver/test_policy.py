@@ -29,6 +29,7 @@ from airflow_provider_hokusai_dns.resolver.freshness import (
     recheck_at,
     state,
     succeed,
+    wants_all_sources,
     worth_writing,
 )
 
@@ -160,6 +161,26 @@ def test_rule_5_zero_means_that_failures_are_not_remembered():
     """0 is legal and means what it says."""
     config = ResolverConfig(failure_ttl=0)
     assert action(fail(Entry(NAME), Cause.SERVFAIL, T0), T0, config) is Action.WAIT
+
+
+@pytest.mark.parametrize(
+    ("entry", "numbers", "wanted"),
+    [
+        (Entry(NAME), {}, True),  # nothing old
+        (known(), {}, False),
+        (fail(known(), Cause.SERVFAIL, T0 + 100), {}, True),  # not for the first time
+        (succeed(Entry(NAME), answer(source=Source.SYSTEM), 0.0), {}, True),
+        (succeed(Entry(NAME), answer(source=Source.HOSTS), 0.0), {}, True),
+        (replace(known(), no_name_since=T0 + 10), {"max_stale_no_name": 120}, True),
+        (known(), {"max_stale": 130}, True),  # too old before the next look
+        (known(), {"max_stale": 131}, False),
+        (known(), {"max_stale": 0}, True),
+    ],
+)
+def test_rule_4_only_a_name_that_dns_knew_can_wait_for_the_next_look(entry, numbers, wanted):
+    """What the first failed lookup leaves out, the second makes up for."""
+    config = ResolverConfig(jitter=0.0, **numbers)
+    assert wants_all_sources(entry, T0 + 100, config) is wanted
 
 
 # --- rules 6, 7

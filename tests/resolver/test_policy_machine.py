@@ -47,7 +47,7 @@ class Process:
             ResolverConfig(jitter=0), lookup=self, store=fleet.store, clock=fleet.clock
         )
 
-    def lookup(self, hostname, *, timeout, hint=None) -> Answer:
+    def lookup(self, hostname, *, timeout, hint=None, thorough=True) -> Answer:
         now = self.fleet.clock.monotonic()
         cause = self.fleet.cause
         if cause is not None:

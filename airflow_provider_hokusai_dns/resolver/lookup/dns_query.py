@@ -106,7 +106,9 @@ class DNSQuery:
         self._monotonic = monotonic
         self._resolver = WatchedFile(resolv_conf, self._make_resolver)
 
-    def lookup(self, hostname: str, *, timeout: float, hint: str | None = None) -> Answer:
+    def lookup(
+        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
+    ) -> Answer:
         """Look a hostname up; see :class:`~.model.Lookup`."""
         started = self._monotonic()
         end = started + timeout

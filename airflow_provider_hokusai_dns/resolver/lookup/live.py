@@ -56,7 +56,9 @@ class LiveLookup:
         self._system = system or SystemLookup()
         self._dns: dict[tuple[str, ...], DNSQuery] = {}
 
-    def lookup(self, hostname: str, *, timeout: float, hint: str | None = None) -> Answer:
+    def lookup(
+        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
+    ) -> Answer:
         """Look a hostname up; see :class:`~.model.Lookup`."""
         addresses = self._hosts.value().get(hostname.removesuffix("."))
         if addresses:
@@ -66,7 +68,7 @@ class LiveLookup:
         query = self._query(nameservers)
         if nameservers:  # the author named who is to be asked: nobody else is
             return query.lookup(hostname, timeout=timeout, hint=hint)
-        return self._race(query, hostname, timeout, hint)
+        return self._race(query, hostname, timeout, hint, thorough)
 
     def _query(self, nameservers: tuple[str, ...]) -> DNSQuery:
         query = self._dns.get(nameservers)
@@ -82,12 +84,25 @@ class LiveLookup:
             )
         return query
 
-    def _race(self, query: DNSQuery, hostname: str, timeout: float, hint: str | None) -> Answer:
-        """DNS with a head start, then the system's own lookup beside it; the first answer wins."""
+    def _race(
+        self,
+        query: DNSQuery,
+        hostname: str,
+        timeout: float,
+        hint: str | None,
+        thorough: bool,
+    ) -> Answer:
+        """DNS with a head start, then the system's own lookup beside it; the first answer wins.
+
+        The system mostly asks the same servers, which say so when they cannot answer, and asks each
+        of them twice. So it is left out where the caller can do without it for now.
+        """
         end = time.monotonic() + timeout
         dns = self._lookups.call(lambda: query.lookup(hostname, timeout=timeout, hint=hint))
         wait((dns,), min(_HEAD_START, timeout))
         if dns.done() and dns.exception() is None:
+            return dns.result()
+        if not thorough and dns.done() and _cannot_answer(dns.exception()):
             return dns.result()
         system = self._system_calls.call(lambda: self._system.lookup(hostname, timeout=timeout))
         pending: set[Future[Answer]] = {dns, system}
@@ -99,6 +114,11 @@ class LiveLookup:
             if not done:
                 break
         raise _both_failed(dns, system)
+
+
+def _cannot_answer(error: BaseException | None) -> bool:
+    """Whether a nameserver was reached and said that it has no answer, neither yes nor no."""
+    return isinstance(error, LookupFailed) and error.cause in (Cause.SERVFAIL, Cause.REFUSED)
 
 
 def _both_failed(dns: Future[Answer], system: Future[Answer]) -> LookupFailed:

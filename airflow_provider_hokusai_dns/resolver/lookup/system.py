@@ -43,9 +43,11 @@ def original(function: object) -> object:
 class SystemLookup:
     """``getaddrinfo`` as the system has it, past our own pin. Blocks as long as it likes."""
 
-    def lookup(self, hostname: str, *, timeout: float, hint: str | None = None) -> Answer:
+    def lookup(
+        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
+    ) -> Answer:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
-        del timeout, hint
+        del timeout, hint, thorough
         started = time.monotonic()
         getaddrinfo = original(socket.getaddrinfo)
         _here.inside = True  # somebody may have wrapped our pin, so that it cannot be seen through

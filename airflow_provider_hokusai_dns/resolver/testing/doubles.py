@@ -153,7 +153,9 @@ class ScriptedLookup:
                     f"{self._calls[hostname]} lookups of {hostname!r} in {timeout} s, not {count}"
                 )
 
-    def lookup(self, hostname: str, *, timeout: float, hint: str | None = None) -> Answer:
+    def lookup(
+        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
+    ) -> Answer:
         """Give the next outcome of the name's script.
 
         :raises LookupFailed: when the outcome is a cause, or the lookup was held for too long.
