@@ -35,7 +35,8 @@ docs: setup ## the documentation, into docs/_build/html; a warning is an error
 check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
-test: lint docs setup-floor ## everything: lint, docs, floor, unit, property, integration, end to end
+# The fleet has the machine to itself: it is seven Airflow processes, and some of its claims are seconds.
+test: lint docs setup-floor test-fleet ## everything: lint, docs, floor, unit, property, integration, end to end
 	$(PYTEST) $(TWO_AT_ONCE) -m "not fleet" --durations=20
 
 test-fleet: setup ## the small form of make fleet, as a test
