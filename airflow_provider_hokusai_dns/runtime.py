@@ -196,6 +196,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     from airflow_provider_hokusai_dns.tracking.probe import vet_old_address
 
     names, patience = resolver_for(server), environment.patience(server)
+    connect_timeout = environment.connect_timeout(server)
     with _process.lock:
         first = pin_host(
             server.hostname,
@@ -204,6 +205,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
             patience=patience,
             vet=partial(vet_old_address, server),
             owner=server.conn_id,
+            connect_timeout=connect_timeout,
         )
         others = [
             pin_host(
@@ -212,6 +214,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
                 patience=patience,
                 vet=partial(vet_old_file_host, server),
                 owner=f"{server.conn_id}, also_pin",
+                connect_timeout=connect_timeout,
             )
             for hostname in server.also_pin
         ]

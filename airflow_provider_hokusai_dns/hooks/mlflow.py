@@ -284,14 +284,18 @@ class MLflowHook(BaseHook):
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     """Pin the hosts, and see that somebody is there before waiting as long as a run may.
 
-    The wait is that of a call outside a run, ``request_timeout``. After it the pin gives the
-    addresses whether or not one is alive, so they are tried once more here.
+    The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
+    addresses that refuse, so they are tried once more here.
     """
+    from airflow_provider_hokusai_dns.resolver.door import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.model import Endpoint
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
-    addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
+    try:
+        addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
+    except NoConnectionError as error:
+        raise MLflowUnreachableError(server.uri, error.addresses) from error
     runtime.settle()
     if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))

@@ -9,6 +9,7 @@ redeploy to a new address is ridden out.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import random
 import threading
@@ -38,12 +39,20 @@ Vet = Callable[[Resolution, str, int], str | None]
 ALIVE_FOR = 1.0
 #: Seconds for which the vets need not be asked again about an address that they let pass.
 _VETTED_FOR = 5.0
+#: Seconds for which they need not be asked again about one that they refused, once an outage has
+#: been given up on. So long it is not tried either, if it swallows connections: each retry of a
+#: client comes by here, and would wait for the same black hole again.
+_REFUSED_FOR = 10.0
 #: A caller who comes again within this many seconds may have failed with what it was given.
 _AGAIN = 60.0
 #: A caller who has been away this long meets a new outage and not the rest of the old one.
 _FORGET_AFTER = 300.0
+#: Seconds that a client takes at most to come back after a connect that it gave up.
+_SLOW = 1.5
 #: Seconds between two rounds while nothing accepts a connection (policy rule 13).
 _ROUND = 1.0
+
+_NEVER = (float("-inf"), float("-inf"))
 
 _thread = threading.local()
 _vetting = Workers("hokusai-dns-vet")
@@ -60,6 +69,25 @@ def bounded(seconds: float) -> Iterator[None]:
         _thread.end = before
 
 
+class NoConnectionError(OSError):
+    """Nothing comes back from any address of a host: connecting there would only hang.
+
+    :param hostname: the name.
+    :param addresses: those that were tried.
+    """
+
+    def __init__(self, hostname: str, addresses: tuple[str, ...]) -> None:
+        super().__init__(
+            errno.EHOSTUNREACH,
+            f"{hostname}: none of {', '.join(addresses)} takes a connection, nothing comes back",
+        )
+        self.hostname = hostname
+        self.addresses = addresses
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.hostname, self.addresses))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What one owner of a pin wants.
@@ -68,11 +96,14 @@ class Rule:
     :param patience: seconds for which an outage is ridden out, counted from its beginning and not
         from each call, so that a client's retries do not multiply it.
     :param vet: asked before an address that is not fresh is handed out.
+    :param connect_timeout: seconds after which the owner's client gives a connect up, 0 if unknown.
+        Whoever comes back just then was sent into a black hole, and the outage began before that.
     """
 
     port: int | None
     patience: float
     vet: Vet | None = None
+    connect_timeout: float = 0.0
 
 
 class Door:
@@ -80,6 +111,7 @@ class Door:
 
     :param rules: gives the rules in force for this port, at least one.
     :param patience: gives the longest patience in force, in seconds.
+    :param connect_timeouts: gives those in force, in seconds.
     """
 
     def __init__(
@@ -89,18 +121,24 @@ class Door:
         resolver: DNSResolver,
         rules: Callable[[], list[Rule]],
         patience: Callable[[], float],
+        connect_timeouts: Callable[[], set[float]],
     ) -> None:
         self._hostname = hostname
         self._port = port
         self._resolver = resolver
         self._rules = rules
         self._patience = patience
+        self._connect_timeouts = connect_timeouts
         self._lock = threading.Lock()
         self._outage_since: float | None = None
         self._failed_at = 0.0
         self._handed_out = float("-inf")
         self._alive: dict[str, float] = {}
         self._vetted: dict[tuple[str, Vet], float] = {}
+        self._refused: dict[str, str] = {}
+        self._silent: frozenset[str] = frozenset()
+        #: When this outage was given up on, and when the patience of that moment was to end.
+        self._given_up = _NEVER
         #: The last answer that was tried: resolution, until when it holds, addresses.
         self._last: tuple[Resolution, float, list[str]] | None = None
 
@@ -109,23 +147,30 @@ class Door:
 
         :param tried: try them in any case, also one that is fresh.
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
+        :raises NoConnectionError: patience is over, and every address swallows connections.
         """
         while True:
             started = time.monotonic()
+            since = self._since(started)
             try:
                 found, alive = self._round(tried=tried)
             except DNSResolutionError as error:
-                if not self._wait(started, f"cannot be resolved ({error.cause})"):
+                if not self._wait(started, since, f"cannot be resolved ({error.cause})"):
                     raise
                 continue
             if alive:
                 return found
-            if not self._wait(started, f"none of {', '.join(found)} takes a connection"):
-                return found  # never an empty list: the caller gets the error of its own connect
+            silent = self._silent
+            if not self._wait(started, since, f"none of {', '.join(found)} takes a connection"):
+                if silent.issuperset(found):
+                    raise NoConnectionError(self._hostname, tuple(found))
+                # The caller gets the error of its own connect, but is not left hanging in one.
+                return [address for address in found if address not in silent]
 
     def forget(self) -> None:
         """The rules have changed: what was found under the old ones holds no more."""
         self._last = None
+        self._given_up = _NEVER
 
     def after_fork(self) -> None:
         """Replace the lock in a child process: a thread that is gone may have held it."""
@@ -148,7 +193,10 @@ class Door:
         known = [a for a in addresses if now < self._alive.get(a, 0.0)]
         if known:
             return [*known, *(a for a in addresses if a not in known)], True
+        if now < self._given_up[0] + _REFUSED_FOR and self._silent.issuperset(addresses):
+            return addresses, False
         trial = race([Endpoint(address, self._port) for address in addresses])
+        self._silent = trial.silent
         for loser in trial.losers:
             self._resolver.report_failure(self._hostname, loser)
         rest = [a for a in addresses if a not in trial.winners and a not in trial.losers]
@@ -165,11 +213,17 @@ class Door:
         All are asked about at the same time: a black-holed one takes its vet seconds, and eight of
         them one after the other would leave no deadline standing.
         """
-        asked = [
-            _vetting.call(partial(self._objection, resolution, address)) for address in addresses
-        ]
-        refused = {a: answer.result() for a, answer in zip(addresses, asked, strict=True)}
-        usable = [address for address, why in refused.items() if why is None]
+        refused: dict[str, str | None] = {}
+        if time.monotonic() < self._given_up[0] + _REFUSED_FOR:
+            refused = {a: self._refused[a] for a in addresses if a in self._refused}
+        asked = {
+            address: _vetting.call(partial(self._objection, resolution, address))
+            for address in addresses
+            if address not in refused
+        }
+        refused |= {address: answer.result() for address, answer in asked.items()}
+        self._refused = {address: why for address, why in refused.items() if why is not None}
+        usable = [address for address in addresses if refused[address] is None]
         if usable:
             return usable
         tried = [Attempt(f"{resolution.source} {a}", f"not used: {refused[a]}") for a in addresses]
@@ -189,20 +243,35 @@ class Door:
                 self._vetted = {**kept, (address, rule.vet): now + _VETTED_FOR}
         return None
 
-    def _wait(self, started: float, why: str) -> bool:
-        """Whether to try another round; waits until then."""
+    def _since(self, started: float) -> float:
+        """When the outage began, if there is one now and it is new: see ``connect_timeout``."""
+        away = started - self._handed_out
+        hung = any(limit <= away < limit + _SLOW for limit in self._connect_timeouts())
+        return self._handed_out if hung else started
+
+    def _wait(self, started: float, since: float, why: str) -> bool:
+        """Whether to try another round; waits until then.
+
+        :param started: when this round began, monotonic seconds.
+        :param since: when the outage did, if it is new.
+        """
         patience = self._patience()
         with self._lock:
             away, self._failed_at = started - self._failed_at, time.monotonic()
             if self._outage_since is None or away > _FORGET_AFTER:
-                self._outage_since = started
+                self._outage_since = since
                 log.warning(
                     "%s: %s. Trying again for up to %.0f s, and asking DNS again meanwhile.",
                     self._hostname,
                     why,
                     patience,
                 )
-            left = self._outage_since + patience - time.monotonic()
+            now, end = time.monotonic(), self._outage_since + patience
+            if now < self._given_up[0] + _REFUSED_FOR and end <= self._given_up[1]:
+                return False
+            # The next round may take as long as this one did, and has to end in time too.
+            left = end - now - (now - started)
+            self._given_up = (now, end) if left <= 0 else _NEVER
         left = min(left, getattr(_thread, "end", float("inf")) - time.monotonic())
         if left <= 0:
             return False

@@ -45,7 +45,7 @@ class Pin:
         self.count = 0
         self._lock = threading.Lock()
         self._rules: dict[str, Rule] = {}
-        self._patient: list[float] = []
+        self._patient: list[tuple[float, float]] = []
         self._doors: dict[int, Door] = {}
 
     def set_rule(self, owner: str, rule: Rule) -> None:
@@ -56,15 +56,19 @@ class Pin:
                 door.forget()
 
     @contextlib.contextmanager
-    def patient(self, seconds: float) -> Iterator[None]:
-        """Ride out outages of up to ``seconds`` while the block runs, whatever the rules say."""
+    def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
+        """Ride out outages of up to ``seconds`` while the block runs, whatever the rules say.
+
+        :param connect_timeout: that of the client meanwhile, see :func:`pin_host`.
+        """
+        block = (seconds, connect_timeout)
         with self._lock:
-            self._patient.append(seconds)
+            self._patient.append(block)
         try:
             yield
         finally:
             with self._lock:
-                self._patient.remove(seconds)
+                self._patient.remove(block)
 
     def release(self) -> None:
         """Undo one :func:`pin_host`; the last one takes the pin out."""
@@ -77,6 +81,7 @@ class Pin:
             rule speaks of that port, addresses are tried and an outage is ridden out.
         :param tried: try them in any case, also one that is fresh.
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
+        :raises OSError: an outage was ridden out in vain, and every address swallows connections.
         """
         if not connects or port is None or not self._rules_for(port):
             return list(self.resolver.resolve(self.hostname).addresses)
@@ -90,7 +95,8 @@ class Pin:
                         port,
                         self.resolver,
                         lambda: self._rules_for(port),
-                        lambda: self._patience_for(port),
+                        lambda: max(seconds for seconds, _ in self._patience_for(port)),
+                        lambda: {limit for _, limit in self._patience_for(port) if limit},
                     ),
                 )
         return door.addresses(tried=tried)
@@ -98,10 +104,13 @@ class Pin:
     def _rules_for(self, port: int) -> list[Rule]:
         return [rule for rule in self._rules.values() if rule.port in (None, port)]
 
-    def _patience_for(self, port: int) -> float:
+    def _patience_for(self, port: int) -> list[tuple[float, float]]:
+        """Each patience in force with the connect timeout beside it, seconds."""
         with self._lock:
             # Who asked for the length of a block knows better, also when it is less.
-            return max(self._patient or [rule.patience for rule in self._rules_for(port)])
+            return [*self._patient] or [
+                (rule.patience, rule.connect_timeout) for rule in self._rules_for(port)
+            ]
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -117,6 +126,7 @@ def pin_host(
     patience: float = 30.0,
     vet: Vet | None = None,
     owner: str = "",
+    connect_timeout: float = 0.0,
 ) -> Pin:
     """Answer this process's lookups of one host from a resolver.
 
@@ -128,6 +138,8 @@ def pin_host(
     :param patience: seconds for which an outage is ridden out.
     :param vet: asked before an address that is not fresh is handed out.
     :param owner: whose rule this is; it takes the place of the same owner's last one.
+    :param connect_timeout: seconds after which the client gives a connect up, which are then taken
+        off the patience where an address swallows connections; 0 if unknown.
     :raises PinConflictError: the host is pinned to another resolver.
     :raises ValueError: ``hostname`` is none.
     """
@@ -142,7 +154,7 @@ def pin_host(
                 f"{key!r} is pinned to another resolver in this process already: "
                 "give both connections the same settings, or release the other one first"
             )
-        pin.set_rule(owner, Rule(port, patience, vet))
+        pin.set_rule(owner, Rule(port, patience, vet, connect_timeout))
         pin.count += 1
         _install()
     return pin

@@ -24,10 +24,12 @@ class Trial:
     :param winners: addresses that took a connection, the first one first. Those still under way
         when one won are in neither list.
     :param losers: addresses that refused, or did not take one in time.
+    :param silent: those of the losers from which nothing came back at all.
     """
 
     winners: tuple[str, ...]
     losers: tuple[str, ...]
+    silent: frozenset[str] = frozenset()
 
 
 def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Trial:
@@ -38,6 +40,7 @@ def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Tri
     """
     waiting = list(endpoints)
     losers: list[str] = []
+    silent: set[str] = set()
     open_until: dict[socket.socket, tuple[str, float]] = {}
     next_start = time.monotonic()
     with selectors.DefaultSelector() as selector:
@@ -60,7 +63,7 @@ def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Tri
                     assert isinstance(connection, socket.socket)
                     address, _ = open_until[connection]
                     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                        return Trial((address,), tuple(losers))
+                        return Trial((address,), tuple(losers), frozenset(silent))
                     losers.append(address)
                     _close(connection, selector, open_until)
                     next_start = time.monotonic()  # a quick refusal: the next one need not wait
@@ -68,8 +71,9 @@ def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Tri
                 for connection, (address, end) in list(open_until.items()):
                     if now >= end:
                         losers.append(address)
+                        silent.add(address)
                         _close(connection, selector, open_until)
-            return Trial((), tuple(losers))
+            return Trial((), tuple(losers), frozenset(silent))
         finally:
             for connection in list(open_until):
                 _close(connection, selector, open_until)

@@ -147,6 +147,12 @@ def patience(server: MLflowServer, *, in_run: bool = False) -> float:
     return max(0.0, seconds - HTTPSettings.within(seconds, server.max_retries).waits)
 
 
+def connect_timeout(server: MLflowServer, *, in_run: bool = False) -> float:
+    """How long MLflow's client waits for one connection, seconds."""
+    seconds = server.deadline if in_run else server.request_timeout
+    return HTTPSettings.within(seconds, server.max_retries).timeout
+
+
 def tls_variables(server: MLflowServer) -> dict[str, str | None]:
     """The TLS settings of a connection as MLflow reads them; empty over plain http.
 

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.tracking import stopping
 from airflow_provider_hokusai_dns.tracking.auth import registry_uri
 from airflow_provider_hokusai_dns.tracking.chatter import chatter_held_back
-from airflow_provider_hokusai_dns.tracking.environment import claim, fluent_uri, patience
+from airflow_provider_hokusai_dns.tracking.environment import (
+    claim,
+    connect_timeout,
+    fluent_uri,
+    patience,
+)
 from airflow_provider_hokusai_dns.tracking.leftovers import end_leftovers, terminate
 from airflow_provider_hokusai_dns.tracking.losses import watching
 from airflow_provider_hokusai_dns.tracking.watch import Loss, Watch
@@ -143,7 +148,9 @@ def open_run(
                 end_leftovers(tracking_uri, active.info.experiment_id, active.info.run_id, tags)
             claimed.start(server)
             for pin in pins:
-                stack.enter_context(pin.patient(patience(server, in_run=True)))
+                stack.enter_context(
+                    pin.patient(patience(server, in_run=True), connect_timeout(server, in_run=True))
+                )
             yield active
         except BaseException as error:
             run.close_after(error, status_of(error))

@@ -131,6 +131,39 @@ def bind_when_free(listener: socket.socket, host: str, port: int) -> None:
             time.sleep(0.05)
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("how", "name"), [("client", "there"), ("client", "fails"), ("rest", "there")]
+)
+@pytest.mark.timeout(200)
+def test_a_black_hole_is_left_within_the_deadline(
+    dns: DNSServer, connect: Connect, clean_runtime: Any, how: str, name: str
+) -> None:
+    """DNS still gives the address of a task that is gone, or gives none and the old one is tried.
+
+    A retry of the client does not hang in the same hole again.
+    """
+    seconds, host, port = 30, "127.0.0.77", free_port("127.0.0.77")
+    connect(
+        host=f"http://{HOSTNAME}",
+        port=port,
+        extra={"nameservers": dns.address, "request_timeout": seconds},
+    )
+    dns.set_records(HOSTNAME, [host], ttl=1)
+    hook = MLflowHook()
+    breaker_for(hook.server).reset()
+    call = calls(hook, hook.get_conn())[how]
+    assert hook.resolve().address == host
+    if name == "fails":
+        dns.servfail(HOSTNAME)
+        hook.resolver.refresh(HOSTNAME)
+    with black_hole(host, port):
+        began = time.monotonic()
+        with pytest.raises(Exception, match=r"(?i)connection|timed? ?-?out|no MLflow answers"):
+            call()
+        assert time.monotonic() - began < seconds + GRACE
+
+
 @pytest.mark.parametrize("seconds_without_a_name", [5, pytest.param(90, marks=[pytest.mark.e2e])])
 @pytest.mark.timeout(600)
 def test_a_redeploy_with_the_old_address_black_holed_costs_nothing_but_time(

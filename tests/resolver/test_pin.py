@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import socket
 import threading
 import time
@@ -18,10 +19,12 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSResolver,
     ResolverConfig,
 )
+from airflow_provider_hokusai_dns.resolver import door as door_module
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
-from airflow_provider_hokusai_dns.resolver.door import ALIVE_FOR
+from airflow_provider_hokusai_dns.resolver.door import ALIVE_FOR, NoConnectionError
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
+from tests.resolver.test_racing import full_backlog
 
 HOST = "mlflow.test.local"
 
@@ -255,6 +258,115 @@ def test_the_vet_is_asked_about_all_old_addresses_at_once(
         with pytest.raises(socket.gaierror, match="nobody answers there") as caught:
             socket.getaddrinfo(HOST, 80)
         assert all(address in str(caught.value) for address in old)
+    finally:
+        pin.release()
+
+
+def test_once_patience_is_over_a_refusal_is_remembered_for_a_while(
+    dns: DNSServer, resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each retry of a client comes back for the name, and a black hole costs each vet seconds."""
+    monkeypatch.setattr(door_module, "_REFUSED_FOR", 60.0)
+    asked: list[float] = []
+
+    def vet(resolution: object, address: str, port: int) -> str | None:
+        asked.append(time.monotonic())
+        time.sleep(0.7)
+        return "nobody answers there"
+
+    def is_refused(port: int) -> None:
+        with pytest.raises(socket.gaierror, match="nobody answers there"):
+            socket.getaddrinfo(HOST, port)
+
+    dns.set_records(HOST, ["127.0.0.21"], ttl=0)
+    with listening("127.0.0.22") as (_, port):
+        pin = pin_host(HOST, resolver, patience=1.0, vet=vet)
+        try:
+            resolver.resolve(HOST)
+            dns.servfail(HOST)
+            resolver.refresh(HOST)
+            is_refused(port)
+            assert len(asked) == 1  # a second round would end too late
+            is_refused(port)
+            is_refused(port)
+            assert len(asked) == 1
+            with pin.patient(5.0):  # it may just be starting
+                is_refused(port)
+            so_far = len(asked)
+            assert so_far > 2
+            is_refused(port)
+            assert len(asked) == so_far
+            monkeypatch.setattr(door_module, "_REFUSED_FOR", 0.0)
+            is_refused(port)
+            assert len(asked) == so_far + 1
+            dns.set_records(HOST, ["127.0.0.22"], ttl=0)
+            resolver.refresh(HOST)
+            assert socket.getaddrinfo(HOST, port)[0][4] == ("127.0.0.22", port)
+        finally:
+            pin.release()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[tuple[str, int]]:
+    """An address from which nothing comes back, and its port."""
+    sockets, port = full_backlog("127.0.0.21")
+    yield "127.0.0.21", port
+    for item in sockets:
+        item.close()
+
+
+def test_nobody_is_sent_into_a_black_hole_for_want_of_better(
+    dns: DNSServer, resolver: DNSResolver, black_hole: tuple[str, int]
+) -> None:
+    """When patience is over the caller hears it, and need not wait for its own time-out."""
+    host, port = black_hole
+    dns.set_records(HOST, [host], ttl=0)
+    pin = pin_host(HOST, resolver, patience=3.0)
+    try:
+        assert pin.addresses(port, connects=True) == [host]  # fresh, and nobody has complained
+        with pytest.raises(NoConnectionError, match=f"none of {host}") as caught:
+            pin.addresses(port, connects=True)
+        assert (caught.value.hostname, caught.value.addresses) == (HOST, (host,))
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        started = time.monotonic()
+        with pytest.raises(OSError, match="nothing comes back"):  # to everybody else
+            socket.getaddrinfo(HOST, port)
+        assert time.monotonic() - started < 0.9  # it is not tried again so soon
+        with listening("127.0.0.22", port):
+            dns.set_records(HOST, ["127.0.0.22"], ttl=0)
+            resolver.refresh(HOST)
+            assert socket.getaddrinfo(HOST, port)[0][4] == ("127.0.0.22", port)
+    finally:
+        pin.release()
+
+
+def test_what_a_client_spent_in_a_black_hole_counts(
+    dns: DNSServer, resolver: DNSResolver, black_hole: tuple[str, int]
+) -> None:
+    """Its own connect time-out comes first, and a deadline holds both."""
+    host, port = black_hole
+    dns.set_records(HOST, [host], ttl=0)
+    pin = pin_host(HOST, resolver, patience=4.0, connect_timeout=2.0)
+    try:
+        pin.addresses(port, connects=True)
+        time.sleep(2.05)  # as long as the client hangs
+        started = time.monotonic()
+        with pytest.raises(NoConnectionError):
+            pin.addresses(port, connects=True)
+        assert time.monotonic() - started < 2.2  # it would be patient for 4 seconds more
+    finally:
+        pin.release()
+
+
+def test_of_dead_addresses_those_that_refuse_are_handed_out(
+    dns: DNSServer, resolver: DNSResolver, black_hole: tuple[str, int]
+) -> None:
+    """They give the caller an error of its own at once, the others would not."""
+    host, port = black_hole
+    dns.set_records(HOST, [host, "127.0.0.23"], ttl=0)
+    pin = pin_host(HOST, resolver, patience=0.0)
+    try:
+        assert pin.addresses(port, connects=True) == ["127.0.0.23"]
     finally:
         pin.release()
 
