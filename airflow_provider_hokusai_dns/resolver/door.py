@@ -25,7 +25,7 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Endpoint,
     Resolution,
 )
-from airflow_provider_hokusai_dns.resolver.racing import race
+from airflow_provider_hokusai_dns.resolver.racing import Trial, race
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -110,8 +110,8 @@ class Door:
     """The state of one port. Thread-safe.
 
     :param rules: gives the rules in force for this port, at least one.
-    :param patience: gives the longest patience in force, in seconds.
-    :param connect_timeouts: gives those in force, in seconds.
+    :param patience: gives each patience in force with the connect timeout beside it, in seconds;
+        the longest counts.
     """
 
     def __init__(
@@ -120,15 +120,13 @@ class Door:
         port: int,
         resolver: DNSResolver,
         rules: Callable[[], list[Rule]],
-        patience: Callable[[], float],
-        connect_timeouts: Callable[[], set[float]],
+        patience: Callable[[], list[tuple[float, float]]],
     ) -> None:
         self._hostname = hostname
         self._port = port
         self._resolver = resolver
         self._rules = rules
         self._patience = patience
-        self._connect_timeouts = connect_timeouts
         self._lock = threading.Lock()
         self._outage_since: float | None = None
         self._failed_at = 0.0
@@ -150,18 +148,18 @@ class Door:
         :raises NoConnectionError: patience is over, and every address swallows connections.
         """
         while True:
-            started = time.monotonic()
-            since = self._since(started)
+            started, handed_out = time.monotonic(), self._handed_out
             try:
                 found, alive = self._round(tried=tried)
             except DNSResolutionError as error:
-                if not self._wait(started, since, f"cannot be resolved ({error.cause})"):
+                if not self._wait(started, handed_out, f"cannot be resolved ({error.cause})"):
                     raise
                 continue
             if alive:
                 return found
             silent = self._silent
-            if not self._wait(started, since, f"none of {', '.join(found)} takes a connection"):
+            why = f"none of {', '.join(found)} takes a connection"
+            if not self._wait(started, handed_out, why):
                 if silent.issuperset(found):
                     raise NoConnectionError(self._hostname, tuple(found))
                 # The caller gets the error of its own connect, but is not left hanging in one.
@@ -193,9 +191,10 @@ class Door:
         known = [a for a in addresses if now < self._alive.get(a, 0.0)]
         if known:
             return [*known, *(a for a in addresses if a not in known)], True
-        if now < self._given_up[0] + _REFUSED_FOR and self._silent.issuperset(addresses):
-            return addresses, False
-        trial = race([Endpoint(address, self._port) for address in addresses])
+        if self._gave_up_lately(now) and self._silent.issuperset(addresses):
+            trial = Trial((), tuple(addresses), self._silent)
+        else:
+            trial = race([Endpoint(address, self._port) for address in addresses])
         self._silent = trial.silent
         for loser in trial.losers:
             self._resolver.report_failure(self._hostname, loser)
@@ -214,7 +213,7 @@ class Door:
         them one after the other would leave no deadline standing.
         """
         refused: dict[str, str | None] = {}
-        if time.monotonic() < self._given_up[0] + _REFUSED_FOR:
+        if self._gave_up_lately(time.monotonic()):
             refused = {a: self._refused[a] for a in addresses if a in self._refused}
         asked = {
             address: _vetting.call(partial(self._objection, resolution, address))
@@ -243,23 +242,23 @@ class Door:
                 self._vetted = {**kept, (address, rule.vet): now + _VETTED_FOR}
         return None
 
-    def _since(self, started: float) -> float:
-        """When the outage began, if there is one now and it is new: see ``connect_timeout``."""
-        away = started - self._handed_out
-        hung = any(limit <= away < limit + _SLOW for limit in self._connect_timeouts())
-        return self._handed_out if hung else started
+    def _gave_up_lately(self, now: float) -> bool:
+        return now < self._given_up[0] + _REFUSED_FOR
 
-    def _wait(self, started: float, since: float, why: str) -> bool:
+    def _wait(self, started: float, handed_out: float, why: str) -> bool:
         """Whether to try another round; waits until then.
 
         :param started: when this round began, monotonic seconds.
-        :param since: when the outage did, if it is new.
+        :param handed_out: when somebody was given addresses before that.
         """
-        patience = self._patience()
+        in_force = self._patience()
+        patience = max(seconds for seconds, _ in in_force)
         with self._lock:
             away, self._failed_at = started - self._failed_at, time.monotonic()
             if self._outage_since is None or away > _FORGET_AFTER:
-                self._outage_since = since
+                spent = started - handed_out
+                hung = any(limit and limit <= spent < limit + _SLOW for _, limit in in_force)
+                self._outage_since = handed_out if hung else started
                 log.warning(
                     "%s: %s. Trying again for up to %.0f s, and asking DNS again meanwhile.",
                     self._hostname,
@@ -267,7 +266,7 @@ class Door:
                     patience,
                 )
             now, end = time.monotonic(), self._outage_since + patience
-            if now < self._given_up[0] + _REFUSED_FOR and end <= self._given_up[1]:
+            if self._gave_up_lately(now) and end <= self._given_up[1]:
                 return False
             # The next round may take as long as this one did, and has to end in time too.
             left = end - now - (now - started)

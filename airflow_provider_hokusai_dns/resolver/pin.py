@@ -95,8 +95,7 @@ class Pin:
                         port,
                         self.resolver,
                         lambda: self._rules_for(port),
-                        lambda: max(seconds for seconds, _ in self._patience_for(port)),
-                        lambda: {limit for _, limit in self._patience_for(port) if limit},
+                        lambda: self._patience_for(port),
                     ),
                 )
         return door.addresses(tried=tried)
