@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import hypothesis
 import pytest
+
+from tests.servers import Handler, HTTPThread
 
 # A machine that is busy with something else must not fail a property.
 hypothesis.settings.register_profile("hokusai", deadline=None)
@@ -66,7 +66,20 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return define
 
 
-class TinyMLflow:
+class Texts:
+    """Variables in memory: outside of a task nobody may write Airflow's own."""
+
+    def __init__(self):
+        self.texts = {}
+
+    def get(self, key):
+        return self.texts.get(key)
+
+    def set(self, key, value, description):
+        self.texts[key] = value
+
+
+class TinyMLflow(HTTPThread):
     """Answers what a probe asks as MLflow does, or as a test wants it; counts what it was asked.
 
     For the logic of gates, where a state is needed at will; the states of the real server are
@@ -79,10 +92,7 @@ class TinyMLflow:
         self.bodies: list[tuple[str, bytes]] = []
         tiny = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer is one packet, or Nagle and the kernel wait for each other
-
+        class Answering(Handler):
             def answer(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 content = self.rfile.read(length)
@@ -102,22 +112,8 @@ class TinyMLflow:
 
             do_GET = do_POST = do_PUT = do_DELETE = answer
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer((address, 0), Handler)
-        self._server.daemon_threads = True
-        self.address, self.port = address, self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> TinyMLflow:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Answering, address)
+        self.address = address
 
     def count(self, path: str) -> int:
         """How often a path was asked for."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -14,7 +16,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 #: It takes ten on an idle machine; the limit is for busy ones.
 START_SECONDS = 180.0
@@ -46,6 +50,26 @@ def _watch_over(leader: int) -> subprocess.Popen[bytes]:
 def _dismiss(watchdog: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(OSError):
         watchdog.communicate(b"done\n")
+
+
+def end_session(process: subprocess.Popen[bytes], watchdog: subprocess.Popen[bytes]) -> None:
+    """Kill a process that began a session, and all that came out of it."""
+    end = time.monotonic() + 20
+    while (members := session_members(process.pid)) and time.monotonic() < end:
+        _signal(members, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.02)
+    process.wait(10)
+    _dismiss(watchdog)
+
+
+def is_installed() -> bool:
+    """Whether Airflow finds us: it does so by our entry points alone."""
+    try:
+        importlib.metadata.distribution("airflow-provider-hokusai-dns")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 class MLflowProcess:
@@ -226,6 +250,69 @@ def _signal(pids: Iterable[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+@contextlib.contextmanager
+def black_hole(host: str, port: int = 0) -> Iterator[int]:
+    """A port whose backlog has run over: it swallows connections, as a firewall does, or as an
+    address in a VPC whose task is gone.
+    """
+    with contextlib.ExitStack() as stack:
+        hole = stack.enter_context(socket.socket())
+        hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _bind_when_free(hole, host, port)
+        hole.listen(0)
+        address = hole.getsockname()
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(address)
+        time.sleep(0.05)
+        yield int(address[1])
+
+
+def _bind_when_free(listener: socket.socket, host: str, port: int) -> None:
+    """A server that was killed a moment ago may hold its port until a slow disk is done."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return listener.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Keeps connections, sends an answer as one packet, and logs nothing."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # or Nagle and the kernel wait for each other
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+class HTTPThread:
+    """An HTTP server on a free port and a thread of its own, while the block runs.
+
+    :param handler: answers; made of :class:`Handler`.
+    """
+
+    def __init__(self, handler: type[Handler], host: str = "127.0.0.1") -> None:
+        self._server = ThreadingHTTPServer((host, 0), handler)
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from airflow_provider_hokusai_dns.history import (
 )
 from airflow_provider_hokusai_dns.records import BrokenVariableError, iso_seconds, variable_key
 from airflow_provider_hokusai_dns.variables import VariableStore
+from tests.conftest import Texts
 
 NAME = "mlflow.hokusai-test.local"
 NOW = 1_790_000_000.0
@@ -28,19 +29,6 @@ def a_point(at=NOW, **changes):
     usual = {"state": "resolved", "addresses": ["10.0.0.1"], "cause": None, "lookup_ms": 12.0,
              "probe": "healthy", "probe_ms": 41.0}  # fmt: skip
     return HistoryPoint(at=iso_seconds(at), **{**usual, **changes})
-
-
-class Texts:
-    """Variables in memory."""
-
-    def __init__(self):
-        self.texts = {}
-
-    def get(self, key):
-        return self.texts.get(key)
-
-    def set(self, key, value, description):
-        self.texts[key] = value
 
 
 class TestBounds:

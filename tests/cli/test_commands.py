@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import sqlite3
@@ -18,24 +17,17 @@ import pytest
 from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from tests.conftest import TinyMLflow
+from tests.servers import is_installed
 
 HERE = Path(__file__).parent
 NAME, GONE, STORED = "mlflow.cli-test.local", "gone.cli-test.local", "stored.cli-test.local"
 SECRET = "hunter2-password"
 
 
-def _is_installed() -> bool:
-    try:
-        importlib.metadata.distribution("airflow-provider-hokusai-dns")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(not _is_installed(), reason="Airflow finds us by our entry points alone"),
+    pytest.mark.skipif(not is_installed(), reason="Airflow finds us by our entry points alone"),
 ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import requests
 
-from tests.servers import _dismiss, _watch_over, free_port, session_members
+from tests.servers import _watch_over, end_session, free_port
 
 START_SECONDS = 200.0
 USERS = ("viewer", "admin")
@@ -71,15 +70,7 @@ class ApiServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        end = time.monotonic() + 20
-        while (members := session_members(self._process.pid)) and time.monotonic() < end:
-            for pid in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self._process.poll()
-            time.sleep(0.02)
-        self._process.wait(10)
-        _dismiss(self._watchdog)
+        end_session(self._process, self._watchdog)
 
     @property
     def log(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.integration.api_server import ApiServer
+from tests.servers import is_installed
 
 #: Seconds between looks: a test waits for the next one.
 LOOK_EVERY = 1.0
@@ -57,9 +57,7 @@ def statsd() -> Iterator[Statsd]:
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory, statsd: Statsd) -> Iterator[ApiServer]:
     """Airflow's API server, which looks each second and gives up on DNS after one."""
-    try:
-        importlib.metadata.distribution("airflow-provider-hokusai-dns")
-    except importlib.metadata.PackageNotFoundError:
+    if not is_installed():
         pytest.skip("Airflow finds us by our entry points alone")
     settings = {
         "AIRFLOW__HOKUSAI_DNS__LOOK_EVERY": str(LOOK_EVERY),

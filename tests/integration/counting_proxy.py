@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+
+from tests.servers import Handler, HTTPThread
 
 
 class Request(NamedTuple):
@@ -23,7 +23,7 @@ class Request(NamedTuple):
         return "/variables/" in self.path
 
 
-class CountingProxy:
+class CountingProxy(HTTPThread):
     """Forwards to one port of loopback.
 
     ``before`` is called with each request on its own thread, and may take its time.
@@ -34,10 +34,7 @@ class CountingProxy:
         self.before: Callable[[Request], None] = lambda request: None
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-
+        class Forwarding(Handler):
             def forward(self) -> None:
                 request = Request(time.monotonic(), self.command, self.path)
                 proxy.requests.append(request)
@@ -63,22 +60,7 @@ class CountingProxy:
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = forward
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> CountingProxy:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Forwarding)
 
     def variables(self, method: str = "") -> list[Request]:
         """The requests for Variables, all of them or those of one method."""

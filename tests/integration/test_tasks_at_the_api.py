@@ -5,7 +5,6 @@ Real task processes under Airflow's own supervisor, a real API server, and a pro
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import threading
 import time
@@ -18,6 +17,7 @@ from airflow_provider_hokusai_dns.records import variable_key
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.airflow_without_scheduler import airflow_without_scheduler
+from tests.servers import is_installed
 
 KEY = variable_key(HOSTNAME)
 ADDRESS, OTHER_ADDRESS = "127.0.0.9", "127.0.0.10"
@@ -26,18 +26,10 @@ ADDRESS, OTHER_ADDRESS = "127.0.0.9", "127.0.0.10"
 HELD = 4.5
 
 
-def _is_installed() -> bool:
-    try:
-        importlib.metadata.distribution("airflow-provider-hokusai-dns")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not _is_installed(), reason="Airflow finds us by our entry points alone"),
+    pytest.mark.skipif(not is_installed(), reason="Airflow finds us by our entry points alone"),
 ]
 
 

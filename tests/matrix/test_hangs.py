@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
 from tests.conftest import HOSTNAME
-from tests.servers import START_SECONDS, MLflowProcess, Stranger, free_port, http
+from tests.servers import START_SECONDS, MLflowProcess, Stranger, black_hole, free_port, http
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 
@@ -102,33 +100,6 @@ def test_a_server_that_never_answers_is_left_within_the_deadline(
         with pytest.raises(Exception, match=r"(?i)timed? ?-?out|no answer"):
             call()
         assert time.monotonic() - began < seconds + GRACE
-
-
-@contextlib.contextmanager
-def black_hole(host: str, port: int) -> Iterator[None]:
-    """Swallows connections, as an address in a VPC does whose task is gone."""
-    with contextlib.ExitStack() as stack:
-        hole = stack.enter_context(socket.socket())
-        hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bind_when_free(hole, host, port)
-        hole.listen(0)
-        for _ in range(3):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex((host, port))
-        yield
-
-
-def bind_when_free(listener: socket.socket, host: str, port: int) -> None:
-    """A server that was killed a moment ago may hold its port until a slow disk is done."""
-    end = time.monotonic() + 30
-    while True:
-        try:
-            return listener.bind((host, port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
-                raise
-            time.sleep(0.05)
 
 
 @pytest.mark.e2e

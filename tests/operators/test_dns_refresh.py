@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.records import iso_seconds, render_record, var
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.settings import load_server
 from airflow_provider_hokusai_dns.variables import VariableStore
-from tests.conftest import HOSTNAME
+from tests.conftest import HOSTNAME, Texts
 
 
 class TaskInstance:
@@ -218,16 +218,6 @@ class TestTheHistory:
     @pytest.fixture
     def texts(self, usable, clean_runtime):
         """Variables in memory: outside of a task nobody may write Airflow's own."""
-
-        class Texts:
-            def __init__(self):
-                self.texts = {}
-
-            def get(self, key):
-                return self.texts.get(key)
-
-            def set(self, key, value, description):
-                self.texts[key] = value
 
         variables = Texts()
         clean_runtime._process.store = VariableStore(variables=variables)

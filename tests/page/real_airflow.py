@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.servers import _dismiss, _watch_over, free_port, session_members
+from tests.servers import _watch_over, end_session, free_port
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -98,15 +97,7 @@ class RealAirflow:
     def stop(self, part: str) -> None:
         """End one of them, and all of its children, at once: what it knows is thrown away."""
         process, watchdog = self._processes.pop(part)
-        end = time.monotonic() + 20
-        while (members := session_members(process.pid)) and time.monotonic() < end:
-            for pid in members:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.poll()
-            time.sleep(0.02)
-        process.wait(10)
-        _dismiss(watchdog)
+        end_session(process, watchdog)
 
     def token(self, user: str) -> str:
         """A token of a user, as the login form would leave it in a cookie."""

@@ -7,12 +7,11 @@ that are hard to bring about there, and about what only a browser can show.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from airflow_provider_hokusai_dns.plugins import page
+from tests.servers import Handler, HTTPThread
 
 Answer = tuple[int, Any]
 FILES = page.read_files()
@@ -24,7 +23,7 @@ DAG = {
 }
 
 
-class Stage:
+class Stage(HTTPThread):
     """Answers under ``/airflow``, as an Airflow behind a path would. A context manager."""
 
     def __init__(self) -> None:
@@ -34,10 +33,7 @@ class Stage:
         self.asked: list[tuple[str, str]] = []
         stage = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1
-
+        class Answering(Handler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 path = self.path.partition("?")[0].removeprefix("/airflow")
@@ -56,22 +52,8 @@ class Stage:
 
             do_GET = do_POST = answer
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/airflow/hokusai-dns/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> Stage:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(Answering)
+        self.url = f"http://127.0.0.1:{self.port}/airflow/hokusai-dns/"
 
     def tell(self, health: Any, history: Any = None, dag: Any = DAG) -> None:
         """What the page will be told from now on; ``None`` is a 404."""

@@ -24,7 +24,7 @@ from airflow_provider_hokusai_dns.resolver import pin as pin_module
 from airflow_provider_hokusai_dns.resolver.door import ALIVE_FOR, NoConnectionError
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
-from tests.resolver.test_racing import full_backlog
+from tests.servers import black_hole
 
 HOST = "mlflow.test.local"
 
@@ -307,19 +307,17 @@ def test_once_patience_is_over_a_refusal_is_remembered_for_a_while(
 
 
 @pytest.fixture
-def black_hole() -> Iterator[tuple[str, int]]:
+def hole() -> Iterator[tuple[str, int]]:
     """An address from which nothing comes back, and its port."""
-    sockets, port = full_backlog("127.0.0.21")
-    yield "127.0.0.21", port
-    for item in sockets:
-        item.close()
+    with black_hole("127.0.0.21") as port:
+        yield "127.0.0.21", port
 
 
 def test_nobody_is_sent_into_a_black_hole_for_want_of_better(
-    dns: DNSServer, resolver: DNSResolver, black_hole: tuple[str, int]
+    dns: DNSServer, resolver: DNSResolver, hole: tuple[str, int]
 ) -> None:
     """When patience is over the caller hears it, and need not wait for its own time-out."""
-    host, port = black_hole
+    host, port = hole
     dns.set_records(HOST, [host], ttl=0)
     pin = pin_host(HOST, resolver, patience=3.0)
     try:
@@ -341,10 +339,10 @@ def test_nobody_is_sent_into_a_black_hole_for_want_of_better(
 
 
 def test_what_a_client_spent_in_a_black_hole_counts(
-    dns: DNSServer, resolver: DNSResolver, black_hole: tuple[str, int]
+    dns: DNSServer, resolver: DNSResolver, hole: tuple[str, int]
 ) -> None:
     """Its own connect time-out comes first, and a deadline holds both."""
-    host, port = black_hole
+    host, port = hole
     dns.set_records(HOST, [host], ttl=0)
     pin = pin_host(HOST, resolver, patience=4.0, connect_timeout=2.0)
     try:
@@ -359,10 +357,10 @@ def test_what_a_client_spent_in_a_black_hole_counts(
 
 
 def test_of_dead_addresses_those_that_refuse_are_handed_out(
-    dns: DNSServer, resolver: DNSResolver, black_hole: tuple[str, int]
+    dns: DNSServer, resolver: DNSResolver, hole: tuple[str, int]
 ) -> None:
     """They give the caller an error of its own at once, the others would not."""
-    host, port = black_hole
+    host, port = hole
     dns.set_records(HOST, [host, "127.0.0.23"], ttl=0)
     pin = pin_host(HOST, resolver, patience=0.0)
     try:

@@ -7,22 +7,7 @@ import time
 
 from airflow_provider_hokusai_dns.resolver import Endpoint
 from airflow_provider_hokusai_dns.resolver.racing import race
-
-
-def full_backlog(host: str = "127.0.0.1") -> tuple[list[socket.socket], int]:
-    """A port that takes no further connection and refuses none: what a black hole looks like."""
-    server = socket.socket()
-    server.bind((host, 0))
-    server.listen(0)
-    port = server.getsockname()[1]
-    fillers = []
-    for _ in range(3):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex((host, port))
-        fillers.append(filler)
-    time.sleep(0.05)
-    return [server, *fillers], port
+from tests.servers import black_hole
 
 
 def test_a_refusal_is_passed_at_once() -> None:
@@ -38,31 +23,22 @@ def test_a_refusal_is_passed_at_once() -> None:
 
 def test_a_black_hole_holds_nobody_up() -> None:
     """An address that is silent is overtaken by the next, and is neither winner nor loser."""
-    sockets, port = full_backlog()
-    try:
-        with socket.create_server(("127.0.0.12", port)):
-            started = time.monotonic()
-            trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.12", port)])
-            assert trial.winners == ("127.0.0.12",)
-            assert time.monotonic() - started < 0.9
-    finally:
-        for item in sockets:
-            item.close()
+    with black_hole("127.0.0.1") as port, socket.create_server(("127.0.0.12", port)):
+        started = time.monotonic()
+        trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.12", port)])
+        assert trial.winners == ("127.0.0.12",)
+        assert time.monotonic() - started < 0.9
 
 
 def test_all_dead_is_bounded() -> None:
     """With nothing alive, everything is a loser within the time."""
-    sockets, port = full_backlog()
-    try:
+    with black_hole("127.0.0.1") as port:
         started = time.monotonic()
         trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.11", port)], timeout=0.3)
         assert trial.winners == ()
         assert set(trial.losers) == {"127.0.0.1", "127.0.0.11"}
         assert trial.silent == {"127.0.0.1"}  # the other one refused
         assert time.monotonic() - started < 10
-    finally:
-        for item in sockets:
-            item.close()
 
 
 def test_ipv6_is_tried_as_well() -> None:

@@ -23,6 +23,7 @@ from tests.servers import (
     MLflowProcess,
     Request,
     Stranger,
+    black_hole,
     free_port,
     http,
     looks_like_mlflow,
@@ -272,21 +273,6 @@ def test_the_next_address_is_tried_when_one_is_dead() -> None:
     assert verdict.state is State.HEALTHY
     assert verdict.address == "127.0.0.51"
     assert reported == ["127.0.0.50"]
-
-
-@contextlib.contextmanager
-def black_hole(host: str) -> Iterator[int]:
-    """A port whose backlog has run over: it swallows connections as a firewall does."""
-    with contextlib.ExitStack() as stack:
-        hole = stack.enter_context(socket.socket())
-        hole.bind((host, 0))
-        hole.listen(0)
-        address = hole.getsockname()
-        for _ in range(3):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(address)
-        yield int(address[1])
 
 
 def test_a_black_holed_address_costs_a_short_while() -> None:
