@@ -191,12 +191,12 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :returns: the pin of the server, and then those of ``also_pin``.
     :raises ConnectionConflictError: another connection says something else about the same name.
     """
-    from airflow_provider_hokusai_dns.tracking import environment
+    from airflow_provider_hokusai_dns.tracking import deadlines
     from airflow_provider_hokusai_dns.tracking.file_hosts import vet_old_file_host
     from airflow_provider_hokusai_dns.tracking.probe import vet_old_address
 
-    names, patience = resolver_for(server), environment.patience(server)
-    connect_timeout = environment.connect_timeout(server)
+    names, patience = resolver_for(server), deadlines.patience(server)
+    connect_timeout = deadlines.connect_timeout(server)
     with _process.lock:
         first = pin_host(
             server.hostname,

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.tracking import stopping
 from airflow_provider_hokusai_dns.tracking.auth import registry_uri
 from airflow_provider_hokusai_dns.tracking.chatter import chatter_held_back
-from airflow_provider_hokusai_dns.tracking.environment import (
-    claim,
-    connect_timeout,
-    fluent_uri,
-    patience,
-)
+from airflow_provider_hokusai_dns.tracking.deadlines import connect_timeout, patience
+from airflow_provider_hokusai_dns.tracking.environment import claim, fluent_uri
 from airflow_provider_hokusai_dns.tracking.leftovers import end_leftovers, terminate
 from airflow_provider_hokusai_dns.tracking.losses import watching
 from airflow_provider_hokusai_dns.tracking.watch import Loss, Watch

@@ -75,7 +75,7 @@ class MLflowServer:
     :param verify: whether a server certificate is verified.
     :param deadline: how long writing inside a run may wait for the server (feature B5). The pin's
         wait for an address and the waits of MLflow's client between its tries share it, see
-        :func:`~.environment.patience`.
+        :func:`~.deadlines.patience`.
     :param request_timeout: how long one call outside a run may take (feature B5).
     """
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_hokusai_dns.tracking.auth import NotSignedInError
+from airflow_provider_hokusai_dns.tracking.deadlines import HTTPSettings, patience
 from airflow_provider_hokusai_dns.tracking.environment import (
     EnvironmentConflictError,
-    HTTPSettings,
     claim,
     fluent_uri,
-    patience,
     tls_variables,
     without_us,
 )
