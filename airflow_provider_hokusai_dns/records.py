@@ -212,3 +212,27 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
         if record.no_name_since is not None and record.no_name_since >= newer.resolved_at
     ]
     return replace(newer, no_name_since=min(seen, default=None))
+
+
+def away_for(record: LastKnownGood, wall: float) -> float | None:
+    """Seconds since the fleet first saw that the name is gone; ``None`` while it is there.
+
+    :param wall: seconds since the epoch.
+    """
+    since = record.no_name_since
+    return None if since is None else max(0.0, wall - since)
+
+
+def shown_record(record: LastKnownGood, wall: float) -> dict[str, Any]:
+    """A record as the health endpoint and the commands show it, with ages in place of stamps.
+
+    :param wall: seconds since the epoch.
+    """
+    away = away_for(record, wall)
+    return {
+        "hostname": record.hostname,
+        "addresses": list(record.addresses),
+        "age": round(max(0.0, wall - record.resolved_at), 1),
+        "name_away_for": None if away is None else round(away, 1),
+        "written_by": record.written_by,
+    }

@@ -6,7 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.records import BrokenVariableError, parse_record, variable_key
+from airflow_provider_hokusai_dns.records import (
+    BrokenVariableError,
+    parse_record,
+    shown_record,
+    variable_key,
+)
 from airflow_provider_hokusai_dns.resolver import freshness
 
 if TYPE_CHECKING:
@@ -48,16 +53,7 @@ class Stored:
 
     def as_dict(self) -> dict[str, Any] | None:
         """The record as the health endpoint gives it."""
-        if self.record is None:
-            return None
-        now, since = time.time(), self.record.no_name_since
-        return {
-            "hostname": self.record.hostname,
-            "addresses": list(self.record.addresses),
-            "age": round(max(0.0, now - self.record.resolved_at), 1),
-            "name_away_for": None if since is None else round(max(0.0, now - since), 1),
-            "written_by": self.record.written_by,
-        }
+        return None if self.record is None else shown_record(self.record, time.time())
 
 
 def read_stored(hostname: str, variables: Variables) -> Stored:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.records import away_for, shown_record
 from airflow_provider_hokusai_dns.tracking.verdict import State
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class Place:
 
     def away_for(self, wall: float) -> float | None:
         """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
-        since = None if self.record is None else self.record.no_name_since
-        return None if since is None else max(0.0, wall - since)
+        return None if self.record is None else away_for(self.record, wall)
 
     def dns(self, wall: float) -> str:
         """The state of the name by what was written down."""
@@ -141,21 +141,11 @@ class Known:
             "latency_ms": _rounded(sum(verdict.latencies.values()))
             if verdict is not None and verdict.latencies
             else None,
-            "last_known_good": self._stored(wall),
+            "last_known_good": None
+            if self.place.record is None
+            else shown_record(self.place.record, wall),
             "variable_problem": self.place.problem,
             "verdict": None if verdict is None else dict(verdict.as_dict()),
-        }
-
-    def _stored(self, wall: float) -> dict[str, Any] | None:
-        record = self.place.record
-        if record is None:
-            return None
-        return {
-            "hostname": record.hostname,
-            "addresses": list(record.addresses),
-            "age": _rounded(max(0.0, wall - record.resolved_at)),
-            "name_away_for": _rounded(self.place.away_for(wall)),
-            "written_by": record.written_by,
         }
 
 
