@@ -12,7 +12,7 @@ from airflow_provider_hokusai_dns.resolver import DNSResolver
 
 
 def get_dns_resolver() -> DNSResolver:
-    """The one resolver of this process.
+    """The resolver of this process for names of no connection.
 
     :raises SettingError: a setting is wrong.
     """
@@ -24,7 +24,7 @@ def get_dns_health() -> dict[str, Any]:
 
     It speaks of this process alone; ``status`` is ``unknown`` until there were ten lookups.
     """
-    metrics = runtime.resolver().metrics()
+    metrics = runtime.dns_metrics()
     return {
         "status": metrics.level,
         "error_rate": metrics.error_rate,

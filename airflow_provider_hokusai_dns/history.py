@@ -14,6 +14,7 @@ from airflow_provider_hokusai_dns.records import (
     BrokenVariableError,
     iso_seconds,
     load_of,
+    nameservers_field,
     read_stamp,
     variable_key,
 )
@@ -52,12 +53,24 @@ class History:
     passed_over: int = 0
 
 
-def history_key(hostname: str) -> str:
+def history_key(hostname: str, nameservers: tuple[str, ...] = ()) -> str:
     """The key of the Variable that holds the history of a hostname."""
-    return variable_key(hostname, _PREFIX)
+    return variable_key(hostname, _PREFIX, nameservers=nameservers)
 
 
-def parse_history(hostname: str, text: str, *, now: float, skew: float = 300.0) -> History:
+def shown_name(hostname: str, nameservers: tuple[str, ...] = ()) -> str:
+    """A name for people: with the nameservers that its connection names, where it does."""
+    return f"{hostname} at {', '.join(nameservers)}" if nameservers else hostname
+
+
+def parse_history(
+    hostname: str,
+    text: str,
+    *,
+    now: float,
+    skew: float = 300.0,
+    nameservers: tuple[str, ...] = (),
+) -> History:
     """Read a stored text; points that somebody edited into nonsense are passed over one by one.
 
     So is what lies ahead of the clock: it was written when a clock was wrong, and would otherwise
@@ -65,9 +78,10 @@ def parse_history(hostname: str, text: str, *, now: float, skew: float = 300.0) 
 
     :param now: seconds since the epoch.
     :param skew: seconds by which a point may be ahead of ``now``.
+    :param nameservers: those whose answers it has to hold; empty for the system's.
     :raises BrokenVariableError: the whole of it is no history of this hostname.
     """
-    values = load_of(hostname, text, VERSION)
+    values = load_of(hostname, text, VERSION, nameservers)
     stored = values.get("points")
     if not isinstance(stored, list):
         raise BrokenVariableError("its points are not a list")
@@ -94,10 +108,13 @@ def with_point(
     return tuple(by_time[at] for at in sorted(by_time) if at >= now - MAX_AGE)[-MAX_POINTS:]
 
 
-def render_history(hostname: str, points: tuple[HistoryPoint, ...]) -> str:
+def render_history(
+    hostname: str, points: tuple[HistoryPoint, ...], nameservers: tuple[str, ...] = ()
+) -> str:
     """The text of some points; where it would get too long, the oldest go."""
     lines = [json.dumps(_short(point), separators=(",", ":")) for point in points]
-    head = f'{{"version": {VERSION}, "hostname": {json.dumps(hostname)}, "points": [\n'
+    about = {"version": VERSION, "hostname": hostname, **nameservers_field(nameservers)}
+    head = json.dumps(about).removesuffix("}") + ', "points": [\n'
     room = _MAX_TEXT - len(head) - 2
     kept = len(lines)
     while kept and sum(len(line) + 2 for line in lines[-kept:]) > room:

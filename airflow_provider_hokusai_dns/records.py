@@ -44,27 +44,37 @@ class BrokenVariableError(ValueError):
         self.foreign = foreign
 
 
-def variable_key(hostname: str, prefix: str = _PREFIX) -> str:
+def variable_key(hostname: str, prefix: str = _PREFIX, *, nameservers: tuple[str, ...] = ()) -> str:
     """The key for one hostname: readable, unique, and never one that Airflow masks.
 
     :param prefix: what it begins with; that of the last-known-good by default.
+    :param nameservers: those that a connection names, in its order. What they say about a name is
+        kept apart from what the system's nameservers, and those of other connections, say.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
     while _MASKED.search(slug):  # taking one out may put the halves of another together
         slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
-    digest = hashlib.sha256(hostname.encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\n".join((hostname, *nameservers)).encode()).hexdigest()[:8]
     slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
     return f"{prefix}{slug}_{digest}" if slug else f"{prefix}{digest}"
 
 
-def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -> LastKnownGood:
+def parse_record(
+    hostname: str,
+    text: str,
+    *,
+    now: float,
+    skew: float = 300.0,
+    nameservers: tuple[str, ...] = (),
+) -> LastKnownGood:
     """Read a stored text.
 
     :param now: seconds since the epoch.
+    :param nameservers: those whose answer it has to be; empty for the system's.
     :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: says what is wrong with it.
     """
-    values = load_of(hostname, text, VERSION)
+    values = load_of(hostname, text, VERSION, nameservers)
     stored = values.get("addresses")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its addresses are not a list with at least one address")
@@ -90,8 +100,10 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
     )
 
 
-def load_of(hostname: str, text: str, expected: int) -> dict[str, Any]:
-    """The JSON object in a stored text, of one version and one hostname.
+def load_of(
+    hostname: str, text: str, expected: int, nameservers: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The JSON object in a stored text, of one version, one hostname and its nameservers.
 
     :raises BrokenVariableError: says what is wrong; it is foreign where somebody else may need it.
     """
@@ -103,6 +115,8 @@ def load_of(hostname: str, text: str, expected: int) -> dict[str, Any]:
         )
     if values.get("hostname") != hostname:
         raise BrokenVariableError("its hostname is another one", foreign=True)
+    if values.get("nameservers", []) != list(nameservers):
+        raise BrokenVariableError("its nameservers are other ones", foreign=True)
     return values
 
 
@@ -152,10 +166,13 @@ def _ttl(value: object) -> float | None:
     return number
 
 
-def render_record(record: LastKnownGood, *, beside: str | None = None) -> str:
+def render_record(
+    record: LastKnownGood, *, beside: str | None = None, nameservers: tuple[str, ...] = ()
+) -> str:
     """The text of a record; fields that somebody added to the old text are kept.
 
     :param beside: the text that is being replaced.
+    :param nameservers: those that gave the answer; empty for the system's.
     """
     values: dict[str, Any] = {}
     if beside is not None:
@@ -166,6 +183,7 @@ def render_record(record: LastKnownGood, *, beside: str | None = None) -> str:
     values |= {
         "version": VERSION,
         "hostname": record.hostname,
+        **nameservers_field(nameservers),
         "addresses": list(record.addresses),
         "ttl": int(record.ttl) if record.ttl and record.ttl.is_integer() else record.ttl,
         "resolved_at": iso_seconds(record.resolved_at),
@@ -175,6 +193,11 @@ def render_record(record: LastKnownGood, *, beside: str | None = None) -> str:
         "written_by": record.written_by,
     }
     return json.dumps(values, indent=2)
+
+
+def nameservers_field(nameservers: tuple[str, ...]) -> dict[str, list[str]]:
+    """The field that tells whose answer a stored text is; none for the system's nameservers."""
+    return {"nameservers": list(nameservers)} if nameservers else {}
 
 
 def iso_seconds(seconds: float) -> str:

@@ -22,10 +22,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from airflow_provider_hokusai_dns.history import (
+    History,
     HistoryPoint,
     history_key,
     parse_history,
@@ -211,6 +213,22 @@ class VariableStore:
         self._now = now
         self._skew = ResolverConfig().max_clock_skew
         self._said: dict[str, str] = {}
+        #: Whose answers are kept here; empty for those of the system's nameservers.
+        self._nameservers: tuple[str, ...] = ()
+
+    def seen_by(self, nameservers: tuple[str, ...]) -> VariableStore:
+        """The same store, for the answers of the nameservers that a connection names.
+
+        They are kept under keys of their own: who may edit one connection must not decide where
+        the fleet goes by another.
+
+        :param nameservers: in the order of the connection; none means those of the system.
+        """
+        if nameservers == self._nameservers:
+            return self
+        other = copy(self)  # one line to Airflow for all of them
+        other._nameservers = nameservers
+        return other
 
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` when none is known. A broken one is reported once."""
@@ -220,12 +238,12 @@ class VariableStore:
         """The stored record, and a sentence on what is wrong with its Variable, for those who look
         after it. Both are ``None`` where nothing is stored, or nothing is known.
         """
-        key = variable_key(hostname)
+        key = self._key(hostname)
         try:
             text = self._line.call(lambda: self._variables.get(key))
             record = None
             if text is not None:
-                record = parse_record(hostname, text, now=self._now(), skew=self._skew)
+                record = self._parse(hostname, text)
             for subject in (key, ""):  # so that it is told again when it breaks again
                 self._said.pop(subject, None)
             return record, None
@@ -238,12 +256,12 @@ class VariableStore:
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
         """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
-        key = history_key(hostname)
+        key = history_key(hostname, self._nameservers)
         try:
             text = self._line.call(lambda: self._variables.get(key))
             if text is None:
                 return (), None
-            known = parse_history(hostname, text, now=self._now(), skew=self._skew)
+            known = self._parse_history(hostname, text)
         except BrokenVariableError as error:
             return (), f"The Variable {key} is passed over: {error}; the next refresh begins anew."
         except Exception as error:  # not known is not the same as nothing there
@@ -262,20 +280,21 @@ class VariableStore:
         A text that cannot be read makes room for a new one: only the picture of a day is lost. One
         of another version or name stays. Of two writers in the same milliseconds one loses a point.
         """
-        key = history_key(hostname)
+        key = history_key(hostname, self._nameservers)
         points: tuple[HistoryPoint, ...] = ()
         try:
             text = self._line.call(lambda: self._variables.get(key))
             if text is not None:
                 try:
-                    known = parse_history(hostname, text, now=self._now(), skew=self._skew)
+                    known = self._parse_history(hostname, text)
                     points = known.points
                 except BrokenVariableError as error:
                     again = "it is left alone" if error.foreign else "a new history is begun"
                     self._say(key, f"broken {error}", "Variable %s: %s; %s", key, error, again)
                     if error.foreign:
                         return False
-            rendered = render_history(hostname, with_point(points, point, now=self._now()))
+            points = with_point(points, point, now=self._now())
+            rendered = render_history(hostname, points, self._nameservers)
             description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
             self._line.call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
@@ -289,7 +308,7 @@ class VariableStore:
         What cannot be read is not overwritten, with two exceptions: a stamp from a wrong clock, and
         a refresh that somebody asked for, which first puts the old text aside.
         """
-        key = variable_key(record.hostname)
+        key = self._key(record.hostname)
         try:
             text = self._line.call(lambda: self._variables.get(key))
             merged = self._reconcile(key, text, whole_seconds(record))
@@ -297,7 +316,7 @@ class VariableStore:
                 return False
             if text is not None and merged == self._parsed(record.hostname, text):
                 return True
-            rendered = render_record(merged, beside=text)
+            rendered = render_record(merged, beside=text, nameservers=self._nameservers)
             description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
             self._line.call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
@@ -322,9 +341,22 @@ class VariableStore:
             return True
         return False
 
+    def _key(self, hostname: str) -> str:
+        return variable_key(hostname, nameservers=self._nameservers)
+
+    def _parse(self, hostname: str, text: str) -> LastKnownGood:
+        return parse_record(
+            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
+        )
+
+    def _parse_history(self, hostname: str, text: str) -> History:
+        return parse_history(
+            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
+        )
+
     def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
         try:
-            return parse_record(hostname, text, now=self._now(), skew=self._skew)
+            return self._parse(hostname, text)
         except BrokenVariableError:
             return None
 
@@ -333,7 +365,7 @@ class VariableStore:
         if text is None:
             return record
         try:
-            stored = parse_record(record.hostname, text, now=self._now(), skew=self._skew)
+            stored = self._parse(record.hostname, text)
         except BrokenVariableError as error:
             self._report_broken(key, record.hostname, error)
             if error.replaceable:

@@ -144,13 +144,18 @@ def tiny() -> Iterator[TinyMLflow]:
 
 @pytest.fixture
 def usable(
-    dns: Any, tiny: TinyMLflow, connect: Callable[..., str], clean_runtime: Any
+    dns: Any,
+    tiny: TinyMLflow,
+    connect: Callable[..., str],
+    clean_runtime: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., str]:
     """``mlflow_default`` leads to the tiny MLflow by a name that the name server knows."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     dns.set_records(HOSTNAME, [tiny.address], ttl=10)
 
     def define(**extra: Any) -> str:
-        return connect(host=HOSTNAME, port=tiny.port, extra={"nameservers": dns.address, **extra})
+        return connect(host=HOSTNAME, port=tiny.port, extra=extra)
 
     define()
     return define

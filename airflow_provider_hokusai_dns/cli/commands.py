@@ -24,6 +24,7 @@ from airflow_provider_hokusai_dns.cli.stored import (
     database_problem,
     read_stored,
 )
+from airflow_provider_hokusai_dns.history import shown_name
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.tracking.server import MLflowServer
 from airflow_provider_hokusai_dns.tracking.verdict import LEVELS, State, Verdict
@@ -86,7 +87,8 @@ def resolve(args: Namespace) -> int:
         server = server or _listed_server_of(target.hostname)
         names = runtime.resolver() if server is None else runtime.resolver_for(server)
         conn_id = None if server is None else server.conn_id
-        found.append(explain(target, names, partial(_read, variables), conn_id=conn_id))
+        read = partial(_read, variables, () if server is None else server.nameservers)
+        found.append(explain(target, names, read, conn_id=conn_id))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[one.as_dict() for one in found]), args.output)
     else:
@@ -134,7 +136,8 @@ def refresh(args: Namespace) -> int:
     if problem := database_problem():
         complain(f"Nothing was refreshed, because it could not be kept. {problem}")
         return NO_DATABASE
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=MetastoreVariables()))
+    variables = MetastoreVariables()
+    runtime.keep_in(VariableStore(patience=PATIENCE, variables=variables))
     conn_ids = args.conn_id or ([] if args.target else settings.listed_connections())
     said: list[str] = []
     report = refresh_names(
@@ -153,12 +156,13 @@ def refresh(args: Namespace) -> int:
         for line in said:
             say(line)
     live = [row for row in rows if row["source"] in ("dns", "system")]
-    lost = [row["hostname"] for row in live if not _kept(row)]
-    for hostname in lost:
+    stored = [(row, read_stored(row["hostname"] or "", variables, _asked(row))) for row in live]
+    lost = [one for row, one in stored if not _kept(row, one)]
+    for one in lost:
         complain(
-            f"{hostname} resolves, but is not kept: its Variable holds what belongs to somebody "
-            "else, or is set in the environment or a secrets backend. "
-            f"{read_stored(hostname or '', MetastoreVariables()).problem or ''}".strip()
+            f"{one.hostname} resolves, but is not kept: its Variable holds what belongs to "
+            "another program, or is set in the environment or a secrets backend. "
+            f"{one.problem or ''}".strip()
         )
     if any(row["cause"] == "config" for row in rows):
         return WRONG_QUESTION
@@ -168,8 +172,15 @@ def refresh(args: Namespace) -> int:
 @_command
 def clear(args: Namespace) -> int:
     """``airflow hokusai-dns clear``: take the stored last-known-good of names away."""
-    hostnames = [target.hostname for target, _ in _wanted(args) if target.literal is None]
-    if not hostnames:
+    names: dict[tuple[str, tuple[str, ...]], None] = {}
+    for target, server in _wanted(args):
+        if target.literal is None:
+            named = server or _listed_server_of(target.hostname)
+            if server is None:
+                names[target.hostname, ()] = None
+            if named is not None:
+                names[target.hostname, named.nameservers] = None
+    if not names:
         raise WrongQuestionError(
             "clear needs names, or connections by --conn-id: it is the fallback of all workers"
         )
@@ -178,7 +189,7 @@ def clear(args: Namespace) -> int:
     if problem := database_problem():
         complain(problem)
         return NO_DATABASE
-    rows = hokusai_dns_clear(args, list(dict.fromkeys(hostnames)))
+    rows = hokusai_dns_clear(args, names)
     if args.output in ("json", "yaml"):
         show_document(_document(cleared=rows), args.output)
     else:
@@ -275,6 +286,7 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         "cause": None if verdict.state is State.HEALTHY else verdict.cause,
         "sentence": verdict.sentence,
         "hostname": None,
+        "history_name": None,
         "tracking_uri": verdict.tracking_uri or None,
         "addresses": [],
         "source": verdict.address_source,
@@ -292,10 +304,11 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     except (LookupError, ValueError):
         return verdict, row
     target = Target.parse(server.hostname)
+    row["history_name"] = shown_name(target.hostname, server.nameservers)
     row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
-    stored = Stored("")
+    stored = Stored("", target.hostname)
     if target.literal is None:
-        stored = read_stored(target.hostname, SdkVariables())
+        stored = read_stored(target.hostname, SdkVariables(), server.nameservers)
     row |= {"last_known_good": stored.as_dict(), "variable_problem": stored.problem}
     if verdict.address is not None:
         found = names.resolve(target.hostname)
@@ -305,28 +318,34 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     return verdict, row
 
 
-def _read(variables: Variables, hostname: str) -> Stored:
+def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> Stored:
     """What is stored, where "nothing" may also mean that nobody could be asked."""
-    stored = read_stored(hostname, variables)
+    stored = read_stored(hostname, variables, nameservers)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
     return stored
 
 
-def _kept(row: Any) -> bool:
-    record = read_stored(row["hostname"], MetastoreVariables()).record
-    return record is not None and bool(set(record.addresses) & set(row["addresses"]))
+def _asked(row: Any) -> tuple[str, ...]:
+    """The nameservers that the connection of a row names; what they say is stored apart."""
+    return () if row["conn_id"] is None else settings.load_server(row["conn_id"]).nameservers
+
+
+def _kept(row: Any, stored: Stored) -> bool:
+    return stored.record is not None and bool(set(stored.record.addresses) & set(row["addresses"]))
 
 
 @action_cli(check_db=False)  # type: ignore[no-untyped-call, untyped-decorator]
-def hokusai_dns_clear(args: Namespace, hostnames: list[str]) -> list[dict[str, Any]]:
+def hokusai_dns_clear(
+    args: Namespace, names: Iterable[tuple[str, tuple[str, ...]]]
+) -> list[dict[str, Any]]:
     """Noted under this name in Airflow's audit log, with who did it and the command line."""
-    return [_clear(hostname) for hostname in hostnames]
+    return [_clear(*name) for name in names]
 
 
-def _clear(hostname: str) -> dict[str, Any]:
+def _clear(hostname: str, nameservers: tuple[str, ...]) -> dict[str, Any]:
     variables = MetastoreVariables()
-    before = read_stored(hostname, variables)
+    before = read_stored(hostname, variables, nameservers)
     removed = variables.delete(before.key)
     outcome = "cleared" if removed else "nothing was stored"
     if variables.get(before.key) is not None:

@@ -32,6 +32,7 @@ class Stored:
     """
 
     key: str
+    hostname: str
     record: LastKnownGood | None = None
     problem: str | None = None
 
@@ -56,16 +57,21 @@ class Stored:
         return None if self.record is None else shown_record(self.record, time.time())
 
 
-def read_stored(hostname: str, variables: Variables) -> Stored:
-    """What is stored for a hostname. Never raises for what somebody wrote into the Variable."""
-    key = variable_key(hostname)
+def read_stored(hostname: str, variables: Variables, nameservers: tuple[str, ...] = ()) -> Stored:
+    """What is stored for a hostname. Never raises for what somebody wrote into the Variable.
+
+    :param nameservers: those that a connection names; empty for the system's.
+    """
+    key = variable_key(hostname, nameservers=nameservers)
     text = variables.get(key)
     if text is None:
-        return Stored(key)
+        return Stored(key, hostname)
     try:
-        return Stored(key, parse_record(hostname, text, now=time.time()))
+        return Stored(
+            key, hostname, parse_record(hostname, text, now=time.time(), nameservers=nameservers)
+        )
     except BrokenVariableError as error:
-        return Stored(key, problem=f"the Variable {key} is passed over: {error}")
+        return Stored(key, hostname, problem=f"the Variable {key} is passed over: {error}")
 
 
 def database_problem() -> str | None:

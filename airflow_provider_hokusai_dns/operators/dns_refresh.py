@@ -171,15 +171,17 @@ def refresh_names(
         raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
     rows: list[ResolutionRow] = []
     changes: list[ChangeRow] = []
+    seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     looks = Looks(ALL_LOOKS if probe else 0.0)
     for one in dict.fromkeys(wanted):
-        row, change = _refresh(one, looks)
+        row, change, nameservers = _refresh(one, looks)
         rows.append(row)
+        seen.append((nameservers, row))
         say("%s", _in_one_line(row))
         if change is not None:
             changes.append(change)
             say("%s", _change_in_one_line(change))
-    remember(rows)
+    remember(seen)
     runtime.settle()
     return _report(rows, changes)
 
@@ -202,30 +204,38 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
     return [name for name in names if name]
 
 
-def _refresh(wanted: _Wanted, looks: Looks) -> tuple[ResolutionRow, ChangeRow | None]:
-    """One live lookup, and a look at MLflow; what goes wrong is in the row."""
+def _refresh(
+    wanted: _Wanted, looks: Looks
+) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
+    """One live lookup, and a look at MLflow; what goes wrong is in the row.
+
+    :returns: the row, what changed, and the nameservers that the connection names.
+    """
     server = None
+    nameservers: tuple[str, ...] = ()
     try:
         if wanted.conn_id is not None:
             server = settings.load_server(wanted.conn_id)
+            nameservers = server.nameservers
             target, resolver = server.hostname, runtime.resolver_for(server)
         else:
             target, resolver = wanted.target, runtime.resolver()
+        store = runtime.store(nameservers)
         hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
-        return _failed(wanted, None, "config", str(error)), None
-    before = runtime.store().read(hostname)
+        return _failed(wanted, None, "config", str(error)), None, nameservers
+    before = store.read(hostname)
     begun = time.monotonic()
     try:
         found = resolver.refresh(target, always=True)
     except DNSResolutionError as error:
         row = _failed(wanted, hostname, error.cause.value, str(error))
         row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
-        return row, None
+        return row, None, nameservers
     took: float | None = _milliseconds(time.monotonic() - begun)
     if not found.is_stale:  # without the writing of the Variable
         took = resolver.metrics().latency_ms
-    if _should_be_kept(found) and not _is_kept(runtime.store().read(hostname), found):
+    if _should_be_kept(found) and not _is_kept(store.read(hostname), found):
         log.warning(
             "%s resolves, but is not kept as last known good: its Variable could not be written, "
             "or holds what belongs to somebody else (the log says more above)",
@@ -237,7 +247,7 @@ def _refresh(wanted: _Wanted, looks: Looks) -> tuple[ResolutionRow, ChangeRow | 
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
-    return row, _change(before, found)
+    return row, _change(before, found), nameservers
 
 
 def _milliseconds(seconds: float) -> float:
@@ -317,8 +327,11 @@ def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None
 
 
 def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshReport:
-    names = {row["hostname"] or row["target"]: row["health"] for row in rows}
     levels = ("healthy", "degraded", "unhealthy")
+    names: dict[str, str] = {}
+    for row in rows:  # two connections may see one name in two ways
+        name = row["hostname"] or row["target"]
+        names[name] = max(names.get(name, levels[0]), row["health"], key=levels.index)
     metrics = runtime.metrics()
     return RefreshReport(
         version=1,

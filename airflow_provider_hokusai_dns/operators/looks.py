@@ -12,6 +12,8 @@ from airflow_provider_hokusai_dns.records import iso_seconds
 from airflow_provider_hokusai_dns.resolver import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
     from airflow_provider_hokusai_dns.tracking.server import MLflowServer
@@ -51,21 +53,22 @@ class Looks:
         return verdict
 
 
-def remember(rows: list[ResolutionRow]) -> None:
-    """One point per name; of two rows for one name that with a look at MLflow."""
-    best: dict[str, ResolutionRow] = {}
-    for row in rows:
-        name = row["hostname"]
-        if (
-            name is not None
-            and row["source"] != Source.LITERAL
-            and (name not in best or best[name]["probe"] is None)
-        ):
+def remember(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
+    """One point per name; of two rows for one name that with a look at MLflow.
+
+    :param seen: each row with the nameservers that its connection names.
+    """
+    best: dict[tuple[str, tuple[str, ...]], ResolutionRow] = {}
+    for nameservers, row in seen:
+        if row["hostname"] is None or row["source"] == Source.LITERAL:
+            continue
+        name = (row["hostname"], nameservers)
+        if name not in best or best[name]["probe"] is None:
             best[name] = row
     now = iso_seconds(time.time())
-    for name, row in best.items():
-        runtime.store().remember(
-            name,
+    for (hostname, nameservers), row in best.items():
+        runtime.store(nameservers).remember(
+            hostname,
             HistoryPoint(
                 at=now,
                 state=_STATES[row["health"]],

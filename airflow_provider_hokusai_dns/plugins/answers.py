@@ -78,6 +78,9 @@ class Connection(BaseModel):
     cause: str | None = Field(description="One word, data; null while healthy.")
     sentence: str = Field(description="Why, and what to do, for people.")
     hostname: str | None
+    history_name: str | None = Field(
+        description="Its name in /history: the hostname, and the connection's own nameservers."
+    )
     tracking_uri: str | None
     addresses: list[str]
     source: str | None = Field(
@@ -116,6 +119,7 @@ class Health(BaseModel):
                             "address 10.0.1.221, 83 s old, because DNS gives none now (nxdomain): "
                             "look at the DNS of the name.",
                             "hostname": "mlflow.example.local",
+                            "history_name": "mlflow.example.local",
                             "tracking_uri": "http://mlflow.example.local:5000",
                             "addresses": ["10.0.1.221"],
                             "source": "store",

@@ -216,9 +216,14 @@ def _place(conn_id: str) -> Place:
         return Place()
     if target.literal is not None:
         return Place(target.literal, server.uri)
-    record, problem = runtime.store().examine(target.hostname)
+    record, problem = runtime.store(server.nameservers).examine(target.hostname)
     return Place(
-        target.hostname, server.uri, record, problem, no_name_limit=config.max_stale_no_name
+        target.hostname,
+        server.uri,
+        record,
+        problem,
+        no_name_limit=config.max_stale_no_name,
+        nameservers=server.nameservers,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.history import HistoryPoint
+from airflow_provider_hokusai_dns.plugins.state import Place
 
 #: Seconds for which what was read is good enough.
 _READ_EVERY = 10.0
@@ -17,7 +18,7 @@ _READ_EVERY = 10.0
 _OLD = 7200.0
 _SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
 
-_Names = dict[str, tuple[tuple[HistoryPoint, ...], str | None]]
+_Names = dict[str | None, tuple[tuple[HistoryPoint, ...], str | None]]
 
 
 class Days:
@@ -32,12 +33,13 @@ class Days:
         self._read_at = float("-inf")
         self._names: _Names = {}
 
-    def report(self, hostnames: Sequence[str]) -> dict[str, Any]:
+    def report(self, places: Iterable[Place]) -> dict[str, Any]:
         """The history of some names, how old it is, and what to do about that."""
+        wanted = {place.history_name: place for place in places if place.hostname is not None}
         due = self._now() - self._read_at >= _READ_EVERY
-        if due or not set(hostnames) <= self._names.keys():
-            self._read(hostnames)
-        shown = {name: self._names[name] for name in hostnames if name in self._names}
+        if due or not wanted.keys() <= self._names.keys():
+            self._read(wanted)
+        shown = {name: self._names[name] for name in wanted if name in self._names}
         points = {name: list(known) for name, (known, _) in shown.items()}
         newest = max((known[-1]["at"] for known in points.values() if known), default=None)
         age = None
@@ -52,11 +54,14 @@ class Days:
             "problems": {name: problem for name, (_, problem) in shown.items() if problem},
         }
 
-    def _read(self, hostnames: Sequence[str]) -> None:
+    def _read(self, wanted: Mapping[str | None, Place]) -> None:
         if not self._reading.acquire(blocking=False):
             return  # somebody is at it: what is known will do
         try:
-            self._names = {name: runtime.store().history(name) for name in hostnames}
+            self._names = {
+                name: runtime.store(place.nameservers).history(place.hostname or "")
+                for name, place in wanted.items()
+            }
             # What could not be read is read again for the next who asks.
             if all(points or not problem for points, problem in self._names.values()):
                 self._read_at = self._now()

@@ -105,9 +105,7 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
     @app.get("/history", tags=["for those who may view plugins"], **tell_viewers)
     def history() -> DaysAnswer:
         """The last day of each listed connection's name, as the refresh DAG saw it."""
-        places = [one.place.hostname for one in board.places()]
-        names = list(dict.fromkeys(name for name in places if name))
-        return DaysAnswer.model_validate(days.report(names))
+        return DaysAnswer.model_validate(days.report(one.place for one in board.places()))
 
     @app.get(
         "/metrics",

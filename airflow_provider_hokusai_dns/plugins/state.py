@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.history import shown_name
 from airflow_provider_hokusai_dns.records import away_for, shown_record
 from airflow_provider_hokusai_dns.tracking.verdict import State
 
@@ -33,6 +34,7 @@ class Place:
 
     :param problem: what is wrong with that Variable, in a sentence.
     :param no_name_limit: seconds for which an address is served after the name went away.
+    :param nameservers: those that the connection names; empty for the system's.
     """
 
     hostname: str | None = None
@@ -40,6 +42,12 @@ class Place:
     record: LastKnownGood | None = None
     problem: str | None = None
     no_name_limit: float = 900.0
+    nameservers: tuple[str, ...] = ()
+
+    @property
+    def history_name(self) -> str | None:
+        """Under what the history endpoint gives the last day of this name."""
+        return None if self.hostname is None else shown_name(self.hostname, self.nameservers)
 
     def away_for(self, wall: float) -> float | None:
         """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
@@ -132,6 +140,7 @@ class Known:
             "cause": self.cause,
             "sentence": _NOT_LOOKED if verdict is None else verdict.sentence,
             "hostname": self.place.hostname,
+            "history_name": self.place.history_name,
             "tracking_uri": self.place.uri or (verdict.tracking_uri or None if verdict else None),
             "addresses": addresses,
             "source": source,

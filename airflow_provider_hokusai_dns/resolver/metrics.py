@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -158,12 +159,41 @@ class DNSMetrics:
     error_rate: float = 0.0
     level: str = "unknown"
 
+    @classmethod
+    def total(cls, several: Sequence[DNSMetrics]) -> DNSMetrics:
+        """The numbers of several resolvers together."""
+        if len(several) == 1:
+            return several[0]
+        summed = {
+            name: sum(getattr(one, name) for one in several)
+            for name in (*_COUNTED, "cache_size", "expired", "window_events")
+        }
+        failures = round(sum(one.error_rate * one.window_events for one in several))
+        latest = max((one for one in several if one.last_success), key=_last_success, default=cls())
+        return cls(
+            **summed,
+            errors=dict(sum((Counter(one.errors) for one in several), Counter())),
+            hit_rate=summed["hits"] / summed["attempts"] if summed["attempts"] else 0.0,
+            last_success=latest.last_success,
+            latency_ms=latest.latency_ms,
+            error_rate=failures / summed["window_events"] if summed["window_events"] else 0.0,
+            level=level(failures, summed["window_events"] - failures),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON."""
         values = asdict(self)
         if self.last_success is not None:
             values["last_success"] = self.last_success.isoformat()
         return values
+
+
+_COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
+
+
+def _last_success(one: DNSMetrics) -> datetime:
+    assert one.last_success is not None
+    return one.last_success
 
 
 @dataclass(slots=True)

@@ -55,6 +55,12 @@ class Pin:
             for door in self._doors.values():
                 door.forget()
 
+    def resolve_by(self, resolver: DNSResolver) -> None:
+        """Answer from another resolver from now on; rules, patience and holds stay."""
+        with self._lock:
+            self.resolver = resolver
+            self._doors = {}
+
     @contextlib.contextmanager
     def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
         """Ride out outages of up to ``seconds`` while the block runs, whatever the rules say.

@@ -255,14 +255,14 @@ def _wall(offset: float, stamp: float | None) -> datetime | None:
 
 
 _instances: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
-_by_server: dict[tuple[str, str], CircuitBreaker] = {}
+_by_server: dict[tuple[object, ...], CircuitBreaker] = {}
 _by_server_lock = threading.Lock()
 
 
 def breaker_for(server: MLflowServer) -> CircuitBreaker:
     """The one breaker of this process for a server; a changed connection gets a new one."""
     with _by_server_lock:
-        key = (server.conn_id, server.uri)
+        key = (server.conn_id, server.uri, server.view)
         if key not in _by_server:
             _by_server[key] = CircuitBreaker(server.uri)
         return _by_server[key]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+
+from airflow_provider_hokusai_dns.resolver.target import Target
 
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
@@ -64,6 +66,30 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How one connection wants names to be resolved: all that it says about that.
+
+    An answer belongs to a view. Connections with equal views share answers; what one connection
+    says never decides where a request of another goes. The default view says nothing. Durations
+    are seconds.
+
+    :param hostname: the normalised name that all but the nameservers hold for; empty where nothing
+        but nameservers is said.
+    """
+
+    hostname: str = ""
+    nameservers: tuple[str, ...] = ()
+    fallback_addresses: tuple[str, ...] = ()
+    cache_ttl: float | None = None
+    max_stale: float | None = None
+
+    def difference(self, other: View) -> str:
+        """The first field in which two views differ; empty where they are equal."""
+        names = [item.name for item in fields(self) if item.name != "hostname"]
+        return next((n for n in names if getattr(self, n) != getattr(other, n)), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MLflowServer:
     """One MLflow server as a connection describes it. Durations are seconds.
 
@@ -116,3 +142,23 @@ class MLflowServer:
     def connect_port(self) -> int:
         """The TCP port to connect to."""
         return self.port or (443 if self.scheme == "https" else 80)
+
+    @property
+    def view(self) -> View:
+        """How the name of the server is resolved."""
+        target = Target.parse(self.hostname)
+        said = (self.fallback_addresses, self.cache_ttl, self.max_stale)
+        if target.literal is not None or said == ((), None, None):
+            return self.view_beside
+        return View(
+            hostname=target.hostname.removesuffix("."),
+            nameservers=self.nameservers,
+            fallback_addresses=self.fallback_addresses,
+            cache_ttl=self.cache_ttl,
+            max_stale=self.max_stale,
+        )
+
+    @property
+    def view_beside(self) -> View:
+        """How the names of ``also_pin`` are resolved: they are in the same private zone."""
+        return View(nameservers=self.nameservers)

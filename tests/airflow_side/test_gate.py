@@ -172,7 +172,7 @@ class TestALook:
 
         server = replace(settings.load_server(), conn_id="made_up")
         assert look_at(server, runtime.private_resolver(server)).state is State.HEALTHY
-        assert not any(conn_id == "made_up" for conn_id, _ in breaker._by_server)
+        assert not any(conn_id == "made_up" for conn_id, *_ in breaker._by_server)
 
 
 def test_the_line_for_the_log_says_what_is_why_and_what_comes():

@@ -9,8 +9,7 @@ import socket
 import pytest
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
-from airflow_provider_hokusai_dns.runtime import ConnectionConflictError
+from airflow_provider_hokusai_dns.resolver import DNSResolutionError, ResolverConfig, Source
 from airflow_provider_hokusai_dns.settings import SettingError
 from airflow_provider_hokusai_dns.tracking.server import Credentials, MLflowServer
 
@@ -21,54 +20,65 @@ def server(conn_id="a", hostname="mlflow.local", **given):
     return MLflowServer(conn_id=conn_id, scheme="http", hostname=hostname, **given)
 
 
-class TestOneResolver:
-    """The process has one, whoever asks."""
+class TestTheResolver:
+    """One for all connections that say the same about their names."""
 
-    def test_is_shared_by_all_connections(self):
-        """Two hooks of one task share cache and counters."""
+    def test_is_shared_by_connections_that_say_nothing(self):
+        """Two hooks of one task share cache and counters, also with two logins."""
         one = runtime.resolver_for(server())
         assert runtime.resolver_for(server("b", "other.local")) is one
+        assert runtime.resolver_for(server("c", credentials=Credentials("me", "pw"))) is one
         assert runtime.resolver() is one
 
-    def test_takes_what_a_connection_says_for_its_own_name_only(self):
-        """The fields of a connection speak of its hostname, and of no other."""
-        runtime.resolver_for(
-            server(
-                cache_ttl=7,
-                max_stale=60,
-                nameservers=("10.0.0.2",),
-                fallback_addresses=("10.0.1.221",),
-            )
-        )
-        config = runtime.resolver().config
-        assert config.ttl_overrides == {"mlflow.local": 7}
-        assert config.max_stale_overrides == {"mlflow.local": 60}
-        assert config.nameserver_overrides == {"mlflow.local": ("10.0.0.2",)}
-        assert config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"cache_ttl": 7},
+            {"max_stale": 60},
+            {"nameservers": ("10.0.0.2",)},
+            {"fallback_addresses": ("10.0.1.221",)},
+        ],
+        ids=str,
+    )
+    def test_is_shared_by_connections_that_say_the_same_and_by_no_other(self, said):
+        """Who may edit one connection decides nothing about another."""
+        one = runtime.resolver_for(server("a", **said))
+        assert runtime.resolver_for(server("b", "MLFLOW.local", **said)) is one
+        assert runtime.resolver_for(server("c")) is not one
+        assert runtime.resolver() is not one
 
-    def test_asks_the_connections_nameservers_for_its_artifact_hosts_too(self):
-        """What is pinned beside MLflow lives in the same private zone."""
-        runtime.resolver_for(server(nameservers=("10.0.0.2",), also_pin=("files.local",)))
-        overrides = runtime.resolver().config.nameserver_overrides
-        assert overrides == {"mlflow.local": ("10.0.0.2",), "files.local": ("10.0.0.2",)}
+    def test_takes_what_a_connection_says(self):
+        """The fields of a connection speak of its hostname; nothing of it reaches others."""
+        said = server(
+            cache_ttl=7,
+            max_stale=60,
+            nameservers=("10.0.0.2",),
+            fallback_addresses=("10.0.1.221",),
+        )
+        config = runtime.resolver_for(said).config
+        assert config.ttl_override_for("mlflow.local") == 7
+        assert config.max_stale_for("mlflow.local") == 60
+        assert config.nameservers_for("mlflow.local") == ("10.0.0.2",)
+        assert config.static_addresses_for("mlflow.local") == ("10.0.1.221",)
+        assert runtime.resolver().config == ResolverConfig()
 
     def test_follows_a_connection_that_was_changed(self):
-        """Without a restart (A15): the newest that a connection says holds."""
-        runtime.resolver_for(server(cache_ttl=7))
-        runtime.resolver_for(server(cache_ttl=9))
-        assert runtime.resolver().config.ttl_overrides == {"mlflow.local": 9}
-        runtime.resolver_for(server())
-        assert runtime.resolver().config.ttl_overrides == {}
+        """Without a restart: the newest that a connection says holds."""
+        for ttl in (7, 9, None):
+            config = runtime.resolver_for(server(cache_ttl=ttl)).config
+            assert config.ttl_override_for("mlflow.local") == ttl
 
-    def test_forgets_what_a_connection_said_about_a_name_it_has_left(self):
-        """It was edited in the UI; whoever leads to the old name now is free to say something."""
-        runtime.resolver_for(server("a", fallback_addresses=("10.0.0.1",), cache_ttl=7))
-        runtime.resolver_for(server("a", "new.local", fallback_addresses=("10.0.0.2",)))
-        config = runtime.resolver().config
-        assert config.static_addresses == {"new.local": ("10.0.0.2",)}
-        assert config.ttl_overrides == {}
-        runtime.resolver_for(server("b", fallback_addresses=("10.0.0.9",)))
-        assert runtime.resolver().config.static_addresses["mlflow.local"] == ("10.0.0.9",)
+    def test_two_that_differ_are_refused_by_no_gate(self):
+        """Neither while both are there, nor after one of them is gone."""
+        for ttl in (5, 6, 5):
+            names = runtime.resolver_for(server(f"with_{ttl}", cache_ttl=ttl))
+            assert names.config.ttl_override_for("mlflow.local") == ttl
+
+    def test_is_one_of_a_bounded_number(self):
+        """A process that sees many connections edited does not grow for ever."""
+        for number in range(300):
+            runtime.resolver_for(server(cache_ttl=number))
+        assert len(runtime._process.resolvers) <= 256
 
     def test_follows_a_setting_that_was_changed(self, monkeypatch):
         """Without a restart, and the same resolver."""
@@ -92,21 +102,6 @@ class TestOneResolver:
         monkeypatch.setenv("DNS_TIMEOUT", "three")
         with pytest.raises(SettingError, match="DNS_TIMEOUT"):
             runtime.resolver()
-
-    def test_refuses_two_connections_that_contradict_each_other(self):
-        """One name has one answer in a process; the error names both and the field."""
-        runtime.resolver_for(server("a", fallback_addresses=("10.0.0.1",)))
-        with pytest.raises(ConnectionConflictError, match=r"'a' and 'b'.*fallback_addresses"):
-            runtime.resolver_for(server("b", "MLFLOW.local", fallback_addresses=("10.0.0.2",)))
-        assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.0.1",)}
-
-    def test_merges_two_connections_that_complete_each_other(self):
-        """Two users of one server need not repeat everything."""
-        runtime.resolver_for(server("a", fallback_addresses=("10.0.0.1",)))
-        runtime.resolver_for(server("b", cache_ttl=5))
-        config = runtime.resolver().config
-        assert config.static_addresses == {"mlflow.local": ("10.0.0.1",)}
-        assert config.ttl_overrides == {"mlflow.local": 5}
 
     def test_takes_a_connection_to_an_address(self):
         """There is nothing to resolve, and nothing to say about a name."""
@@ -146,6 +141,13 @@ class TestTheFallbackOfTheEnvironment:
         assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
         assert "fallback_addresses on the connection 'b'" in caplog.text
 
+    def test_is_taken_from_a_connection_that_the_deployment_does_not_list(self):
+        """Who adds a connection cannot take the emergency address of the deployment's own."""
+        runtime.resolver_for(server("added", "other.local"))
+        runtime.resolver_for(server("mlflow_default"))
+        runtime.resolver_for(server("added", "other.local"))
+        assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
+
     def test_goes_along_when_its_connection_is_led_elsewhere(self):
         """The old name has nobody left who uses it."""
         runtime.resolver_for(server())
@@ -162,8 +164,8 @@ class TestTheFallbackOfTheEnvironment:
 
     def test_gives_way_to_the_connection(self):
         """The connection is the stronger one."""
-        runtime.resolver_for(server(fallback_addresses=("10.9.9.9",)))
-        assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.9.9.9",)}
+        config = runtime.resolver_for(server(fallback_addresses=("10.9.9.9",))).config
+        assert config.static_addresses_for("mlflow.local") == ("10.9.9.9",)
 
     def test_is_served_on_a_worker_that_never_resolved_the_name(self, dns, monkeypatch):
         """Feature A5, for every cause; and no other name gets it."""
@@ -287,8 +289,7 @@ def test_a_private_resolver_knows_nothing_and_leaves_nothing(dns):
     runtime.resolver_for(server("a", cache_ttl=5))
     private = runtime.private_resolver(server("made-up", cache_ttl=9, nameservers=(dns.address,)))
     assert private.resolve("mlflow.local").address == "10.0.0.1"
-    assert runtime.resolver().config.ttl_overrides == {"mlflow.local": 5}
-    assert runtime.resolver().metrics().attempts == 0
+    assert runtime.metrics()["attempts"] == 0
 
 
 def test_secrets_are_masked_in_logs_also_as_headers():

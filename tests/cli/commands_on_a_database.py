@@ -34,6 +34,7 @@ class Scenarios:
 
         self.parser = cli_parser.get_parser()
         self.dns, self.port = dns, port
+        os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = dns.address
         self.connect("mlflow_default", NAME, login="me", password=SECRET)
         self.connect("gone", GONE)
 
@@ -42,11 +43,15 @@ class Scenarios:
         from airflow.models import Connection
         from airflow.utils.session import create_session
 
-        given = {"nameservers": self.dns.address, **(extra or {})}
         with create_session() as session:
             session.add(
                 Connection(
-                    conn_id, "mlflow", host=host, port=self.port, extra=json.dumps(given), **fields
+                    conn_id,
+                    "mlflow",
+                    host=host,
+                    port=self.port,
+                    extra=json.dumps(extra or {}),
+                    **fields,
                 )
             )
 

@@ -121,9 +121,9 @@ class TestStatus:
         assert answer["version"] == 1
         (one,) = answer["connections"]
         assert set(one) == {
-            "conn_id", "state", "dns", "mlflow", "cause", "sentence", "hostname", "tracking_uri",
-            "addresses", "source", "age", "ttl_left", "looked_at", "latency_ms", "last_known_good",
-            "variable_problem", "verdict",
+            "conn_id", "state", "dns", "mlflow", "cause", "sentence", "hostname", "history_name",
+            "tracking_uri", "addresses", "source", "age", "ttl_left", "looked_at", "latency_ms",
+            "last_known_good", "variable_problem", "verdict",
         }  # fmt: skip
         assert (one["state"], one["dns"], one["mlflow"]) == ("healthy", "healthy", "healthy")
         assert one["addresses"] == ["127.0.0.9"]

@@ -19,7 +19,7 @@ NAME = "mlflow.explain.local"
 
 
 def nothing(hostname: str) -> Stored:
-    return Stored("hokusai_dns_none")
+    return Stored("hokusai_dns_none", "none.local")
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ class Scenarios:
 
     def __init__(self, dns: DNSServer, port: int) -> None:
         self.dns, self.port = dns, port
+        os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = dns.address
         self.gates = load(HERE / "gate_dags" / "gates.py")
 
     def connect(self) -> None:
@@ -45,7 +46,7 @@ class Scenarios:
                 "port": self.port,
                 "login": "me",
                 "password": SECRET,
-                "extra": {"nameservers": self.dns.address, "cache_ttl": 0.1},
+                "extra": {"cache_ttl": 0.1},
             }
         )
 

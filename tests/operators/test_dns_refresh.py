@@ -207,7 +207,7 @@ def test_the_dag_has_a_form(clean_runtime):
     assert dag.task_ids == ["refresh"]
     assert dag.params["connections"] == ["mlflow_default"]
     assert dag.params["fail_on_unresolved"] is True
-    assert clean_runtime._process.resolver is None
+    assert clean_runtime._process.resolvers == {}
     scheduled = build_refresh_dag("other", schedule="@hourly", tags=["mine"])
     assert (scheduled.dag_id, scheduled.tags) == ("other", {"mine"})
 

@@ -52,10 +52,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             "host": HOSTNAME,
             "port": mlflow.port,
             "schema": "http",
-            "extra": {"nameservers": dns.address},
         }
         settings = {
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
+            "AIRFLOW__HOKUSAI_DNS__NAMESERVERS": dns.address,
             "AIRFLOW__HOKUSAI_DNS__LOOK_EVERY": "3",
         }
         airflow = stack.enter_context(RealAirflow(home, settings))
