@@ -10,17 +10,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import settings, stats
+from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from airflow_provider_hokusai_dns.resolver import ResolverConfig
-    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+    from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
 
@@ -191,9 +192,9 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :returns: the pin of the server, and then those of ``also_pin``.
     :raises ConnectionConflictError: another connection says something else about the same name.
     """
-    from airflow_provider_hokusai_dns.tracking import deadlines
-    from airflow_provider_hokusai_dns.tracking.file_hosts import vet_old_file_host
-    from airflow_provider_hokusai_dns.tracking.probe import vet_old_address
+    from airflow_provider_hokusai_dns.client import deadlines
+    from airflow_provider_hokusai_dns.health.probe import vet_old_address
+    from airflow_provider_hokusai_dns.health.stale_file_hosts import vet_old_file_host
 
     names, patience = resolver_for(server), deadlines.patience(server)
     connect_timeout = deadlines.connect_timeout(server)
@@ -257,7 +258,7 @@ def metrics() -> dict[str, Any]:
 
 def forget() -> None:
     """Start anew: the next call makes another resolver. For tests."""
-    from airflow_provider_hokusai_dns.tracking import environment
+    from airflow_provider_hokusai_dns.client import environment
 
     environment.release_all()
     with _process.lock:
@@ -371,7 +372,7 @@ def _configured() -> DNSResolver:
         return _process.resolver
     if _process.resolver is None:
         _process.resolver = DNSResolver(config, store=_store())
-        _process.resolver.add_observer(stats.count_event)
+        _process.resolver.add_observer(observers.count_event)
         _process.resolver.add_observer(Narrator(_process.resolver))
     elif config != _process.resolver.config:
         _process.resolver.reconfigure(config)

@@ -1,0 +1,78 @@
+"""A look at MLflow after each refresh, and the point of the history that both make (E5)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns import observers, runtime
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.store.history import HistoryPoint
+from airflow_provider_hokusai_dns.store.record import iso_seconds
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
+    from airflow_provider_hokusai_dns.resolver import Resolution
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+log = logging.getLogger(__name__)
+
+#: The word of the history for the health of a name.
+_STATES = {"healthy": "resolved", "degraded": "stale", "unhealthy": "failed"}
+#: Seconds for one look at MLflow after a refresh, and for all of them.
+_ONE_LOOK = 10.0
+ALL_LOOKS = 60.0
+
+
+class Looks:
+    """Looks at MLflow on what was just resolved, as long as their time lasts.
+
+    :param seconds: for all of them together.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    def at(self, server: MLflowServer, found: Resolution) -> Verdict | None:
+        """One look; ``None`` when no time is left for it."""
+        from airflow_provider_hokusai_dns.health.probe import probe
+
+        if self._left <= 0:
+            return None
+        begun = time.monotonic()
+        verdict = probe(server, found, deadline=min(_ONE_LOOK, self._left))
+        self._left -= time.monotonic() - begun
+        if verdict.latencies:
+            observers.count_probe(server.hostname, sum(verdict.latencies.values()))
+        level = logging.INFO if verdict.level != "unhealthy" else logging.WARNING
+        log.log(level, "MLflow is %s: %s", verdict.level, verdict.sentence)
+        return verdict
+
+
+def remember(rows: list[ResolutionRow]) -> None:
+    """One point per name; of two rows for one name that with a look at MLflow."""
+    best: dict[str, ResolutionRow] = {}
+    for row in rows:
+        name = row["hostname"]
+        if (
+            name is not None
+            and row["source"] != Source.LITERAL
+            and (name not in best or best[name]["probe"] is None)
+        ):
+            best[name] = row
+    now = iso_seconds(time.time())
+    for name, row in best.items():
+        runtime.store().remember(
+            name,
+            HistoryPoint(
+                at=now,
+                state=_STATES[row["health"]],
+                addresses=row["addresses"],
+                cause=row["cause"],
+                lookup_ms=row["lookup_ms"],
+                probe=row["probe"],
+                probe_ms=row["probe_ms"],
+            ),
+        )
