@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import settings, stats
+from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config.fields import SettingError
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
@@ -20,14 +22,14 @@ from airflow_provider_hokusai_dns.resolver import (
 )
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.tracking.server import View
-from airflow_provider_hokusai_dns.variables import VariableStore
+from airflow_provider_hokusai_dns.server import View
+from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_hokusai_dns.resolver import ResolverConfig
-    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+    from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
 
@@ -193,8 +195,8 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :raises ConnectionConflictError: another connection wants one of the names to be resolved in
         another way.
     """
-    from airflow_provider_hokusai_dns.tracking.file_hosts import vet_old_file_host
-    from airflow_provider_hokusai_dns.tracking.probe import vet_old_address
+    from airflow_provider_hokusai_dns.health.probe import vet_old_address
+    from airflow_provider_hokusai_dns.health.stale_file_hosts import vet_old_file_host
 
     beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
     _make_way(server.hostname, server.conn_id, server.view)
@@ -213,7 +215,7 @@ def _pin(
     vet: Callable[[MLflowServer, Resolution, str, int], str | None],
     port: int | None = None,
 ) -> Pin:
-    from airflow_provider_hokusai_dns.tracking import deadlines
+    from airflow_provider_hokusai_dns.client import deadlines
 
     held = _process.pins.get(_pin_key(hostname))
     names = resolver_for(server) if view == server.view else _resolver_of(view)
@@ -250,13 +252,13 @@ def _make_way(hostname: str, conn_id: str, view: View) -> None:
 
     :raises ConnectionConflictError: the other one is still in force.
     """
-    from airflow_provider_hokusai_dns.tracking import auth
+    from airflow_provider_hokusai_dns.client import auth
 
     held = _process.pins.get(_pin_key(hostname))
     if held is None or held.view == view or held.conn_id == conn_id:
         return
     try:
-        other = settings.load_server(held.conn_id)
+        other = connections.load_server(held.conn_id)
     except (LookupError, ValueError):
         other = None
     if other is not None and held.view == _view_of(other, held.pin.hostname):
@@ -319,7 +321,7 @@ def metrics() -> dict[str, Any]:
 
 def forget() -> None:
     """Start anew: the next call makes another resolver. For tests."""
-    from airflow_provider_hokusai_dns.tracking import environment
+    from airflow_provider_hokusai_dns.client import environment
 
     environment.release_all()
     with _process.lock:
@@ -372,7 +374,7 @@ def _own_fallback(hostname: str, conn_id: str) -> None:
 def _is_listed(conn_id: str) -> bool:
     try:
         return settings.has_fallback() and conn_id in settings.listed_connections()
-    except settings.SettingError:
+    except SettingError:
         return False
 
 
@@ -382,7 +384,7 @@ def _resolver_of(view: View) -> DNSResolver:
     names = _process.resolvers.pop(view, None)
     if names is None:
         names = DNSResolver(_as_seen(policy, view), store=store(view.nameservers))
-        names.add_observer(stats.count_event)
+        names.add_observer(observers.count_event)
         names.add_observer(Narrator(names))
         if len(_process.resolvers) >= _MOST_VIEWS:
             pinned = {held.view for held in _process.pins.values()}

@@ -15,20 +15,23 @@ from typing import Any
 from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_hokusai_dns import gate, runtime, settings
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.cli.explain import Explanation, explain
 from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
-from airflow_provider_hokusai_dns.cli.stored import (
+from airflow_provider_hokusai_dns.cli.stored_record import (
     PATIENCE,
     Stored,
     database_problem,
     read_stored,
 )
-from airflow_provider_hokusai_dns.history import shown_name
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config.fields import SettingError
+from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.tracking.server import MLflowServer
-from airflow_provider_hokusai_dns.tracking.verdict import LEVELS, State, Verdict
-from airflow_provider_hokusai_dns.variables import (
+from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.store.history import shown_name
+from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
     Variables,
@@ -44,7 +47,7 @@ class WrongQuestionError(ValueError):
     """Something on the command line can never be right."""
 
 
-_WRONG = (WrongQuestionError, settings.SettingError, runtime.ConnectionConflictError)
+_WRONG = (WrongQuestionError, SettingError, runtime.ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -58,7 +61,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             code = run(args)
-        except settings.ConnectionMissingError as error:
+        except connections.ConnectionMissingError as error:
             problem = database_problem()
             complain(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
@@ -104,7 +107,7 @@ def status(args: Namespace) -> int:
     with ThreadPoolExecutor(_MOST_LOOKS) as threads:  # each takes as long as a dead server does
         looks = list(threads.map(_look, dict.fromkeys(conn_ids)))
     rows = [row for _, row in looks]
-    missing = [row for verdict, row in looks if verdict.cause == gate.MISSING]
+    missing = [row for verdict, row in looks if verdict.cause == decision.MISSING]
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]
@@ -211,7 +214,7 @@ def clear(args: Namespace) -> int:
 
 def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
     """The connections and targets of a command line, each once."""
-    servers = [settings.load_server(conn_id) for conn_id in args.conn_id or ()]
+    servers = [connections.load_server(conn_id) for conn_id in args.conn_id or ()]
     wanted: dict[str, tuple[Target, MLflowServer | None]] = {
         server.hostname: (Target.parse(server.hostname), server) for server in servers
     }
@@ -237,7 +240,7 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
     """The listed connection that leads to a name: its rules are those that tasks go by."""
     for conn_id in settings.listed_connections():
         try:
-            server = settings.load_server(conn_id)
+            server = connections.load_server(conn_id)
         except (LookupError, ValueError):
             continue  # somebody else's trouble
         if _is_name_of(server, hostname):
@@ -277,7 +280,7 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
 
 def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
-    verdict = gate.look(conn_id)
+    verdict = check.look(conn_id)
     row: dict[str, Any] = {
         "conn_id": conn_id,
         "state": verdict.level,
@@ -299,7 +302,7 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         "verdict": dict(verdict.as_dict()),
     }
     try:
-        server = settings.load_server(conn_id)
+        server = connections.load_server(conn_id)
         names = runtime.resolver_for(server)
     except (LookupError, ValueError):
         return verdict, row
@@ -328,7 +331,7 @@ def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> 
 
 def _asked(row: Any) -> tuple[str, ...]:
     """The nameservers that the connection of a row names; what they say is stored apart."""
-    return () if row["conn_id"] is None else settings.load_server(row["conn_id"]).nameservers
+    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).nameservers
 
 
 def _kept(row: Any, stored: Stored) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hokusai_dns.cli.stored import Stored
+from airflow_provider_hokusai_dns.cli.stored_record import Stored
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_hokusai_dns import gate, runtime, settings
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 
 if TYPE_CHECKING:
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
     from mlflow import ActiveRun, MlflowClient
 
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
-    from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+    from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 class MLflowUnreachableError(ConnectionError):
@@ -54,7 +56,7 @@ class MLflowHook(BaseHook):
     """
 
     conn_name_attr = "mlflow_conn_id"
-    default_conn_name = settings.DEFAULT_CONN_ID
+    default_conn_name = connections.DEFAULT_CONN_ID
     conn_type = "mlflow"
     hook_name = "MLflow"
 
@@ -71,7 +73,7 @@ class MLflowHook(BaseHook):
         :raises ConnectionMissingError: there is no such connection.
         :raises SettingError: names the field that is wrong.
         """
-        server = settings.load_server(self.mlflow_conn_id)
+        server = connections.load_server(self.mlflow_conn_id)
         runtime.mask_credentials(server)
         return server
 
@@ -139,8 +141,8 @@ class MLflowHook(BaseHook):
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
-        from airflow_provider_hokusai_dns.tracking import auth, environment
-        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
+        from airflow_provider_hokusai_dns.client import auth, environment
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
         breaker_for(self.server).check()
         runtime.pin(self.server)
@@ -179,10 +181,10 @@ class MLflowHook(BaseHook):
         :raises MLflowUnreachableError: nothing takes a connection.
         :raises LostDataError: at the end, when something logged asynchronously did not arrive.
         """
-        from airflow_provider_hokusai_dns.tracking import auth
-        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
-        from airflow_provider_hokusai_dns.tracking.outage import says_down
-        from airflow_provider_hokusai_dns.tracking.run import open_run
+        from airflow_provider_hokusai_dns.client import auth
+        from airflow_provider_hokusai_dns.client.outage import says_down
+        from airflow_provider_hokusai_dns.client.run import open_run
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
         server = self.server
         with ExitStack() as stack:
@@ -229,8 +231,8 @@ class MLflowHook(BaseHook):
         :raises MLflowRestError: names status, MLflow's error code and its message.
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
         from airflow_provider_hokusai_dns.hooks import rest
-        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
 
         with breaker_for(self.server).attempt() as attempt:
             runtime.pin(self.server)
@@ -250,32 +252,32 @@ class MLflowHook(BaseHook):
 
         For ``aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)``.
         """
-        from airflow_provider_hokusai_dns.tracking.aio import aiohttp_resolver
+        from airflow_provider_hokusai_dns.client.aio import aiohttp_resolver
 
         runtime.pin(self.server)
         return aiohttp_resolver()
 
     # --- health
 
-    def check(self, checks: tuple[str, ...] = gate.DEFAULT_CHECKS) -> Verdict:
+    def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as the gate does it. Bounded; never raises."""
-        return gate.look(self.mlflow_conn_id, checks=checks, written_by="hook")
+        return check.look(self.mlflow_conn_id, checks=checks, written_by="hook")
 
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
-        self.log.info("%s", gate.in_one_line(verdict))
+        self.log.info("%s", decision.in_one_line(verdict))
         return verdict.level != "unhealthy"
 
     def get_mlflow_status(self) -> dict[str, Any]:
         """How MLflow is, with the keys of the former system. Probes once; never raises."""
-        return gate.status(self.mlflow_conn_id)
+        return check.status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """The Test button: whether MLflow can be used, and one sentence on why not."""
         try:
-            server = settings.load_server(self.mlflow_conn_id)
-            verdict = gate.look_at(server, runtime.private_resolver(server))
+            server = connections.load_server(self.mlflow_conn_id)
+            verdict = check.look_at(server, runtime.private_resolver(server))
         except (LookupError, ValueError) as error:
             return False, str(error)
         return verdict.level != "unhealthy", verdict.sentence
@@ -287,8 +289,8 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
     addresses that refuse, so they are tried once more here.
     """
-    from airflow_provider_hokusai_dns.resolver.door import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.model import Endpoint
+    from airflow_provider_hokusai_dns.resolver.port_reachability import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
@@ -321,18 +323,18 @@ def _airflow_tags() -> dict[str, str]:
     """Which try of which task this is, and a link to it; empty outside of a task."""
     from airflow.sdk import get_current_context
 
-    from airflow_provider_hokusai_dns.tracking import leftovers
+    from airflow_provider_hokusai_dns.client import orphaned_runs
 
     try:
         ti = get_current_context()["ti"]
     except RuntimeError:
         return {}
     tags = {
-        leftovers.TAG_DAG: ti.dag_id,
-        leftovers.TAG_TASK: ti.task_id,
-        leftovers.TAG_DAG_RUN: ti.run_id,
-        leftovers.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
-        leftovers.TAG_TRY: str(ti.try_number),
+        orphaned_runs.TAG_DAG: ti.dag_id,
+        orphaned_runs.TAG_TASK: ti.task_id,
+        orphaned_runs.TAG_DAG_RUN: ti.run_id,
+        orphaned_runs.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
+        orphaned_runs.TAG_TRY: str(ti.try_number),
     }
     if link := getattr(ti, "log_url", None):
         tags["airflow.url"] = str(link)
@@ -343,6 +345,6 @@ def _status_of(error: BaseException) -> str:
     """A run whose task skips itself or defers has not failed."""
     from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
-    from airflow_provider_hokusai_dns.tracking.run import FINISHED, status_of
+    from airflow_provider_hokusai_dns.client.run import FINISHED, status_of
 
     return FINISHED if isinstance(error, AirflowSkipException | TaskDeferred) else status_of(error)

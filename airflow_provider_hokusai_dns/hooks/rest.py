@@ -24,7 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError
 from airflow_provider_hokusai_dns.resolver.pin import bounded
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+    from airflow_provider_hokusai_dns.server import MLflowServer
 
 #: Methods that may be sent again after a request broke off in the middle.
 _IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
-from airflow_provider_hokusai_dns import runtime, settings
-from airflow_provider_hokusai_dns.operators.looks import ALL_LOOKS, Looks, remember
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.operators.probes import ALL_LOOKS, Looks, remember
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
 from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -215,7 +216,7 @@ def _refresh(
     nameservers: tuple[str, ...] = ()
     try:
         if wanted.conn_id is not None:
-            server = settings.load_server(wanted.conn_id)
+            server = connections.load_server(wanted.conn_id)
             nameservers = server.nameservers
             target, resolver = server.hostname, runtime.resolver_for(server)
         else:

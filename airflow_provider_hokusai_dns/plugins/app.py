@@ -9,8 +9,8 @@ from airflow.api_fastapi.core_api.security import requires_access_view
 from fastapi import Depends, FastAPI
 
 from airflow_provider_hokusai_dns import __version__
-from airflow_provider_hokusai_dns.plugins.board import Board
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
+from airflow_provider_hokusai_dns.plugins.health_cache import Board
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 
 _ABOUT = """\

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import HTTPException, Query, Response
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.plugins import exposition, options
-from airflow_provider_hokusai_dns.plugins.answers import Days as DaysAnswer
-from airflow_provider_hokusai_dns.plugins.answers import Health, Words
-from airflow_provider_hokusai_dns.plugins.days import Days
+from airflow_provider_hokusai_dns.plugins import options, prometheus
+from airflow_provider_hokusai_dns.plugins.history_cache import Days
 from airflow_provider_hokusai_dns.plugins.reference import render_reference
+from airflow_provider_hokusai_dns.plugins.schemas import Days as DaysAnswer
+from airflow_provider_hokusai_dns.plugins.schemas import Health, Words
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from airflow_provider_hokusai_dns.plugins.board import Board
+    from airflow_provider_hokusai_dns.plugins.health_cache import Board
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"description": "Nobody is signed in."},
@@ -122,8 +122,8 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
     def metrics() -> Response:
         """Gauges of each listed connection. `[hokusai_dns] metrics_for_anyone` opens it to all."""
         known, broken = board.connections(), board.listed()[1] is not None
-        text = exposition.render(known, runtime.metrics(), broken=broken)
-        return Response(text, media_type=exposition.CONTENT_TYPE)
+        text = prometheus.render(known, runtime.metrics(), broken=broken)
+        return Response(text, media_type=prometheus.CONTENT_TYPE)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=viewers)
     def openapi() -> dict[str, Any]:

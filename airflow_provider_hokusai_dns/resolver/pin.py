@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
-from airflow_provider_hokusai_dns.resolver.door import Door, Rule, Vet, bounded
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
 from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.port_reachability import Door, Rule, Vet, bounded
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.target import Target
 

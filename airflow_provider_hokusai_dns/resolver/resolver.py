@@ -15,7 +15,6 @@ from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.cache import Cache, Slot
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-from airflow_provider_hokusai_dns.resolver.driving import Steps, adrive, drive
 from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.metrics import (
@@ -39,6 +38,7 @@ from airflow_provider_hokusai_dns.resolver.observers import Observers
 from airflow_provider_hokusai_dns.resolver.publishing import Publisher
 from airflow_provider_hokusai_dns.resolver.serving import Serving
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
+from airflow_provider_hokusai_dns.resolver.steps import Steps, adrive, drive
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
 from airflow_provider_hokusai_dns.resolver.updater import Updater
 from airflow_provider_hokusai_dns.resolver.workers import Workers

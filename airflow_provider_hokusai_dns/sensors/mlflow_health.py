@@ -18,7 +18,8 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_hokusai_dns.gate import (
+from airflow_provider_hokusai_dns.gates.check import look
+from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
     EVENT_VERSION,
@@ -29,9 +30,8 @@ from airflow_provider_hokusai_dns.gate import (
     Strikes,
     check_arguments,
     in_one_line,
-    look,
 )
-from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 
 if TYPE_CHECKING:

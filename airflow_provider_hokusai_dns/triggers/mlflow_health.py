@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_hokusai_dns.gate import (
+from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
     EVENT_VERSION,
@@ -21,20 +21,20 @@ from airflow_provider_hokusai_dns.gate import (
     check_arguments,
     in_one_line,
 )
-from airflow_provider_hokusai_dns.lookout import Question, lookout
+from airflow_provider_hokusai_dns.gates.shared_probes import Question, lookout
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.lookout import Sight
-    from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+    from airflow_provider_hokusai_dns.gates.shared_probes import Sight
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 
 class MLflowHealthTrigger(BaseTrigger):
     """Fires when an MLflow server is healthy enough, or when waiting for it is of no use.
 
     All triggers of a process that ask the same share one look per interval, see
-    :mod:`~airflow_provider_hokusai_dns.lookout`, and none blocks the event loop. Each change of
-    what it sees is one line in its log. The event is a
-    :class:`~airflow_provider_hokusai_dns.gate.GateEvent`, or ends the task in its place.
+    :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
+    change of what it sees is one line in its log. The event is a
+    :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or ends the task in its place.
 
     :param mlflow_conn_id: the connection.
     :param min_health: ``"healthy"`` or ``"degraded"``.

@@ -16,9 +16,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 
 NAME, GONE, STORED = "mlflow.cli-test.local", "gone.cli-test.local", "stored.cli-test.local"
 SECRET = "hunter2-password"

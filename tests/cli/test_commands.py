@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from tests.conftest import TinyMLflow
 from tests.servers import is_installed
 

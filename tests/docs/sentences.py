@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import airflow_provider_hokusai_dns
-from airflow_provider_hokusai_dns.gate import in_one_line
+from airflow_provider_hokusai_dns.gates.decision import in_one_line
+from airflow_provider_hokusai_dns.health.judge import judge
+from airflow_provider_hokusai_dns.health.reply import Failure, Reply
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
     DNSResolutionError,
@@ -19,9 +22,7 @@ from airflow_provider_hokusai_dns.resolver import (
     Resolution,
     Source,
 )
-from airflow_provider_hokusai_dns.tracking.judge import Failure, Reply, judge
-from airflow_provider_hokusai_dns.tracking.server import Credentials, MLflowServer
-from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 PACKAGE = Path(airflow_provider_hokusai_dns.__file__).parent
 ADDRESS = "10.0.1.221"

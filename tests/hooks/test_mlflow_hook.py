@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.config.connections import ConnectionMissingError
+from airflow_provider_hokusai_dns.config.fields import SettingError
+from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook, MLflowUnreachableError
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.pin import pinned
-from airflow_provider_hokusai_dns.settings import ConnectionMissingError, SettingError
-from airflow_provider_hokusai_dns.tracking.breaker import BreakerOpenError, breaker_for
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import MLflowProcess, free_port
 

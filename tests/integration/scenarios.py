@@ -75,21 +75,21 @@ class Scenarios:
     def variable(self) -> str | None:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.records import variable_key
+        from airflow_provider_hokusai_dns.store.record import variable_key
 
         return Variable.get(variable_key(HOSTNAME), None)
 
     def history(self) -> str | None:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.history import history_key
+        from airflow_provider_hokusai_dns.store.history import history_key
 
         return Variable.get(history_key(HOSTNAME), None)
 
     def put_variable(self, text: str) -> None:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.records import variable_key
+        from airflow_provider_hokusai_dns.store.record import variable_key
 
         Variable.set(variable_key(HOSTNAME), text)
 
@@ -177,7 +177,7 @@ class Scenarios:
     def broken_variable(self) -> Any:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.records import variable_key
+        from airflow_provider_hokusai_dns.store.record import variable_key
 
         self.put_variable("{edited into nonsense")
         gate = self.run(self.gates.gate_poke)

@@ -12,15 +12,15 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from airflow_provider_hokusai_dns.fields import EXTRAS
-from airflow_provider_hokusai_dns.history import (
+from airflow_provider_hokusai_dns.config.fields import EXTRAS
+from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.store.history import (
     HistoryPoint,
     history_key,
     render_history,
     shown_name,
 )
-from airflow_provider_hokusai_dns.records import iso_seconds, render_record, variable_key
-from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.conftest import LOOK_EVERY
 from tests.servers import Stranger

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_hokusai_dns.records import variable_key
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import variable_key
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.airflow_without_scheduler import airflow_without_scheduler
 from tests.servers import is_installed

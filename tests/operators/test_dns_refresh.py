@@ -8,12 +8,12 @@ import time
 import pytest
 from airflow.sdk.exceptions import AirflowException
 
-from airflow_provider_hokusai_dns.history import HistoryPoint, history_key
+from airflow_provider_hokusai_dns.config.connections import load_server
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
-from airflow_provider_hokusai_dns.records import iso_seconds, render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
-from airflow_provider_hokusai_dns.settings import load_server
-from airflow_provider_hokusai_dns.variables import VariableStore
+from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key
+from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
+from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import HOSTNAME, Texts
 
 

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.plugins.page import REFRESH_DAG
-from airflow_provider_hokusai_dns.records import variable_key
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import variable_key
 from tests.conftest import HOSTNAME
 from tests.page import stories
 from tests.page.conftest import PATIENCE_MS

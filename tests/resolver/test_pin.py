@@ -21,8 +21,8 @@ from airflow_provider_hokusai_dns.resolver import (
 )
 from airflow_provider_hokusai_dns.resolver import door as door_module
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
-from airflow_provider_hokusai_dns.resolver.door import ALIVE_FOR, NoConnectionError
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
+from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR, NoConnectionError
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
 from tests.servers import black_hole
 

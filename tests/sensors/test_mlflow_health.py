@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import (
 from airflow.serialization.decoders import smart_decode_trigger_kwargs
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_provider_hokusai_dns import gate
+from airflow_provider_hokusai_dns.gates import check
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 from tests.conftest import HOSTNAME, SEARCH
@@ -80,7 +80,7 @@ class TestPokeMode:
             looks.append(1)
             if len(looks) == 3:
                 tiny.answers.clear()
-            return gate.look(*args, **kwargs)
+            return check.look(*args, **kwargs)
 
         monkeypatch.setattr("airflow_provider_hokusai_dns.sensors.mlflow_health.look", look)
         assert run(sensor(), context)["level"] == "healthy"
@@ -295,7 +295,7 @@ class TestDeferrableMode:
         self.deferred(context, silent_fail=True)
 
     def event(self, usable, **changed):
-        verdict = gate.look("mlflow_default")
+        verdict = check.look("mlflow_default")
         return {"version": 1, "open": True, "verdict": verdict.as_dict(), **changed}
 
     def test_resumes_with_the_verdict_as_xcom(self, usable, context):
@@ -457,7 +457,7 @@ class TestBesideAStockSensor:
         stock = Stock(poke=lambda context: False, timeout=0.02, **flags)
         expected = self.end_of(stock, "execute", context)
         assert self.end_of(sensor(timeout=0.02, **flags), "execute", context) is expected
-        verdict = gate.look("mlflow_default").as_dict()
+        verdict = check.look("mlflow_default").as_dict()
         event = {"version": 1, "open": False, "timed_out": True, "verdict": verdict}
         resumed = ("resume_execution", "execute_complete", {"event": event}, context)
         skips = bool(flags)  # never_fail skips a timeout too, once a task has been deferred

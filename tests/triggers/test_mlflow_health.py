@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_hokusai_dns import lookout
-from airflow_provider_hokusai_dns.gate import GatePayload
+from airflow_provider_hokusai_dns.gates import shared_probes
+from airflow_provider_hokusai_dns.gates.decision import GatePayload
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 from tests.conftest import HOSTNAME, SEARCH
 
@@ -21,7 +21,7 @@ from tests.conftest import HOSTNAME, SEARCH
 def looks(clean_runtime):
     """Looks that a test leaves under way end before the next one begins."""
     yield
-    assert lookout._threads.wait_idle(30)
+    assert shared_probes._threads.wait_idle(30)
 
 
 async def first_event(trigger: MLflowHealthTrigger):
