@@ -56,7 +56,7 @@ class ConnectionConflictError(ValueError):
         return (type(self), (self.hostname, self.field, self.conn_ids))
 
 
-class Narrator:
+class LogObserver:
     """Tells the story of each name in the log: one line per change, and what to do about it."""
 
     def __init__(self, resolver: DNSResolver) -> None:
@@ -193,8 +193,8 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :raises ConnectionConflictError: another connection says something else about the same name.
     """
     from airflow_provider_hokusai_dns.client import deadlines
-    from airflow_provider_hokusai_dns.health.probe import vet_old_address
-    from airflow_provider_hokusai_dns.health.stale_file_hosts import vet_old_file_host
+    from airflow_provider_hokusai_dns.health.probe import check_stale_address
+    from airflow_provider_hokusai_dns.health.stale_file_hosts import check_stale_file_host
 
     names, patience = resolver_for(server), deadlines.patience(server)
     connect_timeout = deadlines.connect_timeout(server)
@@ -204,7 +204,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
             names,
             port=server.connect_port,
             patience=patience,
-            vet=partial(vet_old_address, server),
+            stale_check=partial(check_stale_address, server),
             owner=server.conn_id,
             connect_timeout=connect_timeout,
         )
@@ -213,7 +213,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
                 hostname,
                 names,
                 patience=patience,
-                vet=partial(vet_old_file_host, server),
+                stale_check=partial(check_stale_file_host, server),
                 owner=f"{server.conn_id}, also_pin",
                 connect_timeout=connect_timeout,
             )
@@ -245,7 +245,7 @@ def store() -> VariableStore:
         return _store()
 
 
-def keep_in(store: VariableStore) -> None:
+def use_store(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
     with _process.lock:
         _process.store = store
@@ -273,7 +273,7 @@ def forget() -> None:
         _process.in_force = None
 
 
-def settle(patience: float = 5.0) -> None:
+def wait_under_dag_test(patience: float = 5.0) -> None:
     """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
 
     There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
@@ -373,7 +373,7 @@ def _configured() -> DNSResolver:
     if _process.resolver is None:
         _process.resolver = DNSResolver(config, store=_store())
         _process.resolver.add_observer(observers.count_event)
-        _process.resolver.add_observer(Narrator(_process.resolver))
+        _process.resolver.add_observer(LogObserver(_process.resolver))
     elif config != _process.resolver.config:
         _process.resolver.reconfigure(config)
     _process.in_force = fingerprint

@@ -24,7 +24,7 @@ PATIENCE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRecord:
     """What one Variable holds.
 
     :param record: ``None`` where nothing usable is known.
@@ -45,7 +45,7 @@ class Stored:
         now = time.time()
         entry = freshness.Entry(self.record.hostname)
         try:
-            return freshness.old_until(
+            return freshness.stale_until(
                 freshness.adopt(entry, self.record, now, now, config), config
             )
         except ValueError:
@@ -56,16 +56,16 @@ class Stored:
         return None if self.record is None else shown_record(self.record, time.time())
 
 
-def read_stored(hostname: str, variables: Variables) -> Stored:
+def read_stored(hostname: str, variables: Variables) -> StoredRecord:
     """What is stored for a hostname. Never raises for what somebody wrote into the Variable."""
     key = variable_key(hostname)
     text = variables.get(key)
     if text is None:
-        return Stored(key)
+        return StoredRecord(key)
     try:
-        return Stored(key, parse_record(hostname, text, now=time.time()))
+        return StoredRecord(key, parse_record(hostname, text, now=time.time()))
     except BrokenVariableError as error:
-        return Stored(key, problem=f"the Variable {key} is passed over: {error}")
+        return StoredRecord(key, problem=f"the Variable {key} is passed over: {error}")
 
 
 def database_problem() -> str | None:

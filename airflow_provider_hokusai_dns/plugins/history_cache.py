@@ -14,13 +14,13 @@ from airflow_provider_hokusai_dns.store.history import HistoryPoint
 #: Seconds for which what was read is good enough.
 _READ_EVERY = 10.0
 #: Seconds without a refresh after which somebody should look why.
-_OLD = 7200.0
+_OUTDATED_AFTER = 7200.0
 _SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
 
 _Names = dict[str, tuple[tuple[HistoryPoint, ...], str | None]]
 
 
-class Days:
+class HistoryCache:
     """The last day of some names; one reader at a time, and none while the last one is young.
 
     :param now: seconds on a clock that never steps.
@@ -78,7 +78,7 @@ def note(age: float | None, *, unread: bool = False) -> str:
             f"hokusai_dns_refresh, and give it a schedule, for example {_SCHEDULE}."
         )
     ago = _in_words(age)
-    if age < _OLD:
+    if age < _OUTDATED_AFTER:
         return f"The last refresh was {ago} ago."
     return (
         f"The last refresh was {ago} ago: look whether the DAG hokusai_dns_refresh is paused or "

@@ -32,10 +32,10 @@ class Source(StrEnum):
     @property
     def is_fresh(self) -> bool:
         """Whether an answer of this source is as good as a live one."""
-        return self not in _OLD_SOURCES
+        return self not in _STALE_SOURCES
 
 
-_OLD_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
+_STALE_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
 
 
 class Cause(StrEnum):

@@ -65,7 +65,7 @@ _triggerer_loop: asyncio.AbstractEventLoop | None = None
 _LOST = 60.0
 
 
-def speak_through(loop: asyncio.AbstractEventLoop) -> None:
+def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Take the way to the Variables that leads over this event loop, if this is a triggerer.
 
     Airflow 3.2 reads the answers for all triggers on that loop, and finds it from a thread only

@@ -443,16 +443,16 @@ def test_a_lookup_that_landed_between_a_decision_and_its_flight_is_not_made_agai
 ):
     """A caller who saw nothing, and comes too late to join, finds the answer instead."""
     resolver = DNSResolver(lookup=lookup)
-    fly, late = Updater.fly, []
+    start_or_join, late = Updater.start_or_join, []
 
-    def fly_late(updater, slot, **given):
+    def start_late(updater, slot, **given):
         if not late:  # another caller is faster than we are
             late.append(1)
             resolver.resolve(NAME)
             assert resolver.wait_idle()
-        return fly(updater, slot, **given)
+        return start_or_join(updater, slot, **given)
 
-    monkeypatch.setattr(Updater, "fly", fly_late)
+    monkeypatch.setattr(Updater, "start_or_join", start_late)
     assert resolver.resolve(NAME).address == "10.0.0.1"
     assert lookup.calls(NAME) == 1
 
