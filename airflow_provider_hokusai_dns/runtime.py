@@ -351,7 +351,7 @@ def _with_claims(
 
 
 def _configured() -> DNSResolver:
-    """The resolver with the configuration as it is now; a broken change is refused (A15)."""
+    """The resolver with the configuration as it is now; a broken change is refused."""
     fingerprint = settings.fingerprint()
     if _process.resolver is not None and _process.in_force == fingerprint:
         return _process.resolver

@@ -1,4 +1,4 @@
-"""Every name of the design arrives where Airflow's metrics go (E4)."""
+"""Every name of the design arrives where Airflow's metrics go."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class TestOneResolver:
         assert overrides == {"mlflow.local": ("10.0.0.2",), "files.local": ("10.0.0.2",)}
 
     def test_follows_a_connection_that_was_changed(self):
-        """Without a restart (A15): the newest that a connection says holds."""
+        """Without a restart: the newest that a connection says holds."""
         runtime.resolver_for(server(cache_ttl=7))
         runtime.resolver_for(server(cache_ttl=9))
         assert runtime.resolver().config.ttl_overrides == {"mlflow.local": 9}
@@ -153,7 +153,7 @@ class TestTheFallbackOfTheEnvironment:
         assert runtime.resolver().config.static_addresses == {"new.local": ("10.0.1.221",)}
 
     def test_is_refused_when_it_is_broken_and_the_old_one_stays(self, monkeypatch, caplog):
-        """As every other setting (A15)."""
+        """As every other setting."""
         before = runtime.resolver_for(server())
         monkeypatch.setenv("MLFLOW_FALLBACK_IP", "nonsense")
         assert runtime.resolver_for(server()) is before
@@ -166,7 +166,7 @@ class TestTheFallbackOfTheEnvironment:
         assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.9.9.9",)}
 
     def test_is_served_on_a_worker_that_never_resolved_the_name(self, dns, monkeypatch):
-        """Feature A5, for every cause; and no other name gets it."""
+        """For every cause; and no other name gets it."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
         dns.no_such_name("mlflow.local")
         found = runtime.resolver_for(server()).resolve("http://mlflow.local:5000")
@@ -176,7 +176,7 @@ class TestTheFallbackOfTheEnvironment:
 
 
 class TestTheLog:
-    """One line per change of state, which says what to do (E7)."""
+    """One line per change of state, which says what to do."""
 
     @pytest.fixture
     def resolver(self, dns, monkeypatch):

@@ -1,4 +1,4 @@
-"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try (B7)."""
+"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that always ends, and that loses nothing in silence (feature B7)."""
+"""A run that always ends, and that loses nothing in silence."""
 
 from __future__ import annotations
 

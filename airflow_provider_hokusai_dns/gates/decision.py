@@ -27,7 +27,7 @@ DEFAULT_FAIL_FAST = (
 #: Stands beside the states in ``fail_fast_on``. A connection that Airflow could not reach looks
 #: like one that does not exist, so by default nobody gives up on it.
 MISSING = "missing"
-#: Seconds for one check, the lookup of the name included (feature B5).
+#: Seconds for one check, the lookup of the name included.
 PROBE_TIMEOUT = 10.0
 EVENT_VERSION = 1
 #: Of :class:`GatePayload`. Version 1 had no ``end_from_trigger`` and no ``do_xcom_push``; before it

@@ -1,4 +1,4 @@
-"""A circuit breaker for the entrances to an MLflow server (feature B6).
+"""A circuit breaker for the entrances to an MLflow server.
 
 Per process and per server. It stands before a gate, the start of a run, ``rest`` and probes, and
 never inside a run: what is being written is waited for, not refused.

@@ -1,4 +1,4 @@
-"""One look at an MLflow server, as its users will find it (feature C2).
+"""One look at an MLflow server, as its users will find it.
 
 Short, bounded hard, on a fresh connection and without retries; the part that needs no credentials
 comes first. MLflow's own client is not used: it would retry a 503 for minutes, and its import
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")
 
-#: The oldest address that gets credentials over plain http (feature B4), seconds.
+#: The oldest address that gets credentials over plain http, seconds.
 MAX_AGE_WITH_CREDENTIALS = 900.0
 
 _CONNECT_TIMEOUT = 2.0
@@ -247,7 +247,7 @@ USE, CHECK = "use", "check"
 
 
 def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
-    """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not (feature B4).
+    """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not.
 
     Over https the certificate decides, where it is verified. Over plain http, whoever has the
     address now would get the credentials: that is the author's choice.

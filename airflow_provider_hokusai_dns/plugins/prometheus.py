@@ -1,4 +1,4 @@
-"""The state of each listed connection as Prometheus text (feature E4).
+"""The state of each listed connection as Prometheus text.
 
 Gauges, as this process knows them at the moment. What the fleet counts goes through Airflow's own
 metrics, because an API server does not see it; the counters here are this process's alone, and

@@ -97,7 +97,7 @@ class Cache:
         slot.served = self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
-        """Drop names that have nothing left to serve; returns how many (feature A9).
+        """Drop names that have nothing left to serve; returns how many.
 
         :param busy: whether a lookup is under way for a slot.
         """

@@ -181,7 +181,7 @@ class LookupFailed(Exception):
 
 
 class DNSResolutionError(Exception):
-    """Nothing can be served for a hostname (feature A6).
+    """Nothing can be served for a hostname.
 
     :param hostname: the name, without port or path.
     :param cause: why the live lookup failed.
@@ -242,7 +242,7 @@ class LastKnownGood:
 
 
 class Store(Protocol):
-    """The shared last-known-good (feature A4). Both calls may block, and bound themselves."""
+    """The shared last-known-good. Both calls may block, and bound themselves."""
 
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` when none is known.

@@ -1,4 +1,4 @@
-"""Name resolution of chosen hosts inside this process, backed by the resolver (features B2, B3).
+"""Name resolution of chosen hosts inside this process, backed by the resolver.
 
 MLflow's client takes no session and no resolver of ours, so the one place where all of its traffic
 comes by is :func:`socket.getaddrinfo`. For a pinned host the resolver answers it. The hostname

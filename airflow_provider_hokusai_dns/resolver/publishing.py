@@ -1,4 +1,4 @@
-"""What the resolver and the shared last-known-good tell each other (features A4; rules 16, 17).
+"""What the resolver and the shared last-known-good tell each other (policy rules 16, 17).
 
 Every call here may block for as long as the store does, so it runs on a worker thread, or on that
 of a caller who asked for a refresh.

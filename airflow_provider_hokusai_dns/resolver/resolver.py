@@ -118,7 +118,7 @@ class DNSResolver:
         return self._config
 
     def reconfigure(self, config: ResolverConfig) -> None:
-        """Swap the configuration in whole, while running (feature A15).
+        """Swap the configuration in whole, while running.
 
         What is cached stays, and is judged by the new numbers from now on.
         """
@@ -138,7 +138,7 @@ class DNSResolver:
         self._observers.add(observer)
 
     def resolve(self, target: str) -> Resolution:
-        """Resolve a target in any form of feature A1.
+        """Resolve a target in any form of :class:`~.target.Target`.
 
         :param target: hostname, address, ``host:port``, ``[v6]:port`` or URL.
         :raises DNSResolutionError: there is nothing to serve.
@@ -213,7 +213,7 @@ class DNSResolver:
             self._updater.start_or_join(slot)
 
     def warm(self, targets: Iterable[str]) -> None:
-        """Look names up in the background, so that the first use finds them (feature A13).
+        """Look names up in the background, so that the first use finds them.
 
         :raises ValueError: a target can never be right.
         """
@@ -238,7 +238,7 @@ class DNSResolver:
                 self._serving.invalidate(slot)
 
     def cleanup(self) -> int:
-        """Drop names that have nothing left to serve; returns how many (feature A9)."""
+        """Drop names that have nothing left to serve; returns how many."""
         with self._lock:
             self._cleaned_at = now = self._monotonic()
             dropped = self._cache.cleanup(now, self._config, self._updater.busy)
@@ -257,7 +257,7 @@ class DNSResolver:
         return freshness.state(slot.entry, self._monotonic(), self._config)
 
     def metrics(self) -> DNSMetrics:
-        """A snapshot of all counters (feature E1)."""
+        """A snapshot of all counters."""
         now = self._monotonic()
         with self._lock:
             counters, slots, cache = self._counters, self._cache.slots(), self._cache

@@ -1,4 +1,4 @@
-"""One lookup per name, however many threads, tasks and event loops wait for it (feature A7)."""
+"""One lookup per name, however many threads, tasks and event loops wait for it."""
 
 from __future__ import annotations
 

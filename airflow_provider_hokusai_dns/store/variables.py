@@ -1,4 +1,4 @@
-"""The shared last-known-good on Airflow Variables (feature A4).
+"""The shared last-known-good on Airflow Variables.
 
 One Variable per hostname, JSON that an admin can read and edit. Three things make this delicate:
 

@@ -1,4 +1,4 @@
-"""Old addresses over plain http: who may get what (feature B4)."""
+"""Old addresses over plain http: who may get what."""
 
 from __future__ import annotations
 

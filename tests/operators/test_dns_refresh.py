@@ -125,7 +125,7 @@ class TestANameThatDoesNotResolve:
 
 
 class TestChanges:
-    """Old address, new address, and how long the name was away (D3)."""
+    """Old address, new address, and how long the name was away."""
 
     def stored(self, monkeypatch, found_at, addresses, **given):
         record = LastKnownGood(HOSTNAME, addresses, found_at, **given)
@@ -213,7 +213,7 @@ def test_the_dag_has_a_form(clean_runtime):
 
 
 class TestTheHistory:
-    """One more point per refresh and name, for the status page (E5)."""
+    """One more point per refresh and name, for the status page."""
 
     @pytest.fixture
     def texts(self, usable, clean_runtime):

@@ -61,7 +61,7 @@ async def aoutcome(resolver: DNSResolver, name: str = NAME) -> str:
 
 
 @pytest.mark.parametrize("result", ["10.0.0.1", Cause.SERVFAIL, RuntimeError("odd")])
-def test_a7_a_thousand_callers_over_threads_tasks_and_four_loops_make_one_lookup(
+def test_a_thousand_callers_over_threads_tasks_and_four_loops_make_one_lookup(
     lookup, resolver, result
 ):
     """100 threads and 4 loops of 225 tasks each, for success and for every kind of failure."""
@@ -103,7 +103,7 @@ def test_a7_a_thousand_callers_over_threads_tasks_and_four_loops_make_one_lookup
     assert resolver.metrics().lookups == 1
 
 
-async def test_a7_a_waiter_that_is_cancelled_harms_nobody(lookup, resolver):
+async def test_a_waiter_that_is_cancelled_harms_nobody(lookup, resolver):
     """Neither the others nor the lookup, however many go."""
     lookup.hold(NAME)
     tasks = [asyncio.create_task(resolver.aresolve(NAME)) for _ in range(50)]
@@ -118,7 +118,7 @@ async def test_a7_a_waiter_that_is_cancelled_harms_nobody(lookup, resolver):
     assert lookup.calls(NAME) == 1
 
 
-async def test_a7_all_waiters_may_go_and_the_answer_is_kept_all_the_same(lookup, resolver):
+async def test_all_waiters_may_go_and_the_answer_is_kept_all_the_same(lookup, resolver):
     """A time-out around the call: the next caller finds what the lookup brought."""
     lookup.hold(NAME)
     with pytest.raises(TimeoutError):
