@@ -42,7 +42,7 @@ def get_mlflow_status(mlflow_conn_id: str = connections.DEFAULT_CONN_ID) -> dict
     needs to give out the connection and the stored address. Blocks: in a coroutine, call it with
     :func:`asyncio.to_thread`.
     """
-    return check.status(mlflow_conn_id)
+    return check.former_status(mlflow_conn_id)
 
 
 async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:

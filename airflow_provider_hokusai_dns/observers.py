@@ -1,4 +1,4 @@
-"""Events of the resolver and verdicts of probes as Airflow metrics (feature E4).
+"""Events of the resolver and verdicts of probes as Airflow metrics.
 
 No hostname stands in a name, because plain StatsD drops tags and would get one series per name;
 where the backend keeps tags, the hostname is one.

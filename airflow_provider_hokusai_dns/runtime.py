@@ -60,7 +60,7 @@ class ConnectionConflictError(ValueError):
         return (type(self), (self.hostname, self.field, self.conn_ids))
 
 
-class Narrator:
+class LogObserver:
     """Tells the story of each name in the log: one line per change, and what to do about it."""
 
     def __init__(self, resolver: DNSResolver) -> None:
@@ -195,16 +195,16 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :raises ConnectionConflictError: another connection wants one of the names to be resolved in
         another way.
     """
-    from airflow_provider_hokusai_dns.health.probe import vet_old_address
-    from airflow_provider_hokusai_dns.health.stale_file_hosts import vet_old_file_host
+    from airflow_provider_hokusai_dns.health.probe import check_stale_address
+    from airflow_provider_hokusai_dns.health.stale_file_hosts import check_stale_file_host
 
     beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
     _make_way(server.hostname, server.conn_id, server.view)
     for hostname in beside:
         _make_way(hostname, server.conn_id, server.view_beside)
     with _process.lock:
-        first = _pin(server, server.hostname, server.view, vet_old_address, server.connect_port)
-        others = [_pin(server, host, server.view_beside, vet_old_file_host) for host in beside]
+        first = _pin(server, server.hostname, server.view, check_stale_address, server.connect_port)
+        others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
         return (first, *others)
 
 
@@ -212,7 +212,7 @@ def _pin(
     server: MLflowServer,
     hostname: str,
     view: View,
-    vet: Callable[[MLflowServer, Resolution, str, int], str | None],
+    stale_check: Callable[[MLflowServer, Resolution, str, int], str | None],
     port: int | None = None,
 ) -> Pin:
     from airflow_provider_hokusai_dns.client import deadlines
@@ -229,7 +229,7 @@ def _pin(
         names,
         port=port,
         patience=deadlines.patience(server),
-        vet=partial(vet, server),
+        stale_check=partial(stale_check, server),
         owner=server.conn_id,
         connect_timeout=deadlines.connect_timeout(server),
     )
@@ -302,7 +302,7 @@ def store(nameservers: tuple[str, ...] = ()) -> VariableStore:
         return _process.store.seen_by(nameservers)
 
 
-def keep_in(store: VariableStore) -> None:
+def use_store(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
     with _process.lock:
         _process.store = store
@@ -331,7 +331,7 @@ def forget() -> None:
         vars(_process).update(vars(fresh))
 
 
-def settle(patience: float = 5.0) -> None:
+def wait_under_dag_test(patience: float = 5.0) -> None:
     """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
 
     There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
@@ -385,7 +385,7 @@ def _resolver_of(view: View) -> DNSResolver:
     if names is None:
         names = DNSResolver(_as_seen(policy, view), store=store(view.nameservers))
         names.add_observer(observers.count_event)
-        names.add_observer(Narrator(names))
+        names.add_observer(LogObserver(names))
         if len(_process.resolvers) >= _MOST_VIEWS:
             pinned = {held.view for held in _process.pins.values()}
             del _process.resolvers[next(one for one in _process.resolvers if one not in pinned)]

@@ -16,7 +16,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 
 class StaleOverHTTP(StrEnum):
-    """Whether an address that is not fresh may be used over plain http (feature B4)."""
+    """Whether an address that is not fresh may be used over plain http."""
 
     NEVER = "never"
     CHECKED = "checked"
@@ -99,10 +99,10 @@ class MLflowServer:
     :param port: ``None`` for the scheme's own.
     :param path_prefix: empty, or begins with a slash and does not end with one.
     :param verify: whether a server certificate is verified.
-    :param deadline: how long writing inside a run may wait for the server (feature B5). The pin's
+    :param deadline: how long writing inside a run may wait for the server. The pin's
         wait for an address and the waits of MLflow's client between its tries share it, see
         :func:`~.deadlines.patience`.
-    :param request_timeout: how long one call outside a run may take (feature B5).
+    :param request_timeout: how long one call outside a run may take.
     """
 
     conn_id: str

@@ -43,7 +43,7 @@ def clean_runtime() -> Iterator[Any]:
 
     runtime.forget()
     yield runtime
-    runtime.settle()
+    runtime.wait_under_dag_test()
     runtime.forget()
 
 

@@ -36,13 +36,13 @@ def main() -> None:
             f'{{"conn_type": "mlflow", "host": "{HOSTNAME}", "port": {tiny.port},'
             f' "extra": {{"nameservers": "{dns.address}"}}}}'
         )
-        check.look("mlflow_default")
+        check.check_connection("mlflow_default")
         resolver = runtime.resolver_for(connections.load_server())
         for _ in range(5):
             resolver.resolve(HOSTNAME)  # from memory
         tiny.answers["*"] = (503, "down")
         for _ in range(10):
-            check.look("mlflow_default")  # opens the breaker
+            check.check_connection("mlflow_default")  # opens the breaker
         dns.no_such_name(HOSTNAME)
         for _ in range(2):
             resolver.refresh(HOSTNAME)  # an old answer

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 import airflow_provider_hokusai_dns
 from airflow_provider_hokusai_dns.plugins.endpoints import add_endpoints
-from airflow_provider_hokusai_dns.plugins.health_cache import Board
+from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 
 TESTS = Path(__file__).parent
 SHOWN_BY = {
@@ -36,7 +36,7 @@ SHOWN_BY = {
         "health/test_breaker.py::test_half_open_lets_exactly_one_try",
     ],
     "event loop blocked by a health request": [
-        "plugins/test_endpoints.py::test_200_callers_wait_for_nothing_while_a_look_hangs",
+        "plugins/test_endpoints.py::test_200_callers_wait_for_nothing_while_a_check_hangs",
         "integration/test_api_server.py::test_airflow_answers_and_mlflow_is_asked_once_per_interval",
     ],
 }
@@ -55,7 +55,7 @@ def test_a_fault_has_the_tests_that_show_its_end(fault: str) -> None:
 def test_reset_endpoint_open_to_all() -> None:
     """There is none: every endpoint only reads, and a breaker is reset in code."""
     app = FastAPI(openapi_url=None)
-    add_endpoints(app, Board(), [])
+    add_endpoints(app, HealthCache(), [])
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     assert len(routes) > 4
     assert {method for route in routes for method in route.methods} == {"GET"}

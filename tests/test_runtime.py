@@ -155,7 +155,7 @@ class TestTheFallbackOfTheEnvironment:
         assert runtime.resolver().config.static_addresses == {"new.local": ("10.0.1.221",)}
 
     def test_is_refused_when_it_is_broken_and_the_old_one_stays(self, monkeypatch, caplog):
-        """As every other setting (A15)."""
+        """As every other setting."""
         before = runtime.resolver_for(server())
         monkeypatch.setenv("MLFLOW_FALLBACK_IP", "nonsense")
         assert runtime.resolver_for(server()) is before
@@ -168,7 +168,7 @@ class TestTheFallbackOfTheEnvironment:
         assert config.static_addresses_for("mlflow.local") == ("10.9.9.9",)
 
     def test_is_served_on_a_worker_that_never_resolved_the_name(self, dns, monkeypatch):
-        """Feature A5, for every cause; and no other name gets it."""
+        """For every cause; and no other name gets it."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
         dns.no_such_name("mlflow.local")
         found = runtime.resolver_for(server()).resolve("http://mlflow.local:5000")
@@ -178,7 +178,7 @@ class TestTheFallbackOfTheEnvironment:
 
 
 class TestTheLog:
-    """One line per change of state, which says what to do (E7)."""
+    """One line per change of state, which says what to do."""
 
     @pytest.fixture
     def resolver(self, dns, monkeypatch):

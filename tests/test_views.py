@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.gates.check import look
+from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
@@ -41,7 +41,7 @@ def evil_dns():
 def texts(clean_runtime):
     """What is stored for the fleet."""
     texts = Texts()
-    clean_runtime.keep_in(VariableStore(variables=texts))
+    clean_runtime.use_store(VariableStore(variables=texts))
     return texts.texts
 
 
@@ -83,10 +83,10 @@ def was_connected(trap: socket.socket) -> bool:
 
 def test_a_gate_goes_where_its_own_connection_leads(evil, victim, trap, tiny, texts):
     """In a process that has checked the other one before, as a triggerer and the API server do."""
-    look(evil)
+    check_connection(evil)
     while was_connected(trap):
         pass
-    verdict = look(victim)
+    verdict = check_connection(victim)
     assert (verdict.state, verdict.address) == ("healthy", tiny.address)
     assert not was_connected(trap)
     assert all(SECRET not in text for text in texts.values())
@@ -103,7 +103,7 @@ def test_a_refresh_keeps_what_each_connection_sees_apart(evil, victim, dns, text
     assert sum(EVIL_ADDRESS in text for text in others) == 1
 
     runtime.forget()
-    runtime.keep_in(VariableStore(variables=_texts_of(texts)))
+    runtime.use_store(VariableStore(variables=_texts_of(texts)))
     dns.silent(HOSTNAME)
     monkeypatch.setenv("DNS_TIMEOUT", "1")
     found = runtime.resolver_for(_server(victim)).resolve(HOSTNAME)
@@ -182,7 +182,7 @@ class Connections(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         runtime.forget()
-        runtime.keep_in(VariableStore(variables=Texts()))
+        runtime.use_store(VariableStore(variables=Texts()))
         os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = self.dns[0].address
         self.servers: dict[str, MLflowServer] = {}
         self.asks: dict[str, int] = {}

@@ -20,7 +20,7 @@ from airflow_provider_hokusai_dns.cli.explain import Explanation, explain
 from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
 from airflow_provider_hokusai_dns.cli.stored_record import (
     PATIENCE,
-    Stored,
+    StoredRecord,
     database_problem,
     read_stored,
 )
@@ -39,7 +39,7 @@ from airflow_provider_hokusai_dns.store.variables import (
 )
 
 _STILL_THERE = "still there"
-_MOST_LOOKS = 8
+_MOST_CHECKS = 8
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
@@ -84,7 +84,7 @@ def resolve(args: Namespace) -> int:
         raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
     # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
     variables = SdkVariables()
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=variables))
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     found = []
     for target, server in wanted:
         server = server or _listed_server_of(target.hostname)
@@ -103,11 +103,11 @@ def resolve(args: Namespace) -> int:
 def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one look at each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=SdkVariables()))
-    with ThreadPoolExecutor(_MOST_LOOKS) as threads:  # each takes as long as a dead server does
-        looks = list(threads.map(_look, dict.fromkeys(conn_ids)))
-    rows = [row for _, row in looks]
-    missing = [row for verdict, row in looks if verdict.cause == decision.MISSING]
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=SdkVariables()))
+    with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
+        checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
+    rows = [row for _, row in checks]
+    missing = [row for verdict, row in checks if verdict.cause == decision.MISSING]
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]
@@ -125,7 +125,7 @@ def status(args: Namespace) -> int:
                 say(f"{row['conn_id']}: {row['variable_problem']}")
     if problem:
         return NO_DATABASE
-    if any(verdict.state is State.CONFIG for verdict, _ in looks):
+    if any(verdict.state is State.CONFIG for verdict, _ in checks):
         return WRONG_QUESTION
     return _judge((row["state"] for row in rows), args.min_health)
 
@@ -140,7 +140,7 @@ def refresh(args: Namespace) -> int:
         complain(f"Nothing was refreshed, because it could not be kept. {problem}")
         return NO_DATABASE
     variables = MetastoreVariables()
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=variables))
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     conn_ids = args.conn_id or ([] if args.target else settings.listed_connections())
     said: list[str] = []
     report = refresh_names(
@@ -278,9 +278,9 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
         say("")
 
 
-def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
+def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
-    verdict = check.look(conn_id)
+    verdict = check.check_connection(conn_id)
     row: dict[str, Any] = {
         "conn_id": conn_id,
         "state": verdict.level,
@@ -309,7 +309,7 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     target = Target.parse(server.hostname)
     row["history_name"] = shown_name(target.hostname, server.nameservers)
     row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
-    stored = Stored("", target.hostname)
+    stored = StoredRecord("", target.hostname)
     if target.literal is None:
         stored = read_stored(target.hostname, SdkVariables(), server.nameservers)
     row |= {"last_known_good": stored.as_dict(), "variable_problem": stored.problem}
@@ -321,7 +321,7 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     return verdict, row
 
 
-def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> Stored:
+def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> StoredRecord:
     """What is stored, where "nothing" may also mean that nobody could be asked."""
     stored = read_stored(hostname, variables, nameservers)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
@@ -334,7 +334,7 @@ def _asked(row: Any) -> tuple[str, ...]:
     return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).nameservers
 
 
-def _kept(row: Any, stored: Stored) -> bool:
+def _kept(row: Any, stored: StoredRecord) -> bool:
     return stored.record is not None and bool(set(stored.record.addresses) & set(row["addresses"]))
 
 

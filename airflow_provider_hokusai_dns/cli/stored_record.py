@@ -24,7 +24,7 @@ PATIENCE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredRecord:
     """What one Variable holds.
 
     :param record: ``None`` where nothing usable is known.
@@ -46,7 +46,7 @@ class Stored:
         now = time.time()
         entry = freshness.Entry(self.record.hostname)
         try:
-            return freshness.old_until(
+            return freshness.stale_until(
                 freshness.adopt(entry, self.record, now, now, config), config
             )
         except ValueError:
@@ -57,7 +57,9 @@ class Stored:
         return None if self.record is None else shown_record(self.record, time.time())
 
 
-def read_stored(hostname: str, variables: Variables, nameservers: tuple[str, ...] = ()) -> Stored:
+def read_stored(
+    hostname: str, variables: Variables, nameservers: tuple[str, ...] = ()
+) -> StoredRecord:
     """What is stored for a hostname. Never raises for what somebody wrote into the Variable.
 
     :param nameservers: those that a connection names; empty for the system's.
@@ -65,13 +67,13 @@ def read_stored(hostname: str, variables: Variables, nameservers: tuple[str, ...
     key = variable_key(hostname, nameservers=nameservers)
     text = variables.get(key)
     if text is None:
-        return Stored(key, hostname)
+        return StoredRecord(key, hostname)
     try:
-        return Stored(
+        return StoredRecord(
             key, hostname, parse_record(hostname, text, now=time.time(), nameservers=nameservers)
         )
     except BrokenVariableError as error:
-        return Stored(key, hostname, problem=f"the Variable {key} is passed over: {error}")
+        return StoredRecord(key, hostname, problem=f"the Variable {key} is passed over: {error}")
 
 
 def database_problem() -> str | None:

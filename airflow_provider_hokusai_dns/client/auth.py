@@ -1,4 +1,4 @@
-"""Credentials per connection for MLflow's own client (feature B4).
+"""Credentials per connection for MLflow's own client.
 
 MLflow asks a ``request_auth_provider`` plugin at every request. Ours finds the connection by a
 harmless tag in the tracking URI (``http://<connection id>@host:5000``) and the secret in this

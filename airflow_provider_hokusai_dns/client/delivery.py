@@ -39,7 +39,7 @@ class _Trace:
 
 
 @dataclass(eq=False)
-class Watch:
+class DeliveryTracker:
     """What one run has handed to MLflow's queues, and what has become of it.
 
     :param run_id: the run itself; what its nested runs log on the same thread counts too.
@@ -54,7 +54,7 @@ class Watch:
     _traces: dict[str, _Trace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _all_watches.add(self)
+        _all_trackers.add(self)
 
     def put(self, counts: dict[str, int]) -> None:
         """Something was handed over."""
@@ -169,13 +169,13 @@ def _is_open(trace_id: str) -> bool:
         return not spans or any(span.end_time_ns is None for span in spans)
 
 
-_all_watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+_all_trackers: weakref.WeakSet[DeliveryTracker] = weakref.WeakSet()
 
 
 def _after_fork_in_child() -> None:
-    for watch in _all_watches:
+    for tracker in _all_trackers:
         # Another thread of the parent may have held it.
-        watch._condition = threading.Condition()
+        tracker._condition = threading.Condition()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

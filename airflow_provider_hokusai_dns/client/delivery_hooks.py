@@ -21,53 +21,53 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from airflow_provider_hokusai_dns.client.delivery import Watch
+from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.redelivery import deliver
 
 _log = logging.getLogger(__name__)
 
 _lock = threading.Lock()
-_watches: list[Watch] = []
-_owners: dict[str, Watch] = {}
+_trackers: list[DeliveryTracker] = []
+_owners: dict[str, DeliveryTracker] = {}
 _undo: list[Callable[[], None]] = []
 _mine = threading.local()
 
 
 @contextmanager
-def watching(run_id: str) -> Iterator[Watch]:
+def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     """Count what is logged under a run, for the length of a block."""
-    watch = Watch(run_id)
+    tracker = DeliveryTracker(run_id)
     with _lock:
-        if not _watches:
+        if not _trackers:
             _install()
-        _watches.append(watch)
-    stack: list[Watch] = _mine.__dict__.setdefault("stack", [])
-    stack.append(watch)
+        _trackers.append(tracker)
+    stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
+    stack.append(tracker)
     try:
-        yield watch
+        yield tracker
     finally:
-        stack.remove(watch)
+        stack.remove(tracker)
         with _lock:
-            _watches.remove(watch)
-            for owned in [name for name, owner in _owners.items() if owner is watch]:
+            _trackers.remove(tracker)
+            for owned in [name for name, owner in _owners.items() if owner is tracker]:
                 del _owners[owned]
-            if not _watches:
+            if not _trackers:
                 while _undo:
                     _undo.pop()()
 
 
-def _watch_of(run_id: str | None) -> Watch | None:
-    """The watch that a run belongs to: its own, this thread's, or the latest.
+def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
+    """The tracker that a run belongs to: its own, this thread's, or the latest.
 
     MLflow sends from threads of its own, so the answer is kept from the author's thread on.
     """
     if run_id is not None and (owner := _owners.get(run_id)) is not None:
         return owner
-    watches = tuple(_watches)
-    stack: list[Watch] = getattr(_mine, "stack", [])
-    owner = next((watch for watch in watches if watch.run_id == run_id), None)
-    if owner is None and watches:
-        owner = stack[-1] if stack else watches[-1]
+    trackers = tuple(_trackers)
+    stack: list[DeliveryTracker] = getattr(_mine, "stack", [])
+    owner = next((tracker for tracker in trackers if tracker.run_id == run_id), None)
+    if owner is None and trackers:
+        owner = stack[-1] if stack else trackers[-1]
     if run_id is not None and owner is not None:
         _owners[run_id] = owner
     return owner
@@ -75,7 +75,7 @@ def _watch_of(run_id: str | None) -> Watch | None:
 
 def _install() -> None:
     """Wrap the seams. The lock is held."""
-    for install in (_watch_batches, _watch_artifacts, _watch_traces):
+    for install in (_hook_batches, _hook_artifacts, _hook_traces):
         try:
             install()
         except (ImportError, AttributeError) as error:
@@ -100,24 +100,24 @@ def _wrap(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[
     _undo.append(undo)
 
 
-def _watch_batches() -> None:
+def _hook_batches() -> None:
     from mlflow.utils.async_logging.async_logging_queue import AsyncLoggingQueue
 
     def taking(store: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(store)
         def log_batch(run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
-            watch = _watch_of(run_id)
+            tracker = _tracker_of(run_id)
             counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
             try:
                 result = deliver(
                     lambda: store(run_id=run_id, metrics=metrics, params=params, tags=tags)
                 )
             except BaseException as error:
-                if watch is not None:
-                    watch.failed(counts, error)
+                if tracker is not None:
+                    tracker.failed(counts, error)
                 raise
-            if watch is not None:
-                watch.done(counts)
+            if tracker is not None:
+                tracker.done(counts)
             return result
 
         log_batch.__dict__["_is_ours"] = True
@@ -127,15 +127,15 @@ def _watch_batches() -> None:
         def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
             if not getattr(self._logging_func, "_is_ours", False):
                 self._logging_func = taking(self._logging_func)
-            watch = _watch_of(run_id)
+            tracker = _tracker_of(run_id)
             counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
-            if watch is not None:
-                watch.put(counts)
+            if tracker is not None:
+                tracker.put(counts)
             try:
                 return original(self, run_id=run_id, params=params, tags=tags, metrics=metrics)
             except BaseException as error:
-                if watch is not None:
-                    watch.failed(counts, error)
+                if tracker is not None:
+                    tracker.failed(counts, error)
                 raise
 
         return log_batch_async
@@ -143,7 +143,7 @@ def _watch_batches() -> None:
     _wrap(AsyncLoggingQueue, "log_batch_async", putting)
 
 
-def _watch_artifacts() -> None:
+def _hook_artifacts() -> None:
     from mlflow.utils.async_logging.async_artifacts_logging_queue import (
         AsyncArtifactsLoggingQueue,
     )
@@ -152,10 +152,10 @@ def _watch_artifacts() -> None:
         def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
             # This queue merges nothing, so here the futures tell the truth.
             operations = original(self, *args, **kwargs)
-            if (watch := _watch_of(None)) is not None:
+            if (tracker := _tracker_of(None)) is not None:
                 for future in operations._operation_futures:
-                    watch.put({"artifacts": 1})
-                    future.add_done_callback(functools.partial(_artifact_done, watch))
+                    tracker.put({"artifacts": 1})
+                    future.add_done_callback(functools.partial(_artifact_done, tracker))
             return operations
 
         return log_artifacts_async
@@ -163,15 +163,15 @@ def _watch_artifacts() -> None:
     _wrap(AsyncArtifactsLoggingQueue, "log_artifacts_async", putting)
 
 
-def _artifact_done(watch: Watch, future: Future[Any]) -> None:
+def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
     error = CancelledError() if future.cancelled() else future.exception()
     if error is None:
-        watch.done({"artifacts": 1})
+        tracker.done({"artifacts": 1})
     else:
-        watch.failed({"artifacts": 1}, error)
+        tracker.failed({"artifacts": 1}, error)
 
 
-def _watch_traces() -> None:
+def _hook_traces() -> None:
     from mlflow.tracing.client import TracingClient
     from mlflow.tracing.constant import TraceMetadataKey
     from mlflow.tracing.trace_manager import InMemoryTraceManager
@@ -181,8 +181,8 @@ def _watch_traces() -> None:
             self: Any, otel_trace_id: int, trace_info: Any, *args: Any, **kwargs: Any
         ) -> Any:
             run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
-            if (watch := _watch_of(run_id)) is not None:
-                watch.trace_begun(trace_info.trace_id)
+            if (tracker := _tracker_of(run_id)) is not None:
+                tracker.trace_begun(trace_info.trace_id)
             return original(self, otel_trace_id, trace_info, *args, **kwargs)
 
         return register_trace
@@ -236,9 +236,9 @@ def _sent_later(part: str, error: BaseException) -> bool:
 
 
 def _tell(trace_ids: set[str], part: str, error: BaseException | None) -> None:
-    for watch in tuple(_watches):
+    for tracker in tuple(_trackers):
         for trace_id in trace_ids:
-            watch.trace_result(trace_id, part, error)
+            tracker.trace_result(trace_id, part, error)
 
 
 def _after_fork_in_child() -> None:

@@ -45,7 +45,7 @@ class _OncePerPause(logging.Filter):
 
 
 @contextlib.contextmanager
-def chatter_held_back(monotonic: Callable[[], float] = time.monotonic) -> Iterator[None]:
+def repeated_lines_held_back(monotonic: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """Hold repeated lines of urllib3 and MLflow back while the block runs.
 
     :param monotonic: seconds on a clock that never steps.

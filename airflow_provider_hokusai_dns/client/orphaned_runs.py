@@ -1,4 +1,4 @@
-"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try (B7)."""
+"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_DEPTH = 5
 _PAGE = 100
 
 
-def end_leftovers(
+def end_orphaned_runs(
     tracking_uri: str, experiment_id: str, own_run_id: str, tags: Mapping[str, str]
 ) -> tuple[str, ...]:
     """End as KILLED what earlier tries of the same task instance left RUNNING.

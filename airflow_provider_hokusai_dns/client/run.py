@@ -1,4 +1,4 @@
-"""A run that always ends, and that loses nothing in silence (feature B7)."""
+"""A run that always ends, and that loses nothing in silence."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.auth import registry_uri
 from airflow_provider_hokusai_dns.client.deadlines import connect_timeout, patience
-from airflow_provider_hokusai_dns.client.delivery import Loss, Watch
-from airflow_provider_hokusai_dns.client.delivery_hooks import watching
+from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker, Loss
+from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
 from airflow_provider_hokusai_dns.client.environment import claim, fluent_uri
-from airflow_provider_hokusai_dns.client.log_throttle import chatter_held_back
-from airflow_provider_hokusai_dns.client.orphaned_runs import end_leftovers, terminate
+from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
+from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
 
 if TYPE_CHECKING:
     import mlflow
@@ -109,7 +109,8 @@ def open_run(
     :param run_id: resume this run instead of making one. Tags that it has are left as they are.
     :param end: ``False`` leaves the run open for the next task when the block ends well.
     :param nested: make it a child of the run that is open in this thread.
-    :param tags: complete; with those of :mod:`~.leftovers`, what an earlier try left RUNNING ends.
+    :param tags: complete; with those of :mod:`~.orphaned_runs`, what an earlier try left
+        RUNNING ends.
     :param flush_deadline: seconds for the last flush; the connection's ``deadline`` by default.
     :param status_of: maps the exception that left the block to a status, for those that are no
         failure.
@@ -119,7 +120,7 @@ def open_run(
     :raises RunEndError: at the end, when the server could not be told.
     """
     with ExitStack() as stack:
-        stack.enter_context(chatter_held_back())
+        stack.enter_context(repeated_lines_held_back())
         claimed = stack.enter_context(claim(server, in_run=True, started=False))
         stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
         tags = dict(tags or {})
@@ -134,14 +135,14 @@ def open_run(
         run = _OpenRun(
             active.info.run_id,
             tracking_uri,
-            watch=stack.enter_context(watching(active.info.run_id)),
+            tracker=stack.enter_context(track_delivery(active.info.run_id)),
             end=end,
             deadline=server.deadline if flush_deadline is None else flush_deadline,
         )
-        stack.enter_context(sigterm.on_stop(run.stop))
+        stack.enter_context(sigterm.on_sigterm(run.stop))
         try:
             if run_id is None:
-                end_leftovers(tracking_uri, active.info.experiment_id, active.info.run_id, tags)
+                end_orphaned_runs(tracking_uri, active.info.experiment_id, active.info.run_id, tags)
             claimed.start(server)
             for pin in pins:
                 stack.enter_context(
@@ -217,13 +218,19 @@ class _OpenRun:
     """One open run, and how it is brought to its end."""
 
     def __init__(
-        self, run_id: str, tracking_uri: str, *, watch: Watch, end: bool, deadline: float
+        self,
+        run_id: str,
+        tracking_uri: str,
+        *,
+        tracker: DeliveryTracker,
+        end: bool,
+        deadline: float,
     ) -> None:
         from mlflow.tracking import fluent
 
         self._run_id = run_id
         self._uri = tracking_uri
-        self._watch = watch
+        self._tracker = tracker
         self._end = end
         self._deadline = deadline
         self._stopped = False
@@ -287,13 +294,13 @@ class _OpenRun:
         end = time.monotonic() + seconds
         self._stop_monitors(seconds)
         self._drain(max(0.0, end - time.monotonic()))
-        if unfinished := self._watch.unfinished_traces():
+        if unfinished := self._tracker.unfinished_traces():
             _log.warning(
                 "%d traces of run %s have spans that were never ended: they are not sent.",
                 unfinished,
                 self._run_id,
             )
-        return self._watch.losses()
+        return self._tracker.losses()
 
     def _stop_monitors(self, seconds: float) -> None:
         """Stop MLflow's monitors of system metrics.
@@ -316,13 +323,13 @@ class _OpenRun:
         """Wait until what was logged asynchronously is sent, or until the time is over."""
         end = time.monotonic() + seconds
         traces = None
-        if self._watch.has_traces:
+        if self._tracker.has_traces:
             # MLflow's flush has no bound of its own.
             traces = threading.Thread(target=_flush_traces, args=(end,), daemon=True)
             traces.start()
         # Its queues empty themselves all the time. Their own flush() would stop them first, under
         # the feet of other runs in this process.
-        self._watch.wait(seconds)
+        self._tracker.wait(seconds)
         if traces is not None:
             traces.join(max(0.0, end - time.monotonic()))
 

@@ -31,7 +31,7 @@ _owner = os.getpid()
 
 
 @contextlib.contextmanager
-def on_stop(job: Callable[[float], None]) -> Iterator[None]:
+def on_sigterm(job: Callable[[float], None]) -> Iterator[None]:
     """While the block runs, do ``job(seconds)`` when SIGTERM comes, before whatever else is done.
 
     Nothing is installed when the block is entered outside the main thread, unless an outer block

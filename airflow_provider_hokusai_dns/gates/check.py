@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LEAST_FOR_PROBE = 2.0
 
 
-def look(
+def check_connection(
     conn_id: str,
     *,
     checks: Collection[str] = DEFAULT_CHECKS,
@@ -41,27 +41,27 @@ def look(
         server = connections.load_server(conn_id)
     except (LookupError, ValueError) as error:
         return misconfigured(conn_id, error)
-    return look_at_server(server, checks=checks, deadline=deadline, written_by=written_by)
+    return check_server(server, checks=checks, deadline=deadline, written_by=written_by)
 
 
-def look_at_server(
+def check_server(
     server: MLflowServer,
     *,
     checks: Collection[str] = DEFAULT_CHECKS,
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Verdict:
-    """:func:`look` for a connection that has been read already."""
+    """:func:`check_connection` for a connection that has been read already."""
     try:
         resolver = runtime.resolver_for(server)
     except ValueError as error:
         return misconfigured(server.conn_id, error)
-    verdict = look_at(server, resolver, checks=checks, deadline=deadline, written_by=written_by)
+    verdict = check_with(server, resolver, checks=checks, deadline=deadline, written_by=written_by)
     _tell_breaker(server, verdict)
     return verdict
 
 
-def look_at(
+def check_with(
     server: MLflowServer,
     resolver: DNSResolver,
     *,
@@ -71,8 +71,8 @@ def look_at(
 ) -> Verdict:
     """The same for a server that is known, with a resolver of the caller's choice.
 
-    It tells no breaker: the Test button looks under a made-up connection id, which nobody else uses
-    and nobody would ever take away again.
+    It tells no breaker: the Test button uses a made-up connection id, which no other code uses and
+    none would ever take away again.
     """
     from airflow_provider_hokusai_dns.health.probe import probe
 
@@ -92,12 +92,12 @@ def look_at(
         )
     if verdict.latencies:
         observers.count_probe(server.hostname, sum(verdict.latencies.values()))
-    runtime.settle()
+    runtime.wait_under_dag_test()
     return verdict
 
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
-    """A look is never refused, it is rare and bounded; but it tells the other entrances."""
+    """A check is never refused, it is rare and bounded; but it tells the other entrances."""
     from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
 
     breaker = breaker_for(server)
@@ -113,11 +113,11 @@ def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
         observers.count_breaker(after.value)
 
 
-def status(conn_id: str) -> dict[str, Any]:
+def former_status(conn_id: str) -> dict[str, Any]:
     """How MLflow is, with the keys of the former system. Probes once; never raises."""
     from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
-    verdict = look(conn_id, written_by="hook")
+    verdict = check_connection(conn_id, written_by="hook")
     report: dict[str, Any] = {
         "connected": verdict.level != "unhealthy",
         "tracking_uri": verdict.tracking_uri or None,

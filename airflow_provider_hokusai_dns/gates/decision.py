@@ -27,7 +27,7 @@ DEFAULT_FAIL_FAST = (
 #: Stands beside the states in ``fail_fast_on``. A connection that Airflow could not reach looks
 #: like one that does not exist, so by default nobody gives up on it.
 MISSING = "missing"
-#: Seconds for one look, the lookup of the name included (feature B5).
+#: Seconds for one check, the lookup of the name included.
 PROBE_TIMEOUT = 10.0
 EVENT_VERSION = 1
 #: Of :class:`GatePayload`. Version 1 had no ``end_from_trigger`` and no ``do_xcom_push``; before it
@@ -69,7 +69,7 @@ class Strikes:
     count: int = 0
 
     def after(self, verdict: Verdict, fail_fast_on: Collection[str]) -> Strikes:
-        """The count after one more look."""
+        """The count after one more check."""
         cause = MISSING if verdict.cause == MISSING else verdict.state.value
         if cause not in fail_fast_on:
             return Strikes()

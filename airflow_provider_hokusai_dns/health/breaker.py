@@ -1,4 +1,4 @@
-"""A circuit breaker for the entrances to an MLflow server (feature B6).
+"""A circuit breaker for the entrances to an MLflow server.
 
 Per process and per server. It stands before a gate, the start of a run, ``rest`` and probes, and
 never inside a run: what is being written is waited for, not refused.
@@ -80,7 +80,7 @@ class BreakerOpenError(Exception):
         return (type(self), (self.name, self.reason, self.retry_in))
 
 
-class Attempt:
+class Call:
     """What came of one call that was let through. Say it with one of the two methods.
 
     An attempt that ends without a word counts for nothing: an author's own exception, a 404 and a
@@ -154,11 +154,11 @@ class CircuitBreaker:
         self._wait = self._cooldown
         self._opened_at: float | None = None
         self._retry_at = 0.0
-        self._prober: Attempt | None = None
+        self._prober: Call | None = None
         self._prober_until = 0.0
 
     @contextmanager
-    def attempt(self) -> Iterator[Attempt]:
+    def attempt(self) -> Iterator[Call]:
         """Let one call through, or refuse it.
 
         :raises BreakerOpenError: while the server is down, and while somebody else is trying.
@@ -202,8 +202,8 @@ class CircuitBreaker:
         with self._lock:
             self._clear()
 
-    def _enter(self) -> Attempt:
-        attempt = Attempt()
+    def _enter(self) -> Call:
+        attempt = Call()
         now = self._clock.monotonic()
         with self._lock:
             if self._opened_at is None:
@@ -218,7 +218,7 @@ class CircuitBreaker:
             self._prober_until = now + self._cooldown
             return attempt
 
-    def _leave(self, attempt: Attempt) -> None:
+    def _leave(self, attempt: Call) -> None:
         now = self._clock.monotonic()
         with self._lock:
             probing = self._prober is attempt

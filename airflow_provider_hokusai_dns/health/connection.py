@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.health.reply import Failure, Reply
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 BODY_LIMIT = 1024 * 1024
 
 _VERIFY_CODES = {
-    10: Failure.CERTIFICATE_EXPIRED,
-    62: Failure.CERTIFICATE_NAME,
-    64: Failure.CERTIFICATE_NAME,
-    **dict.fromkeys((2, 18, 19, 20, 21, 27), Failure.CERTIFICATE_UNTRUSTED),
+    10: ReplyFailure.CERTIFICATE_EXPIRED,
+    62: ReplyFailure.CERTIFICATE_NAME,
+    64: ReplyFailure.CERTIFICATE_NAME,
+    **dict.fromkeys((2, 18, 19, 20, 21, 27), ReplyFailure.CERTIFICATE_UNTRUSTED),
 }
 
 
@@ -138,7 +138,7 @@ def _default_bundle() -> str:
 _Answer = tuple[int, str, str, str, bytes]
 
 
-class Line:
+class ProbeConnection:
     """Requests to one address of one server, one after the other on one fresh connection.
 
     :param tls: what :func:`tls_context` gave.
@@ -163,7 +163,7 @@ class Line:
         self._connect_timeout = connect_timeout
         self._connected = False
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> ProbeConnection:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -183,7 +183,7 @@ class Line:
         began = time.perf_counter()
         reused = self._connection.sock is not None
         answer, failure, detail = self._exchange(method, path, headers or {}, body)
-        if reused and failure is Failure.BROKEN_OFF and self._deadline.remaining > 0:
+        if reused and failure is ReplyFailure.BROKEN_OFF and self._deadline.remaining > 0:
             # The server closed an idle connection just then; a new one tells what it has to say.
             answer, failure, detail = self._exchange(method, path, headers or {}, body)
         milliseconds = (time.perf_counter() - began) * 1000
@@ -192,7 +192,7 @@ class Line:
         status, content_type, location, challenge, content = answer
         if len(content) > BODY_LIMIT:
             self._connection.close()
-            failure = Failure.BODY_TOO_LARGE
+            failure = ReplyFailure.BODY_TOO_LARGE
             detail = f"it sends more than {BODY_LIMIT // 1024} KiB for {path}"
         return Reply(
             check,
@@ -208,7 +208,7 @@ class Line:
 
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> tuple[_Answer | None, Failure | None, str]:
+    ) -> tuple[_Answer | None, ReplyFailure | None, str]:
         """One request and its answer, or why there is none."""
         try:
             if self._deadline.remaining <= 0:
@@ -256,7 +256,7 @@ class Line:
         self._connected = True
         return connection
 
-    def _explain(self, error: Exception) -> tuple[Failure, str]:
+    def _explain(self, error: Exception) -> tuple[ReplyFailure, str]:
         """Which failure an exception stands for."""
         import http.client
 
@@ -264,21 +264,21 @@ class Line:
 
         cause: BaseException = error
         if isinstance(error, ssl.SSLCertVerificationError):
-            failure = _VERIFY_CODES.get(error.verify_code, Failure.TLS)
+            failure = _VERIFY_CODES.get(error.verify_code, ReplyFailure.TLS)
             return failure, error.verify_message.rstrip(".")
         if self._deadline.remaining <= 0 or isinstance(cause, TimeoutError | ReadTimeoutError):
-            return (Failure.TIMEOUT if self._connected else Failure.CONNECT_TIMEOUT), ""
+            return (ReplyFailure.TIMEOUT if self._connected else ReplyFailure.CONNECT_TIMEOUT), ""
         if isinstance(error, ssl.SSLError):
             if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
-                return Failure.NOT_HTTP, "it does not speak TLS"
-            return Failure.TLS, (error.reason or "").replace("_", " ").lower()
+                return ReplyFailure.NOT_HTTP, "it does not speak TLS"
+            return ReplyFailure.TLS, (error.reason or "").replace("_", " ").lower()
         if not self._connected:
             if isinstance(error, ConnectionRefusedError):
-                return Failure.REFUSED, ""
-            return Failure.NETWORK, str(getattr(error, "strerror", "") or "")
+                return ReplyFailure.REFUSED, ""
+            return ReplyFailure.NETWORK, str(getattr(error, "strerror", "") or "")
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
-            return Failure.NOT_HTTP, "it does not answer in HTTP"
-        return Failure.BROKEN_OFF, ""
+            return ReplyFailure.NOT_HTTP, "it does not answer in HTTP"
+        return ReplyFailure.BROKEN_OFF, ""
 
 
 def _connection(

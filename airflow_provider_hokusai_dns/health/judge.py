@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.health.reply import Failure, Reply
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
 
@@ -22,13 +22,15 @@ OPEN_CHECKS = ("health", "version", "server_info")
 
 TLS_FAILURES = frozenset(
     {
-        Failure.CERTIFICATE_EXPIRED,
-        Failure.CERTIFICATE_NAME,
-        Failure.CERTIFICATE_UNTRUSTED,
-        Failure.TLS,
+        ReplyFailure.CERTIFICATE_EXPIRED,
+        ReplyFailure.CERTIFICATE_NAME,
+        ReplyFailure.CERTIFICATE_UNTRUSTED,
+        ReplyFailure.TLS,
     }
 )
-NO_CONNECTION = frozenset({Failure.REFUSED, Failure.CONNECT_TIMEOUT, Failure.NETWORK})
+NO_CONNECTION = frozenset(
+    {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
+)
 
 
 def judge(
@@ -270,17 +272,17 @@ def _not_mlflow(server: MLflowServer, reply: Reply) -> _Finding:
 
 
 def _failed(
-    server: MLflowServer, resolution: Resolution, asked: str, reply: Reply, failure: Failure
+    server: MLflowServer, resolution: Resolution, asked: str, reply: Reply, failure: ReplyFailure
 ) -> _Finding:
     place = f"{server.uri} at {asked}"
-    if failure is Failure.TLS_FILE:
+    if failure is ReplyFailure.TLS_FILE:
         return State.CONFIG, failure.value, f"{reply.detail}."
     if failure in TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
     if failure in NO_CONNECTION:
         why = {
-            Failure.REFUSED: "nothing listens there",
-            Failure.CONNECT_TIMEOUT: "it does not take a connection",
+            ReplyFailure.REFUSED: "nothing listens there",
+            ReplyFailure.CONNECT_TIMEOUT: "it does not take a connection",
         }.get(failure, reply.detail or "the network gives an error")
         old = " (an old address: DNS gives none now)" if resolution.is_stale else ""
         return (
@@ -289,7 +291,7 @@ def _failed(
             f"{place}{old} cannot be reached: {why}. Is MLflow running, is the port right, does a "
             "firewall stand between?",
         )
-    if failure in (Failure.NOT_HTTP, Failure.BODY_TOO_LARGE):
+    if failure in (ReplyFailure.NOT_HTTP, ReplyFailure.BODY_TOO_LARGE):
         return (
             State.NOT_MLFLOW,
             failure.value,
@@ -319,13 +321,13 @@ def _failed(
     )
 
 
-def _tls_sentence(server: MLflowServer, reply: Reply, failure: Failure) -> str:
+def _tls_sentence(server: MLflowServer, reply: Reply, failure: ReplyFailure) -> str:
     advice = {
-        Failure.CERTIFICATE_EXPIRED: "its certificate has expired: renew it",
-        Failure.CERTIFICATE_NAME: f"its certificate is not for {server.hostname!r}: use the name "
-        "it was made for as the host of the connection, or renew it",
-        Failure.CERTIFICATE_UNTRUSTED: "its certificate is signed by nobody this machine trusts: "
-        "set ca_file on the connection to the certificate of your CA",
+        ReplyFailure.CERTIFICATE_EXPIRED: "its certificate has expired: renew it",
+        ReplyFailure.CERTIFICATE_NAME: f"its certificate is not for {server.hostname!r}: use the "
+        "name it was made for as the host of the connection, or renew it",
+        ReplyFailure.CERTIFICATE_UNTRUSTED: "its certificate is signed by nobody this machine "
+        "trusts: set ca_file on the connection to the certificate of your CA",
     }.get(failure, "is the schema of the connection right, and does the server want a client_cert?")
     detail = f" ({reply.detail})" if reply.detail else ""
     return f"no secure connection to {server.uri}: {advice}{detail}."

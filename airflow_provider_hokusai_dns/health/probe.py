@@ -1,4 +1,4 @@
-"""One look at an MLflow server, as its users will find it (feature C2).
+"""One look at an MLflow server, as its users will find it.
 
 Short, bounded hard, on a fresh connection and without retries; the part that needs no credentials
 comes first. MLflow's own client is not used: it would retry a 503 for minutes, and its import
@@ -12,14 +12,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_hokusai_dns.health.connection import Deadline, Line, TLSFileError, tls_context
+from airflow_provider_hokusai_dns.health.connection import (
+    Deadline,
+    ProbeConnection,
+    TLSFileError,
+    tls_context,
+)
 from airflow_provider_hokusai_dns.health.judge import (
     NO_CONNECTION,
     OPEN_CHECKS,
     judge,
     looks_like_mlflow,
 )
-from airflow_provider_hokusai_dns.health.reply import Failure, Reply
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")
 
-#: The oldest address that gets credentials over plain http (feature B4), seconds.
+#: The oldest address that gets credentials over plain http, seconds.
 MAX_AGE_WITH_CREDENTIALS = 900.0
 
 _CONNECT_TIMEOUT = 2.0
@@ -96,27 +101,27 @@ def _ask(
     replies: list[Reply],
 ) -> tuple[str | None, str | None]:
     """Collect the replies; gives the address that was asked, and why an old one was refused."""
-    rule = old_address_rule(server, resolution)
+    rule = stale_address_rule(server, resolution)
     if rule not in (USE, CHECK):
         return resolution.address, rule
     try:
         tls = tls_context(server)
     except TLSFileError as error:
-        replies.append(Reply("health", failure=Failure.TLS_FILE, detail=str(error)))
+        replies.append(Reply("health", failure=ReplyFailure.TLS_FILE, detail=str(error)))
         return resolution.address, None
     refused: tuple[str, str, list[Reply]] | None = None
     with Deadline(deadline) as limit:
         for index, endpoint in enumerate(resolution.endpoints):
             share = limit.remaining / (len(resolution.endpoints) - index)
-            with Line(
+            with ProbeConnection(
                 server,
                 endpoint.address,
                 endpoint.port or server.connect_port,
                 tls=tls,
                 deadline=limit,
                 connect_timeout=min(_CONNECT_TIMEOUT, share),
-            ) as line:
-                replies[:] = _open_part(line)
+            ) as connection:
+                replies[:] = _open_part(connection)
                 if replies[0].failure in NO_CONNECTION and report is not None:
                     report(endpoint.address)
                 if replies[0].failure is not None and limit.remaining > 0:
@@ -128,7 +133,7 @@ def _ask(
                 if judge(server, resolution, replies, checked_at=datetime.now(UTC)).level != (
                     "unhealthy"
                 ):
-                    _closed_part(server, line, checks, replies)
+                    _closed_part(server, connection, checks, replies)
                 return endpoint.address, None
     if refused is not None:
         address, stranger, replies[:] = refused
@@ -136,11 +141,11 @@ def _ask(
     return resolution.endpoints[-1].address, None
 
 
-def _open_part(line: Line) -> list[Reply]:
+def _open_part(connection: ProbeConnection) -> list[Reply]:
     """What needs no credentials."""
     replies = []
     for check in OPEN_CHECKS:
-        reply = line.ask(check, "GET", _OPEN_PATHS[check])
+        reply = connection.ask(check, "GET", _OPEN_PATHS[check])
         replies.append(reply)
         if reply.failure is not None:
             break
@@ -148,7 +153,7 @@ def _open_part(line: Line) -> list[Reply]:
 
 
 def _closed_part(
-    server: MLflowServer, line: Line, checks: Collection[str], replies: list[Reply]
+    server: MLflowServer, connection: ProbeConnection, checks: Collection[str], replies: list[Reply]
 ) -> None:
     """What goes with credentials: each only after the one before was as it should be."""
     headers = {"Content-Type": "application/json"}
@@ -156,7 +161,7 @@ def _closed_part(
         headers["Authorization"] = authorization
     if server.workspace:
         headers["X-MLFLOW-WORKSPACE"] = server.workspace
-    tracking = line.ask(
+    tracking = connection.ask(
         "tracking",
         "POST",
         f"{_API}/experiments/search",
@@ -167,14 +172,14 @@ def _closed_part(
     if tracking.status != 200 or tracking.failure is not None:
         return
     if "registry" in checks and _registry_is_here(server):
-        registry = line.ask(
+        registry = connection.ask(
             "registry", "GET", f"{_API}/registered-models/search?max_results=1", headers=headers
         )
         replies.append(registry)
         if registry.status != 200 or registry.failure is not None:
             return
     if "artifact" in checks:
-        replies.append(_write_artifact(server, line, tracking, headers))
+        replies.append(_write_artifact(server, connection, tracking, headers))
 
 
 def _registry_is_here(server: MLflowServer) -> bool:
@@ -186,7 +191,7 @@ def _registry_is_here(server: MLflowServer) -> bool:
 
 
 def _write_artifact(
-    server: MLflowServer, line: Line, tracking: Reply, headers: dict[str, str]
+    server: MLflowServer, connection: ProbeConnection, tracking: Reply, headers: dict[str, str]
 ) -> Reply:
     """Store a few bytes through the server's artifact proxy, and take them away again."""
     folder = _artifact_folder(tracking)
@@ -194,13 +199,13 @@ def _write_artifact(
         return Reply("artifact", detail="not_proxied")
     path = _ARTIFACTS + quote(folder)
     headers = {**headers, "Content-Type": "text/plain"}
-    stored = line.ask(
+    stored = connection.ask(
         "artifact", "PUT", f"{path}/probe.txt", headers=headers, body=b"a health probe\n"
     )
     if stored.failure in NO_CONNECTION:
         return stored
     # Also after a failure: half of it may be there.
-    removed = _clean_up(server, line, path, headers)
+    removed = _clean_up(server, connection, path, headers)
     # That a delete is slow says nothing about writing; that it is refused is worth knowing.
     refused = removed.failure is None and removed.status != 200
     if stored.status == 200 and stored.failure is None and refused:
@@ -208,14 +213,16 @@ def _write_artifact(
     return stored
 
 
-def _clean_up(server: MLflowServer, line: Line, path: str, headers: dict[str, str]) -> Reply:
+def _clean_up(
+    server: MLflowServer, connection: ProbeConnection, path: str, headers: dict[str, str]
+) -> Reply:
     """Take the artifact away, in time of its own: what timed out may be stored all the same."""
     with (
         Deadline(_CLEANUP_SECONDS) as limit,
-        Line(
+        ProbeConnection(
             server,
-            line.address,
-            line.port,
+            connection.address,
+            connection.port,
             tls=tls_context(server),
             deadline=limit,
             connect_timeout=_CLEANUP_SECONDS,
@@ -235,12 +242,12 @@ def _artifact_folder(tracking: Reply) -> str | None:
     return "/".join(part for part in (parts.path.strip("/"), name) if part)
 
 
-#: The two answers of :func:`old_address_rule` that are not a refusal.
+#: The two answers of :func:`stale_address_rule` that are not a refusal.
 USE, CHECK = "use", "check"
 
 
-def old_address_rule(server: MLflowServer, resolution: Resolution) -> str:
-    """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not (feature B4).
+def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
+    """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not.
 
     Over https the certificate decides, where it is verified. Over plain http, whoever has the
     address now would get the credentials: that is the author's choice.
@@ -266,7 +273,7 @@ def old_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     return CHECK
 
 
-def vet_old_address(
+def check_stale_address(
     server: MLflowServer, resolution: Resolution, address: str, port: int, *, timeout: float = 2.0
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
@@ -278,7 +285,7 @@ def vet_old_address(
     :param timeout: seconds for all of it.
     :returns: ``None``, or a sentence why not.
     """
-    rule = old_address_rule(server, resolution)
+    rule = stale_address_rule(server, resolution)
     if rule != CHECK:
         return None if rule == USE else rule
     try:
@@ -287,9 +294,11 @@ def vet_old_address(
         return f"{error}."
     with (
         Deadline(timeout) as limit,
-        Line(server, address, port, tls=tls, deadline=limit, connect_timeout=timeout) as line,
+        ProbeConnection(
+            server, address, port, tls=tls, deadline=limit, connect_timeout=timeout
+        ) as connection,
     ):
-        return _stranger(server, resolution, _open_part(line), address)
+        return _stranger(server, resolution, _open_part(connection), address)
 
 
 def _stranger(

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Failure(StrEnum):
+class ReplyFailure(StrEnum):
     """Why a request got no whole answer."""
 
     REFUSED = "refused"
@@ -45,7 +45,7 @@ class Reply:
     location: str = ""
     challenge: str = ""
     milliseconds: float = 0.0
-    failure: Failure | None = None
+    failure: ReplyFailure | None = None
     detail: str = ""
 
     @property

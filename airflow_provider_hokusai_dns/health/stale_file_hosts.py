@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _HTTPS = 443
 
 
-def vet_old_file_host(
+def check_stale_file_host(
     server: MLflowServer, resolution: Resolution, address: str, port: int
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.

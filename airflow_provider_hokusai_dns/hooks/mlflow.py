@@ -105,7 +105,7 @@ class MLflowHook(BaseHook):
         :raises DNSResolutionError: there is nothing to serve.
         """
         found = self.resolver.resolve(self.server.uri)
-        runtime.settle()
+        runtime.wait_under_dag_test()
         return found
 
     def refresh_dns_resolution(self) -> Resolution:
@@ -114,7 +114,7 @@ class MLflowHook(BaseHook):
         :raises DNSResolutionError: there is nothing to serve.
         """
         found = self.resolver.refresh(self.server.uri)
-        runtime.settle()
+        runtime.wait_under_dag_test()
         return found
 
     def get_dns_info(self) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class MLflowHook(BaseHook):
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as the gate does it. Bounded; never raises."""
-        return check.look(self.mlflow_conn_id, checks=checks, written_by="hook")
+        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook")
 
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
@@ -271,13 +271,13 @@ class MLflowHook(BaseHook):
 
     def get_mlflow_status(self) -> dict[str, Any]:
         """How MLflow is, with the keys of the former system. Probes once; never raises."""
-        return check.status(self.mlflow_conn_id)
+        return check.former_status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """The Test button: whether MLflow can be used, and one sentence on why not."""
         try:
             server = connections.load_server(self.mlflow_conn_id)
-            verdict = check.look_at(server, runtime.private_resolver(server))
+            verdict = check.check_with(server, runtime.private_resolver(server))
         except (LookupError, ValueError) as error:
             return False, str(error)
         return verdict.level != "unhealthy", verdict.sentence
@@ -298,7 +298,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
         addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, error.addresses) from error
-    runtime.settle()
+    runtime.wait_under_dag_test()
     if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.operators.probes import ALL_LOOKS, Looks, remember
+from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
 from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -94,13 +94,13 @@ class DNSRefreshOperator(BaseOperator):
     from being refreshed and published.
 
     Each refresh also adds a point to the history of the name, which the status page draws: how the
-    name resolved, and one look at MLflow where a connection leads there. A look takes 10 s at most,
-    all of them a minute; a bad one fails nothing, gates are for that.
+    name resolved, and one probe of MLflow where a connection leads there. A probe takes 10 s at
+    most, all of them a minute; a bad one fails nothing, gates are for that.
 
     :param mlflow_conn_ids: connections (templated); ``None`` means those of
         ``[hokusai_dns] connections``.
     :param hostnames: further targets in any form (templated).
-    :param probe: whether to look at MLflow, once per connection.
+    :param probe: whether to probe MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
         also when there is only an old answer, ``"never"`` does not fail (templated).
     :raises ValueError: for another ``fail_on``.
@@ -162,7 +162,7 @@ def refresh_names(
 
     What goes wrong with one of them is in its row.
 
-    :param probe: whether to look at MLflow, once per connection.
+    :param probe: whether to probe MLflow, once per connection.
     :param say: told each row and change in one line, after a format with one place for it.
     :raises ValueError: there is nothing to refresh.
     """
@@ -173,17 +173,17 @@ def refresh_names(
     rows: list[ResolutionRow] = []
     changes: list[ChangeRow] = []
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
-    looks = Looks(ALL_LOOKS if probe else 0.0)
+    budget = ProbeBudget(ALL_PROBES if probe else 0.0)
     for one in dict.fromkeys(wanted):
-        row, change, nameservers = _refresh(one, looks)
+        row, change, nameservers = _refresh(one, budget)
         rows.append(row)
         seen.append((nameservers, row))
         say("%s", _in_one_line(row))
         if change is not None:
             changes.append(change)
             say("%s", _change_in_one_line(change))
-    remember(seen)
-    runtime.settle()
+    add_to_history(seen)
+    runtime.wait_under_dag_test()
     return _report(rows, changes)
 
 
@@ -206,7 +206,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
 
 
 def _refresh(
-    wanted: _Wanted, looks: Looks
+    wanted: _Wanted, budget: ProbeBudget
 ) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
     """One live lookup, and a look at MLflow; what goes wrong is in the row.
 
@@ -244,7 +244,7 @@ def _refresh(
         )
     row = _resolved(wanted, found)
     row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
-    verdict = None if server is None else looks.at(server, found)
+    verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None

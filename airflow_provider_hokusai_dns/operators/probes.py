@@ -1,4 +1,4 @@
-"""A look at MLflow after each refresh, and the point of the history that both make (E5)."""
+"""A probe of MLflow after each refresh, and the point of the history that both make."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 #: The word of the history for the health of a name.
 _STATES = {"healthy": "resolved", "degraded": "stale", "unhealthy": "failed"}
-#: Seconds for one look at MLflow after a refresh, and for all of them.
-_ONE_LOOK = 10.0
-ALL_LOOKS = 60.0
+#: Seconds for one probe of MLflow after a refresh, and for all of them.
+_ONE_PROBE = 10.0
+ALL_PROBES = 60.0
 
 
-class Looks:
-    """Looks at MLflow on what was just resolved, as long as their time lasts.
+class ProbeBudget:
+    """Probes MLflow at what was just resolved, as long as the time for all of them lasts.
 
     :param seconds: for all of them together.
     """
@@ -37,14 +37,14 @@ class Looks:
     def __init__(self, seconds: float) -> None:
         self._left = seconds
 
-    def at(self, server: MLflowServer, found: Resolution) -> Verdict | None:
-        """One look; ``None`` when no time is left for it."""
+    def probe(self, server: MLflowServer, found: Resolution) -> Verdict | None:
+        """One probe; ``None`` when no time is left for it."""
         from airflow_provider_hokusai_dns.health.probe import probe
 
         if self._left <= 0:
             return None
         begun = time.monotonic()
-        verdict = probe(server, found, deadline=min(_ONE_LOOK, self._left))
+        verdict = probe(server, found, deadline=min(_ONE_PROBE, self._left))
         self._left -= time.monotonic() - begun
         if verdict.latencies:
             observers.count_probe(server.hostname, sum(verdict.latencies.values()))
@@ -53,7 +53,7 @@ class Looks:
         return verdict
 
 
-def remember(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
+def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
     """One point per name; of two rows for one name that with a look at MLflow.
 
     :param seen: each row with the nameservers that its connection names.

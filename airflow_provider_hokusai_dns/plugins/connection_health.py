@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: From best to worst, for "the worst of all".
 WORDS = ("healthy", "unknown", "degraded", "unhealthy")
-_NOT_LOOKED = (
-    "This API server process has not looked yet, or a first look is under way: ask again in a "
+_NOT_CHECKED = (
+    "This API server process has not looked yet, or a first check is under way: ask again in a "
     "moment."
 )
 
@@ -29,7 +29,7 @@ def worst(words: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ConnectionTarget:
     """Where a connection leads, and what the shared Variable says about the name.
 
     :param problem: what is wrong with that Variable, in a sentence.
@@ -64,24 +64,26 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ConnectionHealth:
     """The last that is known of one connection."""
 
     conn_id: str
-    place: Place = Place()
+    target: ConnectionTarget = ConnectionTarget()
     verdict: Verdict | None = None
     found: Resolution | None = None
     seen_at: float = float("-inf")
 
-    def with_place(self, place: Place) -> Known:
+    def with_target(self, target: ConnectionTarget) -> ConnectionHealth:
         """The same after Airflow was read."""
-        return replace(self, place=place)
+        return replace(self, target=target)
 
-    def with_look(self, verdict: Verdict, found: Resolution | None, *, seen_at: float) -> Known:
-        """The same after a look."""
+    def with_check(
+        self, verdict: Verdict, found: Resolution | None, *, seen_at: float
+    ) -> ConnectionHealth:
+        """The same after a check."""
         return replace(self, verdict=verdict, found=found, seen_at=seen_at)
 
-    def at(self, now: float, limit: float) -> Known:
+    def at(self, now: float, limit: float) -> ConnectionHealth:
         """The same, without a verdict that is older than ``limit`` seconds."""
         if now - self.seen_at <= limit:
             return self
@@ -89,21 +91,21 @@ class Known:
 
     @property
     def mlflow(self) -> str:
-        """Whether MLflow can be used: the level of the last look."""
+        """Whether MLflow can be used: the level of the last check."""
         return "unknown" if self.verdict is None else self.verdict.level
 
     @property
     def dns(self) -> str:
-        """The state of the name: by the last look, or else by what the fleet wrote down."""
+        """The state of the name: by the last check, or else by what the fleet wrote down."""
         if self.verdict is None:
-            return self.place.dns(time.time())
+            return self.target.dns(time.time())
         if self.verdict.address is None:
             unresolved = self.verdict.state is State.UNRESOLVED
-            return "unhealthy" if unresolved else self.place.dns(time.time())
-        return "healthy" if self.verdict.dns_cause is None and not self._is_old else "degraded"
+            return "unhealthy" if unresolved else self.target.dns(time.time())
+        return "healthy" if self.verdict.dns_cause is None and not self._is_stale else "degraded"
 
     @property
-    def _is_old(self) -> bool:
+    def _is_stale(self) -> bool:
         source = None if self.verdict is None else self.verdict.address_source
         return source in ("stale", "store", "static")
 
@@ -125,7 +127,7 @@ class Known:
         age = left = None
         if found is not None:
             age = found.age()
-            left = None if self._is_old else found.ttl_left(wall)
+            left = None if self._is_stale else found.ttl_left(wall)
         addresses = list(found.addresses) if found else []
         source = None if found is None else found.source.value
         if verdict is not None and verdict.address is not None:
@@ -138,10 +140,10 @@ class Known:
             "dns": self.dns,
             "mlflow": self.mlflow,
             "cause": self.cause,
-            "sentence": _NOT_LOOKED if verdict is None else verdict.sentence,
-            "hostname": self.place.hostname,
-            "history_name": self.place.history_name,
-            "tracking_uri": self.place.uri or (verdict.tracking_uri or None if verdict else None),
+            "sentence": _NOT_CHECKED if verdict is None else verdict.sentence,
+            "hostname": self.target.hostname,
+            "history_name": self.target.history_name,
+            "tracking_uri": self.target.uri or (verdict.tracking_uri or None if verdict else None),
             "addresses": addresses,
             "source": source,
             "age": _rounded(age),
@@ -151,9 +153,9 @@ class Known:
             if verdict is not None and verdict.latencies
             else None,
             "last_known_good": None
-            if self.place.record is None
-            else shown_record(self.place.record, wall),
-            "variable_problem": self.place.problem,
+            if self.target.record is None
+            else shown_record(self.target.record, wall),
+            "variable_problem": self.target.problem,
             "verdict": None if verdict is None else dict(verdict.as_dict()),
         }
 

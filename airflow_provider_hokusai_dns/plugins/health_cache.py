@@ -1,6 +1,6 @@
-"""What the API server knows of each connection, and how often it may look.
+"""What the API server knows of each connection, and how often it may check.
 
-A web endpoint must not let its callers cause work without bound. So reading Airflow and looking at
+A web endpoint must not let its callers cause work without bound. So reading Airflow and checking
 MLflow happen on a few threads of our own: per connection one at a time, and none while the last is
 young. The caller who set it going waits for a moment, which is enough while all is well; who comes
 meanwhile gets what is known, and nobody waits for a server that hangs.
@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.gates import check
+from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.plugins import options
-from airflow_provider_hokusai_dns.plugins.connection_health import Known, Place, worst
+from airflow_provider_hokusai_dns.plugins.connection_health import (
+    ConnectionHealth,
+    ConnectionTarget,
+    worst,
+)
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -32,32 +36,32 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which what was read from Airflow is good enough, where looks are not rarer.
+#: Seconds for which what was read from Airflow is good enough, where checks are not rarer.
 _READ_EVERY = 10.0
 #: Seconds for which the settings that were read are good enough.
 _SETTINGS_EVERY = 2.0
 #: Seconds that a caller waits for what it set going.
 _PATIENCE = 3.0
-#: Seconds after which a verdict says nothing any more: nobody asked, so nobody looked.
+#: Seconds after which a verdict says nothing any more: no request came, so no check was made.
 _FORGET_AFTER = 300.0
 #: Seconds after which work under way is taken for lost, as after a fork.
 _LOST_AFTER = 120.0
 
 
 @dataclass
-class _Entry:
+class _CachedConnection:
     """One connection: what is known, and what is under way."""
 
-    known: Known
+    known: ConnectionHealth
     read_at: float = float("-inf")
-    looked_from: float = float("-inf")
+    checked_from: float = float("-inf")
     reading: bool = False
-    looking: bool = False
+    checking: bool = False
     told: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Wishes:
+class _Settings:
     """The settings as they were a moment ago; asking Airflow for each call takes milliseconds."""
 
     read_at: float
@@ -66,128 +70,129 @@ class _Wishes:
     problem: str | None = None
 
 
-class Board:
+class HealthCache:
     """The last known state of the listed connections. Thread-safe; every call is bounded.
 
-    :param look: one look at a connection.
+    :param check: one check of a connection.
     :param now: seconds on a clock that never steps.
     :param patience: seconds that a caller waits for what it set going.
     """
 
     def __init__(
         self,
-        look: Callable[[str], Verdict] | None = None,
+        check: Callable[[str], Verdict] | None = None,
         now: Callable[[], float] = time.monotonic,
         patience: float = _PATIENCE,
     ) -> None:
-        self._look = look or (lambda conn_id: check.look(conn_id))
+        self._check = check or check_connection
         self._now = now
         self._patience = patience
         self._lock = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _CachedConnection] = {}
         self._complained = ""
-        self._wishes: _Wishes | None = None
-        self._readers = Workers("hokusai-dns-board-read", limit=4)
-        self._lookers = Workers("hokusai-dns-board-look", limit=8)
+        self._settings: _Settings | None = None
+        self._readers = Workers("hokusai-dns-health-read", limit=4)
+        self._checkers = Workers("hokusai-dns-health-check", limit=8)
 
     def listed(self) -> tuple[tuple[str, ...], str | None]:
         """The connections to look after; none, and a sentence, where the setting is wrong."""
-        wishes = self._wishes_now()
-        return wishes.listed, wishes.problem
+        settings_now = self._settings_now()
+        return settings_now.listed, settings_now.problem
 
-    def _wishes_now(self) -> _Wishes:
-        now, wishes = self._now(), self._wishes
-        if wishes is None or now - wishes.read_at >= _SETTINGS_EVERY:
-            wishes = self._wishes = self._read_wishes(now)
-        return wishes
+    def _settings_now(self) -> _Settings:
+        now, settings_now = self._now(), self._settings
+        if settings_now is None or now - settings_now.read_at >= _SETTINGS_EVERY:
+            settings_now = self._settings = self._read_settings(now)
+        return settings_now
 
-    def _read_wishes(self, now: float) -> _Wishes:
+    def _read_settings(self, now: float) -> _Settings:
         every = options.look_every()
         try:
-            return _Wishes(now, every, tuple(dict.fromkeys(settings.listed_connections())))
+            return _Settings(now, every, tuple(dict.fromkeys(settings.listed_connections())))
         except ValueError as error:
             if self._complained != str(error):
                 self._complained = str(error)
                 log.error("Health of MLflow is unknown: %s", error)
-            return _Wishes(now, every, (), str(error))
+            return _Settings(now, every, (), str(error))
 
     def words(self) -> dict[str, str]:
         """``overall``, ``dns`` and ``mlflow`` in one word each. Never probes, never asks DNS.
 
         Never raises either: with a list of connections that cannot be read, nothing is known.
         """
-        return _words(self._up_to_date(self.listed()[0], look=False))
+        return _words(self._up_to_date(self.listed()[0], check=False))
 
     def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether every listed connection can be used, and the words. Looks where it is due."""
-        known = self._up_to_date(self.listed()[0], look=True)
+        """Whether every listed connection can be used, and the words. Checks where it is due."""
+        known = self._up_to_date(self.listed()[0], check=True)
         usable = bool(known) and all(one.mlflow in ("healthy", "degraded") for one in known)
         return usable, _words(known)
 
-    def connections(self, conn_ids: Sequence[str] | None = None) -> list[Known]:
-        """What is known of some listed connections, or of all. Looks where it is due."""
+    def connections(self, conn_ids: Sequence[str] | None = None) -> list[ConnectionHealth]:
+        """What is known of some listed connections, or of all. Checks where it is due."""
         listed = self.listed()[0]
         wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
-        return self._up_to_date(wanted, look=True)
+        return self._up_to_date(wanted, check=True)
 
-    def places(self) -> list[Known]:
-        """The listed connections as they are described, without a look at their servers."""
-        return self._up_to_date(self.listed()[0], look=False)
+    def targets(self) -> list[ConnectionHealth]:
+        """The listed connections as they are described, without a check of their servers."""
+        return self._up_to_date(self.listed()[0], check=False)
 
-    def _up_to_date(self, conn_ids: Sequence[str], *, look: bool) -> list[Known]:
+    def _up_to_date(self, conn_ids: Sequence[str], *, check: bool) -> list[ConnectionHealth]:
         """Begin what is due, wait for it a moment, and give what is known then."""
-        wishes, now = self._wishes_now(), self._now()
-        every = wishes.every
+        settings_now, now = self._settings_now(), self._now()
+        every = settings_now.every
         begun: list[Future[None]] = []
         with self._lock:
-            for gone in self._entries.keys() - set(wishes.listed):
+            for gone in self._entries.keys() - set(settings_now.listed):
                 del self._entries[gone]
             entries = [
-                self._entries.setdefault(conn_id, _Entry(Known(conn_id))) for conn_id in conn_ids
+                self._entries.setdefault(conn_id, _CachedConnection(ConnectionHealth(conn_id)))
+                for conn_id in conn_ids
             ]
             for entry in entries:
                 since = now - entry.read_at
                 if since >= (_LOST_AFTER if entry.reading else min(every, _READ_EVERY)):
                     entry.reading, entry.read_at = True, now
                     begun.append(self._readers.call(partial(self._read, entry)))
-                since = now - entry.looked_from
-                if look and since >= (max(_LOST_AFTER, every) if entry.looking else every):
-                    entry.looking, entry.looked_from = True, now
-                    begun.append(self._lookers.call(partial(self._see, entry)))
+                since = now - entry.checked_from
+                if check and since >= (max(_LOST_AFTER, every) if entry.checking else every):
+                    entry.checking, entry.checked_from = True, now
+                    begun.append(self._checkers.call(partial(self._run_check, entry)))
         wait(begun, self._patience)
         now = self._now()
         with self._lock:
             return [entry.known.at(now, _FORGET_AFTER + every) for entry in entries]
 
-    def _read(self, entry: _Entry) -> None:
+    def _read(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id
         try:
-            place = _place(conn_id)
+            target = _target(conn_id)
         except Exception as error:
             log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
-            place = Place()
+            target = ConnectionTarget()
         with self._lock:
-            entry.known = entry.known.with_place(place)
+            entry.known = entry.known.with_target(target)
             entry.reading = False
 
-    def _see(self, entry: _Entry) -> None:
+    def _run_check(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id
         verdict = found = None
         try:
-            verdict = self._look(conn_id)
-            found = _found(conn_id)
+            verdict = self._check(conn_id)
+            found = _resolution(conn_id)
         except Exception as error:
-            log.warning("The look at connection %r ended in %s", conn_id, type(error).__name__)
+            log.warning("The check of connection %r ended in %s", conn_id, type(error).__name__)
         with self._lock:
-            entry.looking = False
+            entry.checking = False
             if verdict is None:
                 return
-            entry.known = entry.known.with_look(verdict, found, seen_at=self._now())
+            entry.known = entry.known.with_check(verdict, found, seen_at=self._now())
             before, entry.told = entry.told, (verdict.state.value, verdict.cause)
         _tell(verdict, before)
 
 
-def _words(known: Sequence[Known]) -> dict[str, str]:
+def _words(known: Sequence[ConnectionHealth]) -> dict[str, str]:
     dns, mlflow = worst(one.dns for one in known), worst(one.mlflow for one in known)
     return {"overall": worst((dns, mlflow)), "dns": dns, "mlflow": mlflow}
 
@@ -208,18 +213,18 @@ def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
     )
 
 
-def _place(conn_id: str) -> Place:
+def _target(conn_id: str) -> ConnectionTarget:
     """A connection as Airflow describes it, and what the fleet wrote down about its name."""
     try:
         server = connections.load_server(conn_id)
         target = Target.parse(server.hostname)
         config = runtime.resolver().config
     except (LookupError, ValueError):
-        return Place()
+        return ConnectionTarget()
     if target.literal is not None:
-        return Place(target.literal, server.uri)
+        return ConnectionTarget(target.literal, server.uri)
     record, problem = runtime.store(server.nameservers).examine(target.hostname)
-    return Place(
+    return ConnectionTarget(
         target.hostname,
         server.uri,
         record,
@@ -229,8 +234,8 @@ def _place(conn_id: str) -> Place:
     )
 
 
-def _found(conn_id: str) -> Resolution | None:
-    """All addresses of the name as this process has them after a look."""
+def _resolution(conn_id: str) -> Resolution | None:
+    """All addresses of the name as this process has them after a check."""
     try:
         server = connections.load_server(conn_id)
         return runtime.resolver_for(server).resolve(server.hostname)

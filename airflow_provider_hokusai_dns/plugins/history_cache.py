@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.plugins.connection_health import Place
+from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
 #: Seconds for which what was read is good enough.
 _READ_EVERY = 10.0
 #: Seconds without a refresh after which somebody should look why.
-_OLD = 7200.0
+_OUTDATED_AFTER = 7200.0
 _SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
 
 _Names = dict[str | None, tuple[tuple[HistoryPoint, ...], str | None]]
 
 
-class Days:
+class HistoryCache:
     """The last day of some names; one reader at a time, and none while the last one is young.
 
     :param now: seconds on a clock that never steps.
@@ -33,7 +33,7 @@ class Days:
         self._read_at = float("-inf")
         self._names: _Names = {}
 
-    def report(self, places: Iterable[Place]) -> dict[str, Any]:
+    def report(self, places: Iterable[ConnectionTarget]) -> dict[str, Any]:
         """The history of some names, how old it is, and what to do about that."""
         wanted = {place.history_name: place for place in places if place.hostname is not None}
         due = self._now() - self._read_at >= _READ_EVERY
@@ -54,7 +54,7 @@ class Days:
             "problems": {name: problem for name, (_, problem) in shown.items() if problem},
         }
 
-    def _read(self, wanted: Mapping[str | None, Place]) -> None:
+    def _read(self, wanted: Mapping[str | None, ConnectionTarget]) -> None:
         if not self._reading.acquire(blocking=False):
             return  # somebody is at it: what is known will do
         try:
@@ -83,7 +83,7 @@ def note(age: float | None, *, unread: bool = False) -> str:
             f"hokusai_dns_refresh, and give it a schedule, for example {_SCHEDULE}."
         )
     ago = _in_words(age)
-    if age < _OLD:
+    if age < _OUTDATED_AFTER:
         return f"The last refresh was {ago} ago."
     return (
         f"The last refresh was {ago} ago: look whether the DAG hokusai_dns_refresh is paused or "

@@ -1,4 +1,4 @@
-"""The state of each listed connection as Prometheus text (feature E4).
+"""The state of each listed connection as Prometheus text.
 
 Gauges, as this process knows them at the moment. What the fleet counts goes through Airflow's own
 metrics, because an API server does not see it; the counters here are this process's alone, and
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from airflow_provider_hokusai_dns.plugins.connection_health import Known
+    from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionHealth
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABELS = ("conn_id", "hostname")
@@ -57,7 +57,9 @@ def metric_names() -> frozenset[str]:
     return frozenset(names)
 
 
-def render(known: Sequence[Known], metrics: dict[str, Any], *, broken: bool = False) -> bytes:
+def render(
+    known: Sequence[ConnectionHealth], metrics: dict[str, Any], *, broken: bool = False
+) -> bytes:
     """The text.
 
     :param known: what is known of each listed connection.
@@ -86,11 +88,11 @@ def render(known: Sequence[Known], metrics: dict[str, Any], *, broken: bool = Fa
     return generate_latest(registry)
 
 
-def _gauges(known: Sequence[Known]) -> Iterator[Metric]:
+def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
     reports = [one.report() for one in known]
-    places = [(report["conn_id"], report["hostname"] or "") for report in reports]
+    targets = [(report["conn_id"], report["hostname"] or "") for report in reports]
     for name, field, text in (
         (CONNECTION_STATE, "state", "All of a connection in one word."),
         (NAME_STATE, "dns", "The name: an address that is not fresh is degraded."),
@@ -98,9 +100,9 @@ def _gauges(known: Sequence[Known]) -> Iterator[Metric]:
     ):
         text += " 1 for the state it is in."
         states = GaugeMetricFamily(name, text, labels=(*_LABELS, "state"))
-        for place, report in zip(places, reports, strict=True):
+        for target, report in zip(targets, reports, strict=True):
             for state in _STATES:
-                states.add_metric((*place, state), float(report[field] == state))
+                states.add_metric((*target, state), float(report[field] == state))
         yield states
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE,
@@ -110,28 +112,28 @@ def _gauges(known: Sequence[Known]) -> Iterator[Metric]:
     broken = GaugeMetricFamily(
         VARIABLE_BROKEN, "1: the shared Variable of the name is passed over.", labels=_LABELS
     )
-    for one, place, report in zip(known, places, reports, strict=True):
+    for one, target, report in zip(known, targets, reports, strict=True):
         if one.verdict is not None and report["cause"] is not None:
-            causes.add_metric((*place, one.verdict.state.value, report["cause"]), 1.0)
-        broken.add_metric(place, float(report["variable_problem"] is not None))
+            causes.add_metric((*target, one.verdict.state.value, report["cause"]), 1.0)
+        broken.add_metric(target, float(report["variable_problem"] is not None))
     yield causes
     yield broken
     for field, (name, text) in _NUMBERS.items():
-        yield _gauge(name, text, places, [_number(field, report[field]) for report in reports])
+        yield _gauge(name, text, targets, [_number(field, report[field]) for report in reports])
     for field, (name, text) in _STORED.items():
         values = [(report["last_known_good"] or {}).get(field) for report in reports]
-        yield _gauge(name, text, places, values)
+        yield _gauge(name, text, targets, values)
 
 
 def _gauge(
-    name: str, text: str, places: Sequence[tuple[str, str]], values: Sequence[float | None]
+    name: str, text: str, targets: Sequence[tuple[str, str]], values: Sequence[float | None]
 ) -> Metric:
     from prometheus_client.core import GaugeMetricFamily
 
     gauge = GaugeMetricFamily(name, text, labels=_LABELS)
-    for place, value in zip(places, values, strict=True):
+    for target, value in zip(targets, values, strict=True):
         if value is not None:
-            gauge.add_metric(place, value)
+            gauge.add_metric(target, value)
     return gauge
 
 

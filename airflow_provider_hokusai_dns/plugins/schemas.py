@@ -45,7 +45,7 @@ class Words(BaseModel):
 
 
 class Observer(BaseModel):
-    """Whose eyes these are. Each API server process looks and remembers by itself; workers and
+    """Whose eyes these are. Each API server process checks and remembers by itself; workers and
     triggerers see MLflow from elsewhere, and their counters go through Airflow's metrics.
     """
 
@@ -53,7 +53,7 @@ class Observer(BaseModel):
 
     host: str = Field(description="The machine of this API server.")
     pid: int = Field(description="This process; another one may answer the next request.")
-    since: Moment = Field(description="When this process began to look.")
+    since: Moment = Field(description="When this process began to check.")
 
 
 class Stored(BaseModel):
@@ -89,12 +89,12 @@ class Connection(BaseModel):
     age: Number = Field(description="Seconds since DNS gave the addresses.")
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
     looked_at: Moment | None = Field(description="When MLflow was last looked at.")
-    latency_ms: Number = Field(description="What that look took.")
+    latency_ms: Number = Field(description="What that check took.")
     last_known_good: Stored | None
     variable_problem: str | None = Field(
         description="What is wrong with the shared Variable, which is then passed over."
     )
-    verdict: dict[str, Any] | None = Field(description="The whole verdict of the last look.")
+    verdict: dict[str, Any] | None = Field(description="The whole verdict of the last check.")
 
 
 class Health(BaseModel):

@@ -27,23 +27,23 @@ class Slot:
         "announced",
         "entry",
         "held",
+        "nxdomain_stored",
         "penalties",
         "published",
         "rejected",
         "reported_at",
         "rotation",
-        "seen",
         "served",
         "store_lock",
         "store_read_at",
-        "told_no_name",
+        "uses_at_last_eviction",
         "version",
     )
 
     def __init__(self, hostname: str) -> None:
         self.entry = Entry(hostname)
         self.served = Served()
-        self.seen = 0
+        self.uses_at_last_eviction = 0
         self.penalties: dict[str, float] = {}
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
@@ -51,7 +51,7 @@ class Slot:
         self.published = False
         self.announced = "unknown"
         self.rejected = ""
-        self.told_no_name = False
+        self.nxdomain_stored = False
         self.store_lock = threading.Lock()
         self.store_read_at = float("-inf")
         self.version = 0
@@ -97,7 +97,7 @@ class Cache:
         slot.served = self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
-        """Drop names that have nothing left to serve; returns how many (feature A9).
+        """Drop names that have nothing left to serve; returns how many.
 
         :param busy: whether a lookup is under way for a slot.
         """
@@ -126,14 +126,14 @@ class Cache:
                 kind = 0
             else:
                 kind = 1 if now >= expires_at(slot.entry, config) else 2
-            return kind, slot.uses - slot.seen
+            return kind, slot.uses - slot.uses_at_last_eviction
 
         # An eighth at once, so that a full cache is not sorted for every new name.
         order = sorted(self._slots.items(), key=lambda item: worth(item[1]))
         for name, _ in order[: max(1, len(order) // 8)]:
             self.drop(name)
         for slot in self._slots.values():
-            slot.seen = slot.uses
+            slot.uses_at_last_eviction = slot.uses
         return True
 
 

@@ -73,7 +73,7 @@ class ResolverConfig:
     )
     #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
     search: tuple[str, ...] | None = None
-    #: Addresses for emergencies, by the hostname they belong to (feature A5).
+    #: Addresses for emergencies, by the hostname they belong to.
     static_addresses: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )

@@ -112,7 +112,7 @@ class Window:
 
 
 def level(failures: int, successes: int) -> str:
-    """The health level by error rate (feature E2): ``healthy``, ``degraded``, ``unhealthy``.
+    """The health level by error rate: ``healthy``, ``degraded``, ``unhealthy``.
 
     ``unknown`` when there were too few events to say anything.
     """
@@ -127,7 +127,7 @@ def level(failures: int, successes: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DNSMetrics:
-    """A snapshot of one process's resolver (feature E1).
+    """A snapshot of one process's resolver.
 
     Each call counts once: ``attempts = hits + misses + stale + fallback + failed``.
 

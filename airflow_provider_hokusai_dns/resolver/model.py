@@ -32,10 +32,10 @@ class Source(StrEnum):
     @property
     def is_fresh(self) -> bool:
         """Whether an answer of this source is as good as a live one."""
-        return self not in _OLD_SOURCES
+        return self not in _STALE_SOURCES
 
 
-_OLD_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
+_STALE_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
 
 
 class Cause(StrEnum):
@@ -181,7 +181,7 @@ class LookupFailed(Exception):
 
 
 class DNSResolutionError(Exception):
-    """Nothing can be served for a hostname (feature A6).
+    """Nothing can be served for a hostname.
 
     :param hostname: the name, without port or path.
     :param cause: why the live lookup failed.
@@ -242,7 +242,7 @@ class LastKnownGood:
 
 
 class Store(Protocol):
-    """The shared last-known-good (feature A4). Both calls may block, and bound themselves."""
+    """The shared last-known-good. Both calls may block, and bound themselves."""
 
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` when none is known.

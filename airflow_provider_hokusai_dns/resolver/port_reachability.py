@@ -32,13 +32,13 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 log = logging.getLogger(__name__)
 
 #: Asks whether an address that is not fresh may be used: ``None``, or the sentence why not.
-Vet = Callable[[Resolution, str, int], str | None]
+StaleAddressCheck = Callable[[Resolution, str, int], str | None]
 
 #: Seconds for which an address that took a connection counts as alive. Short: a client comes back
 #: for the name when its connection failed, and a dead address costs it one of its retries.
 ALIVE_FOR = 1.0
-#: Seconds for which the vets need not be asked again about an address that they let pass.
-_VETTED_FOR = 5.0
+#: Seconds for which the stale checks need not be asked again about an address that they let pass.
+_PASSED_FOR = 5.0
 #: Seconds for which they need not be asked again about one that they refused, once an outage has
 #: been given up on. So long it is not tried either, if it swallows connections: each retry of a
 #: client comes by here, and would wait for the same black hole again.
@@ -55,7 +55,7 @@ _ROUND = 1.0
 _NEVER = (float("-inf"), float("-inf"))
 
 _thread = threading.local()
-_vetting = Workers("hokusai-dns-vet")
+_checking = Workers("hokusai-dns-stale-check")
 
 
 @contextlib.contextmanager
@@ -89,27 +89,27 @@ class NoConnectionError(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PinPolicy:
     """What one owner of a pin wants.
 
     :param port: the port it speaks of; ``None`` for every port.
     :param patience: seconds for which an outage is ridden out, counted from its beginning and not
         from each call, so that a client's retries do not multiply it.
-    :param vet: asked before an address that is not fresh is handed out.
+    :param stale_check: asked before an address that is not fresh is handed out.
     :param connect_timeout: seconds after which the owner's client gives a connect up, 0 if unknown.
         Whoever comes back just then was sent into a black hole, and the outage began before that.
     """
 
     port: int | None
     patience: float
-    vet: Vet | None = None
+    stale_check: StaleAddressCheck | None = None
     connect_timeout: float = 0.0
 
 
-class Door:
+class PortReachability:
     """The state of one port. Thread-safe.
 
-    :param rules: gives the rules in force for this port, at least one.
+    :param policies: gives the policies in force for this port, at least one.
     :param patience: gives each patience in force with the connect timeout beside it, in seconds;
         the longest counts.
     """
@@ -119,20 +119,20 @@ class Door:
         hostname: str,
         port: int,
         resolver: DNSResolver,
-        rules: Callable[[], list[Rule]],
+        policies: Callable[[], list[PinPolicy]],
         patience: Callable[[], list[tuple[float, float]]],
     ) -> None:
         self._hostname = hostname
         self._port = port
         self._resolver = resolver
-        self._rules = rules
+        self._policies = policies
         self._patience = patience
         self._lock = threading.Lock()
         self._outage_since: float | None = None
         self._failed_at = 0.0
         self._handed_out = float("-inf")
         self._alive: dict[str, float] = {}
-        self._vetted: dict[tuple[str, Vet], float] = {}
+        self._passed: dict[tuple[str, StaleAddressCheck], float] = {}
         self._refused: dict[str, str] = {}
         self._silent: frozenset[str] = frozenset()
         #: When this outage was given up on, and when the patience of that moment was to end.
@@ -166,7 +166,7 @@ class Door:
                 return [address for address in found if address not in silent]
 
     def forget(self) -> None:
-        """The rules have changed: what was found under the old ones holds no more."""
+        """The policies have changed: what was found under the old ones holds no more."""
         self._last = None
         self._given_up = _NEVER
 
@@ -209,14 +209,14 @@ class Door:
     def _usable(self, resolution: Resolution, addresses: list[str]) -> list[str]:
         """Those of several old addresses to which nobody objects.
 
-        All are asked about at the same time: a black-holed one takes its vet seconds, and eight of
-        them one after the other would leave no deadline standing.
+        All are asked about at the same time: a black-holed one takes the check seconds, and eight
+        of them one after the other would leave no deadline standing.
         """
         refused: dict[str, str | None] = {}
         if self._gave_up_lately(time.monotonic()):
             refused = {a: self._refused[a] for a in addresses if a in self._refused}
         asked = {
-            address: _vetting.call(partial(self._objection, resolution, address))
+            address: _checking.call(partial(self._objection, resolution, address))
             for address in addresses
             if address not in refused
         }
@@ -229,17 +229,18 @@ class Door:
         raise DNSResolutionError(self._hostname, resolution.cause or Cause.TIMEOUT, tried)
 
     def _objection(self, resolution: Resolution, address: str) -> str | None:
-        """Ask every vet: one connection's rules never take those of another away."""
-        for rule in self._rules():
-            if rule.vet is None or time.monotonic() < self._vetted.get((address, rule.vet), 0.0):
+        """Ask each policy's check: one connection's never take those of another away."""
+        for policy in self._policies():
+            check = policy.stale_check
+            if check is None or time.monotonic() < self._passed.get((address, check), 0.0):
                 continue
-            why = rule.vet(resolution, address, self._port)
+            why = check(resolution, address, self._port)
             if why is not None:  # asked again at the next round: the server may just be starting
                 return why
             now = time.monotonic()
             with self._lock:
-                kept = {key: until for key, until in self._vetted.items() if until > now}
-                self._vetted = {**kept, (address, rule.vet): now + _VETTED_FOR}
+                kept = {key: until for key, until in self._passed.items() if until > now}
+                self._passed = {**kept, (address, check): now + _PASSED_FOR}
         return None
 
     def _gave_up_lately(self, now: float) -> bool:

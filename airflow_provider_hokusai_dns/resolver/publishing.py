@@ -1,4 +1,4 @@
-"""What the resolver and the shared last-known-good tell each other (features A4; rules 16, 17).
+"""What the resolver and the shared last-known-good tell each other (policy rules 16, 17).
 
 Every call here may block for as long as the store does, so it runs on a worker thread, or on that
 of a caller who asked for a refresh.
@@ -30,7 +30,7 @@ class Publisher:
 
     :param lock: the resolver's own, under which entries are replaced. Never held while the store
         is asked. A slot's ``store_lock`` may be held when it is taken, never the other way round.
-    :param outdated: called under the lock with a slot whose finished resolutions are void.
+    :param invalidate: called under the lock with a slot whose finished resolutions are void.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Publisher:
         clock: Clock,
         lock: AbstractContextManager[object],
         observers: Observers,
-        outdated: Callable[[Slot], None],
+        invalidate: Callable[[Slot], None],
     ) -> None:
-        self._outdated = outdated
+        self._invalidate = invalidate
         self._store = store
         self._clock = clock
         self._lock = lock
@@ -59,7 +59,7 @@ class Publisher:
         with slot.store_lock:
             if self._clock.monotonic() - slot.store_read_at >= config.store_recheck:
                 refused = self._learn(slot, config)
-            self._tell_no_name(slot)
+            self._store_nxdomain(slot)
         if refused:
             self._observers.emit(Event("store_rejected", slot.entry.hostname, detail=refused))
 
@@ -110,7 +110,7 @@ class Publisher:
         """Adopt what is stored; returns why it was refused, where that is news."""
         record = self._read(slot)
         slot.store_read_at = self._clock.monotonic()
-        slot.told_no_name = False
+        slot.nxdomain_stored = False
         if record is None:
             return ""
         try:
@@ -118,23 +118,23 @@ class Publisher:
                 slot.entry = freshness.adopt(
                     slot.entry, record, self._clock.monotonic(), self._clock.time(), config
                 )
-                self._outdated(slot)
+                self._invalidate(slot)
         except ValueError as error:
             told, slot.rejected = slot.rejected, str(error)
             return "" if told == slot.rejected else slot.rejected
         slot.rejected = ""
         if record.no_name_since is not None:
-            slot.told_no_name = True
+            slot.nxdomain_stored = True
             slot.published = False  # whoever told it may be dead: the next success takes it back
         return ""
 
-    def _tell_no_name(self, slot: Slot) -> None:
+    def _store_nxdomain(self, slot: Slot) -> None:
         """Write down since when the name is gone; the answer keeps its own age (rule 16)."""
         entry = slot.entry
-        if entry.answer is None or entry.no_name_since is None or slot.told_no_name:
+        if entry.answer is None or entry.no_name_since is None or slot.nxdomain_stored:
             return
         offset = self._clock.time() - self._clock.monotonic()
-        slot.told_no_name = True
+        slot.nxdomain_stored = True
         slot.published = False  # so that the next success takes it back
         self._save(
             LastKnownGood(
@@ -163,7 +163,7 @@ class Publisher:
         resolved_at = wall - self._clock.monotonic() + answer.resolved_at
         if not freshness.worth_writing(stored, answer, resolved_at, wall, config):
             return
-        slot.told_no_name = False
+        slot.nxdomain_stored = False
         self._save(
             LastKnownGood(
                 slot.entry.hostname, answer.addresses, resolved_at, answer.ttl, None, written_by

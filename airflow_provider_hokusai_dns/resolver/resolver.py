@@ -38,7 +38,7 @@ from airflow_provider_hokusai_dns.resolver.observers import Observers
 from airflow_provider_hokusai_dns.resolver.publishing import Publisher
 from airflow_provider_hokusai_dns.resolver.serving import Serving
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
-from airflow_provider_hokusai_dns.resolver.steps import Steps, adrive, drive
+from airflow_provider_hokusai_dns.resolver.steps import Steps, run_async, run_blocking
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
 from airflow_provider_hokusai_dns.resolver.updater import Updater
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -85,7 +85,7 @@ class DNSResolver:
             self._clock,
             self._lock,
             self._observers,
-            outdated=lambda slot: self._serving.outdated(slot),
+            invalidate=lambda slot: self._serving.invalidate(slot),
         )
         self._serving = Serving(
             self._config,
@@ -106,7 +106,7 @@ class DNSResolver:
             publisher=self._publisher,
             counters=self._counters,
             observers=self._observers,
-            outdated=self._serving.outdated,
+            invalidate=self._serving.invalidate,
         )
         _all_resolvers.add(self)
 
@@ -118,7 +118,7 @@ class DNSResolver:
         return self._config
 
     def reconfigure(self, config: ResolverConfig) -> None:
-        """Swap the configuration in whole, while running (feature A15).
+        """Swap the configuration in whole, while running.
 
         What is cached stays, and is judged by the new numbers from now on.
         """
@@ -138,7 +138,7 @@ class DNSResolver:
         self._observers.add(observer)
 
     def resolve(self, target: str) -> Resolution:
-        """Resolve a target in any form of feature A1.
+        """Resolve a target in any form of :class:`~.target.Target`.
 
         :param target: hostname, address, ``host:port``, ``[v6]:port`` or URL.
         :raises DNSResolutionError: there is nothing to serve.
@@ -148,7 +148,7 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return drive(self._steps(target))
+        return run_blocking(self._steps(target))
 
     async def aresolve(self, target: str) -> Resolution:
         """:meth:`resolve` for a coroutine; never blocks the event loop."""
@@ -156,7 +156,7 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return await adrive(self._steps(target))
+        return await run_async(self._steps(target))
 
     def refresh(
         self,
@@ -178,13 +178,13 @@ class DNSResolver:
         :raises DNSResolutionError: there is nothing to serve.
         :raises ValueError: the target can never be right.
         """
-        resolution = drive(self._steps(target, live=True, patience=patience))
+        resolution = run_blocking(self._steps(target, live=True, patience=patience))
         self._publish(resolution, written_by, always=always)
         return resolution
 
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
-        resolution = await adrive(self._steps(target, live=True))
+        resolution = await run_async(self._steps(target, live=True))
         await asyncio.to_thread(self._publish, resolution, written_by)
         return resolution
 
@@ -205,15 +205,15 @@ class DNSResolver:
         with self._lock:
             current = {a: until for a, until in slot.penalties.items() if until > now}
             slot.penalties = {**current, canonical: now + self._config.penalty}
-            self._serving.outdated(slot)
-            look = now - slot.reported_at >= self._config.report_interval
-            if look:
+            self._serving.invalidate(slot)
+            due = now - slot.reported_at >= self._config.report_interval
+            if due:
                 slot.reported_at = now
-        if look:
-            self._updater.fly(slot)
+        if due:
+            self._updater.start_or_join(slot)
 
     def warm(self, targets: Iterable[str]) -> None:
-        """Look names up in the background, so that the first use finds them (feature A13).
+        """Look names up in the background, so that the first use finds them.
 
         :raises ValueError: a target can never be right.
         """
@@ -223,8 +223,8 @@ class DNSResolver:
             if target.literal is None:
                 slot = self._slot(target.hostname, now)
                 action = freshness.decide(slot.entry, now, self._config).action
-                if action not in (Action.FRESH, Action.OLD, Action.FAILED):
-                    self._updater.fly(slot)
+                if action not in (Action.FRESH, Action.STALE, Action.FAILED):
+                    self._updater.start_or_join(slot)
 
     def clear(self, target: str | None = None) -> None:
         """Forget one name, or all; the shared store keeps what it has."""
@@ -235,10 +235,10 @@ class DNSResolver:
                 slots = [slot for slot in slots if slot.entry.hostname == hostname]
             for slot in slots:
                 self._cache.drop(slot.entry.hostname)
-                self._serving.outdated(slot)
+                self._serving.invalidate(slot)
 
     def cleanup(self) -> int:
-        """Drop names that have nothing left to serve; returns how many (feature A9)."""
+        """Drop names that have nothing left to serve; returns how many."""
         with self._lock:
             self._cleaned_at = now = self._monotonic()
             dropped = self._cache.cleanup(now, self._config, self._updater.busy)
@@ -257,7 +257,7 @@ class DNSResolver:
         return freshness.state(slot.entry, self._monotonic(), self._config)
 
     def metrics(self) -> DNSMetrics:
-        """A snapshot of all counters (feature E1)."""
+        """A snapshot of all counters."""
         now = self._monotonic()
         with self._lock:
             counters, slots, cache = self._counters, self._cache.slots(), self._cache
@@ -315,14 +315,14 @@ class DNSResolver:
             action = Action.WAIT if live else freshness.decide(slot.entry, now, config).action
             # "Failed" is not the last word while the shared store is being asked.
             known = action is Action.FAILED and not self._updater.busy(slot)
-            if known or action in (Action.FRESH, Action.OLD):
+            if known or action in (Action.FRESH, Action.STALE):
                 return self._serving.serve(target, slot, now)
             if action is Action.FAILED:
                 seen = _JOIN_ONLY
-            flight = self._updater.fly(slot, refresh=live, seen=None if live else seen)
-        if action in (Action.AHEAD, Action.OLD_RECHECK):
+            flight = self._updater.start_or_join(slot, refresh=live, seen=None if live else seen)
+        if action in (Action.AHEAD, Action.STALE_RECHECK):
             return self._serving.serve(target, slot, now)
-        if action is Action.OLD_WAIT:
+        if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
             if left > 0:
                 yield flight.final, left

@@ -73,7 +73,7 @@ class Serving:
     _publisher: Publisher
     ready: dict[str, Ready] = field(default_factory=dict)
 
-    def outdated(self, slot: Slot) -> None:
+    def invalidate(self, slot: Slot) -> None:
         """Take finished resolutions of a name off the hit path, under the lock.
 
         To be called after the change, not before: see :meth:`_remember`.
@@ -118,7 +118,7 @@ class Serving:
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
             return self._remember(seen, Source.CACHE, answer.endpoints, None).next()
-        if answer is not None and (fresh or now < freshness.old_until(entry, config)):
+        if answer is not None and (fresh or now < freshness.stale_until(entry, config)):
             source = Source.STORE if answer.source is Source.STORE else Source.STALE
             endpoints = answer.endpoints
         elif static := config.static_addresses_for(entry.hostname):
@@ -152,8 +152,8 @@ class Serving:
         slot, now = seen.slot, seen.now
         decision = freshness.decide(seen.entry, now, seen.config)
         limits = [until for until in slot.penalties.values() if until > now]
-        keep = decision.action in (Action.FRESH, Action.OLD)
-        if hold is not None and decision.action is Action.OLD_WAIT:
+        keep = decision.action in (Action.FRESH, Action.STALE)
+        if hold is not None and decision.action is Action.STALE_WAIT:
             keep = True
             limits.append(hold)
         until = min([decision.until, *limits]) if keep else now

@@ -1,4 +1,4 @@
-"""One lookup per name, however many threads, tasks and event loops wait for it (feature A7)."""
+"""One lookup per name, however many threads, tasks and event loops wait for it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class SingleFlight:
             flight = self._flights[key] = Flight(now)
             flight.refresh = refresh
 
-        def fly() -> None:
+        def run() -> None:
             try:
                 afterwards = work(flight)
             finally:
@@ -87,7 +87,7 @@ class SingleFlight:
                 flight.land()
             afterwards()
 
-        self._workers.run(fly)
+        self._workers.run(run)
         return flight
 
     def current(self, key: Hashable) -> Flight | None:

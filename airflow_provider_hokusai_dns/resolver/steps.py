@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.resolver.model import Resolution
 Steps = Generator[tuple[Future[None], float], None, Resolution]
 
 
-def drive(steps: Steps) -> Resolution:
+def run_blocking(steps: Steps) -> Resolution:
     """Run the steps of a call on this thread."""
     try:
         while True:
@@ -23,7 +23,7 @@ def drive(steps: Steps) -> Resolution:
         return done.value  # type: ignore[no-any-return]
 
 
-async def adrive(steps: Steps) -> Resolution:
+async def run_async(steps: Steps) -> Resolution:
     """Run the steps of a call in a coroutine."""
     try:
         while True:

@@ -27,7 +27,7 @@ class Updater:
     """Starts lookups and writes their outcome into slots.
 
     :param lock: the resolver's own, under which entries are replaced.
-    :param outdated: called under the lock with a slot whose finished resolutions are void.
+    :param invalidate: called under the lock with a slot whose finished resolutions are void.
     """
 
     config: ResolverConfig
@@ -39,9 +39,11 @@ class Updater:
     publisher: Publisher
     counters: Counters
     observers: Observers
-    outdated: Callable[[Slot], None]
+    invalidate: Callable[[Slot], None]
 
-    def fly(self, slot: Slot, *, refresh: bool = False, seen: int | None = None) -> Flight | None:
+    def start_or_join(
+        self, slot: Slot, *, refresh: bool = False, seen: int | None = None
+    ) -> Flight | None:
         """The lookup under way for a name, started now if there is none.
 
         Joined by slot and not by name: a lookup writes into the slot it was started for, and one
@@ -54,7 +56,7 @@ class Updater:
         return self.flights.join(
             slot,
             self.clock.monotonic(),
-            lambda flight: self._look(slot, flight),
+            lambda flight: self._run_lookup(slot, flight),
             refresh=refresh,
             wanted=None if seen is None else lambda: slot.version == seen,
         )
@@ -72,7 +74,7 @@ class Updater:
 
         def ask() -> None:
             self.publisher.consult(slot, self.config)
-            if self.clock.monotonic() < freshness.old_until(slot.entry, self.config):
+            if self.clock.monotonic() < freshness.stale_until(slot.entry, self.config):
                 flight.land_early()
 
         self.workers.run(ask)
@@ -110,7 +112,7 @@ class Updater:
                 )
             )
 
-    def _look(self, slot: Slot, flight: Flight) -> Callable[[], None]:
+    def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
         """One live lookup, on a worker thread; returns what to do once the callers are gone."""
         hostname = slot.entry.hostname
         entry = slot.entry
@@ -156,7 +158,7 @@ class Updater:
             slot.entry = freshness.succeed(slot.entry, answer, random.random())  # noqa: S311
             slot.rotation += 1
             slot.penalties = {a: until for a, until in slot.penalties.items() if until > now}
-            self.outdated(slot)
+            self.invalidate(slot)
             self.counters.lookups += not again
             self.counters.last_success, self.counters.latency = now, seconds
             self.counters.window.add(now, ok=True)
@@ -170,7 +172,7 @@ class Updater:
             slot.entry = freshness.fail(
                 slot.entry, failed.cause, now, failed.detail, failed.tried, again=again
             )
-            self.outdated(slot)
+            self.invalidate(slot)
             if again:  # counted and told when it was given up
                 return
             self.counters.lookups += 1

@@ -1,4 +1,4 @@
-"""The last day of one hostname as its refreshes saw it: key, reading, adding, writing (feature E5).
+"""The last day of one hostname as its refreshes saw it: key, reading, adding, writing.
 
 Pure functions over texts and ``now``. What is kept is bounded three times: a day, 288 points (one
 in five minutes), and the size of the text.

@@ -1,4 +1,4 @@
-"""The shared last-known-good on Airflow Variables (feature A4).
+"""The shared last-known-good on Airflow Variables.
 
 One Variable per hostname, JSON that an admin can read and edit. Three things make this delicate:
 
@@ -67,7 +67,7 @@ _triggerer_loop: asyncio.AbstractEventLoop | None = None
 _LOST = 60.0
 
 
-def speak_through(loop: asyncio.AbstractEventLoop) -> None:
+def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Take the way to the Variables that leads over this event loop, if this is a triggerer.
 
     Airflow 3.2 reads the answers for all triggers on that loop, and finds it from a thread only

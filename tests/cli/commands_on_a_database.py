@@ -27,7 +27,7 @@ HOSTILE = "\x1b[2J\x1b]0;pwned\x07\u009b31m\u202e[red]<script>alert(1)</script>"
 
 
 class Scenarios:
-    """One method per scenario; each gives what the test looks at."""
+    """One method per scenario; each gives what the test checks at."""
 
     def __init__(self, dns: DNSServer, port: int) -> None:
         from airflow.cli import cli_parser

@@ -40,7 +40,7 @@ def terminated() -> None:
 def test_a_child_that_is_stopped_ends_nothing_of_its_parent(tmp_path: Path) -> None:
     """As each worker of ``multiprocessing.Pool`` is; it does what it would have done before."""
     told = tmp_path / "told"
-    with sigterm.on_stop(lambda seconds: told.write_text("stopped")):
+    with sigterm.on_sigterm(lambda seconds: told.write_text("stopped")):
         status = child(terminated)
         assert os.WIFSIGNALED(status)
         assert os.WTERMSIG(status) == signal.SIGTERM
@@ -56,7 +56,7 @@ def test_a_child_that_is_stopped_before_it_could_forget_ends_nothing(tmp_path: P
         sigterm._jobs[:], sigterm._owner = jobs, os.getppid()
         sigterm._handle(signal.SIGTERM, None)
 
-    with sigterm.on_stop(lambda seconds: told.write_text("stopped")):
+    with sigterm.on_sigterm(lambda seconds: told.write_text("stopped")):
         jobs += sigterm._jobs
         child(early)
     assert not told.exists()
@@ -67,13 +67,13 @@ def test_a_child_may_leave_the_block_and_have_work_of_its_own(tmp_path: Path) ->
     told = tmp_path / "told"
 
     def own() -> None:
-        with sigterm.on_stop(lambda seconds: told.write_text(str(os.getpid()))):
+        with sigterm.on_sigterm(lambda seconds: told.write_text(str(os.getpid()))):
             terminated()
 
     def leave() -> None:
         block.__exit__(None, None, None)
 
-    block = sigterm.on_stop(lambda seconds: told.write_text("the parent's"))
+    block = sigterm.on_sigterm(lambda seconds: told.write_text("the parent's"))
     with block:
         assert child(leave) == 0
         child(own)
@@ -100,8 +100,8 @@ def test_a_lock_that_a_thread_holds_does_not_hold_a_child(owner: Any, name: str)
             held.set()
             let_go.wait(10)
 
-    with delivery_hooks.watching("a run") as watch:
-        owner = owner or watch
+    with delivery_hooks.track_delivery("a run") as tracker:
+        owner = owner or tracker
         thread = threading.Thread(target=hold, args=(getattr(owner, name),))
         thread.start()
         try:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.log_throttle import chatter_held_back
+from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock
 
 RETRYING = "Retrying (%r) after connection broken by '%r': %s"
@@ -19,7 +19,7 @@ def test_each_kind_comes_through_once_a_minute_and_is_counted(
     clock = ManualClock()
     urllib3 = logging.getLogger("urllib3.connectionpool")
     queue = logging.getLogger("mlflow.utils.async_logging.async_logging_queue")
-    with caplog.at_level(logging.WARNING), chatter_held_back(clock.monotonic):
+    with caplog.at_level(logging.WARNING), repeated_lines_held_back(clock.monotonic):
         for number in range(20):
             urllib3.warning(RETRYING, number, "refused", "/api")
             queue.error(f"Run Id {'a' * 32}: Failed to log run data: Exception: {number}")
@@ -36,7 +36,7 @@ def test_each_kind_comes_through_once_a_minute_and_is_counted(
 
 def test_other_lines_and_other_loggers_are_let_alone(caplog: pytest.LogCaptureFixture) -> None:
     """Only what repeats itself is held back."""
-    with caplog.at_level(logging.DEBUG), chatter_held_back():
+    with caplog.at_level(logging.DEBUG), repeated_lines_held_back():
         for number in range(3):
             logging.getLogger("urllib3.connectionpool").debug("debug %s", number)
             logging.getLogger("somebody").warning("same")

@@ -702,7 +702,7 @@ def test_a_task_whose_time_is_over_at_the_start_ends_its_run(
         seen.append(run_id)
         raise OutOfTime
 
-    monkeypatch.setattr("airflow_provider_hokusai_dns.client.run.end_leftovers", late)
+    monkeypatch.setattr("airflow_provider_hokusai_dns.client.run.end_orphaned_runs", late)
     with pytest.raises(OutOfTime), open_run(server, uri):
         pytest.fail("the block must not run")
     assert client.get_run(seen[0]).info.status == "FAILED"
@@ -716,7 +716,7 @@ def test_a_task_that_is_out_of_time_waits_for_its_batches_a_short_while_only(
     monkeypatch.setattr(sigterm, "SECONDS", 0.5)
     began = time.monotonic()
     with pytest.raises(OutOfTime), open_run(server, uri, flush_deadline=20) as run:
-        waiting = next(iter(delivery_hooks._watches))
+        waiting = next(iter(delivery_hooks._trackers))
         waiting.put({"metrics": 1})
         raise OutOfTime
     assert time.monotonic() - began < 10

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.client.run import open_run
-from airflow_provider_hokusai_dns.health.probe import probe, vet_old_address
+from airflow_provider_hokusai_dns.health.probe import check_stale_address, probe
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
@@ -56,7 +56,7 @@ def pinned(server: MLflowServer, resolver: DNSResolver) -> Pin:
     """As the hook does it: look the name up, and pin it."""
     forget_connections()
     resolver.resolve(NAME)
-    return pin_host(NAME, resolver, vet=partial(vet_old_address, server))
+    return pin_host(NAME, resolver, stale_check=partial(check_stale_address, server))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import airflow_provider_hokusai_dns
 from airflow_provider_hokusai_dns.gates.decision import in_one_line
 from airflow_provider_hokusai_dns.health.judge import judge
-from airflow_provider_hokusai_dns.health.reply import Failure, Reply
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
@@ -76,7 +76,7 @@ def _verdicts() -> Iterator[Verdict]:
         for source in (Source.STALE, Source.STORE, Source.STATIC):
             yield one(plain, _resolution(source, cause), ok)
     old = _resolution(Source.STALE, Cause.NXDOMAIN)
-    for failure in Failure:
+    for failure in ReplyFailure:
         for server in (plain, https):
             for check in ("health", "tracking", "registry", "artifact"):
                 yield one(server, fresh, Reply(check, failure=failure))

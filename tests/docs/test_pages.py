@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns.config.fields import EXTRAS
 from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.health.breaker import BreakerState, CircuitBreaker
 from airflow_provider_hokusai_dns.health.probe import MAX_AGE_WITH_CREDENTIALS
-from airflow_provider_hokusai_dns.health.reply import Failure
+from airflow_provider_hokusai_dns.health.reply import ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import Cause, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE
@@ -35,7 +35,7 @@ POLICY = (DOCS / "policy.md").read_text()
 GUIDE: dict[str, type[Enum]] = {
     "States of a verdict": State,
     "Causes of DNS": Cause,
-    "Failures of a request": Failure,
+    "Failures of a request": ReplyFailure,
     "States of the circuit breaker": BreakerState,
 }
 
@@ -79,7 +79,7 @@ class TestFailureGuide:
         others = parts(section(FAILURES, "Other causes"))
         judged = {verdict.cause for verdict in sentences.verdicts()}
         words = {cause for cause in judged if not cause.startswith("http_")}
-        listed = {*others, *Cause, *Failure}
+        listed = {*others, *Cause, *ReplyFailure}
         assert words <= listed, words - listed
         assert decision.MISSING in others
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_provider_hokusai_dns.gates.check import look, look_at, status
+from airflow_provider_hokusai_dns.gates.check import check_connection, check_with, former_status
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_FAIL_FAST,
     Strikes,
@@ -89,29 +89,29 @@ class TestALook:
 
     def test_sees_a_healthy_server(self, usable, tiny):
         """Name, server, database and registry were asked, once each."""
-        seen = look("mlflow_default")
+        seen = check_connection("mlflow_default")
         assert (seen.state, seen.address_source) == (State.HEALTHY, "dns")
         assert (tiny.count(SEARCH), tiny.count(REGISTRY)) == (1, 1)
 
     def test_asks_dns_each_time(self, usable, dns):
         """A gate wants to know how it is now, and not how it was."""
-        look("mlflow_default")
+        check_connection("mlflow_default")
         before = dns.count(HOSTNAME, "A")
-        look("mlflow_default")
+        check_connection("mlflow_default")
         assert dns.count(HOSTNAME, "A") == before + 1
 
     def test_sees_an_old_address_on_which_mlflow_works(self, usable, dns):
         """Degraded, with the cause and the age."""
-        look("mlflow_default")
+        check_connection("mlflow_default")
         dns.no_such_name(HOSTNAME)
-        seen = look("mlflow_default")
+        seen = check_connection("mlflow_default")
         assert (seen.state, seen.dns_cause) == (State.DEGRADED, "nxdomain")
         assert seen.address_age is not None
 
     def test_sees_a_name_that_is_not_there(self, usable, dns):
         """Nothing is remembered by a fresh process."""
         dns.no_such_name(HOSTNAME)
-        assert look("mlflow_default").state is State.UNRESOLVED
+        assert check_connection("mlflow_default").state is State.UNRESOLVED
 
     @pytest.mark.parametrize(
         ("status_code", "body", "state"),
@@ -126,15 +126,15 @@ class TestALook:
     def test_tells_the_states_apart(self, usable, tiny, status_code, body, state):
         """Each is a different thing to do about it."""
         tiny.answers[SEARCH] = (status_code, body)
-        assert look("mlflow_default").state is state
+        assert check_connection("mlflow_default").state is state
 
     def test_sees_a_connection_that_is_wrong_or_missing(self, connect, clean_runtime):
         """Somebody may be correcting it: it is a verdict, and no exception."""
         connect(host="ml flow.local")
-        seen = look("mlflow_default")
+        seen = check_connection("mlflow_default")
         assert seen.state is State.CONFIG
         assert "ml flow.local" in seen.sentence
-        missing = look("nowhere")
+        missing = check_connection("nowhere")
         assert (missing.state, missing.cause) == (State.CONFIG, "missing")
 
     def test_sees_a_connection_that_may_not_be_read(self, monkeypatch, clean_runtime):
@@ -145,22 +145,22 @@ class TestALook:
             raise PermissionError("no")
 
         monkeypatch.setattr(BaseHook, "get_connection", denied)
-        seen = look("ml")
+        seen = check_connection("ml")
         assert (seen.state, seen.cause) == (State.CONFIG, "connection")
         assert "may not read" in seen.sentence
 
     def test_opens_the_other_entrances_when_the_server_is_back(self, usable, tiny):
-        """A good look closes the breaker; bad ones open it."""
+        """A good check closes the breaker; bad ones open it."""
         from airflow_provider_hokusai_dns.config import connections
         from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
         breaker = breaker_for(connections.load_server())
         tiny.answers[SEARCH] = (503, {})
         for _ in range(3):
-            look("mlflow_default")
+            check_connection("mlflow_default")
         assert breaker.status().state == "open"
         tiny.answers.clear()
-        look("mlflow_default")
+        check_connection("mlflow_default")
         assert breaker.status().state == "closed"
 
     def test_of_the_test_button_leaves_no_breaker_behind(self, usable, tiny):
@@ -170,7 +170,7 @@ class TestALook:
         from airflow_provider_hokusai_dns.health import breaker
 
         server = replace(connections.load_server(), conn_id="made_up")
-        assert look_at(server, runtime.private_resolver(server)).state is State.HEALTHY
+        assert check_with(server, runtime.private_resolver(server)).state is State.HEALTHY
         assert not any(conn_id == "made_up" for conn_id, *_ in breaker._by_server)
 
 
@@ -187,7 +187,7 @@ class TestTheStatus:
 
     def test_has_its_keys(self, usable, tiny):
         """Whoever read them goes on reading them."""
-        seen = status("mlflow_default")
+        seen = former_status("mlflow_default")
         assert seen["connected"] is True
         assert seen["error"] is None
         assert seen["tracking_uri"] == f"http://{HOSTNAME}:{tiny.port}"
@@ -201,6 +201,6 @@ class TestTheStatus:
 
     def test_never_raises(self, clean_runtime):
         """Also without a connection."""
-        seen = status("nowhere")
+        seen = former_status("nowhere")
         assert seen["connected"] is False
         assert "nowhere" in seen["error"]

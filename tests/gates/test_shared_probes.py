@@ -1,4 +1,4 @@
-"""Many gates in one triggerer: one look per interval, however many there are and whoever leaves."""
+"""Many gates in one triggerer: one check per interval, however many there are."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_hokusai_dns.gates import shared_probes
 from airflow_provider_hokusai_dns.gates.shared_probes import (
-    LookFailedError,
-    Lookout,
-    Question,
-    Watch,
+    CheckFailedError,
+    ProbeKey,
+    SharedProbe,
+    SharedProbes,
 )
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 from tests.conftest import HOSTNAME, SEARCH
 
-QUESTION = Question.of("ml", ("dns", "tracking"), 10.0)
+KEY = ProbeKey.of("ml", ("dns", "tracking"), 10.0)
 #: Long enough for a busy machine, and never reached on one that is not.
 PATIENCE = 60
 
 
-class Looks:
-    """Looks that a test lets end; each verdict says which look it was."""
+class Checks:
+    """Checks that a test lets end; each verdict says which check it was."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -40,7 +40,7 @@ class Looks:
     def release(self) -> None:
         self._released.set()
 
-    async def __call__(self, question: Question) -> Verdict:
+    async def __call__(self, key: ProbeKey) -> Verdict:
         self.begun += 1
         number = self.begun
         if self.held:
@@ -51,20 +51,20 @@ class Looks:
             state=State.HEALTHY,
             cause=str(number),
             sentence="",
-            conn_id=question.conn_id,
+            conn_id=key.conn_id,
             tracking_uri="",
             checked_at=datetime.now(UTC),
         )
 
 
 @pytest.fixture
-async def looks():
-    return Looks()
+async def checks():
+    return Checks()
 
 
 @pytest.fixture
-def watch(looks):
-    return Watch(QUESTION, looks)
+def probe(checks):
+    return SharedProbe(KEY, checks)
 
 
 @pytest.fixture
@@ -78,104 +78,105 @@ async def complaints():
     assert said == []
 
 
-async def begun(watch, count, **given):
-    """Gates that wait for their next sight."""
-    gates = [asyncio.create_task(watch.next(given.get("every", 30))) for _ in range(count)]
+async def begun(probe, count, **given):
+    """Gates that wait for their next seen_last."""
+    gates = [asyncio.create_task(probe.next(given.get("every", 30))) for _ in range(count)]
     await asyncio.sleep(0.01)
     return gates
 
 
 class TestAWatch:
-    """The looks for one question."""
+    """The looks for one key."""
 
-    async def test_gives_one_look_to_all_who_wait(self, watch, looks):
+    async def test_gives_one_check_to_all_who_wait(self, probe, checks):
         """Whoever comes while it is under way joins it."""
-        looks.held = True
-        gates = await begun(watch, 500)
-        looks.release()
+        checks.held = True
+        gates = await begun(probe, 500)
+        checks.release()
         sights = await asyncio.gather(*gates)
-        assert looks.begun == 1
+        assert checks.begun == 1
         assert len(set(map(id, sights))) == 1
 
-    async def test_takes_what_is_younger_than_the_gates_own_interval(self, watch, looks):
+    async def test_takes_what_is_younger_than_the_gates_own_interval(self, probe, checks):
         """Another gate has seen it; a gate that is more impatient looks itself."""
-        first = await watch.next(30)
-        assert await watch.next(60) is first
-        assert await watch.next(0.0) is not first
-        assert looks.begun == 2
+        first = await probe.next(30)
+        assert await probe.next(60) is first
+        assert await probe.next(0.0) is not first
+        assert checks.begun == 2
 
-    async def test_never_gives_a_gate_the_same_sight_twice(self, watch, looks):
-        """Three strikes are three looks."""
-        sight = await watch.next(0.05)
+    async def test_never_gives_a_gate_the_same_sight_twice(self, probe, checks):
+        """Three strikes are three checks."""
+        seen_last = await probe.next(0.05)
         for _ in range(3):
-            before, sight = sight, await watch.next(0.05, after=sight)
-            assert sight is not before
-        assert looks.begun == 4
+            before, seen_last = seen_last, await probe.next(0.05, after=seen_last)
+            assert seen_last is not before
+        assert checks.begun == 4
 
-    async def test_waits_an_interval_less_a_little(self, watch):
-        """Jitter only ever shortens it, and is drawn anew with each look."""
-        sight = await watch.next(1)
-        again = await watch.next(1, after=sight)
-        assert again.at - sight.at >= 0.9 * sight.share
-        shares = {(await watch.next(0.0)).share for _ in range(50)}
+    async def test_waits_an_interval_less_a_little(self, probe):
+        """Jitter only ever shortens it, and is drawn anew with each check."""
+        seen_last = await probe.next(1)
+        again = await probe.next(1, after=seen_last)
+        assert again.at - seen_last.at >= 0.9 * seen_last.share
+        shares = {(await probe.next(0.0)).share for _ in range(50)}
         assert len(shares) > 10
         assert all(0.9 <= share <= 1.0 for share in shares)
 
-    async def test_goes_on_when_the_one_who_began_it_is_cancelled(self, watch, looks, complaints):
-        """And when nearly all are: those who stay get their sight."""
-        looks.held = True
-        gates = await begun(watch, 500)
+    async def test_goes_on_when_the_one_who_began_it_is_cancelled(self, probe, checks, complaints):
+        """And when nearly all are: those who stay get their seen_last."""
+        checks.held = True
+        gates = await begun(probe, 500)
         for gate in [*gates[:200], *gates[201:]]:
             gate.cancel()
         await asyncio.sleep(0)
-        looks.release()
+        checks.release()
         assert (await gates[200]).verdict.cause == "1"
-        assert looks.begun == 1
+        assert checks.begun == 1
         assert all(gate.cancelled() for gate in gates if gate is not gates[200])
 
-    async def test_serves_who_comes_after_all_have_left(self, watch, looks, complaints):
+    async def test_serves_who_comes_after_all_have_left(self, probe, checks, complaints):
         """What was seen for nobody is still seen."""
-        looks.held = True
-        for gate in await begun(watch, 10):
+        checks.held = True
+        for gate in await begun(probe, 10):
             gate.cancel()
         await asyncio.sleep(0)
-        late = asyncio.create_task(watch.next(30))
+        late = asyncio.create_task(probe.next(30))
         await asyncio.sleep(0)
-        looks.release()
+        checks.release()
         assert (await late).verdict.cause == "1"
-        assert looks.begun == 1
+        assert checks.begun == 1
 
-    async def test_survives_a_storm(self, watch, looks, complaints):
-        """Gates come and go at any moment, and the next look is as good as the first."""
+    async def test_survives_a_storm(self, probe, checks, complaints):
+        """Gates come and go at any moment, and the next check is as good as the first."""
         for turn in range(100):
-            gates = [asyncio.create_task(watch.next(0.0)) for _ in range(20)]
+            gates = [asyncio.create_task(probe.next(0.0)) for _ in range(20)]
             for _ in range(turn % 5):
                 await asyncio.sleep(0)
             for gate in gates[turn % 3 :: 2]:
                 gate.cancel()
             done = await asyncio.gather(*gates, return_exceptions=True)
             assert all(
-                isinstance(one, (shared_probes.Sight, asyncio.CancelledError)) for one in done
+                isinstance(one, (shared_probes.TimedVerdict, asyncio.CancelledError))
+                for one in done
             )
-        assert looks.begun <= 300
+        assert checks.begun <= 300
 
-    async def test_tells_each_gate_that_a_look_failed(self, watch, looks, complaints):
+    async def test_tells_each_gate_that_a_check_failed(self, probe, checks, complaints):
         """By an exception of its own, which does not grow with the number of gates."""
-        looks.error = OSError("no more threads")
-        failed = await asyncio.gather(*await begun(watch, 200), return_exceptions=True)
+        checks.error = OSError("no more threads")
+        failed = await asyncio.gather(*await begun(probe, 200), return_exceptions=True)
         assert len({id(error) for error in failed}) == 200
         assert {(type(error), error.conn_id, error.kind) for error in failed} == {
-            (LookFailedError, "ml", "OSError")
+            (CheckFailedError, "ml", "OSError")
         }
         lengths = {len(traceback.format_exception(error)) for error in failed}
         assert max(lengths) < 20
-        looks.error = None
-        assert (await watch.next(30)).verdict.state is State.HEALTHY
+        checks.error = None
+        assert (await probe.next(30)).verdict.state is State.HEALTHY
 
-    async def test_wakes_its_gates_by_and_by(self, watch, looks):
+    async def test_wakes_its_gates_by_and_by(self, probe, checks):
         """The triggerer has others to serve than the thousand that heard the same."""
-        looks.held = True
-        gates = await begun(watch, 1000)
+        checks.held = True
+        gates = await begun(probe, 1000)
         turns: list[int] = []
 
         async def another() -> None:
@@ -183,47 +184,47 @@ class TestAWatch:
                 turns.append(sum(gate.done() for gate in gates))
                 await asyncio.sleep(0)
 
-        looks.release()
+        checks.release()
         await asyncio.wait_for(another(), PATIENCE)
         steps = [late - early for early, late in pairwise(turns)]
         assert max(steps) <= 2 * shared_probes._AT_ONCE
 
 
-class TestTheLookout:
-    """The watches of one loop."""
+class TestSharedProbes:
+    """Those of one loop."""
 
     def test_takes_checks_in_any_order_for_one_question(self):
-        """And the rest of a question apart."""
-        assert Question.of("ml", ("tracking", "dns"), 10.0) == QUESTION
+        """And the rest of a key apart."""
+        assert ProbeKey.of("ml", ("tracking", "dns"), 10.0) == KEY
         others = {
-            Question.of("other", ("dns", "tracking"), 10.0),
-            Question.of("ml", ("dns",), 10.0),
-            Question.of("ml", ("dns", "tracking"), 5.0),
+            ProbeKey.of("other", ("dns", "tracking"), 10.0),
+            ProbeKey.of("ml", ("dns",), 10.0),
+            ProbeKey.of("ml", ("dns", "tracking"), 5.0),
         }
-        assert QUESTION not in others
+        assert KEY not in others
         assert len(others) == 3
 
     def test_keeps_no_more_than_agreed(self):
         """A connection id may be a template, and never come again."""
-        one = Lookout()
-        kept = one.watch(QUESTION)
-        for number in range(shared_probes._MOST_QUESTIONS - 1):
-            one.watch(Question.of(f"c{number}", ("dns",), 1.0))
-        assert one.watch(QUESTION) is kept
-        one.watch(Question.of("one more", ("dns",), 1.0))
-        assert one.watch(QUESTION) is kept
-        assert len(one._watches) == shared_probes._MOST_QUESTIONS
+        one = SharedProbes()
+        kept = one.get(KEY)
+        for number in range(shared_probes._MOST_KEYS - 1):
+            one.get(ProbeKey.of(f"c{number}", ("dns",), 1.0))
+        assert one.get(KEY) is kept
+        one.get(ProbeKey.of("one more", ("dns",), 1.0))
+        assert one.get(KEY) is kept
+        assert len(one._probes) == shared_probes._MOST_KEYS
 
     def test_goes_with_its_loop(self):
-        """Nothing is left of a loop that has ended, also in the middle of a look."""
+        """Nothing is left of a loop that has ended, also in the middle of a check."""
         import weakref
 
-        async def leave() -> weakref.ref[Lookout]:
-            mine = shared_probes.lookout()
-            assert shared_probes.lookout() is mine
-            watch = mine.watch(QUESTION)
-            watch._look = lambda question: asyncio.sleep(3600)
-            await begun(watch, 3)
+        async def leave() -> weakref.ref[SharedProbes]:
+            mine = shared_probes.shared_probes()
+            assert shared_probes.shared_probes() is mine
+            probe = mine.get(KEY)
+            probe._check = lambda key: asyncio.sleep(3600)
+            await begun(probe, 3)
             return weakref.ref(mine)
 
         left = asyncio.run(leave())
@@ -256,8 +257,8 @@ async def until(condition):
 
 
 @pytest.fixture(autouse=True)
-def looks_end(clean_runtime):
-    """Looks that a test leaves under way end before the next one begins."""
+def checks_end(clean_runtime):
+    """Checks that a test leaves under way end before the next one begins."""
     yield
     assert shared_probes._threads.wait_idle(30)
 
@@ -278,15 +279,15 @@ def reads(monkeypatch):
     return seen
 
 
-async def test_hundreds_of_gates_cost_one_look_per_interval(usable, tiny, dns, reads, capfd):
+async def test_hundreds_of_gates_cost_one_check_per_interval(usable, tiny, dns, reads, capfd):
     """One connection read, one lookup, one probe; and all open when MLflow is back."""
     tiny.answers[SEARCH] = (503, {})
-    every, looks = 1.0, 5
+    every, checks = 1.0, 5
     began = time.monotonic()
     gates = waiting(300, poke_interval=every)
-    await until(lambda: tiny.count(SEARCH) >= looks)
+    await until(lambda: tiny.count(SEARCH) >= checks)
     most = (time.monotonic() - began) / (0.9 * every) + 1
-    assert looks <= tiny.count(SEARCH) <= most
+    assert checks <= tiny.count(SEARCH) <= most
     assert len(reads) <= most
     assert dns.count(HOSTNAME, "A") <= most
     tiny.answers.clear()
@@ -337,7 +338,7 @@ async def test_different_questions_stay_apart(usable, tiny, dns, connect):
 
 
 async def test_what_one_calls_good_enough_is_no_question(usable, tiny, dns):
-    """min_health is judged by each gate, on the same sight."""
+    """min_health is judged by each gate, on the same seen_last."""
     await asyncio.wait_for(first(gate()), PATIENCE)
     dns.no_such_name(HOSTNAME)
     asked = tiny.count(SEARCH)
@@ -352,7 +353,7 @@ async def test_what_one_calls_good_enough_is_no_question(usable, tiny, dns):
     assert {event.xcoms["return_value"]["level"] for event in events} == {"healthy"}
 
 
-async def test_a_changed_connection_is_used_at_the_next_look(usable, tiny, connect, dns):
+async def test_a_changed_connection_is_used_at_the_next_check(usable, tiny, connect, dns):
     """Somebody corrected it in the UI; nobody restarts a triggerer for that."""
     connect(host="127.0.0.1", port=1)
     gates = waiting(50)
@@ -383,7 +384,7 @@ async def test_a_deleted_connection_is_a_cause_and_its_return_is_noticed(
 
 
 async def test_a_connection_that_airflow_does_not_give_out_holds_nobody(usable, monkeypatch):
-    """All gates wait with the one look: it counts as missing, and the next look asks again."""
+    """All gates wait with the one check: it counts as missing, and the next check asks again."""
     from airflow.providers.common.compat.sdk import BaseHook
 
     real, given_out = BaseHook.aget_connection, asyncio.Event()
@@ -404,8 +405,8 @@ async def test_a_connection_that_airflow_does_not_give_out_holds_nobody(usable, 
     assert not shared_probes._overdue
 
 
-async def test_gates_that_are_cancelled_in_a_look_harm_no_other(usable, tiny, dns, monkeypatch):
-    """Somebody clears a DAG while DNS is silent; the rest still gets what that look finds."""
+async def test_gates_that_are_cancelled_in_a_check_harm_no_other(usable, tiny, dns, monkeypatch):
+    """Somebody clears a DAG while DNS is silent; the rest still gets what that check finds."""
     monkeypatch.setenv("DNS_TIMEOUT", "1")
     dns.silent(HOSTNAME)
     gates = waiting(300)

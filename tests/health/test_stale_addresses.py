@@ -1,4 +1,4 @@
-"""Old addresses over plain http: who may get what (feature B4)."""
+"""Old addresses over plain http: who may get what."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from airflow_provider_hokusai_dns.health.probe import (
     CHECK,
     USE,
-    old_address_rule,
+    check_stale_address,
     probe,
-    vet_old_address,
+    stale_address_rule,
 )
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver.model import Source
@@ -53,7 +53,7 @@ def test_the_rule(
         allow_stale_over_http=choice,
         credentials=LOGIN if login else Credentials(),
     )
-    rule = old_address_rule(server, an_address("10.0.0.1", source=source, age=age))
+    rule = stale_address_rule(server, an_address("10.0.0.1", source=source, age=age))
     assert rule == answer if answer in (USE, CHECK) else answer in rule
 
 
@@ -73,7 +73,7 @@ def test_an_mlflow_at_the_old_address_may_be_used(answer: object) -> None:
     with Stranger(answer) as stranger:  # type: ignore[arg-type]
         server = a_server(port=stranger.port, credentials=LOGIN)
         old = an_address("127.0.0.1", source=Source.STALE, age=60)
-        assert vet_old_address(server, old, "127.0.0.1", stranger.port) is None
+        assert check_stale_address(server, old, "127.0.0.1", stranger.port) is None
     assert all("authorization" not in request.headers for request in stranger.requests)
 
 
@@ -82,7 +82,7 @@ def test_a_stranger_who_says_ok_gets_nothing() -> None:
     with Stranger(ok_to_everything) as stranger:
         server = a_server(port=stranger.port, credentials=LOGIN)
         old = an_address("127.0.0.1", source=Source.STALE, age=60)
-        why = vet_old_address(server, old, "127.0.0.1", stranger.port)
+        why = check_stale_address(server, old, "127.0.0.1", stranger.port)
         verdict = probe(server, old)
     assert why is not None
     assert "no MLflow answers" in why
@@ -94,7 +94,7 @@ def test_a_stranger_who_answers_nothing_costs_a_bounded_while() -> None:
     """A closed port, and one that takes connections and is silent."""
     server = a_server(port=free_port(), credentials=LOGIN)
     old = an_address("127.0.0.1", source=Source.STALE, age=60)
-    why = vet_old_address(server, old, "127.0.0.1", server.connect_port)
+    why = check_stale_address(server, old, "127.0.0.1", server.connect_port)
     assert why is not None
     assert "refused" in why
     me: list[Stranger] = []
@@ -105,7 +105,7 @@ def test_a_stranger_who_answers_nothing_costs_a_bounded_while() -> None:
 
     with Stranger(silent) as stranger:  # type: ignore[arg-type]
         me.append(stranger)
-        why = vet_old_address(server, old, "127.0.0.1", stranger.port, timeout=0.5)
+        why = check_stale_address(server, old, "127.0.0.1", stranger.port, timeout=0.5)
     assert why is not None
     assert "timeout" in why
 
@@ -115,7 +115,7 @@ def test_never_does_not_even_connect() -> None:
     with Stranger(looks_like_mlflow) as stranger:
         server = a_server(port=stranger.port, allow_stale_over_http=NEVER)
         old = an_address("127.0.0.1", source=Source.STALE)
-        assert "never" in str(vet_old_address(server, old, "127.0.0.1", stranger.port))
+        assert "never" in str(check_stale_address(server, old, "127.0.0.1", stranger.port))
         assert probe(server, old).state is State.UNRESOLVED
     assert stranger.connections == 0
 
@@ -125,14 +125,14 @@ def test_always_does_not_ask() -> None:
     with Stranger(ok_to_everything) as stranger:
         server = a_server(port=stranger.port, credentials=LOGIN, allow_stale_over_http=ALWAYS)
         old = an_address("127.0.0.1", source=Source.STALE, age=80_000)
-        assert vet_old_address(server, old, "127.0.0.1", stranger.port) is None
+        assert check_stale_address(server, old, "127.0.0.1", stranger.port) is None
     assert stranger.connections == 0
 
 
 def test_over_https_the_certificate_decides() -> None:
     """The pin need not ask."""
     old = an_address("127.0.0.1", source=Source.STALE, age=80_000)
-    assert vet_old_address(a_server(scheme="https"), old, "127.0.0.1", 1) is None
+    assert check_stale_address(a_server(scheme="https"), old, "127.0.0.1", 1) is None
 
 
 def test_a_stranger_at_one_old_address_does_not_hide_the_server_at_the_next() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_hokusai_dns.health.stale_file_hosts import vet_old_file_host
+from airflow_provider_hokusai_dns.health.stale_file_hosts import check_stale_file_host
 from airflow_provider_hokusai_dns.resolver.model import Source
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
 from tests.values import a_server, an_address
@@ -26,7 +26,7 @@ def test_the_authors_choice_and_the_age_decide_over_http(
     """Over https the certificate does."""
     resolution = an_address("10.0.0.1", source=Source.STALE, age=age, hostname="files.test")
     server = a_server(allow_stale_over_http=choice, also_pin=("files.test",))
-    why = vet_old_file_host(server, resolution, "10.0.0.1", port)
+    why = check_stale_file_host(server, resolution, "10.0.0.1", port)
     if objection is None:
         assert why is None
     else:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_provider_hokusai_dns.health.judge import judge, looks_like_mlflow
-from airflow_provider_hokusai_dns.health.reply import Failure, Reply
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.model import Cause, Source
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
@@ -79,7 +79,7 @@ JSON = "application/json"
         (Reply("tracking", 503), State.BACKEND_DOWN, "http_503", "database"),
         (Reply("registry", 500), State.BACKEND_DOWN, "http_500", "model registry"),
         (Reply("tracking", 429), State.BACKEND_DOWN, "http_429", "log of its server"),
-        (Reply("tracking", failure=Failure.TIMEOUT), State.BACKEND_DOWN, "timeout", "locked"),
+        (Reply("tracking", failure=ReplyFailure.TIMEOUT), State.BACKEND_DOWN, "timeout", "locked"),
         (Reply("tracking", 404, body=b"no"), State.NOT_MLFLOW, "http_404", "path_prefix"),
         (Reply("tracking", 200, body=b"<html>"), State.NOT_MLFLOW, "http_200", "host, port"),
         (Reply("tracking", 200, JSON, b'{"a": 1}'), State.NOT_MLFLOW, "http_200", "host, port"),
@@ -92,29 +92,36 @@ JSON = "application/json"
             "redirect",
             "'https://x.test/...'",
         ),
-        (Reply("health", failure=Failure.REFUSED), State.UNREACHABLE, "refused", "nothing listens"),
         (
-            Reply("health", failure=Failure.CONNECT_TIMEOUT),
+            Reply("health", failure=ReplyFailure.REFUSED),
+            State.UNREACHABLE,
+            "refused",
+            "nothing listens",
+        ),
+        (
+            Reply("health", failure=ReplyFailure.CONNECT_TIMEOUT),
             State.UNREACHABLE,
             "connect_timeout",
             "firewall",
         ),
-        (Reply("health", failure=Failure.TIMEOUT), State.UNREACHABLE, "timeout", "hanging"),
-        (Reply("health", failure=Failure.NOT_HTTP), State.NOT_MLFLOW, "not_http", "schema"),
+        (Reply("health", failure=ReplyFailure.TIMEOUT), State.UNREACHABLE, "timeout", "hanging"),
+        (Reply("health", failure=ReplyFailure.NOT_HTTP), State.NOT_MLFLOW, "not_http", "schema"),
         (
-            Reply("tracking", failure=Failure.BODY_TOO_LARGE, detail="too much"),
+            Reply("tracking", failure=ReplyFailure.BODY_TOO_LARGE, detail="too much"),
             State.NOT_MLFLOW,
             "body_too_large",
             "too much",
         ),
         (
-            Reply("health", failure=Failure.CERTIFICATE_UNTRUSTED),
+            Reply("health", failure=ReplyFailure.CERTIFICATE_UNTRUSTED),
             State.TLS_ERROR,
             "certificate_untrusted",
             "ca_file",
         ),
         (
-            Reply("health", failure=Failure.TLS_FILE, detail="the ca_file '/x' cannot be used"),
+            Reply(
+                "health", failure=ReplyFailure.TLS_FILE, detail="the ca_file '/x' cannot be used"
+            ),
             State.CONFIG,
             "tls_file",
             "the ca_file '/x'",
@@ -127,7 +134,7 @@ JSON = "application/json"
             "leave",
         ),
         (
-            Reply("artifact", failure=Failure.TIMEOUT),
+            Reply("artifact", failure=ReplyFailure.TIMEOUT),
             State.ARTIFACT_FAILED,
             "timeout",
             "artifact store",
@@ -220,7 +227,7 @@ def test_a_dict_that_is_no_verdict_is_refused(change: dict[str, object]) -> None
         (Reply("version", 401, challenge='Basic realm="intranet"'), False),
         (Reply("server_info", 200, body=b'{"store_type": "SqlStore"}'), True),
         (Reply("server_info", 200, body=b"{}"), False),
-        (Reply("health", failure=Failure.REFUSED), False),
+        (Reply("health", failure=ReplyFailure.REFUSED), False),
     ],
 )
 def test_mlflow_is_told_from_others_by_more_than_an_ok(reply: Reply, says_mlflow: bool) -> None:

@@ -63,7 +63,7 @@ class TestWhatItSays:
             MLflowHook("bad").get_conn()
 
     def test_follows_a_changed_connection_with_the_next_hook(self, usable, dns, tiny):
-        """Without a restart (A15)."""
+        """Without a restart."""
         MLflowHook().resolve()
         usable(cache_ttl=7)
         hook = MLflowHook()

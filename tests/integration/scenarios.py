@@ -54,7 +54,7 @@ class Scenarios:
         """As if the next task ran in a new worker process."""
         from airflow_provider_hokusai_dns import runtime
 
-        runtime.settle()
+        runtime.wait_under_dag_test()
         runtime.forget()
 
     def run(self, dag: Any, conf: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def keep_record(api_server, names, record):
 
 @pytest.fixture(scope="module", autouse=True)
 def before_anybody_asked(api_server, names, tiny):
-    """A connection and what the fleet knows of it; gives the words before the first look."""
+    """A connection and what the fleet knows of it; gives the words before the first check."""
     names.set_records(HOSTNAME, [ADDRESS])
     api_server.connect(host=HOSTNAME, port=tiny.port, login="me", password=SECRET,
                        extra={"nameservers": names.address})  # fmt: skip
@@ -118,7 +118,7 @@ def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server, names):
 
 
 def test_what_the_api_server_does_is_in_airflows_metrics(api_server, statsd):
-    """It takes part like any task: its lookups and its looks arrive at StatsD."""
+    """It takes part like any task: its lookups and its checks arrive at StatsD."""
     api_server.get("/health/mlflow", "viewer")
     end = time.monotonic() + 20
     wanted = {"airflow.hokusai_dns.lookup", "airflow.hokusai_dns.probe_ms"}
@@ -206,7 +206,7 @@ class TestUnderLoad:
     def test_airflow_answers_and_mlflow_is_asked_once_per_interval(
         self, api_server, hanging, record_property
     ):
-        """Nobody waits for the server that hangs, but who made the look begin: three seconds."""
+        """Nobody waits for the server that hangs, but who made the check begin: three seconds."""
         over = threading.Event()
         over.set()
         alone = self.p99(api_server, over)
@@ -233,10 +233,10 @@ class TestUnderLoad:
             busy = beside.result()
         assert len(answers) == self.CALLERS * self.ROUNDS
         assert set(answers) <= {200, 503}
-        looks = sum(one.path == "/health" for one in hanging.requests)
+        checks = sum(one.path == "/health" for one in hanging.requests)
         record_property("p99_alone_ms", round(alone * 1000))
         record_property("p99_beside_ms", round(busy * 1000))
-        assert 1 <= looks <= seconds / LOOK_EVERY + 2
+        assert 1 <= checks <= seconds / LOOK_EVERY + 2
         assert (
             busy < 10
-        )  # a held thread pool or event loop would hold it for the look's ten seconds
+        )  # a held thread pool or event loop would hold it for the check's ten seconds

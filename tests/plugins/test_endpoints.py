@@ -13,12 +13,15 @@ import yaml
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from airflow_provider_hokusai_dns.gates import check
+from airflow_provider_hokusai_dns.gates.check import check_connection, misconfigured
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.plugins import prometheus
-from airflow_provider_hokusai_dns.plugins.connection_health import Known, Place
+from airflow_provider_hokusai_dns.plugins.connection_health import (
+    ConnectionHealth,
+    ConnectionTarget,
+)
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
-from airflow_provider_hokusai_dns.plugins.health_cache import Board
+from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import note
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key, render_history
@@ -34,11 +37,11 @@ REPOSITORY = Path(__file__).parents[2]
 EVIL = '<script>alert(1)</script>"\\\n'
 
 
-def ask(board: Board | None = None) -> TestClient:
+def ask(cache: HealthCache | None = None) -> TestClient:
     """The endpoints as somebody sees them who may see all."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(Headers)
-    add_endpoints(app, board or Board(), [])
+    add_endpoints(app, cache or HealthCache(), [])
     return TestClient(app)
 
 
@@ -93,7 +96,7 @@ class TestTheDetails:
         "text", ["{", "[]", '{"version": 1, "hostname": NaN}', f'"{EVIL}"', "\x00"]
     )
     def test_tell_of_a_variable_edited_into_nonsense(self, usable, variable, text, tiny):
-        """Passed over by the look, and shown as what it is."""
+        """Passed over by the check, and shown as what it is."""
         variable(variable_key(HOSTNAME), text.replace("\x00", "nul"))
         answer = ask().get("/health/mlflow")
         (one,) = json.loads(answer.text, parse_constant=no_nonsense)["connections"]
@@ -162,21 +165,21 @@ class TestReady:
 class TestOneLookHoweverManyAsk:
     """One probe per interval, and nobody waits for a server that hangs."""
 
-    def test_200_callers_wait_for_nothing_while_a_look_hangs(self, usable):
+    def test_200_callers_wait_for_nothing_while_a_check_hangs(self, usable):
         """Only who set it going waits, and only for a moment."""
-        go_on, looks = threading.Event(), []
+        go_on, checks = threading.Event(), []
 
-        def look(conn_id):
-            looks.append(conn_id)
+        def check(conn_id):
+            checks.append(conn_id)
             go_on.wait(30)
-            return check.look(conn_id)
+            return check_connection(conn_id)
 
-        board = Board(look=look, patience=1.0)
+        cache = HealthCache(check=check, patience=1.0)
         took = []
 
         def call():
             begun = time.monotonic()
-            board.connections()
+            cache.connections()
             took.append(time.monotonic() - begun)
 
         callers = [threading.Thread(target=call) for _ in range(200)]
@@ -186,7 +189,7 @@ class TestOneLookHoweverManyAsk:
             caller.join(30)
         go_on.set()
         assert len(took) == 200
-        assert looks == ["mlflow_default"]
+        assert checks == ["mlflow_default"]
         assert sum(seconds > 0.9 for seconds in took) <= 2
 
     def test_fifty_connections_are_looked_at_together(self, connect, monkeypatch, clean_runtime):
@@ -195,18 +198,18 @@ class TestOneLookHoweverManyAsk:
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", ",".join(ids))
         go_on = threading.Event()
 
-        def look(conn_id):
+        def check(conn_id):
             go_on.wait(30)
-            return check.misconfigured(conn_id, ValueError("x"))
+            return misconfigured(conn_id, ValueError("x"))
 
-        board = Board(look=look, patience=0.5)
+        cache = HealthCache(check=check, patience=0.5)
         begun = time.monotonic()
-        assert len(board.connections()) == 50
+        assert len(cache.connections()) == 50
         assert time.monotonic() - begun < 10
         go_on.set()
 
-    def test_a_look_that_breaks_is_repeated_at_the_next_interval(self, usable, caplog):
-        """A bug of ours must not end all looks of a connection."""
+    def test_a_check_that_breaks_is_repeated_at_the_next_interval(self, usable, caplog):
+        """A bug of ours must not end all checks of a connection."""
 
         class Clock:
             now = 0.0
@@ -216,45 +219,45 @@ class TestOneLookHoweverManyAsk:
 
         clock, answers = Clock(), [RuntimeError("x")]
 
-        def look(conn_id):
+        def check(conn_id):
             if answers:
                 raise answers.pop()
-            return check.look(conn_id)
+            return check_connection(conn_id)
 
-        board = Board(look=look, now=clock)
-        assert board.connections()[0].mlflow == "unknown"
+        cache = HealthCache(check=check, now=clock)
+        assert cache.connections()[0].mlflow == "unknown"
         assert "RuntimeError" in caplog.text
         clock.now = 20.0
-        assert board.connections()[0].mlflow == "healthy"
+        assert cache.connections()[0].mlflow == "healthy"
 
     def test_an_old_verdict_is_not_passed_off_as_a_new_one(self, usable):
         """Nobody asked for ten minutes, so nobody looked: the word is unknown, not healthy."""
         clock = [0.0]
-        board = Board(now=lambda: clock[0])
-        board.connections()
-        assert board.words()["mlflow"] == "healthy"
+        cache = HealthCache(now=lambda: clock[0])
+        cache.connections()
+        assert cache.words()["mlflow"] == "healthy"
         clock[0] = 600.0
-        assert board.words()["mlflow"] == "unknown"
+        assert cache.words()["mlflow"] == "unknown"
 
 
 def test_a_hundred_calls_give_one_line(usable, tiny, caplog):
     """What is wrong, since when nothing changed; and one line when it is over."""
     clock = [0.0]
-    board = Board(now=lambda: clock[0])
+    cache = HealthCache(now=lambda: clock[0])
     tiny.answers["/health"] = (503, "down")
 
     def told():
-        return [r.getMessage() for r in caplog.records if r.name.endswith("board")]
+        return [r.getMessage() for r in caplog.records if r.name.endswith("cache")]
 
     for clock[0] in range(0, 2000, 20):
-        board.connections()
+        cache.connections()
     (line,) = told()
     assert "mlflow_default" in line
     assert "unhealthy" in line
     tiny.answers.clear()
     caplog.set_level("INFO")
     for clock[0] in range(2000, 4000, 20):
-        board.connections()
+        cache.connections()
     assert len(told()) == 2
 
 
@@ -301,7 +304,7 @@ def a_known(hostname=HOSTNAME, **changes):
     verdict = Verdict(state=State.HOST_REJECTED, cause="invalid_host_header", sentence="x",
                       conn_id="c", tracking_uri="u", checked_at=datetime.now(UTC),
                       address="10.0.0.1", latencies={"health": 12.0})  # fmt: skip
-    return Known("c", Place(hostname), verdict, **changes)
+    return ConnectionHealth("c", ConnectionTarget(hostname), verdict, **changes)
 
 
 class TestTheMetrics:
@@ -366,7 +369,7 @@ class TestTheMetrics:
 
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__METRICS_FOR_ANYONE", given)
         app = FastAPI()
-        add_endpoints(app, Board(look=lambda conn_id: check.misconfigured(conn_id, ValueError())),
+        add_endpoints(app, HealthCache(check=lambda conn_id: misconfigured(conn_id, ValueError())),
                       [Depends(nobody)])  # fmt: skip
         assert TestClient(app).get("/metrics").status_code == (200 if opens else 401)
         assert TestClient(app).get("/health/mlflow").status_code == 401

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from airflow_provider_hokusai_dns.gates import check
-from airflow_provider_hokusai_dns.plugins.health_cache import Board
+from airflow_provider_hokusai_dns.gates.check import check_connection
+from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from tests.conftest import HOSTNAME, SEARCH
@@ -47,15 +47,15 @@ class TestTheWords:
 
     def test_never_probe_and_never_ask_dns(self, usable, dns, tiny, clock):
         """Whoever can reach the port may ask as often as they like."""
-        board = Board(now=clock)
+        cache = HealthCache(now=clock)
         for clock.now in range(0, 600, 20):
-            assert board.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}
+            assert cache.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}
         assert not tiny.asked
         assert not dns.queries
 
     def test_tell_what_the_fleet_wrote_down(self, usable, store, clock):
         """Fresh, away for a while, away for too long."""
-        board = Board(now=clock)
+        cache = HealthCache(now=clock)
         for clock.now, since, word in [
             (0, None, "healthy"),
             (100, time.time() - 30, "degraded"),
@@ -65,21 +65,21 @@ class TestTheWords:
             record = LastKnownGood(HOSTNAME, ("10.0.0.1",), time.time() - 2000, **store_at)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv(f"AIRFLOW_VAR_{variable_key(HOSTNAME).upper()}", render_record(record))
-                assert board.words()["dns"] == word
+                assert cache.words()["dns"] == word
 
-    def test_tell_the_verdict_of_the_last_look(self, usable, store, clock):
+    def test_tell_the_verdict_of_the_last_check(self, usable, store, clock):
         """After somebody who may has asked for the details."""
         store()
-        board = Board(now=clock)
-        board.connections()
-        assert board.words() == {"overall": "healthy", "dns": "healthy", "mlflow": "healthy"}
+        cache = HealthCache(now=clock)
+        cache.connections()
+        assert cache.words() == {"overall": "healthy", "dns": "healthy", "mlflow": "healthy"}
 
     def test_are_unknown_where_the_list_of_connections_is_broken(self, monkeypatch, clock, caplog):
         """The process serves all the same; the log says what to correct, once."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "[broken")
-        board = Board(now=clock)
+        cache = HealthCache(now=clock)
         for _ in range(2):
-            assert board.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}
+            assert cache.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}
         assert len(caplog.messages) == 1
 
 
@@ -89,7 +89,7 @@ class TestTheDetails:
     def test_name_address_age_and_verdict(self, usable, store, tiny, clock):
         """Of each listed connection."""
         store(written_by="refresh")
-        one = Board(now=clock).connections()[0].report()
+        one = HealthCache(now=clock).connections()[0].report()
         assert one["conn_id"] == "mlflow_default"
         assert one["last_known_good"]["addresses"] == ["10.0.0.1"]
         assert 59 <= one["last_known_good"]["age"] <= 65
@@ -97,36 +97,36 @@ class TestTheDetails:
 
     def test_ask_mlflow_once_per_interval(self, usable, tiny, clock):
         """A page that is reloaded all the time costs one probe in 15 s."""
-        board = Board(now=clock)
+        cache = HealthCache(now=clock)
         for _ in range(50):
-            board.connections()
+            cache.connections()
         assert tiny.count(SEARCH) == 1
         clock.now = 20
-        board.connections()
+        cache.connections()
         assert tiny.count(SEARCH) == 2
 
-    def test_are_given_at_once_while_somebody_looks(self, usable, clock):
-        """A look may take 20 s; it must not hold more than one thread of the server."""
-        looking, go_on = threading.Event(), threading.Event()
+    def test_are_given_at_once_while_somebody_checks(self, usable, clock):
+        """A check may take 20 s; it must not hold more than one thread of the server."""
+        checking, go_on = threading.Event(), threading.Event()
 
-        def look(conn_id):
-            looking.set()
+        def check(conn_id):
+            checking.set()
             go_on.wait(10)
-            return check.look(conn_id)
+            return check_connection(conn_id)
 
-        board = Board(look=look, now=clock)
-        first = threading.Thread(target=board.connections)
+        cache = HealthCache(check=check, now=clock)
+        first = threading.Thread(target=cache.connections)
         first.start()
-        looking.wait(10)
-        assert board.connections()[0].mlflow == "unknown"
+        checking.wait(10)
+        assert cache.connections()[0].mlflow == "unknown"
         go_on.set()
         first.join()
-        assert board.connections()[0].mlflow == "healthy"
+        assert cache.connections()[0].mlflow == "healthy"
 
     def test_say_what_is_wrong_with_a_connection(self, connect, clock, clean_runtime):
         """And the endpoint answers all the same."""
         connect(host="ml flow.local")
-        one = Board(now=clock).connections()[0].report()
+        one = HealthCache(now=clock).connections()[0].report()
         assert (one["dns"], one["mlflow"]) == ("unknown", "unhealthy")
         assert "ml flow.local" in one["verdict"]["sentence"]
 

@@ -1,4 +1,4 @@
-"""The system's own lookup: whatever it knows, we know (feature A14)."""
+"""The system's own lookup: whatever it knows, we know."""
 
 from __future__ import annotations
 
