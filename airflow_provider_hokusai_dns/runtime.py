@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from airflow_provider_hokusai_dns.resolver import (
     Event,
     Resolution,
     Source,
+    forks,
 )
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -436,8 +436,6 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
     return replace(policy, **own)
 
 
-def _after_fork_in_child() -> None:
-    _process.lock = threading.RLock()  # may have been held by a thread that did not come along
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+@forks.in_child
+def _renew_lock() -> None:
+    _process.lock = threading.RLock()

@@ -9,9 +9,7 @@ and let everybody through when half open.
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
 
@@ -146,7 +145,7 @@ class CircuitBreaker:
         self._clear()
         self._last_failure: float | None = None
         self._last_success: float | None = None
-        _instances.add(self)
+        forks.renewed(self)
 
     def _clear(self) -> None:
         self._failures = 0
@@ -244,7 +243,8 @@ class CircuitBreaker:
         until = self._retry_at if now < self._retry_at else self._prober_until
         return BreakerOpenError(self.name, self._reason, max(0.0, until - now))
 
-    def _after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a child process, which has no prober either."""
         # Another thread of the parent may have held the lock, or been the prober.
         self._lock = threading.Lock()
         self._prober = None
@@ -254,7 +254,6 @@ def _wall(offset: float, stamp: float | None) -> datetime | None:
     return None if stamp is None else utc(offset + stamp)
 
 
-_instances: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 _by_server: dict[tuple[object, ...], CircuitBreaker] = {}
 _by_server_lock = threading.Lock()
 
@@ -268,11 +267,7 @@ def breaker_for(server: MLflowServer) -> CircuitBreaker:
         return _by_server[key]
 
 
-def _after_fork_in_child() -> None:
+@forks.in_child
+def _renew_lock() -> None:
     global _by_server_lock
     _by_server_lock = threading.Lock()
-    for breaker in _instances:
-        breaker._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

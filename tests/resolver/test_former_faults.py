@@ -222,7 +222,7 @@ def test_locks_that_grow_without_end(make, lookup, clock):
     assert resolver.wait_idle()
     assert resolver.metrics().cache_size <= 16
     assert len(resolver._ready) <= 64
-    assert not resolver._flights._flights
+    assert not resolver._updater.flights._flights
     assert threading.active_count() <= before + 64
 
 

@@ -274,13 +274,13 @@ def test_after_fork_with_a_lookup_in_flight_the_child_starts_its_own(lookup, res
 def test_after_fork_locks_that_were_held_are_free(lookup, resolver):
     """Also those of the slots, the workers and the observers; waiting for idle ends as well."""
     resolver.resolve(NAME)
-    slot = resolver._cache.get(NAME)
+    slot = resolver._state.find(NAME)
     held = [
-        resolver._lock,
-        resolver._flights._lock,
+        resolver._state._lock,
+        resolver._updater.flights._lock,
         resolver._workers._changed,
-        resolver._observers._lock,
-        slot.store_lock,
+        resolver._state.observers._lock,
+        slot.record.lock,
     ]
     taken, go_on = threading.Event(), threading.Event()
 
