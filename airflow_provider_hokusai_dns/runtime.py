@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError
 from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -32,28 +33,6 @@ _CLAIMS = {
     "nameservers": "nameserver_overrides",
     "fallback_addresses": "static_addresses",
 }
-
-
-class ConnectionConflictError(ValueError):
-    """Two connections want different things for one hostname.
-
-    :param hostname: the name they share.
-    :param field: the extra in which they differ.
-    :param conn_ids: the two connections.
-    """
-
-    def __init__(self, hostname: str, field: str, conn_ids: tuple[str, str]) -> None:
-        super().__init__(
-            f"Connections {conn_ids[0]!r} and {conn_ids[1]!r} both lead to {hostname!r}, but their "
-            f"{field} differ. One name has one answer in a process: make the fields equal, or "
-            "leave one of them empty."
-        )
-        self.hostname = hostname
-        self.field = field
-        self.conn_ids = conn_ids
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.hostname, self.field, self.conn_ids))
 
 
 class LogObserver:

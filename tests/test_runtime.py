@@ -9,9 +9,12 @@ import socket
 import pytest
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.config.fields import SettingError
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
-from airflow_provider_hokusai_dns.runtime import ConnectionConflictError
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    DNSResolutionError,
+    SettingError,
+)
+from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")

@@ -25,7 +25,11 @@ from airflow_provider_hokusai_dns.cli.stored_record import (
     read_stored,
 )
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.fields import SettingError
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    ConnectionMissingError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
@@ -46,7 +50,7 @@ class WrongQuestionError(ValueError):
     """Something on the command line can never be right."""
 
 
-_WRONG = (WrongQuestionError, SettingError, runtime.ConnectionConflictError)
+_WRONG = (WrongQuestionError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -60,7 +64,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             code = run(args)
-        except connections.ConnectionMissingError as error:
+        except ConnectionMissingError as error:
             problem = database_problem()
             complain(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION

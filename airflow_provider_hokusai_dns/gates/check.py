@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, DNSResolutionError
 from airflow_provider_hokusai_dns.gates.decision import DEFAULT_CHECKS, MISSING, PROBE_TIMEOUT
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,7 +98,8 @@ def check_with(
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     """A check is never refused, it is rare and bounded; but it tells the other entrances."""
-    from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
+    from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+    from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
     breaker = breaker_for(server)
     before = breaker.status().state
@@ -145,7 +146,7 @@ def former_status(conn_id: str) -> dict[str, Any]:
 
 def misconfigured(conn_id: str, error: Exception) -> Verdict:
     """The verdict on a connection that is missing or wrong."""
-    missing = isinstance(error, connections.ConnectionMissingError)
+    missing = isinstance(error, ConnectionMissingError)
     sentence = str(error)
     if missing:
         sentence += (

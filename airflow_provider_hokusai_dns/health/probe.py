@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.connection import (
     Deadline,
     ProbeConnection,
@@ -25,7 +26,7 @@ from airflow_provider_hokusai_dns.health.judge import (
     looks_like_mlflow,
 )
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver.model import Source
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
 if TYPE_CHECKING:

@@ -10,8 +10,12 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import (
+    DNSResolutionError,
+    MLflowRestError,
+    MLflowUnreachableError,
+)
 from airflow_provider_hokusai_dns.gates import check, decision
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,25 +27,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
     from airflow_provider_hokusai_dns.server import MLflowServer
-
-
-class MLflowUnreachableError(ConnectionError):
-    """Nothing takes a connection where MLflow should be.
-
-    :param uri: the tracking URI, in its hostname form.
-    :param addresses: what was tried.
-    """
-
-    def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
-        super().__init__(
-            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
-            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
-        )
-        self.uri = uri
-        self.addresses = addresses
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.uri, self.addresses))
 
 
 class MLflowHook(BaseHook):
@@ -238,7 +223,7 @@ class MLflowHook(BaseHook):
             runtime.pin(self.server)
             try:
                 answer = rest.call(self.server, method, path, params=params, json=json)
-            except rest.MLflowRestError as error:
+            except MLflowRestError as error:
                 if error.says_down:
                     attempt.failure(error.reason)
                 else:

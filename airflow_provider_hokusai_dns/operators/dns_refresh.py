@@ -15,8 +15,9 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.plugins.connection_health import (
@@ -26,7 +27,6 @@ from airflow_provider_hokusai_dns.plugins.connection_health import (
     ConnectionTarget,
     worst,
 )
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
