@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError
-from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
+from airflow_provider_hokusai_dns.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.store.variables import VariableStore
@@ -33,68 +33,6 @@ _CLAIMS = {
     "nameservers": "nameserver_overrides",
     "fallback_addresses": "static_addresses",
 }
-
-
-class LogObserver:
-    """Tells the story of each name in the log: one line per change, and what to do about it."""
-
-    def __init__(self, resolver: DNSResolver) -> None:
-        self._resolver = resolver
-        self._told: dict[str, str] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Observe a resolver."""
-        if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            if event.cause is not None or event.kind == "static_served":
-                self._tell_old(event, event.resolution)
-        elif event.kind == "state" and event.state == "unhealthy":
-            self._tell_nothing(event)
-        elif event.kind == "state" and event.state == "healthy":
-            if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: all is well with the name", event.hostname)
-        elif event.kind == "store_rejected":
-            log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
-
-    def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        story = f"{resolution.source.value} {event.cause}"
-        if self._told.get(event.hostname) == story:
-            return
-        self._told[event.hostname] = story
-        why = event.cause.value if event.cause is not None else "no answer"
-        if resolution.source is Source.STATIC:
-            log.warning(
-                "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: take it out when DNS is back",
-                event.hostname,
-                why,
-                resolution.address,
-            )
-            return
-        config = self._resolver.config
-        no_name = event.cause is not None and event.cause.says_no_such_name
-        log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
-            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
-            event.hostname,
-            why,
-            resolution.address,
-            "the shared Variable" if resolution.source is Source.STORE else "memory",
-            resolution.age() or 0.0,
-            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
-            "after the name went away" if no_name else "of age",
-        )
-
-    def _tell_nothing(self, event: Event) -> None:
-        if self._told.get(event.hostname) == "nothing":
-            return
-        self._told[event.hostname] = "nothing"
-        log.error(
-            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typing error, then the DNS; in an emergency set "
-            "fallback_addresses on the connection",
-            event.hostname,
-            event.detail or (event.cause.value if event.cause else "no answer"),
-        )
 
 
 @dataclass
@@ -172,8 +110,10 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :raises ConnectionConflictError: another connection says something else about the same name.
     """
     from airflow_provider_hokusai_dns.client import deadlines
-    from airflow_provider_hokusai_dns.health.probe import check_stale_address
-    from airflow_provider_hokusai_dns.health.stale_file_hosts import check_stale_file_host
+    from airflow_provider_hokusai_dns.health.stale_addresses import (
+        check_stale_address,
+        check_stale_file_host,
+    )
 
     names, patience = resolver_for(server), deadlines.patience(server)
     connect_timeout = deadlines.connect_timeout(server)
@@ -352,7 +292,7 @@ def _configured() -> DNSResolver:
     if _process.resolver is None:
         _process.resolver = DNSResolver(config, store=_store())
         _process.resolver.add_observer(observers.count_event)
-        _process.resolver.add_observer(LogObserver(_process.resolver))
+        _process.resolver.add_observer(observers.LogObserver(_process.resolver))
     elif config != _process.resolver.config:
         _process.resolver.reconfigure(config)
     _process.in_force = fingerprint

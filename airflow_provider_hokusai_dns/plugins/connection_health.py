@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ConnectionTarget:
     uri: str | None = None
     record: LastKnownGood | None = None
     problem: str | None = None
-    no_name_limit: float = 900.0
+    no_name_limit: float = ResolverConfig().max_stale_no_name
 
     def away_for(self, wall: float) -> float | None:
         """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
