@@ -31,7 +31,8 @@ from airflow_provider_hokusai_dns.exceptions import (
     SettingError,
 )
 from airflow_provider_hokusai_dns.gates import check, decision
-from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.server import MLflowServer
 from airflow_provider_hokusai_dns.store.variables import (
@@ -242,9 +243,8 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
 
 
 def _judge(states: Iterable[str], min_health: str) -> int:
-    least = LEVELS.index(min_health)
-    worst = min((LEVELS.index(state) for state in states), default=0)
-    return OK if worst >= least else NOT_USABLE
+    levels = [Level(state) for state in states]
+    return OK if levels and all(level.meets(min_health) for level in levels) else NOT_USABLE
 
 
 def _document(**content: Any) -> dict[str, Any]:
@@ -276,9 +276,9 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     verdict = check.check_connection(conn_id)
     row: dict[str, Any] = {
         "conn_id": conn_id,
-        "state": verdict.level,
+        "state": verdict.level.value,
         "dns": "unknown",
-        "mlflow": verdict.level,
+        "mlflow": verdict.level.value,
         "cause": None if verdict.state is State.HEALTHY else verdict.cause,
         "sentence": verdict.sentence,
         "hostname": None,
@@ -299,7 +299,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     except (LookupError, ValueError):
         return verdict, row
     target = Target.parse(server.hostname)
-    row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
+    row |= {"hostname": target.hostname, "dns": names.state(target.hostname).value}
     stored = StoredRecord("")
     if target.literal is None:
         stored = read_stored(target.hostname, SdkVariables())

@@ -30,6 +30,7 @@ from airflow_provider_hokusai_dns.health.stale_addresses import (
     not_mlflow_at,
     stale_address_rule,
 )
+from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -124,8 +125,9 @@ def _ask(
                     # As the pin does: another of the old addresses may still be the server's.
                     refused = refused or (endpoint.address, stranger, [*replies])
                     continue
-                if judge(server, resolution, replies, checked_at=datetime.now(UTC)).level != (
-                    "unhealthy"
+                if (
+                    judge(server, resolution, replies, checked_at=datetime.now(UTC)).level
+                    is not Level.UNHEALTHY
                 ):
                     _closed_part(server, connection, checks, replies)
                 return endpoint.address, None

@@ -16,6 +16,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     MLflowUnreachableError,
 )
 from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +116,7 @@ class MLflowHook(BaseHook):
             info |= {"resolved_uri": str(found), "addresses": list(found.addresses)}
             info |= {"source": found.source.value, "is_stale": found.is_stale}
             info |= {"age": found.age(), "cause": cause, "error": None}
-        info["state"] = self.resolver.state(self.server.hostname)
+        info["state"] = self.resolver.state(self.server.hostname).value
         info["metrics"] = self.resolver.metrics().as_dict()
         return info
 
@@ -252,7 +253,7 @@ class MLflowHook(BaseHook):
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
         self.log.info("%s", decision.in_one_line(verdict))
-        return verdict.level != "unhealthy"
+        return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:
         """How MLflow is, with the keys of the former system. Probes once; never raises."""
@@ -265,7 +266,7 @@ class MLflowHook(BaseHook):
             verdict = check.check_with(server, runtime.private_resolver(server))
         except (LookupError, ValueError) as error:
             return False, str(error)
-        return verdict.level != "unhealthy", verdict.sentence
+        return verdict.level is not Level.UNHEALTHY, verdict.sentence
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:

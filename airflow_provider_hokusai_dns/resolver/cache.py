@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
@@ -49,7 +50,7 @@ class Slot:
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
         self.published = False
-        self.announced = "unknown"
+        self.announced = Level.UNKNOWN
         self.rejected = ""
         self.nxdomain_stored = False
         self.store_lock = threading.Lock()

@@ -16,6 +16,7 @@ from airflow_provider_hokusai_dns.resolver.cache import Cache, Slot
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Action
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.metrics import (
     Counters,
@@ -246,14 +247,14 @@ class DNSResolver:
                 del self._ready[key]
             return dropped
 
-    def state(self, target: str) -> str:
+    def state(self, target: str) -> Level:
         """The state of one name: ``healthy``, ``degraded``, ``unhealthy`` or ``unknown``."""
         parsed = Target.parse(target)
         if parsed.literal is not None:
-            return "healthy"
+            return Level.HEALTHY
         slot = self._cache.get(parsed.hostname)
         if slot is None:
-            return "unknown"
+            return Level.UNKNOWN
         return freshness.state(slot.entry, self._monotonic(), self._config)
 
     def metrics(self) -> DNSMetrics:
