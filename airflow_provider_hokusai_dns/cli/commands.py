@@ -25,9 +25,14 @@ from airflow_provider_hokusai_dns.cli.stored_record import (
     read_stored,
 )
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.fields import SettingError
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    ConnectionMissingError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.gates import check, decision
-from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.server import MLflowServer
 from airflow_provider_hokusai_dns.store.history import shown_name
@@ -47,7 +52,7 @@ class WrongQuestionError(ValueError):
     """Something on the command line can never be right."""
 
 
-_WRONG = (WrongQuestionError, SettingError, runtime.ConnectionConflictError)
+_WRONG = (WrongQuestionError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -61,7 +66,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             code = run(args)
-        except connections.ConnectionMissingError as error:
+        except ConnectionMissingError as error:
             problem = database_problem()
             complain(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
@@ -249,9 +254,8 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
 
 
 def _judge(states: Iterable[str], min_health: str) -> int:
-    least = LEVELS.index(min_health)
-    worst = min((LEVELS.index(state) for state in states), default=0)
-    return OK if worst >= least else NOT_USABLE
+    levels = [Level(state) for state in states]
+    return OK if levels and all(level.meets(min_health) for level in levels) else NOT_USABLE
 
 
 def _document(**content: Any) -> dict[str, Any]:
@@ -283,9 +287,9 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     verdict = check.check_connection(conn_id)
     row: dict[str, Any] = {
         "conn_id": conn_id,
-        "state": verdict.level,
+        "state": verdict.level.value,
         "dns": "unknown",
-        "mlflow": verdict.level,
+        "mlflow": verdict.level.value,
         "cause": None if verdict.state is State.HEALTHY else verdict.cause,
         "sentence": verdict.sentence,
         "hostname": None,
@@ -308,7 +312,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         return verdict, row
     target = Target.parse(server.hostname)
     row["history_name"] = shown_name(target.hostname, server.nameservers)
-    row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
+    row |= {"hostname": target.hostname, "dns": names.state(target.hostname).value}
     stored = StoredRecord("", target.hostname)
     if target.literal is None:
         stored = read_stored(target.hostname, SdkVariables(), server.nameservers)

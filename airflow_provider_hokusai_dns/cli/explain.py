@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Resolution, Source
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
+from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
-from airflow_provider_hokusai_dns.resolver.model import LookupFailed
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, DNSResolutionError
 from airflow_provider_hokusai_dns.gates.decision import DEFAULT_CHECKS, MISSING, PROBE_TIMEOUT
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -98,11 +99,12 @@ def check_with(
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     """A check is never refused, it is rare and bounded; but it tells the other entrances."""
-    from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
+    from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+    from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
     breaker = breaker_for(server)
     before = breaker.status().state
-    if verdict.level != "unhealthy":
+    if verdict.level is not Level.UNHEALTHY:
         breaker.reset()
     try:
         with breaker.attempt() as attempt:
@@ -119,9 +121,9 @@ def former_status(conn_id: str) -> dict[str, Any]:
 
     verdict = check_connection(conn_id, written_by="hook")
     report: dict[str, Any] = {
-        "connected": verdict.level != "unhealthy",
+        "connected": verdict.level is not Level.UNHEALTHY,
         "tracking_uri": verdict.tracking_uri or None,
-        "error": None if verdict.level != "unhealthy" else verdict.sentence,
+        "error": None if verdict.level is not Level.UNHEALTHY else verdict.sentence,
         "response_time_ms": round(sum(verdict.latencies.values()), 1) or None,
         "circuit_breaker_state": "closed",
         "dns_resolution": {
@@ -136,7 +138,7 @@ def former_status(conn_id: str) -> dict[str, Any]:
         server = connections.load_server(conn_id)
         names = runtime.resolver_for(server)
         report["circuit_breaker_state"] = breaker_for(server).status().state.value
-        report["dns_resolution"]["health"] = names.state(server.hostname)
+        report["dns_resolution"]["health"] = names.state(server.hostname).value
         report["dns_resolution"]["resolved_uri"] = str(names.resolve(server.uri))
     except (LookupError, ValueError, DNSResolutionError):
         pass  # the verdict says it
@@ -145,7 +147,7 @@ def former_status(conn_id: str) -> dict[str, Any]:
 
 def misconfigured(conn_id: str, error: Exception) -> Verdict:
     """The verdict on a connection that is missing or wrong."""
-    missing = isinstance(error, connections.ConnectionMissingError)
+    missing = isinstance(error, ConnectionMissingError)
     sentence = str(error)
     if missing:
         sentence += (

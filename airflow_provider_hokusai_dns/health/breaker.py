@@ -16,6 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
@@ -56,27 +57,6 @@ class BreakerStatus:
     last_failure: datetime | None
     last_success: datetime | None
     reason: str
-
-
-class BreakerOpenError(Exception):
-    """A call was refused because MLflow was down a moment ago.
-
-    :param name: the server.
-    :param reason: the last failure.
-    :param retry_in: seconds until a caller is let through again.
-    """
-
-    def __init__(self, name: str, reason: str, retry_in: float) -> None:
-        super().__init__(
-            f"{name} is not asked for another {retry_in:.0f} s, because it was down just now: "
-            f"{reason}"
-        )
-        self.name = name
-        self.reason = reason
-        self.retry_in = retry_in
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.name, self.reason, self.retry_in))
 
 
 class Call:

@@ -15,8 +15,10 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
@@ -246,7 +248,7 @@ def _refresh(
     row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
     verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
-        row["probe"], row["probe_cause"] = verdict.level, verdict.cause
+        row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
     return row, _change(before, found), nameservers
 
@@ -328,11 +330,10 @@ def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None
 
 
 def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshReport:
-    levels = ("healthy", "degraded", "unhealthy")
     names: dict[str, str] = {}
     for row in rows:  # two connections may see one name in two ways
         name = row["hostname"] or row["target"]
-        names[name] = max(names.get(name, levels[0]), row["health"], key=levels.index)
+        names[name] = worst((names.get(name, row["health"]), row["health"])).value
     metrics = runtime.metrics()
     return RefreshReport(
         version=1,
@@ -341,7 +342,7 @@ def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshRepor
         changes=changes,
         metrics=metrics,
         health={
-            "status": max(names.values(), key=levels.index),
+            "status": worst(names.values()).value,
             "names": names,
             "window": metrics.get("level", "unknown"),
             "error_rate": metrics.get("error_rate", 0.0),

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.plugins.connection_health import (
     ConnectionHealth,
     ConnectionTarget,
-    worst,
 )
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -125,7 +125,7 @@ class HealthCache:
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether every listed connection can be used, and the words. Checks where it is due."""
         known = self._up_to_date(self.listed()[0], check=True)
-        usable = bool(known) and all(one.mlflow in ("healthy", "degraded") for one in known)
+        usable = bool(known) and all(one.mlflow in USABLE for one in known)
         return usable, _words(known)
 
     def connections(self, conn_ids: Sequence[str] | None = None) -> list[ConnectionHealth]:
@@ -194,15 +194,15 @@ class HealthCache:
 
 def _words(known: Sequence[ConnectionHealth]) -> dict[str, str]:
     dns, mlflow = worst(one.dns for one in known), worst(one.mlflow for one in known)
-    return {"overall": worst((dns, mlflow)), "dns": dns, "mlflow": mlflow}
+    return {"overall": worst((dns, mlflow)).value, "dns": dns.value, "mlflow": mlflow.value}
 
 
 def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
     """One line per change of what is wrong; the sentence says what was used, and what to do."""
     now = (verdict.state.value, verdict.cause)
-    if now == before or (verdict.level == "healthy" and before[0] in ("", "healthy")):
+    if now == before or (verdict.level is Level.HEALTHY and before[0] in ("", "healthy")):
         return
-    level = logging.INFO if verdict.level == "healthy" else logging.WARNING
+    level = logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
     log.log(
         level,
         "Connection %r is %s (%s, %s): %s",

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.resolver.level import Level
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABELS = ("conn_id", "hostname")
-_STATES = ("healthy", "degraded", "unhealthy", "unknown")
 
 #: Gauges with one series per state, of which one is 1.
 CONNECTION_STATE = "hokusai_dns_connection_state"
@@ -101,8 +102,8 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
         text += " 1 for the state it is in."
         states = GaugeMetricFamily(name, text, labels=(*_LABELS, "state"))
         for target, report in zip(targets, reports, strict=True):
-            for state in _STATES:
-                states.add_metric((*target, state), float(report[field] == state))
+            for level in Level:
+                states.add_metric((*target, level.value), float(report[field] == level))
         yield states
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE,

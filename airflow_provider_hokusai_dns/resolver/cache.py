@@ -9,6 +9,7 @@ from itertools import chain, zip_longest
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
@@ -63,7 +64,7 @@ class Slot:
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
-        self.announced = "unknown"
+        self.announced = Level.UNKNOWN
         self.record = RecordStatus()
         self.version = 0
         self.held = True

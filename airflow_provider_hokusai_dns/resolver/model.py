@@ -11,8 +11,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -160,49 +158,6 @@ class Attempt:
     def __str__(self) -> str:
         took = "" if self.seconds is None else f" ({self.seconds:.2f} s)"
         return f"{self.what}: {self.outcome}{took}"
-
-
-class LookupFailed(Exception):
-    """A live lookup gave no address.
-
-    :param cause: why, as data.
-    :param detail: one sentence for people.
-    :param tried: what was asked, in order.
-    """
-
-    def __init__(self, cause: Cause, detail: str = "", tried: Sequence[Attempt] = ()) -> None:
-        super().__init__(detail or cause.value)
-        self.cause = cause
-        self.detail = detail or cause.value
-        self.tried = tuple(tried)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.cause, self.detail, self.tried))
-
-
-class DNSResolutionError(Exception):
-    """Nothing can be served for a hostname.
-
-    :param hostname: the name, without port or path.
-    :param cause: why the live lookup failed.
-    :param tried: what was asked, in order; ends with the store and the static address.
-    """
-
-    def __init__(
-        self, hostname: str, cause: Cause, tried: Sequence[Attempt] = (), detail: str = ""
-    ) -> None:
-        self.hostname = hostname
-        self.cause = cause
-        self.tried = tuple(tried)
-        self.detail = detail
-        steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
-        super().__init__(
-            f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no old, stored or static address left to serve. Tried: {steps}."
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.cause, self.tried, self.detail))
 
 
 class Lookup(Protocol):

@@ -20,9 +20,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PinPolicy,
     PortReachability,

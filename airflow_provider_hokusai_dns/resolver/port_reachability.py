@@ -18,13 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from airflow_provider_hokusai_dns.resolver.model import (
-    Attempt,
-    Cause,
-    DNSResolutionError,
-    Endpoint,
-    Resolution,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
+from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution
 from airflow_provider_hokusai_dns.resolver.racing import Trial, race
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -69,7 +64,7 @@ def bounded(seconds: float) -> Iterator[None]:
         _thread.end = before
 
 
-class NoConnectionError(OSError):
+class NoConnectionError(PicklableError, OSError):
     """Nothing comes back from any address of a host: connecting there would only hang.
 
     :param hostname: the name.
@@ -83,9 +78,6 @@ class NoConnectionError(OSError):
         )
         self.hostname = hostname
         self.addresses = addresses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.addresses))
 
 
 @dataclass(frozen=True, slots=True)

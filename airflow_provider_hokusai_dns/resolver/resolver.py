@@ -12,6 +12,7 @@ from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Action
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
 from airflow_provider_hokusai_dns.resolver.model import (
@@ -182,14 +183,14 @@ class DNSResolver:
         """Drop names that have nothing left to serve; returns how many."""
         return self._state.cleanup(self._updater.busy)
 
-    def state(self, target: str) -> str:
+    def state(self, target: str) -> Level:
         """The state of one name: ``healthy``, ``degraded``, ``unhealthy`` or ``unknown``."""
         parsed = Target.parse(target)
         if parsed.literal is not None:
-            return "healthy"
+            return Level.HEALTHY
         slot = self._state.find(parsed.hostname)
         if slot is None:
-            return "unknown"
+            return Level.UNKNOWN
         return freshness.state(slot.entry, self._monotonic(), self._state.config)
 
     def metrics(self) -> DNSMetrics:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import cycle, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order
 from airflow_provider_hokusai_dns.resolver.freshness import Action
@@ -16,7 +17,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
-    DNSResolutionError,
     Endpoint,
     Resolution,
     Source,

@@ -28,10 +28,11 @@ from airflow_provider_hokusai_dns.resolver.observers import Observers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_hokusai_dns.exceptions import LookupFailed
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
-    from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood, LookupFailed
+    from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood
     from airflow_provider_hokusai_dns.resolver.serving import Ready
 
 

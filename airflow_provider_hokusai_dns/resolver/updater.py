@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Lookup, LookupFailed
+from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Lookup
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
 
 if TYPE_CHECKING:

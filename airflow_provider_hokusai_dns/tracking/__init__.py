@@ -13,13 +13,13 @@ _MOVED = {
     "auth": {"ConnectionAuthProvider": "client.auth"},
     "breaker": {
         "Attempt": "health.breaker:Call",
-        "BreakerOpenError": "health.breaker",
+        "BreakerOpenError": "exceptions",
         "BreakerState": "health.breaker",
         "BreakerStatus": "health.breaker",
         "CircuitBreaker": "health.breaker",
         "breaker_for": "health.breaker",
     },
-    "run": {"LostDataError": "client.run", "RunEndError": "client.run"},
+    "run": {"LostDataError": "exceptions", "RunEndError": "exceptions"},
     "server": {"Credentials": "server", "MLflowServer": "server", "StaleOverHTTP": "server"},
     "verdict": {
         "State": "health.verdict",

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from airflow_provider_hokusai_dns.cli.explain import explain
 from airflow_provider_hokusai_dns.cli.output import printable, show_rows
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
-from airflow_provider_hokusai_dns.resolver.model import Cause, LookupFailed
+from airflow_provider_hokusai_dns.resolver.model import Cause
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 

@@ -18,8 +18,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth, delivery_hooks, orphaned_runs, sigterm
-from airflow_provider_hokusai_dns.client.environment import EnvironmentConflictError
-from airflow_provider_hokusai_dns.client.run import LostDataError, RunEndError, _OpenRun, open_run
+from airflow_provider_hokusai_dns.client.run import _OpenRun, open_run
+from airflow_provider_hokusai_dns.exceptions import (
+    EnvironmentConflictError,
+    LostDataError,
+    RunEndError,
+)
 from airflow_provider_hokusai_dns.server import MLflowServer
 from tests.servers import MLflowProcess, Request, Stranger, free_port, http
 from tests.values import a_server

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
     DNSResolver,
     Endpoint,
-    LookupFailed,
     ResolverConfig,
     Source,
 )

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
-    DNSResolutionError,
     DNSResolver,
     ResolverConfig,
     port_reachability,

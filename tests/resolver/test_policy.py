@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     Endpoint,
     LastKnownGood,
     ResolverConfig,
@@ -569,7 +569,7 @@ def test_rule_17_whether_a_stored_stamp_is_valid_is_asked_of_the_clock_and_not_o
 
 
 def test_rule_17_every_process_keeps_the_record_true_and_young(make, lookup, store, clock):
-    """Tasks alone do: no refresh DAG runs here, and the record never gets older than ten minutes."""
+    """No refresh DAG runs here, and the record never gets older than ten minutes."""
     resolver = make(store=store)
     for hour in range(36):
         lookup.set(NAME, f"10.0.0.{hour}")

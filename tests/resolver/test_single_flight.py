@@ -15,13 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    DNSResolver,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 from airflow_provider_hokusai_dns.resolver.updater import Updater

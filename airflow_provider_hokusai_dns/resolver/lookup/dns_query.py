@@ -13,16 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver.config import split_nameserver
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile
-from airflow_provider_hokusai_dns.resolver.model import (
-    Answer,
-    Attempt,
-    Cause,
-    Endpoint,
-    LookupFailed,
-    Source,
-)
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Endpoint, Source
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:

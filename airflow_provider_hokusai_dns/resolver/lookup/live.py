@@ -8,17 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
-from airflow_provider_hokusai_dns.resolver.model import (
-    Answer,
-    Attempt,
-    Cause,
-    Endpoint,
-    LookupFailed,
-    Source,
-)
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Endpoint, Source
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:

@@ -6,14 +6,8 @@ import socket
 import threading
 import time
 
-from airflow_provider_hokusai_dns.resolver.model import (
-    Answer,
-    Attempt,
-    Cause,
-    Endpoint,
-    LookupFailed,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Endpoint, Source
 
 _CAUSES = {
     socket.EAI_NONAME: Cause.NXDOMAIN,
