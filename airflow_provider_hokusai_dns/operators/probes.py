@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.store.record import iso_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
+    from airflow_provider_hokusai_dns.operators.refresh_report import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 
