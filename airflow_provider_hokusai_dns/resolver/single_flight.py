@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
+from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 
@@ -18,7 +19,7 @@ class Flight:
     :param started: monotonic seconds.
     """
 
-    __slots__ = ("early", "failed", "final", "refresh", "started", "store_asked")
+    __slots__ = ("early", "failed", "final", "refresh", "search", "started", "store_asked")
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -31,6 +32,18 @@ class Flight:
         self.failed = False
         #: Somebody waits for it who will write the store himself.
         self.refresh = False
+        #: What is under way; ``None`` until it began.
+        self.search: Search | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether sources were left out that somebody who joined late may want."""
+        return self.search is not None and self.search.left_out
+
+    def want_all(self) -> None:
+        """Somebody joined who wants every source asked."""
+        if self.search is not None:
+            self.search.thorough = True
 
     def land(self) -> None:
         """Wake everybody who waits."""
@@ -69,7 +82,9 @@ class SingleFlight:
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
-                flight.refresh |= refresh
+                if refresh:
+                    flight.refresh = True
+                    flight.want_all()
                 return flight
             if wanted is not None and not wanted():
                 return None

@@ -6,11 +6,20 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver.lookup.search import begin
 from airflow_provider_hokusai_dns.resolver.metrics import Counters, Event
-from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup, LookupFailed
+from airflow_provider_hokusai_dns.resolver.model import (
+    Answer,
+    Attempt,
+    Cause,
+    Lookup,
+    LookupFailed,
+    Search,
+)
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
 
 if TYPE_CHECKING:
@@ -84,7 +93,8 @@ class Updater:
                 return
             flight.failed = True
         seconds = self.clock.monotonic() - flight.started
-        tried = (Attempt("live lookup", "no outcome", seconds),)
+        tried = [] if flight.search is None else flight.search.attempts()
+        tried = tried or [Attempt("live lookup", "no outcome", seconds)]
         self._failed(
             slot, LookupFailed(Cause.TIMEOUT, f"no outcome within {seconds:.1f} s", tried), seconds
         )
@@ -120,13 +130,19 @@ class Updater:
             or any(until > started for until in slot.penalties.values())  # the old one is no good
             or freshness.wants_all_sources(entry, started, self.config)
         )
+        search: Search | None = None
         try:
-            answer = self.lookup.lookup(
+            search = flight.search = begin(
+                self.lookup,
                 hostname,
                 timeout=self.config.timeout,
                 hint=None if entry.answer is None else entry.answer.name,
                 thorough=thorough,
             )
+            if flight.refresh:  # somebody may have joined meanwhile
+                flight.want_all()
+            search.run(self.config.timeout)
+            answer = search.result()
             if not answer.endpoints:
                 raise LookupFailed(Cause.NODATA, "the answer held no address")
         except Exception as error:
@@ -138,17 +154,40 @@ class Updater:
                 again, flight.failed = flight.failed, True
             self._failed(slot, failed, self.clock.monotonic() - started, again=again)
             self.publisher.consult(slot, self.config)
-            return lambda: self.announce(slot)
-        self._succeeded(slot, answer, self.clock.monotonic() - started, again=flight.failed)
+            return partial(self._afterwards, slot, flight, search, None)
+        taken = self._succeeded(
+            slot, answer, self.clock.monotonic() - started, again=flight.failed
+        )
+        return partial(self._afterwards, slot, flight, search, taken)
 
-        def afterwards() -> None:
+    def _afterwards(
+        self, slot: Slot, flight: Flight, search: Search | None, taken: Answer | None
+    ) -> None:
+        """What is left to do when the callers are gone.
+
+        :param taken: the answer that the lookup gave.
+        """
+        self.announce(slot)
+        if taken is not None and not flight.refresh:
+            self.publisher.after_success(slot, self.config)
+        if search is None:
+            return
+
+        def take(answer: Answer) -> None:
+            """A better answer of the same lookup."""
+            nonlocal taken
+            now = self.clock.monotonic()
+            entry = slot.entry
+            is_fresh = entry.failure is None and now < freshness.expires_at(entry, self.config)
+            if is_fresh and entry.answer is not taken:  # another lookup was there before it
+                return
+            taken = self._succeeded(slot, answer, now - flight.started, again=True)
             self.announce(slot)
-            if not flight.refresh:
-                self.publisher.after_success(slot, self.config)
+            self.publisher.after_success(slot, self.config)
 
-        return afterwards
+        search.go_on(take)
 
-    def _succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> None:
+    def _succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
         now = self.clock.monotonic()
         with self.lock:
             answer = replace(answer, resolved_at=now)
@@ -161,6 +200,7 @@ class Updater:
             self.counters.last_success, self.counters.latency = now, seconds
             self.counters.window.add(now, ok=True)
         self.observers.emit(Event("lookup", slot.entry.hostname, seconds=seconds))
+        return answer
 
     def _failed(
         self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False

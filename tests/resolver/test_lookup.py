@@ -33,18 +33,6 @@ NAME = "mlflow.hokusai.test"
 DEAD = "127.0.0.1:1"  # nobody listens there
 
 
-class OnPort(DNSQuery):
-    """Asks the nameservers of resolv.conf on another port, which that file cannot say."""
-
-    port = 53
-
-    def _make_resolver(self, resolv_conf):
-        made = super()._make_resolver(resolv_conf)
-        if not isinstance(made, str):
-            made.port = self.port
-        return made
-
-
 def resolv(folder: Path, text: str) -> Path:
     path = folder / "resolv.conf"
     path.write_text(text)
@@ -52,9 +40,7 @@ def resolv(folder: Path, text: str) -> Path:
 
 
 def asking(server: DNSServer, path: Path, **more) -> DNSQuery:
-    query = OnPort(resolv_conf=path, **more)
-    query.port = server.port
-    return query
+    return DNSQuery(resolv_conf=path, port=server.port, **more)
 
 
 def failure(lookup, name: str = NAME, timeout: float = 1.0) -> LookupFailed:
