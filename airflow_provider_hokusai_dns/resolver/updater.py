@@ -155,9 +155,7 @@ class Updater:
             self._failed(slot, failed, self.clock.monotonic() - started, again=again)
             self.publisher.consult(slot, self.config)
             return partial(self._afterwards, slot, flight, search, None)
-        taken = self._succeeded(
-            slot, answer, self.clock.monotonic() - started, again=flight.failed
-        )
+        taken = self._succeeded(slot, answer, self.clock.monotonic() - started, again=flight.failed)
         return partial(self._afterwards, slot, flight, search, taken)
 
     def _afterwards(

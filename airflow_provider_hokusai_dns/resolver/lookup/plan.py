@@ -443,7 +443,9 @@ class Plan:
         if isinstance(self.outcome, LookupFailed):
             return True
         chosen = self._chosen
-        return chosen is not None and all(one.settled(now) for one in chosen.askings)
+        return chosen is not None and all(
+            one.settled(now) or one.reply is not None for one in chosen.askings
+        )
 
     def answer(self) -> Answer:
         """What the chosen name has by now: a family that came late is in it."""
