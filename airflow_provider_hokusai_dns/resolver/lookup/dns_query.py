@@ -16,7 +16,7 @@ from airflow_provider_hokusai_dns.resolver.lookup.health import Health
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Manner, Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Said, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf, parse_resolv_conf
-from airflow_provider_hokusai_dns.resolver.model import Answer, LookupFailed
+from airflow_provider_hokusai_dns.resolver.model import Answer
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 _RESOLV_CONF = Path("/etc/resolv.conf")

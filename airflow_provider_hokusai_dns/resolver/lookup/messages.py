@@ -141,7 +141,7 @@ def _services(message: Any, chain: Any, ttl: float) -> Reply:
 
 
 def _canonical(address: str) -> str:
-    """dnspython and :mod:`ipaddress` write an IPv4-mapped address in different ways."""
+    """Dnspython and :mod:`ipaddress` write an IPv4-mapped address in different ways."""
     if ":" in address and "." in address:
         from ipaddress import IPv6Address
 

@@ -261,7 +261,7 @@ class Asking:
         self.next_at = now + pause
 
     def _consider(self, server: Server, reply: Reply, now: float) -> None:
-        """A yes or a no. The word of an earlier nameserver counts more, and a yes more than a no."""
+        """A yes or a no: a yes counts more, and then the word of an earlier nameserver."""
         rank = self.plan.listed.index(server)
         self._answered.add(server)
         known = self.reply
@@ -395,7 +395,7 @@ class Plan:
         *,
         kinds: Sequence[str] = ("A", "AAAA"),
         hint: str | None = None,
-        manner: Manner = Manner(),  # noqa: B008
+        manner: Manner = Manner(),
     ) -> None:
         self.listed = tuple(servers)
         self.health = health

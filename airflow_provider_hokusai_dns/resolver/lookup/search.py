@@ -93,6 +93,7 @@ class DNSSearch(Search):
         self._bell: tuple[socket.socket, socket.socket] | None = None
 
     def run(self, seconds: float) -> bool:
+        """See :class:`~.model.Search`, as for those below."""
         plan = self._plan
         until = min(self._monotonic() + seconds, plan.end)
         while not self._decide():
@@ -107,6 +108,7 @@ class DNSSearch(Search):
         return True
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
+        """Until nothing more can come of DNS; of the system whenever it comes."""
         if isinstance(self.outcome, Answer):
             self._listen(self.outcome, take)
         elif self._system is not None:
@@ -114,10 +116,12 @@ class DNSSearch(Search):
         self.close()
 
     def attempts(self) -> list[Attempt]:
+        """Each nameserver, name and family; then the system."""
         told = [] if self._system is None else _told(self._system)
         return [*self._plan.attempts(self._monotonic()), *told]
 
     def close(self) -> None:
+        """Close all sockets."""
         self._exchange.close()
         bell, self._bell = self._bell, None
         for end in bell or ():
@@ -199,10 +203,10 @@ class DNSSearch(Search):
             return failed
         tried = [*failed.tried, *_told(self._system)]
         error = self._system.exception() if self._system.done() else None
+        word = failed
         if failed.cause is Cause.NETWORK and isinstance(error, LookupFailed):
-            if error.cause.says_no_such_name:
-                return LookupFailed(error.cause, error.detail, tried)
-        return LookupFailed(failed.cause, failed.detail, tried)
+            word = error if error.cause.says_no_such_name else failed
+        return LookupFailed(word.cause, word.detail, tried)
 
 
 def _told(system: Future[Answer]) -> list[Attempt]:

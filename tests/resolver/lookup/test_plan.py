@@ -308,7 +308,7 @@ def test_an_earlier_candidate_that_is_slow_is_preferred():
 
 def test_a_dead_nameserver_does_not_slow_each_search_domain_down():
     """Its part in a "no" is waited for once, and not in front of every candidate."""
-    names = tuple(f"mlflow.{n}.test." for n in range(3)) + (NAME,)
+    names = (*(f"mlflow.{n}.test." for n in range(3)), NAME)
     w = World({(TWO, "*", "*"): NXDOMAIN, (TWO, NAME, "*"): A})
     w.health.unheard(ONE, w.now - 2, w.now)
     assert w.run((ONE, TWO), names).addresses == A.addresses
