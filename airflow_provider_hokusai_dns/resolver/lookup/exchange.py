@@ -137,7 +137,7 @@ class _Datagrams:
         self.sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             self.sock.setblocking(False)
-            self.sock.connect(server)
+            self.sock.connect(_sockaddr(server))
         except BaseException:
             self.sock.close()
             raise
@@ -189,7 +189,7 @@ class _Stream:
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             self.sock.setblocking(False)
-            self.sock.connect(ask.server)
+            self.sock.connect(_sockaddr(ask.server))
         except BlockingIOError:
             pass
         except BaseException:
@@ -221,6 +221,15 @@ class _Stream:
         reply = messages.read_reply(self._query, self._in[2 : 2 + length])
         report(self._ask, reply or messages.NONSENSE)
         return False
+
+
+def _sockaddr(server: Server) -> tuple[str, int] | tuple[str, int, int, int]:
+    """The address of a nameserver; a zone as the number of its interface."""
+    address, _, zone = server.address.partition("%")
+    if not zone:
+        return address, server.port
+    number = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    return address, server.port, 0, number
 
 
 def _poll(wanted: Iterable[tuple[int, int]], seconds: float) -> list[int]:
