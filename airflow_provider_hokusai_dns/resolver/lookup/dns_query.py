@@ -118,7 +118,13 @@ class DNSQuery:
             timeout,
             kinds=kinds,
             hint=hint,
-            manner=Manner(conf.use_vc, conf.edns0, conf.single_request),
+            manner=Manner(
+                conf.use_vc,
+                conf.edns0,
+                conf.single_request,
+                conf.timeout,
+                conf.timeout * conf.attempts,
+            ),
         )
 
     def _run(self, plan: Plan) -> Plan:

@@ -30,8 +30,11 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Source,
 )
 
+_NEVER = math.inf
+
 #: Seconds until the next packet for a question that has no answer yet: to the next nameserver,
-#: or to the same one where there is no other. A lost packet costs the first of them.
+#: or to the same one where there is no other. They lengthen with each turn of the list. A lost
+#: packet costs the first of them.
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 #: Seconds for which the address of a later nameserver waits for those listed before it.
 _HOLD = 1.0
@@ -52,7 +55,6 @@ _NEXT_CANDIDATE = 1.0
 _SHARE = 0.25
 #: How long a family that is late is listened to after the outcome, so that it is not lost.
 _LISTEN_ON = 3.0
-_NEVER = math.inf
 
 
 class Ask:
@@ -94,11 +96,15 @@ class Manner:
 
     :param tcp: never over UDP.
     :param one_at_a_time: one family after the other.
+    :param wait: seconds for which the system itself would wait for one nameserver.
+    :param wait_for_all: seconds for which it would wait for one name.
     """
 
     tcp: bool = False
     edns: bool = False
     one_at_a_time: bool = False
+    wait: float = _NEVER
+    wait_for_all: float = _NEVER
 
 
 class Asking:
@@ -114,7 +120,7 @@ class Asking:
         self.failed = False
         self.next_at = _NEVER
         self.plan = plan
-        self._rank = len(plan.listed)
+        self.rank = len(plan.listed)
         self._erred: set[Server] = set()
         self._answered: set[Server] = set()
         self._turn = 0
@@ -186,12 +192,16 @@ class Asking:
         """Whether the reply that stands is a "no"."""
         return self.reply is not None and self.reply.is_no and now >= self.stands_at
 
+    def is_word_of(self, rank: int) -> bool:
+        """Whether a nameserver that is believed about the other family, or a better one, spoke."""
+        return self.reply is not None and self.rank <= rank
+
     def seems_no(self) -> bool:
         """Whether all that could say something else are nameservers that have fallen silent."""
         return (
             self.reply is not None
             and self.reply.is_no
-            and all(self.plan.health.is_silent(server) for server in self._before(self._rank))
+            and all(self.plan.health.is_silent(server) for server in self._before(self.rank))
         )
 
     def cause(self) -> Cause:
@@ -254,7 +264,8 @@ class Asking:
         else:
             server = servers[self._turn % len(servers)]
             self._turn += 1
-        pause = _PAUSES[min(len(self.asks), len(_PAUSES) - 1)]
+        turns = len(self.asks) // len(servers)
+        pause = _PAUSES[min(turns, len(_PAUSES) - 1)]
         if len(unasked) > 1 and self.plan.health.is_silent(server):
             pause = 0.0
         self._send_first(server, now)
@@ -265,18 +276,18 @@ class Asking:
         rank = self.plan.listed.index(server)
         self._answered.add(server)
         known = self.reply
-        if known is not None and (known.cause is None, -self._rank) >= (
+        if known is not None and (known.cause is None, -self.rank) >= (
             reply.cause is None,
             -rank,
         ):
             return
-        self.reply, self._rank = reply, rank
+        self.reply, self.rank = reply, rank
         self._weigh(now)
 
     def _weigh(self, now: float) -> None:
         """Work out from when on the reply stands."""
         assert self.reply is not None
-        before = self._before(self._rank)
+        before = self._before(self.rank)
         if self.reply.cause is None:
             # One that has fallen silent is not waited for, or it would cost its time every time.
             since = [self._first(s, now) for s in before if not self.plan.health.is_silent(s)]
@@ -338,8 +349,8 @@ class _Candidate:
             return bool(found), _NEVER
         until = _NEVER
         if found:
-            # What the same nameservers said of the other family needs no confirmation then.
-            open_ = [asking for asking in open_ if asking.reply is None]
+            rank = max(asking.rank for asking in found)
+            open_ = [asking for asking in open_ if not asking.is_word_of(rank)]
             if not open_:
                 return True, _NEVER
             late = _LATE_A if any(one.question.kind == "A" for one in open_) else _LATE_AAAA
@@ -408,9 +419,9 @@ class Plan:
         self._hint = hint
         self._candidates = [_Candidate(name, kinds, self) for name in candidates]
         self._as_is = min(candidates, key=len)
-        self._patience = timeout * _SHARE
-        self.hold = min(_HOLD, self._patience)
-        self.hold_no = min(_HOLD_NO, self._patience)
+        self._patience = min(timeout * _SHARE, manner.wait_for_all)
+        self.hold = min(_HOLD, timeout * _SHARE, manner.wait)
+        self.hold_no = min(_HOLD_NO, timeout * _SHARE, manner.wait)
         self._step = min(_NEXT_CANDIDATE, timeout / (2 * len(candidates)))
         self._chosen: _Candidate | None = None
         self._evaluate(now)
@@ -443,9 +454,10 @@ class Plan:
         if isinstance(self.outcome, LookupFailed):
             return True
         chosen = self._chosen
-        return chosen is not None and all(
-            one.settled(now) or one.reply is not None for one in chosen.askings
-        )
+        if chosen is None:
+            return False
+        rank = max(one.rank for one in chosen.askings if one.has_some)
+        return all(one.settled(now) or one.is_word_of(rank) for one in chosen.askings)
 
     def answer(self) -> Answer:
         """What the chosen name has by now: a family that came late is in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from airflow_provider_hokusai_dns.resolver.lookup.questions import Server
 #: Characters of an absolute name, its final dot included (RFC 1035, 3.1).
 _MAX_NAME = 254
 _LABEL = re.compile(r"[!-\[\]-~]{1,63}\Z")
-_MAX_NDOTS = 15
+#: Options with a number: the least and the most that glibc takes.
+_NUMBERS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
 #: Where no usable line names a nameserver, the one on this machine is asked (resolv.conf(5)).
 _LOCAL = Server("127.0.0.1")
 
@@ -30,6 +31,8 @@ class ResolvConf:
     :param single_request: ask for the second family when the first has its answer.
     :param no_aaaa: ask for IPv4 addresses only.
     :param no_tld_query: never ask for a name without a dot as it is.
+    :param timeout: seconds that glibc gives one try at one nameserver.
+    :param attempts: how often it goes through the list.
     """
 
     nameservers: tuple[Server, ...] = (_LOCAL,)
@@ -41,6 +44,8 @@ class ResolvConf:
     single_request: bool = False
     no_aaaa: bool = False
     no_tld_query: bool = False
+    timeout: int = 5
+    attempts: int = 2
 
     def searching(self, search: tuple[str, ...]) -> ResolvConf:
         """The same with other search domains."""
@@ -69,11 +74,16 @@ class ResolvConf:
 
 
 def parse_resolv_conf(
-    text: str, environ: Mapping[str, str] = os.environ, *, port: int = 53
+    text: str,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    port: int = 53,
+    hostname: Callable[[], str] = socket.gethostname,
 ) -> ResolvConf:
     """Read a ``resolv.conf``, with what ``LOCALDOMAIN`` and ``RES_OPTIONS`` add to it.
 
     :param port: where its nameservers listen; the file itself cannot say.
+    :param hostname: the machine's own name, whose domain is searched where the file names none.
     """
     nameservers: list[Server] = []
     search: tuple[str, ...] | None = None
@@ -92,7 +102,7 @@ def parse_resolv_conf(
     if local := environ.get("LOCALDOMAIN", "").split():
         search = tuple(local)
     if search is None:
-        search = tuple(filter(None, [socket.gethostname().partition(".")[2]]))
+        search = tuple(filter(None, [hostname().partition(".")[2]]))
     options += environ.get("RES_OPTIONS", "").split()
     known = ResolvConf(tuple(dict.fromkeys(nameservers)) or (Server("127.0.0.1", port),), search)
     return _with_options(known, options)
@@ -118,14 +128,15 @@ def _with_options(conf: ResolvConf, options: list[str]) -> ResolvConf:
     """``conf`` with the options that are honoured; the docs list those that are not."""
     for option in options:
         name, _, value = option.partition(":")
-        if name == "ndots":
-            digits = re.match(r"\d+", value)
-            conf = replace(conf, ndots=min(int(digits.group()) if digits else 0, _MAX_NDOTS))
+        if name in _NUMBERS:
+            digits = re.match(r"\d{1,9}", value)
+            least, most = _NUMBERS[name]
+            number = max(least, min(int(digits.group()) if digits else 0, most))
+            conf = replace(conf, **dict[str, Any]({name: number}))
         elif name in ("single-request", "single-request-reopen"):
             conf = replace(conf, single_request=True)
         elif (field := name.replace("-", "_")) in _FLAGS and not value:
-            flag: dict[str, Any] = {field: True}
-            conf = replace(conf, **flag)
+            conf = replace(conf, **dict[str, Any]({field: True}))
     return conf
 
 

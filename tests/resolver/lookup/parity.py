@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver import (
-    Answer,
     LookupFailed,
     ResolverConfig,
 )
@@ -66,7 +65,7 @@ FORMS: dict[str, Callable[[], None]] = {
     for name, text in {
         "one": NS,
         "two": f"{NS}nameserver {GOOD}\n",
-        "five": f"{NS}nameserver {GOOD}\nnameserver {CLOSED}\nnameserver {GOOD}\nnameserver {LOCAL}\n",
+        "five": NS + "".join(f"nameserver {ns}\n" for ns in (GOOD, CLOSED, GOOD, LOCAL)),
         "closed first": f"nameserver {CLOSED}\n{NS}",
         "servfail first": f"nameserver {SERVFAIL}\n{NS}",
         "lame first": f"nameserver {LAME}\n{NS}",
@@ -90,7 +89,7 @@ FORMS: dict[str, Callable[[], None]] = {
         "tabs": f"nameserver\t{MAIN}\nsearch\tzone.test\t\n",
         "indented": f"  nameserver {CLOSED}\n{NS}",
         "comments": f"# nameserver {CLOSED}\n;nameserver {CLOSED}\n\n{NS}",
-        "unknown words": f"lookup file bind\nfamily inet4\nsortlist 127.0.0.0\n{NS}options blue:1\n",
+        "unknown words": f"lookup file bind\nsortlist 127.0.0.0\n{NS}options blue:1\n",
         "short address": "nameserver 127.2\n",
         "hex address": "nameserver 0x7f.2\n",
         "any address": "nameserver 0.0.0.0\n",
@@ -105,6 +104,7 @@ FORMS: dict[str, Callable[[], None]] = {
         "single-request": f"{NS}options single-request\n",
         "single-request-reopen": f"{NS}options single-request-reopen\n",
         "no-tld-query": f"{NS}search a.test\noptions no-tld-query\n",
+        "no-aaaa": f"{NS}options no-aaaa\n",
         "many options": f"{NS}options ndots:2 timeout:1 attempts:1 rotate debug inet6\n",
     }.items()
 }
@@ -114,10 +114,10 @@ FORMS |= {"renamed": renamed, "linked": linked, "missing": missing}
 SLOW_FORMS = {
     name: plain(text)
     for name, text in {
-        "slow one": f"{NS}options timeout:2 attempts:2\n",
-        "silent first": f"nameserver {SILENT}\n{NS}options timeout:2\n",
-        "two silent first": f"nameserver {SILENT}\nnameserver 127.0.0.14\n{NS}options timeout:2\n",
-        "dead search": f"{NS}search dead.example\noptions ndots:5 timeout:2 attempts:1\n",
+        "slow one": f"{NS}options timeout:1 attempts:3\n",
+        "silent first": f"nameserver {SILENT}\n{NS}options timeout:1\n",
+        "two silent first": f"nameserver {SILENT}\nnameserver 127.0.0.14\n{NS}options timeout:1\n",
+        "dead search": f"{NS}search dead.example\noptions ndots:5 timeout:1 attempts:1\n",
         "slow nameserver": f"nameserver {SLOW}\n",
         "slow beside another": f"nameserver {SLOW}\nnameserver {NXDOMAIN}\n",
     }.items()
@@ -128,7 +128,8 @@ SLOW_FORMS = {
 HOSTS = {
     "none": b"",
     "usual": b"127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
-    "two lines": b"10.9.0.1 both.zone.test\nfd09::1 both.zone.test other\n10.9.0.2 both.zone.test\n",
+    "two lines": b"10.9.0.1 both.zone.test\nfd09::1 both.zone.test other\n"
+    b"10.9.0.2 both.zone.test\n",
     "comments": b"# x\r10.9.0.3 both.zone.test\n# y\x0c10.9.0.4 both.zone.test\n"
     b"# z\xc2\x8510.9.0.5 both.zone.test\n# \xe2\x80\xa810.9.0.6 both.zone.test\n",
     "crlf and case": b"10.9.0.7\tBOTH.zone.test v4only.zone.test\r\n",
@@ -161,7 +162,7 @@ NAMES = {
     "both.a.test": ("10.5.0.1",),
 }
 ASKED = (
-    *(name for name in NAMES if name not in ("single", "both.a.test")),
+    *(name for name in NAMES if name not in ("single", "both.a.test", "late.zone.test")),
     "both.zone.test.", "BOTH.Zone.TEST", "alias.zone.test", "chain.zone.test", "loop.zone.test",
     "nowhere.zone.test", "gone.zone.test", "gone.example", "single", "single.", "both", "v4only",
     "under_score", "münchen.zone.test", "localhost", "a.localhost", "x" * 63 + ".zone.test",
@@ -182,11 +183,21 @@ SOME_HOSTS = ("none", "usual")
 def groups() -> dict[str, list[tuple[str, str, str]]]:
     """The cases of each process: form, hosts file, name."""
     fast = [(form, hosts, name) for form in FORMS for hosts in SOME_HOSTS for name in ASKED]
-    fast += [("one", hosts, name) for hosts in HOSTS for name in (*ASKED, "other", "BOTH.zone.test")]
+    fast += [
+        ("one", hosts, name) for hosts in HOSTS for name in (*ASKED, "other", "BOTH.zone.test")
+    ]
+    fast += [
+        (form, "none", "late.zone.test") for form in ("one", "two", "use-vc", "single-request")
+    ]
+    # What glibc does not do, and we do on purpose: an entry holds for the absolute form too.
+    fast = [case for case in fast if not (case[1] in _HIDING and case[2] == "both.zone.test.")]
     found = {"fast": fast}
     for form in SLOW_FORMS:
         found[form] = [(form, "none", name) for name in SLOW_NAMES]
     return found
+
+
+_HIDING = ("two lines", "crlf and case")
 
 
 # --- nameservers
@@ -261,7 +272,8 @@ def serve() -> None:
     with contextlib.ExitStack() as stack:
         for server in servers:
             stack.enter_context(server)
-        print("ready", flush=True)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         sys.stdin.read()
 
 
@@ -292,8 +304,8 @@ def ours(name: str) -> tuple[set[str] | str, float]:
     started = time.monotonic()
     try:
         hostname = Target.parse(name).hostname
-        search = lookup.begin(hostname, timeout=15.0)
-        search.run(15.0)
+        search = lookup.begin(hostname, timeout=10.0)
+        search.run(10.0)
         took = time.monotonic() - started
         answers = [search.result()]
     except (LookupFailed, ValueError) as error:
@@ -323,11 +335,14 @@ def compare(case: tuple[str, str, str]) -> dict[str, Any]:
 def furnish(folder: Path) -> None:
     """Loopback with a link-local address, and an ``/etc`` of our own. Inside the namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        flags = struct.unpack("16sh14x", fcntl.ioctl(control, 0x8913, struct.pack("16sh14x", b"lo", 0)))
+        flags = struct.unpack(
+            "16sh14x", fcntl.ioctl(control, 0x8913, struct.pack("16sh14x", b"lo", 0))
+        )
         fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", flags[1] | 1))
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
         address = socket.inet_pton(socket.AF_INET6, LINK_LOCAL)
         fcntl.ioctl(control, 0x8916, struct.pack("16sIi", address, 64, socket.if_nametoindex("lo")))
+    socket.sethostname("worker.zone.test")
     for name in ("ld.so.cache", "passwd", "group", "host.conf", "localtime"):
         if (ETC / name).exists():
             shutil.copy(ETC / name, folder / name)
@@ -362,7 +377,7 @@ def main(word: str) -> None:
                 found = compare(case)
                 if found["wrong"]:  # a busy machine may be late once
                     found = compare(case)
-                print(json.dumps(found), flush=True)
+                sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

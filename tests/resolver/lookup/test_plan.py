@@ -193,7 +193,7 @@ def test_a_no_of_a_later_nameserver_waits_for_the_earlier_one(reply):
         }
     )
     assert w.run((ONE, TWO)).addresses == A.addresses
-    assert w.took == pytest.approx(1.5)
+    assert w.took == pytest.approx(1.0)
 
 
 def test_a_no_does_not_outvote_a_nameserver_that_was_not_asked():
