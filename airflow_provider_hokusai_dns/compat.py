@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_hokusai_dns import gate, runtime, settings
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.gates import check
 from airflow_provider_hokusai_dns.resolver import DNSResolver
 
 
 def get_dns_resolver() -> DNSResolver:
-    """The one resolver of this process.
+    """The resolver of this process for names of no connection.
 
     :raises SettingError: a setting is wrong.
     """
@@ -24,23 +26,23 @@ def get_dns_health() -> dict[str, Any]:
 
     It speaks of this process alone; ``status`` is ``unknown`` until there were ten lookups.
     """
-    metrics = runtime.resolver().metrics()
+    metrics = runtime.dns_metrics()
     return {
-        "status": metrics.level,
+        "status": metrics.level.value,
         "error_rate": metrics.error_rate,
         "cache_size": metrics.cache_size,
         "metrics": metrics.as_dict(),
     }
 
 
-def get_mlflow_status(mlflow_conn_id: str = settings.DEFAULT_CONN_ID) -> dict[str, Any]:
+def get_mlflow_status(mlflow_conn_id: str = connections.DEFAULT_CONN_ID) -> dict[str, Any]:
     """How MLflow is: ``connected``, ``tracking_uri``, ``error``, ``response_time_ms``, ...
 
     Probes once, and never raises for what it finds. It takes 10 s at most, beside what Airflow
     needs to give out the connection and the stored address. Blocks: in a coroutine, call it with
     :func:`asyncio.to_thread`.
     """
-    return gate.status(mlflow_conn_id)
+    return check.former_status(mlflow_conn_id)
 
 
 async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
@@ -57,7 +59,7 @@ async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
     """
     if tracking_uri is not None:
         return str(await runtime.resolver().aresolve(tracking_uri))
-    server = await settings.aload_server()
+    server = await connections.aload_server()
     return str(await runtime.resolver_for(server).aresolve(server.uri))
 
 
@@ -73,5 +75,5 @@ def resolve_tracking_uri_sync(tracking_uri: str | None = None) -> str:
     """
     if tracking_uri is not None:
         return str(runtime.resolver().resolve(tracking_uri))
-    server = settings.load_server()
+    server = connections.load_server()
     return str(runtime.resolver_for(server).resolve(server.uri))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.settings import listed_connections
+from airflow_provider_hokusai_dns.config.settings import listed_connections
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG

@@ -3,118 +3,46 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import settings, stats
-from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
+from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError, SettingError
+from airflow_provider_hokusai_dns.resolver import (
+    DNSMetrics,
+    DNSResolver,
+    Resolution,
+    forks,
+)
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.variables import VariableStore
+from airflow_provider_hokusai_dns.server import View
+from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable
 
     from airflow_provider_hokusai_dns.resolver import ResolverConfig
-    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
+    from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
 
-#: What a connection may say about its hostname, and the field of the policy it goes to.
-_CLAIMS = {
-    "cache_ttl": "ttl_overrides",
-    "max_stale": "max_stale_overrides",
-    "nameservers": "nameserver_overrides",
-    "fallback_addresses": "static_addresses",
-}
+#: Views whose resolvers are kept. Connections that were edited leave some behind.
+_MOST_VIEWS = 256
+_DEFAULT_VIEW = View()
 
 
-class ConnectionConflictError(ValueError):
-    """Two connections want different things for one hostname.
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """A pin that stays for as long as this process does, and the connection it was made for."""
 
-    :param hostname: the name they share.
-    :param field: the extra in which they differ.
-    :param conn_ids: the two connections.
-    """
-
-    def __init__(self, hostname: str, field: str, conn_ids: tuple[str, str]) -> None:
-        super().__init__(
-            f"Connections {conn_ids[0]!r} and {conn_ids[1]!r} both lead to {hostname!r}, but their "
-            f"{field} differ. One name has one answer in a process: make the fields equal, or "
-            "leave one of them empty."
-        )
-        self.hostname = hostname
-        self.field = field
-        self.conn_ids = conn_ids
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.hostname, self.field, self.conn_ids))
-
-
-class Narrator:
-    """Tells the story of each name in the log: one line per change, and what to do about it."""
-
-    def __init__(self, resolver: DNSResolver) -> None:
-        self._resolver = resolver
-        self._told: dict[str, str] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Observe a resolver."""
-        if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            if event.cause is not None or event.kind == "static_served":
-                self._tell_old(event, event.resolution)
-        elif event.kind == "state" and event.state == "unhealthy":
-            self._tell_nothing(event)
-        elif event.kind == "state" and event.state == "healthy":
-            if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: all is well with the name", event.hostname)
-        elif event.kind == "store_rejected":
-            log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
-
-    def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        story = f"{resolution.source.value} {event.cause}"
-        if self._told.get(event.hostname) == story:
-            return
-        self._told[event.hostname] = story
-        why = event.cause.value if event.cause is not None else "no answer"
-        if resolution.source is Source.STATIC:
-            log.warning(
-                "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: take it out when DNS is back",
-                event.hostname,
-                why,
-                resolution.address,
-            )
-            return
-        config = self._resolver.config
-        no_name = event.cause is not None and event.cause.says_no_such_name
-        log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
-            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
-            event.hostname,
-            why,
-            resolution.address,
-            "the shared Variable" if resolution.source is Source.STORE else "memory",
-            resolution.age() or 0.0,
-            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
-            "after the name went away" if no_name else "of age",
-        )
-
-    def _tell_nothing(self, event: Event) -> None:
-        if self._told.get(event.hostname) == "nothing":
-            return
-        self._told[event.hostname] = "nothing"
-        log.error(
-            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typing error, then the DNS; in an emergency set "
-            "fallback_addresses on the connection",
-            event.hostname,
-            event.detail or (event.cause.value if event.cause else "no answer"),
-        )
+    pin: Pin
+    conn_id: str
+    view: View
 
 
 @dataclass
@@ -122,16 +50,16 @@ class _Process:
     """What this process has put together so far."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    resolver: DNSResolver | None = None
+    #: By view, the one that was used last at the end.
+    resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
-    #: By hostname, then by connection id: what the connection says about the name.
-    claims: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    #: The pins that stay for as long as this process does, by hostname.
-    pins: dict[str, Pin] = field(default_factory=dict)
+    #: By hostname.
+    pins: dict[str, _Pinned] = field(default_factory=dict)
     #: The connection, and its one hostname, that ``MLFLOW_FALLBACK_IP`` belongs to.
     fallback_owner: tuple[str, str] | None = None
     complained: str = ""
-    #: The settings that the resolver has been given; ``None`` when a connection said something new.
+    #: The policy before any connection has its say, and the settings that it was made of.
+    policy: ResolverConfig | None = None
     in_force: tuple[str | None, ...] | None = None
 
 
@@ -139,33 +67,26 @@ _process = _Process()
 
 
 def resolver() -> DNSResolver:
-    """The resolver of this process, with the settings as they are now.
+    """The resolver of this process for names of no connection, with the settings as they are now.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     with _process.lock:
-        return _configured()
+        return _resolver_of(_DEFAULT_VIEW)
 
 
 def resolver_for(server: MLflowServer) -> DNSResolver:
-    """The resolver of this process, which also knows what this connection says about its name.
+    """The resolver of this process for the names of a connection.
 
-    :raises ConnectionConflictError: another connection says something else about the same name.
+    Connections that say the same about their names share one; all others have nothing in common.
+
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     target = Target.parse(server.hostname)
-    claims: dict[str, dict[str, Any]] = {}
-    if server.nameservers:  # what is pinned beside MLflow lives in the same private zone
-        claims = {hostname: {"nameservers": server.nameservers} for hostname in server.also_pin}
-    if target.literal is None:
-        claims[target.hostname] = _says(server)
     with _process.lock:
-        _forget_claims(server.conn_id, but=claims)
-        for hostname, said in claims.items():
-            _claim(hostname, server.conn_id, said)
         if target.literal is None and not server.fallback_addresses:
             _own_fallback(target.hostname, server.conn_id)
-        return _configured()
+        return _resolver_of(server.view)
 
 
 def private_resolver(server: MLflowServer) -> DNSResolver:
@@ -176,11 +97,7 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
 
     :raises SettingError: a setting is wrong.
     """
-    target = Target.parse(server.hostname)
-    config = settings.resolver_config()
-    if target.literal is None:
-        config = _with_claims(config, {target.hostname: {server.conn_id: _says(server)}})
-    return DNSResolver(config)
+    return DNSResolver(_as_seen(settings.resolver_config(), server.view))
 
 
 def pin(server: MLflowServer) -> tuple[Pin, ...]:
@@ -189,43 +106,96 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     A client may be used at any time until then. Calling it again puts the newest rules in force.
 
     :returns: the pin of the server, and then those of ``also_pin``.
-    :raises ConnectionConflictError: another connection says something else about the same name.
+    :raises ConnectionConflictError: another connection wants one of the names to be resolved in
+        another way.
     """
-    from airflow_provider_hokusai_dns.tracking import deadlines
-    from airflow_provider_hokusai_dns.tracking.file_hosts import vet_old_file_host
-    from airflow_provider_hokusai_dns.tracking.probe import vet_old_address
+    from airflow_provider_hokusai_dns.health.stale_addresses import (
+        check_stale_address,
+        check_stale_file_host,
+    )
 
-    names, patience = resolver_for(server), deadlines.patience(server)
-    connect_timeout = deadlines.connect_timeout(server)
+    beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
+    _make_way(server.hostname, server.conn_id, server.view)
+    for hostname in beside:
+        _make_way(hostname, server.conn_id, server.view_beside)
     with _process.lock:
-        first = pin_host(
-            server.hostname,
-            names,
-            port=server.connect_port,
-            patience=patience,
-            vet=partial(vet_old_address, server),
-            owner=server.conn_id,
-            connect_timeout=connect_timeout,
-        )
-        others = [
-            pin_host(
-                hostname,
-                names,
-                patience=patience,
-                vet=partial(vet_old_file_host, server),
-                owner=f"{server.conn_id}, also_pin",
-                connect_timeout=connect_timeout,
-            )
-            for hostname in server.also_pin
-        ]
-        return tuple(_hold(each) for each in (first, *others))
+        first = _pin(server, server.hostname, server.view, check_stale_address, server.connect_port)
+        others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
+        return (first, *others)
 
 
-def _hold(new: Pin) -> Pin:
-    if _process.pins.get(new.hostname) is new:
+def _pin(
+    server: MLflowServer,
+    hostname: str,
+    view: View,
+    stale_check: Callable[[MLflowServer, Resolution, str, int], str | None],
+    port: int | None = None,
+) -> Pin:
+    from airflow_provider_hokusai_dns.client import deadlines
+
+    held = _process.pins.get(_pin_key(hostname))
+    names = resolver_for(server) if view == server.view else _resolver_of(view)
+    if held is not None and held.view != view:
+        if held.conn_id != server.conn_id:  # since it was made way
+            raise _conflict(held, server.conn_id, view)
+        held.pin.resolve_by(names)  # the connection was edited
+        held = _process.pins[held.pin.hostname] = replace(held, view=view)
+    new = pin_host(
+        hostname,
+        names,
+        port=port,
+        patience=deadlines.patience(server),
+        stale_check=partial(stale_check, server),
+        owner=server.conn_id,
+        connect_timeout=deadlines.connect_timeout(server),
+    )
+    if held is not None and held.pin is new:
         new.release()  # one hold is enough
-    _process.pins[new.hostname] = new
+    else:
+        _process.pins[new.hostname] = _Pinned(new, server.conn_id, view)
     return new
+
+
+def _pin_key(hostname: str) -> str:
+    return Target.parse(hostname).hostname.removesuffix(".")
+
+
+def _make_way(hostname: str, conn_id: str, view: View) -> None:
+    """See that no other connection holds the pin of a name in another view.
+
+    A connection that Airflow does not have any more, or that was edited, holds nothing: it is
+    signed out first, so that no client of it sends its credentials where this one leads.
+
+    :raises ConnectionConflictError: the other one is still in force.
+    """
+    from airflow_provider_hokusai_dns.client import auth
+
+    held = _process.pins.get(_pin_key(hostname))
+    if held is None or held.view == view or held.conn_id == conn_id:
+        return
+    try:
+        other = connections.load_server(held.conn_id)
+    except (LookupError, ValueError):
+        other = None
+    if other is not None and held.view == _view_of(other, held.pin.hostname):
+        raise _conflict(held, conn_id, view)
+    auth.forget(auth.tag_of(held.conn_id))
+    with _process.lock:
+        if _process.pins.get(held.pin.hostname) is held:
+            del _process.pins[held.pin.hostname]
+            held.pin.release()
+
+
+def _view_of(server: MLflowServer, hostname: str) -> View | None:
+    """How a connection wants a name to be resolved; ``None`` where it does not lead there."""
+    if _pin_key(server.hostname) == hostname:
+        return server.view
+    return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
+
+
+def _conflict(held: _Pinned, conn_id: str, view: View) -> ConnectionConflictError:
+    field = held.view.difference(view)
+    return ConnectionConflictError(held.pin.hostname, field, (held.conn_id, conn_id))
 
 
 def mask_credentials(server: MLflowServer) -> None:
@@ -238,41 +208,46 @@ def mask_credentials(server: MLflowServer) -> None:
             mask_secret(secret)
 
 
-def store() -> VariableStore:
-    """Where this process keeps the last known good and the history; a call is bounded in time."""
+def store(nameservers: tuple[str, ...] = ()) -> VariableStore:
+    """Where this process keeps the last known good and the history; a call is bounded in time.
+
+    :param nameservers: those that a connection names; what they say is kept apart.
+    """
     with _process.lock:
-        return _store()
+        _process.store = _process.store or VariableStore()
+        return _process.store.seen_by(nameservers)
 
 
-def keep_in(store: VariableStore) -> None:
+def use_store(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
     with _process.lock:
         _process.store = store
 
 
+def dns_metrics() -> DNSMetrics:
+    """The numbers of all resolvers of this process together."""
+    with _process.lock:
+        return DNSMetrics.total([names.metrics() for names in _process.resolvers.values()])
+
+
 def metrics() -> dict[str, Any]:
-    """The numbers of this process's resolver as plain values; empty before its first use."""
-    return {} if _process.resolver is None else _process.resolver.metrics().as_dict()
+    """The numbers of this process's resolvers as plain values; empty before their first use."""
+    return dns_metrics().as_dict() if _process.resolvers else {}
 
 
 def forget() -> None:
     """Start anew: the next call makes another resolver. For tests."""
-    from airflow_provider_hokusai_dns.tracking import environment
+    from airflow_provider_hokusai_dns.client import environment
 
     environment.release_all()
     with _process.lock:
         for held in _process.pins.values():
-            held.release()
-        _process.pins = {}
-        _process.resolver = None
-        _process.store = None
-        _process.claims = {}
-        _process.fallback_owner = None
-        _process.complained = ""
-        _process.in_force = None
+            held.pin.release()
+        fresh = _Process(_process.lock)
+        vars(_process).update(vars(fresh))
 
 
-def settle(patience: float = 5.0) -> None:
+def wait_under_dag_test(patience: float = 5.0) -> None:
     """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
 
     There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
@@ -282,28 +257,23 @@ def settle(patience: float = 5.0) -> None:
     """
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     line = getattr(runner, "SUPERVISOR_COMMS", None)
-    if type(line).__name__ == "InProcessSupervisorComms" and _process.resolver is not None:
-        _process.resolver.wait_idle(patience)
-
-
-def _store() -> VariableStore:
-    _process.store = _process.store or VariableStore()
-    return _process.store
-
-
-def _says(server: MLflowServer) -> dict[str, Any]:
-    return {
-        name: getattr(server, name) for name in _CLAIMS if getattr(server, name) not in (None, ())
-    }
+    if type(line).__name__ == "InProcessSupervisorComms":
+        for names in [*_process.resolvers.values()]:
+            names.wait_idle(patience)
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
     """Give ``MLFLOW_FALLBACK_IP`` to the name of the first connection that has none of its own.
 
-    It goes along when that connection is led elsewhere, and to no second name.
+    It goes along when that connection is led elsewhere, and to no second name. A connection that
+    the deployment lists takes it from one that it does not list.
     """
     owner = _process.fallback_owner
-    if owner is None or (owner[0] == conn_id and owner[1] != hostname):
+    if (
+        owner is None
+        or (owner[0] == conn_id and owner[1] != hostname)
+        or (owner[1] != hostname and _is_listed(conn_id) and not _is_listed(owner[0]))
+    ):
         _process.fallback_owner = (conn_id, hostname)
         _process.in_force = None
     elif owner[1] != hostname and _process.complained != hostname and settings.has_fallback():
@@ -317,70 +287,71 @@ def _own_fallback(hostname: str, conn_id: str) -> None:
         )
 
 
-def _forget_claims(conn_id: str, *, but: Collection[str]) -> None:
-    """Take back what a connection said about names that it does not lead to any more."""
-    for hostname in [name for name in _process.claims if name not in but]:
-        if _process.claims[hostname].pop(conn_id, None) is not None:
-            _process.in_force = None
-
-
-def _claim(hostname: str, conn_id: str, said: dict[str, Any]) -> None:
-    """Take down what a connection says about a name, unless another says something else."""
-    others = _process.claims.get(hostname, {})
-    for other_id, theirs in others.items():
-        for name in said.keys() & theirs.keys():
-            if other_id != conn_id and theirs[name] != said[name]:
-                raise ConnectionConflictError(hostname, name, (other_id, conn_id))
-    if others.get(conn_id) != said:
-        _process.claims[hostname] = {**others, conn_id: said}
-        _process.in_force = None
-
-
-def _with_claims(
-    config: ResolverConfig, claims: dict[str, dict[str, dict[str, Any]]]
-) -> ResolverConfig:
-    fields: dict[str, dict[str, Any]] = {
-        name: dict(getattr(config, name)) for name in _CLAIMS.values()
-    }
-    for hostname, by_connection in claims.items():
-        for said in by_connection.values():
-            for name, value in said.items():
-                fields[_CLAIMS[name]][hostname] = value
-    return replace(config, **fields)  # type: ignore[arg-type]
-
-
-def _configured() -> DNSResolver:
-    """The resolver with the configuration as it is now; a broken change is refused (A15)."""
-    fingerprint = settings.fingerprint()
-    if _process.resolver is not None and _process.in_force == fingerprint:
-        return _process.resolver
+def _is_listed(conn_id: str) -> bool:
     try:
-        config = settings.resolver_config()
+        return settings.has_fallback() and conn_id in settings.listed_connections()
+    except SettingError:
+        return False
+
+
+def _resolver_of(view: View) -> DNSResolver:
+    """The resolver of a view, with the policy as it is now. The lock is held."""
+    policy = _policy()
+    names = _process.resolvers.pop(view, None)
+    if names is None:
+        names = DNSResolver(_as_seen(policy, view), store=store(view.nameservers))
+        names.add_observer(observers.count_event)
+        names.add_observer(observers.LogObserver(names))
+        if len(_process.resolvers) >= _MOST_VIEWS:
+            pinned = {held.view for held in _process.pins.values()}
+            del _process.resolvers[next(one for one in _process.resolvers if one not in pinned)]
+    _process.resolvers[view] = names
+    return names
+
+
+def _policy() -> ResolverConfig:
+    """The policy as the settings are now; a broken change is refused. The lock is held."""
+    fingerprint = settings.fingerprint()
+    if _process.policy is not None and _process.in_force == fingerprint:
+        return _process.policy
+    try:
+        policy = settings.resolver_config()
         if _process.fallback_owner is not None:  # the name of a connection in use goes before
             static = settings.static_addresses()
-            config = replace(
-                config, static_addresses={_process.fallback_owner[1]: static} if static else {}
+            policy = replace(
+                policy, static_addresses={_process.fallback_owner[1]: static} if static else {}
             )
-        config = _with_claims(config, _process.claims)
     except ValueError as error:
-        if _process.resolver is None:
+        if _process.policy is None:
             raise
         if _process.complained != str(error):
             _process.complained = str(error)
             log.error("The changed settings are refused, the old ones stay: %s", error)
-        return _process.resolver
-    if _process.resolver is None:
-        _process.resolver = DNSResolver(config, store=_store())
-        _process.resolver.add_observer(stats.count_event)
-        _process.resolver.add_observer(Narrator(_process.resolver))
-    elif config != _process.resolver.config:
-        _process.resolver.reconfigure(config)
-    _process.in_force = fingerprint
-    return _process.resolver
+        return _process.policy
+    if policy != _process.policy:
+        for view, names in _process.resolvers.items():
+            names.reconfigure(_as_seen(policy, view))
+    _process.policy, _process.in_force = policy, fingerprint
+    return policy
 
 
-def _after_fork_in_child() -> None:
-    _process.lock = threading.RLock()  # may have been held by a thread that did not come along
+def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
+    """The policy, with what a view says in its place."""
+    if view == _DEFAULT_VIEW:
+        return policy
+    own: dict[str, Any] = {}
+    if view.nameservers:
+        own["nameservers"] = view.nameservers
+    if view.fallback_addresses:
+        static = {**policy.static_addresses, view.hostname: view.fallback_addresses}
+        own["static_addresses"] = static
+    if view.cache_ttl is not None:
+        own["ttl_overrides"] = {view.hostname: view.cache_ttl}
+    if view.max_stale is not None:
+        own["max_stale_overrides"] = {view.hostname: view.max_stale}
+    return replace(policy, **own)
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+@forks.in_child
+def _renew_lock() -> None:
+    _process.lock = threading.RLock()

@@ -11,7 +11,7 @@ from fleet.outage import Outage, Training
 from fleet.overhead import Overhead
 from fleet.sizes import INTERVAL, Sizes
 
-#: Jitter moves looks: one more may fall into the time that is watched.
+#: Jitter moves checks: one more may fall into the time that is watched.
 _ONE_PROBE = 1.0
 #: States of a run at MLflow that has ended.
 _OVER = {"FINISHED", "FAILED", "KILLED"}

@@ -115,7 +115,7 @@ def _gather(fleet: Fleet, kind: str, dag_id: str, gates: int, path: str) -> Crow
     )
     waiting = time.monotonic() - began
     console.say(f"{gates} gates wait after {waiting:.1f} s")
-    _pause(fleet, "the first looks to be over", 2 * INTERVAL)
+    _pause(fleet, "the first checks to be over", 2 * INTERVAL)
     pid = fleet.children[TRIGGERERS[0]].popen.pid
     before, since = use_of(pid), time.monotonic()
     _pause(fleet, "some intervals to pass", fleet.sizes.watch)

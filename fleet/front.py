@@ -15,7 +15,7 @@ import time
 from demo import relay
 from fleet.names import HTTP_SENSOR
 
-#: The first request of each look of a gate, which makes it one probe.
+#: The first request of each check of a gate, which makes it one probe.
 PROBE = "/health"
 _HEAD = 65536
 

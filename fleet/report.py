@@ -61,7 +61,7 @@ def _size(fleet: Fleet) -> tuple[str, list[str]]:
     parts = ", ".join(fleet.parts)
     return "How large", [
         f"Airflow {version('apache-airflow')}, CeleryExecutor, PostgreSQL and Redis: {parts}",
-        f"{os.cpu_count()} processors; {fleet.sizes}; a look every {INTERVAL} s",
+        f"{os.cpu_count()} processors; {fleet.sizes}; a check every {INTERVAL} s",
     ]
 
 

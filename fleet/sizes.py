@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-#: Seconds between two looks of a gate, everywhere here.
+#: Seconds between two checks of a gate, everywhere here.
 INTERVAL = 5
 #: Waiting gates in one DAG run.
 GATES_PER_RUN = 10

@@ -13,7 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.servers import Handler, HTTPThread
+from tests.servers import Handler, HTTPThread, MLflowProcess, has_basic_auth
 
 # A machine that is busy with something else must not fail a property.
 hypothesis.settings.register_profile("hokusai", deadline=None)
@@ -32,6 +32,8 @@ for name in ("DNS_CACHE_TTL", "DNS_TIMEOUT"):
     os.environ.pop(name, None)
 
 HOSTNAME = "mlflow.hokusai-test.local"
+#: The login of ``auth_server``.
+ADMIN = ("admin", "a-Secret-of-the-tests-1")
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def clean_runtime() -> Iterator[Any]:
 
     runtime.forget()
     yield runtime
-    runtime.settle()
+    runtime.wait_under_dag_test()
     runtime.forget()
 
 
@@ -144,13 +146,38 @@ def tiny() -> Iterator[TinyMLflow]:
 
 @pytest.fixture
 def usable(
-    dns: Any, tiny: TinyMLflow, connect: Callable[..., str], clean_runtime: Any
+    dns: Any,
+    tiny: TinyMLflow,
+    connect: Callable[..., str],
+    clean_runtime: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., str]:
     """``mlflow_default`` leads to the tiny MLflow by a name that the name server knows."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     dns.set_records(HOSTNAME, [tiny.address], ttl=10)
 
     def define(**extra: Any) -> str:
-        return connect(host=HOSTNAME, port=tiny.port, extra={"nameservers": dns.address, **extra})
+        return connect(host=HOSTNAME, port=tiny.port, extra=extra)
 
     define()
     return define
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowProcess]:
+    """An MLflow server as it stands behind a name: it refuses every Host but its own."""
+    with MLflowProcess(
+        tmp_path_factory.mktemp("mlflow"),
+        host="127.0.0.41",
+        allowed_hosts=("mlflow.test:*", "127.0.0.41:*"),
+    ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowProcess]:
+    """An MLflow server with basic authentication."""
+    if not has_basic_auth():
+        pytest.skip("MLflow's basic-auth app needs Flask-WTF (mlflow[auth])")
+    with MLflowProcess(tmp_path_factory.mktemp("auth"), host="127.0.0.42", admin=ADMIN) as server:
+        yield server

@@ -1,1 +1,1 @@
-"""``airflow hokusai-dns ...`` (feature E6)."""
+"""``airflow hokusai-dns ...``."""

@@ -15,19 +15,28 @@ from typing import Any
 from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from sqlalchemy.exc import SQLAlchemyError
 
-from airflow_provider_hokusai_dns import gate, runtime, settings
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.cli.explain import Explanation, explain
 from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
-from airflow_provider_hokusai_dns.cli.stored import (
+from airflow_provider_hokusai_dns.cli.stored_record import (
     PATIENCE,
-    Stored,
+    StoredRecord,
     database_problem,
     read_stored,
 )
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    ConnectionMissingError,
+    SettingError,
+)
+from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.tracking.server import MLflowServer
-from airflow_provider_hokusai_dns.tracking.verdict import LEVELS, State, Verdict
-from airflow_provider_hokusai_dns.variables import (
+from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.store.history import shown_name
+from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
     Variables,
@@ -35,7 +44,7 @@ from airflow_provider_hokusai_dns.variables import (
 )
 
 _STILL_THERE = "still there"
-_MOST_LOOKS = 8
+_MOST_CHECKS = 8
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
@@ -43,7 +52,7 @@ class WrongQuestionError(ValueError):
     """Something on the command line can never be right."""
 
 
-_WRONG = (WrongQuestionError, settings.SettingError, runtime.ConnectionConflictError)
+_WRONG = (WrongQuestionError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -57,7 +66,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             code = run(args)
-        except settings.ConnectionMissingError as error:
+        except ConnectionMissingError as error:
             problem = database_problem()
             complain(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
@@ -80,13 +89,14 @@ def resolve(args: Namespace) -> int:
         raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
     # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
     variables = SdkVariables()
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=variables))
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     found = []
     for target, server in wanted:
         server = server or _listed_server_of(target.hostname)
         names = runtime.resolver() if server is None else runtime.resolver_for(server)
         conn_id = None if server is None else server.conn_id
-        found.append(explain(target, names, partial(_read, variables), conn_id=conn_id))
+        read = partial(_read, variables, () if server is None else server.nameservers)
+        found.append(explain(target, names, read, conn_id=conn_id))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[one.as_dict() for one in found]), args.output)
     else:
@@ -98,11 +108,11 @@ def resolve(args: Namespace) -> int:
 def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one look at each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=SdkVariables()))
-    with ThreadPoolExecutor(_MOST_LOOKS) as threads:  # each takes as long as a dead server does
-        looks = list(threads.map(_look, dict.fromkeys(conn_ids)))
-    rows = [row for _, row in looks]
-    missing = [row for verdict, row in looks if verdict.cause == gate.MISSING]
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=SdkVariables()))
+    with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
+        checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
+    rows = [row for _, row in checks]
+    missing = [row for verdict, row in checks if verdict.cause == decision.MISSING]
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]
@@ -120,7 +130,7 @@ def status(args: Namespace) -> int:
                 say(f"{row['conn_id']}: {row['variable_problem']}")
     if problem:
         return NO_DATABASE
-    if any(verdict.state is State.CONFIG for verdict, _ in looks):
+    if any(verdict.state is State.CONFIG for verdict, _ in checks):
         return WRONG_QUESTION
     return _judge((row["state"] for row in rows), args.min_health)
 
@@ -134,7 +144,8 @@ def refresh(args: Namespace) -> int:
     if problem := database_problem():
         complain(f"Nothing was refreshed, because it could not be kept. {problem}")
         return NO_DATABASE
-    runtime.keep_in(VariableStore(patience=PATIENCE, variables=MetastoreVariables()))
+    variables = MetastoreVariables()
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     conn_ids = args.conn_id or ([] if args.target else settings.listed_connections())
     said: list[str] = []
     report = refresh_names(
@@ -153,12 +164,13 @@ def refresh(args: Namespace) -> int:
         for line in said:
             say(line)
     live = [row for row in rows if row["source"] in ("dns", "system")]
-    lost = [row["hostname"] for row in live if not _kept(row)]
-    for hostname in lost:
+    stored = [(row, read_stored(row["hostname"] or "", variables, _asked(row))) for row in live]
+    lost = [one for row, one in stored if not _kept(row, one)]
+    for one in lost:
         complain(
-            f"{hostname} resolves, but is not kept: its Variable holds what belongs to somebody "
-            "else, or is set in the environment or a secrets backend. "
-            f"{read_stored(hostname or '', MetastoreVariables()).problem or ''}".strip()
+            f"{one.hostname} resolves, but is not kept: its Variable holds what belongs to "
+            "another program, or is set in the environment or a secrets backend. "
+            f"{one.problem or ''}".strip()
         )
     if any(row["cause"] == "config" for row in rows):
         return WRONG_QUESTION
@@ -168,8 +180,15 @@ def refresh(args: Namespace) -> int:
 @_command
 def clear(args: Namespace) -> int:
     """``airflow hokusai-dns clear``: take the stored last-known-good of names away."""
-    hostnames = [target.hostname for target, _ in _wanted(args) if target.literal is None]
-    if not hostnames:
+    names: dict[tuple[str, tuple[str, ...]], None] = {}
+    for target, server in _wanted(args):
+        if target.literal is None:
+            named = server or _listed_server_of(target.hostname)
+            if server is None:
+                names[target.hostname, ()] = None
+            if named is not None:
+                names[target.hostname, named.nameservers] = None
+    if not names:
         raise WrongQuestionError(
             "clear needs names, or connections by --conn-id: it is the fallback of all workers"
         )
@@ -178,7 +197,7 @@ def clear(args: Namespace) -> int:
     if problem := database_problem():
         complain(problem)
         return NO_DATABASE
-    rows = hokusai_dns_clear(args, list(dict.fromkeys(hostnames)))
+    rows = hokusai_dns_clear(args, names)
     if args.output in ("json", "yaml"):
         show_document(_document(cleared=rows), args.output)
     else:
@@ -200,7 +219,7 @@ def clear(args: Namespace) -> int:
 
 def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
     """The connections and targets of a command line, each once."""
-    servers = [settings.load_server(conn_id) for conn_id in args.conn_id or ()]
+    servers = [connections.load_server(conn_id) for conn_id in args.conn_id or ()]
     wanted: dict[str, tuple[Target, MLflowServer | None]] = {
         server.hostname: (Target.parse(server.hostname), server) for server in servers
     }
@@ -226,7 +245,7 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
     """The listed connection that leads to a name: its rules are those that tasks go by."""
     for conn_id in settings.listed_connections():
         try:
-            server = settings.load_server(conn_id)
+            server = connections.load_server(conn_id)
         except (LookupError, ValueError):
             continue  # somebody else's trouble
         if _is_name_of(server, hostname):
@@ -235,9 +254,8 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
 
 
 def _judge(states: Iterable[str], min_health: str) -> int:
-    least = LEVELS.index(min_health)
-    worst = min((LEVELS.index(state) for state in states), default=0)
-    return OK if worst >= least else NOT_USABLE
+    levels = [Level(state) for state in states]
+    return OK if levels and all(level.meets(min_health) for level in levels) else NOT_USABLE
 
 
 def _document(**content: Any) -> dict[str, Any]:
@@ -264,17 +282,18 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
         say("")
 
 
-def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
+def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
-    verdict = gate.look(conn_id)
+    verdict = check.check_connection(conn_id)
     row: dict[str, Any] = {
         "conn_id": conn_id,
-        "state": verdict.level,
+        "state": verdict.level.value,
         "dns": "unknown",
-        "mlflow": verdict.level,
+        "mlflow": verdict.level.value,
         "cause": None if verdict.state is State.HEALTHY else verdict.cause,
         "sentence": verdict.sentence,
         "hostname": None,
+        "history_name": None,
         "tracking_uri": verdict.tracking_uri or None,
         "addresses": [],
         "source": verdict.address_source,
@@ -287,15 +306,16 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         "verdict": dict(verdict.as_dict()),
     }
     try:
-        server = settings.load_server(conn_id)
+        server = connections.load_server(conn_id)
         names = runtime.resolver_for(server)
     except (LookupError, ValueError):
         return verdict, row
     target = Target.parse(server.hostname)
-    row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
-    stored = Stored("")
+    row["history_name"] = shown_name(target.hostname, server.nameservers)
+    row |= {"hostname": target.hostname, "dns": names.state(target.hostname).value}
+    stored = StoredRecord("", target.hostname)
     if target.literal is None:
-        stored = read_stored(target.hostname, SdkVariables())
+        stored = read_stored(target.hostname, SdkVariables(), server.nameservers)
     row |= {"last_known_good": stored.as_dict(), "variable_problem": stored.problem}
     if verdict.address is not None:
         found = names.resolve(target.hostname)
@@ -305,28 +325,34 @@ def _look(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     return verdict, row
 
 
-def _read(variables: Variables, hostname: str) -> Stored:
+def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> StoredRecord:
     """What is stored, where "nothing" may also mean that nobody could be asked."""
-    stored = read_stored(hostname, variables)
+    stored = read_stored(hostname, variables, nameservers)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
     return stored
 
 
-def _kept(row: Any) -> bool:
-    record = read_stored(row["hostname"], MetastoreVariables()).record
-    return record is not None and bool(set(record.addresses) & set(row["addresses"]))
+def _asked(row: Any) -> tuple[str, ...]:
+    """The nameservers that the connection of a row names; what they say is stored apart."""
+    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).nameservers
+
+
+def _kept(row: Any, stored: StoredRecord) -> bool:
+    return stored.record is not None and bool(set(stored.record.addresses) & set(row["addresses"]))
 
 
 @action_cli(check_db=False)  # type: ignore[no-untyped-call, untyped-decorator]
-def hokusai_dns_clear(args: Namespace, hostnames: list[str]) -> list[dict[str, Any]]:
+def hokusai_dns_clear(
+    args: Namespace, names: Iterable[tuple[str, tuple[str, ...]]]
+) -> list[dict[str, Any]]:
     """Noted under this name in Airflow's audit log, with who did it and the command line."""
-    return [_clear(hostname) for hostname in hostnames]
+    return [_clear(*name) for name in names]
 
 
-def _clear(hostname: str) -> dict[str, Any]:
+def _clear(hostname: str, nameservers: tuple[str, ...]) -> dict[str, Any]:
     variables = MetastoreVariables()
-    before = read_stored(hostname, variables)
+    before = read_stored(hostname, variables, nameservers)
     removed = variables.delete(before.key)
     outcome = "cleared" if removed else "nothing was stored"
     if variables.get(before.key) is not None:

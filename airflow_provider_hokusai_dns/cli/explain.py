@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hokusai_dns.cli.stored import Stored
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Resolution, Source
+from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
+from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
-from airflow_provider_hokusai_dns.resolver.model import LookupFailed
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -83,7 +83,7 @@ class Explanation:
 def explain(
     target: Target,
     resolver: DNSResolver,
-    read: Callable[[str], Stored],
+    read: Callable[[str], StoredRecord],
     *,
     conn_id: str | None = None,
     hosts: Path = _HOSTS,
@@ -155,7 +155,7 @@ def _steps(
     hostname: str,
     config: ResolverConfig,
     asking: _Asking,
-    read: Callable[[str], Stored],
+    read: Callable[[str], StoredRecord],
     hosts: Path,
 ) -> list[Step]:
     """In the order in which a task would come to them."""
@@ -226,7 +226,7 @@ def _ask_system(hostname: str) -> Step:
     return Step("system lookup", "getaddrinfo", ", ".join(addresses), addresses, ms=took)
 
 
-def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], Stored]) -> Step:
+def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], StoredRecord]) -> Step:
     started = time.monotonic()
     stored = read(hostname)
     took = _ms(time.monotonic() - started)

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_hokusai_dns import gate, runtime, settings
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import (
+    DNSResolutionError,
+    MLflowRestError,
+    MLflowUnreachableError,
+)
+from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,29 +24,10 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
     from mlflow import ActiveRun, MlflowClient
 
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.tracking.server import MLflowServer
-    from airflow_provider_hokusai_dns.tracking.verdict import Verdict
-
-
-class MLflowUnreachableError(ConnectionError):
-    """Nothing takes a connection where MLflow should be.
-
-    :param uri: the tracking URI, in its hostname form.
-    :param addresses: what was tried.
-    """
-
-    def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
-        super().__init__(
-            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
-            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
-        )
-        self.uri = uri
-        self.addresses = addresses
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.uri, self.addresses))
+    from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 class MLflowHook(BaseHook):
@@ -54,7 +42,7 @@ class MLflowHook(BaseHook):
     """
 
     conn_name_attr = "mlflow_conn_id"
-    default_conn_name = settings.DEFAULT_CONN_ID
+    default_conn_name = connections.DEFAULT_CONN_ID
     conn_type = "mlflow"
     hook_name = "MLflow"
 
@@ -71,7 +59,7 @@ class MLflowHook(BaseHook):
         :raises ConnectionMissingError: there is no such connection.
         :raises SettingError: names the field that is wrong.
         """
-        server = settings.load_server(self.mlflow_conn_id)
+        server = connections.load_server(self.mlflow_conn_id)
         runtime.mask_credentials(server)
         return server
 
@@ -103,7 +91,7 @@ class MLflowHook(BaseHook):
         :raises DNSResolutionError: there is nothing to serve.
         """
         found = self.resolver.resolve(self.server.uri)
-        runtime.settle()
+        runtime.wait_under_dag_test()
         return found
 
     def refresh_dns_resolution(self) -> Resolution:
@@ -112,7 +100,7 @@ class MLflowHook(BaseHook):
         :raises DNSResolutionError: there is nothing to serve.
         """
         found = self.resolver.refresh(self.server.uri)
-        runtime.settle()
+        runtime.wait_under_dag_test()
         return found
 
     def get_dns_info(self) -> dict[str, Any]:
@@ -128,7 +116,7 @@ class MLflowHook(BaseHook):
             info |= {"resolved_uri": str(found), "addresses": list(found.addresses)}
             info |= {"source": found.source.value, "is_stale": found.is_stale}
             info |= {"age": found.age(), "cause": cause, "error": None}
-        info["state"] = self.resolver.state(self.server.hostname)
+        info["state"] = self.resolver.state(self.server.hostname).value
         info["metrics"] = self.resolver.metrics().as_dict()
         return info
 
@@ -139,8 +127,8 @@ class MLflowHook(BaseHook):
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
-        from airflow_provider_hokusai_dns.tracking import auth, environment
-        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
+        from airflow_provider_hokusai_dns.client import auth, environment
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
         breaker_for(self.server).check()
         runtime.pin(self.server)
@@ -179,10 +167,10 @@ class MLflowHook(BaseHook):
         :raises MLflowUnreachableError: nothing takes a connection.
         :raises LostDataError: at the end, when something logged asynchronously did not arrive.
         """
-        from airflow_provider_hokusai_dns.tracking import auth
-        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
-        from airflow_provider_hokusai_dns.tracking.outage import says_down
-        from airflow_provider_hokusai_dns.tracking.run import open_run
+        from airflow_provider_hokusai_dns.client import auth
+        from airflow_provider_hokusai_dns.client.outage import says_down
+        from airflow_provider_hokusai_dns.client.run import open_run
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
         server = self.server
         with ExitStack() as stack:
@@ -229,14 +217,14 @@ class MLflowHook(BaseHook):
         :raises MLflowRestError: names status, MLflow's error code and its message.
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
         from airflow_provider_hokusai_dns.hooks import rest
-        from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
 
         with breaker_for(self.server).attempt() as attempt:
             runtime.pin(self.server)
             try:
                 answer = rest.call(self.server, method, path, params=params, json=json)
-            except rest.MLflowRestError as error:
+            except MLflowRestError as error:
                 if error.says_down:
                     attempt.failure(error.reason)
                 else:
@@ -250,35 +238,35 @@ class MLflowHook(BaseHook):
 
         For ``aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)``.
         """
-        from airflow_provider_hokusai_dns.tracking.aio import aiohttp_resolver
+        from airflow_provider_hokusai_dns.client.aio import aiohttp_resolver
 
         runtime.pin(self.server)
         return aiohttp_resolver()
 
     # --- health
 
-    def check(self, checks: tuple[str, ...] = gate.DEFAULT_CHECKS) -> Verdict:
+    def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as the gate does it. Bounded; never raises."""
-        return gate.look(self.mlflow_conn_id, checks=checks, written_by="hook")
+        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook")
 
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
-        self.log.info("%s", gate.in_one_line(verdict))
-        return verdict.level != "unhealthy"
+        self.log.info("%s", decision.in_one_line(verdict))
+        return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:
         """How MLflow is, with the keys of the former system. Probes once; never raises."""
-        return gate.status(self.mlflow_conn_id)
+        return check.former_status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """The Test button: whether MLflow can be used, and one sentence on why not."""
         try:
-            server = settings.load_server(self.mlflow_conn_id)
-            verdict = gate.look_at(server, runtime.private_resolver(server))
+            server = connections.load_server(self.mlflow_conn_id)
+            verdict = check.check_with(server, runtime.private_resolver(server))
         except (LookupError, ValueError) as error:
             return False, str(error)
-        return verdict.level != "unhealthy", verdict.sentence
+        return verdict.level is not Level.UNHEALTHY, verdict.sentence
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
@@ -287,8 +275,8 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
     addresses that refuse, so they are tried once more here.
     """
-    from airflow_provider_hokusai_dns.resolver.door import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.model import Endpoint
+    from airflow_provider_hokusai_dns.resolver.port_reachability import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
@@ -296,7 +284,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
         addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, error.addresses) from error
-    runtime.settle()
+    runtime.wait_under_dag_test()
     if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins
@@ -321,18 +309,18 @@ def _airflow_tags() -> dict[str, str]:
     """Which try of which task this is, and a link to it; empty outside of a task."""
     from airflow.sdk import get_current_context
 
-    from airflow_provider_hokusai_dns.tracking import leftovers
+    from airflow_provider_hokusai_dns.client import orphaned_runs
 
     try:
         ti = get_current_context()["ti"]
     except RuntimeError:
         return {}
     tags = {
-        leftovers.TAG_DAG: ti.dag_id,
-        leftovers.TAG_TASK: ti.task_id,
-        leftovers.TAG_DAG_RUN: ti.run_id,
-        leftovers.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
-        leftovers.TAG_TRY: str(ti.try_number),
+        orphaned_runs.TAG_DAG: ti.dag_id,
+        orphaned_runs.TAG_TASK: ti.task_id,
+        orphaned_runs.TAG_DAG_RUN: ti.run_id,
+        orphaned_runs.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
+        orphaned_runs.TAG_TRY: str(ti.try_number),
     }
     if link := getattr(ti, "log_url", None):
         tags["airflow.url"] = str(link)
@@ -343,6 +331,6 @@ def _status_of(error: BaseException) -> str:
     """A run whose task skips itself or defers has not failed."""
     from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
 
-    from airflow_provider_hokusai_dns.tracking.run import FINISHED, status_of
+    from airflow_provider_hokusai_dns.client.run import FINISHED, status_of
 
     return FINISHED if isinstance(error, AirflowSkipException | TaskDeferred) else status_of(error)

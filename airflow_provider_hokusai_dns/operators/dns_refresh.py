@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
-from airflow_provider_hokusai_dns import runtime, settings
-from airflow_provider_hokusai_dns.operators.looks import ALL_LOOKS, Looks, remember
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
@@ -93,13 +96,13 @@ class DNSRefreshOperator(BaseOperator):
     from being refreshed and published.
 
     Each refresh also adds a point to the history of the name, which the status page draws: how the
-    name resolved, and one look at MLflow where a connection leads there. A look takes 10 s at most,
-    all of them a minute; a bad one fails nothing, gates are for that.
+    name resolved, and one probe of MLflow where a connection leads there. A probe takes 10 s at
+    most, all of them a minute; a bad one fails nothing, gates are for that.
 
     :param mlflow_conn_ids: connections (templated); ``None`` means those of
         ``[hokusai_dns] connections``.
     :param hostnames: further targets in any form (templated).
-    :param probe: whether to look at MLflow, once per connection.
+    :param probe: whether to probe MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
         also when there is only an old answer, ``"never"`` does not fail (templated).
     :raises ValueError: for another ``fail_on``.
@@ -161,7 +164,7 @@ def refresh_names(
 
     What goes wrong with one of them is in its row.
 
-    :param probe: whether to look at MLflow, once per connection.
+    :param probe: whether to probe MLflow, once per connection.
     :param say: told each row and change in one line, after a format with one place for it.
     :raises ValueError: there is nothing to refresh.
     """
@@ -171,16 +174,18 @@ def refresh_names(
         raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
     rows: list[ResolutionRow] = []
     changes: list[ChangeRow] = []
-    looks = Looks(ALL_LOOKS if probe else 0.0)
+    seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
+    budget = ProbeBudget(ALL_PROBES if probe else 0.0)
     for one in dict.fromkeys(wanted):
-        row, change = _refresh(one, looks)
+        row, change, nameservers = _refresh(one, budget)
         rows.append(row)
+        seen.append((nameservers, row))
         say("%s", _in_one_line(row))
         if change is not None:
             changes.append(change)
             say("%s", _change_in_one_line(change))
-    remember(rows)
-    runtime.settle()
+    add_to_history(seen)
+    runtime.wait_under_dag_test()
     return _report(rows, changes)
 
 
@@ -202,30 +207,38 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
     return [name for name in names if name]
 
 
-def _refresh(wanted: _Wanted, looks: Looks) -> tuple[ResolutionRow, ChangeRow | None]:
-    """One live lookup, and a look at MLflow; what goes wrong is in the row."""
+def _refresh(
+    wanted: _Wanted, budget: ProbeBudget
+) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
+    """One live lookup, and a look at MLflow; what goes wrong is in the row.
+
+    :returns: the row, what changed, and the nameservers that the connection names.
+    """
     server = None
+    nameservers: tuple[str, ...] = ()
     try:
         if wanted.conn_id is not None:
-            server = settings.load_server(wanted.conn_id)
+            server = connections.load_server(wanted.conn_id)
+            nameservers = server.nameservers
             target, resolver = server.hostname, runtime.resolver_for(server)
         else:
             target, resolver = wanted.target, runtime.resolver()
+        store = runtime.store(nameservers)
         hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
-        return _failed(wanted, None, "config", str(error)), None
-    before = runtime.store().read(hostname)
+        return _failed(wanted, None, "config", str(error)), None, nameservers
+    before = store.read(hostname)
     begun = time.monotonic()
     try:
         found = resolver.refresh(target, always=True)
     except DNSResolutionError as error:
         row = _failed(wanted, hostname, error.cause.value, str(error))
         row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
-        return row, None
+        return row, None, nameservers
     took: float | None = _milliseconds(time.monotonic() - begun)
     if not found.is_stale:  # without the writing of the Variable
         took = resolver.metrics().latency_ms
-    if _should_be_kept(found) and not _is_kept(runtime.store().read(hostname), found):
+    if _should_be_kept(found) and not _is_kept(store.read(hostname), found):
         log.warning(
             "%s resolves, but is not kept as last known good: its Variable could not be written, "
             "or holds what belongs to somebody else (the log says more above)",
@@ -233,11 +246,11 @@ def _refresh(wanted: _Wanted, looks: Looks) -> tuple[ResolutionRow, ChangeRow | 
         )
     row = _resolved(wanted, found)
     row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
-    verdict = None if server is None else looks.at(server, found)
+    verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
-        row["probe"], row["probe_cause"] = verdict.level, verdict.cause
+        row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
-    return row, _change(before, found)
+    return row, _change(before, found), nameservers
 
 
 def _milliseconds(seconds: float) -> float:
@@ -317,8 +330,10 @@ def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None
 
 
 def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshReport:
-    names = {row["hostname"] or row["target"]: row["health"] for row in rows}
-    levels = ("healthy", "degraded", "unhealthy")
+    names: dict[str, str] = {}
+    for row in rows:  # two connections may see one name in two ways
+        name = row["hostname"] or row["target"]
+        names[name] = worst((names.get(name, row["health"]), row["health"])).value
     metrics = runtime.metrics()
     return RefreshReport(
         version=1,
@@ -327,7 +342,7 @@ def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshRepor
         changes=changes,
         metrics=metrics,
         health={
-            "status": max(names.values(), key=levels.index),
+            "status": worst(names.values()).value,
             "names": names,
             "window": metrics.get("level", "unknown"),
             "error_rate": metrics.get("error_rate", 0.0),

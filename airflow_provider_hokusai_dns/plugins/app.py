@@ -9,12 +9,12 @@ from airflow.api_fastapi.core_api.security import requires_access_view
 from fastapi import Depends, FastAPI
 
 from airflow_provider_hokusai_dns import __version__
-from airflow_provider_hokusai_dns.plugins.board import Board
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
+from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 
 _ABOUT = """\
-How MLflow is, as **this API server process** sees it. It looks by itself, at most once per
+How MLflow is, as **this API server process** sees it. It checks by itself, at most once per
 `[hokusai_dns] look_every` seconds and connection, however many ask; another process of the API
 server may have looked at another moment. Workers and triggerers look for themselves, and their
 numbers go through Airflow's metrics.
@@ -33,6 +33,6 @@ def build_app() -> FastAPI:
         openapi_url=None,
     )
     app.add_middleware(Headers)
-    add_endpoints(app, Board(), [Depends(requires_access_view(AccessView.PLUGINS))])
+    add_endpoints(app, HealthCache(), [Depends(requires_access_view(AccessView.PLUGINS))])
     add_page(app)
     return app

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import HTTPException, Query, Response
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.plugins import exposition, options
-from airflow_provider_hokusai_dns.plugins.answers import Days as DaysAnswer
-from airflow_provider_hokusai_dns.plugins.answers import Health, Words
-from airflow_provider_hokusai_dns.plugins.days import Days
+from airflow_provider_hokusai_dns.plugins import options, prometheus
+from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
 from airflow_provider_hokusai_dns.plugins.reference import render_reference
+from airflow_provider_hokusai_dns.plugins.schemas import Days, Health, Words
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from airflow_provider_hokusai_dns.plugins.board import Board
+    from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"description": "Nobody is signed in."},
@@ -50,12 +49,12 @@ class Headers:
         await self._app(scope, receive, marked)
 
 
-def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
+def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> None:
     """Add the endpoints.
 
     :param viewers: the dependencies that let those through who may view plugins.
     """
-    days = Days()
+    histories = HistoryCache()
     since = datetime.now(UTC)
     tell_viewers: dict[str, Any] = {"dependencies": viewers, "responses": _REFUSED}
     tell_scrapers = {} if options.metrics_for_anyone() else tell_viewers
@@ -63,7 +62,7 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
     @app.get("/health", tags=["for anybody"])
     def health() -> Words:
         """Words as last known: 200 as long as this process serves. Starts no probe."""
-        return Words.model_validate(board.words())
+        return Words.model_validate(cache.words())
 
     @app.get(
         "/ready",
@@ -76,7 +75,7 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
         **Never put this behind the load balancer of Airflow's API server: it would take Airflow
         down together with MLflow.** It is for what depends on MLflow.
         """
-        usable, words = board.ready()
+        usable, words = cache.ready()
         if not usable:
             response.status_code = 503
         return Words.model_validate(words)
@@ -88,11 +87,11 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
         ] = None,
     ) -> Health:
         """Each listed connection: state, cause, what to do, addresses, ages, the whole verdict."""
-        listed, problem = board.listed()
+        listed, problem = cache.listed()
         if conn_id is not None and not set(conn_id) <= set(listed):
             # Without the id: what a caller makes up has no place in an answer.
             raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
-        connections = [one.report() for one in board.connections(conn_id)]
+        connections = [one.report() for one in cache.connections(conn_id)]
         return Health.model_validate(
             {
                 "generated_at": datetime.now(UTC),
@@ -103,11 +102,9 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
         )
 
     @app.get("/history", tags=["for those who may view plugins"], **tell_viewers)
-    def history() -> DaysAnswer:
+    def history() -> Days:
         """The last day of each listed connection's name, as the refresh DAG saw it."""
-        places = [one.place.hostname for one in board.places()]
-        names = list(dict.fromkeys(name for name in places if name))
-        return DaysAnswer.model_validate(days.report(names))
+        return Days.model_validate(histories.report(one.target for one in cache.targets()))
 
     @app.get(
         "/metrics",
@@ -123,9 +120,9 @@ def add_endpoints(app: FastAPI, board: Board, viewers: Sequence[Any]) -> None:
     )
     def metrics() -> Response:
         """Gauges of each listed connection. `[hokusai_dns] metrics_for_anyone` opens it to all."""
-        known, broken = board.connections(), board.listed()[1] is not None
-        text = exposition.render(known, runtime.metrics(), broken=broken)
-        return Response(text, media_type=exposition.CONTENT_TYPE)
+        known, broken = cache.connections(), cache.listed()[1] is not None
+        text = prometheus.render(known, runtime.metrics(), broken=broken)
+        return Response(text, media_type=prometheus.CONTENT_TYPE)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=viewers)
     def openapi() -> dict[str, Any]:

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from airflow_provider_hokusai_dns import settings
-from airflow_provider_hokusai_dns.fields import read_flag, read_seconds_above_zero
+from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.fields import read_flag, read_seconds_above_zero
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -9,8 +9,28 @@ from itertools import chain, zip_longest
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
+
+class RecordStatus:
+    """What this process knows of one record of the shared store. The publisher alone writes it.
+
+    :param lock: held during one access to the store; the resolver's own may be taken under it.
+    :param read_at: when it was last read for an answer; monotonic seconds.
+    :param compared_at: when it was last compared with a fresh answer, and is as good.
+    :param has_nxdomain: whether it says since when the name is gone.
+    :param rejected: why it was refused; empty where it was not.
+    """
+
+    __slots__ = ("compared_at", "has_nxdomain", "lock", "read_at", "rejected")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.read_at = self.compared_at = float("-inf")
+        self.has_nxdomain = False
+        self.rejected = ""
 
 
 class Slot:
@@ -18,7 +38,7 @@ class Slot:
 
     :param penalties: until when an address stays at the back of the list (policy rule 13);
         replaced and never changed, because it is read without the lock.
-    :param published: whether this process has compared the store with an answer of its own.
+    :param record: what this process knows of the name's record in the shared store.
     :param version: counts the changes of all that an answer is made of.
     :param held: whether the cache still has it; a caller may wait on one that was dropped.
     """
@@ -28,32 +48,24 @@ class Slot:
         "entry",
         "held",
         "penalties",
-        "published",
-        "rejected",
+        "record",
         "reported_at",
         "rotation",
-        "seen",
         "served",
-        "store_lock",
-        "store_read_at",
-        "told_no_name",
+        "uses_at_last_eviction",
         "version",
     )
 
     def __init__(self, hostname: str) -> None:
         self.entry = Entry(hostname)
         self.served = Served()
-        self.seen = 0
+        self.uses_at_last_eviction = 0
         self.penalties: dict[str, float] = {}
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
-        self.published = False
-        self.announced = "unknown"
-        self.rejected = ""
-        self.told_no_name = False
-        self.store_lock = threading.Lock()
-        self.store_read_at = float("-inf")
+        self.announced = Level.UNKNOWN
+        self.record = RecordStatus()
         self.version = 0
         self.held = True
 
@@ -97,7 +109,7 @@ class Cache:
         slot.served = self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
-        """Drop names that have nothing left to serve; returns how many (feature A9).
+        """Drop names that have nothing left to serve; returns how many.
 
         :param busy: whether a lookup is under way for a slot.
         """
@@ -126,14 +138,14 @@ class Cache:
                 kind = 0
             else:
                 kind = 1 if now >= expires_at(slot.entry, config) else 2
-            return kind, slot.uses - slot.seen
+            return kind, slot.uses - slot.uses_at_last_eviction
 
         # An eighth at once, so that a full cache is not sorted for every new name.
         order = sorted(self._slots.items(), key=lambda item: worth(item[1]))
         for name, _ in order[: max(1, len(order) // 8)]:
             self.drop(name)
         for slot in self._slots.values():
-            slot.seen = slot.uses
+            slot.uses_at_last_eviction = slot.uses
         return True
 
 

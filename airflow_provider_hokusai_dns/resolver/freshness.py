@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -59,9 +60,9 @@ class Action(Enum):
 
     FRESH = "serve"
     AHEAD = "serve, and refresh in the background"
-    OLD = "serve the old answer"
-    OLD_RECHECK = "serve the old answer, and look again in the background"
-    OLD_WAIT = "wait a moment for a lookup, then serve the old answer"
+    STALE = "serve the stale answer"
+    STALE_RECHECK = "serve the stale answer, and look the name up again in the background"
+    STALE_WAIT = "wait a moment for a lookup, then serve the stale answer"
     WAIT = "wait for a lookup"
     FAILED = "answer with the failure that is known"
 
@@ -95,7 +96,7 @@ def expires_at(entry: Entry, config: ResolverConfig) -> float:
     )
 
 
-def old_until(entry: Entry, config: ResolverConfig) -> float:
+def stale_until(entry: Entry, config: ResolverConfig) -> float:
     """Until when the answer may be served though it is not fresh."""
     if entry.answer is None:  # [9] a name that never resolved has nothing old
         return _NEVER
@@ -117,11 +118,11 @@ def wants_all_sources(entry: Entry, now: float, config: ResolverConfig) -> bool:
     """Whether a lookup must go on to the system's own where DNS says that it cannot answer.
 
     Not when a name that DNS has answered before fails for the first time, and the old answer can be
-    served until the next look [4], which does ask everybody.
+    served until the next check [4], which does ask everybody.
     """
     if entry.answer is None or entry.answer.source is not Source.DNS or entry.failure is not None:
         return True
-    return now + config.failure_recheck >= old_until(entry, config)
+    return now + config.failure_recheck >= stale_until(entry, config)
 
 
 def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
@@ -134,16 +135,16 @@ def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
         if now < ahead:
             return Decision(Action.FRESH, min(ahead, expires))
         return Decision(Action.AHEAD, expires)
-    until = old_until(entry, config)
+    until = stale_until(entry, config)
     has_static = bool(config.static_addresses_for(entry.hostname))
     if now < until or (has_static and entry.failure is not None):  # [9]
         if entry.failure is None:
-            return Decision(Action.OLD_WAIT, until)  # [2]
+            return Decision(Action.STALE_WAIT, until)  # [2]
         recheck = recheck_at(entry, config)
         if now < recheck:
             # Where the old answer runs out before the recheck, the caller is served otherwise.
-            return Decision(Action.OLD, min(recheck, until) if now < until else recheck)
-        return Decision(Action.OLD_RECHECK, until)
+            return Decision(Action.STALE, min(recheck, until) if now < until else recheck)
+        return Decision(Action.STALE_RECHECK, until)
     if entry.failure is not None:
         # [5] the exponent is bounded so that a long outage does not overflow
         pause = config.failure_ttl * 2.0 ** min(entry.failure.count - 1, 16)
@@ -157,7 +158,7 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
     """Whether the entry can be forgotten: it serves nobody, and keeps nobody from asking."""
     if entry.answer is None and entry.failure is None:
         return False  # just made: its first lookup is about to begin
-    if now < expires_at(entry, config) or now < old_until(entry, config):
+    if now < expires_at(entry, config) or now < stale_until(entry, config):
         return False
     if entry.failure is None:
         return True
@@ -166,20 +167,20 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
     return now >= entry.failure.at + config.failure_ttl_max
 
 
-def state(entry: Entry, now: float, config: ResolverConfig) -> str:
+def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
     """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
 
     Slow alone does not make a name degraded, a failure does [2].
     """
     if now < expires_at(entry, config):
-        return "healthy"
+        return Level.HEALTHY
     if entry.failure is None:
         if entry.answer is None:
-            return "unknown"
-        return "degraded" if entry.answer.source is Source.STORE else "healthy"
-    if now < old_until(entry, config) or config.static_addresses_for(entry.hostname):
-        return "degraded"
-    return "unhealthy"
+            return Level.UNKNOWN
+        return Level.DEGRADED if entry.answer.source is Source.STORE else Level.HEALTHY
+    if now < stale_until(entry, config) or config.static_addresses_for(entry.hostname):
+        return Level.DEGRADED
+    return Level.UNHEALTHY
 
 
 def succeed(entry: Entry, answer: Answer, shorten: float) -> Entry:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import Cause, Resolution, Source
 
 #: Below this number of events the window says nothing (policy, States of one name).
@@ -110,23 +112,23 @@ class Window:
             del self._buckets[number]
 
 
-def level(failures: int, successes: int) -> str:
-    """The health level by error rate (feature E2): ``healthy``, ``degraded``, ``unhealthy``.
+def level(failures: int, successes: int) -> Level:
+    """The health level by error rate: ``healthy``, ``degraded``, ``unhealthy``.
 
     ``unknown`` when there were too few events to say anything.
     """
     total = failures + successes
     if total < MIN_EVENTS:
-        return "unknown"
+        return Level.UNKNOWN
     rate = failures / total
     if rate <= HEALTHY_UP_TO:
-        return "healthy"
-    return "degraded" if rate <= DEGRADED_UP_TO else "unhealthy"
+        return Level.HEALTHY
+    return Level.DEGRADED if rate <= DEGRADED_UP_TO else Level.UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True)
 class DNSMetrics:
-    """A snapshot of one process's resolver (feature E1).
+    """A snapshot of one process's resolver.
 
     Each call counts once: ``attempts = hits + misses + stale + fallback + failed``.
 
@@ -156,14 +158,43 @@ class DNSMetrics:
     latency_ms: float | None = None
     window_events: int = 0
     error_rate: float = 0.0
-    level: str = "unknown"
+    level: Level = Level.UNKNOWN
+
+    @classmethod
+    def total(cls, several: Sequence[DNSMetrics]) -> DNSMetrics:
+        """The numbers of several resolvers together."""
+        if len(several) == 1:
+            return several[0]
+        summed = {
+            name: sum(getattr(one, name) for one in several)
+            for name in (*_COUNTED, "cache_size", "expired", "window_events")
+        }
+        failures = round(sum(one.error_rate * one.window_events for one in several))
+        latest = max((one for one in several if one.last_success), key=_last_success, default=cls())
+        return cls(
+            **summed,
+            errors=dict(sum((Counter(one.errors) for one in several), Counter())),
+            hit_rate=summed["hits"] / summed["attempts"] if summed["attempts"] else 0.0,
+            last_success=latest.last_success,
+            latency_ms=latest.latency_ms,
+            error_rate=failures / summed["window_events"] if summed["window_events"] else 0.0,
+            level=level(failures, summed["window_events"] - failures),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON."""
-        values = asdict(self)
+        values = asdict(self) | {"level": self.level.value}
         if self.last_success is not None:
             values["last_success"] = self.last_success.isoformat()
         return values
+
+
+_COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
+
+
+def _last_success(one: DNSMetrics) -> datetime:
+    assert one.last_success is not None
+    return one.last_success
 
 
 @dataclass(slots=True)

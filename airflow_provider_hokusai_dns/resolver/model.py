@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.target import Target
@@ -32,10 +34,10 @@ class Source(StrEnum):
     @property
     def is_fresh(self) -> bool:
         """Whether an answer of this source is as good as a live one."""
-        return self not in _OLD_SOURCES
+        return self not in _STALE_SOURCES
 
 
-_OLD_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
+_STALE_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
 
 
 class Cause(StrEnum):
@@ -162,49 +164,6 @@ class Attempt:
         return f"{self.what}: {self.outcome}{took}"
 
 
-class LookupFailed(Exception):
-    """A live lookup gave no address.
-
-    :param cause: why, as data.
-    :param detail: one sentence for people.
-    :param tried: what was asked, in order.
-    """
-
-    def __init__(self, cause: Cause, detail: str = "", tried: Sequence[Attempt] = ()) -> None:
-        super().__init__(detail or cause.value)
-        self.cause = cause
-        self.detail = detail or cause.value
-        self.tried = tuple(tried)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.cause, self.detail, self.tried))
-
-
-class DNSResolutionError(Exception):
-    """Nothing can be served for a hostname (feature A6).
-
-    :param hostname: the name, without port or path.
-    :param cause: why the live lookup failed.
-    :param tried: what was asked, in order; ends with the store and the static address.
-    """
-
-    def __init__(
-        self, hostname: str, cause: Cause, tried: Sequence[Attempt] = (), detail: str = ""
-    ) -> None:
-        self.hostname = hostname
-        self.cause = cause
-        self.tried = tuple(tried)
-        self.detail = detail
-        steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
-        super().__init__(
-            f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no old, stored or static address left to serve. Tried: {steps}."
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.cause, self.tried, self.detail))
-
-
 class Lookup(Protocol):
     """A live lookup. Called on a worker thread, may block for ``timeout`` seconds."""
 
@@ -289,7 +248,7 @@ class LastKnownGood:
 
 
 class Store(Protocol):
-    """The shared last-known-good (feature A4). Both calls may block, and bound themselves."""
+    """The shared last-known-good. Both calls may block, and bound themselves."""
 
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` when none is known.

@@ -1,4 +1,4 @@
-"""Name resolution of chosen hosts inside this process, backed by the resolver (features B2, B3).
+"""Name resolution of chosen hosts inside this process, backed by the resolver.
 
 MLflow's client takes no session and no resolver of ours, so the one place where all of its traffic
 comes by is :func:`socket.getaddrinfo`. For a pinned host the resolver answers it. The hostname
@@ -20,14 +20,19 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
-from airflow_provider_hokusai_dns.resolver.door import Door, Rule, Vet, bounded
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.port_reachability import (
+    PinPolicy,
+    PortReachability,
+    StaleAddressCheck,
+    bounded,
+)
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.target import Target
 
-__all__ = ["Pin", "PinConflictError", "Vet", "bounded", "pin_host", "pinned"]
+__all__ = ["Pin", "PinConflictError", "StaleAddressCheck", "bounded", "pin_host", "pinned"]
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +49,26 @@ class Pin:
         self.resolver = resolver
         self.count = 0
         self._lock = threading.Lock()
-        self._rules: dict[str, Rule] = {}
+        self._policies: dict[str, PinPolicy] = {}
         self._patient: list[tuple[float, float]] = []
-        self._doors: dict[int, Door] = {}
+        self._ports: dict[int, PortReachability] = {}
 
-    def set_rule(self, owner: str, rule: Rule) -> None:
-        """Put a rule in force, in place of the owner's last one. Others' rules stay."""
+    def set_policy(self, owner: str, policy: PinPolicy) -> None:
+        """Put a policy in force, in place of the owner's last one. Others' policies stay."""
         with self._lock:
-            self._rules = {**self._rules, owner: rule}
-            for door in self._doors.values():
-                door.forget()
+            self._policies = {**self._policies, owner: policy}
+            for reachability in self._ports.values():
+                reachability.forget()
+
+    def resolve_by(self, resolver: DNSResolver) -> None:
+        """Answer from another resolver from now on; rules, patience and holds stay."""
+        with self._lock:
+            self.resolver = resolver
+            self._ports = {}
 
     @contextlib.contextmanager
     def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
-        """Ride out outages of up to ``seconds`` while the block runs, whatever the rules say.
+        """Ride out outages of up to ``seconds`` while the block runs, whatever the policies say.
 
         :param connect_timeout: that of the client meanwhile, see :func:`pin_host`.
         """
@@ -78,43 +89,43 @@ class Pin:
         """The addresses to hand out now, in the order to try.
 
         :param connects: whether the caller will open a TCP connection to ``port``. If so, and if a
-            rule speaks of that port, addresses are tried and an outage is ridden out.
+            policy speaks of that port, addresses are tried and an outage is ridden out.
         :param tried: try them in any case, also one that is fresh.
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
         :raises OSError: an outage was ridden out in vain, and every address swallows connections.
         """
-        if not connects or port is None or not self._rules_for(port):
+        if not connects or port is None or not self._policies_for(port):
             return list(self.resolver.resolve(self.hostname).addresses)
-        door = self._doors.get(port)
-        if door is None:
+        reachability = self._ports.get(port)
+        if reachability is None:
             with self._lock:
-                door = self._doors.setdefault(
+                reachability = self._ports.setdefault(
                     port,
-                    Door(
+                    PortReachability(
                         self.hostname,
                         port,
                         self.resolver,
-                        lambda: self._rules_for(port),
+                        lambda: self._policies_for(port),
                         lambda: self._patience_for(port),
                     ),
                 )
-        return door.addresses(tried=tried)
+        return reachability.addresses(tried=tried)
 
-    def _rules_for(self, port: int) -> list[Rule]:
-        return [rule for rule in self._rules.values() if rule.port in (None, port)]
+    def _policies_for(self, port: int) -> list[PinPolicy]:
+        return [policy for policy in self._policies.values() if policy.port in (None, port)]
 
     def _patience_for(self, port: int) -> list[tuple[float, float]]:
         """Each patience in force with the connect timeout beside it, seconds."""
         with self._lock:
             # Who asked for the length of a block knows better, also when it is less.
             return [*self._patient] or [
-                (rule.patience, rule.connect_timeout) for rule in self._rules_for(port)
+                (policy.patience, policy.connect_timeout) for policy in self._policies_for(port)
             ]
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        for door in self._doors.values():
-            door.after_fork()
+        for reachability in self._ports.values():
+            reachability.after_fork()
 
 
 def pin_host(
@@ -123,20 +134,20 @@ def pin_host(
     *,
     port: int | None = None,
     patience: float = 30.0,
-    vet: Vet | None = None,
+    stale_check: StaleAddressCheck | None = None,
     owner: str = "",
     connect_timeout: float = 0.0,
 ) -> Pin:
     """Answer this process's lookups of one host from a resolver.
 
-    Pinning the same host to the same resolver again gives the same pin. The rules of several owners
-    hold together: each of their vets has to agree, and the longest patience counts.
+    Pinning the same host to the same resolver again gives the same pin. The policies of several
+    owners hold together: each of their stale checks has to agree, and the longest patience counts.
 
     :param hostname: a name; or an address, whose outages are then ridden out too.
     :param port: addresses are tried and outages ridden out for this port only; ``None`` for all.
     :param patience: seconds for which an outage is ridden out.
-    :param vet: asked before an address that is not fresh is handed out.
-    :param owner: whose rule this is; it takes the place of the same owner's last one.
+    :param stale_check: asked before an address that is not fresh is handed out.
+    :param owner: whose policy this is; it takes the place of the same owner's last one.
     :param connect_timeout: seconds after which the client gives a connect up, which are then taken
         off the patience where an address swallows connections; 0 if unknown.
     :raises PinConflictError: the host is pinned to another resolver.
@@ -153,7 +164,7 @@ def pin_host(
                 f"{key!r} is pinned to another resolver in this process already: "
                 "give both connections the same settings, or release the other one first"
             )
-        pin.set_rule(owner, Rule(port, patience, vet, connect_timeout))
+        pin.set_policy(owner, PinPolicy(port, patience, stale_check, connect_timeout))
         pin.count += 1
         _install()
     return pin

@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint
 #: Seconds an address has to take the connection (policy rule 13).
 CONNECT_TIMEOUT = 1.0
 #: Seconds between two starts. RFC 8305 section 5 advises 250 ms, and 100 ms at least.
-STAGGER = 0.1
+CONNECTION_ATTEMPT_DELAY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Tri
                         continue
                     selector.register(connection, selectors.EVENT_WRITE)
                     open_until[connection] = (endpoint.address, now + timeout)
-                    next_start = now + STAGGER
+                    next_start = now + CONNECTION_ATTEMPT_DELAY
                 first_end = min(end for _, end in open_until.values())
                 until = min(first_end, next_start) if waiting else first_end
                 for key, _ in selector.select(max(0.0, until - time.monotonic())):

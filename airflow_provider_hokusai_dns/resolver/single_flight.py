@@ -1,4 +1,4 @@
-"""One lookup per name, however many threads, tasks and event loops wait for it (feature A7)."""
+"""One lookup per name, however many threads, tasks and event loops wait for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -19,10 +20,20 @@ class Flight:
     :param started: monotonic seconds.
     """
 
-    __slots__ = ("early", "failed", "final", "refresh", "search", "started", "store_asked")
+    __slots__ = (
+        "_lock",
+        "early",
+        "failed",
+        "final",
+        "refresh",
+        "search",
+        "started",
+        "store_asked",
+    )
 
     def __init__(self, started: float) -> None:
         self.started = started
+        self._lock = threading.Lock()
         #: Done when anything can be served: the lookup ended, or the store had an old answer.
         self.early: Future[None] = _running()
         #: Done when the lookup ended.
@@ -45,6 +56,13 @@ class Flight:
         if self.search is not None:
             self.search.thorough = True
 
+    def take(self, mark: str) -> bool:
+        """Set ``store_asked`` or ``failed``; returns whether this caller was the first to."""
+        with self._lock:
+            first = not getattr(self, mark)
+            setattr(self, mark, True)
+            return first
+
     def land(self) -> None:
         """Wake everybody who waits."""
         for future in (self.early, self.final):
@@ -62,6 +80,7 @@ class SingleFlight:
         self._workers = workers
         self._lock = threading.Lock()
         self._flights: dict[Hashable, Flight] = {}
+        forks.renewed(self)
 
     def join(
         self,
@@ -91,7 +110,7 @@ class SingleFlight:
             flight = self._flights[key] = Flight(now)
             flight.refresh = refresh
 
-        def fly() -> None:
+        def run() -> None:
             try:
                 afterwards = work(flight)
             finally:
@@ -102,14 +121,14 @@ class SingleFlight:
                 flight.land()
             afterwards()
 
-        self._workers.run(fly)
+        self._workers.run(run)
         return flight
 
     def current(self, key: Hashable) -> Flight | None:
         """The flight under way, if there is one."""
         return self._flights.get(key)
 
-    def after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
         self._lock = threading.Lock()
         self._flights = {}

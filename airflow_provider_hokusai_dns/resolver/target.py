@@ -1,4 +1,4 @@
-"""Parse and render what callers pass: a host, a host with a port, a URL, an address (feature A1).
+"""Parse and render what callers pass: a host, a host with a port, a URL, an address.
 
 Rendering puts an address where the name stood and touches nothing else, so that path, query,
 userinfo and the case of the rest survive to the letter.
@@ -44,7 +44,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Parse a target in any form of feature A1.
+        """Parse a target in any form of :class:`~.target.Target`.
 
         :raises ValueError: for input that can never be right; names the part and the value.
         """

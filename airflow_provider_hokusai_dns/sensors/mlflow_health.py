@@ -18,7 +18,8 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import StartTriggerArgs
 
-from airflow_provider_hokusai_dns.gate import (
+from airflow_provider_hokusai_dns.gates.check import check_connection
+from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
     EVENT_VERSION,
@@ -29,9 +30,8 @@ from airflow_provider_hokusai_dns.gate import (
     Strikes,
     check_arguments,
     in_one_line,
-    look,
 )
-from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: Under this key Airflow 3.3 keeps the strikes between two pokes in reschedule mode.
 _STATE_KEY = "hokusai_dns_strikes"
-#: Where Airflow cannot keep them: seconds between the looks of one poke.
+#: Where Airflow cannot keep them: seconds between the checks of one poke.
 _CONFIRM_PAUSE = 10.0
 
 
@@ -47,7 +47,7 @@ class MLflowHealthSensor(BaseSensorOperator):
     """Waits until MLflow can be used: its name, TLS, host check, login, database, registry.
 
     The verdict is the XCom, as a dict, also when the gate stays shut. In poke and reschedule mode
-    each look is one line in the log; in the triggerer each change of what it sees.
+    each check is one line in the log; in the triggerer each change of what it sees.
 
     :param mlflow_conn_id: the connection (templated).
     :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` is content with
@@ -57,18 +57,18 @@ class MLflowHealthSensor(BaseSensorOperator):
         wait without a retry; ``soft_fail`` is honoured. ``"missing"``, a connection that does not
         exist, is not among them by default: Airflow says the same of one that it cannot reach.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer that
-        ask the same share their looks: what one saw within ``poke_interval`` is good for the next.
+        ask the same share their checks: what one saw within ``poke_interval`` is good for the next.
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
-        look on a worker. Airflow does that from 3.3 on, and not for mapped tasks; elsewhere the
+        check on a worker. Airflow does that from 3.3 on, and not for mapped tasks; elsewhere the
         gate begins on a worker. ``pre_execute`` does not run then.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
         keeps the XCom in Airflow's database whatever the XCom backend. With ``outlets``,
         ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it ends on a
         worker all the same; and so does a gate that stays shut.
-    :param poke_interval: seconds between two looks.
+    :param poke_interval: seconds between two checks.
     :param timeout: seconds after which the gate gives up.
-    :param probe_timeout: seconds for one look: the lookup of the name, and the probe, which has two
-        left where the lookup takes longer.
+    :param probe_timeout: seconds for one check: the lookup of the name, and the probe, which has
+        two left where the lookup takes longer.
     :raises ValueError: names the argument and the value.
     """
 
@@ -125,7 +125,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             raise
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once. Ends the wait where it is of no use; in deferrable mode it is the only look.
+        """Check once. Ends the wait where it is of no use; in deferrable mode it is the only check.
 
         So what Airflow makes of an exception in a poke is the same in every mode.
         """
@@ -140,7 +140,7 @@ class MLflowHealthSensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipping, as soft_fail is set: {error}") from error
             if not self.silent_fail:
                 raise
-            self.log.exception("The first look failed; the triggerer goes on looking")
+            self.log.exception("The first check failed; the triggerer goes on looking")
             self._wait_in_triggerer()
         if not seen.is_done:
             self._push_verdict(context)  # in case that Airflow ends the wait without asking us
@@ -172,7 +172,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         raise self._hopeless(verdict)
 
     def _poke(self, context: Context) -> PokeReturnValue:
-        verdict = self._look(context)
+        verdict = self._check(context)
         is_open = verdict.meets(self.min_health)
         return PokeReturnValue(is_open, dict(verdict.as_dict()) if is_open else None)
 
@@ -205,10 +205,10 @@ class MLflowHealthSensor(BaseSensorOperator):
             do_xcom_push=self.do_xcom_push,
         )
 
-    def _look(self, context: Context) -> Verdict:
+    def _check(self, context: Context) -> Verdict:
         strikes = self._recall(context)
         while True:
-            self._last = verdict = look(
+            self._last = verdict = check_connection(
                 self.mlflow_conn_id, checks=self.checks, deadline=self.probe_timeout
             )
             before, strikes = strikes, strikes.after(verdict, self.fail_fast_on)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from airflow_provider_hokusai_dns.gate import (
+from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
     EVENT_VERSION,
@@ -21,28 +21,28 @@ from airflow_provider_hokusai_dns.gate import (
     check_arguments,
     in_one_line,
 )
-from airflow_provider_hokusai_dns.lookout import Question, lookout
+from airflow_provider_hokusai_dns.gates.shared_probes import ProbeKey, shared_probes
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.lookout import Sight
-    from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+    from airflow_provider_hokusai_dns.gates.shared_probes import TimedVerdict
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 
 class MLflowHealthTrigger(BaseTrigger):
     """Fires when an MLflow server is healthy enough, or when waiting for it is of no use.
 
-    All triggers of a process that ask the same share one look per interval, see
-    :mod:`~airflow_provider_hokusai_dns.lookout`, and none blocks the event loop. Each change of
-    what it sees is one line in its log. The event is a
-    :class:`~airflow_provider_hokusai_dns.gate.GateEvent`, or ends the task in its place.
+    All triggers of a process that ask the same share one check per interval, see
+    :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
+    change of what it sees is one line in its log. The event is a
+    :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or ends the task in its place.
 
     :param mlflow_conn_id: the connection.
     :param min_health: ``"healthy"`` or ``"degraded"``.
     :param checks: what to check.
     :param fail_fast_on: causes that end the wait when seen three times running.
-    :param poke_interval: seconds between two looks.
-    :param probe_timeout: seconds for one look.
-    :param delay: seconds before the first look; a worker may have looked just now.
+    :param poke_interval: seconds between two checks.
+    :param probe_timeout: seconds for one check.
+    :param delay: seconds before the first check; a worker may have looked just now.
     :param strikes: what has been seen before, as :meth:`~.gate.Strikes.as_dict`.
     :param end_from_trigger: whether an open gate ends its task here, without a worker.
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
@@ -116,18 +116,18 @@ class MLflowHealthTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until there is something to say."""
         await asyncio.sleep(self.delay)
-        question = Question.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
-        watch = lookout().watch(question)
-        strikes, sight, told = self.strikes, None, None
+        key = ProbeKey.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
+        probe = shared_probes().get(key)
+        strikes, seen_last, told = self.strikes, None, None
         while True:
             try:
-                async with asyncio.timeout(self._seconds_left(sight)):
-                    sight = await watch.next(self.poke_interval, after=sight)
+                async with asyncio.timeout(self._seconds_left(seen_last)):
+                    seen_last = await probe.next(self.poke_interval, after=seen_last)
             except TimeoutError:
-                if sight is not None:
-                    yield _event(sight.verdict, open=False, timed_out=True)
+                if seen_last is not None:
+                    yield _event(seen_last.verdict, open=False, timed_out=True)
                 return
-            verdict = sight.verdict
+            verdict = seen_last.verdict
             strikes = strikes.after(verdict, self.fail_fast_on)
             news = (verdict.state, verdict.cause, verdict.dns_cause, strikes.count)
             if news != told:
@@ -140,10 +140,10 @@ class MLflowHealthTrigger(BaseTrigger):
                 yield _event(verdict, open=False)
                 return
 
-    def _seconds_left(self, sight: Sight | None) -> float | None:
+    def _seconds_left(self, seen_last: TimedVerdict | None) -> float | None:
         """Until Airflow ends the wait. Done here as well, the task can say what was seen last."""
         end = self.timeout_after
-        if end is None or sight is None:
+        if end is None or seen_last is None:
             return None
         end = end if end.tzinfo else end.replace(tzinfo=UTC)
         return (end - datetime.now(UTC)).total_seconds()

@@ -16,9 +16,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 
 NAME, GONE, STORED = "mlflow.cli-test.local", "gone.cli-test.local", "stored.cli-test.local"
 SECRET = "hunter2-password"
@@ -27,13 +27,14 @@ HOSTILE = "\x1b[2J\x1b]0;pwned\x07\u009b31m\u202e[red]<script>alert(1)</script>"
 
 
 class Scenarios:
-    """One method per scenario; each gives what the test looks at."""
+    """One method per scenario; each gives what the test checks at."""
 
     def __init__(self, dns: DNSServer, port: int) -> None:
         from airflow.cli import cli_parser
 
         self.parser = cli_parser.get_parser()
         self.dns, self.port = dns, port
+        os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = dns.address
         self.connect("mlflow_default", NAME, login="me", password=SECRET)
         self.connect("gone", GONE)
 
@@ -42,11 +43,15 @@ class Scenarios:
         from airflow.models import Connection
         from airflow.utils.session import create_session
 
-        given = {"nameservers": self.dns.address, **(extra or {})}
         with create_session() as session:
             session.add(
                 Connection(
-                    conn_id, "mlflow", host=host, port=self.port, extra=json.dumps(given), **fields
+                    conn_id,
+                    "mlflow",
+                    host=host,
+                    port=self.port,
+                    extra=json.dumps(extra or {}),
+                    **fields,
                 )
             )
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from tests.conftest import TinyMLflow
 from tests.servers import is_installed
 
@@ -108,7 +108,7 @@ class TestStatus:
     """One look at each connection, as a gate does it."""
 
     def test_of_a_healthy_connection(self, seen):
-        """One table, one sentence, exit code 0; nothing is written for a look."""
+        """One table, one sentence, exit code 0; nothing is written for a check."""
         table = seen["status_of_a_healthy_connection"]["table"]
         assert table["code"] == 0
         assert "mlflow_default" in table["out"]
@@ -121,9 +121,9 @@ class TestStatus:
         assert answer["version"] == 1
         (one,) = answer["connections"]
         assert set(one) == {
-            "conn_id", "state", "dns", "mlflow", "cause", "sentence", "hostname", "tracking_uri",
-            "addresses", "source", "age", "ttl_left", "looked_at", "latency_ms", "last_known_good",
-            "variable_problem", "verdict",
+            "conn_id", "state", "dns", "mlflow", "cause", "sentence", "hostname", "history_name",
+            "tracking_uri", "addresses", "source", "age", "ttl_left", "looked_at", "latency_ms",
+            "last_known_good", "variable_problem", "verdict",
         }  # fmt: skip
         assert (one["state"], one["dns"], one["mlflow"]) == ("healthy", "healthy", "healthy")
         assert one["addresses"] == ["127.0.0.9"]
@@ -283,7 +283,7 @@ def test_a_wrong_question_has_its_own_exit_code(seen):
     assert "70000" in calls["wrong connection"]["err"]
     assert "0x7f.1" in calls["bad target, refresh"]["err"]
     assert login["code"] == 0
-    assert "Exit code: 0 all is usable" in explained["out"], "it stands where one looks first"
+    assert "Exit code: 0 all is usable" in explained["out"], "it stands where one checks first"
     assert "section hokusai_dns" in explained["out"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.cli.explain import explain
 from airflow_provider_hokusai_dns.cli.output import printable, show_rows
-from airflow_provider_hokusai_dns.cli.stored import Stored
+from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.model import Cause
@@ -18,8 +18,8 @@ from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 NAME = "mlflow.explain.local"
 
 
-def nothing(hostname: str) -> Stored:
-    return Stored("hokusai_dns_none")
+def nothing(hostname: str) -> StoredRecord:
+    return StoredRecord("hokusai_dns_none", "none.local")
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import jsonschema
 import yaml
 
-from airflow_provider_hokusai_dns import settings
+from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
-from airflow_provider_hokusai_dns.records import parse_record, variable_key
+from airflow_provider_hokusai_dns.store.record import parse_record, variable_key
 from tests.docs import sentences
 from tests.docs.blocks import DOCS, PYTHONS, REPOSITORY, Block, commands
 
@@ -193,7 +193,7 @@ def _check_ini(text: str) -> None:
 def _check_json(block: Block, kind: str) -> None:
     value = json.loads(block.text)
     if kind == "connection":
-        server = settings.server_from_connection(connection_of(value))
+        server = connections.server_from_connection(connection_of(value))
         assert server.hostname
     elif kind == "variable":
         record = parse_record(value["hostname"], block.text, now=NOW)
@@ -242,7 +242,7 @@ def _check_yaml(block: Block, kind: str) -> None:
         for item in value["env"]:
             check_variable(item["name"])
             if item["name"].startswith("AIRFLOW_CONN_"):
-                settings.server_from_connection(connection_of(json.loads(item["value"])))
+                connections.server_from_connection(connection_of(json.loads(item["value"])))
     elif kind == "scrape":
         for job in value["scrape_configs"]:
             check_url(f"http://{job['static_configs'][0]['targets'][0]}{job['metrics_path']}")
@@ -254,7 +254,7 @@ def _check_yaml(block: Block, kind: str) -> None:
 
 def check_alerts(value: dict[str, Any]) -> None:
     """Rules that Prometheus takes, over metrics that the endpoint can give."""
-    from airflow_provider_hokusai_dns.plugins.exposition import metric_names
+    from airflow_provider_hokusai_dns.plugins.prometheus import metric_names
 
     for group in value["groups"]:
         assert group["name"]

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import airflow_provider_hokusai_dns
-from airflow_provider_hokusai_dns.gate import in_one_line
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    Endpoint,
-    Resolution,
-    Source,
-)
-from airflow_provider_hokusai_dns.tracking.judge import Failure, Reply, judge
-from airflow_provider_hokusai_dns.tracking.server import Credentials, MLflowServer
-from airflow_provider_hokusai_dns.tracking.verdict import Verdict
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.gates.decision import in_one_line
+from airflow_provider_hokusai_dns.health.judge import judge
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.verdict import Verdict
+from airflow_provider_hokusai_dns.resolver import Cause, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 PACKAGE = Path(airflow_provider_hokusai_dns.__file__).parent
 ADDRESS = "10.0.1.221"
@@ -75,7 +71,7 @@ def _verdicts() -> Iterator[Verdict]:
         for source in (Source.STALE, Source.STORE, Source.STATIC):
             yield one(plain, _resolution(source, cause), ok)
     old = _resolution(Source.STALE, Cause.NXDOMAIN)
-    for failure in Failure:
+    for failure in ReplyFailure:
         for server in (plain, https):
             for check in ("health", "tracking", "registry", "artifact"):
                 yield one(server, fresh, Reply(check, failure=failure))

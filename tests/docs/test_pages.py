@@ -11,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns import gate, settings, stats
-from airflow_provider_hokusai_dns.fields import EXTRAS
+from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config.fields import EXTRAS
+from airflow_provider_hokusai_dns.gates import decision
+from airflow_provider_hokusai_dns.health.breaker import BreakerState, CircuitBreaker
+from airflow_provider_hokusai_dns.health.reply import ReplyFailure
+from airflow_provider_hokusai_dns.health.stale_addresses import MAX_AGE_WITH_CREDENTIALS
+from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import Cause, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE
 from airflow_provider_hokusai_dns.resolver.metrics import (
@@ -20,11 +26,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
     HEALTHY_UP_TO,
     MIN_EVENTS,
 )
-from airflow_provider_hokusai_dns.tracking.breaker import BreakerState, CircuitBreaker
-from airflow_provider_hokusai_dns.tracking.judge import Failure
-from airflow_provider_hokusai_dns.tracking.probe import MAX_AGE_WITH_CREDENTIALS
-from airflow_provider_hokusai_dns.tracking.server import MLflowServer, StaleOverHTTP
-from airflow_provider_hokusai_dns.tracking.verdict import State
+from airflow_provider_hokusai_dns.server import MLflowServer, StaleOverHTTP
 from tests.docs import checks, sentences
 from tests.docs.blocks import DOCS, REPOSITORY, all_blocks, pages
 
@@ -33,7 +35,7 @@ POLICY = (DOCS / "policy.md").read_text()
 GUIDE: dict[str, type[Enum]] = {
     "States of a verdict": State,
     "Causes of DNS": Cause,
-    "Failures of a request": Failure,
+    "Failures of a request": ReplyFailure,
     "States of the circuit breaker": BreakerState,
 }
 
@@ -66,7 +68,7 @@ class TestFailureGuide:
     def test_shows_the_sentences_of_each_state(self) -> None:
         """A state's examples are verdicts of that state; all but config, which quotes a field."""
         told = parts(section(FAILURES, "States of a verdict"))
-        by_line = {gate.in_one_line(v): v.state.value for v in sentences.verdicts()}
+        by_line = {decision.in_one_line(v): v.state.value for v in sentences.verdicts()}
         for name in told.keys() - {"config"}:
             lines = [line for line in told[name].splitlines() if line.startswith("MLflow is ")]
             assert lines, name
@@ -77,13 +79,13 @@ class TestFailureGuide:
         others = parts(section(FAILURES, "Other causes"))
         judged = {verdict.cause for verdict in sentences.verdicts()}
         words = {cause for cause in judged if not cause.startswith("http_")}
-        listed = {*others, *Cause, *Failure}
+        listed = {*others, *Cause, *ReplyFailure}
         assert words <= listed, words - listed
-        assert gate.MISSING in others
+        assert decision.MISSING in others
 
     def test_names_what_ends_a_wait(self) -> None:
         """The states in ``fail_fast_on`` by default are states of the guide, or missing."""
-        assert set(gate.DEFAULT_FAIL_FAST) <= {state.value for state in State}
+        assert set(decision.DEFAULT_FAIL_FAST) <= {state.value for state in State}
 
     def test_has_the_numbers_of_the_breaker(self) -> None:
         """Failures that open it, and its pauses."""
@@ -110,10 +112,10 @@ class TestPolicy:
 
     NUMBERS = re.findall(r"`([a-z_]+)` ([\d.]*\d)", POLICY)
 
-    def test_has_seventeen_rules_in_order(self) -> None:
+    def test_has_eighteen_rules_in_order(self) -> None:
         """Code and tests quote them by number."""
         numbers = re.findall(r"^\| (\d+) \|", section(POLICY, "The rules"), flags=re.MULTILINE)
-        assert list(map(int, numbers)) == list(range(1, 18))
+        assert list(map(int, numbers)) == list(range(1, 19))
 
     def test_every_number_is_the_default(self) -> None:
         """Each that stands behind the name of a setting."""
@@ -143,11 +145,13 @@ class TestPolicy:
         )
         defaults = {item.name: item.default for item in fields(MLflowServer)}
         assert list(map(float, waits)) == [
-            gate.PROBE_TIMEOUT,
+            decision.PROBE_TIMEOUT,
             defaults["request_timeout"],
             defaults["deadline"],
         ]
-        assert f"{MAX_AGE_WITH_CREDENTIALS:.0f} seconds" in (DOCS / "security.md").read_text()
+        age = f"{MAX_AGE_WITH_CREDENTIALS:.0f}"
+        assert f"{age} seconds" in (DOCS / "security.md").read_text()
+        assert re.search(rf"^\| 18 \| .* \| {age}, no setting \|", POLICY, re.MULTILINE)
 
 
 POLICY_WAITS = "An old address is not a cure for everything"
@@ -193,11 +197,12 @@ class TestReference:
             assert f"| `{choice.value}` |" in text
 
     def test_environment_has_every_variable_that_is_read(self) -> None:
-        """Those whose names stand in the one module that reads settings."""
-        source = Path(inspect.getsourcefile(settings) or "").read_text()
+        """Those whose names stand in the two modules that read them."""
+        sources = [Path(inspect.getsourcefile(one) or "") for one in (connections, settings)]
         read = {
             node.value
-            for node in ast.walk(ast.parse(source))
+            for source in sources
+            for node in ast.walk(ast.parse(source.read_text()))
             if isinstance(node, ast.Constant)
             and isinstance(node.value, str)
             and re.fullmatch(r"(DNS|MLFLOW)_[A-Z_]+", node.value)
@@ -207,7 +212,7 @@ class TestReference:
 
 def test_metrics_have_every_name_of_the_code() -> None:
     """No more and no fewer than what is sent through Airflow."""
-    source = Path(inspect.getsourcefile(stats) or "").read_text()
+    source = Path(inspect.getsourcefile(observers) or "").read_text()
     loops = set(re.findall(r'^ +\("(\w+)", event\.', source, re.MULTILINE))
     names = set(re.findall(r"\{PREFIX\}\.(\w+)", source)) | loops
     table = (DOCS / "metrics.md").read_text()
@@ -219,7 +224,7 @@ def test_metrics_have_every_name_of_the_code() -> None:
 
 def test_metrics_have_every_name_that_prometheus_can_get() -> None:
     """No more and no fewer."""
-    from airflow_provider_hokusai_dns.plugins.exposition import metric_names
+    from airflow_provider_hokusai_dns.plugins.prometheus import metric_names
 
     table = (DOCS / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(hokusai_dns_\w+)` ", table, re.MULTILINE)) == metric_names()

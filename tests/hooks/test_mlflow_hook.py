@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook, MLflowUnreachableError
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.exceptions import (
+    BreakerOpenError,
+    ConnectionMissingError,
+    DNSResolutionError,
+    MLflowUnreachableError,
+    SettingError,
+)
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.pin import pinned
-from airflow_provider_hokusai_dns.settings import ConnectionMissingError, SettingError
-from airflow_provider_hokusai_dns.tracking.breaker import BreakerOpenError, breaker_for
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import MLflowProcess, free_port
 
@@ -62,7 +67,7 @@ class TestWhatItSays:
             MLflowHook("bad").get_conn()
 
     def test_follows_a_changed_connection_with_the_next_hook(self, usable, dns, tiny):
-        """Without a restart (A15)."""
+        """Without a restart."""
         MLflowHook().resolve()
         usable(cache_ttl=7)
         hook = MLflowHook()

@@ -12,7 +12,7 @@ from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.integration.api_server import ApiServer
 from tests.servers import is_installed
 
-#: Seconds between looks: a test waits for the next one.
+#: Seconds between checks: a test waits for the next one.
 LOOK_EVERY = 1.0
 
 
@@ -56,7 +56,7 @@ def statsd() -> Iterator[Statsd]:
 
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory, statsd: Statsd) -> Iterator[ApiServer]:
-    """Airflow's API server, which looks each second and gives up on DNS after one."""
+    """Airflow's API server, which checks each second and gives up on DNS after one."""
     if not is_installed():
         pytest.skip("Airflow finds us by our entry points alone")
     settings = {

@@ -35,6 +35,7 @@ class Scenarios:
 
     def __init__(self, dns: DNSServer, port: int) -> None:
         self.dns, self.port = dns, port
+        os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = dns.address
         self.gates = load(HERE / "gate_dags" / "gates.py")
 
     def connect(self) -> None:
@@ -45,7 +46,7 @@ class Scenarios:
                 "port": self.port,
                 "login": "me",
                 "password": SECRET,
-                "extra": {"nameservers": self.dns.address, "cache_ttl": 0.1},
+                "extra": {"cache_ttl": 0.1},
             }
         )
 
@@ -53,7 +54,7 @@ class Scenarios:
         """As if the next task ran in a new worker process."""
         from airflow_provider_hokusai_dns import runtime
 
-        runtime.settle()
+        runtime.wait_under_dag_test()
         runtime.forget()
 
     def run(self, dag: Any, conf: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -74,21 +75,21 @@ class Scenarios:
     def variable(self) -> str | None:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.records import variable_key
+        from airflow_provider_hokusai_dns.store.record import variable_key
 
         return Variable.get(variable_key(HOSTNAME), None)
 
     def history(self) -> str | None:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.history import history_key
+        from airflow_provider_hokusai_dns.store.history import history_key
 
         return Variable.get(history_key(HOSTNAME), None)
 
     def put_variable(self, text: str) -> None:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.records import variable_key
+        from airflow_provider_hokusai_dns.store.record import variable_key
 
         Variable.set(variable_key(HOSTNAME), text)
 
@@ -176,7 +177,7 @@ class Scenarios:
     def broken_variable(self) -> Any:
         from airflow.models import Variable
 
-        from airflow_provider_hokusai_dns.records import variable_key
+        from airflow_provider_hokusai_dns.store.record import variable_key
 
         self.put_variable("{edited into nonsense")
         gate = self.run(self.gates.gate_poke)

@@ -12,10 +12,15 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from airflow_provider_hokusai_dns.fields import EXTRAS
-from airflow_provider_hokusai_dns.history import HistoryPoint, history_key, render_history
-from airflow_provider_hokusai_dns.records import iso_seconds, render_record, variable_key
+from airflow_provider_hokusai_dns.config.fields import EXTRAS
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.store.history import (
+    HistoryPoint,
+    history_key,
+    render_history,
+    shown_name,
+)
+from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.conftest import LOOK_EVERY
 from tests.servers import Stranger
@@ -32,17 +37,25 @@ def tiny():
         yield server
 
 
+def keep_record(api_server, names, record):
+    """As a refresh of this connection, which names its nameserver, writes it."""
+    asked = (names.address,)
+    text = render_record(record, nameservers=asked)
+    api_server.set_variable(variable_key(HOSTNAME, nameservers=asked), text)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def before_anybody_asked(api_server, names, tiny):
-    """A connection and what the fleet knows of it; gives the words before the first look."""
+    """A connection and what the fleet knows of it; gives the words before the first check."""
     names.set_records(HOSTNAME, [ADDRESS])
     api_server.connect(host=HOSTNAME, port=tiny.port, login="me", password=SECRET,
                        extra={"nameservers": names.address})  # fmt: skip
     record = LastKnownGood(HOSTNAME, (ADDRESS,), time.time() - 60, written_by="refresh")
-    api_server.set_variable(variable_key(HOSTNAME), render_record(record))
+    keep_record(api_server, names, record)
     point = HistoryPoint(at=iso_seconds(time.time() - 60), state="resolved", addresses=[ADDRESS],
                          cause=None, lookup_ms=1.0, probe="healthy", probe_ms=2.0)  # fmt: skip
-    api_server.set_variable(history_key(HOSTNAME), render_history(HOSTNAME, (point,)))
+    asked = (names.address,)
+    api_server.set_variable(history_key(HOSTNAME, asked), render_history(HOSTNAME, (point,), asked))
     time.sleep(LOOK_EVERY)  # what was read before the connection was there is old then
     return api_server.get("/health").json()
 
@@ -90,20 +103,22 @@ def test_are_shown_to_those_who_may_view_plugins(api_server, path, user, cookie)
         assert HOSTNAME in answer.text
 
 
-def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server):
+def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server, names):
     """Out of Airflow's database, where task processes put it."""
     body = api_server.get("/health/mlflow", "viewer").json()
     (one,) = body["connections"]
     assert (one["dns"], one["mlflow"], one["addresses"]) == ("healthy", "healthy", [ADDRESS])
     assert one["last_known_good"]["addresses"] == [ADDRESS]
-    (point,) = api_server.get("/history", "viewer").json()["names"][HOSTNAME]
+    (point,) = api_server.get("/history", "viewer").json()["names"][
+        shown_name(HOSTNAME, (names.address,))
+    ]
     assert (point["state"], point["probe_ms"]) == ("resolved", 2.0)
     text = api_server.get("/metrics", "viewer").text
     assert list(text_string_to_metric_families(text))
 
 
 def test_what_the_api_server_does_is_in_airflows_metrics(api_server, statsd):
-    """It takes part like any task: its lookups and its looks arrive at StatsD."""
+    """It takes part like any task: its lookups and its checks arrive at StatsD."""
     api_server.get("/health/mlflow", "viewer")
     end = time.monotonic() + 20
     wanted = {"airflow.hokusai_dns.lookup", "airflow.hokusai_dns.probe_ms"}
@@ -119,10 +134,11 @@ def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
         assert (answer.status_code, len(answer.text) < 200) == (404, True)
 
 
-def test_a_variable_edited_into_nonsense_is_shown_as_such(api_server):
+def test_a_variable_edited_into_nonsense_is_shown_as_such(api_server, names):
     """By hand, in the UI; everything else goes on."""
     try:
-        api_server.set_variable(variable_key(HOSTNAME), '{"version": 1, "hostname": "<script>')
+        key = variable_key(HOSTNAME, nameservers=(names.address,))
+        api_server.set_variable(key, '{"version": 1, "hostname": "<script>')
         end = time.monotonic() + 30
         while time.monotonic() < end:
             (one,) = api_server.get("/health/mlflow", "viewer").json()["connections"]
@@ -133,7 +149,7 @@ def test_a_variable_edited_into_nonsense_is_shown_as_such(api_server):
         assert (one["last_known_good"], one["mlflow"]) == (None, "healthy")
     finally:
         record = LastKnownGood(HOSTNAME, (ADDRESS,), time.time() - 60, written_by="refresh")
-        api_server.set_variable(variable_key(HOSTNAME), render_record(record))
+        keep_record(api_server, names, record)
 
 
 def test_the_form_has_our_connection_type(api_server):
@@ -190,7 +206,7 @@ class TestUnderLoad:
     def test_airflow_answers_and_mlflow_is_asked_once_per_interval(
         self, api_server, hanging, record_property
     ):
-        """Nobody waits for the server that hangs, but who made the look begin: three seconds."""
+        """Nobody waits for the server that hangs, but who made the check begin: three seconds."""
         over = threading.Event()
         over.set()
         alone = self.p99(api_server, over)
@@ -217,10 +233,10 @@ class TestUnderLoad:
             busy = beside.result()
         assert len(answers) == self.CALLERS * self.ROUNDS
         assert set(answers) <= {200, 503}
-        looks = sum(one.path == "/health" for one in hanging.requests)
+        checks = sum(one.path == "/health" for one in hanging.requests)
         record_property("p99_alone_ms", round(alone * 1000))
         record_property("p99_beside_ms", round(busy * 1000))
-        assert 1 <= looks <= seconds / LOOK_EVERY + 2
+        assert 1 <= checks <= seconds / LOOK_EVERY + 2
         assert (
             busy < 10
-        )  # a held thread pool or event loop would hold it for the look's ten seconds
+        )  # a held thread pool or event loop would hold it for the check's ten seconds

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns.history import parse_history
-from airflow_provider_hokusai_dns.records import parse_record
+from airflow_provider_hokusai_dns.store.history import parse_history
+from airflow_provider_hokusai_dns.store.record import parse_record
 from tests.conftest import HOSTNAME
 from tests.servers import MLflowProcess, free_port
 

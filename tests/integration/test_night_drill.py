@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from airflow_provider_hokusai_dns.plugins.exposition import CONNECTION_CAUSE, CONNECTION_STATE
+from airflow_provider_hokusai_dns.plugins.prometheus import CONNECTION_CAUSE, CONNECTION_STATE
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.certificates import Authority
 from tests.integration.api_server import ApiServer

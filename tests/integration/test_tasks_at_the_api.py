@@ -13,13 +13,12 @@ from urllib.parse import quote
 
 import pytest
 
-from airflow_provider_hokusai_dns.records import variable_key
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import variable_key
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.airflow_without_scheduler import airflow_without_scheduler
 from tests.servers import is_installed
 
-KEY = variable_key(HOSTNAME)
 ADDRESS, OTHER_ADDRESS = "127.0.0.9", "127.0.0.10"
 #: Seconds for which a request for a Variable is not answered: over our patience of two, and under
 #: the five after which Airflow's own client asks again.
@@ -64,10 +63,13 @@ def story(airflow, dns):
     """The tasks of a fleet one after the other, each in a process that knows nothing yet."""
     seen = {}
 
+    def stored():
+        return airflow.variable(variable_key(HOSTNAME, nameservers=(dns.address,)))
+
     def run(name, dag="one_task"):
         dns.clear_queries()
         result = airflow.run(dag)
-        result |= {"queries": len(dns.queries), "variable": airflow.variable(KEY)}
+        result |= {"queries": len(dns.queries), "variable": stored()}
         result["said"] = result["xcoms"].get("resolve.return_value")
         seen[name] = result
 
@@ -178,7 +180,7 @@ def test_two_writers_at_once_never_leave_less_than_there_was(airflow, dns, story
         dns.set_records(HOSTNAME, [ADDRESS], ttl=10)
     assert result["tasks"] == {"first": "success", "second": "success"}
     assert result["variable_puts"] == 2
-    after = airflow.variable(KEY)
+    after = airflow.variable(variable_key(HOSTNAME, nameservers=(dns.address,)))
     assert after["addresses"] == [OTHER_ADDRESS]
     assert (after["version"], after["hostname"]) == (1, HOSTNAME)
     assert after["resolved_at"] > before["resolved_at"]

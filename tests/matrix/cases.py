@@ -17,9 +17,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_hokusai_dns.records import render_record, variable_key
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from tests.matrix import axes, flows
 
 CONN_ID = "mlflow_matrix"
@@ -169,8 +169,9 @@ def main(spec: Path, folder: Path) -> int:
     import airflow.sdk  # noqa: F401
     import mlflow.tracing
 
+    from airflow_provider_hokusai_dns.client import run  # noqa: F401
+    from airflow_provider_hokusai_dns.health import probe  # noqa: F401
     from airflow_provider_hokusai_dns.hooks import mlflow, rest  # noqa: F401
-    from airflow_provider_hokusai_dns.tracking import probe, run  # noqa: F401
 
     groups: dict[str, list[dict[str, Any]]] = {}
     for case in json.loads(spec.read_text()):

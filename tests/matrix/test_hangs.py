@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
 from tests.conftest import HOSTNAME
 from tests.servers import START_SECONDS, MLflowProcess, Stranger, black_hole, free_port, http
 

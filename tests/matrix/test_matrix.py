@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.matrix import axes
-from tests.matrix.landscape import Landscape, landscape, spellings_of
+from tests.matrix.servers import Landscape, landscape, spellings_of
 
 pytestmark = [
     pytest.mark.integration,

@@ -8,12 +8,12 @@ import time
 import pytest
 from airflow.sdk.exceptions import AirflowException
 
-from airflow_provider_hokusai_dns.history import HistoryPoint, history_key
+from airflow_provider_hokusai_dns.config.connections import load_server
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
-from airflow_provider_hokusai_dns.records import iso_seconds, render_record, variable_key
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
-from airflow_provider_hokusai_dns.settings import load_server
-from airflow_provider_hokusai_dns.variables import VariableStore
+from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key
+from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
+from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import HOSTNAME, Texts
 
 
@@ -125,7 +125,7 @@ class TestANameThatDoesNotResolve:
 
 
 class TestChanges:
-    """Old address, new address, and how long the name was away (D3)."""
+    """Old address, new address, and how long the name was away."""
 
     def stored(self, monkeypatch, found_at, addresses, **given):
         record = LastKnownGood(HOSTNAME, addresses, found_at, **given)
@@ -207,13 +207,13 @@ def test_the_dag_has_a_form(clean_runtime):
     assert dag.task_ids == ["refresh"]
     assert dag.params["connections"] == ["mlflow_default"]
     assert dag.params["fail_on_unresolved"] is True
-    assert clean_runtime._process.resolver is None
+    assert clean_runtime._process.resolvers == {}
     scheduled = build_refresh_dag("other", schedule="@hourly", tags=["mine"])
     assert (scheduled.dag_id, scheduled.tags) == ("other", {"mine"})
 
 
 class TestTheHistory:
-    """One more point per refresh and name, for the status page (E5)."""
+    """One more point per refresh and name, for the status page."""
 
     @pytest.fixture
     def texts(self, usable, clean_runtime):
@@ -228,7 +228,7 @@ class TestTheHistory:
         """What is kept of a name."""
         return lambda hostname: json.loads(texts[history_key(hostname)])["points"]
 
-    def test_holds_how_the_name_resolved_and_a_look_at_mlflow(self, dns, refresh, points):
+    def test_holds_how_the_name_resolved_and_a_probe_of_mlflow(self, dns, refresh, points):
         """A plain hostname has no MLflow to look at."""
         dns.set_records("other.local", ["10.0.0.7"])
         row = refresh(hostnames=["other.local"])["resolutions"][0]
@@ -256,14 +256,14 @@ class TestTheHistory:
         assert (second["probe"], row["probe"]) == ("unhealthy", "unhealthy")
 
     def test_tells_of_a_name_with_nothing_to_serve(self, dns, refresh, points):
-        """And the look has nowhere to go."""
+        """And the check has nowhere to go."""
         dns.no_such_name(HOSTNAME)
         with pytest.raises(AirflowException):
             refresh()
         (point,) = points(HOSTNAME)
         assert (point["state"], point["cause"], point["addresses"]) == ("failed", "nxdomain", [])
 
-    def test_can_do_without_a_look(self, tiny, refresh, points):
+    def test_can_do_without_a_check(self, tiny, refresh, points):
         """Where the worker may not reach MLflow."""
         refresh(probe=False)
         assert not tiny.asked

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.plugins.page import REFRESH_DAG
-from airflow_provider_hokusai_dns.records import variable_key
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.store.record import variable_key
 from tests.conftest import HOSTNAME
 from tests.page import stories
 from tests.page.conftest import PATIENCE_MS
@@ -52,10 +52,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             "host": HOSTNAME,
             "port": mlflow.port,
             "schema": "http",
-            "extra": {"nameservers": dns.address},
         }
         settings = {
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
+            "AIRFLOW__HOKUSAI_DNS__NAMESERVERS": dns.address,
             "AIRFLOW__HOKUSAI_DNS__LOOK_EVERY": "3",
         }
         airflow = stack.enter_context(RealAirflow(home, settings))

@@ -210,7 +210,7 @@ def test_a_name_with_an_empty_list_of_fallbacks_is_refused():
     ],
 )
 def test_a_nameserver_is_an_address_with_or_without_a_port(server: str, expected: tuple[str, int]):
-    """Consul's ``host:8600`` included (feature A12)."""
+    """Consul's ``host:8600`` included."""
     assert split_nameserver(server) == expected
     assert config(nameservers=[server]).nameservers == (server,)
 
@@ -271,7 +271,7 @@ def test_a_name_has_its_own_numbers_and_the_others_the_common_ones():
 
 
 def test_a_configuration_is_not_changed_but_replaced():
-    """A15: a new value is swapped in whole, or refused whole."""
+    """A new value is swapped in whole, or refused whole."""
     old = config(cache_ttl=60, static_addresses={NAME: ("10.0.0.1",)})
     with pytest.raises(dataclasses.FrozenInstanceError):
         old.cache_ttl = 5  # type: ignore[misc]

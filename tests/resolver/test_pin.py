@@ -13,16 +13,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
-    DNSResolutionError,
     DNSResolver,
     ResolverConfig,
+    port_reachability,
 )
-from airflow_provider_hokusai_dns.resolver import door as door_module
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
-from airflow_provider_hokusai_dns.resolver.door import ALIVE_FOR, NoConnectionError
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
+from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR, NoConnectionError
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
 from tests.servers import black_hole
 
@@ -213,16 +213,16 @@ def test_patience_is_counted_once_per_outage(dns: DNSServer, resolver: DNSResolv
 def test_an_old_address_that_the_vet_refuses_is_not_used(
     dns: DNSServer, resolver: DNSResolver
 ) -> None:
-    """The sentence of the vet reaches the caller; fresh addresses are not asked about."""
+    """The sentence of the stale_check reaches the caller; fresh addresses are not asked about."""
     asked: list[str] = []
 
-    def vet(resolution: object, address: str, port: int) -> str | None:
+    def stale_check(resolution: object, address: str, port: int) -> str | None:
         asked.append(address)
         return "a stranger answers there"
 
     with listening("127.0.0.11") as (_, port):
         dns.set_records(HOST, ["127.0.0.11"], ttl=0)
-        pin = pin_host(HOST, resolver, patience=0.0, vet=vet)
+        pin = pin_host(HOST, resolver, patience=0.0, stale_check=stale_check)
         try:
             socket.getaddrinfo(HOST, port)
             assert not asked
@@ -245,12 +245,12 @@ def test_the_vet_is_asked_about_all_old_addresses_at_once(
     old = [f"127.0.0.{number}" for number in range(21, 29)]
     together = threading.Barrier(len(old))
 
-    def vet(resolution: object, address: str, port: int) -> str | None:
+    def stale_check(resolution: object, address: str, port: int) -> str | None:
         together.wait(30)  # raises unless all of them are being asked
         return "nobody answers there"
 
     dns.set_records(HOST, old, ttl=0)
-    pin = pin_host(HOST, resolver, patience=0.0, vet=vet)
+    pin = pin_host(HOST, resolver, patience=0.0, stale_check=stale_check)
     try:
         resolver.resolve(HOST)
         dns.servfail(HOST)
@@ -265,11 +265,11 @@ def test_the_vet_is_asked_about_all_old_addresses_at_once(
 def test_once_patience_is_over_a_refusal_is_remembered_for_a_while(
     dns: DNSServer, resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each retry of a client comes back for the name, and a black hole costs each vet seconds."""
-    monkeypatch.setattr(door_module, "_REFUSED_FOR", 60.0)
+    """Each retry of a client comes back for the name, and a black hole costs each check seconds."""
+    monkeypatch.setattr(port_reachability, "_REFUSED_FOR", 60.0)
     asked: list[float] = []
 
-    def vet(resolution: object, address: str, port: int) -> str | None:
+    def stale_check(resolution: object, address: str, port: int) -> str | None:
         asked.append(time.monotonic())
         time.sleep(0.7)
         return "nobody answers there"
@@ -280,7 +280,7 @@ def test_once_patience_is_over_a_refusal_is_remembered_for_a_while(
 
     dns.set_records(HOST, ["127.0.0.21"], ttl=0)
     with listening("127.0.0.22") as (_, port):
-        pin = pin_host(HOST, resolver, patience=1.0, vet=vet)
+        pin = pin_host(HOST, resolver, patience=1.0, stale_check=stale_check)
         try:
             resolver.resolve(HOST)
             dns.servfail(HOST)
@@ -296,7 +296,7 @@ def test_once_patience_is_over_a_refusal_is_remembered_for_a_while(
             assert so_far > 2
             is_refused(port)
             assert len(asked) == so_far
-            monkeypatch.setattr(door_module, "_REFUSED_FOR", 0.0)
+            monkeypatch.setattr(port_reachability, "_REFUSED_FOR", 0.0)
             is_refused(port)
             assert len(asked) == so_far + 1
             dns.set_records(HOST, ["127.0.0.22"], ttl=0)
@@ -506,7 +506,7 @@ def test_the_rules_of_two_owners_hold_together(dns: DNSServer, resolver: DNSReso
     with listening("127.0.0.11") as (_, port):
         dns.set_records(HOST, ["127.0.0.11"], ttl=0)
         first = pin_host(
-            HOST, resolver, port=port, patience=0.0, vet=lambda *_: "A says no", owner="a"
+            HOST, resolver, port=port, patience=0.0, stale_check=lambda *_: "A says no", owner="a"
         )
         second = pin_host(HOST, resolver, patience=0.0, owner="b")
         try:

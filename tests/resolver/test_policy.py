@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     Endpoint,
     LastKnownGood,
     ResolverConfig,
@@ -25,8 +25,8 @@ from airflow_provider_hokusai_dns.resolver.freshness import (
     expires_at,
     fail,
     lifetime,
-    old_until,
     recheck_at,
+    stale_until,
     state,
     succeed,
     wants_all_sources,
@@ -89,7 +89,7 @@ def test_rule_1_an_answer_is_fresh_to_the_end_of_its_lifetime_and_no_longer():
     assert expires_at(known(), CONFIG) == T0 + 100
     assert action(known(), T0 + 50) is Action.FRESH
     assert action(known(), T0 + 99.9) is Action.AHEAD
-    assert action(known(), T0 + 100) is Action.OLD_WAIT
+    assert action(known(), T0 + 100) is Action.STALE_WAIT
 
 
 # --- rules 2, 3
@@ -97,7 +97,7 @@ def test_rule_1_an_answer_is_fresh_to_the_end_of_its_lifetime_and_no_longer():
 
 def test_rule_2_an_old_answer_waits_a_moment_for_the_lookup_and_slow_is_not_degraded():
     """Expired without a failure: wait shortly, then the old answer; the name stays healthy."""
-    assert action(known(), T0 + 101) is Action.OLD_WAIT
+    assert action(known(), T0 + 101) is Action.STALE_WAIT
     assert state(known(), T0 + 101, CONFIG) == "healthy"
     assert state(fail(known(), Cause.TIMEOUT, T0 + 101), T0 + 101, CONFIG) == "degraded"
     assert CONFIG.stale_after == 0.5
@@ -120,15 +120,15 @@ def test_rule_3_with_nothing_old_a_caller_waits_for_the_lookup():
 def test_rules_4_and_8_a_failed_name_is_served_old_and_looked_up_again_at_its_pace(cause, pause):
     """Every 30 s after a failure, every 5 s while DNS says that there is no such name."""
     entry = fail(known(), cause, T0 + 100)
-    assert decide(entry, T0 + 100, CONFIG) == (Action.OLD, T0 + 100 + pause)
-    assert action(entry, T0 + 100 + pause - 0.01) is Action.OLD
-    assert action(entry, T0 + 100 + pause) is Action.OLD_RECHECK
+    assert decide(entry, T0 + 100, CONFIG) == (Action.STALE, T0 + 100 + pause)
+    assert action(entry, T0 + 100 + pause - 0.01) is Action.STALE
+    assert action(entry, T0 + 100 + pause) is Action.STALE_RECHECK
 
 
 def test_rule_4_the_recheck_ends_where_the_old_answer_runs_out():
     """The decision does not hold for longer than the answer may be served."""
     entry = fail(known(), Cause.SERVFAIL, T0 + 86_390)
-    assert decide(entry, T0 + 86_391, CONFIG) == (Action.OLD, T0 + 86_400)
+    assert decide(entry, T0 + 86_391, CONFIG) == (Action.STALE, T0 + 86_400)
 
 
 # --- rule 5
@@ -190,8 +190,8 @@ def test_rule_4_only_a_name_that_dns_knew_can_wait_for_the_next_look(entry, numb
 def test_rule_6_the_oldest_answer_is_a_day_old_while_dns_cannot_be_asked(cause):
     """86400 s from the answer itself, not from the failure."""
     entry = fail(known(), cause, T0 + 80_000)
-    assert old_until(entry, CONFIG) == T0 + 86_400
-    assert action(entry, T0 + 86_399) in (Action.OLD, Action.OLD_RECHECK)
+    assert stale_until(entry, CONFIG) == T0 + 86_400
+    assert action(entry, T0 + 86_399) in (Action.STALE, Action.STALE_RECHECK)
     assert state(entry, T0 + 86_399, CONFIG) == "degraded"
     assert action(entry, T0 + 86_400) in (Action.FAILED, Action.WAIT)
     assert state(entry, T0 + 86_400, CONFIG) == "unhealthy"
@@ -211,8 +211,8 @@ def test_rule_6_zero_serves_nothing_old_and_three_days_are_the_most():
 def test_rule_6_one_hostname_may_have_its_own_limit():
     """A connection's own max_stale holds for its name only."""
     config = ResolverConfig(max_stale_overrides={NAME: 200}, jitter=0)
-    assert old_until(known(), config) == T0 + 200
-    assert old_until(replace(known(), hostname="other.local"), config) == T0 + 86_400
+    assert stale_until(known(), config) == T0 + 200
+    assert stale_until(replace(known(), hostname="other.local"), config) == T0 + 86_400
 
 
 @pytest.mark.parametrize("cause", NO_NAME)
@@ -220,15 +220,15 @@ def test_rule_7_no_such_name_is_believed_after_900_s_from_its_first_sighting(cau
     """The clock starts with the first "no such name", and later ones do not move it."""
     entry = fail(known(), cause, T0 + 100)
     entry = fail(entry, cause, T0 + 800)
-    assert old_until(entry, CONFIG) == T0 + 1000
-    assert action(entry, T0 + 999) in (Action.OLD, Action.OLD_RECHECK)
+    assert stale_until(entry, CONFIG) == T0 + 1000
+    assert action(entry, T0 + 999) in (Action.STALE, Action.STALE_RECHECK)
     assert action(entry, T0 + 1000) in (Action.FAILED, Action.WAIT)
 
 
 def test_rule_7_a_later_failure_of_another_cause_does_not_make_the_limit_longer():
     """After "no such name" came silence: what is known to be gone stays gone."""
     entry = fail(fail(known(), Cause.NXDOMAIN, T0 + 100), Cause.TIMEOUT, T0 + 900)
-    assert old_until(entry, CONFIG) == T0 + 1000
+    assert stale_until(entry, CONFIG) == T0 + 1000
     assert recheck_at(entry, CONFIG) == T0 + 905
 
 
@@ -244,9 +244,9 @@ def test_rule_7_the_clock_of_the_fleet_counts_for_a_process_that_starts_now():
     """``no_name_since`` of the store limits the stored answer in a fresh process."""
     stored = record(WALL - 2000, no_name_since=WALL - 850)
     entry = adopt(fail(Entry(NAME), Cause.NXDOMAIN, T0), stored, T0, WALL, CONFIG)
-    assert old_until(entry, CONFIG) == T0 + 50
+    assert stale_until(entry, CONFIG) == T0 + 50
     again = adopt(entry, stored, T0 + 10, WALL + 10, CONFIG)
-    assert old_until(again, CONFIG) == T0 + 50
+    assert stale_until(again, CONFIG) == T0 + 50
 
 
 def test_rule_7_only_a_sighting_after_the_answer_says_anything_about_it():
@@ -254,7 +254,7 @@ def test_rule_7_only_a_sighting_after_the_answer_says_anything_about_it():
     stored = record(WALL - 50, no_name_since=WALL - 5000)
     entry = adopt(fail(Entry(NAME), Cause.TIMEOUT, T0), stored, T0, WALL, CONFIG)
     assert entry.no_name_since is None
-    assert old_until(entry, CONFIG) == T0 - 50 + 86_400
+    assert stale_until(entry, CONFIG) == T0 - 50 + 86_400
 
 
 def test_rule_7_an_own_sighting_outlives_a_stored_answer_that_is_older():
@@ -277,7 +277,7 @@ def test_rule_7_a_name_that_was_gone_for_us_is_held_to_that_though_the_store_is_
 def test_rule_9_a_name_that_never_resolved_has_nothing_old():
     """Typing errors must be visible."""
     entry = fail(Entry(NAME), Cause.NXDOMAIN, T0)
-    assert old_until(entry, CONFIG) == float("-inf")
+    assert stale_until(entry, CONFIG) == float("-inf")
     assert action(entry, T0) is Action.FAILED
     assert state(entry, T0, CONFIG) == "unhealthy"
 
@@ -290,8 +290,8 @@ def test_rule_9_a_static_address_is_served_for_every_cause_also_past_the_limits(
         assert action(entry, T0, config) is Action.WAIT  # the live lookup comes first
         failed = fail(entry, cause, T0)
         pause = 5 if cause in NO_NAME else 30
-        assert decide(failed, T0, config) == (Action.OLD, T0 + pause)
-        assert action(failed, T0 + pause, config) is Action.OLD_RECHECK
+        assert decide(failed, T0, config) == (Action.STALE, T0 + pause)
+        assert action(failed, T0 + pause, config) is Action.STALE_RECHECK
         assert state(failed, T0, config) == "degraded"
         other = replace(failed, hostname="other.local")
         assert action(other, T0, config) is Action.FAILED
@@ -431,7 +431,7 @@ def test_rule_14_what_was_used_long_ago_counts_for_nothing():
     for name in ("often-once", "just-now"):
         cache.add(name).entry = replace(known(), hostname=name)
     cache.get("often-once").served.hits.n = 1000
-    cache.get("often-once").seen = 1000
+    cache.get("often-once").uses_at_last_eviction = 1000
     cache.get("just-now").served.hits.n = 1
     assert cache.make_room(T0 + 1, config, lambda slot: False)
     assert [slot.entry.hostname for slot in cache.slots()] == ["just-now"]
@@ -481,8 +481,8 @@ def test_rule_16_a_stored_answer_keeps_its_own_age_and_is_never_fresh():
     assert entry.answer.source is Source.STORE
     assert entry.answer.resolved_at == T0 - 1000
     assert expires_at(entry, CONFIG) == float("-inf")
-    assert old_until(entry, CONFIG) == T0 - 1000 + 86_400
-    assert action(entry, T0) is Action.OLD_WAIT
+    assert stale_until(entry, CONFIG) == T0 - 1000 + 86_400
+    assert action(entry, T0) is Action.STALE_WAIT
     assert state(entry, T0, CONFIG) == "degraded"
 
 
@@ -568,22 +568,62 @@ def test_rule_17_whether_a_stored_stamp_is_valid_is_asked_of_the_clock_and_not_o
     assert not worth_writing(record(WALL + 400, "10.0.0.7"), answer(), WALL, WALL + 400, CONFIG)
 
 
-def test_rule_17_refresh_writes_and_resolve_only_where_there_is_none(make, lookup, store, clock):
-    """The hook writes a first record; changes are the business of gate and refresh."""
+def test_rule_17_every_process_keeps_the_record_true_and_young(make, lookup, store, clock):
+    """No refresh DAG runs here, and the record never gets older than ten minutes."""
+    resolver = make(store=store)
+    for hour in range(36):
+        lookup.set(NAME, f"10.0.0.{hour}")
+        for _ in range(6):
+            clock.advance(600)
+            resolver.resolve(NAME)
+            assert resolver.wait_idle()
+            record = store.records[NAME]
+            assert record.addresses == (f"10.0.0.{hour}",)
+            assert clock.time() - record.resolved_at <= 600
+
+
+def test_rule_17_costs_one_read_per_interval_and_a_write_where_one_is_due(
+    make, lookup, store, clock
+):
+    """Counted over an hour of one process that looks the name up every ten seconds."""
+    lookup.set(NAME, Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10))
+    resolver = make(store=store, jitter=0.0)
+    for _ in range(360):
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+        clock.advance(10)
+    assert store.reads[NAME] <= 7
+    assert store.writes[NAME] <= 7
+
+
+def test_rule_17_a_store_that_was_unreachable_is_asked_again(make, lookup, store, clock):
+    """The record is published when it is stored, and not when that was tried."""
+    lookup.set(NAME, Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10))
+    store.unreachable = True
+    resolver = make(store=store, jitter=0.0)
+    for _ in range(10):
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+        clock.advance(10)
+    assert 2 <= store.writes[NAME] <= 4, "once per store_recheck of 30 s"
+    store.unreachable = False
+    clock.advance(30)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    clock.advance(2000)
+    lookup.set(NAME, Cause.SERVFAIL)
+    assert make(store=store).resolve(NAME).addresses == ("10.0.0.1",)
+
+
+def test_rule_17_a_refresh_writes_in_any_case(make, lookup, store, clock):
+    """Whoever asks for one wants the record to be as young as the refresh."""
     lookup.set(NAME, "10.0.0.1")
-    first = make(store=store)
-    first.resolve(NAME)
-    assert first.wait_idle()
-    assert store.records[NAME].addresses == ("10.0.0.1",)
+    resolver = make(store=store)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
     assert store.records[NAME].written_by == "hook"
     clock.advance(100)
-    lookup.set(NAME, "10.0.0.2")
-    second = make(store=store)
-    second.resolve(NAME)
-    assert second.wait_idle()
-    assert store.records[NAME].addresses == ("10.0.0.1",)
-    second.refresh(NAME)
-    assert store.records[NAME].addresses == ("10.0.0.2",)
+    resolver.refresh(NAME, always=True)
     assert store.records[NAME].written_by == "refresh"
 
 

@@ -22,13 +22,8 @@ import dns.message
 import dns.query
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolver,
-    LookupFailed,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ManualClock
 
@@ -411,7 +406,7 @@ def test_chains_that_lead_nowhere(nsd: Nsd):
 
 
 def test_the_hosts_file_goes_before_the_nameserver(nsd: Nsd, tmp_path: Path):
-    """As for everything else on the machine (feature A14)."""
+    """As for everything else on the machine."""
     hosts = tmp_path / "hosts-file"
     hosts.write_text(f"10.9.9.9 {NAME}\n")
     answer = live(nsd.address, hosts=hosts).lookup(NAME, timeout=5)

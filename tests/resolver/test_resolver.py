@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Attempt,
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Endpoint,
     LastKnownGood,
@@ -75,7 +75,7 @@ def test_a_literal_address_is_its_own_answer(make, lookup, target, address, port
         ),
     ],
 )
-def test_a1_every_form_renders_back_in_its_own_form(make, lookup, target, rendered):
+def test_every_form_renders_back_in_its_own_form(make, lookup, target, rendered):
     """Only the host is replaced; and all forms share one cache entry."""
     lookup.set(NAME, "10.0.0.1")
     resolver = make()
@@ -86,7 +86,7 @@ def test_a1_every_form_renders_back_in_its_own_form(make, lookup, target, render
     assert lookup.calls() == 1
 
 
-def test_a1_an_ipv6_answer_gets_brackets_where_the_form_wants_them(make, lookup):
+def test_an_ipv6_answer_gets_brackets_where_the_form_wants_them(make, lookup):
     """In a URL and before a port, and nowhere else."""
     lookup.set(NAME, "fd00::1")
     resolver = make()
@@ -128,7 +128,7 @@ def test_a_live_answer_names_its_source_once_and_is_cache_afterwards(make, looku
     assert resolver.state(NAME) == "healthy"
 
 
-def test_a3_an_old_answer_is_flagged_with_age_and_reason(make, lookup, clock):
+def test_an_old_answer_is_flagged_with_age_and_reason(make, lookup, clock):
     """Stale, how old, why, and until when it was fresh."""
     lookup.script(NAME, "10.0.0.1", Cause.SERVFAIL)
     resolver = make()
@@ -142,9 +142,7 @@ def test_a3_an_old_answer_is_flagged_with_age_and_reason(make, lookup, clock):
     assert resolver.state(NAME) == "degraded"
 
 
-def test_a4_a_fresh_process_that_meets_a_dead_dns_gets_the_stored_address(
-    make, lookup, store, clock
-):
+def test_a_fresh_process_that_meets_a_dead_dns_gets_the_stored_address(make, lookup, store, clock):
     """With the age it has in the store."""
     store.records[NAME] = stored(clock, 100)
     lookup.set(NAME, Cause.SERVFAIL)
@@ -157,7 +155,7 @@ def test_a4_a_fresh_process_that_meets_a_dead_dns_gets_the_stored_address(
 
 
 @pytest.mark.parametrize("cause", list(Cause))
-def test_a5_a_static_address_is_for_its_hostname_only_and_for_every_cause(make, lookup, cause):
+def test_a_static_address_is_for_its_hostname_only_and_for_every_cause(make, lookup, cause):
     """Also for a name that never resolved; and never for another name."""
     lookup.set(NAME, cause)
     lookup.set(OTHER, cause)
@@ -200,10 +198,10 @@ def test_nothing_slow_stands_before_a_live_lookup(make, lookup, store):
     store.wake()
 
 
-# --- A6, errors
+# --- errors
 
 
-def test_a6_the_error_names_hostname_cause_and_all_that_was_tried(make, lookup, store):
+def test_the_error_names_hostname_cause_and_all_that_was_tried(make, lookup, store):
     """As fields and as a sentence; and it can be sent to another process."""
     lookup.set(NAME, Cause.REFUSED)
     with pytest.raises(DNSResolutionError) as caught:
@@ -227,7 +225,7 @@ def test_a6_the_error_names_hostname_cause_and_all_that_was_tried(make, lookup, 
     )
 
 
-def test_a6_the_error_says_when_there_is_an_old_answer_that_is_too_old(make, lookup, clock):
+def test_the_error_says_when_there_is_an_old_answer_that_is_too_old(make, lookup, clock):
     """People ask why the address they saw an hour ago is not used."""
     lookup.script(NAME, "10.0.0.1", Cause.TIMEOUT)
     resolver = make(max_stale=200)
@@ -238,7 +236,7 @@ def test_a6_the_error_says_when_there_is_an_old_answer_that_is_too_old(make, loo
     assert Attempt("shared store", "not configured") in caught.value.tried
 
 
-def test_a6_what_a_lookup_raises_beside_its_protocol_is_malformed(make, lookup):
+def test_what_a_lookup_raises_beside_its_protocol_is_malformed(make, lookup):
     """A foreign exception is a cause, and its text is kept."""
     lookup.set(NAME, ZeroDivisionError("oops"))
     with pytest.raises(DNSResolutionError, match="ZeroDivisionError: oops") as caught:
@@ -261,10 +259,10 @@ def test_a_resolution_can_be_sent_to_another_process(lookup):
     assert pickle.loads(pickle.dumps(found)) == found
 
 
-# --- A8, slow lookups: these need the real clock
+# --- slow lookups: these need the real clock
 
 
-def test_a8_a_slow_lookup_costs_half_a_second_once_where_an_old_answer_exists(clock):
+def test_a_slow_lookup_costs_half_a_second_once_where_an_old_answer_exists(clock):
     """First call 0.5 s, second at once, one lookup; slow alone does not degrade the name."""
     lookup = ScriptedLookup({NAME: "10.0.0.1"}, ttl=0)
     resolver = DNSResolver(ResolverConfig(min_ttl=0.1, refresh_ahead=0), lookup=lookup)
@@ -288,7 +286,7 @@ def test_a8_a_slow_lookup_costs_half_a_second_once_where_an_old_answer_exists(cl
     assert resolver.wait_idle()
 
 
-async def test_a8_the_same_for_coroutines_without_blocking_the_loop():
+async def test_a_slow_lookup_costs_coroutines_the_same_without_blocking_the_loop():
     """The loop goes on ticking while a slow lookup is waited for."""
     lookup = ScriptedLookup({NAME: "10.0.0.1"}, ttl=0)
     resolver = DNSResolver(ResolverConfig(min_ttl=0.1, refresh_ahead=0), lookup=lookup)
@@ -310,7 +308,7 @@ async def test_a8_the_same_for_coroutines_without_blocking_the_loop():
     assert resolver.wait_idle()
 
 
-def test_a8_the_store_is_asked_beside_a_slow_lookup(store):
+def test_the_store_is_asked_beside_a_slow_lookup(store):
     """Nothing in memory: after half a second the stored answer is there, the lookup goes on."""
     real_store = MemoryStore()
     real_store.records[NAME] = LastKnownGood(NAME, ("10.0.0.9",), time.time() - 50)
@@ -330,7 +328,7 @@ def test_a8_the_store_is_asked_beside_a_slow_lookup(store):
     assert resolver.state(NAME) == "healthy"
 
 
-def test_a8_a_lookup_that_never_ends_is_given_up_and_counted_once():
+def test_a_lookup_that_never_ends_is_given_up_and_counted_once():
     """The caller's bound holds though the lookup ignores it; the failure counts once, not twice."""
     lookup = ScriptedLookup({NAME: Cause.SERVFAIL})
     resolver = DNSResolver(ResolverConfig(timeout=0.2), lookup=lookup)
@@ -353,7 +351,7 @@ def test_a8_a_lookup_that_never_ends_is_given_up_and_counted_once():
     assert resolver.metrics().lookups == 1
 
 
-def test_a8_a_given_up_lookup_that_succeeds_after_all_heals():
+def test_a_given_up_lookup_that_succeeds_after_all_heals():
     """Late is better than never."""
     lookup = ScriptedLookup({NAME: "10.0.0.1"})
     resolver = DNSResolver(ResolverConfig(timeout=0.1), lookup=lookup)
@@ -365,7 +363,7 @@ def test_a8_a_given_up_lookup_that_succeeds_after_all_heals():
     assert resolver.resolve(NAME).source is Source.CACHE
 
 
-def test_a8_a_refresh_of_a_hanging_name_falls_back_on_the_store_too():
+def test_a_refresh_of_a_hanging_name_falls_back_on_the_store_too():
     """ "When the lookup fails, gives what resolve would give", also when it never ends."""
     real_store = MemoryStore()
     real_store.records[NAME] = LastKnownGood(NAME, ("10.0.0.9",), time.time() - 50)

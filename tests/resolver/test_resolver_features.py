@@ -1,4 +1,4 @@
-"""Features A9 to A15: bounds, failure cache, addresses, warming, configuration."""
+"""Bounds, failure cache, addresses, warming, configuration."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Endpoint,
     ResolverConfig,
@@ -26,10 +26,10 @@ OTHER = "other.example.local"
 STATIC = {"static_addresses": {NAME: ("10.9.9.9",)}}
 
 
-# --- A9, A10
+# --- bounds and the failure cache
 
 
-def test_a9_cleanup_drops_what_has_nothing_left_to_serve(make, lookup, clock):
+def test_cleanup_drops_what_has_nothing_left_to_serve(make, lookup, clock):
     """By call: old answers past their limit and forgotten failures; nothing else."""
     lookup.set(NAME, "10.0.0.1")
     resolver = make(max_stale=1000)
@@ -49,14 +49,14 @@ def test_a9_cleanup_drops_what_has_nothing_left_to_serve(make, lookup, clock):
     assert (metrics.attempts, metrics.misses, metrics.failed) == (2, 1, 1)
 
 
-def test_a9_a_name_whose_first_lookup_has_not_begun_is_not_cleaned_away():
+def test_a_name_whose_first_lookup_has_not_begun_is_not_cleaned_away():
     """Its caller is between making the place and filling it."""
     cache = Cache()
     cache.add(NAME)
     assert cache.cleanup(1e9, ResolverConfig(), lambda slot: False) == 0
 
 
-def test_a9_cleanup_happens_in_the_background_of_ordinary_calls(make, lookup, clock):
+def test_cleanup_happens_in_the_background_of_ordinary_calls(make, lookup, clock):
     """Nobody has to call it."""
     lookup.set(NAME, "10.0.0.1")
     resolver = make()
@@ -68,7 +68,7 @@ def test_a9_cleanup_happens_in_the_background_of_ordinary_calls(make, lookup, cl
     assert resolver.metrics().cache_size == 1
 
 
-def test_a9_cleanup_leaves_a_lookup_under_way_alone(make, lookup, clock):
+def test_cleanup_leaves_a_lookup_under_way_alone(make, lookup, clock):
     """A name that is looked up for the first time has something to come."""
     lookup.set(NAME, "10.0.0.1")
     lookup.hold(NAME)
@@ -81,7 +81,7 @@ def test_a9_cleanup_leaves_a_lookup_under_way_alone(make, lookup, clock):
     assert resolver.resolve(NAME).source is Source.CACHE
 
 
-def test_a9_cleanup_leaves_a_failed_name_alone_while_it_is_looked_up_again(make, lookup, clock):
+def test_cleanup_leaves_a_failed_name_alone_while_it_is_looked_up_again(make, lookup, clock):
     """Who comes after the cleanup joins the lookup under way."""
     resolver = make()
     with pytest.raises(DNSResolutionError):
@@ -97,7 +97,7 @@ def test_a9_cleanup_leaves_a_failed_name_alone_while_it_is_looked_up_again(make,
     assert lookup.calls(NAME) == 2
 
 
-def test_a9_cleanup_keeps_a_name_that_lives_on_its_static_address(make, lookup, clock):
+def test_cleanup_keeps_a_name_that_lives_on_its_static_address(make, lookup, clock):
     """Or its next caller would wait for a dead DNS again."""
     lookup.set(NAME, Cause.TIMEOUT)
     resolver = make(**STATIC)
@@ -108,7 +108,7 @@ def test_a9_cleanup_keeps_a_name_that_lives_on_its_static_address(make, lookup, 
     assert lookup.calls(NAME) == 1
 
 
-def test_a10_a_failure_is_remembered_and_the_pause_doubles(make, lookup, clock):
+def test_a_failure_is_remembered_and_the_pause_doubles(make, lookup, clock):
     """A dead DNS is asked 1, 2, 4, 8, 10, 10 s apart, however often callers come."""
     lookup.set(NAME, Cause.SERVFAIL)
     resolver = make()
@@ -125,10 +125,10 @@ def test_a10_a_failure_is_remembered_and_the_pause_doubles(make, lookup, clock):
     assert resolver.metrics().failed == 400
 
 
-# --- A11
+# --- addresses
 
 
-def test_a11_addresses_are_all_kept_and_rotated(make, lookup):
+def test_addresses_are_all_kept_and_rotated(make, lookup):
     """Every address is first in its turn."""
     addresses = tuple(f"10.0.0.{n}" for n in range(1, 9))
     lookup.set(NAME, addresses)
@@ -142,7 +142,7 @@ def test_a11_addresses_are_all_kept_and_rotated(make, lookup):
     assert set(firsts.values()) == {10}
 
 
-def test_a11_processes_that_resolve_once_each_lookup_do_not_all_take_the_first(make, lookup):
+def test_processes_that_resolve_once_each_lookup_do_not_all_take_the_first(make, lookup):
     """The turn goes on from lookup to lookup, also where each answer is used once only."""
     lookup.set(NAME, ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
     resolver = make()
@@ -154,7 +154,7 @@ def test_a11_processes_that_resolve_once_each_lookup_do_not_all_take_the_first(m
 
 
 @pytest.mark.parametrize("six_first", [True, False])
-def test_a11_families_are_interleaved(make, lookup, monkeypatch, six_first):
+def test_families_are_interleaved(make, lookup, monkeypatch, six_first):
     """One dead family costs one try; which is first depends on whether there is a way to IPv6."""
     monkeypatch.setattr(
         "airflow_provider_hokusai_dns.resolver.serving.ipv6_is_routable", lambda: six_first
@@ -169,7 +169,7 @@ def test_a11_families_are_interleaved(make, lookup, monkeypatch, six_first):
         )
 
 
-def test_a11_a_reported_address_goes_to_the_back_on_the_hit_path_too(make, lookup, clock):
+def test_a_reported_address_goes_to_the_back_on_the_hit_path_too(make, lookup, clock):
     """At once and for 30 s; then it takes its turn again."""
     lookup.set(NAME, ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
     resolver = make()
@@ -183,7 +183,7 @@ def test_a11_a_reported_address_goes_to_the_back_on_the_hit_path_too(make, looku
     assert "10.0.0.2" in {resolver.resolve(NAME).address for _ in range(3)}
 
 
-def test_a11_a_report_of_nonsense_is_a_value_error_and_of_a_stranger_nothing(make, lookup):
+def test_a_report_of_nonsense_is_a_value_error_and_of_a_stranger_nothing(make, lookup):
     """A name that is not held has nothing to reorder."""
     resolver = make()
     with pytest.raises(ValueError, match="'nowhere'"):
@@ -192,7 +192,7 @@ def test_a11_a_report_of_nonsense_is_a_value_error_and_of_a_stranger_nothing(mak
     assert lookup.calls() == 0
 
 
-def test_a11_reports_do_not_pile_up(make, lookup, clock):
+def test_reports_do_not_pile_up(make, lookup, clock):
     """A million reports of other addresses leave no million penalties."""
     lookup.set(NAME, "10.0.0.1")
     resolver = make()
@@ -202,10 +202,10 @@ def test_a11_reports_do_not_pile_up(make, lookup, clock):
         resolver.report_failure(NAME, f"10.1.{number // 250}.{number % 250}")
         clock.advance(1)
     assert resolver.wait_idle()
-    assert len(resolver._cache.get(NAME).penalties) < 100
+    assert len(resolver._state.find(NAME).penalties) < 100
 
 
-def test_a12_an_answer_may_carry_a_port_per_address(make, lookup):
+def test_an_answer_may_carry_a_port_per_address(make, lookup):
     """SRV comes later; the shape is there: the port of the first endpoint goes into the text."""
     lookup.set(NAME, Answer((Endpoint("10.0.0.1", 5001), Endpoint("fd00::1", 5002)), Source.DNS))
     resolver = make()
@@ -214,10 +214,10 @@ def test_a12_an_answer_may_carry_a_port_per_address(make, lookup):
     assert resolver.resolve(NAME).port in (5001, 5002)
 
 
-# --- A13
+# --- warming
 
 
-def test_a13_refresh_ahead_keeps_a_used_name_fresh_without_anybody_waiting(make, lookup, clock):
+def test_refresh_ahead_keeps_a_used_name_fresh_without_anybody_waiting(make, lookup, clock):
     """A use in the last fifth starts the lookup; its answer is there before the old one ends."""
     lookup.script(NAME, "10.0.0.1", "10.0.0.2")
     resolver = make()
@@ -232,7 +232,7 @@ def test_a13_refresh_ahead_keeps_a_used_name_fresh_without_anybody_waiting(make,
     assert (found.source, found.address) == (Source.CACHE, "10.0.0.2")
 
 
-def test_a13_warming_looks_names_up_in_the_background(make, lookup):
+def test_warming_looks_names_up_in_the_background(make, lookup):
     """All of them, without waiting; and what is fresh already is left alone."""
     names = [f"h{n}.local" for n in range(200)]
     for name in names:
@@ -246,7 +246,7 @@ def test_a13_warming_looks_names_up_in_the_background(make, lookup):
     assert {resolver.resolve(name).source for name in names} == {Source.CACHE}
 
 
-def test_a13_warming_does_not_ask_a_dead_dns_again_and_again(make, lookup):
+def test_warming_does_not_ask_a_dead_dns_again_and_again(make, lookup):
     """The failure cache holds for it as for everybody."""
     resolver = make()
     for _ in range(5):
@@ -255,10 +255,10 @@ def test_a13_warming_does_not_ask_a_dead_dns_again_and_again(make, lookup):
     assert lookup.calls(NAME) == 1
 
 
-# --- A15
+# --- configuration
 
 
-def test_a15_a_new_configuration_holds_at_once(make, lookup, clock):
+def test_a_new_configuration_holds_at_once(make, lookup, clock):
     """What is cached stays, and is judged by the new numbers, on the hit path too."""
     lookup.script(NAME, "10.0.0.1", Cause.TIMEOUT)
     resolver = make()
@@ -276,7 +276,7 @@ def test_a15_a_new_configuration_holds_at_once(make, lookup, clock):
     assert resolver.resolve(NAME).source is Source.STALE
 
 
-def test_a15_a_broken_configuration_is_refused_and_the_old_one_kept(make, lookup):
+def test_a_broken_configuration_is_refused_and_the_old_one_kept(make, lookup):
     """The error names field and value."""
     resolver = make()
     before = resolver.config
@@ -285,7 +285,7 @@ def test_a15_a_broken_configuration_is_refused_and_the_old_one_kept(make, lookup
     assert resolver.config is before
 
 
-def test_a15_new_nameservers_are_asked_and_a_given_lookup_is_kept(dns, make, lookup, clock):
+def test_new_nameservers_are_asked_and_a_given_lookup_is_kept(dns, make, lookup, clock):
     """The default lookup follows the configuration; one that was passed in is the caller's."""
     resolver = make(lookup=None, nameservers=("127.0.0.1:1",), timeout=0.2)
     dns.set_records(NAME, ["10.0.0.1"])
@@ -300,7 +300,7 @@ def test_a15_new_nameservers_are_asked_and_a_given_lookup_is_kept(dns, make, loo
     assert given.resolve(NAME).address == "10.0.0.7"
 
 
-def test_a15_reconfiguring_while_threads_resolve_never_raises(make, lookup):
+def test_reconfiguring_while_threads_resolve_never_raises(make, lookup):
     """A thousand swaps under eight threads: every call gets an answer."""
     lookup.set(NAME, ("10.0.0.1", "10.0.0.2"))
     resolver = make()

@@ -1,4 +1,4 @@
-"""Features E1 and E2: numbers that add up, the health level, states and events."""
+"""Numbers that add up, the health level, states and events."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Event,
     Resolution,
@@ -23,7 +23,7 @@ OTHER = "other.example.local"
 STATIC = {"static_addresses": {NAME: ("10.9.9.9",)}}
 
 
-# --- E1, E2: numbers and events
+# --- numbers and events
 
 
 def test_the_numbers_add_up_over_every_way_a_call_can_end(make, lookup, store, clock):
@@ -104,7 +104,7 @@ def test_a_snapshot_tells_size_expired_last_success_and_latency(make, lookup, cl
         (0, 10, "healthy", 0.0),
     ],
 )
-def test_e2_the_level_follows_the_error_rate_of_the_window(
+def test_the_level_follows_the_error_rate_of_the_window(
     make, lookup, clock, failures, successes, level, rate
 ):
     """Healthy to 10 %, degraded to 70 %, unhealthy above; silent under ten events."""
@@ -119,7 +119,7 @@ def test_e2_the_level_follows_the_error_rate_of_the_window(
     assert resolver.metrics().level == "unknown"
 
 
-def test_e2_a_resolver_that_failed_for_an_hour_is_healthy_a_window_later(make, lookup, clock):
+def test_a_resolver_that_failed_for_an_hour_is_healthy_a_window_later(make, lookup, clock):
     """Windows look at events, and not at lifetimes."""
     lookup.set(NAME, Cause.TIMEOUT)
     resolver = make(**STATIC)

@@ -15,13 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    DNSResolver,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 from airflow_provider_hokusai_dns.resolver.updater import Updater
@@ -61,7 +56,7 @@ async def aoutcome(resolver: DNSResolver, name: str = NAME) -> str:
 
 
 @pytest.mark.parametrize("result", ["10.0.0.1", Cause.SERVFAIL, RuntimeError("odd")])
-def test_a7_a_thousand_callers_over_threads_tasks_and_four_loops_make_one_lookup(
+def test_a_thousand_callers_over_threads_tasks_and_four_loops_make_one_lookup(
     lookup, resolver, result
 ):
     """100 threads and 4 loops of 225 tasks each, for success and for every kind of failure."""
@@ -103,7 +98,7 @@ def test_a7_a_thousand_callers_over_threads_tasks_and_four_loops_make_one_lookup
     assert resolver.metrics().lookups == 1
 
 
-async def test_a7_a_waiter_that_is_cancelled_harms_nobody(lookup, resolver):
+async def test_a_waiter_that_is_cancelled_harms_nobody(lookup, resolver):
     """Neither the others nor the lookup, however many go."""
     lookup.hold(NAME)
     tasks = [asyncio.create_task(resolver.aresolve(NAME)) for _ in range(50)]
@@ -118,7 +113,7 @@ async def test_a7_a_waiter_that_is_cancelled_harms_nobody(lookup, resolver):
     assert lookup.calls(NAME) == 1
 
 
-async def test_a7_all_waiters_may_go_and_the_answer_is_kept_all_the_same(lookup, resolver):
+async def test_all_waiters_may_go_and_the_answer_is_kept_all_the_same(lookup, resolver):
     """A time-out around the call: the next caller finds what the lookup brought."""
     lookup.hold(NAME)
     with pytest.raises(TimeoutError):
@@ -274,13 +269,13 @@ def test_after_fork_with_a_lookup_in_flight_the_child_starts_its_own(lookup, res
 def test_after_fork_locks_that_were_held_are_free(lookup, resolver):
     """Also those of the slots, the workers and the observers; waiting for idle ends as well."""
     resolver.resolve(NAME)
-    slot = resolver._cache.get(NAME)
+    slot = resolver._state.find(NAME)
     held = [
-        resolver._lock,
-        resolver._flights._lock,
+        resolver._state._lock,
+        resolver._updater.flights._lock,
         resolver._workers._changed,
-        resolver._observers._lock,
-        slot.store_lock,
+        resolver._state.observers._lock,
+        slot.record.lock,
     ]
     taken, go_on = threading.Event(), threading.Event()
 
@@ -443,16 +438,16 @@ def test_a_lookup_that_landed_between_a_decision_and_its_flight_is_not_made_agai
 ):
     """A caller who saw nothing, and comes too late to join, finds the answer instead."""
     resolver = DNSResolver(lookup=lookup)
-    fly, late = Updater.fly, []
+    start_or_join, late = Updater.start_or_join, []
 
-    def fly_late(updater, slot, **given):
+    def start_late(updater, slot, **given):
         if not late:  # another caller is faster than we are
             late.append(1)
             resolver.resolve(NAME)
             assert resolver.wait_idle()
-        return fly(updater, slot, **given)
+        return start_or_join(updater, slot, **given)
 
-    monkeypatch.setattr(Updater, "fly", fly_late)
+    monkeypatch.setattr(Updater, "start_or_join", start_late)
     assert resolver.resolve(NAME).address == "10.0.0.1"
     assert lookup.calls(NAME) == 1
 

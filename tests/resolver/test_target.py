@@ -1,4 +1,4 @@
-"""What callers pass, parsed and rendered back (feature A1)."""
+"""What callers pass, parsed and rendered back."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import (
 from airflow.serialization.decoders import smart_decode_trigger_kwargs
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_provider_hokusai_dns import gate
+from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 from tests.conftest import HOSTNAME, SEARCH
@@ -74,19 +74,21 @@ class TestPokeMode:
     def test_waits_until_the_server_is_back(self, usable, tiny, context, monkeypatch):
         """And looks again each interval."""
         tiny.answers[SEARCH] = (503, {})
-        looks = []
+        checks = []
 
-        def look(*args, **kwargs):
-            looks.append(1)
-            if len(looks) == 3:
+        def check(*args, **kwargs):
+            checks.append(1)
+            if len(checks) == 3:
                 tiny.answers.clear()
-            return gate.look(*args, **kwargs)
+            return check_connection(*args, **kwargs)
 
-        monkeypatch.setattr("airflow_provider_hokusai_dns.sensors.mlflow_health.look", look)
+        monkeypatch.setattr(
+            "airflow_provider_hokusai_dns.sensors.mlflow_health.check_connection", check
+        )
         assert run(sensor(), context)["level"] == "healthy"
-        assert len(looks) == 3
+        assert len(checks) == 3
 
-    def test_writes_one_line_per_look(self, usable, tiny, context, capfd):
+    def test_writes_one_line_per_check(self, usable, tiny, context, capfd):
         """That a person understands."""
         run(sensor(), context)
         lines = [line for line in capfd.readouterr().out.splitlines() if "MLflow is" in line]
@@ -146,7 +148,7 @@ class TestPokeMode:
         with pytest.raises(AirflowFailException, match="'nowhere'"):
             run(sensor(mlflow_conn_id="nowhere", fail_fast_on=["missing"]), context)
 
-    def test_gives_a_look_no_longer_than_the_author_says(self, usable, dns, context, ti):
+    def test_gives_a_check_no_longer_than_the_author_says(self, usable, dns, context, ti):
         """Also while DNS is silent."""
         dns.silent(HOSTNAME)
         began = time.monotonic()
@@ -215,7 +217,7 @@ class TestRescheduleMode:
             with pytest.raises(AirflowRescheduleException):
                 self.poke(context)
 
-    def test_looks_three_times_in_one_poke_where_airflow_cannot_remember(
+    def test_checks_three_times_in_one_poke_where_airflow_cannot_remember(
         self, usable, tiny, context
     ):
         """Before Airflow 3.3 nothing of a task survives a poke but its end."""
@@ -226,7 +228,7 @@ class TestRescheduleMode:
 
 
 class TestDeferrableMode:
-    """One look here, the rest in the triggerer."""
+    """One check here, the rest in the triggerer."""
 
     def deferred(self, context, **given):
         with pytest.raises(TaskDeferred) as caught:
@@ -238,7 +240,7 @@ class TestDeferrableMode:
         assert run(sensor(deferrable=True), context)["level"] == "healthy"
 
     def test_defers_with_what_it_has_seen(self, usable, tiny, context):
-        """The trigger goes on counting where this look stopped, after the interval."""
+        """The trigger goes on counting where this check stopped, after the interval."""
         tiny.answers[SEARCH] = (401, "no")
         deferred = self.deferred(context, poke_interval=7, timeout=99)
         _, payload = deferred.trigger.serialize()
@@ -287,15 +289,15 @@ class TestDeferrableMode:
         tiny.answers[SEARCH] = (503, {})
         assert self.deferred(context, timeout=0).timeout > timedelta(0)
 
-    def test_goes_on_after_a_first_look_that_failed_if_the_author_says_so(
+    def test_goes_on_after_a_first_check_that_failed_if_the_author_says_so(
         self, context, monkeypatch
     ):
         """silent_fail; not on a worker, where a stock sensor would sleep until its next poke."""
-        monkeypatch.setattr(LOOK, broken(RuntimeError("out of memory")))
+        monkeypatch.setattr(CHECK, broken(RuntimeError("out of memory")))
         self.deferred(context, silent_fail=True)
 
     def event(self, usable, **changed):
-        verdict = gate.look("mlflow_default")
+        verdict = check_connection("mlflow_default")
         return {"version": 1, "open": True, "verdict": verdict.as_dict(), **changed}
 
     def test_resumes_with_the_verdict_as_xcom(self, usable, context):
@@ -384,16 +386,16 @@ class TestDeferrableMode:
             sensor().resume_execution("__fail__", kwargs, context)
 
 
-LOOK = "airflow_provider_hokusai_dns.sensors.mlflow_health.look"
+CHECK = "airflow_provider_hokusai_dns.sensors.mlflow_health.check_connection"
 
 
 def broken(error):
-    """A look that ends with an exception, which ours never should."""
+    """A check that ends with an exception, which ours never should."""
 
-    def look(*args, **kwargs):
+    def check(*args, **kwargs):
         raise error
 
-    return look
+    return check
 
 
 class Stock(BaseSensorOperator):
@@ -431,10 +433,10 @@ class TestBesideAStockSensor:
         """With one exception: a deferrable gate honours soft_fail for whatever it meets.
 
         Airflow does so once a task has been deferred, and it should not matter whether this is the
-        first look or the second.
+        first check or the second.
         """
         stock = Stock(poke=broken(error), **flags)
-        monkeypatch.setattr(LOOK, broken(error))
+        monkeypatch.setattr(CHECK, broken(error))
         expected = self.end_of(stock, "execute", context)
         if mode and "soft_fail" in flags and isinstance(error, Exception):
             expected = AirflowSkipException
@@ -457,7 +459,7 @@ class TestBesideAStockSensor:
         stock = Stock(poke=lambda context: False, timeout=0.02, **flags)
         expected = self.end_of(stock, "execute", context)
         assert self.end_of(sensor(timeout=0.02, **flags), "execute", context) is expected
-        verdict = gate.look("mlflow_default").as_dict()
+        verdict = check_connection("mlflow_default").as_dict()
         event = {"version": 1, "open": False, "timed_out": True, "verdict": verdict}
         resumed = ("resume_execution", "execute_complete", {"event": event}, context)
         skips = bool(flags)  # never_fail skips a timeout too, once a task has been deferred
@@ -467,7 +469,7 @@ class TestBesideAStockSensor:
 
 
 class TestStartingInTheTriggerer:
-    """Without the first look on a worker, as Airflow 3.3 and newer do it."""
+    """Without the first check on a worker, as Airflow 3.3 and newer do it."""
 
     def begins(self, **given):
         return sensor(deferrable=True, start_from_trigger=True, **given)

@@ -1,4 +1,4 @@
-"""The trigger: it looks without blocking the loop, and says what it saw."""
+"""The trigger: it checks without blocking the loop, and says what it saw."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
-from airflow_provider_hokusai_dns import lookout
-from airflow_provider_hokusai_dns.gate import GatePayload
+from airflow_provider_hokusai_dns.gates import shared_probes
+from airflow_provider_hokusai_dns.gates.decision import GatePayload
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 from tests.conftest import HOSTNAME, SEARCH
 
 
 @pytest.fixture(autouse=True)
-def looks(clean_runtime):
-    """Looks that a test leaves under way end before the next one begins."""
+def checks(clean_runtime):
+    """Checks that a test leaves under way end before the next one begins."""
     yield
-    assert lookout._threads.wait_idle(30)
+    assert shared_probes._threads.wait_idle(30)
 
 
 async def first_event(trigger: MLflowHealthTrigger):
@@ -134,7 +134,7 @@ async def test_it_says_what_it_saw_last_when_the_time_is_up(usable, tiny, zone):
     assert event["verdict"]["state"] == "backend_down"
 
 
-async def test_it_writes_a_line_when_something_changes_and_not_for_each_look(usable, tiny, capfd):
+async def test_it_writes_a_line_when_something_changes_and_not_for_each_check(usable, tiny, capfd):
     """A thousand gates that wait for a night must not fill the disk."""
     tiny.answers[SEARCH] = (503, {})
     waiting = asyncio.create_task(first_event(trigger(fail_fast_on=())))
@@ -161,7 +161,7 @@ async def test_it_fires_when_the_server_is_healthy(usable):
 
 
 async def test_it_waits_for_as_long_as_the_server_is_down(usable, tiny):
-    """And looks once per interval, not in a loop without a pause."""
+    """And checks once per interval, not in a loop without a pause."""
     tiny.answers[SEARCH] = (503, {})
     waiting = asyncio.create_task(first_event(trigger(poke_interval=0.05)))
     await asyncio.sleep(0.4)

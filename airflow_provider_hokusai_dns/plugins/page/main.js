@@ -177,7 +177,7 @@ function serverNow() {
 
 function draw(card) {
   const { history } = known;
-  if (history) card.draw(history.names?.[card.one.hostname], serverNow(), history.problems?.[card.one.hostname]);
+  if (history) card.draw(history.names?.[card.one.history_name], serverNow(), history.problems?.[card.one.history_name]);
 }
 
 function drawAll() {

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.health import Health
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
@@ -26,7 +27,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Attempt,
     Cause,
     Endpoint,
-    LookupFailed,
     Source,
 )
 

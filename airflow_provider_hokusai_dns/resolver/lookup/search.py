@@ -8,12 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
-    LookupFailed,
     Search,
     Source,
 )

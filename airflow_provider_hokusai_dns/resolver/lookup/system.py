@@ -8,13 +8,14 @@ import time
 from concurrent.futures import Future
 from functools import partial
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
     Endpoint,
     Lookup,
-    LookupFailed,
     Source,
 )
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -90,7 +91,12 @@ class SystemCalls:
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
+        self.renew_after_fork()
+        forks.renewed(self)
         self._workers = Workers("hokusai-dns-system", limit=_LIMIT)
+
+    def renew_after_fork(self) -> None:
+        """Forget what the parent had under way: its threads did not come along."""
         self._lock = threading.Lock()
         self._calls: dict[str, Future[Answer]] = {}
 

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
-    LookupFailed,
     ResolverConfig,
 )
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
     DNSResolutionError,
     DNSResolver,
-    LookupFailed,
     ResolverConfig,
 )
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.resolver import Answer, Cause, LookupFailed
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import Answer, Cause
 from airflow_provider_hokusai_dns.resolver.lookup.health import SILENT_FOR, Health
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Ask, Manner, Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
     DNSResolver,
     Endpoint,
-    LookupFailed,
     ResolverConfig,
     Source,
 )

@@ -1,0 +1,74 @@
+"""The door for asyncio code: our answers through aiohttp's own resolver interface.
+
+The pin answers :func:`socket.getaddrinfo`, which aiohttp asks on a thread or, with aiodns
+installed, not at all. Given this resolver, its connector gets the same answers either way::
+
+    connector = aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import partial
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.pin import pinned
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+#: Daemon threads: ``asyncio.run`` would join those of ``asyncio.to_thread``, and so wait for an
+#: outage that the caller has given up on.
+_waiting = Workers("hokusai-dns-aio")
+
+
+def aiohttp_resolver() -> AbstractResolver:
+    """A resolver for an aiohttp connector: pinned hosts by us, all others by the system.
+
+    Old addresses are vetted and tried, and an outage is ridden out for as long as the pin is
+    patient, on a thread: the event loop is never blocked. Raises :class:`OSError` with the reason
+    when there is nothing to serve, as aiohttp wants it.
+    """
+    from aiohttp.abc import AbstractResolver
+    from aiohttp.resolver import ThreadedResolver
+
+    class PinnedResolver(AbstractResolver):
+        def __init__(self) -> None:
+            self._others = ThreadedResolver()
+
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            pin = pinned(host)
+            if pin is None:
+                return await self._others.resolve(host, port, family)
+            try:
+                found = await asyncio.wrap_future(
+                    _waiting.call(partial(pin.addresses, port or None, connects=bool(port)))
+                )
+            except DNSResolutionError as error:
+                raise OSError(None, str(error)) from error
+            results = [_result(host, address, port) for address in found]
+            wanted = [r for r in results if family in (socket.AF_UNSPEC, r["family"])]
+            if not wanted:
+                raise OSError(None, f"{host} has no address of the family asked for")
+            return wanted
+
+        async def close(self) -> None:
+            await self._others.close()
+
+    return PinnedResolver()
+
+
+def _result(host: str, address: str, port: int) -> ResolveResult:
+    return {
+        "hostname": host,
+        "host": address,
+        "port": port,
+        "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
+        "proto": 0,
+        "flags": socket.AI_NUMERICHOST,
+    }

@@ -1,0 +1,217 @@
+"""Credentials per connection for MLflow's own client.
+
+MLflow asks a ``request_auth_provider`` plugin at every request. Ours finds the connection by a
+harmless tag in the tracking URI (``http://<connection id>@host:5000``) and the secret in this
+process's memory: nothing secret stands in the environment, in a URI, in a log or in an exception.
+
+MLflow imports this module by its entry point, in every process that talks to a server. So it
+imports nothing that could fail: an exception here would break MLflow for everybody.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: The name of our plugin, and the value of ``MLFLOW_TRACKING_AUTH`` while somebody is signed in.
+PROVIDER = "hokusai_dns"
+
+_VARIABLE = "MLFLOW_TRACKING_AUTH"
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class _SignedIn:
+    """What a connection sends, and the one place it sends it to."""
+
+    origin: tuple[str, str, int]
+    authorization: str | None = field(default=None, repr=False)
+    workspace: str | None = None
+
+
+_lock = threading.Lock()
+_signed_in: dict[str, _SignedIn] = {}
+_signed_out: set[str] = set()
+_previous: str | None = None
+
+
+def sign_in(server: MLflowServer) -> str:
+    """Keep the credentials of a connection in memory, and give back the URI that uses them.
+
+    Signing in again replaces what was kept. The URI holds the connection id and no secret.
+
+    :raises AuthProviderError: when MLflow would send requests without these credentials.
+    """
+    _check_registered()
+    if server.credentials and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in (
+        "true",
+        "1",
+    ):
+        raise AuthProviderError(
+            f"connection {server.conn_id!r} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
+            "in the environment and MLflow would sign every request with AWS keys instead: "
+            "unset it, or take the login off the connection"
+        )
+    entry = _SignedIn(
+        origin=_origin(server.uri),
+        authorization=server.credentials.authorization(),
+        workspace=server.workspace,
+    )
+    with _lock:
+        _signed_in[server.conn_id] = entry
+        _signed_out.discard(server.conn_id)
+        _take_slot()
+    return tagged_uri(server)
+
+
+def tagged_uri(server: MLflowServer) -> str:
+    """The tracking URI with the connection id as its tag; :func:`sign_in` makes it work."""
+    return f"{server.scheme}://{tag_of(server.conn_id)}@{server.authority}{server.path_prefix}"
+
+
+def registry_uri(server: MLflowServer) -> str | None:
+    """The model registry of a connection; with our tag where it is on the same server."""
+    if server.registry_uri is None or _origin(server.registry_uri) != _origin(server.uri):
+        return server.registry_uri
+    parts = urlsplit(server.registry_uri)
+    netloc = f"{tag_of(server.conn_id)}@{parts.netloc.rpartition('@')[2]}"
+    return parts._replace(netloc=netloc).geturl()
+
+
+def tag_of(conn_id: str) -> str:
+    """A connection id as it stands in a URI."""
+    return quote(conn_id, safe="")
+
+
+def forget(tag: str) -> None:
+    """Forget the credentials behind a tag; its clients raise :class:`NotSignedInError` from now on.
+
+    After the last one, ``MLFLOW_TRACKING_AUTH`` is what it was before.
+    """
+    global _previous
+    conn_id = unquote(tag)
+    with _lock:
+        if _signed_in.pop(conn_id, None) is None:
+            return
+        _signed_out.add(conn_id)
+        if not _signed_in and os.environ.get(_VARIABLE) == PROVIDER:
+            if _previous is None:
+                del os.environ[_VARIABLE]
+            else:
+                os.environ[_VARIABLE] = _previous
+            _previous = None
+
+
+class ConnectionAuthProvider:
+    """MLflow's ``request_auth_provider`` plugin, registered as an entry point.
+
+    It has the methods of ``mlflow.tracking.request_auth.RequestAuthProvider`` without deriving
+    from it, so that importing this module does not import MLflow.
+    """
+
+    def get_name(self) -> str:
+        """The name that ``MLFLOW_TRACKING_AUTH`` holds."""
+        return PROVIDER
+
+    def get_auth(self) -> _Authorize:
+        """A ``requests`` auth object; which connection it is for is decided per request."""
+        return _Authorize()
+
+
+class _Authorize:
+    """Puts the right ``Authorization`` on one request, and takes every other one off."""
+
+    def __call__(self, request: Any) -> Any:
+        parts = urlsplit(request.url)
+        conn_id = unquote(parts.username or "") if parts.password is None else ""
+        entry = _signed_in.get(conn_id)
+        if entry is None:
+            if conn_id in _signed_out:
+                raise NotSignedInError(conn_id)
+            return _as_if_absent(request)
+        # MLflow fills this in from MLFLOW_TRACKING_TOKEN, _USERNAME and _PASSWORD before it asks
+        # us: those belong to another server.
+        request.headers.pop("Authorization", None)
+        if _origin(request.url) == entry.origin:
+            if entry.authorization is not None:
+                request.headers["Authorization"] = entry.authorization
+            if entry.workspace is not None and "/mlflow/workspaces" not in parts.path:
+                request.headers["X-MLFLOW-WORKSPACE"] = entry.workspace
+        return request
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port, normalised so that two spellings of one place are equal."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if not host.isascii():
+        import idna
+
+        host = idna.encode(host, uts46=True).decode("ascii")
+    return parts.scheme, host, parts.port or _PORTS.get(parts.scheme, 0)
+
+
+def _as_if_absent(request: Any) -> Any:
+    """What would have happened to a request of somebody else if we were not here."""
+    from requests.auth import HTTPBasicAuth
+    from requests.utils import get_auth_from_url, get_netrc_auth
+
+    if _previous is not None:
+        from mlflow.tracking.request_auth import registry
+
+        fetch: Any = registry.fetch_auth
+        auth = fetch(_previous)
+    else:
+        auth = get_netrc_auth(request.url) or get_auth_from_url(request.url)
+    if isinstance(auth, tuple):
+        return HTTPBasicAuth(*auth)(request) if any(auth) else request
+    return request if auth is None else auth(request)
+
+
+def _take_slot() -> None:
+    """Name our plugin in the one slot of the process, and remember who was there."""
+    global _previous
+    named = os.environ.get(_VARIABLE)
+    if named != PROVIDER:
+        _previous = named or None
+        os.environ[_VARIABLE] = PROVIDER
+
+
+def _check_registered() -> None:
+    """Make sure that MLflow finds our plugin: an unknown name only makes it warn and go on."""
+    from mlflow.tracking.request_auth import registry as mlflow_registry
+
+    registry: Any = mlflow_registry
+    try:
+        providers = registry._request_auth_provider_registry
+        ours = [provider for provider in providers if provider.get_name() == PROVIDER]
+        if not ours:
+            # The package runs without its metadata (from a source folder): no entry point.
+            providers.register(ConnectionAuthProvider)
+        found = registry.fetch_auth(PROVIDER)
+    except (AttributeError, TypeError) as error:
+        raise AuthProviderError(
+            "this version of MLflow has no request_auth_provider plugins as this package knows "
+            f"them ({error}): use mlflow-skinny 3.1 or newer"
+        ) from error
+    if not isinstance(found, _Authorize):
+        raise AuthProviderError(
+            f"another package has registered an MLflow request_auth_provider named {PROVIDER!r} "
+            f"({type(found).__module__}): remove it, or credentials would go nowhere"
+        )
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

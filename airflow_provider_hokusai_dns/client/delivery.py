@@ -1,0 +1,181 @@
+"""What one run has handed to MLflow's queues, and what has become of it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+_MAX_EXAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Some things of one kind that did not arrive.
+
+    :param kind: ``metrics``, ``params``, ``tags``, ``artifacts`` or ``traces``.
+    :param reasons: the first few errors, for people.
+    """
+
+    kind: str
+    count: int
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        why = f" ({'; '.join(self.reasons)})" if self.reasons else ""
+        return f"{self.count} {self.kind}{why}"
+
+
+@dataclass
+class _Trace:
+    """How far one trace has come."""
+
+    delivered: bool = False
+    spans_missing: bool = False
+    failed: bool = False
+
+
+@dataclass(eq=False)
+class DeliveryTracker:
+    """What one run has handed to MLflow's queues, and what has become of it.
+
+    :param run_id: the run itself; what its nested runs log on the same thread counts too.
+    """
+
+    run_id: str
+    _condition: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _put: dict[str, int] = field(default_factory=dict)
+    _done: dict[str, int] = field(default_factory=dict)
+    _failed: dict[str, int] = field(default_factory=dict)
+    _reasons: dict[str, list[str]] = field(default_factory=dict)
+    _traces: dict[str, _Trace] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _all_trackers.add(self)
+
+    def put(self, counts: dict[str, int]) -> None:
+        """Something was handed over."""
+        self._add(self._put, counts)
+
+    def done(self, counts: dict[str, int]) -> None:
+        """The store took it."""
+        self._add(self._done, counts)
+
+    def failed(self, counts: dict[str, int], error: BaseException) -> None:
+        """The store did not take it."""
+        with self._condition:
+            for kind, count in counts.items():
+                if count:
+                    self._reason(kind, error)
+        self._add(self._failed, counts)
+
+    def trace_begun(self, trace_id: str) -> None:
+        """A trace was opened under this run."""
+        with self._condition:
+            self._traces[trace_id] = _Trace()
+
+    def trace_result(self, trace_id: str, part: str, error: BaseException | None) -> None:
+        """One part of a trace (``info``, ``spans`` or ``data``) was sent, or could not be."""
+        with self._condition:
+            trace = self._traces.get(trace_id)
+            if trace is None:
+                return
+            if error is not None:
+                self._reason("traces", error)
+            if part == "info":
+                trace.delivered, trace.failed = error is None, error is not None
+            elif part == "data":
+                trace.spans_missing = error is not None
+            elif error is not None:
+                # Each span is sent once: that the next batch arrives does not heal it.
+                trace.spans_missing = True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until every batch and artifact was sent or has failed; whether that was in time."""
+        end = time.monotonic() + seconds
+        with self._condition:
+            while any(self._open().values()):
+                left = end - time.monotonic()
+                if left <= 0:
+                    return False
+                self._condition.wait(min(left, 1.0))
+            return True
+
+    @property
+    def has_traces(self) -> bool:
+        """Whether any trace was opened."""
+        return bool(self._traces)
+
+    def losses(self) -> tuple[Loss, ...]:
+        """What has not arrived by now: to be asked after :meth:`wait` and a flush of the traces."""
+        unsent = "not sent before the deadline"
+        with self._condition:
+            losses = []
+            waiting = self._open()
+            for kind, count in waiting.items():
+                lost = count + self._failed.get(kind, 0)
+                if lost:
+                    reasons = [*self._reasons.get(kind, ()), *([unsent] if count else ())]
+                    losses.append(Loss(kind, lost, tuple(reasons)))
+            if lost := sum(_is_lost(name, trace) for name, trace in self._traces.items()):
+                losses.append(Loss("traces", lost, tuple(self._reasons.get("traces", ()))))
+            return tuple(losses)
+
+    def unfinished_traces(self) -> int:
+        """How many traces the author's code has not ended."""
+        with self._condition:
+            return sum(
+                not trace.delivered and not trace.failed and _is_open(trace_id)
+                for trace_id, trace in self._traces.items()
+            )
+
+    def _open(self) -> dict[str, int]:
+        return {
+            kind: max(0, count - self._done.get(kind, 0) - self._failed.get(kind, 0))
+            for kind, count in self._put.items()
+        }
+
+    def _add(self, counter: dict[str, int], counts: dict[str, int]) -> None:
+        with self._condition:
+            for kind, count in counts.items():
+                counter[kind] = counter.get(kind, 0) + count
+            self._condition.notify_all()
+
+    def _reason(self, kind: str, error: BaseException) -> None:
+        reasons = self._reasons.setdefault(kind, [])
+        text = f"{type(error).__name__}: {error}"[:500]
+        if text not in reasons and len(reasons) < _MAX_EXAMPLES:
+            reasons.append(text)
+
+
+def _is_lost(trace_id: str, trace: _Trace) -> bool:
+    if trace.delivered:
+        return trace.spans_missing
+    return trace.failed or not _is_open(trace_id)
+
+
+def _is_open(trace_id: str) -> bool:
+    """Whether MLflow still holds a trace because a span of it has not ended."""
+    from mlflow.tracing.trace_manager import InMemoryTraceManager
+
+    manager: Any = InMemoryTraceManager
+    with manager.get_instance().get_trace(trace_id) as trace:
+        if trace is None:
+            return False
+        spans = list(trace.span_dict.values())
+        return not spans or any(span.end_time_ns is None for span in spans)
+
+
+_all_trackers: weakref.WeakSet[DeliveryTracker] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for tracker in _all_trackers:
+        # Another thread of the parent may have held it.
+        tracker._condition = threading.Condition()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

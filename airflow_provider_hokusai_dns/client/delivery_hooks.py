@@ -1,0 +1,249 @@
+"""Whether everything that was logged asynchronously has arrived.
+
+MLflow's ``flush_async_logging()`` returns as if all were well when batches were lost: their errors
+go to its log, and the futures of merged batches succeed whatever happened. So we count, at the
+two ends of MLflow's queues: what the author's code put in, and what the store took without an
+error. What was put in and not taken is lost. The same for asynchronous artifacts, and for traces
+by their ids.
+
+The seams are methods of MLflow's classes, wrapped for as long as a run is open. Where a version of
+MLflow lacks one, that kind is not watched, and the log says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
+from airflow_provider_hokusai_dns.client.redelivery import deliver
+
+_log = logging.getLogger(__name__)
+
+_lock = threading.Lock()
+_trackers: list[DeliveryTracker] = []
+_owners: dict[str, DeliveryTracker] = {}
+_undo: list[Callable[[], None]] = []
+_mine = threading.local()
+
+
+@contextmanager
+def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
+    """Count what is logged under a run, for the length of a block."""
+    tracker = DeliveryTracker(run_id)
+    with _lock:
+        if not _trackers:
+            _install()
+        _trackers.append(tracker)
+    stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
+    stack.append(tracker)
+    try:
+        yield tracker
+    finally:
+        stack.remove(tracker)
+        with _lock:
+            _trackers.remove(tracker)
+            for owned in [name for name, owner in _owners.items() if owner is tracker]:
+                del _owners[owned]
+            if not _trackers:
+                while _undo:
+                    _undo.pop()()
+
+
+def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
+    """The tracker that a run belongs to: its own, this thread's, or the latest.
+
+    MLflow sends from threads of its own, so the answer is kept from the author's thread on.
+    """
+    if run_id is not None and (owner := _owners.get(run_id)) is not None:
+        return owner
+    trackers = tuple(_trackers)
+    stack: list[DeliveryTracker] = getattr(_mine, "stack", [])
+    owner = next((tracker for tracker in trackers if tracker.run_id == run_id), None)
+    if owner is None and trackers:
+        owner = stack[-1] if stack else trackers[-1]
+    if run_id is not None and owner is not None:
+        _owners[run_id] = owner
+    return owner
+
+
+def _install() -> None:
+    """Wrap the seams. The lock is held."""
+    for install in (_hook_batches, _hook_artifacts, _hook_traces):
+        try:
+            install()
+        except (ImportError, AttributeError) as error:
+            _log.warning(
+                "This version of MLflow is not known to us (%s): %s are not watched, and "
+                "losses among them would go unseen.",
+                error,
+                install.__name__.removeprefix("_watch_"),
+            )
+
+
+def _wrap(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = getattr(owner, name)
+    wrapper = functools.wraps(original)(make(original))
+    setattr(owner, name, wrapper)
+
+    def undo() -> None:
+        # Somebody may have wrapped it once more in the meantime: then ours stays, and is idle.
+        if owner.__dict__.get(name) is wrapper:
+            setattr(owner, name, original)
+
+    _undo.append(undo)
+
+
+def _hook_batches() -> None:
+    from mlflow.utils.async_logging.async_logging_queue import AsyncLoggingQueue
+
+    def taking(store: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(store)
+        def log_batch(run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
+            tracker = _tracker_of(run_id)
+            counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
+            try:
+                result = deliver(
+                    lambda: store(run_id=run_id, metrics=metrics, params=params, tags=tags)
+                )
+            except BaseException as error:
+                if tracker is not None:
+                    tracker.failed(counts, error)
+                raise
+            if tracker is not None:
+                tracker.done(counts)
+            return result
+
+        log_batch.__dict__["_is_ours"] = True
+        return log_batch
+
+    def putting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
+            if not getattr(self._logging_func, "_is_ours", False):
+                self._logging_func = taking(self._logging_func)
+            tracker = _tracker_of(run_id)
+            counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
+            if tracker is not None:
+                tracker.put(counts)
+            try:
+                return original(self, run_id=run_id, params=params, tags=tags, metrics=metrics)
+            except BaseException as error:
+                if tracker is not None:
+                    tracker.failed(counts, error)
+                raise
+
+        return log_batch_async
+
+    _wrap(AsyncLoggingQueue, "log_batch_async", putting)
+
+
+def _hook_artifacts() -> None:
+    from mlflow.utils.async_logging.async_artifacts_logging_queue import (
+        AsyncArtifactsLoggingQueue,
+    )
+
+    def putting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+            # This queue merges nothing, so here the futures tell the truth.
+            operations = original(self, *args, **kwargs)
+            if (tracker := _tracker_of(None)) is not None:
+                for future in operations._operation_futures:
+                    tracker.put({"artifacts": 1})
+                    future.add_done_callback(functools.partial(_artifact_done, tracker))
+            return operations
+
+        return log_artifacts_async
+
+    _wrap(AsyncArtifactsLoggingQueue, "log_artifacts_async", putting)
+
+
+def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
+    error = CancelledError() if future.cancelled() else future.exception()
+    if error is None:
+        tracker.done({"artifacts": 1})
+    else:
+        tracker.failed({"artifacts": 1}, error)
+
+
+def _hook_traces() -> None:
+    from mlflow.tracing.client import TracingClient
+    from mlflow.tracing.constant import TraceMetadataKey
+    from mlflow.tracing.trace_manager import InMemoryTraceManager
+
+    def beginning(original: Callable[..., Any]) -> Callable[..., Any]:
+        def register_trace(
+            self: Any, otel_trace_id: int, trace_info: Any, *args: Any, **kwargs: Any
+        ) -> Any:
+            run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
+            if (tracker := _tracker_of(run_id)) is not None:
+                tracker.trace_begun(trace_info.trace_id)
+            return original(self, otel_trace_id, trace_info, *args, **kwargs)
+
+        return register_trace
+
+    def sending(
+        part: str, ids: Callable[..., Iterator[str]]
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            def send(self: Any, *args: Any, **kwargs: Any) -> Any:
+                trace_ids: set[str] = set()
+                with suppress(TypeError, AttributeError):  # called in a way we do not know
+                    trace_ids.update(ids(*args, **kwargs))
+                try:
+                    result = original(self, *args, **kwargs)
+                except BaseException as error:
+                    if not _sent_later(part, error):
+                        _tell(trace_ids, part, error)
+                    raise
+                _tell(trace_ids, part, None)
+                return result
+
+            return send
+
+        return make
+
+    def of_info(trace_info: Any, *_: Any) -> Iterator[str]:
+        yield trace_info.trace_id
+
+    def of_trace(trace: Any) -> Iterator[str]:
+        yield trace.info.trace_id
+
+    def of_spans(location: Any, spans: Any) -> Iterator[str]:
+        for span in spans:
+            yield span.trace_id
+
+    _wrap(InMemoryTraceManager, "register_trace", beginning)
+    if hasattr(TracingClient, "start_trace_v3"):  # MLflow before 3.2
+        _wrap(TracingClient, "start_trace_v3", sending("info", of_trace))
+    else:
+        _wrap(TracingClient, "start_trace", sending("info", of_info))
+    if hasattr(TracingClient, "log_spans"):
+        _wrap(TracingClient, "log_spans", sending("spans", of_spans))
+    _wrap(TracingClient, "_upload_trace_data", sending("data", of_info))
+
+
+def _sent_later(part: str, error: BaseException) -> bool:
+    """Whether a server that takes no single spans gets them later with the whole trace."""
+    return part == "spans" and (
+        isinstance(error, NotImplementedError) or "span logging is not supported" in str(error)
+    )
+
+
+def _tell(trace_ids: set[str], part: str, error: BaseException | None) -> None:
+    for tracker in tuple(_trackers):
+        for trace_id in trace_ids:
+            tracker.trace_result(trace_id, part, error)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

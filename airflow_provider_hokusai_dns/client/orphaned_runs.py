@@ -1,0 +1,112 @@
+"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+
+#: The tags that name one task instance, and its try. The hook sets all of them on every new run.
+TAG_DAG = "airflow.dag_id"
+TAG_TASK = "airflow.task_id"
+TAG_DAG_RUN = "airflow.run_id"
+TAG_MAP_INDEX = "airflow.map_index"
+TAG_TRY = "airflow.try_number"
+
+_IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
+_PARENT = "mlflow.parentRunId"
+_MAX_DEPTH = 5
+_PAGE = 100
+
+
+def end_orphaned_runs(
+    tracking_uri: str, experiment_id: str, own_run_id: str, tags: Mapping[str, str]
+) -> tuple[str, ...]:
+    """End as KILLED what earlier tries of the same task instance left RUNNING.
+
+    Does nothing in a first try. A failure is reported and not raised: the new run matters more.
+
+    :param tags: those of the new run; without the five names above there is nothing to look for.
+    :returns: the ids of the runs that were ended, nested ones included.
+    """
+    if not _has_earlier_try(tags):
+        return ()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri)
+    ended: list[str] = []
+    try:
+        for run in _running(client, experiment_id, {key: tags[key] for key in _IDENTITY}):
+            if run.info.run_id != own_run_id and _try_of(run) < int(tags[TAG_TRY]):
+                _end(client, tracking_uri, run, ended, _MAX_DEPTH)
+    except Exception as error:
+        _log.warning(
+            "Could not look for runs that an earlier try of this task left RUNNING: %s", error
+        )
+    if ended:
+        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))
+    return tuple(ended)
+
+
+def _has_earlier_try(tags: Mapping[str, str]) -> bool:
+    if not all(key in tags for key in (*_IDENTITY, TAG_TRY)):
+        return False
+    return tags[TAG_TRY].isdigit() and int(tags[TAG_TRY]) > 1
+
+
+def _try_of(run: Any) -> int:
+    text = run.data.tags.get(TAG_TRY, "")
+    # One without a number is not ours to end.
+    return int(text) if text.isdigit() else 1_000_000
+
+
+def _running(client: Any, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Any]:
+    """The RUNNING runs with exactly these tags."""
+    # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
+    conditions = ["attributes.status = 'RUNNING'"] + [
+        f"tags.`{key}` = '{value}'" for key, value in tags.items() if "'" not in value
+    ]
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment_id],
+            filter_string=" and ".join(conditions),
+            max_results=_PAGE,
+            page_token=token,
+        )
+        for run in page:
+            if all(run.data.tags.get(key) == value for key, value in tags.items()):
+                yield run
+        token = page.token
+        if not token:
+            return
+
+
+def _end(client: Any, tracking_uri: str, run: Any, ended: list[str], depth: int) -> None:
+    """End one run, after the runs nested in it."""
+    run_id = run.info.run_id
+    if depth > 0:
+        for child in list(_running(client, run.info.experiment_id, {_PARENT: run_id})):
+            _end(client, tracking_uri, child, ended, depth - 1)
+    terminate(tracking_uri, run_id, "KILLED")
+    ended.append(run_id)
+
+
+def terminate(tracking_uri: str, run_id: str, status: str) -> None:
+    """Give a run its end, and nothing else.
+
+    ``MlflowClient.set_terminated`` would first shut down the queues for asynchronous logging, which
+    other runs of this process are using, and wait for them without a bound.
+    """
+    from mlflow.entities import RunStatus
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    get_store: Any = _get_store
+    number: Any = RunStatus.from_string
+    get_store(tracking_uri).update_run_info(run_id, number(status), int(time.time() * 1000), None)

@@ -1,0 +1,25 @@
+"""Whether an error of MLflow's client tells that MLflow is down, for the breaker."""
+
+from __future__ import annotations
+
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+
+
+def says_down(error: BaseException) -> bool:
+    """Whether nobody answered, or the answer was a 5xx.
+
+    A 4xx is an answer, and what MLflow refuses before it sends anything tells nothing.
+    """
+    if isinstance(error, DNSResolutionError | ConnectionError):
+        return True
+    from mlflow.exceptions import RestException
+    from requests.exceptions import RequestException, RetryError
+
+    if isinstance(error, RestException):
+        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
+    # MLflow raises its own exception while it handles that of requests, without a code.
+    cause = error if isinstance(error, RequestException) else error.__context__
+    if isinstance(cause, RetryError):
+        return "too many 4" not in str(cause)  # urllib3 gives the status as text only
+    # A URL or a header that cannot be is a ValueError too.
+    return isinstance(cause, RequestException) and not isinstance(cause, ValueError)

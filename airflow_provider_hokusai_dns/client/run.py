@@ -1,0 +1,335 @@
+"""A run that always ends, and that loses nothing in silence."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.client import sigterm
+from airflow_provider_hokusai_dns.client.auth import registry_uri
+from airflow_provider_hokusai_dns.client.deadlines import connect_timeout, patience
+from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker, Loss
+from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
+from airflow_provider_hokusai_dns.client.environment import claim, fluent_uri
+from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
+from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
+from airflow_provider_hokusai_dns.exceptions import LostDataError, RunEndError
+
+if TYPE_CHECKING:
+    import mlflow
+
+    from airflow_provider_hokusai_dns.resolver.pin import Pin
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+_log = logging.getLogger(__name__)
+
+FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
+
+#: ``force_flush`` of MLflow's span processors gives up after 30 s without a word.
+_TRACE_FLUSH_GIVES_UP = 25.0
+
+
+def status_of(error: BaseException) -> str:
+    """The status of a run whose block was left by an exception."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return FINISHED
+    return KILLED if isinstance(error, KeyboardInterrupt | GeneratorExit) else FAILED
+
+
+@contextmanager
+def open_run(
+    server: MLflowServer,
+    tracking_uri: str,
+    *,
+    experiment_name: str | None = None,
+    run_name: str | None = None,
+    run_id: str | None = None,
+    end: bool = True,
+    nested: bool = False,
+    tags: Mapping[str, str] | None = None,
+    flush_deadline: float | None = None,
+    status_of: Callable[[BaseException], str] = status_of,
+    pins: Sequence[Pin] = (),
+) -> Iterator[mlflow.ActiveRun]:
+    """Open a run for the length of a block, with the fluent API of MLflow set to its server.
+
+    At the end it waits for what was logged asynchronously, and then ends the run: FINISHED, FAILED
+    when the block raised (the exception comes out unchanged), KILLED when the task is stopped.
+
+    The caller signs in and pins the name before. The start is a call outside a run, and may take
+    as long as one; what is patient for a whole run is patient from then on.
+
+    :param tracking_uri: what :func:`~.auth.sign_in` gave.
+    :param experiment_name: made if it does not exist; else the connection's, else MLflow's default.
+    :param run_id: resume this run instead of making one. Tags that it has are left as they are.
+    :param end: ``False`` leaves the run open for the next task when the block ends well.
+    :param nested: make it a child of the run that is open in this thread.
+    :param tags: complete; with those of :mod:`~.orphaned_runs`, what an earlier try left
+        RUNNING ends.
+    :param flush_deadline: seconds for the last flush; the connection's ``deadline`` by default.
+    :param status_of: maps the exception that left the block to a status, for those that are no
+        failure.
+    :param pins: made patient from the start of the run to its end.
+    :raises EnvironmentConflictError: when another run of this process is on another server.
+    :raises LostDataError: at the end, when something did not arrive and the block had ended well.
+    :raises RunEndError: at the end, when the server could not be told.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(repeated_lines_held_back())
+        claimed = stack.enter_context(claim(server, in_run=True, started=False))
+        stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
+        tags = dict(tags or {})
+        active = _start(
+            tracking_uri,
+            experiment_name=experiment_name or server.experiment,
+            run_name=run_name,
+            run_id=run_id,
+            nested=nested,
+            tags=tags,
+        )
+        run = _OpenRun(
+            active.info.run_id,
+            tracking_uri,
+            tracker=stack.enter_context(track_delivery(active.info.run_id)),
+            end=end,
+            deadline=server.deadline if flush_deadline is None else flush_deadline,
+        )
+        stack.enter_context(sigterm.on_sigterm(run.stop))
+        try:
+            if run_id is None:
+                end_orphaned_runs(tracking_uri, active.info.experiment_id, active.info.run_id, tags)
+            claimed.start(server)
+            for pin in pins:
+                stack.enter_context(
+                    pin.patient(patience(server, in_run=True), connect_timeout(server, in_run=True))
+                )
+            yield active
+        except BaseException as error:
+            run.close_after(error, status_of(error))
+            raise
+        run.close()
+
+
+def _start(
+    tracking_uri: str,
+    *,
+    experiment_name: str | None,
+    run_name: str | None,
+    run_id: str | None,
+    nested: bool,
+    tags: dict[str, str],
+) -> mlflow.ActiveRun:
+    import mlflow
+
+    client = mlflow.MlflowClient(tracking_uri)
+    if run_id is not None:
+        there = client.get_run(run_id).data.tags
+        return mlflow.start_run(
+            run_id=run_id,
+            run_name=run_name,
+            nested=nested,
+            tags={key: value for key, value in tags.items() if key not in there} or None,
+        )
+    return mlflow.start_run(
+        experiment_id=None if experiment_name is None else _experiment(client, experiment_name),
+        run_name=run_name,
+        nested=nested,
+        tags=tags or None,
+    )
+
+
+def _experiment(client: mlflow.MlflowClient, name: str) -> str:
+    """The id of an experiment, which is made if there is none.
+
+    ``mlflow.set_experiment`` would do, and would leave it set for the whole process.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another task was faster.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage != "active":
+        raise ValueError(
+            f"experiment {name!r} was deleted on the MLflow server: restore it there "
+            f"(mlflow experiments restore -x {found.experiment_id}), or use another name"
+        )
+    return str(found.experiment_id)
+
+
+def _is_out_of_time(error: BaseException, status: str) -> bool:
+    """Whether somebody waits for the task to go: Ctrl-C, or Airflow's ``execution_timeout``."""
+    return status != FINISHED and not isinstance(error, Exception | SystemExit)
+
+
+class _OpenRun:
+    """One open run, and how it is brought to its end."""
+
+    def __init__(
+        self,
+        run_id: str,
+        tracking_uri: str,
+        *,
+        tracker: DeliveryTracker,
+        end: bool,
+        deadline: float,
+    ) -> None:
+        from mlflow.tracking import fluent
+
+        self._run_id = run_id
+        self._uri = tracking_uri
+        self._tracker = tracker
+        self._end = end
+        self._deadline = deadline
+        self._stopped = False
+        # The fluent API's own stack of this thread. It has no other way to put a run down
+        # without ending it on the server, nor to end it without waiting for its queues.
+        stack: Any = fluent._active_run_stack
+        self._fluent: list[Any] = stack.get()
+        self._monitors: dict[str, Any] = fluent.run_id_to_system_metrics_monitor
+
+    def close(self) -> None:
+        """The block ended well."""
+        with self._ending_in_any_case(FAILED):
+            losses = self._flush(self._deadline)
+            self._finish(FAILED if losses else FINISHED, losses)
+        if losses:
+            raise LostDataError(self._run_id, losses)
+
+    def close_after(self, error: BaseException, status: str) -> None:
+        """The block was left by an exception, which must come out as it is."""
+        seconds = self._deadline
+        if _is_out_of_time(error, status):
+            seconds = min(seconds, sigterm.SECONDS)
+        try:
+            with self._ending_in_any_case(FAILED if status == FINISHED else status):
+                if losses := self._flush(seconds):
+                    _log.error("%s", LostDataError(self._run_id, losses))
+                self._finish(status)
+        except Exception as trouble:
+            _log.error("After %s: %s", type(error).__name__, trouble, exc_info=True)
+
+    @contextmanager
+    def _ending_in_any_case(self, status: str) -> Iterator[None]:
+        """Where the task's time is over while its run is being ended, end it all the same."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, RunEndError):
+                with suppress(Exception):
+                    self._finish(status)
+            raise
+
+    def stop(self, seconds: float) -> None:
+        """The task is being stopped: end the run now, and send what can still be sent.
+
+        On a thread of its own. The status goes first: MLflow takes metrics after it as well.
+        """
+        self._stopped = True
+        end = time.monotonic() + seconds
+        ids = self._ids()
+
+        def kill() -> None:
+            for run_id in ids:
+                terminate(self._uri, run_id, KILLED)
+
+        ending = threading.Thread(target=kill, daemon=True)
+        ending.start()
+        self._drain(max(0.0, end - time.monotonic()))
+        ending.join(max(0.0, end - time.monotonic()))
+
+    def _flush(self, seconds: float) -> tuple[Loss, ...]:
+        end = time.monotonic() + seconds
+        self._stop_monitors(seconds)
+        self._drain(max(0.0, end - time.monotonic()))
+        if unfinished := self._tracker.unfinished_traces():
+            _log.warning(
+                "%d traces of run %s have spans that were never ended: they are not sent.",
+                unfinished,
+                self._run_id,
+            )
+        return self._tracker.losses()
+
+    def _stop_monitors(self, seconds: float) -> None:
+        """Stop MLflow's monitors of system metrics.
+
+        They wait without a bound for their own thread, which may be waiting for the server.
+        """
+        monitors = [self._monitors.pop(run_id, None) for run_id in self._ids()]
+        threads = [
+            threading.Thread(target=monitor.finish, daemon=True)
+            for monitor in monitors
+            if monitor is not None
+        ]
+        end = time.monotonic() + seconds
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _drain(self, seconds: float) -> None:
+        """Wait until what was logged asynchronously is sent, or until the time is over."""
+        end = time.monotonic() + seconds
+        traces = None
+        if self._tracker.has_traces:
+            # MLflow's flush has no bound of its own.
+            traces = threading.Thread(target=_flush_traces, args=(end,), daemon=True)
+            traces.start()
+        # Its queues empty themselves all the time. Their own flush() would stop them first, under
+        # the feet of other runs in this process.
+        self._tracker.wait(seconds)
+        if traces is not None:
+            traces.join(max(0.0, end - time.monotonic()))
+
+    def _finish(self, status: str, losses: tuple[Loss, ...] = ()) -> None:
+        """Tell the server, and put the run down in the fluent API whether or not it hears it."""
+        if self._stopped:
+            status = KILLED
+        ids = self._ids()
+        is_active = any(run.info.run_id == self._run_id for run in self._fluent)
+        self._put_down()
+        try:
+            for run_id in ids[:-1]:
+                terminate(self._uri, run_id, status)
+            # A run that the author's code has ended itself keeps its status, unless that was too
+            # early.
+            if status != FINISHED or (self._end and is_active):
+                terminate(self._uri, self._run_id, status)
+                _log.info("MLflow run %s ended as %s", self._run_id, status)
+        except Exception as error:
+            raise RunEndError(self._run_id, status, losses) from error
+
+    def _ids(self) -> list[str]:
+        """This run, after those that the author's code has opened inside and not ended."""
+        ids = [str(run.info.run_id) for run in self._fluent]
+        if self._run_id not in ids:
+            return [self._run_id]
+        return ids[ids.index(self._run_id) :][::-1]
+
+    def _put_down(self) -> None:
+        ids = [run.info.run_id for run in self._fluent]
+        if self._run_id in ids:
+            del self._fluent[ids.index(self._run_id) :]
+
+
+def _flush_traces(end: float) -> None:
+    """Flush MLflow's traces until its span processors have handed all of them over."""
+    import mlflow
+
+    while True:
+        began = time.monotonic()
+        mlflow.flush_trace_async_logging()
+        now = time.monotonic()
+        if now >= end or now - began < _TRACE_FLUSH_GIVES_UP:
+            return

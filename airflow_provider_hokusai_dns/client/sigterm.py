@@ -1,0 +1,112 @@
+"""What has to be done when a task is told to stop.
+
+Airflow sends SIGTERM, raises nothing in the task, and sends SIGKILL five seconds later: a ``with``
+block is never left. So the signal is chained, in the main thread, for as long as somebody has
+something to finish. The work is done on threads of its own: the main thread was interrupted
+anywhere, perhaps while it held a lock that the work needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+_log = logging.getLogger(__name__)
+
+#: For all of the work; Airflow leaves five seconds, and its own handler wants some of them.
+SECONDS = 3.0
+
+_lock = threading.Lock()
+_jobs: list[Callable[[float], None]] = []
+_previous: Callable[[int, FrameType | None], object] | int | None = None
+_installed = False
+#: Whose jobs these are. A forked child has the list too, and must not do what is in it.
+_owner = os.getpid()
+
+
+@contextlib.contextmanager
+def on_sigterm(job: Callable[[float], None]) -> Iterator[None]:
+    """While the block runs, do ``job(seconds)`` when SIGTERM comes, before whatever else is done.
+
+    Nothing is installed when the block is entered outside the main thread, unless an outer block
+    has: there is no door for it. The next try of the task finds what a SIGKILL left behind.
+    """
+    with _lock:
+        _jobs.append(job)
+        _install()
+    try:
+        yield
+    finally:
+        with _lock:
+            if job in _jobs:  # not in a child that was forked inside the block
+                _jobs.remove(job)
+            if not _jobs:
+                _uninstall()
+
+
+def _install() -> None:
+    """Take the signal, unless we have it. The lock is held."""
+    global _previous, _installed
+    if _installed or threading.current_thread() is not threading.main_thread():
+        return
+    current = signal.getsignal(signal.SIGTERM)
+    if current is None or current is signal.SIG_IGN:
+        # Set outside Python, so that it cannot be chained; or the process is to live on.
+        return
+    _previous = current
+    _installed = True
+    signal.signal(signal.SIGTERM, _handle)
+
+
+def _uninstall() -> None:
+    global _installed
+    if not _installed or threading.current_thread() is not threading.main_thread():
+        return
+    # Another handler set meanwhile may chain ours, which does nothing without jobs.
+    if signal.getsignal(signal.SIGTERM) is _handle:
+        signal.signal(signal.SIGTERM, _previous)
+        _installed = False
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    # In a forked child the signal may come before the list is emptied.
+    jobs = tuple(_jobs) if os.getpid() == _owner else ()
+    end = time.monotonic() + SECONDS
+    threads = [
+        threading.Thread(target=_run, args=(job,), name="hokusai-dns-stop", daemon=True)
+        for job in jobs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    if callable(_previous):
+        _previous(number, frame)
+    elif _previous == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(job: Callable[[float], None]) -> None:
+    try:
+        job(SECONDS)
+    except Exception:
+        _log.warning("What had to be done before the task is stopped failed", exc_info=True)
+
+
+def _after_fork_in_child() -> None:
+    """A child that is told to stop, as each worker of a pool is, ends no run of its parent."""
+    global _lock, _owner
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _jobs.clear()
+    _uninstall()
+    _owner = os.getpid()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

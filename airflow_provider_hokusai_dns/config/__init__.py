@@ -1,0 +1,1 @@
+"""What people set, read and checked: fields, connections, settings."""

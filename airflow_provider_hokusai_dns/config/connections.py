@@ -1,0 +1,259 @@
+"""Airflow's connections as MLflow servers, or what ``MLFLOW_TRACKING_URI`` says in place of one.
+
+A connection is checked whole before anything is done. An error names the field and the value, but
+never a value that could be a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from airflow_provider_hokusai_dns.client.environment import without_us
+from airflow_provider_hokusai_dns.config.fields import (
+    EXTRAS,
+    checked,
+    read_flag,
+    read_http_uri,
+    read_path_prefix,
+)
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, SettingError
+from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
+
+#: The connection that is used where none is named.
+DEFAULT_CONN_ID = "mlflow_default"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+_CONN_TYPES = ("mlflow", "http", "https")
+_SCHEMES = ("http", "https")
+
+
+class ConnectionLike(Protocol):
+    """What is used of an Airflow connection."""
+
+    conn_id: str
+    conn_type: str | None
+    host: str | None
+    schema: str | None
+    login: str | None
+    password: str | None
+    port: int | None
+    extra: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _ServerLocation:
+    """Where a server listens, put together from host, schema and port."""
+
+    scheme: str
+    hostname: str
+    port: int | None
+    path_prefix: str
+
+
+def server_from_connection(connection: ConnectionLike) -> MLflowServer:
+    """Read a connection of type ``mlflow`` or ``http``.
+
+    :raises SettingError: names the field and what is wrong with it.
+    """
+    where = f"connection {connection.conn_id!r}"
+    conn_type = (connection.conn_type or "mlflow").lower()
+    if conn_type not in _CONN_TYPES:
+        raise SettingError(where, "type", f"{conn_type!r} is not a connection to MLflow; "
+                           "use the type mlflow (or http)")  # fmt: skip
+    location = _location(where, connection, conn_type)
+    extras = _extras(where, connection.extra)
+    if (
+        location.path_prefix
+        and extras.get("path_prefix", location.path_prefix) != location.path_prefix
+    ):
+        raise SettingError(where, "path_prefix", f"the host already names {location.path_prefix!r}")
+    extras.setdefault("path_prefix", location.path_prefix)
+    return MLflowServer(
+        conn_id=connection.conn_id,
+        scheme=location.scheme,
+        hostname=location.hostname,
+        port=location.port,
+        credentials=_credentials(where, connection),
+        **extras,
+    )
+
+
+def _credentials(where: str, connection: ConnectionLike) -> Credentials:
+    login, password = connection.login or None, connection.password or None
+    if login and not password:
+        raise SettingError(where, "password", "a login needs a password; for a bearer token, "
+                           "leave the login empty and put the token into the password")  # fmt: skip
+    return Credentials(login, password)
+
+
+def _location(where: str, connection: ConnectionLike, conn_type: str) -> _ServerLocation:
+    host = (connection.host or "").strip()
+    scheme = (connection.schema or "").strip().lower()
+    if not host:
+        raise SettingError(where, "host", "it is empty; give the hostname of the MLflow server")
+    if "@" in host:
+        raise SettingError(where, "host", "it holds a user name or password; they have fields of "
+                           "their own, login and password")  # fmt: skip
+    if "/" in host and "://" not in host:
+        raise SettingError(where, "host", f"{shown(host)!r} holds a path; put it into path_prefix")
+    if scheme and scheme not in _SCHEMES:
+        raise SettingError(where, "schema", f"{scheme!r} is neither http nor https")
+    try:
+        target = Target.parse(host)
+        if target.prefix:
+            read_http_uri(host)
+    except ValueError as error:
+        raise SettingError(where, "host", f"{error}") from None
+    path = ""
+    if target.prefix:
+        given = target.prefix.partition("://")[0].lower()
+        if scheme and scheme != given:
+            raise SettingError(where, "schema", f"{scheme!r}, but the host begins with {given}://")
+        scheme = given
+        path = checked(where, "host", read_path_prefix, host.partition("://")[2].partition("/")[2])
+    port = _port(where, connection.port)
+    if port is not None and target.port is not None and port != target.port:
+        raise SettingError(where, "port", f"{port}, but the host names port {target.port}")
+    hostname = target.literal or target.host_text
+    return _ServerLocation(scheme or ("https" if conn_type == "https" else "http"),
+                  hostname, port if port is not None else target.port, path)  # fmt: skip
+
+
+def _port(where: str, value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise SettingError(where, "port", f"{value!r} is not a number from 1 to 65535")
+    if not 1 <= int(text) <= 65535:
+        raise SettingError(where, "port", f"{value!r} is not a number from 1 to 65535")
+    return int(text)
+
+
+def _extras(where: str, extra: str | None) -> dict[str, Any]:
+    if not extra:
+        return {}
+    try:
+        given = json.loads(extra)
+    except (ValueError, RecursionError):
+        raise SettingError(where, "extra", "it is not valid JSON") from None
+    if not isinstance(given, dict):
+        raise SettingError(where, "extra", "it must be a JSON object")
+    read: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in EXTRAS:
+            # Only the name: an unknown field may well be somebody's secret.
+            raise SettingError(where, f"extra {name!r}", f"there is no such field; known are "
+                               f"{', '.join(EXTRAS)}")  # fmt: skip
+        if value is None or value == "":  # a form leaves an untouched field like this
+            continue
+        read[name] = checked(where, f"extra {name!r}", EXTRAS[name], value)
+    return read
+
+
+def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
+    """Read the connection ``conn_id`` from Airflow, on a worker or API server.
+
+    Where ``mlflow_default`` does not exist, ``MLFLOW_TRACKING_URI`` stands in for it.
+
+    :raises ConnectionMissingError: when there is no such connection.
+    :raises SettingError: names the field and what is wrong with it.
+    """
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    try:
+        return _given(BaseHook.get_connection(conn_id))
+    except AirflowNotFoundException:
+        return _server_without_connection(conn_id)
+    except PermissionError:
+        raise _no_access(conn_id) from None
+
+
+async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
+    """The same as :func:`load_server`, for triggers."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+    try:
+        return _given(await BaseHook.aget_connection(conn_id))
+    except AirflowNotFoundException:
+        return _server_without_connection(conn_id)
+    except PermissionError:
+        raise _no_access(conn_id) from None
+
+
+#: Connections that this process was given. If one is missing now, it has rather become unreadable,
+#: and what was begun on its server must not go on at another.
+_found: set[str] = set()
+
+
+def _given(connection: ConnectionLike) -> MLflowServer:
+    _found.add(connection.conn_id)
+    return server_from_connection(connection)
+
+
+def _no_access(conn_id: str) -> SettingError:
+    reason = "the secrets backend says that this process may not read it; correct its policy"
+    return SettingError(f"connection {conn_id!r}", "access", reason)
+
+
+def _server_without_connection(conn_id: str) -> MLflowServer:
+    uri = (without_us(TRACKING_VARIABLE) or "").strip()
+    if conn_id == DEFAULT_CONN_ID and uri and conn_id not in _found:
+        return server_from_uri(uri, conn_id=conn_id)
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if variable in os.environ:
+        # Airflow passes over a connection that it cannot read, and calls it missing.
+        hint = f"{variable} is set, but Airflow cannot read it: look at its port and its quoting."
+    else:
+        hint = (
+            "Add it in the Airflow UI under Admin, Connections, with the type MLflow, "
+            f"or set {variable}"
+        )
+        hint += f", or {TRACKING_VARIABLE}." if conn_id == DEFAULT_CONN_ID else "."
+    raise ConnectionMissingError(conn_id, hint)
+
+
+def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
+    """Read ``MLFLOW_TRACKING_URI``, and what MLflow's client itself reads beside it.
+
+    Those are user name, password or token, and the certificate files.
+
+    :raises SettingError: when it is no http or https URL, or names the variable that is wrong.
+    """
+    where = "environment"
+    scheme, separator, _ = uri.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        raise SettingError(where, TRACKING_VARIABLE, "it must be an http or https URL")
+    try:
+        target = Target.parse(uri)
+    except ValueError as error:
+        raise SettingError(where, TRACKING_VARIABLE, f"{error}") from None
+    login, _, password = target.prefix.partition("://")[2].removesuffix("@").partition(":")
+    path = target.suffix.removeprefix(f":{target.port}").removeprefix(":")
+    insecure = (without_us("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
+    return MLflowServer(
+        conn_id=conn_id,
+        scheme=scheme.lower(),
+        hostname=target.literal or target.host_text,
+        port=target.port,
+        path_prefix=checked(where, TRACKING_VARIABLE, read_path_prefix, path),
+        credentials=Credentials(unquote(login), unquote(password))
+        if password
+        else _credentials_from_environment(),
+        ca_file=without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None,
+        client_cert=without_us("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
+        verify=not checked(where, "MLFLOW_TRACKING_INSECURE_TLS", read_flag, insecure),
+    )
+
+
+def _credentials_from_environment() -> Credentials:
+    """What MLflow's own client would sign in with, in its order."""
+    username = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if username and password:
+        return Credentials(username, password)
+    return Credentials(None, os.environ.get("MLFLOW_TRACKING_TOKEN") or None)

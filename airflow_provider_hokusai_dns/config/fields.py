@@ -1,0 +1,185 @@
+"""Readers of one setting each: take the raw value, return the checked one.
+
+A raw value comes from a form (a text), from JSON (a text, number, flag or list), from the
+environment or from ``airflow.cfg`` (a text). Each reader raises :class:`ValueError` with the value
+in one sentence, unless a secret may be in it; the caller adds the name of the field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
+from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
+from airflow_provider_hokusai_dns.server import StaleOverHTTP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def checked(where: str, field: str, read: Callable[[object], Any], value: object) -> Any:
+    """A value as ``read`` reads it.
+
+    :raises SettingError: names the field and what is wrong with it.
+    """
+    try:
+        return read(value)
+    except ValueError as error:
+        raise SettingError(where, field, f"{error}") from None
+
+
+def read_text(value: object) -> str:
+    """A text without control characters."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    if any(ord(character) < 32 for character in value):
+        raise ValueError("it holds a control character, for example a line break")
+    return value.strip()
+
+
+def read_seconds(value: object, *, least: float = 0.0, most: float = math.inf) -> float:
+    """A number of seconds within bounds."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        number = float(value)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a number of seconds") from None
+    if not math.isfinite(number) or number < least:
+        raise ValueError(f"{value!r} must be at least {least:g} seconds")
+    if number > most:
+        raise ValueError(f"{value!r} must be at most {most:.0f} seconds")
+    return number
+
+
+def read_seconds_above_zero(value: object) -> float:
+    """A number of seconds above 0."""
+    number = read_seconds(value)
+    if number == 0:
+        raise ValueError(f"{value!r} leaves no time at all; give seconds above 0")
+    return number
+
+
+def read_max_stale(value: object) -> float:
+    """An age in seconds, within the hard cap of policy rule 6."""
+    return read_seconds(value, most=HARD_MAX_STALE)
+
+
+def read_count(value: object) -> int:
+    """A whole number from 0."""
+    text = str(value).strip()
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"{value!r} is not a whole number from 0")
+    return int(text)
+
+
+def read_flag(value: object) -> bool:
+    """Yes or no."""
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def read_items(value: object) -> tuple[str, ...]:
+    """A JSON list, or one text with commas between the items, as a form field has it."""
+    if isinstance(value, str):
+        value = value.strip()
+        if value.startswith("["):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValueError(f"{value!r} is not a list in JSON") from None
+        else:
+            value = [item for item in value.replace(",", " ").split() if item]
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{value!r} is not a list of texts")
+    return tuple(value)
+
+
+def read_addresses(value: object) -> tuple[str, ...]:
+    """IP addresses in their usual form."""
+    items = read_items(value)
+    for item in items:
+        if parse_address(item) is None:
+            raise ValueError(
+                f"{item!r} is not an IP address in its usual form (10.0.1.221, fd00::1)"
+            )
+    return items
+
+
+def read_hostnames(value: object) -> tuple[str, ...]:
+    """Hostnames alone, normalised."""
+    items = read_items(value)
+    for item in items:
+        target = Target.parse(item)
+        if target.text != target.host_text:
+            raise ValueError(
+                f"{shown(item)!r} is not a hostname alone: leave out scheme, port and path"
+            )
+    return tuple(Target.parse(item).hostname for item in items)
+
+
+def read_nameservers(value: object) -> tuple[str, ...]:
+    """Nameservers as ``address`` or ``address:port``."""
+    items = read_items(value)
+    for item in items:
+        split_nameserver(item)
+    return items
+
+
+def read_path_prefix(value: object) -> str:
+    """A path that begins with a slash and does not end with one, or nothing."""
+    path = read_text(value)
+    if any(character in path for character in "?# \\") or "://" in path:
+        # Without the value: what stands after a question mark is a token more often than not.
+        raise ValueError(
+            "it is not a path alone; write it as /mlflow, without host, query and fragment"
+        )
+    path = path.strip("/")
+    return f"/{path}" if path else ""
+
+
+def read_http_uri(value: object) -> str:
+    """An http or https URL without userinfo."""
+    uri = read_text(value)
+    if not uri.lower().startswith(("http://", "https://")):
+        raise ValueError("it must be an http or https URL")
+    if "@" in Target.parse(uri).prefix:
+        raise ValueError("it holds a user name or password: a secret has no place in a URI")
+    return uri.rstrip("/")
+
+
+def read_stale_over_http(value: object) -> StaleOverHTTP:
+    """``never``, ``checked`` or ``always``."""
+    try:
+        return StaleOverHTTP(str(value).strip().lower())
+    except ValueError:
+        known = ", ".join(choice.value for choice in StaleOverHTTP)
+        raise ValueError(f"{value!r} is none of {known}") from None
+
+
+#: Every extra of a connection, and how it is read. The form in ``provider_info`` has the same.
+EXTRAS: Mapping[str, Callable[[object], Any]] = {
+    "path_prefix": read_path_prefix,
+    "ca_file": read_text,
+    "client_cert": read_text,
+    "verify": read_flag,
+    "workspace": read_text,
+    "registry_uri": read_http_uri,
+    "experiment": read_text,
+    "request_timeout": read_seconds_above_zero,
+    "max_retries": read_count,
+    "deadline": read_seconds,
+    "fallback_addresses": read_addresses,
+    "also_pin": read_hostnames,
+    "max_stale": read_max_stale,
+    "cache_ttl": read_seconds,
+    "nameservers": read_nameservers,
+    "allow_stale_over_http": read_stale_over_http,
+}

@@ -1,0 +1,132 @@
+"""Airflow's configuration and the environment as the policy of the resolver.
+
+The settings become a :class:`~.resolver.config.ResolverConfig`, checked whole before it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.client.environment import without_us
+from airflow_provider_hokusai_dns.config.connections import DEFAULT_CONN_ID, TRACKING_VARIABLE
+from airflow_provider_hokusai_dns.config.fields import (
+    checked,
+    read_addresses,
+    read_count,
+    read_items,
+    read_nameservers,
+    read_seconds,
+)
+from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: The section of ``airflow.cfg``; ``AIRFLOW__HOKUSAI_DNS__...`` in the environment.
+SECTION = "hokusai_dns"
+#: Where the settings of the former system stand in the environment, stronger than the section.
+_ENVIRONMENT = {"cache_ttl": "DNS_CACHE_TTL", "timeout": "DNS_TIMEOUT"}
+_FALLBACK_VARIABLE = "MLFLOW_FALLBACK_IP"
+_SECTION_NAME = f"section [{SECTION}]"
+_LISTS: dict[str, Callable[[object], Any]] = {"nameservers": read_nameservers, "search": read_items}
+
+
+def option(name: str) -> str | None:
+    """One option of section ``[hokusai_dns]``; ``None`` where it is unset or empty."""
+    from airflow.providers.common.compat.sdk import conf
+
+    value = conf.get(SECTION, name, fallback=None)
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def listed_connections() -> tuple[str, ...]:
+    """The connections that the refresh DAG and the health endpoints look after by default."""
+    listed: tuple[str, ...] = checked(
+        _SECTION_NAME, "connections", read_items, option("connections") or DEFAULT_CONN_ID
+    )
+    return listed
+
+
+def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:
+    """Every option of the section that sets one field of the policy, and its reader."""
+    for item in fields(ResolverConfig):
+        if item.name in _LISTS:
+            yield item.name, _LISTS[item.name]
+        elif item.type in ("float", "int"):
+            yield item.name, read_count if item.type == "int" else read_seconds
+
+
+def fingerprint() -> tuple[str | None, ...]:
+    """Everything of :func:`resolver_config` that can change while a process runs.
+
+    Airflow reads its file once, and the environment each time; asking it for each option takes
+    milliseconds, which is too much for every resolution.
+    """
+    return tuple(map(without_us, _CHANGEABLE))
+
+
+def resolver_config() -> ResolverConfig:
+    """The policy as environment and section set it, before any connection has its say.
+
+    :raises SettingError: names the variable or option and the value.
+    """
+    values: dict[str, Any] = {}
+    origin: dict[str, tuple[str, str]] = {}
+    for name, read in policy_options():
+        variable = _ENVIRONMENT.get(name, "")
+        raw = os.environ.get(variable, "").strip() if variable else ""
+        origin[name] = ("environment", variable) if raw else (_SECTION_NAME, name)
+        raw = raw or option(name) or ""
+        if raw:
+            values[name] = checked(*origin[name], read, raw)
+    hostname = _tracking_hostname()
+    if hostname and (addresses := static_addresses()):
+        values["static_addresses"] = {hostname: addresses}
+    try:
+        return ResolverConfig(**values)
+    except ValueError as error:
+        name = next((name for name in values if str(error).startswith(name)), "")
+        where, field = origin.get(name, (_SECTION_NAME, "options"))
+        raise SettingError(where, field, f"{error}") from None
+
+
+def static_addresses() -> tuple[str, ...]:
+    """``MLFLOW_FALLBACK_IP``, checked; empty where it is not set.
+
+    It belongs to one hostname: that of the connection in use, or else that of
+    ``MLFLOW_TRACKING_URI``.
+
+    :raises SettingError: for what is no address.
+    """
+    raw = os.environ.get(_FALLBACK_VARIABLE, "").strip()
+    addresses: tuple[str, ...] = ()
+    if raw:
+        addresses = checked("environment", _FALLBACK_VARIABLE, read_addresses, raw)
+    return addresses
+
+
+def has_fallback() -> bool:
+    """Whether ``MLFLOW_FALLBACK_IP`` is set, right or wrong."""
+    return bool(os.environ.get(_FALLBACK_VARIABLE, "").strip())
+
+
+def _tracking_hostname() -> str | None:
+    """The name in ``MLFLOW_TRACKING_URI``, where that is a server by name."""
+    try:
+        target = Target.parse((without_us(TRACKING_VARIABLE) or "").strip())
+    except ValueError:
+        return None
+    is_server = target.prefix.lower().startswith(("http://", "https://"))
+    return target.hostname if is_server and target.literal is None else None
+
+
+_CHANGEABLE = (
+    *_ENVIRONMENT.values(),
+    _FALLBACK_VARIABLE,
+    TRACKING_VARIABLE,
+    *(f"AIRFLOW__{SECTION.upper()}__{name.upper()}" for name, _ in policy_options()),
+)

@@ -1,0 +1,132 @@
+"""What a gate makes of a verdict, and when it gives up. Pure; versioned where it is persisted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import USABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from airflow_provider_hokusai_dns.health.verdict import VerdictDict
+
+#: A cause that waiting cannot cure must be seen this often in a row.
+STRIKES = 3
+DEFAULT_CHECKS = ("dns", "tracking", "registry")
+ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
+DEFAULT_FAIL_FAST = (
+    "unauthenticated",
+    "forbidden",
+    "host_rejected",
+    "tls_error",
+    "workspace_missing",
+    "config",
+)
+#: Stands beside the states in ``fail_fast_on``. A connection that Airflow could not reach looks
+#: like one that does not exist, so by default nobody gives up on it.
+MISSING = "missing"
+#: Seconds for one check, the lookup of the name included.
+PROBE_TIMEOUT = 10.0
+EVENT_VERSION = 1
+#: Of :class:`GatePayload`. Version 1 had no ``end_from_trigger`` and no ``do_xcom_push``; before it
+#: there was none.
+PAYLOAD_VERSION = 2
+
+
+class GateEvent(TypedDict):
+    """What the trigger tells the sensor."""
+
+    version: int
+    open: bool
+    verdict: VerdictDict
+    #: The wait took too long; else a gate that is not open is one that waiting cannot open.
+    timed_out: NotRequired[bool]
+
+
+class GatePayload(TypedDict):
+    """What makes a trigger: it waits in the database, also while packages are upgraded."""
+
+    version: int
+    mlflow_conn_id: str
+    min_health: str
+    checks: list[str]
+    fail_fast_on: list[str]
+    poke_interval: float
+    probe_timeout: float
+    delay: float
+    strikes: NotRequired[dict[str, Any]]
+    end_from_trigger: bool
+    do_xcom_push: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Strikes:
+    """How often in a row a gate saw the same cause that waiting cannot cure."""
+
+    cause: str = ""
+    count: int = 0
+
+    def after(self, verdict: Verdict, fail_fast_on: Collection[str]) -> Strikes:
+        """The count after one more check."""
+        cause = MISSING if verdict.cause == MISSING else verdict.state.value
+        if cause not in fail_fast_on:
+            return Strikes()
+        return replace(self, count=self.count + 1) if cause == self.cause else Strikes(cause, 1)
+
+    @property
+    def out(self) -> bool:
+        """Whether waiting on is of no use."""
+        return self.count >= STRIKES
+
+    def as_dict(self) -> dict[str, Any]:
+        """These strikes as JSON-safe values."""
+        return {"cause": self.cause, "count": self.count}
+
+    @classmethod
+    def from_dict(cls, value: object) -> Strikes:
+        """The strikes behind :meth:`as_dict`; none where the value is something else."""
+        match value:
+            case {"cause": str() as cause, "count": int() as count}:
+                return cls(cause, count)
+        return cls()
+
+
+def check_arguments(
+    min_health: str,
+    checks: Iterable[str],
+    fail_fast_on: Iterable[str],
+    probe_timeout: float = PROBE_TIMEOUT,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Check what the author of a gate asks for.
+
+    :raises ValueError: names the argument and the value.
+    """
+    wanted, fatal = tuple(checks), tuple(fail_fast_on)
+    if min_health not in USABLE:
+        raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
+    for check in wanted:
+        if check not in ALL_CHECKS:
+            raise ValueError(f"checks may hold {', '.join(ALL_CHECKS)}, not {check!r}")
+    if not wanted:
+        raise ValueError(f"checks is empty; it may hold {', '.join(ALL_CHECKS)}")
+    states = [*(state.value for state in State if state.value not in USABLE), MISSING]
+    for state in fatal:
+        if state not in states:
+            raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")
+    if not probe_timeout > 0:
+        raise ValueError(f"probe_timeout is a number of seconds above 0, not {probe_timeout!r}")
+    return wanted, fatal
+
+
+def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:
+    """A verdict for the log: what is, why, and whether the gate will go on waiting for it."""
+    line = f"MLflow is {verdict.level}"
+    if verdict.level != verdict.state.value:
+        line += f" ({verdict.state.value.replace('_', ' ')})"
+    line += f": {verdict.sentence}"
+    if strikes.count:
+        line += f" Seen {strikes.count} of {STRIKES} times; then the wait ends."
+    return line

@@ -1,0 +1,210 @@
+"""One check for all the gates of a triggerer that want to know the same.
+
+A thousand gates with one key make one connection read, one lookup and one probe per interval.
+Gates fall into step by themselves: a gate takes a check that is young enough, joins one that is
+under way, or begins one, and then sleeps until what it saw is an interval old. Everything here
+happens on the triggerer's event loop, so it needs no lock; only the check itself is on a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, PicklableError
+from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.store import variables
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: Jitter on the interval, downwards only as everywhere (policy rule 12): triggerers that were
+#: started together must not ask in step.
+_JITTER = 0.1
+#: Gates that are woken before the loop's other triggers get their turn.
+_AT_ONCE = 50
+#: Seconds after which a connection that Airflow did not give out counts as missing. Its first
+#: answer to a triggerer was seen to take 26 on a busy machine.
+_READ_PATIENCE = 60.0
+#: Questions whose last check is kept for later gates.
+_MOST_KEYS = 256
+#: Of our own: on the loop's, other triggers' name lookups would wait behind ours while DNS is
+#: silent. Daemons, because a triggerer that stops does not wait for what nobody waits for.
+_threads = Workers("hokusai-dns-check")
+
+
+class CheckFailedError(PicklableError, RuntimeError):
+    """A check ended with an exception instead of a verdict; that one is the cause.
+
+    :param conn_id: the connection that was checked.
+    :param kind: the name of the exception's class.
+    """
+
+    def __init__(self, conn_id: str, kind: str) -> None:
+        super().__init__(f"The check of MLflow over connection {conn_id!r} failed with {kind}")
+        self.conn_id = conn_id
+        self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeKey:
+    """What a gate wants to know. What it makes of the answer is no part of it.
+
+    The connection stands for its credentials: two connections to one server are two keys.
+    """
+
+    conn_id: str
+    checks: tuple[str, ...]
+    deadline: float
+
+    @classmethod
+    def of(cls, conn_id: str, checks: Iterable[str], deadline: float) -> ProbeKey:
+        """The key; the order of the checks makes no difference."""
+        return cls(conn_id, tuple(sorted(set(checks))), deadline)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimedVerdict:
+    """What was seen, and when.
+
+    :param at: seconds on the monotonic clock, at the end of the check.
+    :param share: of its interval, after which a gate that saw this checks again.
+    """
+
+    verdict: Verdict
+    at: float
+    share: float
+
+
+class SharedProbe:
+    """The checks for one key, shared by the gates that ask it.
+
+    :param check: one check; it may take its time, but must not block the loop.
+    """
+
+    def __init__(
+        self, key: ProbeKey, check: Callable[[ProbeKey], Awaitable[Verdict]] | None = None
+    ) -> None:
+        self._key = key
+        self._check = check or _check
+        self._last: TimedVerdict | None = None
+        self._flight: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[TimedVerdict | Exception]] = []
+
+    async def next(self, every: float, after: TimedVerdict | None = None) -> TimedVerdict:
+        """Wait for the next seen_last of a gate. Whoever is cancelled meanwhile harms nobody.
+
+        :param every: the gate's interval, seconds. What somebody saw within it is good enough.
+        :param after: what the gate saw last; never given again.
+        :raises CheckFailedError: when the check did not end with a verdict.
+        """
+        if after is not None:
+            await asyncio.sleep(after.at + every * after.share - time.monotonic())
+        last = self._last
+        if last is not None and last is not after and time.monotonic() - last.at < every:
+            return last
+        loop = asyncio.get_running_loop()
+        if self._flight is None:
+            # A task of nobody's, in a context of nobody's: it outlives the gate that began it, and
+            # what it logs is the triggerer's affair and not that gate's.
+            self._flight = loop.create_task(self._run(), context=Context())
+        waiter: asyncio.Future[TimedVerdict | Exception] = loop.create_future()
+        self._waiting.append(waiter)
+        seen = await waiter
+        if isinstance(seen, Exception):
+            # An exception of one's own: a shared one would grow a traceback by each that raises it.
+            raise CheckFailedError(self._key.conn_id, type(seen).__name__) from seen
+        return seen
+
+    async def _run(self) -> None:
+        seen: TimedVerdict | Exception
+        try:
+            verdict = await self._check(self._key)
+            # No secret hangs on this number.
+            share = 1.0 - random.random() * _JITTER  # noqa: S311
+            seen = self._last = TimedVerdict(verdict, time.monotonic(), share)
+        except asyncio.CancelledError:  # the loop ends, and with it all who wait
+            for waiter in self._land():
+                waiter.cancel()
+            raise
+        except Exception as error:
+            seen = error
+        for number, waiter in enumerate(self._land(), start=1):
+            if not waiter.done():
+                waiter.set_result(seen)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _land(self) -> list[asyncio.Future[TimedVerdict | Exception]]:
+        """End the flight; gives those who wait for it. Who comes now does not belong to it."""
+        self._flight = None
+        waiting, self._waiting = self._waiting, []
+        return waiting
+
+
+class SharedProbes:
+    """The shared probes of one event loop."""
+
+    def __init__(self) -> None:
+        self._probes: dict[ProbeKey, SharedProbe] = {}
+
+    def get(self, key: ProbeKey) -> SharedProbe:
+        """The probe for a key, for as long as the gate wants to hold it."""
+        probe = self._probes.pop(key, None) or SharedProbe(key)
+        self._probes[key] = probe  # at the end: the last to be dropped
+        if len(self._probes) > _MOST_KEYS:
+            del self._probes[next(iter(self._probes))]
+        return probe
+
+
+_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedProbes] = WeakKeyDictionary()
+
+
+def shared_probes() -> SharedProbes:
+    """Those of the running event loop: in a triggerer, the one there is."""
+    return _by_loop.setdefault(asyncio.get_running_loop(), SharedProbes())
+
+
+async def _check(key: ProbeKey) -> Verdict:
+    """Read the connection on the loop, as the triggerer wants it; do the rest on a thread.
+
+    It is read each time: whoever changes it or takes it away is heard at the next check.
+    """
+    try:
+        server = await _read(key.conn_id)
+    except (LookupError, ValueError) as error:
+        return misconfigured(key.conn_id, error)
+    variables.use_triggerer_loop(asyncio.get_running_loop())
+    work = partial(check_server, server, checks=key.checks, deadline=key.deadline)
+    return await asyncio.wrap_future(_threads.call(work))
+
+
+#: Held here, because a loop holds its tasks weakly.
+_overdue: set[asyncio.Task[MLflowServer]] = set()
+
+
+async def _read(conn_id: str) -> MLflowServer:
+    """Read a connection, and do not wait for it for ever: all gates wait with this check.
+
+    One that is late is not cancelled: under Airflow 3.2 its answer would stay on the line, for
+    another trigger to stumble over.
+    """
+    reading = asyncio.create_task(connections.aload_server(conn_id))
+    done, _ = await asyncio.wait({reading}, timeout=_READ_PATIENCE)
+    if done:
+        return reading.result()
+    _overdue.add(reading)
+    reading.add_done_callback(_overdue.discard)
+    reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+    hint = f"Airflow has not given it out within {_READ_PATIENCE:.0f} s."
+    raise ConnectionMissingError(conn_id, hint)

@@ -1,0 +1,253 @@
+"""A circuit breaker for the entrances to an MLflow server.
+
+Per process and per server. It stands before a gate, the start of a run, ``rest`` and probes, and
+never inside a run: what is being written is waited for, not refused.
+
+No library was taken: those that exist count exceptions by type, where a 404 and a 503 look alike,
+and let everybody through when half open.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
+from airflow_provider_hokusai_dns.resolver.model import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: The states that say that MLflow is down. A wrong password or a missing workspace is an answer.
+_DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})
+
+
+class BreakerState(StrEnum):
+    """Where a breaker is."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """A breaker at one moment. Times are aware wall time.
+
+    :param failures: how many in a row.
+    :param opened_at: when it opened; ``None`` while closed.
+    :param retry_at: when the next caller is let through; ``None`` while closed.
+    :param reason: the last failure, for people.
+    """
+
+    state: BreakerState
+    failures: int
+    opened_at: datetime | None
+    retry_at: datetime | None
+    last_failure: datetime | None
+    last_success: datetime | None
+    reason: str
+
+
+class Call:
+    """What came of one call that was let through. Say it with one of the two methods.
+
+    An attempt that ends without a word counts for nothing: an author's own exception, a 404 and a
+    400 tell nothing about whether MLflow is up.
+    """
+
+    def __init__(self) -> None:
+        self.outcome: bool | None = None
+        self.reason = ""
+
+    def success(self) -> None:
+        """MLflow answered."""
+        self.outcome = True
+
+    def failure(self, reason: str) -> None:
+        """MLflow did not answer, or said that it cannot.
+
+        :param reason: for people; never a secret.
+        """
+        self.outcome = False
+        self.reason = reason
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Take the outcome from a probe; a refused login is an answer too."""
+        if verdict.state in _DOWN:
+            self.failure(verdict.sentence)
+        elif verdict.state is not State.CONFIG:
+            self.success()
+
+
+class CircuitBreaker:
+    """Fails fast while a server is down, and lets one caller try when it may be back.
+
+    Thread-safe; the clock is passed in. A child process starts with what its parent knew.
+
+    :param name: the server, for messages.
+    :param threshold: failures in a row that open it.
+    :param cooldown: seconds until one caller may try; doubles while that fails, up to the maximum.
+    :raises ValueError: for a number that cannot be.
+    """
+
+    def __init__(
+        self,
+        name: str = "MLflow",
+        *,
+        threshold: int = 3,
+        cooldown: float = 10.0,
+        max_cooldown: float = 60.0,
+        clock: Clock | None = None,
+    ) -> None:
+        if threshold < 1:
+            raise ValueError(f"threshold is a number of failures from 1, not {threshold!r}")
+        if not 0 < cooldown <= max_cooldown:
+            raise ValueError(
+                f"cooldown {cooldown!r} must be above 0 s and at most max_cooldown {max_cooldown!r}"
+            )
+        self.name = name
+        self._threshold = threshold
+        self._cooldown = cooldown
+        self._max_cooldown = max_cooldown
+        self._clock: Clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._clear()
+        self._last_failure: float | None = None
+        self._last_success: float | None = None
+        forks.renewed(self)
+
+    def _clear(self) -> None:
+        self._failures = 0
+        self._reason = ""
+        self._wait = self._cooldown
+        self._opened_at: float | None = None
+        self._retry_at = 0.0
+        self._prober: Call | None = None
+        self._prober_until = 0.0
+
+    @contextmanager
+    def attempt(self) -> Iterator[Call]:
+        """Let one call through, or refuse it.
+
+        :raises BreakerOpenError: while the server is down, and while somebody else is trying.
+        """
+        attempt = self._enter()
+        try:
+            yield attempt
+        finally:
+            self._leave(attempt)
+
+    def check(self) -> None:
+        """Refuse like :meth:`attempt`, without taking the one try.
+
+        :raises BreakerOpenError: while the server is known to be down.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            if self._opened_at is not None and now < self._retry_at:
+                raise self._refusal(now)
+
+    def status(self) -> BreakerStatus:
+        """A snapshot."""
+        now = self._clock.monotonic()
+        wall = self._clock.time() - now
+        with self._lock:
+            state = BreakerState.CLOSED
+            if self._opened_at is not None:
+                state = BreakerState.OPEN if now < self._retry_at else BreakerState.HALF_OPEN
+            return BreakerStatus(
+                state=state,
+                failures=self._failures,
+                opened_at=_wall(wall, self._opened_at),
+                retry_at=None if self._opened_at is None else utc(wall + self._retry_at),
+                last_failure=_wall(wall, self._last_failure),
+                last_success=_wall(wall, self._last_success),
+                reason=self._reason,
+            )
+
+    def reset(self) -> None:
+        """Close it, and forget what was counted."""
+        with self._lock:
+            self._clear()
+
+    def _enter(self) -> Call:
+        attempt = Call()
+        now = self._clock.monotonic()
+        with self._lock:
+            if self._opened_at is None:
+                return attempt
+            if now < self._retry_at:
+                raise self._refusal(now)
+            # A prober that never comes back (its thread was killed) holds the place for one
+            # cooldown only.
+            if self._prober is not None and now < self._prober_until:
+                raise self._refusal(now)
+            self._prober = attempt
+            self._prober_until = now + self._cooldown
+            return attempt
+
+    def _leave(self, attempt: Call) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            probing = self._prober is attempt
+            if probing:
+                self._prober = None
+            if attempt.outcome is None:
+                return
+            if attempt.outcome:
+                self._clear()
+                self._last_success = now
+                return
+            self._failures += 1
+            self._last_failure = now
+            self._reason = attempt.reason
+            if probing:
+                self._wait = min(self._wait * 2, self._max_cooldown)
+                self._retry_at = now + self._wait
+            elif self._opened_at is None and self._failures >= self._threshold:
+                self._opened_at = now
+                self._retry_at = now + self._wait
+
+    def _refusal(self, now: float) -> BreakerOpenError:
+        until = self._retry_at if now < self._retry_at else self._prober_until
+        return BreakerOpenError(self.name, self._reason, max(0.0, until - now))
+
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a child process, which has no prober either."""
+        # Another thread of the parent may have held the lock, or been the prober.
+        self._lock = threading.Lock()
+        self._prober = None
+
+
+def _wall(offset: float, stamp: float | None) -> datetime | None:
+    return None if stamp is None else utc(offset + stamp)
+
+
+_by_server: dict[tuple[object, ...], CircuitBreaker] = {}
+_by_server_lock = threading.Lock()
+
+
+def breaker_for(server: MLflowServer) -> CircuitBreaker:
+    """The one breaker of this process for a server; a changed connection gets a new one."""
+    with _by_server_lock:
+        key = (server.conn_id, server.uri, server.view)
+        if key not in _by_server:
+            _by_server[key] = CircuitBreaker(server.uri)
+        return _by_server[key]
+
+
+@forks.in_child
+def _renew_lock() -> None:
+    global _by_server_lock
+    _by_server_lock = threading.Lock()

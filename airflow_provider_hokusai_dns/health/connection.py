@@ -1,0 +1,315 @@
+"""One HTTP/1.1 line to one address, bounded hard: in time and in what is read.
+
+Beneath the probe. The hostname stays in the Host header, in SNI and in the certificate check; only
+the TCP connection goes to the address. No retries, no proxies, no redirects, no cookies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from urllib3.connection import HTTPConnection
+
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: As much of a body as is read; the answers that a probe wants are far smaller.
+BODY_LIMIT = 1024 * 1024
+
+_VERIFY_CODES = {
+    10: ReplyFailure.CERTIFICATE_EXPIRED,
+    62: ReplyFailure.CERTIFICATE_NAME,
+    64: ReplyFailure.CERTIFICATE_NAME,
+    **dict.fromkeys((2, 18, 19, 20, 21, 27), ReplyFailure.CERTIFICATE_UNTRUSTED),
+}
+
+
+class Deadline:
+    """A moment on the monotonic clock, and a way to cut a socket off when it comes.
+
+    A time-out of a socket bounds one ``recv``; a server that sends a byte now and then gets around
+    it. Here one timer shuts the connection down, whatever is being waited for.
+
+    :param seconds: from now.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(max(0.0, seconds), self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __enter__(self) -> Deadline:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timer.cancel()
+        self.watch(None)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+    def watch(self, connection: socket.socket | None) -> None:
+        """Make this the socket to cut off. A duplicate is kept: closing it is not our business."""
+        twin = None
+        if connection is not None:
+            twin = socket.socket(fileno=os.dup(connection.fileno()))
+        with self._lock:
+            old, self._socket = self._socket, twin
+        if old is not None:
+            old.close()
+
+    def _cut(self) -> None:
+        with self._lock:
+            if self._socket is not None:
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class TLSFileError(ValueError):
+    """A CA file or a client certificate of the connection cannot be used."""
+
+
+def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
+    """The TLS settings of a connection, as ``requests`` would take them; ``None`` for plain http.
+
+    :raises TLSFileError: names the file and what is wrong with it.
+    """
+    if server.scheme != "https":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if server.verify:
+        bundle = server.ca_file or _default_bundle()
+        try:
+            if os.path.isdir(bundle):  # noqa: PTH112
+                context.load_verify_locations(capath=bundle)
+            else:
+                context.load_verify_locations(cafile=bundle)
+        except (OSError, ssl.SSLError) as error:
+            what = "the ca_file" if server.ca_file else "the CA bundle"
+            raise TLSFileError(_unusable(what, bundle, server, error)) from None
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if server.client_cert:
+        try:
+            context.load_cert_chain(server.client_cert, password=_refuse_password)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise TLSFileError(
+                _unusable("the client_cert", server.client_cert, server, error)
+            ) from None
+    return context
+
+
+def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or "it is no PEM file with what is needed"
+    return f"{what} {path!r} of connection {server.conn_id!r} cannot be used here: {why}"
+
+
+def _refuse_password() -> str:
+    raise ValueError("the key asks for a pass phrase")
+
+
+def _default_bundle() -> str:
+    """The CA bundle that ``requests``, and so MLflow's client, uses by default."""
+    import certifi
+
+    return (
+        os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    )
+
+
+_OPEN_PATHS = {
+    "health": "/health",
+    "version": "/version",
+    "server_info": "/api/3.0/mlflow/server-info",
+}
+
+#: Status, three headers and the body.
+_Answer = tuple[int, str, str, str, bytes]
+
+
+class ProbeConnection:
+    """Requests to one address of one server, one after the other on one fresh connection.
+
+    :param tls: what :func:`tls_context` gave.
+    :param connect_timeout: seconds for the TCP connection.
+    """
+
+    def __init__(
+        self,
+        server: MLflowServer,
+        address: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        deadline: Deadline,
+        connect_timeout: float,
+    ) -> None:
+        self.address = address
+        self._deadline = deadline
+        self._prefix = server.path_prefix
+        self._connection = _connection(server, tls, self._dial)
+        self.port = port
+        self._connect_timeout = connect_timeout
+        self._connected = False
+
+    def __enter__(self) -> ProbeConnection:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._deadline.watch(None)
+        self._connection.close()
+
+    def ask(
+        self,
+        check: str,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Reply:
+        """Send one request and read its answer. What goes wrong is in the reply, never raised."""
+        began = time.perf_counter()
+        reused = self._connection.sock is not None
+        answer, failure, detail = self._exchange(method, path, headers or {}, body)
+        if reused and failure is ReplyFailure.BROKEN_OFF and self._deadline.remaining > 0:
+            # The server closed an idle connection just then; a new one tells what it has to say.
+            answer, failure, detail = self._exchange(method, path, headers or {}, body)
+        milliseconds = (time.perf_counter() - began) * 1000
+        if answer is None:
+            return Reply(check, milliseconds=milliseconds, failure=failure, detail=detail)
+        status, content_type, location, challenge, content = answer
+        if len(content) > BODY_LIMIT:
+            self._connection.close()
+            failure = ReplyFailure.BODY_TOO_LARGE
+            detail = f"it sends more than {BODY_LIMIT // 1024} KiB for {path}"
+        return Reply(
+            check,
+            status=status,
+            content_type=content_type,
+            body=content[:BODY_LIMIT],
+            location=location,
+            challenge=challenge,
+            milliseconds=milliseconds,
+            failure=failure,
+            detail=detail,
+        )
+
+    def ask_openly(self) -> list[Reply]:
+        """What needs no credentials, until a request gets no whole answer."""
+        replies = []
+        for check in OPEN_CHECKS:
+            replies.append(self.ask(check, "GET", _OPEN_PATHS[check]))
+            if replies[-1].failure is not None:
+                break
+        return replies
+
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[_Answer | None, ReplyFailure | None, str]:
+        """One request and its answer, or why there is none."""
+        try:
+            if self._deadline.remaining <= 0:
+                raise TimeoutError
+            self._connection.timeout = self._deadline.remaining
+            self._connection.request(
+                method,
+                self._prefix + path,
+                body=body,
+                headers={
+                    "User-Agent": "airflow-provider-hokusai-dns",
+                    "Accept-Encoding": "identity",
+                    **headers,
+                },
+                preload_content=False,
+            )
+            return self._read(), None, ""
+        except Exception as error:  # a stranger's server may raise anything out of http.client
+            self._connection.close()
+            return None, *self._explain(error)
+
+    def _read(self) -> _Answer:
+        response = self._connection.getresponse()
+        content = response.read(BODY_LIMIT + 1, decode_content=False)
+        if self._deadline.remaining <= 0:
+            # The timer's shutdown looks like a regular end where the length is not announced.
+            raise TimeoutError
+        get = response.headers.get
+        return (
+            response.status,
+            get("Content-Type", ""),
+            get("Location", ""),
+            get("WWW-Authenticate", ""),
+            content,
+        )
+
+    def _dial(self) -> socket.socket:
+        left = self._deadline.remaining
+        connection = socket.create_connection(
+            (self.address, self.port), timeout=max(0.01, min(left, self._connect_timeout))
+        )
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(max(0.01, self._deadline.remaining))
+        self._deadline.watch(connection)
+        self._connected = True
+        return connection
+
+    def _explain(self, error: Exception) -> tuple[ReplyFailure, str]:
+        """Which failure an exception stands for."""
+        import http.client
+
+        from urllib3.exceptions import ReadTimeoutError
+
+        cause: BaseException = error
+        if isinstance(error, ssl.SSLCertVerificationError):
+            failure = _VERIFY_CODES.get(error.verify_code, ReplyFailure.TLS)
+            return failure, error.verify_message.rstrip(".")
+        if self._deadline.remaining <= 0 or isinstance(cause, TimeoutError | ReadTimeoutError):
+            return (ReplyFailure.TIMEOUT if self._connected else ReplyFailure.CONNECT_TIMEOUT), ""
+        if isinstance(error, ssl.SSLError):
+            if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+                return ReplyFailure.NOT_HTTP, "it does not speak TLS"
+            return ReplyFailure.TLS, (error.reason or "").replace("_", " ").lower()
+        if not self._connected:
+            if isinstance(error, ConnectionRefusedError):
+                return ReplyFailure.REFUSED, ""
+            return ReplyFailure.NETWORK, str(getattr(error, "strerror", "") or "")
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+            return ReplyFailure.NOT_HTTP, "it does not answer in HTTP"
+        return ReplyFailure.BROKEN_OFF, ""
+
+
+def _connection(
+    server: MLflowServer, tls: ssl.SSLContext | None, dial: Callable[[], socket.socket]
+) -> HTTPConnection:
+    """A urllib3 connection that keeps the name for everything and gets its socket from ``dial``."""
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> Any:
+            return dial()
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> Any:
+            return dial()
+
+    if tls is None:
+        return Plain(server.hostname, server.connect_port)
+    return Secure(server.hostname, server.connect_port, ssl_context=tls)

@@ -1,0 +1,338 @@
+"""What the answers of a probe mean. Pure: values in, a verdict out."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.model import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from airflow_provider_hokusai_dns.resolver.model import Resolution
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+
+TLS_FAILURES = frozenset(
+    {
+        ReplyFailure.CERTIFICATE_EXPIRED,
+        ReplyFailure.CERTIFICATE_NAME,
+        ReplyFailure.CERTIFICATE_UNTRUSTED,
+        ReplyFailure.TLS,
+    }
+)
+NO_CONNECTION = frozenset(
+    {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
+)
+
+
+def judge(
+    server: MLflowServer,
+    resolution: Resolution | DNSResolutionError,
+    replies: Sequence[Reply] = (),
+    *,
+    checked_at: datetime,
+    address: str | None = None,
+    refusal: str | None = None,
+) -> Verdict:
+    """Turn the raw answers of a probe into a verdict.
+
+    :param replies: in the order in which they were asked for; the last one may be a failure.
+    :param address: the address that was asked, the resolution's first by default.
+    :param refusal: why an old address was not used, when it was not.
+    """
+    latencies = MappingProxyType({r.check: round(r.milliseconds, 1) for r in replies})
+    if isinstance(resolution, DNSResolutionError):
+        state, cause, sentence = _unresolved(server, resolution)
+        return Verdict(
+            state=state,
+            cause=cause,
+            sentence=sentence,
+            conn_id=server.conn_id,
+            tracking_uri=server.uri,
+            checked_at=checked_at,
+            dns_cause=resolution.cause.value,
+        )
+    asked = address or resolution.address
+    if refusal is not None:
+        state, cause, sentence = State.UNRESOLVED, "old_address_refused", refusal
+    else:
+        state, cause, sentence = _state(server, resolution, asked, replies)
+    return Verdict(
+        state=state,
+        cause=cause,
+        sentence=sentence,
+        conn_id=server.conn_id,
+        tracking_uri=server.uri,
+        checked_at=checked_at,
+        dns_cause=None if resolution.cause is None else resolution.cause.value,
+        address=asked,
+        address_source=resolution.source.value,
+        address_age=resolution.age(),
+        latencies=latencies,
+    )
+
+
+_Finding = tuple[State, str, str]
+
+
+def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
+    advice = (
+        "look at the hostname of the connection for a typing error"
+        if error.cause.says_no_such_name
+        else "look at the DNS servers of this machine"
+    )
+    return (
+        State.UNRESOLVED,
+        error.cause.value,
+        f"{server.hostname!r} has no address ({error.cause.value}), and none is remembered: "
+        f"{advice}, wait until the name is back, or set fallback_addresses on the connection.",
+    )
+
+
+def _state(
+    server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
+) -> _Finding:
+    for reply in replies:
+        if finding := _judge_reply(server, resolution, asked, reply):
+            return finding
+    if resolution.is_stale:
+        why = resolution.cause.value if resolution.cause else "dns"
+        return State.DEGRADED, why, _degraded_sentence(server, resolution, asked, replies)
+    what = f"{server.uri} works" if replies else f"{server.hostname!r} resolves"
+    return State.HEALTHY, "ok", f"{what}; the address is fresh."
+
+
+def _degraded_sentence(
+    server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
+) -> str:
+    age = resolution.age()
+    what = {
+        Source.STATIC: "the static address of the connection",
+        Source.STORE: "the stored address",
+    }.get(resolution.source, "an old address")
+    old = "" if age is None else f", {age:.0f} s old"
+    why = f" ({resolution.cause.value})" if resolution.cause else ""
+    works = f"{server.uri} works on" if replies else f"{server.hostname!r} is served from"
+    return (
+        f"{works} {what} {asked}{old}, because DNS gives none now{why}: "
+        "look at the DNS of the name."
+    )
+
+
+def _judge_reply(
+    server: MLflowServer, resolution: Resolution, asked: str, reply: Reply
+) -> _Finding | None:
+    """What one answer says, or ``None`` when it is as it should be."""
+    if reply.failure is not None:
+        return _failed(server, resolution, asked, reply, reply.failure)
+    if reply.status == 403 and b"Invalid Host header" in reply.body:
+        return (
+            State.HOST_REJECTED,
+            "invalid_host_header",
+            f"MLflow refuses the name {server.authority!r} (Host check): start its server with "
+            f"--allowed-hosts {server.authority} (or MLFLOW_SERVER_ALLOWED_HOSTS).",
+        )
+    if 300 <= reply.status < 400:
+        return (
+            State.NOT_MLFLOW,
+            "redirect",
+            f"{server.uri} redirects to {_shown_location(reply.location)} instead of answering; a "
+            "probe does not follow with credentials: put the final address of MLflow on the "
+            "connection (look at schema, port and path_prefix).",
+        )
+    if reply.check in OPEN_CHECKS:
+        return _judge_open_reply(server, reply)
+    if reply.check == "artifact":
+        return _judge_artifact(server, reply)
+    return _judge_api_reply(server, reply)
+
+
+def _judge_open_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
+    """The paths that need no login: only a contradiction counts, a proxy may hide them."""
+    if reply.check != "health" or looks_like_mlflow(reply):
+        return None
+    if reply.status in (401, 403, 404, 405):
+        return None
+    if reply.status >= 500:
+        return _backend_down(server, reply, "the server itself")
+    return _not_mlflow(server, reply)
+
+
+def looks_like_mlflow(reply: Reply) -> bool:
+    """Whether a credential-free answer is one that MLflow gives.
+
+    ``/health`` says no more than OK, which many servers do; the other two tell MLflow apart.
+    """
+    if reply.failure is not None:
+        return False
+    if reply.check != "health" and reply.status == 401:
+        return 'realm="mlflow"' in reply.challenge
+    if reply.status != 200:
+        return False
+    text = reply.body.strip()
+    if reply.check == "health":
+        return text == b"OK"
+    if reply.check == "server_info":
+        return "store_type" in (reply.document or {})
+    parts = text.split(b".")
+    return len(text) < 40 and len(parts) >= 3 and all(part.isdigit() for part in parts[:2])
+
+
+def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
+    what = "experiments" if reply.check == "tracking" else "model registry"
+    document = reply.document
+    if reply.status == 200:
+        known = (
+            {"experiments", "next_page_token"}
+            if reply.check == "tracking"
+            else {"registered_models", "next_page_token"}
+        )
+        if document is not None and document.keys() <= known:
+            return None
+        return _not_mlflow(server, reply)
+    message = str((document or {}).get("message", ""))
+    code = str((document or {}).get("error_code", ""))
+    if server.workspace and ("orkspace" in message or reply.status == 404):
+        return (
+            State.WORKSPACE_MISSING,
+            code.lower() or f"http_{reply.status}",
+            f"MLflow does not serve workspace {server.workspace!r} to this connection: create the "
+            "workspace, correct its name, or take it off the connection if the server runs "
+            "without --enable-workspaces.",
+        )
+    if reply.status in (401, 407):
+        return State.UNAUTHENTICATED, f"http_{reply.status}", _login_sentence(server)
+    if reply.status == 403:
+        return (
+            State.FORBIDDEN,
+            code.lower() or "http_403",
+            f"MLflow knows who signs in with connection {server.conn_id!r} and refuses to show "
+            f"the {what}: give this user the permission.",
+        )
+    if reply.status >= 500 or reply.status in (408, 429):
+        return _backend_down(server, reply, f"the {what}")
+    return _not_mlflow(server, reply)
+
+
+def _login_sentence(server: MLflowServer) -> str:
+    if not server.credentials:
+        return (
+            f"MLflow asks for a login and connection {server.conn_id!r} has none: "
+            "set login and password, or a token as the password alone."
+        )
+    which = "login and password" if server.credentials.kind == "basic" else "bearer token"
+    return (
+        f"MLflow does not accept the {which} of connection {server.conn_id!r}: correct them "
+        "(they may have expired)."
+    )
+
+
+def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
+    if reply.status == 200:
+        return None
+    if reply.status in (401, 403):
+        why = "http_" + str(reply.status)
+        advice = "give this user the permission to edit the experiment"
+    elif b"--no-serve-artifacts" in reply.body or reply.detail == "not_proxied":
+        why = "not_proxied"
+        advice = (
+            'the server does not pass artifacts on (mlflow-artifacts), so leave "artifact" out of '
+            "the checks"
+        )
+    else:
+        why = f"http_{reply.status}"
+        advice = "look at the artifact store of the server (its disk, its bucket, its rights)"
+    return State.ARTIFACT_FAILED, why, f"{server.uri} could not store a test artifact: {advice}."
+
+
+def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
+    return (
+        State.BACKEND_DOWN,
+        f"http_{reply.status}",
+        f"{server.uri} answers {reply.status} for {what}: look at the database behind MLflow and "
+        "at the log of its server.",
+    )
+
+
+def _not_mlflow(server: MLflowServer, reply: Reply) -> _Finding:
+    return (
+        State.NOT_MLFLOW,
+        f"http_{reply.status}",
+        f"what answers at {server.uri} is not an MLflow server (status {reply.status} for "
+        f"{reply.check}): look at host, port, schema and path_prefix of the connection.",
+    )
+
+
+def _failed(
+    server: MLflowServer, resolution: Resolution, asked: str, reply: Reply, failure: ReplyFailure
+) -> _Finding:
+    place = f"{server.uri} at {asked}"
+    if failure is ReplyFailure.TLS_FILE:
+        return State.CONFIG, failure.value, f"{reply.detail}."
+    if failure in TLS_FAILURES:
+        return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
+    if failure in NO_CONNECTION:
+        why = {
+            ReplyFailure.REFUSED: "nothing listens there",
+            ReplyFailure.CONNECT_TIMEOUT: "it does not take a connection",
+        }.get(failure, reply.detail or "the network gives an error")
+        old = " (an old address: DNS gives none now)" if resolution.is_stale else ""
+        return (
+            State.UNREACHABLE,
+            failure.value,
+            f"{place}{old} cannot be reached: {why}. Is MLflow running, is the port right, does a "
+            "firewall stand between?",
+        )
+    if failure in (ReplyFailure.NOT_HTTP, ReplyFailure.BODY_TOO_LARGE):
+        return (
+            State.NOT_MLFLOW,
+            failure.value,
+            f"what answers at {place} is not an MLflow server ({reply.detail or failure.value}): "
+            "look at port and schema (http or https) of the connection.",
+        )
+    if reply.check == "artifact":
+        return (
+            State.ARTIFACT_FAILED,
+            failure.value,
+            f"{server.uri} did not store a test artifact in time ({failure.value}): look at the "
+            "artifact store of the server.",
+        )
+    if reply.check in OPEN_CHECKS:
+        return (
+            State.UNREACHABLE,
+            failure.value,
+            f"{place} takes connections and gives no whole answer ({failure.value}): is it MLflow, "
+            "and is it overloaded or hanging?",
+        )
+    return (
+        State.BACKEND_DOWN,
+        failure.value,
+        f"{server.uri} is up and does not answer for the "
+        f"{'experiments' if reply.check == 'tracking' else 'model registry'} in time "
+        f"({failure.value}): look at the database behind MLflow (is it locked?).",
+    )
+
+
+def _tls_sentence(server: MLflowServer, reply: Reply, failure: ReplyFailure) -> str:
+    advice = {
+        ReplyFailure.CERTIFICATE_EXPIRED: "its certificate has expired: renew it",
+        ReplyFailure.CERTIFICATE_NAME: f"its certificate is not for {server.hostname!r}: use the "
+        "name it was made for as the host of the connection, or renew it",
+        ReplyFailure.CERTIFICATE_UNTRUSTED: "its certificate is signed by nobody this machine "
+        "trusts: set ca_file on the connection to the certificate of your CA",
+    }.get(failure, "is the schema of the connection right, and does the server want a client_cert?")
+    detail = f" ({reply.detail})" if reply.detail else ""
+    return f"no secure connection to {server.uri}: {advice}{detail}."
+
+
+def _shown_location(location: str) -> str:
+    """A redirect's target without userinfo and query, which may hold secrets."""
+    from airflow_provider_hokusai_dns.resolver.target import shown
+
+    return repr(shown(location) if "://" in location else location.partition("?")[0][:200])

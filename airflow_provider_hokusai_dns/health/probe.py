@@ -1,0 +1,227 @@
+"""One look at an MLflow server, as its users will find it.
+
+Short, bounded hard, on a fresh connection and without retries; the part that needs no credentials
+comes first. MLflow's own client is not used: it would retry a 503 for minutes, and its import
+costs seconds.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.health.connection import (
+    Deadline,
+    ProbeConnection,
+    TLSFileError,
+    tls_context,
+)
+from airflow_provider_hokusai_dns.health.judge import (
+    NO_CONNECTION,
+    judge,
+)
+from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.stale_addresses import (
+    CHECK,
+    USE,
+    not_mlflow_at,
+    stale_address_rule,
+)
+from airflow_provider_hokusai_dns.resolver.level import Level
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.resolver.model import Resolution
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: What can be asked for.
+CHECKS = ("dns", "tracking", "registry", "artifact")
+
+_CONNECT_TIMEOUT = 2.0
+#: For taking the artifact away again; comes on top of the deadline.
+_CLEANUP_SECONDS = 2.0
+_API = "/api/2.0/mlflow"
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
+
+
+def probe(
+    server: MLflowServer,
+    resolution: Resolution | DNSResolutionError,
+    *,
+    checks: Collection[str] = ("dns", "tracking", "registry"),
+    deadline: float = 10.0,
+    report: Callable[[str], None] | None = None,
+) -> Verdict:
+    """Ask an MLflow server how it is.
+
+    The addresses are tried in turn until one takes a connection. Blocks; never imports MLflow.
+
+    :param resolution: what the resolver gave for the server, or the error that it raised.
+    :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``; with ``dns`` alone
+        nothing is sent.
+    :param deadline: seconds for all of it but the clean-up after ``artifact``, which has one more.
+    :param report: is told each address that took no connection (policy rule 13).
+    :raises ValueError: for a check that does not exist, or a deadline that is not above 0.
+    """
+    unknown = set(checks) - set(CHECKS)
+    if unknown or not checks:
+        raise ValueError(f"checks may hold {', '.join(CHECKS)}, not {sorted(unknown) or 'nothing'}")
+    if not deadline > 0:
+        raise ValueError(f"the deadline of a probe is a number of seconds above 0, not {deadline}")
+    if isinstance(resolution, DNSResolutionError) or set(checks) == {"dns"}:
+        return judge(server, resolution, checked_at=datetime.now(UTC))
+    replies: list[Reply] = []
+    address, refusal = _ask(server, resolution, checks, deadline, report, replies)
+    return judge(
+        server,
+        resolution,
+        replies,
+        checked_at=datetime.now(UTC),
+        address=address,
+        refusal=refusal,
+    )
+
+
+def _ask(
+    server: MLflowServer,
+    resolution: Resolution,
+    checks: Collection[str],
+    deadline: float,
+    report: Callable[[str], None] | None,
+    replies: list[Reply],
+) -> tuple[str | None, str | None]:
+    """Collect the replies; gives the address that was asked, and why an old one was refused."""
+    rule = stale_address_rule(server, resolution)
+    if rule not in (USE, CHECK):
+        return resolution.address, rule
+    try:
+        tls = tls_context(server)
+    except TLSFileError as error:
+        replies.append(Reply("health", failure=ReplyFailure.TLS_FILE, detail=str(error)))
+        return resolution.address, None
+    refused: tuple[str, str, list[Reply]] | None = None
+    with Deadline(deadline) as limit:
+        for index, endpoint in enumerate(resolution.endpoints):
+            share = limit.remaining / (len(resolution.endpoints) - index)
+            with ProbeConnection(
+                server,
+                endpoint.address,
+                endpoint.port or server.connect_port,
+                tls=tls,
+                deadline=limit,
+                connect_timeout=min(_CONNECT_TIMEOUT, share),
+            ) as connection:
+                replies[:] = connection.ask_openly()
+                if replies[0].failure in NO_CONNECTION and report is not None:
+                    report(endpoint.address)
+                if replies[0].failure is not None and limit.remaining > 0:
+                    continue
+                if rule == CHECK and (stranger := not_mlflow_at(server, resolution, replies)):
+                    # As the pin does: another of the old addresses may still be the server's.
+                    refused = refused or (endpoint.address, stranger, [*replies])
+                    continue
+                if (
+                    judge(server, resolution, replies, checked_at=datetime.now(UTC)).level
+                    is not Level.UNHEALTHY
+                ):
+                    _closed_part(server, connection, checks, replies)
+                return endpoint.address, None
+    if refused is not None:
+        address, stranger, replies[:] = refused
+        return address, stranger
+    return resolution.endpoints[-1].address, None
+
+
+def _closed_part(
+    server: MLflowServer, connection: ProbeConnection, checks: Collection[str], replies: list[Reply]
+) -> None:
+    """What goes with credentials: each only after the one before was as it should be."""
+    headers = {"Content-Type": "application/json"}
+    if authorization := server.credentials.authorization():
+        headers["Authorization"] = authorization
+    if server.workspace:
+        headers["X-MLFLOW-WORKSPACE"] = server.workspace
+    tracking = connection.ask(
+        "tracking",
+        "POST",
+        f"{_API}/experiments/search",
+        headers=headers,
+        body=b'{"max_results": 1}',
+    )
+    replies.append(tracking)
+    if tracking.status != 200 or tracking.failure is not None:
+        return
+    if "registry" in checks and _registry_is_here(server):
+        registry = connection.ask(
+            "registry", "GET", f"{_API}/registered-models/search?max_results=1", headers=headers
+        )
+        replies.append(registry)
+        if registry.status != 200 or registry.failure is not None:
+            return
+    if "artifact" in checks:
+        replies.append(_write_artifact(server, connection, tracking, headers))
+
+
+def _registry_is_here(server: MLflowServer) -> bool:
+    """Whether the model registry is part of the same server."""
+    if server.registry_uri is None:
+        return True
+    parts = urlsplit(server.registry_uri)
+    return (parts.scheme, parts.netloc.rpartition("@")[2]) == (server.scheme, server.authority)
+
+
+def _write_artifact(
+    server: MLflowServer, connection: ProbeConnection, tracking: Reply, headers: dict[str, str]
+) -> Reply:
+    """Store a few bytes through the server's artifact proxy, and take them away again."""
+    folder = _artifact_folder(tracking)
+    if folder is None:
+        return Reply("artifact", detail="not_proxied")
+    path = _ARTIFACTS + quote(folder)
+    headers = {**headers, "Content-Type": "text/plain"}
+    stored = connection.ask(
+        "artifact", "PUT", f"{path}/probe.txt", headers=headers, body=b"a health probe\n"
+    )
+    if stored.failure in NO_CONNECTION:
+        return stored
+    # Also after a failure: half of it may be there.
+    removed = _clean_up(server, connection, path, headers)
+    # That a delete is slow says nothing about writing; that it is refused is worth knowing.
+    refused = removed.failure is None and removed.status != 200
+    if stored.status == 200 and stored.failure is None and refused:
+        return removed
+    return stored
+
+
+def _clean_up(
+    server: MLflowServer, connection: ProbeConnection, path: str, headers: dict[str, str]
+) -> Reply:
+    """Take the artifact away, in time of its own: what timed out may be stored all the same."""
+    with (
+        Deadline(_CLEANUP_SECONDS) as limit,
+        ProbeConnection(
+            server,
+            connection.address,
+            connection.port,
+            tls=tls_context(server),
+            deadline=limit,
+            connect_timeout=_CLEANUP_SECONDS,
+        ) as fresh,
+    ):
+        return fresh.ask("artifact", "DELETE", path, headers=headers)
+
+
+def _artifact_folder(tracking: Reply) -> str | None:
+    """A folder of its own in the first experiment, so that its permissions are what is tested."""
+    name = f"hokusai-dns-probe-{uuid.uuid4().hex}"
+    experiments = (tracking.document or {}).get("experiments") or [{}]
+    location = str(experiments[0].get("artifact_location") or "mlflow-artifacts:/")
+    parts = urlsplit(location)
+    if parts.scheme != "mlflow-artifacts":
+        return None
+    return "/".join(part for part in (parts.path.strip("/"), name) if part)

@@ -1,0 +1,61 @@
+"""The raw answer to one request of a probe, as a value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+#: The checks that are asked without credentials, in this order.
+OPEN_CHECKS = ("health", "version", "server_info")
+
+
+class ReplyFailure(StrEnum):
+    """Why a request got no whole answer."""
+
+    REFUSED = "refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    NETWORK = "network"
+    TIMEOUT = "timeout"
+    BROKEN_OFF = "broken_off"
+    NOT_HTTP = "not_http"
+    BODY_TOO_LARGE = "body_too_large"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NAME = "certificate_name"
+    CERTIFICATE_UNTRUSTED = "certificate_untrusted"
+    TLS = "tls"
+    TLS_FILE = "tls_file"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The raw answer to one request of a probe.
+
+    :param check: ``health``, ``version``, ``server_info``, ``tracking``, ``registry`` or
+        ``artifact``; the first three go without credentials.
+    :param status: the HTTP status, 0 when there was none.
+    :param body: as much of it as a probe reads.
+    :param challenge: the ``WWW-Authenticate`` header.
+    :param failure: why there is no whole answer, or ``None``.
+    :param detail: more about the failure, for people; never a secret.
+    """
+
+    check: str
+    status: int = 0
+    content_type: str = ""
+    body: bytes = b""
+    location: str = ""
+    challenge: str = ""
+    milliseconds: float = 0.0
+    failure: ReplyFailure | None = None
+    detail: str = ""
+
+    @property
+    def document(self) -> dict[str, Any] | None:
+        """The body as a JSON object, or ``None`` when it is none."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
+            return None
+        return value if isinstance(value, dict) else None

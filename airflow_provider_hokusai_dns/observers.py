@@ -1,0 +1,116 @@
+"""Events of the resolver and verdicts of probes, as Airflow metrics and as log lines.
+
+No hostname stands in a name, because plain StatsD drops tags and would get one series per name;
+where the backend keeps tags, the hostname is one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.resolver import Source
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution
+
+log = logging.getLogger(__name__)
+
+PREFIX = "hokusai_dns"
+
+
+def _stats() -> Any:
+    from airflow.providers.common.compat.sdk import Stats
+
+    return Stats
+
+
+def count_event(event: Event) -> None:
+    """Observe a resolver: count lookups, errors by cause, cache hits, old and static answers."""
+    stats, tags = _stats(), {"hostname": event.hostname}
+    # Counted since the last event, because what is served from memory makes no event of its own.
+    for name, count in (
+        ("cache_hit", event.hits),
+        ("stale_served", event.stale + event.stored),
+        ("static_served", event.static),
+    ):
+        if count:
+            stats.incr(f"{PREFIX}.{name}", count)
+    if event.kind in ("lookup", "lookup_failed"):
+        stats.incr(f"{PREFIX}.lookup", tags=tags)
+        if event.seconds is not None:
+            stats.timing(f"{PREFIX}.lookup_ms", event.seconds * 1000, tags=tags)
+    if event.kind == "lookup_failed" and event.cause is not None:
+        stats.incr(f"{PREFIX}.error.{event.cause.value}", tags=tags)
+
+
+def count_probe(hostname: str, milliseconds: float) -> None:
+    """Record how long one probe took."""
+    _stats().timing(f"{PREFIX}.probe_ms", milliseconds, tags={"hostname": hostname})
+
+
+def count_breaker(state: str) -> None:
+    """Count a change of a circuit breaker's state."""
+    _stats().incr(f"{PREFIX}.breaker.{state}")
+
+
+class LogObserver:
+    """Tells the story of each name in the log: one line per change, and what to do about it."""
+
+    def __init__(self, resolver: DNSResolver) -> None:
+        self._resolver = resolver
+        self._told: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Observe a resolver."""
+        if event.kind in ("stale_served", "static_served") and event.resolution is not None:
+            if event.cause is not None or event.kind == "static_served":
+                self._tell_old(event, event.resolution)
+        elif event.kind == "state" and event.state == "unhealthy":
+            self._tell_nothing(event)
+        elif event.kind == "state" and event.state == "healthy":
+            if self._told.pop(event.hostname, None) is not None:
+                log.info("DNS answers for %r again: all is well with the name", event.hostname)
+        elif event.kind == "store_rejected":
+            log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
+
+    def _tell_old(self, event: Event, resolution: Resolution) -> None:
+        story = f"{resolution.source.value} {event.cause}"
+        if self._told.get(event.hostname) == story:
+            return
+        self._told[event.hostname] = story
+        why = event.cause.value if event.cause is not None else "no answer"
+        if resolution.source is Source.STATIC:
+            log.warning(
+                "DNS gives no address for %r (%s) and none is remembered: using the static address "
+                "%s. It is never checked against DNS: take it out when DNS is back",
+                event.hostname,
+                why,
+                resolution.address,
+            )
+            return
+        config = self._resolver.config
+        no_name = event.cause is not None and event.cause.says_no_such_name
+        log.warning(
+            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
+            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
+            event.hostname,
+            why,
+            resolution.address,
+            "the shared Variable" if resolution.source is Source.STORE else "memory",
+            resolution.age() or 0.0,
+            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
+            "after the name went away" if no_name else "of age",
+        )
+
+    def _tell_nothing(self, event: Event) -> None:
+        if self._told.get(event.hostname) == "nothing":
+            return
+        self._told[event.hostname] = "nothing"
+        log.error(
+            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
+            "instead. Check the name for a typing error, then the DNS; in an emergency set "
+            "fallback_addresses on the connection",
+            event.hostname,
+            event.detail or (event.cause.value if event.cause else "no answer"),
+        )

@@ -1,0 +1,82 @@
+"""A probe of MLflow after each refresh, and the point of the history that both make."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns import observers, runtime
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.store.history import HistoryPoint
+from airflow_provider_hokusai_dns.store.record import iso_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
+    from airflow_provider_hokusai_dns.resolver import Resolution
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+log = logging.getLogger(__name__)
+
+#: The word of the history for the health of a name.
+_STATES = {"healthy": "resolved", "degraded": "stale", "unhealthy": "failed"}
+#: Seconds for one probe of MLflow after a refresh, and for all of them.
+_ONE_PROBE = 10.0
+ALL_PROBES = 60.0
+
+
+class ProbeBudget:
+    """Probes MLflow at what was just resolved, as long as the time for all of them lasts.
+
+    :param seconds: for all of them together.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+
+    def probe(self, server: MLflowServer, found: Resolution) -> Verdict | None:
+        """One probe; ``None`` when no time is left for it."""
+        from airflow_provider_hokusai_dns.health.probe import probe
+
+        if self._left <= 0:
+            return None
+        begun = time.monotonic()
+        verdict = probe(server, found, deadline=min(_ONE_PROBE, self._left))
+        self._left -= time.monotonic() - begun
+        if verdict.latencies:
+            observers.count_probe(server.hostname, sum(verdict.latencies.values()))
+        level = logging.INFO if verdict.level is not Level.UNHEALTHY else logging.WARNING
+        log.log(level, "MLflow is %s: %s", verdict.level, verdict.sentence)
+        return verdict
+
+
+def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
+    """One point per name; of two rows for one name that with a look at MLflow.
+
+    :param seen: each row with the nameservers that its connection names.
+    """
+    best: dict[tuple[str, tuple[str, ...]], ResolutionRow] = {}
+    for nameservers, row in seen:
+        if row["hostname"] is None or row["source"] == Source.LITERAL:
+            continue
+        name = (row["hostname"], nameservers)
+        if name not in best or best[name]["probe"] is None:
+            best[name] = row
+    now = iso_seconds(time.time())
+    for (hostname, nameservers), row in best.items():
+        runtime.store(nameservers).remember(
+            hostname,
+            HistoryPoint(
+                at=now,
+                state=_STATES[row["health"]],
+                addresses=row["addresses"],
+                cause=row["cause"],
+                lookup_ms=row["lookup_ms"],
+                probe=row["probe"],
+                probe_ms=row["probe_ms"],
+            ),
+        )

@@ -1,0 +1,162 @@
+"""What is known of one connection, as a value. Knows no Airflow and no web."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.level import Level, worst
+from airflow_provider_hokusai_dns.store.history import shown_name
+from airflow_provider_hokusai_dns.store.record import away_for, shown_record
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
+
+_NOT_CHECKED = (
+    "This API server process has not looked yet, or a first check is under way: ask again in a "
+    "moment."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionTarget:
+    """Where a connection leads, and what the shared Variable says about the name.
+
+    :param problem: what is wrong with that Variable, in a sentence.
+    :param no_name_limit: seconds for which an address is served after the name went away.
+    :param nameservers: those that the connection names; empty for the system's.
+    """
+
+    hostname: str | None = None
+    uri: str | None = None
+    record: LastKnownGood | None = None
+    problem: str | None = None
+    no_name_limit: float = ResolverConfig().max_stale_no_name
+    nameservers: tuple[str, ...] = ()
+
+    @property
+    def history_name(self) -> str | None:
+        """Under what the history endpoint gives the last day of this name."""
+        return None if self.hostname is None else shown_name(self.hostname, self.nameservers)
+
+    def away_for(self, wall: float) -> float | None:
+        """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
+        return None if self.record is None else away_for(self.record, wall)
+
+    def dns(self, wall: float) -> Level:
+        """The state of the name by what was written down."""
+        if self.record is None:
+            return Level.UNKNOWN
+        away = self.away_for(wall)
+        if away is None:
+            return Level.HEALTHY
+        return Level.DEGRADED if away < self.no_name_limit else Level.UNHEALTHY
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionHealth:
+    """The last that is known of one connection."""
+
+    conn_id: str
+    target: ConnectionTarget = ConnectionTarget()
+    verdict: Verdict | None = None
+    found: Resolution | None = None
+    seen_at: float = float("-inf")
+
+    def with_target(self, target: ConnectionTarget) -> ConnectionHealth:
+        """The same after Airflow was read."""
+        return replace(self, target=target)
+
+    def with_check(
+        self, verdict: Verdict, found: Resolution | None, *, seen_at: float
+    ) -> ConnectionHealth:
+        """The same after a check."""
+        return replace(self, verdict=verdict, found=found, seen_at=seen_at)
+
+    def at(self, now: float, limit: float) -> ConnectionHealth:
+        """The same, without a verdict that is older than ``limit`` seconds."""
+        if now - self.seen_at <= limit:
+            return self
+        return replace(self, verdict=None, found=None)
+
+    @property
+    def mlflow(self) -> Level:
+        """Whether MLflow can be used: the level of the last check."""
+        return Level.UNKNOWN if self.verdict is None else self.verdict.level
+
+    @property
+    def dns(self) -> Level:
+        """The state of the name: by the last check, or else by what the fleet wrote down."""
+        if self.verdict is None:
+            return self.target.dns(time.time())
+        if self.verdict.address is None:
+            unresolved = self.verdict.state is State.UNRESOLVED
+            return Level.UNHEALTHY if unresolved else self.target.dns(time.time())
+        return (
+            Level.HEALTHY
+            if self.verdict.dns_cause is None and not self._is_stale
+            else Level.DEGRADED
+        )
+
+    @property
+    def _is_stale(self) -> bool:
+        source = None if self.verdict is None else self.verdict.address_source
+        return source in ("stale", "store", "static")
+
+    @property
+    def state(self) -> Level:
+        """One word for all of it."""
+        return worst((self.dns, self.mlflow)) if self.verdict is None else self.verdict.level
+
+    @property
+    def cause(self) -> str | None:
+        """The one word behind a state that is not healthy; data."""
+        if self.verdict is None or self.verdict.level == "healthy":
+            return None
+        return self.verdict.cause
+
+    def report(self) -> dict[str, Any]:
+        """All of it as plain values, ages as of now."""
+        wall, verdict, found = time.time(), self.verdict, self.found
+        age = left = None
+        if found is not None:
+            age = found.age()
+            left = None if self._is_stale else found.ttl_left(wall)
+        addresses = list(found.addresses) if found else []
+        source = None if found is None else found.source.value
+        if verdict is not None and verdict.address is not None:
+            addresses = addresses or [verdict.address]
+            source = verdict.address_source
+            age = verdict.address_age if age is None else age
+        return {
+            "conn_id": self.conn_id,
+            "state": self.state.value,
+            "dns": self.dns.value,
+            "mlflow": self.mlflow.value,
+            "cause": self.cause,
+            "sentence": _NOT_CHECKED if verdict is None else verdict.sentence,
+            "hostname": self.target.hostname,
+            "history_name": self.target.history_name,
+            "tracking_uri": self.target.uri or (verdict.tracking_uri or None if verdict else None),
+            "addresses": addresses,
+            "source": source,
+            "age": _rounded(age),
+            "ttl_left": _rounded(left),
+            "looked_at": None if verdict is None else verdict.checked_at,
+            "latency_ms": _rounded(sum(verdict.latencies.values()))
+            if verdict is not None and verdict.latencies
+            else None,
+            "last_known_good": None
+            if self.target.record is None
+            else shown_record(self.target.record, wall),
+            "variable_problem": self.target.problem,
+            "verdict": None if verdict is None else dict(verdict.as_dict()),
+        }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

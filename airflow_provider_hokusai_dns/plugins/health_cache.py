@@ -1,0 +1,243 @@
+"""What the API server knows of each connection, and how often it may check.
+
+A web endpoint must not let its callers cause work without bound. So reading Airflow and checking
+MLflow happen on a few threads of our own: per connection one at a time, and none while the last is
+young. The caller who set it going waits for a moment, which is enough while all is well; who comes
+meanwhile gets what is known, and nobody waits for a server that hangs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.gates.check import check_connection
+from airflow_provider_hokusai_dns.plugins import options
+from airflow_provider_hokusai_dns.plugins.connection_health import (
+    ConnectionHealth,
+    ConnectionTarget,
+)
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
+from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.resolver import Resolution
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which what was read from Airflow is good enough, where checks are not rarer.
+_READ_EVERY = 10.0
+#: Seconds for which the settings that were read are good enough.
+_SETTINGS_EVERY = 2.0
+#: Seconds that a caller waits for what it set going.
+_PATIENCE = 3.0
+#: Seconds after which a verdict says nothing any more: no request came, so no check was made.
+_FORGET_AFTER = 300.0
+#: Seconds after which work under way is taken for lost, as after a fork.
+_LOST_AFTER = 120.0
+
+
+@dataclass
+class _CachedConnection:
+    """One connection: what is known, and what is under way."""
+
+    known: ConnectionHealth
+    read_at: float = float("-inf")
+    checked_from: float = float("-inf")
+    reading: bool = False
+    checking: bool = False
+    told: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The settings as they were a moment ago; asking Airflow for each call takes milliseconds."""
+
+    read_at: float
+    every: float
+    listed: tuple[str, ...]
+    problem: str | None = None
+
+
+class HealthCache:
+    """The last known state of the listed connections. Thread-safe; every call is bounded.
+
+    :param check: one check of a connection.
+    :param now: seconds on a clock that never steps.
+    :param patience: seconds that a caller waits for what it set going.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[str], Verdict] | None = None,
+        now: Callable[[], float] = time.monotonic,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._check = check or check_connection
+        self._now = now
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._entries: dict[str, _CachedConnection] = {}
+        self._complained = ""
+        self._settings: _Settings | None = None
+        self._readers = Workers("hokusai-dns-health-read", limit=4)
+        self._checkers = Workers("hokusai-dns-health-check", limit=8)
+
+    def listed(self) -> tuple[tuple[str, ...], str | None]:
+        """The connections to look after; none, and a sentence, where the setting is wrong."""
+        settings_now = self._settings_now()
+        return settings_now.listed, settings_now.problem
+
+    def _settings_now(self) -> _Settings:
+        now, settings_now = self._now(), self._settings
+        if settings_now is None or now - settings_now.read_at >= _SETTINGS_EVERY:
+            settings_now = self._settings = self._read_settings(now)
+        return settings_now
+
+    def _read_settings(self, now: float) -> _Settings:
+        every = options.look_every()
+        try:
+            return _Settings(now, every, tuple(dict.fromkeys(settings.listed_connections())))
+        except ValueError as error:
+            if self._complained != str(error):
+                self._complained = str(error)
+                log.error("Health of MLflow is unknown: %s", error)
+            return _Settings(now, every, (), str(error))
+
+    def words(self) -> dict[str, str]:
+        """``overall``, ``dns`` and ``mlflow`` in one word each. Never probes, never asks DNS.
+
+        Never raises either: with a list of connections that cannot be read, nothing is known.
+        """
+        return _words(self._up_to_date(self.listed()[0], check=False))
+
+    def ready(self) -> tuple[bool, dict[str, str]]:
+        """Whether every listed connection can be used, and the words. Checks where it is due."""
+        known = self._up_to_date(self.listed()[0], check=True)
+        usable = bool(known) and all(one.mlflow in USABLE for one in known)
+        return usable, _words(known)
+
+    def connections(self, conn_ids: Sequence[str] | None = None) -> list[ConnectionHealth]:
+        """What is known of some listed connections, or of all. Checks where it is due."""
+        listed = self.listed()[0]
+        wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
+        return self._up_to_date(wanted, check=True)
+
+    def targets(self) -> list[ConnectionHealth]:
+        """The listed connections as they are described, without a check of their servers."""
+        return self._up_to_date(self.listed()[0], check=False)
+
+    def _up_to_date(self, conn_ids: Sequence[str], *, check: bool) -> list[ConnectionHealth]:
+        """Begin what is due, wait for it a moment, and give what is known then."""
+        settings_now, now = self._settings_now(), self._now()
+        every = settings_now.every
+        begun: list[Future[None]] = []
+        with self._lock:
+            for gone in self._entries.keys() - set(settings_now.listed):
+                del self._entries[gone]
+            entries = [
+                self._entries.setdefault(conn_id, _CachedConnection(ConnectionHealth(conn_id)))
+                for conn_id in conn_ids
+            ]
+            for entry in entries:
+                since = now - entry.read_at
+                if since >= (_LOST_AFTER if entry.reading else min(every, _READ_EVERY)):
+                    entry.reading, entry.read_at = True, now
+                    begun.append(self._readers.call(partial(self._read, entry)))
+                since = now - entry.checked_from
+                if check and since >= (max(_LOST_AFTER, every) if entry.checking else every):
+                    entry.checking, entry.checked_from = True, now
+                    begun.append(self._checkers.call(partial(self._run_check, entry)))
+        wait(begun, self._patience)
+        now = self._now()
+        with self._lock:
+            return [entry.known.at(now, _FORGET_AFTER + every) for entry in entries]
+
+    def _read(self, entry: _CachedConnection) -> None:
+        conn_id = entry.known.conn_id
+        try:
+            target = _target(conn_id)
+        except Exception as error:
+            log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
+            target = ConnectionTarget()
+        with self._lock:
+            entry.known = entry.known.with_target(target)
+            entry.reading = False
+
+    def _run_check(self, entry: _CachedConnection) -> None:
+        conn_id = entry.known.conn_id
+        verdict = found = None
+        try:
+            verdict = self._check(conn_id)
+            found = _resolution(conn_id)
+        except Exception as error:
+            log.warning("The check of connection %r ended in %s", conn_id, type(error).__name__)
+        with self._lock:
+            entry.checking = False
+            if verdict is None:
+                return
+            entry.known = entry.known.with_check(verdict, found, seen_at=self._now())
+            before, entry.told = entry.told, (verdict.state.value, verdict.cause)
+        _tell(verdict, before)
+
+
+def _words(known: Sequence[ConnectionHealth]) -> dict[str, str]:
+    dns, mlflow = worst(one.dns for one in known), worst(one.mlflow for one in known)
+    return {"overall": worst((dns, mlflow)).value, "dns": dns.value, "mlflow": mlflow.value}
+
+
+def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
+    """One line per change of what is wrong; the sentence says what was used, and what to do."""
+    now = (verdict.state.value, verdict.cause)
+    if now == before or (verdict.level is Level.HEALTHY and before[0] in ("", "healthy")):
+        return
+    level = logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
+    log.log(
+        level,
+        "Connection %r is %s (%s, %s): %s",
+        verdict.conn_id,
+        verdict.level,
+        *now,
+        verdict.sentence,
+    )
+
+
+def _target(conn_id: str) -> ConnectionTarget:
+    """A connection as Airflow describes it, and what the fleet wrote down about its name."""
+    try:
+        server = connections.load_server(conn_id)
+        target = Target.parse(server.hostname)
+        config = runtime.resolver().config
+    except (LookupError, ValueError):
+        return ConnectionTarget()
+    if target.literal is not None:
+        return ConnectionTarget(target.literal, server.uri)
+    record, problem = runtime.store(server.nameservers).examine(target.hostname)
+    return ConnectionTarget(
+        target.hostname,
+        server.uri,
+        record,
+        problem,
+        no_name_limit=config.max_stale_no_name,
+        nameservers=server.nameservers,
+    )
+
+
+def _resolution(conn_id: str) -> Resolution | None:
+    """All addresses of the name as this process has them after a check."""
+    try:
+        server = connections.load_server(conn_id)
+        return runtime.resolver_for(server).resolve(server.hostname)
+    except (LookupError, ValueError, DNSResolutionError):
+        return None

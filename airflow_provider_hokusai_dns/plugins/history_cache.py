@@ -1,0 +1,99 @@
+"""The history that refreshes wrote, as the API server shows it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionTarget
+from airflow_provider_hokusai_dns.store.history import HistoryPoint
+
+#: Seconds for which what was read is good enough.
+_READ_EVERY = 10.0
+#: Seconds without a refresh after which somebody should look why.
+_OUTDATED_AFTER = 7200.0
+_SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
+
+_Names = dict[str | None, tuple[tuple[HistoryPoint, ...], str | None]]
+
+
+class HistoryCache:
+    """The last day of some names; one reader at a time, and none while the last one is young.
+
+    :param now: seconds on a clock that never steps.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._reading = threading.Lock()
+        self._read_at = float("-inf")
+        self._names: _Names = {}
+
+    def report(self, places: Iterable[ConnectionTarget]) -> dict[str, Any]:
+        """The history of some names, how old it is, and what to do about that."""
+        wanted = {place.history_name: place for place in places if place.hostname is not None}
+        due = self._now() - self._read_at >= _READ_EVERY
+        if due or not wanted.keys() <= self._names.keys():
+            self._read(wanted)
+        shown = {name: self._names[name] for name in wanted if name in self._names}
+        points = {name: list(known) for name, (known, _) in shown.items()}
+        newest = max((known[-1]["at"] for known in points.values() if known), default=None)
+        age = None
+        if newest is not None:
+            age = max(0.0, time.time() - datetime.fromisoformat(newest).timestamp())
+        return {
+            "generated_at": datetime.now(UTC),
+            "newest": newest,
+            "age": None if age is None else round(age, 1),
+            "note": note(age, unread=any(problem for _, problem in shown.values())),
+            "names": points,
+            "problems": {name: problem for name, (_, problem) in shown.items() if problem},
+        }
+
+    def _read(self, wanted: Mapping[str | None, ConnectionTarget]) -> None:
+        if not self._reading.acquire(blocking=False):
+            return  # somebody is at it: what is known will do
+        try:
+            self._names = {
+                name: runtime.store(place.nameservers).history(place.hostname or "")
+                for name, place in wanted.items()
+            }
+            # What could not be read is read again for the next who asks.
+            if all(points or not problem for points, problem in self._names.values()):
+                self._read_at = self._now()
+        finally:
+            self._reading.release()
+
+
+def note(age: float | None, *, unread: bool = False) -> str:
+    """How old a history is, and what to do about it.
+
+    :param age: seconds since the newest point; ``None`` where there is none.
+    :param unread: whether something that was written could not be read.
+    """
+    if age is None and unread:
+        return "The last day of a name could not be read: it says why."
+    if age is None:
+        return (
+            "No refresh has written a history of the last day yet: unpause and trigger the DAG "
+            f"hokusai_dns_refresh, and give it a schedule, for example {_SCHEDULE}."
+        )
+    ago = _in_words(age)
+    if age < _OUTDATED_AFTER:
+        return f"The last refresh was {ago} ago."
+    return (
+        f"The last refresh was {ago} ago: look whether the DAG hokusai_dns_refresh is paused or "
+        f"fails. It may have no schedule: {_SCHEDULE} gives it one."
+    )
+
+
+def _in_words(seconds: float) -> str:
+    for size, word in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {word}{'' if count == 1 else 's'}"
+    return "less than a minute"

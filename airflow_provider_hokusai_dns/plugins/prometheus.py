@@ -1,0 +1,166 @@
+"""The state of each listed connection as Prometheus text.
+
+Gauges, as this process knows them at the moment. What the fleet counts goes through Airflow's own
+metrics, because an API server does not see it; the counters here are this process's alone, and
+say so in their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.resolver.level import Level
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+    from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionHealth
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LABELS = ("conn_id", "hostname")
+
+#: Gauges with one series per state, of which one is 1.
+CONNECTION_STATE = "hokusai_dns_connection_state"
+NAME_STATE = "hokusai_dns_name_state"
+MLFLOW_STATE = "hokusai_dns_mlflow_state"
+#: Says why, where a connection is not healthy.
+CONNECTION_CAUSE = "hokusai_dns_connection_cause"
+#: Gauges of one value per connection, by the field of the report; absent where it is not known.
+_NUMBERS = {
+    "age": ("hokusai_dns_address_age_seconds", "Since DNS gave the address in use."),
+    "latency_ms": ("hokusai_dns_probe_seconds", "What the last look at MLflow took."),
+    "looked_at": ("hokusai_dns_look_timestamp_seconds", "When MLflow was last looked at."),
+}
+_STORED = {
+    "age": (
+        "hokusai_dns_last_known_good_age_seconds",
+        "Since DNS gave the address in the shared Variable.",
+    ),
+    "name_away_for": (
+        "hokusai_dns_name_away_seconds",
+        "Since somebody in the fleet first saw that the name is gone.",
+    ),
+}
+VARIABLE_BROKEN = "hokusai_dns_variable_broken"
+CONNECTIONS_BROKEN = "hokusai_dns_connections_setting_broken"
+#: Counters of this process's resolver, by the field of its snapshot.
+_COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
+
+
+def metric_names() -> frozenset[str]:
+    """Every name that can appear, for those who write rules over them."""
+    names = {CONNECTION_STATE, NAME_STATE, MLFLOW_STATE, CONNECTION_CAUSE, VARIABLE_BROKEN}
+    names |= {CONNECTIONS_BROKEN, "hokusai_dns_process_cache_size"}
+    names |= {name for name, _ in (*_NUMBERS.values(), *_STORED.values())}
+    for metric in _counters({}):
+        names.add(f"{metric.name}_total")
+    return frozenset(names)
+
+
+def render(
+    known: Sequence[ConnectionHealth], metrics: dict[str, Any], *, broken: bool = False
+) -> bytes:
+    """The text.
+
+    :param known: what is known of each listed connection.
+    :param metrics: the snapshot of this process's resolver; may be empty.
+    :param broken: whether the list of connections cannot be read.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
+
+    class Once(Collector):
+        def collect(self) -> Iterable[Metric]:
+            yield from _gauges(known)
+            yield GaugeMetricFamily(
+                CONNECTIONS_BROKEN, "1: the list of connections is wrong.", value=float(broken)
+            )
+            yield from _counters(metrics)
+            yield GaugeMetricFamily(
+                "hokusai_dns_process_cache_size",
+                "Names that the resolver of this API server process holds.",
+                value=metrics.get("cache_size", 0),
+            )
+
+    registry = CollectorRegistry(auto_describe=False)  # our own: nobody else's series get in
+    registry.register(Once())
+    return generate_latest(registry)
+
+
+def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    reports = [one.report() for one in known]
+    targets = [(report["conn_id"], report["hostname"] or "") for report in reports]
+    for name, field, text in (
+        (CONNECTION_STATE, "state", "All of a connection in one word."),
+        (NAME_STATE, "dns", "The name: an address that is not fresh is degraded."),
+        (MLFLOW_STATE, "mlflow", "Whether MLflow can be used."),
+    ):
+        text += " 1 for the state it is in."
+        states = GaugeMetricFamily(name, text, labels=(*_LABELS, "state"))
+        for target, report in zip(targets, reports, strict=True):
+            for level in Level:
+                states.add_metric((*target, level.value), float(report[field] == level))
+        yield states
+    causes = GaugeMetricFamily(
+        CONNECTION_CAUSE,
+        "1, with the cause, where not healthy.",
+        labels=(*_LABELS, "state", "cause"),
+    )
+    broken = GaugeMetricFamily(
+        VARIABLE_BROKEN, "1: the shared Variable of the name is passed over.", labels=_LABELS
+    )
+    for one, target, report in zip(known, targets, reports, strict=True):
+        if one.verdict is not None and report["cause"] is not None:
+            causes.add_metric((*target, one.verdict.state.value, report["cause"]), 1.0)
+        broken.add_metric(target, float(report["variable_problem"] is not None))
+    yield causes
+    yield broken
+    for field, (name, text) in _NUMBERS.items():
+        yield _gauge(name, text, targets, [_number(field, report[field]) for report in reports])
+    for field, (name, text) in _STORED.items():
+        values = [(report["last_known_good"] or {}).get(field) for report in reports]
+        yield _gauge(name, text, targets, values)
+
+
+def _gauge(
+    name: str, text: str, targets: Sequence[tuple[str, str]], values: Sequence[float | None]
+) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily
+
+    gauge = GaugeMetricFamily(name, text, labels=_LABELS)
+    for target, value in zip(targets, values, strict=True):
+        if value is not None:
+            gauge.add_metric(target, value)
+    return gauge
+
+
+def _number(field: str, value: Any) -> float | None:
+    """In seconds, as Prometheus wants every duration and time."""
+    if value is None:
+        return None
+    if field == "looked_at":
+        return float(value.timestamp())
+    return float(value) / 1000 if field.endswith("_ms") else float(value)
+
+
+def _counters(metrics: dict[str, Any]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
+
+    for field in _COUNTED:
+        yield CounterMetricFamily(
+            f"hokusai_dns_process_{field}",
+            f"The {field} of the resolver of this API server process alone.",
+            value=metrics.get(field, 0),
+        )
+    errors = CounterMetricFamily(
+        "hokusai_dns_process_errors",
+        "Failed lookups of this API server process alone.",
+        labels=("cause",),
+    )
+    for cause, count in sorted(metrics.get("errors", {}).items()):
+        errors.add_metric((cause,), count)
+    yield errors

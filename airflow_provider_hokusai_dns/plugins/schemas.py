@@ -1,0 +1,206 @@
+"""What the endpoints answer, with examples: the contract between them and whoever reads them.
+
+A field may be added; one that changes its meaning needs another ``version``.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+Word = Literal["healthy", "degraded", "unhealthy", "unknown"]
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity; what is no number is not known."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_z(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Number = Annotated[float | None, BeforeValidator(_finite)]
+Moment = Annotated[datetime, PlainSerializer(_with_z, return_type=str)]
+
+_WORDS_EXAMPLE: dict[str, Any] = {"overall": "degraded", "dns": "degraded", "mlflow": "degraded"}
+_SELF_EXAMPLE: dict[str, Any] = {
+    "host": "airflow-api-0",
+    "pid": 17,
+    "since": "2026-11-24T06:00:00Z",
+}
+
+
+class Words(BaseModel):
+    """One word each, for anybody: the worst of all listed connections, as last known."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_WORDS_EXAMPLE]})
+
+    overall: Word
+    dns: Word
+    mlflow: Word
+
+
+class Observer(BaseModel):
+    """Whose eyes these are. Each API server process checks and remembers by itself; workers and
+    triggerers see MLflow from elsewhere, and their counters go through Airflow's metrics.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SELF_EXAMPLE]})
+
+    host: str = Field(description="The machine of this API server.")
+    pid: int = Field(description="This process; another one may answer the next request.")
+    since: Moment = Field(description="When this process began to check.")
+
+
+class Stored(BaseModel):
+    """The last known good address that the whole fleet shares, from its Airflow Variable."""
+
+    hostname: str
+    addresses: list[str]
+    age: Number = Field(description="Seconds since DNS gave it.")
+    name_away_for: Number = Field(
+        description="Seconds since somebody first saw it gone; null while it is there."
+    )
+    written_by: str = Field(description="refresh, gate or hook.")
+
+
+class Connection(BaseModel):
+    """One listed connection, as this process last saw it."""
+
+    conn_id: str
+    state: Word = Field(description="All of it in one word.")
+    dns: Word = Field(description="healthy: fresh; degraded: an old, stored or static address.")
+    mlflow: Word = Field(description="Whether MLflow can be used.")
+    cause: str | None = Field(description="One word, data; null while healthy.")
+    sentence: str = Field(description="Why, and what to do, for people.")
+    hostname: str | None
+    history_name: str | None = Field(
+        description="Its name in /history: the hostname, and the connection's own nameservers."
+    )
+    tracking_uri: str | None
+    addresses: list[str]
+    source: str | None = Field(
+        description="literal, hosts, cache, dns, system, stale, store or static."
+    )
+    age: Number = Field(description="Seconds since DNS gave the addresses.")
+    ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
+    looked_at: Moment | None = Field(description="When MLflow was last looked at.")
+    latency_ms: Number = Field(description="What that check took.")
+    last_known_good: Stored | None
+    variable_problem: str | None = Field(
+        description="What is wrong with the shared Variable, which is then passed over."
+    )
+    verdict: dict[str, Any] | None = Field(description="The whole verdict of the last check.")
+
+
+class Health(BaseModel):
+    """Each listed connection."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 1,
+                    "generated_at": "2026-11-24T11:00:00Z",
+                    "seen_by": _SELF_EXAMPLE,
+                    "problem": None,
+                    "connections": [
+                        {
+                            "conn_id": "mlflow_default",
+                            "state": "degraded",
+                            "dns": "degraded",
+                            "mlflow": "degraded",
+                            "cause": "nxdomain",
+                            "sentence": "http://mlflow.example.local:5000 works on the stored "
+                            "address 10.0.1.221, 83 s old, because DNS gives none now (nxdomain): "
+                            "look at the DNS of the name.",
+                            "hostname": "mlflow.example.local",
+                            "history_name": "mlflow.example.local",
+                            "tracking_uri": "http://mlflow.example.local:5000",
+                            "addresses": ["10.0.1.221"],
+                            "source": "store",
+                            "age": 83.0,
+                            "ttl_left": None,
+                            "looked_at": "2026-11-24T10:59:52Z",
+                            "latency_ms": 41.0,
+                            "last_known_good": {
+                                "hostname": "mlflow.example.local",
+                                "addresses": ["10.0.1.221"],
+                                "age": 83.0,
+                                "name_away_for": 20.0,
+                                "written_by": "refresh",
+                            },
+                            "variable_problem": None,
+                            "verdict": None,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    version: Literal[1] = 1
+    generated_at: Moment
+    seen_by: Observer
+    problem: str | None = Field(
+        default=None, description="Why the list of connections cannot be read."
+    )
+    connections: list[Connection]
+
+
+class Point(BaseModel):
+    """One refresh of one name."""
+
+    at: str
+    state: Literal["resolved", "stale", "failed"]
+    addresses: list[str]
+    cause: str | None
+    lookup_ms: Number
+    probe: Literal["healthy", "degraded", "unhealthy"] | None
+    probe_ms: Number
+
+
+class Days(BaseModel):
+    """The last day of each name, as the refresh DAG saw it; oldest first."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "version": 1,
+                    "generated_at": "2026-11-24T11:00:00Z",
+                    "newest": "2026-11-24T10:57:57Z",
+                    "age": 123.0,
+                    "note": "The last refresh was 2 minutes ago.",
+                    "names": {
+                        "mlflow.example.local": [
+                            {
+                                "at": "2026-11-24T10:57:57Z",
+                                "state": "resolved",
+                                "addresses": ["10.0.1.221"],
+                                "cause": None,
+                                "lookup_ms": 12.0,
+                                "probe": "healthy",
+                                "probe_ms": 41.0,
+                            }
+                        ]
+                    },
+                    "problems": {},
+                }
+            ]
+        }
+    )
+
+    version: Literal[1] = 1
+    generated_at: Moment
+    newest: str | None
+    age: Number = Field(description="Seconds since the newest point.")
+    note: str = Field(description="How old this is, and what to do where that is too old.")
+    names: dict[str, list[Point]]
+    problems: dict[str, str] = Field(
+        default_factory=dict, description="By name: what cannot be read of its history."
+    )

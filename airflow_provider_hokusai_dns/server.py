@@ -1,0 +1,164 @@
+"""What is known of one MLflow server: the parsed form of one Airflow connection.
+
+Made by :mod:`~airflow_provider_hokusai_dns.config.settings`; nothing here reads configuration.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+
+from airflow_provider_hokusai_dns.resolver.target import Target
+
+_TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+
+
+class StaleOverHTTP(StrEnum):
+    """Whether an address that is not fresh may be used over plain http."""
+
+    NEVER = "never"
+    CHECKED = "checked"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to sign in. Both parts stay out of ``repr``.
+
+    :param username: set for basic authentication, together with ``secret`` as the password.
+    :param secret: the password, or the bearer token when there is no user name.
+    :raises ValueError: names the part that can never be right, not its value.
+    """
+
+    username: str | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.secret)
+
+    def __post_init__(self) -> None:
+        # A bad header value is quoted in the exception of the HTTP library: refuse it before.
+        if self.username and ":" in self.username:
+            raise ValueError("the login must not contain a colon (basic authentication, RFC 7617)")
+        if self.secret and not self.username and not _TOKEN.match(self.secret):
+            raise ValueError(
+                "the bearer token may hold visible ASCII characters only: look for a space or a "
+                "line break at its end"
+            )
+
+    @property
+    def kind(self) -> str:
+        """``basic``, ``bearer`` or ``none``."""
+        if not self:
+            return "none"
+        return "basic" if self.username else "bearer"
+
+    def authorization(self) -> str | None:
+        """The value of the ``Authorization`` header, or ``None`` without credentials."""
+        if not self:
+            return None
+        if self.username:
+            pair = f"{self.username}:{self.secret}".encode()
+            return "Basic " + base64.b64encode(pair).decode("ascii")
+        return f"Bearer {self.secret}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How one connection wants names to be resolved: all that it says about that.
+
+    An answer belongs to a view. Connections with equal views share answers; what one connection
+    says never decides where a request of another goes. The default view says nothing. Durations
+    are seconds.
+
+    :param hostname: the normalised name that all but the nameservers hold for; empty where nothing
+        but nameservers is said.
+    """
+
+    hostname: str = ""
+    nameservers: tuple[str, ...] = ()
+    fallback_addresses: tuple[str, ...] = ()
+    cache_ttl: float | None = None
+    max_stale: float | None = None
+
+    def difference(self, other: View) -> str:
+        """The first field in which two views differ; empty where they are equal."""
+        names = [item.name for item in fields(self) if item.name != "hostname"]
+        return next((n for n in names if getattr(self, n) != getattr(other, n)), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLflowServer:
+    """One MLflow server as a connection describes it. Durations are seconds.
+
+    :param conn_id: the Airflow connection id; the tag under which credentials are kept.
+    :param scheme: ``http`` or ``https``.
+    :param hostname: as given on the connection, a name or an address without brackets.
+    :param port: ``None`` for the scheme's own.
+    :param path_prefix: empty, or begins with a slash and does not end with one.
+    :param verify: whether a server certificate is verified.
+    :param deadline: how long writing inside a run may wait for the server. The pin's
+        wait for an address and the waits of MLflow's client between its tries share it, see
+        :func:`~.deadlines.patience`.
+    :param request_timeout: how long one call outside a run may take.
+    """
+
+    conn_id: str
+    scheme: str
+    hostname: str
+    port: int | None = None
+    path_prefix: str = ""
+    credentials: Credentials = field(default=Credentials(), repr=False)
+    ca_file: str | None = None
+    client_cert: str | None = None
+    verify: bool = True
+    workspace: str | None = None
+    registry_uri: str | None = None
+    experiment: str | None = None
+    request_timeout: float = 30.0
+    max_retries: int | None = None
+    deadline: float = 600.0
+    fallback_addresses: tuple[str, ...] = ()
+    also_pin: tuple[str, ...] = ()
+    max_stale: float | None = None
+    cache_ttl: float | None = None
+    nameservers: tuple[str, ...] = ()
+    allow_stale_over_http: StaleOverHTTP = StaleOverHTTP.CHECKED
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL."""
+        host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI in its hostname form, without a tag or a secret."""
+        return f"{self.scheme}://{self.authority}{self.path_prefix}"
+
+    @property
+    def connect_port(self) -> int:
+        """The TCP port to connect to."""
+        return self.port or (443 if self.scheme == "https" else 80)
+
+    @property
+    def view(self) -> View:
+        """How the name of the server is resolved."""
+        target = Target.parse(self.hostname)
+        said = (self.fallback_addresses, self.cache_ttl, self.max_stale)
+        if target.literal is not None or said == ((), None, None):
+            return self.view_beside
+        return View(
+            hostname=target.hostname.removesuffix("."),
+            nameservers=self.nameservers,
+            fallback_addresses=self.fallback_addresses,
+            cache_ttl=self.cache_ttl,
+            max_stale=self.max_stale,
+        )
+
+    @property
+    def view_beside(self) -> View:
+        """How the names of ``also_pin`` are resolved: they are in the same private zone."""
+        return View(nameservers=self.nameservers)

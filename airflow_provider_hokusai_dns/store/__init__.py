@@ -1,0 +1,1 @@
+"""The shared last known good and the history, kept in Airflow Variables."""

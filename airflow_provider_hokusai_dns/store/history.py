@@ -1,0 +1,163 @@
+"""The last day of one hostname as its refreshes saw it: key, reading, adding, writing.
+
+Pure functions over texts and ``now``. What is kept is bounded three times: a day, 288 points (one
+in five minutes), and the size of the text.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
+from airflow_provider_hokusai_dns.resolver.target import parse_address
+from airflow_provider_hokusai_dns.store.record import (
+    BrokenVariableError,
+    iso_seconds,
+    load_of,
+    nameservers_field,
+    read_stamp,
+    variable_key,
+)
+
+VERSION = 1
+MAX_AGE = 86_400.0
+MAX_POINTS = 288
+MAX_ADDRESSES = 8
+#: Characters; a reader refuses more than 65,536.
+_MAX_TEXT = 60_000
+_PREFIX = "hokusai_dns_history_"
+_STATES = ("resolved", "stale", "failed")
+_LEVELS = (*USABLE, Level.UNHEALTHY)
+
+
+class HistoryPoint(TypedDict):
+    """One refresh of one name. ``state`` is ``resolved``, ``stale`` or ``failed``, ``probe`` the
+    level of a look at MLflow. Durations are milliseconds; ``None`` is what was not measured.
+    """
+
+    at: str
+    state: str
+    addresses: list[str]
+    cause: str | None
+    lookup_ms: float | None
+    probe: str | None
+    probe_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a text holds: its points, oldest first, and how many of them cannot be used."""
+
+    points: tuple[HistoryPoint, ...]
+    passed_over: int = 0
+
+
+def history_key(hostname: str, nameservers: tuple[str, ...] = ()) -> str:
+    """The key of the Variable that holds the history of a hostname."""
+    return variable_key(hostname, _PREFIX, nameservers=nameservers)
+
+
+def shown_name(hostname: str, nameservers: tuple[str, ...] = ()) -> str:
+    """A name for people: with the nameservers that its connection names, where it does."""
+    return f"{hostname} at {', '.join(nameservers)}" if nameservers else hostname
+
+
+def parse_history(
+    hostname: str,
+    text: str,
+    *,
+    now: float,
+    skew: float = 300.0,
+    nameservers: tuple[str, ...] = (),
+) -> History:
+    """Read a stored text; points that somebody edited into nonsense are passed over one by one.
+
+    So is what lies ahead of the clock: it was written when a clock was wrong, and would otherwise
+    be the newest for ever.
+
+    :param now: seconds since the epoch.
+    :param skew: seconds by which a point may be ahead of ``now``.
+    :param nameservers: those whose answers it has to hold; empty for the system's.
+    :raises BrokenVariableError: the whole of it is no history of this hostname.
+    """
+    values = load_of(hostname, text, VERSION, nameservers)
+    stored = values.get("points")
+    if not isinstance(stored, list):
+        raise BrokenVariableError("its points are not a list")
+    by_time: dict[float, HistoryPoint] = {}
+    bad = 0
+    for item in stored:
+        try:
+            at, point = _point(item)
+        except (TypeError, ValueError):  # BrokenVariableError is one
+            bad += 1
+            continue
+        if at > now + skew:
+            bad += 1
+        elif at >= now - MAX_AGE:
+            by_time[at] = point
+    return History(tuple(by_time[at] for at in sorted(by_time))[-MAX_POINTS:], bad)
+
+
+def with_point(
+    points: tuple[HistoryPoint, ...], point: HistoryPoint, *, now: float
+) -> tuple[HistoryPoint, ...]:
+    """The points with one more, bounded to a day and 288 points. One of the same second yields."""
+    by_time = {read_stamp(one["at"], "at"): one for one in (*points, point)}
+    return tuple(by_time[at] for at in sorted(by_time) if at >= now - MAX_AGE)[-MAX_POINTS:]
+
+
+def render_history(
+    hostname: str, points: tuple[HistoryPoint, ...], nameservers: tuple[str, ...] = ()
+) -> str:
+    """The text of some points; where it would get too long, the oldest go."""
+    lines = [json.dumps(_short(point), separators=(",", ":")) for point in points]
+    about = {"version": VERSION, "hostname": hostname, **nameservers_field(nameservers)}
+    head = json.dumps(about).removesuffix("}") + ', "points": [\n'
+    room = _MAX_TEXT - len(head) - 2
+    kept = len(lines)
+    while kept and sum(len(line) + 2 for line in lines[-kept:]) > room:
+        kept -= 1
+    return head + ",\n".join(lines[len(lines) - kept :]) + "]}"
+
+
+def _short(point: HistoryPoint) -> dict[str, Any]:
+    """Without what says nothing; most points have no cause."""
+    short = {name: value for name, value in point.items() if value is not None}
+    return short | {"addresses": point["addresses"][:MAX_ADDRESSES]}
+
+
+def _point(item: object) -> tuple[float, HistoryPoint]:
+    if not isinstance(item, dict):
+        raise TypeError
+    addresses = item.get("addresses", [])
+    if not isinstance(addresses, list) or len(addresses) > 10 * MAX_ADDRESSES:
+        raise TypeError
+    canonical = [parse_address(one) if isinstance(one, str) else None for one in addresses]
+    if None in canonical or item.get("state") not in _STATES:
+        raise ValueError
+    probe, cause = item.get("probe"), item.get("cause")
+    if probe not in (None, *_LEVELS) or not isinstance(cause, str | None):
+        raise ValueError
+    at = read_stamp(item.get("at"), "at")
+    return at, HistoryPoint(
+        at=iso_seconds(at),
+        state=item["state"],
+        addresses=[one for one in canonical if one is not None][:MAX_ADDRESSES],
+        cause=None if cause is None else cause[:40],
+        lookup_ms=_milliseconds(item.get("lookup_ms")),
+        probe=probe,
+        probe_ms=_milliseconds(item.get("probe_ms")),
+    )
+
+
+def _milliseconds(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    if not 0 <= value < 1e9:  # neither is NaN
+        raise ValueError
+    return float(value)

@@ -1,0 +1,261 @@
+"""One record of the shared last-known-good as text: its key, reading, writing, merging.
+
+Pure functions; :mod:`~airflow_provider_hokusai_dns.store.variables` keeps the texts in Airflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, utc
+from airflow_provider_hokusai_dns.resolver.target import parse_address
+
+VERSION = 1
+_PREFIX = "hokusai_dns_"
+_MAX_KEY = 200
+_MAX_TEXT = 65_536
+_MAX_ADDRESSES = 500
+#: Airflow masks the value of a Variable whose key has one of these, and so would hide ours.
+_MASKED = re.compile(
+    "access_key|access_token|api_key|apikey|auth_header|authorization|bearer|connection_string|dsn|"
+    "keyfile_dict|passphrase|passwd|password|private_key|proxies|proxy|secret|service_account|"
+    "service_key|token|webhook_url"
+)
+
+
+class BrokenVariableError(ValueError):
+    """A stored text that is no record of this hostname.
+
+    :param reason: one sentence, without the text itself.
+    :param replaceable: whether anybody may overwrite it, as with a stamp from a wrong clock.
+    :param foreign: whether it may hold more than this version understands; it is then never
+        overwritten.
+    """
+
+    def __init__(self, reason: str, *, replaceable: bool = False, foreign: bool = False) -> None:
+        super().__init__(reason)
+        self.replaceable = replaceable
+        self.foreign = foreign
+
+
+def variable_key(hostname: str, prefix: str = _PREFIX, *, nameservers: tuple[str, ...] = ()) -> str:
+    """The key for one hostname: readable, unique, and never one that Airflow masks.
+
+    :param prefix: what it begins with; that of the last-known-good by default.
+    :param nameservers: those that a connection names, in its order. What they say about a name is
+        kept apart from what the system's nameservers, and those of other connections, say.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
+    while _MASKED.search(slug):  # taking one out may put the halves of another together
+        slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
+    digest = hashlib.sha256("\n".join((hostname, *nameservers)).encode()).hexdigest()[:8]
+    slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
+    return f"{prefix}{slug}_{digest}" if slug else f"{prefix}{digest}"
+
+
+def parse_record(
+    hostname: str,
+    text: str,
+    *,
+    now: float,
+    skew: float = 300.0,
+    nameservers: tuple[str, ...] = (),
+) -> LastKnownGood:
+    """Read a stored text.
+
+    :param now: seconds since the epoch.
+    :param nameservers: those whose answer it has to be; empty for the system's.
+    :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
+    :raises BrokenVariableError: says what is wrong with it.
+    """
+    values = load_of(hostname, text, VERSION, nameservers)
+    stored = values.get("addresses")
+    if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
+        raise BrokenVariableError("its addresses are not a list with at least one address")
+    addresses = tuple(parse_address(item) if isinstance(item, str) else None for item in stored)
+    for address, item in zip(addresses, stored, strict=True):
+        if address is None:
+            raise BrokenVariableError(f"{str(item)[:60]!r} in its addresses is not an IP address")
+    resolved_at = read_stamp(values.get("resolved_at"), "resolved_at")
+    no_name_since = values.get("no_name_since")
+    since = None if no_name_since is None else read_stamp(no_name_since, "no_name_since")
+    if max(resolved_at, since or resolved_at) > now + skew:
+        raise BrokenVariableError(
+            "its stamp is in the future: a clock was wrong when it was written", replaceable=True
+        )
+    written_by = values.get("written_by")
+    return LastKnownGood(
+        hostname=hostname,
+        addresses=tuple(address for address in addresses if address is not None),
+        resolved_at=resolved_at,
+        ttl=_ttl(values.get("ttl")),
+        no_name_since=since if since is not None and since >= resolved_at else None,
+        written_by=written_by if isinstance(written_by, str) else "unknown",
+    )
+
+
+def load_of(
+    hostname: str, text: str, expected: int, nameservers: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """The JSON object in a stored text, of one version, one hostname and its nameservers.
+
+    :raises BrokenVariableError: says what is wrong; it is foreign where somebody else may need it.
+    """
+    values = _load_object(text)
+    version = values.get("version")
+    if isinstance(version, bool) or version != expected:
+        raise BrokenVariableError(
+            f"its version is {str(version)[:20]!r} and not {expected}", foreign=True
+        )
+    if values.get("hostname") != hostname:
+        raise BrokenVariableError("its hostname is another one", foreign=True)
+    if values.get("nameservers", []) != list(nameservers):
+        raise BrokenVariableError("its nameservers are other ones", foreign=True)
+    return values
+
+
+def _load_object(text: str) -> dict[str, Any]:
+    """The JSON object in a stored text.
+
+    :raises BrokenVariableError: says why it is none.
+    """
+    if len(text) > _MAX_TEXT:
+        raise BrokenVariableError(f"it is {len(text)} characters long")
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BrokenVariableError("it is not valid JSON") from None
+    if not isinstance(values, dict):
+        raise BrokenVariableError("it is not a JSON object")
+    return values
+
+
+def read_stamp(value: object, name: str) -> float:
+    """Seconds since the epoch, out of a text like ``2026-11-23T06:50:00Z``.
+
+    :raises BrokenVariableError: names the field.
+    """
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BrokenVariableError(
+            f"its {name} {str(value)[:40]!r} is not a time like 2026-11-23T06:50:00Z"
+        ) from None
+
+
+def _ttl(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BrokenVariableError(f"its ttl {str(value)[:20]!r} is not a number of seconds")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < 0:
+        raise BrokenVariableError(f"its ttl {str(value)[:20]!r} is not a number of seconds")
+    return number
+
+
+def render_record(
+    record: LastKnownGood, *, beside: str | None = None, nameservers: tuple[str, ...] = ()
+) -> str:
+    """The text of a record; fields that somebody added to the old text are kept.
+
+    :param beside: the text that is being replaced.
+    :param nameservers: those that gave the answer; empty for the system's.
+    """
+    values: dict[str, Any] = {}
+    if beside is not None:
+        try:
+            values = _load_object(beside)
+        except BrokenVariableError:
+            values = {}
+    values |= {
+        "version": VERSION,
+        "hostname": record.hostname,
+        **nameservers_field(nameservers),
+        "addresses": list(record.addresses),
+        "ttl": int(record.ttl) if record.ttl and record.ttl.is_integer() else record.ttl,
+        "resolved_at": iso_seconds(record.resolved_at),
+        "no_name_since": None
+        if record.no_name_since is None
+        else iso_seconds(record.no_name_since),
+        "written_by": record.written_by,
+    }
+    return json.dumps(values, indent=2)
+
+
+def nameservers_field(nameservers: tuple[str, ...]) -> dict[str, list[str]]:
+    """The field that tells whose answer a stored text is; none for the system's nameservers."""
+    return {"nameservers": list(nameservers)} if nameservers else {}
+
+
+def iso_seconds(seconds: float) -> str:
+    """The text that :func:`read_stamp` reads."""
+    return utc(math.floor(seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def whole_seconds(record: LastKnownGood) -> LastKnownGood:
+    """As it will be read back, so that an unchanged record compares equal and is not written."""
+    since = record.no_name_since
+    return replace(
+        record,
+        resolved_at=float(math.floor(record.resolved_at)),
+        no_name_since=None if since is None else float(math.floor(since)),
+        ttl=None if record.ttl is None else float(record.ttl),
+    )
+
+
+def _rank(record: LastKnownGood) -> tuple[float, tuple[str, ...], float, str]:
+    """The order in which one of two records wins. A lifetime of 0 is another than none."""
+    ttl = -1.0 if record.ttl is None else record.ttl
+    return record.resolved_at, record.addresses, ttl, record.written_by
+
+
+def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
+    """What is known when two records of one hostname are (policy rules 7 and 17).
+
+    The newer answer wins; "no such name" counts from the first that was seen after that answer.
+    The result is the same in whichever order the records come.
+    """
+    newer = max(one, other, key=_rank)
+    seen = [
+        record.no_name_since
+        for record in (one, other)
+        if record.no_name_since is not None and record.no_name_since >= newer.resolved_at
+    ]
+    return replace(newer, no_name_since=min(seen, default=None))
+
+
+def away_for(record: LastKnownGood, wall: float) -> float | None:
+    """Seconds since the fleet first saw that the name is gone; ``None`` while it is there.
+
+    :param wall: seconds since the epoch.
+    """
+    since = record.no_name_since
+    return None if since is None else max(0.0, wall - since)
+
+
+def shown_record(record: LastKnownGood, wall: float) -> dict[str, Any]:
+    """A record as the health endpoint and the commands show it, with ages in place of stamps.
+
+    :param wall: seconds since the epoch.
+    """
+    away = away_for(record, wall)
+    return {
+        "hostname": record.hostname,
+        "addresses": list(record.addresses),
+        "age": round(max(0.0, wall - record.resolved_at), 1),
+        "name_away_for": None if away is None else round(away, 1),
+        "written_by": record.written_by,
+    }

@@ -1,0 +1,364 @@
+"""The shared last-known-good on Airflow Variables.
+
+One Variable per hostname, JSON that an admin can read and edit. Three things make this delicate:
+
+* *A missing Variable means "not known".* An API server that cannot be reached looks the same after
+  13 seconds. So a read that took too long forbids the write that would have followed it.
+* *A call cannot be taken back.* It holds the task's line to its supervisor until the answer comes,
+  and the author's next XCom waits behind it. So every call is waited for two seconds at most, there
+  is never more than one of ours on the line, and while one is overdue no other is begun: an API
+  server that hangs costs a task two seconds of ours once, and not two per name and attempt.
+* *There is no compare-and-set.* Two writers are reconciled by :func:`~.records.merge`, which takes
+  the newer answer and the earliest "no such name" after it, in whatever order they come. What is
+  lost to a race of milliseconds is found again at the next refresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
+from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall, CallOverdue
+from airflow_provider_hokusai_dns.store.history import (
+    History,
+    HistoryPoint,
+    history_key,
+    parse_history,
+    render_history,
+    with_point,
+)
+from airflow_provider_hokusai_dns.store.record import (
+    BrokenVariableError,
+    merge,
+    parse_record,
+    render_record,
+    variable_key,
+    whole_seconds,
+)
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Variables(Protocol):
+    """Where the texts are kept. Both calls may block for long."""
+
+    def get(self, key: str) -> str | None:
+        """The text, or ``None`` when it is not known."""
+        ...
+
+    def set(self, key: str, value: str, description: str) -> None:
+        """Keep a text."""
+        ...
+
+
+#: The event loop of the triggerer, once one of our triggers has run in this process.
+_triggerer_loop: asyncio.AbstractEventLoop | None = None
+#: Seconds after which an answer of the triggerer's loop is not waited for any more.
+_LOST = 60.0
+
+
+def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Take the way to the Variables that leads over this event loop, if this is a triggerer.
+
+    Airflow 3.2 reads the answers for all triggers on that loop, and finds it from a thread only
+    under ``sync_to_async``. From any other thread the request would be written and its answer left
+    on the line, for the next trigger to stumble over.
+    """
+    global _triggerer_loop
+    _triggerer_loop = loop
+
+
+def _ask(function: Callable[[], T]) -> T:
+    """Call something of the SDK that talks to the supervisor, the way this process does that."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    line = getattr(runner, "SUPERVISOR_COMMS", None)
+    loop = _triggerer_loop
+    if type(line).__name__ != "TriggerCommsDecoder" or loop is None or not loop.is_running():
+        return function()
+    from asgiref.sync import sync_to_async
+
+    async def carried() -> T:
+        return await sync_to_async(function, thread_sensitive=False)()
+
+    # Not cancelled when it is late: that would leave its answer on the line.
+    return asyncio.run_coroutine_threadsafe(carried(), loop).result(_LOST)
+
+
+class SdkVariables:
+    """The Variables as a task, a trigger and (for reading) the API server see them."""
+
+    def get(self, key: str) -> str | None:
+        """The text, or ``None`` when it is not known."""
+        from airflow.sdk import Variable
+
+        value = _ask(lambda: Variable.get(key, default=None))
+        return None if value is None else str(value)
+
+    def set(self, key: str, value: str, description: str) -> None:
+        """Keep a text. Raises :class:`ImportError` where there is no supervisor to send it to."""
+        from airflow.sdk import Variable
+
+        _ask(lambda: Variable.set(key, value, description=description))
+
+
+class MetastoreVariables:
+    """The Variables as Airflow's own commands see them: in its database.
+
+    For a process that may reach the database and has no supervisor, which the command line is. What
+    the environment or a secrets backend says goes before, as everywhere.
+    """
+
+    def get(self, key: str) -> str | None:
+        """The text, or ``None`` when it is not known."""
+        from airflow.models import Variable
+
+        value = Variable.get(key, None)
+        return None if value is None else str(value)
+
+    def set(self, key: str, value: str, description: str) -> None:
+        """Keep a text."""
+        from airflow.models import Variable
+
+        Variable.set(key, value, description=description)
+
+    def delete(self, key: str) -> bool:
+        """Take a text away; returns whether the database had it."""
+        from airflow.models import Variable
+
+        return bool(Variable.delete(key))
+
+
+class VariableStore:
+    """A :class:`~.resolver.model.Store` that never raises and never takes longer than agreed.
+
+    :param patience: seconds for each read, and for each of the two steps of a write.
+    :param variables: where the texts are kept; Airflow's own by default.
+    :param now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        patience: float = 2.0,
+        variables: Variables | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._variables = variables or SdkVariables()
+        self._bounded = BoundedCall(patience)
+        self._patience = patience
+        self._now = now
+        self._skew = ResolverConfig().max_clock_skew
+        self._said: dict[str, str] = {}
+        #: Whose answers are kept here; empty for those of the system's nameservers.
+        self._nameservers: tuple[str, ...] = ()
+
+    def seen_by(self, nameservers: tuple[str, ...]) -> VariableStore:
+        """The same store, for the answers of the nameservers that a connection names.
+
+        They are kept under keys of their own: who may edit one connection must not decide where
+        the fleet goes by another.
+
+        :param nameservers: in the order of the connection; none means those of the system.
+        """
+        if nameservers == self._nameservers:
+            return self
+        other = copy(self)  # one line to Airflow for all of them
+        other._nameservers = nameservers
+        return other
+
+    def read(self, hostname: str) -> LastKnownGood | None:
+        """The stored record, or ``None`` when none is known. A broken one is reported once."""
+        return self.examine(hostname)[0]
+
+    def examine(self, hostname: str) -> tuple[LastKnownGood | None, str | None]:
+        """The stored record, and a sentence on what is wrong with its Variable, for those who look
+        after it. Both are ``None`` where nothing is stored, or nothing is known.
+        """
+        key = self._key(hostname)
+        try:
+            text = self._bounded.call(lambda: self._variables.get(key))
+            record = None
+            if text is not None:
+                record = self._parse(hostname, text)
+            for subject in (key, ""):  # so that it is told again when it breaks again
+                self._said.pop(subject, None)
+            return record, None
+        except BrokenVariableError as error:
+            self._report_broken(key, hostname, error)
+            return None, f"The Variable {key} is passed over: {error}; {_advice(error)}."
+        except Exception as error:
+            self._report_trouble("read", key, error)
+        return None, None
+
+    def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
+        """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
+        key = history_key(hostname, self._nameservers)
+        try:
+            text = self._bounded.call(lambda: self._variables.get(key))
+            if text is None:
+                return (), None
+            known = self._parse_history(hostname, text)
+        except BrokenVariableError as error:
+            return (), f"The Variable {key} is passed over: {error}; the next refresh begins anew."
+        except Exception as error:  # not known is not the same as nothing there
+            self._report_trouble("read", key, error)
+            return (), f"The Variable {key} could not be read just now: look again in a moment."
+        if known.passed_over:
+            return known.points, (
+                f"{known.passed_over} points in the Variable {key} are passed over: they are not "
+                "as a refresh writes them, or a clock was wrong."
+            )
+        return known.points, None
+
+    def remember(self, hostname: str, point: HistoryPoint) -> bool:
+        """Add a point to the history of a name. Returns whether it is kept.
+
+        A text that cannot be read makes room for a new one: only the picture of a day is lost. One
+        of another version or name stays. Of two writers in the same milliseconds one loses a point.
+        """
+        key = history_key(hostname, self._nameservers)
+        points: tuple[HistoryPoint, ...] = ()
+        try:
+            text = self._bounded.call(lambda: self._variables.get(key))
+            if text is not None:
+                try:
+                    known = self._parse_history(hostname, text)
+                    points = known.points
+                except BrokenVariableError as error:
+                    again = "it is left alone" if error.foreign else "a new history is begun"
+                    self._say(key, f"broken {error}", "Variable %s: %s; %s", key, error, again)
+                    if error.foreign:
+                        return False
+            points = with_point(points, point, now=self._now())
+            rendered = render_history(hostname, points, self._nameservers)
+            description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
+            self._bounded.call(lambda: self._variables.set(key, rendered, description))
+        except Exception as error:
+            self._report_trouble("written", key, error)
+            return False
+        return True
+
+    def write(self, record: LastKnownGood) -> bool:
+        """Store a record, unless what is there is as good or newer. Returns whether it is kept.
+
+        What cannot be read is not overwritten, with two exceptions: a stamp from a wrong clock, and
+        a refresh that somebody asked for, which first puts the old text aside.
+        """
+        key = self._key(record.hostname)
+        try:
+            text = self._bounded.call(lambda: self._variables.get(key))
+            merged = self._reconcile(key, text, whole_seconds(record))
+            if merged is None:
+                return False
+            if text is not None and merged == self._parsed(record.hostname, text):
+                return True
+            rendered = render_record(merged, beside=text, nameservers=self._nameservers)
+            description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
+            self._bounded.call(lambda: self._variables.set(key, rendered, description))
+        except Exception as error:
+            self._report_trouble("written", key, error)
+            return False
+        return True
+
+    def in_turn(self, what: str, function: Callable[[], object]) -> bool:
+        """Send something else to Airflow on the same line, waited for no longer than a Variable.
+
+        :param what: for the log.
+        :returns: whether it came through in time. It never raises.
+        """
+        try:
+            self._bounded.call(function)
+        except CallOverdue:
+            log.warning("%s was not sent within %s s: Airflow's API server does not answer",
+                        what, self._patience)  # fmt: skip
+        except Exception as error:
+            log.warning("%s could not be sent (%s)", what, type(error).__name__)
+        else:
+            return True
+        return False
+
+    def _key(self, hostname: str) -> str:
+        return variable_key(hostname, nameservers=self._nameservers)
+
+    def _parse(self, hostname: str, text: str) -> LastKnownGood:
+        return parse_record(
+            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
+        )
+
+    def _parse_history(self, hostname: str, text: str) -> History:
+        return parse_history(
+            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
+        )
+
+    def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
+        try:
+            return self._parse(hostname, text)
+        except BrokenVariableError:
+            return None
+
+    def _reconcile(self, key: str, text: str | None, record: LastKnownGood) -> LastKnownGood | None:
+        """What to store, or ``None`` to leave things as they are."""
+        if text is None:
+            return record
+        try:
+            stored = self._parse(record.hostname, text)
+        except BrokenVariableError as error:
+            self._report_broken(key, record.hostname, error)
+            if error.replaceable:
+                return record
+            if error.foreign or record.written_by != "refresh":
+                return None
+            aside = f"{key}_unreadable"
+            self._bounded.call(
+                lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
+            )
+            log.warning(
+                "Variable %s is repaired by this refresh; its old text is in %s", key, aside
+            )
+            return record
+        merged = merge(stored, record)
+        # Who wrote it is no reason to write.
+        return stored if replace(merged, written_by=stored.written_by) == stored else merged
+
+    def _report_broken(self, key: str, hostname: str, error: BrokenVariableError) -> None:
+        text = "Variable %s (last known good of %s) is passed over: %s; %s"
+        self._say(key, f"broken {error}", text, key, hostname, error, _advice(error))
+
+    def _report_trouble(self, done: str, key: str, error: Exception) -> None:
+        if isinstance(error, ImportError):  # a process that cannot write, by Airflow's design
+            log.debug("Variable %s cannot be %s in this process", key, done)
+        elif isinstance(error, CallOverdue):
+            text = (
+                "Variable %s could not be %s within %s s, going on without it: Airflow's API "
+                "server does not answer, look at its load and its log"
+            )
+            self._say("", "overdue", text, key, done, self._patience)
+        else:
+            text = (
+                "Variable %s could not be %s (%s), going on without it: look at Airflow's API "
+                "server and at [secrets] backend"
+            )
+            self._say(key, type(error).__name__, text, key, done, type(error).__name__)
+
+    def _say(self, subject: str, what: str, message: str, *values: object) -> None:
+        """Log once per change of what is wrong."""
+        if self._said.get(subject) != what:
+            self._said[subject] = what
+            log.warning(message, *values)
+
+
+def _advice(error: BrokenVariableError) -> str:
+    if error.replaceable:
+        return "the next good answer replaces it"
+    if error.foreign:
+        return "correct or delete it under Admin, Variables"
+    return "correct it under Admin, Variables, or run the refresh DAG, which repairs it"

@@ -1,0 +1,27 @@
+"""What the tests of this folder change in the process is put back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _same_process_after() -> Iterator[None]:
+    """Put back what a test changes in the process: the environment and who is signed in."""
+    from airflow_provider_hokusai_dns.client import auth, environment
+
+    environment.release_all()
+    before = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
+    yield
+    environment.release_all()
+    for conn_id in list(auth._signed_in):
+        auth.forget(auth.tag_of(conn_id))
+    auth._signed_out.clear()
+    auth._previous = None
+    for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
+        if key not in before:
+            del os.environ[key]
+    os.environ.update(before)

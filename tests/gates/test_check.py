@@ -1,0 +1,206 @@
+"""What a gate sees, and when it gives up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from airflow_provider_hokusai_dns.gates.check import check_connection, check_with, former_status
+from airflow_provider_hokusai_dns.gates.decision import (
+    DEFAULT_FAIL_FAST,
+    Strikes,
+    check_arguments,
+    in_one_line,
+)
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from tests.conftest import HOSTNAME, REGISTRY, SEARCH
+
+
+def verdict(state: State) -> Verdict:
+    return Verdict(
+        state=state,
+        cause="x",
+        sentence="So it is.",
+        conn_id="c",
+        tracking_uri="http://h",
+        checked_at=datetime.now(UTC),
+    )
+
+
+class TestStrikes:
+    """Three times the same cause that waiting cannot cure, without a break."""
+
+    def after(self, *states: State) -> Strikes:
+        strikes = Strikes()
+        for state in states:
+            strikes = strikes.after(verdict(state), DEFAULT_FAIL_FAST)
+        return strikes
+
+    def test_are_three(self):
+        """Twice may be a server that is just starting."""
+        assert not self.after(State.UNAUTHENTICATED, State.UNAUTHENTICATED).out
+        assert self.after(*[State.UNAUTHENTICATED] * 3).out
+
+    def test_begin_again_with_another_cause(self):
+        """Something is moving: somebody is at work on it."""
+        assert self.after(State.UNAUTHENTICATED, State.UNAUTHENTICATED, State.FORBIDDEN).count == 1
+
+    def test_begin_again_after_a_cause_that_passes(self):
+        """An outage in between says nothing about the password."""
+        seen = [State.UNAUTHENTICATED, State.UNAUTHENTICATED, State.UNREACHABLE]
+        assert self.after(*seen) == Strikes()
+        assert self.after(*seen, State.UNAUTHENTICATED).count == 1
+
+    @pytest.mark.parametrize("value", [None, {}, [], "x", {"cause": 1, "count": "2"}, {"count": 1}])
+    def test_are_none_where_what_was_kept_is_something_else(self, value):
+        """What another version kept does not end a wait."""
+        assert Strikes.from_dict(value) == Strikes()
+
+    def test_can_be_kept(self):
+        """They cross processes as plain values."""
+        assert Strikes.from_dict(Strikes("forbidden", 2).as_dict()) == Strikes("forbidden", 2)
+
+
+class TestTheArguments:
+    """A wrong argument is an error when the DAG is parsed, and names the argument."""
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"min_health": "unhealthy"}, "min_health"),
+            ({"min_health": "good"}, "min_health"),
+            ({"checks": ["dns", "artefact"]}, "artefact"),
+            ({"checks": []}, "checks"),
+            ({"fail_fast_on": ["wrong_password"]}, "wrong_password"),
+            ({"fail_fast_on": ["healthy"]}, "healthy"),
+        ],
+    )
+    def test_that_are_wrong_are_named(self, given, told):
+        """With the value, and what it may be."""
+        usual = {"min_health": "degraded", "checks": ["dns"], "fail_fast_on": []}
+        with pytest.raises(ValueError, match=told):
+            check_arguments(**{**usual, **given})
+
+
+class TestALook:
+    """One live lookup and one probe."""
+
+    def test_sees_a_healthy_server(self, usable, tiny):
+        """Name, server, database and registry were asked, once each."""
+        seen = check_connection("mlflow_default")
+        assert (seen.state, seen.address_source) == (State.HEALTHY, "dns")
+        assert (tiny.count(SEARCH), tiny.count(REGISTRY)) == (1, 1)
+
+    def test_asks_dns_each_time(self, usable, dns):
+        """A gate wants to know how it is now, and not how it was."""
+        check_connection("mlflow_default")
+        before = dns.count(HOSTNAME, "A")
+        check_connection("mlflow_default")
+        assert dns.count(HOSTNAME, "A") == before + 1
+
+    def test_sees_an_old_address_on_which_mlflow_works(self, usable, dns):
+        """Degraded, with the cause and the age."""
+        check_connection("mlflow_default")
+        dns.no_such_name(HOSTNAME)
+        seen = check_connection("mlflow_default")
+        assert (seen.state, seen.dns_cause) == (State.DEGRADED, "nxdomain")
+        assert seen.address_age is not None
+
+    def test_sees_a_name_that_is_not_there(self, usable, dns):
+        """Nothing is remembered by a fresh process."""
+        dns.no_such_name(HOSTNAME)
+        assert check_connection("mlflow_default").state is State.UNRESOLVED
+
+    @pytest.mark.parametrize(
+        ("status_code", "body", "state"),
+        [
+            (401, "no", State.UNAUTHENTICATED),
+            (403, {"error_code": "PERMISSION_DENIED"}, State.FORBIDDEN),
+            (403, "Invalid Host header - possible DNS rebinding attack detected",
+             State.HOST_REJECTED),
+            (503, {"error_code": "TEMPORARILY_UNAVAILABLE"}, State.BACKEND_DOWN),
+        ],
+    )  # fmt: skip
+    def test_tells_the_states_apart(self, usable, tiny, status_code, body, state):
+        """Each is a different thing to do about it."""
+        tiny.answers[SEARCH] = (status_code, body)
+        assert check_connection("mlflow_default").state is state
+
+    def test_sees_a_connection_that_is_wrong_or_missing(self, connect, clean_runtime):
+        """Somebody may be correcting it: it is a verdict, and no exception."""
+        connect(host="ml flow.local")
+        seen = check_connection("mlflow_default")
+        assert seen.state is State.CONFIG
+        assert "ml flow.local" in seen.sentence
+        missing = check_connection("nowhere")
+        assert (missing.state, missing.cause) == (State.CONFIG, "missing")
+
+    def test_sees_a_connection_that_may_not_be_read(self, monkeypatch, clean_runtime):
+        """Airflow's own error for that is a PermissionError, and not one of its exceptions."""
+        from airflow.providers.common.compat.sdk import BaseHook
+
+        def denied(conn_id):
+            raise PermissionError("no")
+
+        monkeypatch.setattr(BaseHook, "get_connection", denied)
+        seen = check_connection("ml")
+        assert (seen.state, seen.cause) == (State.CONFIG, "connection")
+        assert "may not read" in seen.sentence
+
+    def test_opens_the_other_entrances_when_the_server_is_back(self, usable, tiny):
+        """A good check closes the breaker; bad ones open it."""
+        from airflow_provider_hokusai_dns.config import connections
+        from airflow_provider_hokusai_dns.health.breaker import breaker_for
+
+        breaker = breaker_for(connections.load_server())
+        tiny.answers[SEARCH] = (503, {})
+        for _ in range(3):
+            check_connection("mlflow_default")
+        assert breaker.status().state == "open"
+        tiny.answers.clear()
+        check_connection("mlflow_default")
+        assert breaker.status().state == "closed"
+
+    def test_of_the_test_button_leaves_no_breaker_behind(self, usable, tiny):
+        """It comes under a made-up connection id each time."""
+        from airflow_provider_hokusai_dns import runtime
+        from airflow_provider_hokusai_dns.config import connections
+        from airflow_provider_hokusai_dns.health import breaker
+
+        server = replace(connections.load_server(), conn_id="made_up")
+        assert check_with(server, runtime.private_resolver(server)).state is State.HEALTHY
+        assert not any(conn_id == "made_up" for conn_id, *_ in breaker._by_server)
+
+
+def test_the_line_for_the_log_says_what_is_why_and_what_comes():
+    """One line that a person understands."""
+    line = in_one_line(verdict(State.UNAUTHENTICATED), Strikes("unauthenticated", 2))
+    assert line == (
+        "MLflow is unhealthy (unauthenticated): So it is. Seen 2 of 3 times; then the wait ends."
+    )
+
+
+class TestTheStatus:
+    """The dict of the former system."""
+
+    def test_has_its_keys(self, usable, tiny):
+        """Whoever read them goes on reading them."""
+        seen = former_status("mlflow_default")
+        assert seen["connected"] is True
+        assert seen["error"] is None
+        assert seen["tracking_uri"] == f"http://{HOSTNAME}:{tiny.port}"
+        assert seen["response_time_ms"] > 0
+        assert seen["circuit_breaker_state"] == "closed"
+        dns_part = seen["dns_resolution"]
+        assert dns_part["raw_uri"] == f"http://{HOSTNAME}:{tiny.port}"
+        assert dns_part["resolved_uri"] == f"http://{tiny.address}:{tiny.port}"
+        assert dns_part["health"] == "healthy"
+        assert dns_part["metrics"]["attempts"] >= 1
+
+    def test_never_raises(self, clean_runtime):
+        """Also without a connection."""
+        seen = former_status("nowhere")
+        assert seen["connected"] is False
+        assert "nowhere" in seen["error"]

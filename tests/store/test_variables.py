@@ -1,0 +1,279 @@
+"""The store on Variables: bounded, never in the way, and never with less than it held."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
+from airflow_provider_hokusai_dns.store.variables import SdkVariables, VariableStore
+
+NOW = 1_795_000_000.0
+NAME = "mlflow.local"
+KEY = variable_key(NAME)
+RECORD = LastKnownGood(NAME, ("10.0.0.1",), NOW - 100, ttl=10.0, written_by="hook")
+
+
+class Kept:
+    """Variables in a dictionary; ``hang`` holds every call until it is set free."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        self.gets = self.sets = 0
+        self.free = threading.Event()
+        self.free.set()
+
+    def get(self, key: str) -> str | None:
+        self.gets += 1
+        self.free.wait(10)
+        return self.texts.get(key)
+
+    def set(self, key: str, value: str, description: str) -> None:
+        self.sets += 1
+        self.free.wait(10)
+        assert description
+        self.texts[key] = value
+
+
+@pytest.fixture
+def kept():
+    variables = Kept()
+    yield variables
+    variables.free.set()
+
+
+@pytest.fixture
+def store(kept):
+    return VariableStore(variables=kept, now=lambda: NOW, patience=0.2)
+
+
+def test_what_is_written_is_read(store, kept):
+    """A fresh worker gets what another one has seen."""
+    assert store.read(NAME) is None
+    assert store.write(RECORD)
+    assert store.read(NAME) == RECORD
+    assert json.loads(kept.texts[KEY])["addresses"] == ["10.0.0.1"]
+
+
+def test_an_older_answer_does_not_replace_a_newer(store):
+    """Newer wins, whoever writes last."""
+    store.write(RECORD)
+    store.write(replace(RECORD, addresses=("10.0.0.2",), resolved_at=NOW - 500))
+    assert store.read(NAME) == RECORD
+
+
+def test_nothing_is_written_when_nothing_is_new(store, kept):
+    """A write costs an API call each."""
+    store.write(RECORD)
+    assert store.write(RECORD)
+    assert store.write(replace(RECORD, written_by="gate"))
+    assert kept.sets == 1
+
+
+def test_a_name_that_is_gone_keeps_its_first_stamp(store):
+    """The fleet has one clock for rule 7."""
+    store.write(replace(RECORD, no_name_since=NOW - 50))
+    store.write(replace(RECORD, no_name_since=NOW - 10))
+    assert store.read(NAME).no_name_since == NOW - 50
+    store.write(replace(RECORD, resolved_at=NOW))
+    assert store.read(NAME).no_name_since is None
+
+
+class TestBrokenContent:
+    """A Variable that somebody edited into nonsense is reported, passed over, and kept."""
+
+    def test_is_reported_once(self, store, kept, caplog):
+        """One line says which Variable, what is wrong and what to do; the next reads are silent."""
+        kept.texts[KEY] = "{broken"
+        with caplog.at_level(logging.WARNING):
+            assert [store.read(NAME) for _ in range(3)] == [None] * 3
+        (line,) = caplog.messages
+        assert KEY in line
+        assert "not valid JSON" in line
+        assert "refresh DAG" in line
+
+    def test_is_reported_again_when_it_is_broken_in_another_way(self, store, kept, caplog):
+        """Whoever is correcting it sees the effect."""
+        kept.texts[KEY] = "{broken"
+        store.read(NAME)
+        kept.texts[KEY] = "[]"
+        store.read(NAME)
+        assert len(caplog.messages) == 2
+
+    @pytest.mark.parametrize("written_by", ["hook", "gate"])
+    def test_is_not_overwritten_in_passing(self, store, kept, written_by):
+        """A hook or gate that happens to resolve the name leaves it to people."""
+        kept.texts[KEY] = "{broken"
+        assert not store.write(replace(RECORD, written_by=written_by))
+        assert kept.texts == {KEY: "{broken"}
+
+    def test_is_repaired_by_a_refresh_and_put_aside(self, store, kept, caplog):
+        """Who runs the refresh DAG wants it to work; what somebody typed is still there."""
+        kept.texts[KEY] = "{broken"
+        assert store.write(replace(RECORD, written_by="refresh"))
+        assert store.read(NAME).addresses == ("10.0.0.1",)
+        assert kept.texts[f"{KEY}_unreadable"] == "{broken"
+        assert f"{KEY}_unreadable" in caplog.text
+
+    @pytest.mark.parametrize("changed", [{"version": 2}, {"hostname": "other.local"}])
+    def test_of_another_version_or_name_is_never_overwritten(self, store, kept, changed):
+        """It may hold more than this version understands, or belong to somebody else."""
+        store.write(RECORD)
+        text = json.dumps({**json.loads(kept.texts[KEY]), **changed})
+        kept.texts[KEY] = text
+        assert not store.write(replace(RECORD, written_by="refresh", resolved_at=NOW))
+        assert kept.texts[KEY] == text
+
+    def test_with_a_stamp_from_the_future_is_replaced_by_anybody(self, store):
+        """Policy rule 16."""
+        assert VariableStore(variables=store._variables, now=lambda: NOW + 9999).write(
+            replace(RECORD, resolved_at=NOW + 9000)
+        )
+        assert store.read(NAME) is None
+        assert store.write(RECORD)
+        assert store.read(NAME) == RECORD
+
+
+class TestAnAPIServerThatDoesNotAnswer:
+    """It costs a bounded time, once, and nothing is written on a guess."""
+
+    def test_bounds_a_read_and_a_write(self, store, kept):
+        """Both come back in time, with nothing."""
+        kept.free.clear()
+        started = time.monotonic()
+        assert store.read(NAME) is None
+        assert not store.write(RECORD)
+        assert time.monotonic() - started < 8
+
+    def test_is_asked_by_one_call_at_a_time(self, store, kept):
+        """While a call is overdue it holds the line, and no other is put behind it."""
+        kept.free.clear()
+        for _ in range(20):
+            store.read(NAME)
+            store.write(RECORD)
+        assert (kept.gets, kept.sets) == (1, 0)
+
+    def test_is_reported_once(self, store, kept, caplog):
+        """One line, and not one per name and attempt."""
+        kept.free.clear()
+        for name in ("a.local", "b.local", "c.local"):
+            store.read(name)
+        assert len(caplog.messages) == 1
+        assert "does not answer" in caplog.text
+
+    def test_is_asked_again_when_the_call_came_back(self, store, kept):
+        """The line is free again."""
+        store.write(RECORD)
+        kept.free.clear()
+        assert store.read(NAME) is None
+        kept.free.set()
+        deadline = time.monotonic() + 5
+        while store.read(NAME) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert store.read(NAME) == RECORD
+
+    def test_forbids_the_write_that_would_have_followed_the_read(self, store, kept):
+        """Not known is not the same as not there: what is stored may be newer."""
+        store.write(replace(RECORD, resolved_at=NOW))
+        kept.free.clear()
+        assert not store.write(replace(RECORD, addresses=("10.9.9.9",)))
+        kept.free.set()
+        time.sleep(0.05)
+        assert kept.sets == 1
+
+    def test_serves_several_threads_that_are_not_stuck(self, store, kept):
+        """Callers at the same time wait for each other, and all get an answer."""
+        store.write(RECORD)
+        answers = []
+        threads = [
+            threading.Thread(target=lambda: answers.append(store.read(NAME))) for _ in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [RECORD] * 20
+
+
+class TestWhatElseIsSent:
+    """Something that nobody must wait for long, or fail for, on the same line."""
+
+    def test_comes_through(self, store):
+        """On a good day, before the caller goes on."""
+        sent = []
+        assert store.in_turn("The link", lambda: sent.append(1))
+        assert sent == [1]
+
+    def test_costs_a_bounded_time_together_with_the_variables(self, store, kept, caplog):
+        """While a Variable is overdue, nothing is put behind it."""
+        kept.free.clear()
+        started = time.monotonic()
+        store.read(NAME)
+        sent = []
+        assert not store.in_turn("The link", lambda: sent.append(1))
+        assert time.monotonic() - started < 8
+        assert not sent
+        assert "The link was not sent" in caplog.text
+
+    def test_that_fails_fails_nobody(self, store, caplog):
+        """The log names the kind of trouble, and no details."""
+
+        def fail() -> None:
+            raise PermissionError("token=hunter2")
+
+        assert not store.in_turn("The link", fail)
+        assert "PermissionError" in caplog.text
+        assert "hunter2" not in caplog.text
+
+
+def test_a_broken_variable_is_told_once_per_breakage(store, kept, caplog):
+    """A hundred reads give one line; broken again after it was repaired, one more."""
+    for lines in (1, 2):
+        kept.texts[KEY] = "{"
+        for _ in range(100):
+            record, problem = store.examine(NAME)
+        assert record is None
+        assert KEY in problem
+        assert len(caplog.messages) == lines
+        kept.texts[KEY] = render_record(RECORD)
+        assert store.examine(NAME) == (RECORD, None)
+
+
+def test_errors_of_the_backend_are_passed_over(kept, caplog):
+    """Whatever Airflow raises, the resolver goes on; and the log says so once, without details."""
+
+    class Raising(Kept):
+        def get(self, key: str) -> str | None:
+            raise PermissionError("token=hunter2")
+
+    store = VariableStore(variables=Raising(), now=lambda: NOW)
+    assert store.read(NAME) is None
+    assert store.read(NAME) is None
+    assert not store.write(RECORD)
+    assert "hunter2" not in caplog.text
+    assert "PermissionError" in caplog.text
+
+
+class TestAirflowItself:
+    """The Variables of Airflow, as far as a process without a task has them."""
+
+    def test_gives_a_variable_of_the_environment(self, monkeypatch):
+        """An admin can pin the last known good by the environment."""
+        store = VariableStore(now=lambda: NOW, variables=SdkVariables())
+        assert store.read(NAME) is None
+        kept = Kept()
+        VariableStore(variables=kept, now=lambda: NOW).write(RECORD)
+        monkeypatch.setenv(f"AIRFLOW_VAR_{KEY.upper()}", kept.texts[KEY])
+        assert store.read(NAME) == RECORD
+
+    def test_cannot_be_written_without_a_task_and_says_nothing_about_it(self, caplog):
+        """In the API server a write is impossible by design: no reason to fill its log."""
+        with caplog.at_level(logging.INFO):
+            assert not VariableStore(now=lambda: NOW).write(RECORD)
+        assert "hokusai" not in caplog.text

@@ -1,0 +1,104 @@
+"""Every name of the design arrives where Airflow's metrics go."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import HOSTNAME
+
+#: Without ``hokusai_dns.`` in front.
+NAMES = {
+    "lookup", "cache_hit", "stale_served", "static_served", "error.nxdomain", "lookup_ms",
+    "probe_ms", "breaker.open",
+}  # fmt: skip
+REPOSITORY = Path(__file__).parents[1]
+
+
+def emit(**settings: str) -> None:
+    """Run the script with these settings of section ``[metrics]``."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW__METRICS")}
+    environment |= {f"AIRFLOW__METRICS__{name.upper()}": value for name, value in settings.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.emit_metrics"],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_statsd_gets_every_name():
+    """At a real UDP listener; plain StatsD has no tags, so no hostname is in any name."""
+    received: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        listener.settimeout(0.5)
+        port = str(listener.getsockname()[1])
+        emit(statsd_on="True", statsd_host="127.0.0.1", statsd_port=port)
+        while True:
+            try:
+                received += listener.recv(65536).decode().splitlines()
+            except TimeoutError:
+                break
+    ours = {line.partition(":")[0]: line for line in received if "hokusai_dns" in line}
+    assert {f"airflow.hokusai_dns.{name}" for name in NAMES} <= ours.keys()
+    assert ours["airflow.hokusai_dns.lookup"].endswith("|c")
+    assert ours["airflow.hokusai_dns.probe_ms"].endswith("|ms")
+    assert not any("local" in name or "127" in name for name in ours)
+
+
+@pytest.fixture
+def collector():
+    """An OTLP listener over HTTP; gives what it was sent."""
+    pytest.importorskip("opentelemetry.proto", reason="Airflow's OpenTelemetry is not installed")
+    bodies: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            zipped = self.headers.get("Content-Encoding") == "gzip"
+            bodies.append(gzip.decompress(body) if zipped else body)
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield server.server_address[1], bodies
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_opentelemetry_gets_every_name_and_the_hostname(collector):
+    """As a collector receives it, OTLP over HTTP; here the hostname is an attribute."""
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+        ExportMetricsServiceRequest,
+    )
+
+    port, bodies = collector
+    emit(otel_on="True", otel_host="127.0.0.1", otel_port=str(port))
+    found: dict[str, set[str]] = {}
+    for body in bodies:
+        for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    points = getattr(metric, metric.WhichOneof("data")).data_points
+                    tags = {a.value.string_value for p in points for a in p.attributes}
+                    found.setdefault(metric.name, set()).update(tags)
+    assert {f"airflow.hokusai_dns.{name}" for name in NAMES} <= found.keys()
+    assert HOSTNAME in found["airflow.hokusai_dns.lookup"]
+    assert HOSTNAME in found["airflow.hokusai_dns.probe_ms"]

@@ -1,0 +1,49 @@
+"""Small makers of values for the tests of this folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
+from airflow_provider_hokusai_dns.resolver.model import (
+    Cause,
+    Endpoint,
+    Resolution,
+    Source,
+    make_resolution,
+)
+from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.server import MLflowServer
+
+
+def a_server(**changes: Any) -> MLflowServer:
+    """A server named ``mlflow.test``."""
+    return MLflowServer(
+        **{"conn_id": "mlflow_test", "scheme": "http", "hostname": "mlflow.test", **changes}
+    )
+
+
+def an_address(
+    *addresses: str,
+    source: Source = Source.DNS,
+    cause: Cause | None = None,
+    age: float = 0.0,
+    hostname: str = "mlflow.test",
+    clock: Clock | None = None,
+) -> Resolution:
+    """A resolution of the name; ``STATIC`` ones have no age."""
+    clock = clock or SystemClock()
+    return make_resolution(
+        Target.parse(hostname),
+        tuple(Endpoint(address) for address in addresses),
+        source,
+        clock=clock,
+        stamp=None if source is Source.STATIC else clock.monotonic() - age,
+        cause=cause or (None if source.is_fresh else Cause.NXDOMAIN),
+    )
+
+
+def no_address(cause: Cause = Cause.NXDOMAIN) -> DNSResolutionError:
+    """The error of a resolver that has nothing to serve."""
+    return DNSResolutionError("mlflow.test", cause)
