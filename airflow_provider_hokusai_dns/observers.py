@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution
@@ -97,7 +98,7 @@ class LogObserver:
             event.hostname,
             why,
             resolution.address,
-            "the shared Variable" if resolution.source is Source.STORE else "memory",
+            ORIGINS[resolution.source],
             resolution.age() or 0.0,
             config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
             "after the name went away" if no_name else "of age",

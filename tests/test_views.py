@@ -86,7 +86,7 @@ def test_a_gate_goes_where_its_own_connection_leads(evil, victim, trap, tiny, te
     check_connection(evil)
     while was_connected(trap):
         pass
-    verdict = check_connection(victim)
+    verdict = check_connection(victim).verdict
     assert (verdict.state, verdict.address) == ("healthy", tiny.address)
     assert not was_connected(trap)
     assert all(SECRET not in text for text in texts.values())

@@ -22,6 +22,7 @@ from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.wording import REASONS
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
@@ -247,15 +248,6 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-_CHOSEN = {
-    Source.LITERAL: "it is an address itself",
-    Source.HOSTS: "the hosts file has it, and that goes before DNS",
-    Source.CACHE: "DNS answered a moment ago",
-    Source.DNS: "DNS answered",
-    Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
-}
-
-
 def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig) -> str:
     addresses = ", ".join(found.addresses)
     why = found.cause.value if found.cause is not None else "it does not answer"
@@ -273,7 +265,7 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
             f"gives none now ({why}). Good for up to {limit:.0f} s {since}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
-    return f"{addresses}: {_CHOSEN[found.source]}{fresh}"
+    return f"{addresses}: {REASONS[found.source]}{fresh}"
 
 
 def _why_nothing(error: DNSResolutionError) -> str:

@@ -183,10 +183,10 @@ async def _check(key: ProbeKey) -> Verdict:
     try:
         server = await _read(key.conn_id)
     except (LookupError, ValueError) as error:
-        return misconfigured(key.conn_id, error)
+        return misconfigured(key.conn_id, error).verdict
     variables.use_triggerer_loop(asyncio.get_running_loop())
     work = partial(check_server, server, checks=key.checks, deadline=key.deadline)
-    return await asyncio.wrap_future(_threads.call(work))
+    return (await asyncio.wrap_future(_threads.call(work))).verdict
 
 
 #: Held here, because a loop holds its tasks weakly.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver.model import Source
+from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,10 +112,7 @@ def _degraded_sentence(
     server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
 ) -> str:
     age = resolution.age()
-    what = {
-        Source.STATIC: "the static address of the connection",
-        Source.STORE: "the stored address",
-    }.get(resolution.source, "an old address")
+    what = ADDRESSES[resolution.source]
     old = "" if age is None else f", {age:.0f} s old"
     why = f" ({resolution.cause.value})" if resolution.cause else ""
     works = f"{server.uri} works on" if replies else f"{server.hostname!r} is served from"

@@ -247,7 +247,7 @@ class MLflowHook(BaseHook):
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as the gate does it. Bounded; never raises."""
-        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook")
+        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
@@ -263,7 +263,7 @@ class MLflowHook(BaseHook):
         """The Test button: whether MLflow can be used, and one sentence on why not."""
         try:
             server = connections.load_server(self.mlflow_conn_id)
-            verdict = check.check_with(server, runtime.private_resolver(server))
+            verdict = check.check_with(server, runtime.private_resolver(server)).verdict
         except (LookupError, ValueError) as error:
             return False, str(error)
         return verdict.level is not Level.UNHEALTHY, verdict.sentence

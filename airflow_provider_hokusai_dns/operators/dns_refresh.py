@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
@@ -17,9 +17,15 @@ from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
+from airflow_provider_hokusai_dns.operators.refresh_report import (
+    ChangeRow,
+    RefreshReport,
+    ResolutionRow,
+)
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,55 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAIL_ON = ("unresolved", "degraded", "never")
-_SAID = {
-    "dns": "DNS",
-    "system": "the system's own lookup",
-    "hosts": "the hosts file",
-    "literal": "the connection itself",
-    "stale": "memory",
-    "store": "the shared Variable",
-    "static": "the static address",
-}
-
-
-class ResolutionRow(TypedDict):
-    """One target in the XCom ``resolutions``."""
-
-    target: str
-    conn_id: str | None
-    hostname: str | None
-    health: str
-    addresses: list[str]
-    source: str | None
-    cause: str | None
-    age: float | None
-    resolved_at: str | None
-    expires_at: str | None
-    error: str | None
-    lookup_ms: float | None
-    probe: str | None
-    probe_cause: str | None
-    probe_ms: float | None
-
-
-class ChangeRow(TypedDict):
-    """One name in the XCom ``changes``: its address is another one, or it was away."""
-
-    hostname: str
-    old: list[str]
-    new: list[str]
-    away_seconds: float | None
-
-
-class RefreshReport(TypedDict):
-    """The XCom ``return_value``."""
-
-    version: int
-    refreshed_at: str
-    resolutions: list[ResolutionRow]
-    changes: list[ChangeRow]
-    metrics: dict[str, Any]
-    health: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,8 +318,8 @@ def _in_one_line(row: ResolutionRow) -> str:
         name += f" (connection {row['conn_id']})"
     if row["error"] is not None:
         return f"{name}: {row['error'].rstrip('.')}"
-    source = row["source"] or ""
-    line = f"{name}: {', '.join(row['addresses'])} from {_SAID.get(source, source)}"
+    origin = ORIGINS[Source(row["source"] or Source.DNS)]
+    line = f"{name}: {', '.join(row['addresses'])} from {origin}"
     if row["health"] == "degraded":
         age = "" if row["age"] is None else f" {row['age']:.0f} s old,"
         line += f",{age} because DNS gives none now ({row['cause']})"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
+    from airflow_provider_hokusai_dns.operators.refresh_report import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 

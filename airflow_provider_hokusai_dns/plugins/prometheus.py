@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.resolver.level import Level
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionHealth
+    from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABELS = ("conn_id", "hostname")
@@ -92,7 +92,7 @@ def render(
 def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
-    reports = [one.report() for one in known]
+    reports = [one.status_row() for one in known]
     targets = [(report["conn_id"], report["hostname"] or "") for report in reports]
     for name, field, text in (
         (CONNECTION_STATE, "state", "All of a connection in one word."),

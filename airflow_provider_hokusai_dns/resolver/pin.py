@@ -42,7 +42,7 @@ class PinConflictError(ValueError):
 
 
 class Pin:
-    """One pinned host; made by :func:`pin_host`."""
+    """One pinned host; made by :func:`pin_host`. A context manager, which releases it."""
 
     def __init__(self, hostname: str, resolver: DNSResolver) -> None:
         self.hostname = hostname
@@ -52,6 +52,12 @@ class Pin:
         self._policies: dict[str, PinPolicy] = {}
         self._patient: list[tuple[float, float]] = []
         self._ports: dict[int, PortReachability] = {}
+
+    def __enter__(self) -> Pin:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
 
     def set_policy(self, owner: str, policy: PinPolicy) -> None:
         """Put a policy in force, in place of the owner's last one. Others' policies stay."""

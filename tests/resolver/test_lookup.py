@@ -432,13 +432,10 @@ def test_the_systems_errors_are_causes(monkeypatch, error, cause):
 def test_the_systems_lookup_goes_past_the_pin(monkeypatch):
     """Or the resolver would wait for itself."""
     system = socket.getaddrinfo
-    pin = pin_host("localhost", DNSResolver(lookup=ScriptedLookup({"localhost": "10.0.0.1"})))
-    try:
+    with pin_host("localhost", DNSResolver(lookup=ScriptedLookup({"localhost": "10.0.0.1"}))):
         assert socket.getaddrinfo("localhost", 80)[0][4][0] == "10.0.0.1"
         assert original(socket.getaddrinfo) is system
         assert "10.0.0.1" not in SystemLookup().lookup("localhost", timeout=5).addresses
-    finally:
-        pin.release()
     assert socket.getaddrinfo is system
 
 

@@ -13,6 +13,7 @@ from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
 if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.gates.check import Check
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
@@ -71,11 +72,9 @@ class ConnectionHealth:
         """The same after Airflow was read."""
         return replace(self, target=target)
 
-    def with_check(
-        self, verdict: Verdict, found: Resolution | None, *, seen_at: float
-    ) -> ConnectionHealth:
+    def with_check(self, done: Check, *, seen_at: float = 0.0) -> ConnectionHealth:
         """The same after a check."""
-        return replace(self, verdict=verdict, found=found, seen_at=seen_at)
+        return replace(self, verdict=done.verdict, found=done.resolution, seen_at=seen_at)
 
     def at(self, now: float, limit: float) -> ConnectionHealth:
         """The same, without a verdict that is older than ``limit`` seconds."""
@@ -119,8 +118,8 @@ class ConnectionHealth:
             return None
         return self.verdict.cause
 
-    def report(self) -> dict[str, Any]:
-        """All of it as plain values, ages as of now."""
+    def status_row(self) -> dict[str, Any]:
+        """All of it as plain values, ages as of now: a row of the endpoint and of the command."""
         wall, verdict, found = time.time(), self.verdict, self.found
         age = left = None
         if found is not None:
