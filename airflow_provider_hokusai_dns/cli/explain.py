@@ -195,14 +195,9 @@ def _ask_hosts(hostname: str, hosts: Path) -> Step:
 def _ask_nameservers(
     hostname: str, config: ResolverConfig, nameservers: tuple[str, ...]
 ) -> list[Step]:
-    query = DNSQuery(nameservers, config.search)
-    try:
-        said = query.ask_each(hostname, timeout=config.timeout)
-    except LookupFailed as failed:
-        return [Step("nameserver", "", failed.detail, cause=failed.cause.value)]
     steps = []
-    for one in said:
-        outcome = one.cause.value if one.cause is not None else ", ".join(one.addresses)
+    for one in DNSQuery(nameservers, config.search).ask_each(hostname, timeout=config.timeout):
+        outcome = one.outcome
         if one.ttl is not None:
             outcome += f" (TTL {one.ttl:.0f} s)"
         steps.append(

@@ -249,6 +249,11 @@ class DNSResolver:
             if not landing.done():
                 self._updater.ask_store(slot, flight)
                 yield landing, max(0.0, end - self._monotonic())
+            if live and slot.entry.failure is not None and flight.left_out:
+                # It was under way without the system; a refresh asks all sources.
+                flight = self._updater.start_or_join(slot, refresh=True) or flight
+                landing = flight.final
+                yield landing, max(0.0, end - self._monotonic())
             if not flight.final.done() and (not landing.done() or self._monotonic() >= end):
                 self._updater.give_up(slot, flight)
         return self._serving.serve(target, slot, self._monotonic(), since=now, live=live)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
 from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 
@@ -19,7 +20,16 @@ class Flight:
     :param started: monotonic seconds.
     """
 
-    __slots__ = ("_lock", "early", "failed", "final", "refresh", "started", "store_asked")
+    __slots__ = (
+        "_lock",
+        "early",
+        "failed",
+        "final",
+        "refresh",
+        "search",
+        "started",
+        "store_asked",
+    )
 
     def __init__(self, started: float) -> None:
         self.started = started
@@ -33,6 +43,18 @@ class Flight:
         self.failed = False
         #: Somebody waits for it who will write the store himself.
         self.refresh = False
+        #: What is under way; ``None`` until it began.
+        self.search: Search | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether sources were left out that somebody who joined late may want."""
+        return self.search is not None and self.search.left_out
+
+    def want_all(self) -> None:
+        """Somebody joined who wants every source asked."""
+        if self.search is not None:
+            self.search.thorough = True
 
     def take(self, mark: str) -> bool:
         """Set ``store_asked`` or ``failed``; returns whether this caller was the first to."""
@@ -79,7 +101,9 @@ class SingleFlight:
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
-                flight.refresh |= refresh
+                if refresh:
+                    flight.refresh = True
+                    flight.want_all()
                 return flight
             if wanted is not None and not wanted():
                 return None

@@ -123,11 +123,12 @@ class ResolverState:
         for text in [text for text, ready in self.ready.items() if ready.hostname == hostname]:
             del self.ready[text]
 
-    def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> None:
+    def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
         """A lookup gave addresses.
 
         :param seconds: how long it took.
         :param again: it was counted before, when its caller gave it up.
+        :returns: the answer as it is held, with its stamp.
         """
         with self._lock:
             now = self.now()
@@ -141,6 +142,7 @@ class ResolverState:
             self._counters.last_success, self._counters.latency = now, seconds
             self._counters.window.add(now, ok=True)
         self.observers.emit(Event("lookup", slot.entry.hostname, seconds=seconds))
+        return answer
 
     def failed(
         self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False

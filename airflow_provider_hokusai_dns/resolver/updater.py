@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Lookup
+from airflow_provider_hokusai_dns.resolver.lookup.search import begin
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup, Search
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
 
 if TYPE_CHECKING:
@@ -72,7 +74,8 @@ class Updater:
         if flight.final.done() or not flight.take("failed"):
             return
         seconds = self.state.now() - flight.started
-        tried = (Attempt("live lookup", "no outcome", seconds),)
+        tried = [] if flight.search is None else flight.search.attempts()
+        tried = tried or [Attempt("live lookup", "no outcome", seconds)]
         failed = LookupFailed(Cause.TIMEOUT, f"no outcome within {seconds:.1f} s", tried)
         self.state.failed(slot, failed, seconds)
         self.state.announce(slot)
@@ -86,13 +89,19 @@ class Updater:
             or any(until > started for until in slot.penalties.values())  # the old one is no good
             or freshness.wants_all_sources(entry, started, config)
         )
+        search: Search | None = None
         try:
-            answer = self.lookup.lookup(
+            search = flight.search = begin(
+                self.lookup,
                 entry.hostname,
                 timeout=config.timeout,
                 hint=None if entry.answer is None else entry.answer.name,
                 thorough=thorough,
             )
+            if flight.refresh:  # one may have joined meanwhile
+                flight.want_all()
+            search.run(config.timeout)
+            answer = search.result()
             if not answer.endpoints:
                 raise LookupFailed(Cause.NODATA, "the answer held no address")
         except Exception as error:
@@ -103,12 +112,33 @@ class Updater:
             again = not flight.take("failed")
             state.failed(slot, failed, state.now() - started, again=again)
             self.publisher.consult(slot)
-            return lambda: state.announce(slot)
-        state.succeeded(slot, answer, state.now() - started, again=flight.failed)
+            return partial(self._afterwards, slot, flight, search, None)
+        taken = state.succeeded(slot, answer, state.now() - started, again=flight.failed)
+        return partial(self._afterwards, slot, flight, search, taken)
 
-        def afterwards() -> None:
+    def _afterwards(
+        self, slot: Slot, flight: Flight, search: Search | None, taken: Answer | None
+    ) -> None:
+        """What is left to do when the callers are gone.
+
+        :param taken: the answer that the lookup gave.
+        """
+        state = self.state
+        state.announce(slot)
+        if taken is not None and not flight.refresh:
+            self.publisher.after_lookup(slot)
+        if search is None:
+            return
+
+        def take(answer: Answer) -> None:
+            """A better answer of the same lookup."""
+            nonlocal taken
+            now, entry = state.now(), slot.entry
+            is_fresh = entry.failure is None and now < freshness.expires_at(entry, state.config)
+            if is_fresh and entry.answer is not taken:  # another lookup was there before it
+                return
+            taken = state.succeeded(slot, answer, now - flight.started, again=True)
             state.announce(slot)
-            if not flight.refresh:
-                self.publisher.after_lookup(slot)
+            self.publisher.after_lookup(slot)
 
-        return afterwards
+        search.go_on(take)
