@@ -1,0 +1,1 @@
+"""MLflow's client, and what stands between it and the server."""
