@@ -42,6 +42,8 @@ def ask(
     if token is not None:
         given["Authorization"] = f"Bearer {token or token_of(relay)}"
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    if isinstance(body, dict):
+        given["Content-Type"] = "application/json"
     try:
         connection.request(method, path, content, given)
         answer = connection.getresponse()
