@@ -215,7 +215,7 @@ class MLflowHook(BaseHook):
             yield active
 
     @contextmanager
-    def relay(self, *, export: bool = False) -> Iterator[Relay]:
+    def relay(self, *, export: bool = False, end_timeout: float | None = None) -> Iterator[Relay]:
         """Let every process of this task reach MLflow: a relay on loopback, while the block runs.
 
         Children need nothing of this package, and get no credentials::
@@ -230,6 +230,8 @@ class MLflowHook(BaseHook):
         :param export: put the variables into this process's environment too, for children that
             cannot be given one (``multiprocessing``, ``joblib``). Not inside :meth:`run`, whose
             own variables they are.
+        :param end_timeout: seconds for ending runs after the block has raised; the ``deadline`` of
+            the connection by default.
         :raises ValueError: ``export`` inside :meth:`run`.
         :raises TLSFileError: a TLS file of the connection cannot be used.
         :raises LostDataError: at the end, when something did not arrive although a child went on.
@@ -253,6 +255,7 @@ class MLflowHook(BaseHook):
             run_id=None if joined is None else joined.info.run_id,
             experiment_id=None if joined is None else joined.info.experiment_id,
             export=export,
+            end_timeout=end_timeout,
             status_of=_status_of,
         ) as relay:
             yield relay

@@ -114,12 +114,8 @@ def answer(
             made = _first("experiment", [document.get("experiment")], call_id)
             return made and {"experiment_id": made["experiment"].get("experiment_id")}
         case "runs/outputs":
-            run = document.get("run") or {}
-            there = {
-                output.get("model_id")
-                for output in (run.get("outputs") or {}).get("model_outputs") or ()
-            }
-            sent = {model.get("model_id") for model in body.get("models") or ()}
+            there = _values(_at(document, "run", "outputs").get("model_outputs"), "model_id")
+            sent = _values(body.get("models"), "model_id")
             return {} if sent and sent <= there else None
         case "runs/log-model":
             return _model_in_history(body, document)
@@ -128,7 +124,7 @@ def answer(
 
 def run_of(document: Mapping[str, Any]) -> tuple[str, str] | None:
     """Run and experiment id of an answer that holds a run."""
-    info = (document.get("run") or {}).get("info") or {}
+    info = _at(document, "run", "info")
     run_id = info.get("run_id") or info.get("run_uuid")
     return (str(run_id), str(info.get("experiment_id", ""))) if run_id else None
 
@@ -141,28 +137,40 @@ def _model_in_history(
         uuid = str(json.loads(str(body.get("model_json")))["model_uuid"])
     except (ValueError, KeyError, TypeError):
         return None
-    data = (document.get("run") or {}).get("data") or {}
-    history = [
-        str(tag.get("value"))
-        for tag in data.get("tags") or ()
-        if tag.get("key") == "mlflow.log-model.history"
-    ]
-    return {} if any(uuid in value for value in history) else None
+    history = tags_of(_at(document, "run")).get("mlflow.log-model.history", "")
+    return {} if uuid in history else None
 
 
 def _first(name: str, found: Any, call_id: str) -> dict[str, Any] | None:
     for one in found if isinstance(found, list) else ():
-        if isinstance(one, Mapping) and _call_of(one) == call_id:
+        if isinstance(one, Mapping) and tags_of(one).get(TAG_CALL) == call_id:
             return {name: one}
     return None
 
 
-def _call_of(made: Mapping[str, Any]) -> str | None:
-    tags = (made.get("data") or made.get("info") or {}).get("tags") or made.get("tags") or ()
-    for tag in tags:
-        if isinstance(tag, Mapping) and tag.get("key") == TAG_CALL:
-            return str(tag.get("value"))
-    return None
+def tags_of(made: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a run, experiment, model or version."""
+    for holder in (_at(made, "data"), _at(made, "info"), made):
+        if isinstance(tags := holder.get("tags"), list):
+            return {
+                str(tag.get("key")): str(tag.get("value"))
+                for tag in tags
+                if isinstance(tag, Mapping)
+            }
+    return {}
+
+
+def _at(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """An object inside of others; an empty one where there is something else."""
+    for key in keys:
+        inner = document.get(key)
+        document = inner if isinstance(inner, Mapping) else {}
+    return document
+
+
+def _values(objects: Any, key: str) -> set[str]:
+    there = objects if isinstance(objects, list) else ()
+    return {str(one.get(key)) for one in there if isinstance(one, Mapping)}
 
 
 def _post(path: str, body: Mapping[str, Any]) -> Question:

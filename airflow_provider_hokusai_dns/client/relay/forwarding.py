@@ -114,6 +114,8 @@ class Forwarder:
     ) -> None:
         self.runs = runs
         self.lost = LostCalls()
+        #: Whether any call was given up, of those that only read too.
+        self.gave_up = False
         #: The calls that may have made something twice, with what they answered.
         self.doubtful: list[tuple[str, str, str]] = []
         self._server = server
@@ -301,6 +303,7 @@ class Forwarder:
     def _given_up(self, call: _State, now: float) -> Answer:
         waited = now - call.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
+        self.gave_up = True
         if call.route.writes:
             self._lose(call, reason)
         sentence = (

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.client.relay.creates import TAG_CALL
+from airflow_provider_hokusai_dns.client.relay.creates import TAG_CALL, tags_of
 from airflow_provider_hokusai_dns.tracking.leftovers import (
     TAG_DAG,
     TAG_DAG_RUN,
@@ -108,7 +108,7 @@ async def _running(
                 **({"page_token": token} if token else {}),
             })).document  # fmt: skip
             for run in document.get("runs") or ():
-                there = _tags_of(run)
+                there = tags_of(run)
                 if all(there.get(key) == tags[key] for key in _IDENTITY):
                     yield run
             token = document.get("next_page_token") or ""
@@ -121,11 +121,7 @@ async def _update(ask: Ask, run_id: str, status: str) -> None:
     await ask("POST", f"{_API}/runs/update", ended)
 
 
-def _tags_of(run: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in (run.get("data") or {}).get("tags") or ()}
-
-
 def _try_of(run: Mapping[str, Any]) -> int:
-    tried = _tags_of(run).get(TAG_TRY, "")
+    tried = tags_of(run).get(TAG_TRY, "")
     # One without a number is not ours to end.
     return int(tried) if tried.isdigit() else 1_000_000

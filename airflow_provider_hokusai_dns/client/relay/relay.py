@@ -9,7 +9,6 @@ import os
 import secrets
 import threading
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -36,7 +35,6 @@ KEEP = 2**30
 _START = 30.0
 #: For ending runs after a block that was left because the task's time is over, seconds.
 _SHORT = stopping.SECONDS
-_MAX_IN_LOG = 5
 
 
 class RelayLostDataError(LostDataError):
@@ -80,6 +78,7 @@ class Relay:
         run_tags: Mapping[str, str],
         run_id: str | None,
         experiment_id: str | None,
+        end_timeout: float | None,
     ) -> None:
         self._server = server
         self._addresses = addresses
@@ -87,6 +86,7 @@ class Relay:
         self._run_tags = dict(run_tags)
         self._run_id = run_id
         self._experiment_id = experiment_id
+        self._end_timeout = end_timeout
         self._token = secrets.token_urlsafe(32)
         self._pid = os.getpid()
         self._stopped = False
@@ -104,7 +104,7 @@ class Relay:
             self._end_thread()
             raise
         self.uri = self._listener.uri
-        _open_relays.add(self)
+        _relays.append(self)
 
     def __repr__(self) -> str:
         return f"<Relay {self.uri} to {self._server.uri}>"
@@ -146,10 +146,14 @@ class Relay:
         if os.getpid() != self._pid:
             return  # a forked child leaves the block of its parent
         out_of_time = error is not None and not isinstance(error, Exception | SystemExit)
-        seconds = min(self._server.deadline, _SHORT) if out_of_time else self._server.deadline
+        seconds = self._server.deadline
+        if error is not None and self._end_timeout is not None:
+            seconds = min(seconds, self._end_timeout)
+        if out_of_time:
+            seconds = min(seconds, _SHORT)
         try:
             with suppress(concurrent.futures.TimeoutError):
-                self._run(self._finish(status, seconds), 2 * seconds + _START)
+                self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
             lost = self._forwarder.lost.all()
         finally:
             self._end_thread()
@@ -195,11 +199,10 @@ class Relay:
         end = time.monotonic() + seconds
         if not await self._listener.drain(seconds):
             _log.warning("Calls of processes of this task were still under way at its end.")
-        left = max(_SHORT, end - time.monotonic())
-        await self._end_runs(status, left)
-        await self._delete_doubles(left)
+        await self._end_runs(status, max(_SHORT, end - time.monotonic()))
+        await self._delete_doubles(max(0.0, end - time.monotonic()))
         if self._cleaning is not None:
-            await asyncio.wait({self._cleaning}, timeout=min(left, _START))
+            await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
             self._cleaning.cancel()
         await self._listener.close()
         await self._upstream.close()
@@ -246,15 +249,25 @@ class Relay:
         self._thread.join(5.0)
         if not self._thread.is_alive():
             self._loop.close()
-        _open_relays.discard(self)
 
     def _after_fork(self) -> None:
         # The child must not hold the port open when the parent has closed it.
         with suppress(OSError, AttributeError):
             os.close(self._listener.socket.detach())
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether a call was given up, to read or to write."""
+        return self._forwarder.gave_up
 
-_open_relays: weakref.WeakSet[Relay] = weakref.WeakSet()
+
+#: All relays of this process, with those that are closed. A task process is one try of one task.
+_relays: list[Relay] = []
+
+
+def gave_up_in_this_process() -> bool:
+    """Whether MLflow was away for longer than a relay of this process waits."""
+    return any(relay.gave_up for relay in _relays)
 
 
 @contextmanager
@@ -267,6 +280,7 @@ def open_relay(
     run_id: str | None = None,
     experiment_id: str | None = None,
     export: bool = False,
+    end_timeout: float | None = None,
     status_of: Callable[[BaseException], str] = plain_status_of,
 ) -> Iterator[Relay]:
     """Open a relay for the length of a block.
@@ -277,6 +291,8 @@ def open_relay(
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
     :param export: put the variables into this process's environment too, for the block.
+    :param end_timeout: seconds for the end after a block that raised; the connection's deadline by
+        default.
     :param status_of: gives the status of a run whose block was left by an exception.
     :raises TLSFileError: a TLS file of the connection cannot be used.
     :raises RelayLostDataError: at the end, when something did not arrive.
@@ -288,6 +304,7 @@ def open_relay(
         run_tags=run_tags or {},
         run_id=run_id,
         experiment_id=experiment_id,
+        end_timeout=end_timeout,
     )
     with stopping.on_stop(relay.stop):
         try:
@@ -333,9 +350,9 @@ def _other_registry(server: MLflowServer) -> str | None:
 
 
 def _after_fork_in_child() -> None:
-    for relay in tuple(_open_relays):
+    for relay in _relays:
         relay._after_fork()
-    _open_relays.clear()
+    _relays.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
