@@ -58,6 +58,7 @@ class MLflowRetryPolicy(RetryPolicy):
     :param mlflow_conn_id: the connection that the task uses.
     :param delay: before the first retry; it doubles with each, up to ``max_delay``.
     :param max_delay: the longest pause.
+    :param give_up_after: Airflow 3.4: for so long it is rescheduled; then the retries are used.
     :raises ValueError: a delay that cannot be.
     """
 
@@ -67,12 +68,17 @@ class MLflowRetryPolicy(RetryPolicy):
         *,
         delay: timedelta = timedelta(seconds=60),
         max_delay: timedelta = _LONGEST,
+        give_up_after: timedelta = timedelta(days=1),
     ) -> None:
-        if not timedelta(0) < delay <= max_delay:
-            raise ValueError(f"delay {delay!r} must be above 0 and at most max_delay {max_delay!r}")
+        if not timedelta(0) < delay <= max_delay <= give_up_after:
+            raise ValueError(
+                "0 < delay <= max_delay <= give_up_after must hold, and these are "
+                f"{delay!r}, {max_delay!r}, {give_up_after!r}"
+            )
         self.mlflow_conn_id = mlflow_conn_id
         self.delay = delay
         self.max_delay = max_delay
+        self.give_up_after = give_up_after
 
     def evaluate(
         self,
@@ -91,12 +97,14 @@ class MLflowRetryPolicy(RetryPolicy):
         if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":
             return RetryDecision.fail(reason=verdict.sentence)
         if verdict.level == "unhealthy":
-            return self._later(try_number, verdict.sentence, _breaker_wait(causes))
-        if _says_away(causes):
-            return self._later(
-                try_number, f"MLflow was away, and is {verdict.level} again", _breaker_wait(causes)
-            )
-        return RetryDecision.default()
+            why = verdict.sentence
+        elif _says_away(causes):
+            why = f"MLflow was away, and is {verdict.level} again"
+        else:
+            return RetryDecision.default()
+        # On 3.4 a rescheduled task keeps its try number.
+        times = try_number - 1 + int((context or {}).get("task_reschedule_count") or 0)
+        return self._later(times, why, _breaker_wait(causes))
 
     def serialize(self) -> dict[str, Any]:
         """This policy as JSON-safe values."""
@@ -104,6 +112,7 @@ class MLflowRetryPolicy(RetryPolicy):
             "mlflow_conn_id": self.mlflow_conn_id,
             "delay": self.delay.total_seconds(),
             "max_delay": self.max_delay.total_seconds(),
+            "give_up_after": self.give_up_after.total_seconds(),
         }
 
     @classmethod
@@ -113,6 +122,7 @@ class MLflowRetryPolicy(RetryPolicy):
             data["mlflow_conn_id"],
             delay=timedelta(seconds=data["delay"]),
             max_delay=timedelta(seconds=data["max_delay"]),
+            give_up_after=timedelta(seconds=data["give_up_after"]),
         )
 
     def _verdict(self) -> Verdict:
@@ -120,13 +130,17 @@ class MLflowRetryPolicy(RetryPolicy):
 
         return gate.look(self.mlflow_conn_id, written_by="retry policy")
 
-    def _later(self, try_number: int, reason: str, at_least: float) -> RetryDecision:
-        grown = self.delay * 2.0 ** min(max(0, try_number - 1), 20)
+    def _later(self, times: int, reason: str, at_least: float) -> RetryDecision:
+        grown = self.delay * 2.0 ** min(max(0, times), 20)
         # Not for secrecy: a thousand tasks must not come back in one moment.
         spread = random.uniform(0.75, 1.25)  # noqa: S311
         delay = max(min(grown, self.max_delay) * spread, timedelta(seconds=at_least))
-        if (reschedule := getattr(RetryAction, "RESCHEDULE", None)) is not None:
-            return RetryDecision(action=reschedule, retry_delay=delay, reason=reason)
+        if hasattr(RetryAction, "RESCHEDULE"):
+            reschedule: Any = RetryDecision
+            later: RetryDecision = reschedule.reschedule(
+                delay, reschedule_timeout=self.give_up_after, reason=reason
+            )
+            return later
         return RetryDecision.retry(delay=delay, reason=reason)
 
 
