@@ -8,10 +8,12 @@ sent once and not kept.
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from typing import IO, Protocol, cast
+from typing import Protocol, cast
 
 _log = logging.getLogger(__name__)
 
@@ -64,9 +66,7 @@ class Body:
         self._source = source
         self._budget = budget
         self._name = name
-        # 'with' is that of this class.
-        file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
-        self._kept: IO[bytes] | None = cast("IO[bytes]", file)
+        self._kept: io.BytesIO | io.FileIO | None = io.BytesIO()
         self._size = 0
         self._pulling = asyncio.Lock()
 
@@ -138,10 +138,18 @@ class Body:
             return
         self._size += len(piece)
         try:
-            self._kept.seek(0, 2)
-            self._kept.write(piece)
+            if isinstance(self._kept, io.BytesIO) and self._size > _IN_MEMORY:
+                self._move_to_file(self._kept)
+            self._kept.seek(0, os.SEEK_END)
+            _write_all(self._kept, piece)
         except OSError as error:
-            self._let_go(f"the temporary folder: {error.strerror}")
+            self._let_go(f"{tempfile.gettempdir()}: {error.strerror}")
+
+    def _move_to_file(self, memory: io.BytesIO) -> None:
+        # Without a buffer: a full disk is met in the write, and nowhere else.
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        self._kept = cast("io.FileIO", file)
+        _write_all(self._kept, memory.getbuffer())
 
     def _kept_at(self, at: int) -> bytes:
         if self._kept is None or at >= self.received:
@@ -165,3 +173,9 @@ class Body:
             self._kept = None
             self._budget.give_back(self._size)
             self._size = 0
+
+
+def _write_all(file: io.BytesIO | io.FileIO, content: bytes | memoryview) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
