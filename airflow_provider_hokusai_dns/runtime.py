@@ -230,12 +230,16 @@ def _hold(new: Pin) -> Pin:
 
 def mask_credentials(server: MLflowServer) -> None:
     """Keep the secrets of a connection out of Airflow's logs, also in the form of a header."""
+    header = server.credentials.authorization() or ""
+    mask(server.credentials.secret, header.partition(" ")[2])
+
+
+def mask(*texts: str | None) -> None:
+    """Keep secrets out of Airflow's logs."""
     from airflow.sdk.log import mask_secret
 
-    header = server.credentials.authorization() or ""
-    for secret in (server.credentials.secret, header.partition(" ")[2]):
-        if secret:
-            mask_secret(secret)
+    for text in filter(None, texts):
+        mask_secret(text)
 
 
 def store() -> VariableStore:

@@ -258,6 +258,7 @@ class MLflowHook(BaseHook):
             end_timeout=end_timeout,
             status_of=_status_of,
         ) as relay:
+            runtime.mask(relay.token)
             yield relay
 
     def rest(

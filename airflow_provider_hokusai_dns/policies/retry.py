@@ -91,11 +91,11 @@ class MLflowRetryPolicy(RetryPolicy):
         causes = tuple(_chain(exception))
         if not any(_is_of_mlflow(cause) for cause in causes) and not _a_child_met_an_outage(causes):
             return RetryDecision.default()
-        if why := _what_is_wrong(causes):
-            return RetryDecision.fail(reason=why)
         verdict = self._verdict()
         if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":
             return RetryDecision.fail(reason=verdict.sentence)
+        if why := _what_is_wrong(causes):
+            return RetryDecision.fail(reason=why)
         if verdict.level == "unhealthy":
             why = verdict.sentence
         elif _says_away(causes):

@@ -13,7 +13,7 @@ import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 _log = logging.getLogger(__name__)
 
@@ -147,8 +147,7 @@ class Body:
 
     def _move_to_file(self, memory: io.BytesIO) -> None:
         # Without a buffer: a full disk is met in the write, and nowhere else.
-        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        self._kept = cast("io.FileIO", file)
+        self._kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         _write_all(self._kept, memory.getbuffer())
 
     def _kept_at(self, at: int) -> bytes:

@@ -164,8 +164,10 @@ class Forwarder:
             if step is Step.ANSWER and answer is not None:
                 return self._answered(call, answer)
             _release(answer)
-            if step is Step.GIVE_UP or not is_wanted():
+            if step is Step.GIVE_UP:
                 return self._given_up(call, now)
+            if not is_wanted() and not _is_delivered_in_any_case(call):
+                raise ClientGoneError("the client hung up")
             if call.tries == 1:
                 _log.info(
                     "%s %s: %s; it is sent again", request.method, call.route.name, call.reason
@@ -363,6 +365,16 @@ def _release(answer: Answer | None) -> None:
 
 def _nothing() -> None:
     pass
+
+
+def _is_delivered_in_any_case(call: _State) -> bool:
+    """Whether it is of use to a client that has died: data that it has sent whole, no create."""
+    body = call.request.body
+    return (
+        call.route.writes
+        and call.route.repeat is not Repeat.READ_BACK
+        and (not isinstance(body, Body) or body.is_complete)
+    )
 
 
 def _text(call: _State) -> str:

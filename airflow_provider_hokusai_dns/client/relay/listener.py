@@ -121,7 +121,7 @@ class Listener:
             return await self._forward(request, path)
         except ClientGoneError:
             request.protocol.force_close()
-            raise
+            return web.Response(status=400)  # to where nobody is
         finally:
             self._under_way.discard(task)
 
@@ -133,6 +133,7 @@ class Listener:
         shown = f"{request.method} {path.partition('?')[0]}"
 
         def is_wanted() -> bool:
+            """Whether the client is still there."""
             return request.transport is not None and not request.transport.is_closing()
 
         if not request.body_exists:
@@ -140,13 +141,7 @@ class Listener:
             return await self._pass_on(request, answer)
         with Body(request.content, self._budget, shown) as body:
             asked = Request(request.method, path, headers, body, request.content_length)
-
-            def still_of_use() -> bool:
-                # What a child has sent whole is delivered, also when it has died meanwhile.
-                return is_wanted() or body.is_complete
-
-            answer = await self._forwarder.answer(asked, still_of_use)
-            return await self._pass_on(request, answer)
+            return await self._pass_on(request, await self._forwarder.answer(asked, is_wanted))
 
     async def _pass_on(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
         headers = CIMultiDict(to_client(answer.headers, self._server, self.uri))

@@ -87,7 +87,8 @@ class Relay:
         self._run_id = run_id
         self._experiment_id = experiment_id
         self._end_timeout = end_timeout
-        self._token = secrets.token_urlsafe(32)
+        #: What a client of this relay shows; good for nothing else.
+        self.token = secrets.token_urlsafe(32)
         self._pid = os.getpid()
         self._stopped = False
         self._loop = asyncio.SelectorEventLoop()
@@ -117,7 +118,7 @@ class Relay:
         return child_variables(
             os.environ if base is None else base,
             uri=self.uri,
-            token=self._token,
+            token=self.token,
             deadline=self._server.deadline,
             registry_uri=_other_registry(self._server),
             run_id=self._run_id,
@@ -181,7 +182,7 @@ class Relay:
         self._upstream = Upstream(self._server, self._addresses)
         runs = Runs(self._run_id)
         self._forwarder = Forwarder(self._server, self._upstream, runs, self._run_tags)
-        self._listener = Listener(self._server, self._forwarder, self._token, Budget(self._keep))
+        self._listener = Listener(self._server, self._forwarder, self.token, Budget(self._keep))
         await self._listener.start()
         self._cleaning: asyncio.Task[None] | None = None
         if orphans := self._orphans():

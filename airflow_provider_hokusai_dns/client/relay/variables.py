@@ -56,6 +56,8 @@ def child_variables(
         "MLFLOW_TRACKING_TOKEN": token,
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        # It would print a link to the relay, which leads people nowhere.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         **dict.fromkeys(_NO_PROXY, no_proxy),
     }
     if workspace is not None:

@@ -103,7 +103,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with (
         DNSServer() as dns,
         MLflowProcess(
-            folder / "mlflow", host="127.0.0.56", allowed_hosts=(f"{NAME}:*", f"{AWAY}:*")
+            folder / "mlflow",
+            host="127.0.0.56",
+            allowed_hosts=(f"{NAME}:*", f"{AWAY}:*", "127.0.0.56:*"),
         ) as mlflow,
     ):
         dns.set_records(NAME, [mlflow.host], ttl=5)

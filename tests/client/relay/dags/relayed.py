@@ -15,7 +15,8 @@ from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.operators.mlflow import mlflow_for_children
 from airflow_provider_hokusai_dns.policies.retry import MLflowRetryPolicy
 
-SCRIPT = f"bash {os.environ['RELAY_TEST_SCRIPT']} "  # at its end, Airflow takes .sh for a template's name
+# With a space: what ends in .sh is the name of a template to Airflow.
+SCRIPT = f"bash {os.environ['RELAY_TEST_SCRIPT']} "
 PYTHON = os.environ["RELAY_TEST_PYTHON"]
 MLFLOW = f"mlflow-skinny=={importlib.metadata.version('mlflow-skinny')}"
 POLICY = MLflowRetryPolicy(delay=timedelta(seconds=2), max_delay=timedelta(seconds=5))
