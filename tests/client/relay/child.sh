@@ -7,6 +7,6 @@ call() {
 }
 answer=$(call runs/create '{"experiment_id": "0"}')
 run=$(echo "$answer" | grep -o '"run_id": *"[0-9a-f]*"' | head -1 | grep -o '[0-9a-f]\{32\}')
-call runs/log-parameter '{"run_id": "'"$run"'", "key": "a", "value": "b"}' >&2
-call runs/update '{"run_id": "'"$run"'", "status": "FINISHED"}' >&2
+call runs/log-parameter '{"run_id": "'"$run"'", "key": "a", "value": "b"}' > /dev/null
+call runs/update '{"run_id": "'"$run"'", "status": "FINISHED"}' > /dev/null
 echo "$run"
