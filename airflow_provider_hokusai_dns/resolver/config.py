@@ -12,6 +12,8 @@ from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, 
 
 #: The longest age at which an old answer may ever be served (policy rule 6).
 HARD_MAX_STALE = 259_200.0
+#: No duration is longer, in seconds: what is given as a time has to be one that a calendar has.
+_LONGEST = 315_360_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,8 @@ def _check_number(name: str, value: object) -> float:
         raise ValueError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must not be negative or infinite, not {value!r}")
+    if value > _LONGEST:
+        raise ValueError(f"{name} must be at most {_LONGEST:.0f} (10 years), not {value!r}")
     return value
 
 

@@ -111,6 +111,8 @@ class Publisher:
         entry, status = slot.entry, slot.record
         if entry.answer is None or entry.no_name_since is None or status.has_nxdomain:
             return
+        if not freshness.is_for_the_fleet(entry.answer):
+            return
         offset = self.state.clock.time() - self.state.now()
         status.has_nxdomain = True
         status.compared_at = _NEVER  # so that the next success takes it back
