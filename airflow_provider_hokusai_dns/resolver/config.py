@@ -73,6 +73,8 @@ class ResolverConfig:
     nameserver_overrides: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    #: The SRV name that stands for a hostname and says where it is and on which port, by hostname.
+    srv: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
     search: tuple[str, ...] | None = None
     #: Addresses for emergencies, by the hostname they belong to.
@@ -104,6 +106,7 @@ class ResolverConfig:
         self._normalise("ttl_overrides", _check_number)
         self._normalise("max_stale_overrides", _check_max_stale)
         self._normalise("nameserver_overrides", _nameservers)
+        self._normalise("srv", _hostname)
         self._normalise("static_addresses", _static_addresses)
         object.__setattr__(self, "nameservers", _nameservers("nameservers", self.nameservers))
         if self.search is not None:
@@ -136,6 +139,10 @@ class ResolverConfig:
     def nameservers_for(self, hostname: str) -> tuple[str, ...]:
         """The custom nameservers for one name; empty means those of the system."""
         return self.nameserver_overrides.get(_key(hostname), self.nameservers)
+
+    def srv_for(self, hostname: str) -> str | None:
+        """The SRV name that stands for one name, where there is one."""
+        return self.srv.get(_key(hostname))
 
     def max_stale_for(self, hostname: str) -> float:
         """The oldest answer for one name when DNS cannot be asked (rule 6)."""

@@ -227,7 +227,7 @@ def adopt(
     answer = entry.answer
     if answer is None or (resolved > answer.resolved_at and now >= expires_at(entry, config)):
         answer = Answer(
-            tuple(Endpoint(address) for address in record.addresses),
+            record.endpoints,
             Source.STORE,
             resolved,
             record.ttl,
@@ -255,6 +255,11 @@ def check_record(hostname: str, record: LastKnownGood) -> None:
     for address in addresses:
         if not isinstance(address, str) or parse_address(address) is None:
             raise ValueError(f"addresses: {address!r} is not an IP address")
+    for service in record.services:
+        if not isinstance(service, Endpoint) or parse_address(service.address) is None:
+            raise ValueError(f"services: {service!r} is not an endpoint")
+        if not isinstance(service.port, int) or not 0 < service.port <= 65535:
+            raise ValueError(f"services: {service.port!r} is not a port from 1 to 65535")
     numbers = {"ttl": record.ttl, "no_name_since": record.no_name_since}
     for field, number in {"resolved_at": record.resolved_at, **numbers}.items():
         if number is None and field in numbers:
@@ -316,5 +321,5 @@ def worth_writing(
     return (
         stored.no_name_since is not None
         or resolved_at - stored.resolved_at > config.store_max_age
-        or not set(stored.addresses) & set(answer.addresses)
+        or not {one[:2] for one in stored.endpoints} & {one[:2] for one in answer.endpoints}
     )

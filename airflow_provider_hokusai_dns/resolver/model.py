@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 
@@ -59,10 +59,18 @@ class Cause(StrEnum):
 
 
 class Endpoint(NamedTuple):
-    """One address to try, with a port of its own where the answer carries one (SRV)."""
+    """One address to try, with a port of its own where the answer carries one (SRV).
+
+    Two are the same place where address and port are the same, ``endpoint[:2]``.
+
+    :param priority: those of the lowest number are tried first.
+    :param weight: how often one comes first among those of its priority.
+    """
 
     address: str
     port: int | None = None
+    priority: int = 0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +245,7 @@ class LastKnownGood:
     :param no_name_since: when anybody in the fleet first saw DNS say that the name does not exist,
         or ``None`` while it does (policy rule 7).
     :param written_by: who wrote it, for people: ``"refresh"``, ``"gate"`` or ``"hook"``.
+    :param services: the endpoints of an answer that carries ports; empty for others.
     """
 
     hostname: str
@@ -245,6 +254,20 @@ class LastKnownGood:
     ttl: float | None = None
     no_name_since: float | None = None
     written_by: str = "hook"
+    services: tuple[Endpoint, ...] = ()
+
+    @classmethod
+    def of(cls, hostname: str, answer: Answer, resolved_at: float, **more: Any) -> LastKnownGood:
+        """The record of an answer."""
+        has_ports = any(endpoint.port is not None for endpoint in answer.endpoints)
+        addresses = tuple(dict.fromkeys(answer.addresses))
+        services = answer.endpoints if has_ports else ()
+        return cls(hostname, addresses, resolved_at, answer.ttl, services=services, **more)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What to try."""
+        return self.services or tuple(Endpoint(address) for address in self.addresses)
 
 
 class Store(Protocol):
@@ -290,7 +313,7 @@ def make_resolution(
         cause=cause,
         resolved_at=None if stamp is None else utc(wall + stamp),
         expires_at=None if expires is None else utc(wall + expires),
-        rendered=target.text if source is Source.LITERAL else target.render(*first),
+        rendered=target.text if source is Source.LITERAL else target.render(*first[:2]),
         _stamp=stamp,
         _clock=clock,
     )

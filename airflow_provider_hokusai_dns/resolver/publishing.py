@@ -117,13 +117,11 @@ class Publisher:
         status.has_nxdomain = True
         status.compared_at = _NEVER  # so that the next success takes it back
         self._save(
-            LastKnownGood(
-                hostname=entry.hostname,
-                addresses=entry.answer.addresses,
-                resolved_at=offset + entry.answer.resolved_at,
-                ttl=entry.answer.ttl,
+            LastKnownGood.of(
+                entry.hostname,
+                entry.answer,
+                offset + entry.answer.resolved_at,
                 no_name_since=offset + entry.no_name_since,
-                written_by="hook",
             )
         )
 
@@ -146,9 +144,7 @@ class Publisher:
             return True
         slot.record.has_nxdomain = False
         return self._save(
-            LastKnownGood(
-                slot.entry.hostname, answer.addresses, resolved_at, answer.ttl, None, written_by
-            )
+            LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
         )
 
     def _read(self, slot: Slot) -> LastKnownGood | None:

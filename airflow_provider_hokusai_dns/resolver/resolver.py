@@ -147,18 +147,19 @@ class DNSResolver:
         await asyncio.to_thread(self._publish, resolution, written_by)
         return resolution
 
-    def report_failure(self, target: str, address: str) -> None:
+    def report_failure(self, target: str, address: str, port: int | None = None) -> None:
         """Say that an address did not take a connection (policy rule 13).
 
         It goes to the back of the list for a while, and the name is looked up again.
 
+        :param port: the one that was tried, where answers carry ports of their own (SRV).
         :raises ValueError: ``address`` is none, or the target can never be right.
         """
         canonical = parse_address(address)
         if canonical is None:
             raise ValueError(f"{address!r} is not an IP address")
         slot = self._state.find(Target.parse(target).hostname)
-        if slot is not None and self._state.penalize(slot, canonical):
+        if slot is not None and self._state.penalize(slot, canonical, port):
             self._updater.start_or_join(slot)
 
     def warm(self, targets: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order
+from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order, is_weighted
 from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.lookup.live import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.metrics import Event, Tally
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
     from airflow_provider_hokusai_dns.resolver.target import Target
+
+
+#: Turns that are made ready where weights decide, for their shares to show.
+_TURNS_BY_WEIGHT = 16
 
 
 class Ready:
@@ -129,10 +133,11 @@ class Serving:
             keep = True
             limits.append(hold)
         until = min([decision.until, *limits]) if keep else now
+        turns = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
         ready = Ready(
             [
                 self._make(seen, source, endpoints, cause, turn)
-                for turn in range(len(endpoints) if keep else 1)
+                for turn in range(turns if keep else 1)
             ],
             slot.served.of(source),
             until,

@@ -178,15 +178,25 @@ class ResolverState:
             now, wall = self.now(), self.clock.time()
             self._replace(slot, freshness.adopt(slot.entry, record, now, wall, self.config))
 
-    def penalize(self, slot: Slot, address: str) -> bool:
+    def penalize(self, slot: Slot, address: str, port: int | None = None) -> bool:
         """Put an address at the back of the list (policy rule 13).
 
+        :param port: where the answer carries ports, the one that did not take a connection; all
+            of the address where it is not known.
         :returns: whether the name is to be looked up again because of it.
         """
         with self._lock:
             now = self.now()
             current = {a: until for a, until in slot.penalties.items() if until > now}
-            slot.penalties = {**current, address: now + self.config.penalty}
+            answer = slot.entry.answer
+            known = () if answer is None else answer.endpoints
+            places = {
+                one[:2]
+                for one in known
+                if one.address == address and (None in (port, one.port) or port == one.port)
+            } or {(address, None)}
+            until = now + self.config.penalty
+            slot.penalties = {**current, **dict.fromkeys(places, until)}
             self._replace(slot, slot.entry)
             due = now - slot.reported_at >= self.config.report_interval
             if due:
