@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
 from airflow_provider_hokusai_dns.operators.refresh_report import (
+    EMPTY_ROW,
     ChangeRow,
     RefreshReport,
     ResolutionRow,
@@ -224,44 +225,25 @@ def _is_kept(stored: LastKnownGood | None, found: Resolution) -> bool:
 
 
 def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:
-    return ResolutionRow(
-        target=wanted.target,
-        conn_id=wanted.conn_id,
-        hostname=hostname,
-        health="unhealthy",
-        addresses=[],
-        source=None,
-        cause=cause,
-        age=None,
-        resolved_at=None,
-        expires_at=None,
-        error=error,
-        lookup_ms=None,
-        probe=None,
-        probe_cause=None,
-        probe_ms=None,
-    )
+    row: ResolutionRow = {**EMPTY_ROW, "target": wanted.target, "conn_id": wanted.conn_id}
+    return {**row, "hostname": hostname, "addresses": [], "cause": cause, "error": error}
 
 
 def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
     age = found.age()
-    return ResolutionRow(
-        target=wanted.target,
-        conn_id=wanted.conn_id,
-        hostname=found.hostname,
-        health="degraded" if found.is_stale else "healthy",
-        addresses=list(found.addresses),
-        source=found.source.value,
-        cause=None if found.cause is None else found.cause.value,
-        age=None if age is None else round(age, 1),
-        resolved_at=None if found.resolved_at is None else found.resolved_at.isoformat(),
-        expires_at=None if found.expires_at is None else found.expires_at.isoformat(),
-        error=None,
-        lookup_ms=None,
-        probe=None,
-        probe_cause=None,
-        probe_ms=None,
-    )
+    return {
+        **EMPTY_ROW,
+        "target": wanted.target,
+        "conn_id": wanted.conn_id,
+        "hostname": found.hostname,
+        "health": "degraded" if found.is_stale else "healthy",
+        "addresses": list(found.addresses),
+        "source": found.source.value,
+        "cause": None if found.cause is None else found.cause.value,
+        "age": None if age is None else round(age, 1),
+        "resolved_at": None if found.resolved_at is None else found.resolved_at.isoformat(),
+        "expires_at": None if found.expires_at is None else found.expires_at.isoformat(),
+    }
 
 
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:

@@ -25,6 +25,14 @@ class ResolutionRow(TypedDict):
     probe_ms: float | None
 
 
+#: A row of which nothing is known yet. Copied; its list is always replaced.
+EMPTY_ROW = ResolutionRow(
+    target="", conn_id=None, hostname=None, health="unhealthy", addresses=[], source=None,
+    cause=None, age=None, resolved_at=None, expires_at=None, error=None, lookup_ms=None,
+    probe=None, probe_cause=None, probe_ms=None,
+)  # fmt: skip
+
+
 class ChangeRow(TypedDict):
     """One name in the XCom ``changes``: its address is another one, or it was away."""
 

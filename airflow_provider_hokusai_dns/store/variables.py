@@ -8,7 +8,7 @@ One Variable per hostname, JSON that an admin can read and edit. Three things ma
   and the author's next XCom waits behind it. So every call is waited for two seconds at most, there
   is never more than one of ours on the line, and while one is overdue no other is begun: an API
   server that hangs costs a task two seconds of ours once, and not two per name and attempt.
-* *There is no compare-and-set.* Two writers are reconciled by :func:`~.records.merge`, which takes
+* *There is no compare-and-set.* Two writers are reconciled by :func:`~.record.merge`, which takes
   the newer answer and the earliest "no such name" after it, in whatever order they come. What is
   lost to a race of milliseconds is found again at the next refresh.
 """
