@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from itertools import chain, zip_longest
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
@@ -14,6 +14,9 @@ from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.lookup.srv import in_turn
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.serving import Turns
 
 
 class RecordStatus:
@@ -58,6 +61,8 @@ class Slot:
         "reported_at",
         "rotation",
         "served",
+        "texts",
+        "turns",
         "uses_at_last_eviction",
         "version",
     )
@@ -74,6 +79,9 @@ class Slot:
         self.record = RecordStatus()
         self.version = 0
         self.held = True
+        #: What the answers have in common, and the targets for which one is kept.
+        self.turns: Turns | None = None
+        self.texts: set[str] = set()
 
     @property
     def uses(self) -> int:

@@ -113,7 +113,7 @@ class Resolution:
     cause: Cause | None = None
     resolved_at: datetime | None = None
     expires_at: datetime | None = None
-    rendered: str = field(default="", repr=False)
+    _parsed: Target | None = field(default=None, repr=False, compare=False)
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
 
@@ -149,6 +149,13 @@ class Resolution:
         if self.expires_at is None or self.is_stale:
             return None
         return max(0.0, self.expires_at.timestamp() - wall)
+
+    @property
+    def rendered(self) -> str:
+        """The target in its own form, with the address in place of the name."""
+        if self._parsed is None or self.source is Source.LITERAL:
+            return self.target
+        return self._parsed.render(*self.endpoints[0][:2])
 
     def __str__(self) -> str:
         return self.rendered
@@ -291,6 +298,15 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def dates(
+    clock: Clock, stamp: float | None, expires: float | None
+) -> tuple[datetime | None, datetime | None]:
+    """Both moments of an answer as aware times; they are given as monotonic seconds."""
+    wall = clock.time() - clock.monotonic()
+    first, second = (None if one is None else utc(wall + one) for one in (stamp, expires))
+    return first, second
+
+
 def make_resolution(
     target: Target,
     endpoints: tuple[Endpoint, ...],
@@ -298,22 +314,24 @@ def make_resolution(
     *,
     clock: Clock,
     stamp: float | None = None,
-    expires: float | None = None,
+    dates: tuple[datetime | None, datetime | None] = (None, None),
     cause: Cause | None = None,
 ) -> Resolution:
-    """Build a finished :class:`Resolution`; ``stamp`` and ``expires`` are monotonic seconds."""
-    wall = clock.time() - clock.monotonic()
-    first = endpoints[0]
+    """Build a finished :class:`Resolution`.
+
+    :param stamp: monotonic seconds at which the answer was true.
+    :param dates: when it was, and when it expires.
+    """
+    port = endpoints[0].port
     return Resolution(
-        target=target.text,
-        hostname=target.hostname,
-        endpoints=endpoints,
-        source=source,
-        port=first.port if first.port is not None else target.port,
-        cause=cause,
-        resolved_at=None if stamp is None else utc(wall + stamp),
-        expires_at=None if expires is None else utc(wall + expires),
-        rendered=target.text if source is Source.LITERAL else target.render(*first[:2]),
-        _stamp=stamp,
-        _clock=clock,
+        target.text,
+        target.hostname,
+        endpoints,
+        source,
+        target.port if port is None else port,
+        cause,
+        *dates,
+        target,
+        stamp,
+        clock,
     )

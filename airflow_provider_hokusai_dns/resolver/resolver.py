@@ -107,7 +107,8 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return run_blocking(self._steps(target))
+        parsed = Target.parse(target)
+        return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
     async def aresolve(self, target: str) -> Resolution:
         """:meth:`resolve` for a coroutine; never blocks the event loop."""
@@ -115,7 +116,8 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return await run_async(self._steps(target))
+        parsed = Target.parse(target)
+        return self._serving.known(parsed) or await run_async(self._steps(parsed))
 
     def refresh(
         self,
@@ -137,13 +139,13 @@ class DNSResolver:
         :raises DNSResolutionError: there is nothing to serve.
         :raises ValueError: the target can never be right.
         """
-        resolution = run_blocking(self._steps(target, live=True, patience=patience))
+        resolution = run_blocking(self._steps(Target.parse(target), live=True, patience=patience))
         self._publish(resolution, written_by, always=always)
         return resolution
 
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
-        resolution = await run_async(self._steps(target, live=True))
+        resolution = await run_async(self._steps(Target.parse(target), live=True))
         await asyncio.to_thread(self._publish, resolution, written_by)
         return resolution
 
@@ -208,9 +210,8 @@ class DNSResolver:
 
     # --- the way of a call
 
-    def _steps(self, text: str, *, live: bool = False, patience: float | None = None) -> Steps:
+    def _steps(self, target: Target, *, live: bool = False, patience: float | None = None) -> Steps:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
-        target = Target.parse(text)
         if target.literal is not None:
             return make_resolution(
                 target, (Endpoint(target.literal),), Source.LITERAL, clock=self._state.clock
@@ -233,7 +234,8 @@ class DNSResolver:
                 seen = _JOIN_ONLY
             flight = self._updater.start_or_join(slot, refresh=live, seen=None if live else seen)
         if action in (Action.AHEAD, Action.STALE_RECHECK):
-            return self._serving.serve(target, slot, now)
+            hold = flight.started + config.timeout
+            return self._serving.serve(target, slot, now, hold=hold)
         if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
             if left > 0:
