@@ -233,11 +233,15 @@ def _pin(
         owner=server.conn_id,
         connect_timeout=deadlines.connect_timeout(server),
     )
-    if held is not None and held.pin is new:
-        new.release()  # one hold is enough
-    else:
+    if held is None or held.pin is not new:
         _process.pins[new.hostname] = _Pinned(new, server.conn_id, view)
     return new
+
+
+def _release(pin: Pin) -> None:
+    """Take a pin out, whichever connections it was made for."""
+    for owner in pin.owners:
+        pin.release(owner)
 
 
 def _pin_key(hostname: str) -> str:
@@ -267,7 +271,7 @@ def _make_way(hostname: str, conn_id: str, view: View) -> None:
     with _process.lock:
         if _process.pins.get(held.pin.hostname) is held:
             del _process.pins[held.pin.hostname]
-            held.pin.release()
+            _release(held.pin)
 
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
@@ -326,7 +330,7 @@ def forget() -> None:
     environment.release_all()
     with _process.lock:
         for held in _process.pins.values():
-            held.pin.release()
+            _release(held.pin)
         fresh = _Process(_process.lock)
         vars(_process).update(vars(fresh))
 

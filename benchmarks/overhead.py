@@ -81,7 +81,6 @@ def _calls(told: dict[str, Any], server: Nameserver) -> Table:
 def _pin(server: Nameserver, *, rounds: int) -> Table:
     """What a new connection pays for its lookup, and how much of that is ours."""
     from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.model import Endpoint
     from airflow_provider_hokusai_dns.resolver.pin import pin_host
     from airflow_provider_hokusai_dns.resolver.racing import race as connect
 
@@ -99,8 +98,9 @@ def _pin(server: Nameserver, *, rounds: int) -> Table:
                 seconds=0.002,
             )
             # Apart: who accepts these connections is a thread of this process.
-            endpoint = [Endpoint(_ADDRESS, port)]
-            timings |= race({TRIAL: _spin(lambda: connect(endpoint))}, rounds=20, seconds=0.002)
+            timings |= race(
+                {TRIAL: _spin(lambda: connect([_ADDRESS], port))}, rounds=20, seconds=0.002
+            )
         finally:
             pin.release()
     for name, timing in timings.items():
