@@ -28,7 +28,7 @@ def get_dns_health() -> dict[str, Any]:
     """
     metrics = runtime.dns_metrics()
     return {
-        "status": metrics.level,
+        "status": metrics.level.value,
         "error_rate": metrics.error_rate,
         "cache_size": metrics.cache_size,
         "metrics": metrics.as_dict(),

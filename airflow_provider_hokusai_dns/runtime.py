@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.fields import SettingError
+from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError, SettingError
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
-    Event,
     Resolution,
-    Source,
+    forks,
 )
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -36,90 +34,6 @@ log = logging.getLogger(__name__)
 #: Views whose resolvers are kept. Connections that were edited leave some behind.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
-
-
-class ConnectionConflictError(ValueError):
-    """One task uses two connections that want one hostname to be resolved in different ways.
-
-    :param hostname: the name they share.
-    :param field: the extra in which they differ.
-    :param conn_ids: the two connections.
-    """
-
-    def __init__(self, hostname: str, field: str, conn_ids: tuple[str, str]) -> None:
-        super().__init__(
-            f"Connections {conn_ids[0]!r} and {conn_ids[1]!r} both lead to {hostname!r}, but their "
-            f"{field} differ. MLflow's client resolves a name in one way per process: use the two "
-            f"connections in two tasks, or make their {field} equal."
-        )
-        self.hostname = hostname
-        self.field = field
-        self.conn_ids = conn_ids
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.hostname, self.field, self.conn_ids))
-
-
-class LogObserver:
-    """Tells the story of each name in the log: one line per change, and what to do about it."""
-
-    def __init__(self, resolver: DNSResolver) -> None:
-        self._resolver = resolver
-        self._told: dict[str, str] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Observe a resolver."""
-        if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            if event.cause is not None or event.kind == "static_served":
-                self._tell_old(event, event.resolution)
-        elif event.kind == "state" and event.state == "unhealthy":
-            self._tell_nothing(event)
-        elif event.kind == "state" and event.state == "healthy":
-            if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: all is well with the name", event.hostname)
-        elif event.kind == "store_rejected":
-            log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
-
-    def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        story = f"{resolution.source.value} {event.cause}"
-        if self._told.get(event.hostname) == story:
-            return
-        self._told[event.hostname] = story
-        why = event.cause.value if event.cause is not None else "no answer"
-        if resolution.source is Source.STATIC:
-            log.warning(
-                "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: take it out when DNS is back",
-                event.hostname,
-                why,
-                resolution.address,
-            )
-            return
-        config = self._resolver.config
-        no_name = event.cause is not None and event.cause.says_no_such_name
-        log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
-            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
-            event.hostname,
-            why,
-            resolution.address,
-            "the shared Variable" if resolution.source is Source.STORE else "memory",
-            resolution.age() or 0.0,
-            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
-            "after the name went away" if no_name else "of age",
-        )
-
-    def _tell_nothing(self, event: Event) -> None:
-        if self._told.get(event.hostname) == "nothing":
-            return
-        self._told[event.hostname] = "nothing"
-        log.error(
-            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typing error, then the DNS; in an emergency set "
-            "fallback_addresses on the connection",
-            event.hostname,
-            event.detail or (event.cause.value if event.cause else "no answer"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +109,10 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :raises ConnectionConflictError: another connection wants one of the names to be resolved in
         another way.
     """
-    from airflow_provider_hokusai_dns.health.probe import check_stale_address
-    from airflow_provider_hokusai_dns.health.stale_file_hosts import check_stale_file_host
+    from airflow_provider_hokusai_dns.health.stale_addresses import (
+        check_stale_address,
+        check_stale_file_host,
+    )
 
     beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
     _make_way(server.hostname, server.conn_id, server.view)
@@ -389,7 +305,7 @@ def _resolver_of(view: View) -> DNSResolver:
     if names is None:
         names = DNSResolver(_as_seen(policy, view), store=store(view.nameservers))
         names.add_observer(observers.count_event)
-        names.add_observer(LogObserver(names))
+        names.add_observer(observers.LogObserver(names))
         if len(_process.resolvers) >= _MOST_VIEWS:
             pinned = {held.view for held in _process.pins.values()}
             del _process.resolvers[next(one for one in _process.resolvers if one not in pinned)]
@@ -440,8 +356,6 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
     return replace(policy, **own)
 
 
-def _after_fork_in_child() -> None:
-    _process.lock = threading.RLock()  # may have been held by a thread that did not come along
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+@forks.in_child
+def _renew_lock() -> None:
+    _process.lock = threading.RLock()

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Resolution, Source
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
+from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
-from airflow_provider_hokusai_dns.resolver.model import LookupFailed
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.wording import REASONS
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
@@ -194,14 +195,9 @@ def _ask_hosts(hostname: str, hosts: Path) -> Step:
 def _ask_nameservers(
     hostname: str, config: ResolverConfig, nameservers: tuple[str, ...]
 ) -> list[Step]:
-    query = DNSQuery(nameservers, config.search)
-    try:
-        said = query.ask_each(hostname, timeout=config.timeout)
-    except LookupFailed as failed:
-        return [Step("nameserver", "", failed.detail, cause=failed.cause.value)]
     steps = []
-    for one in said:
-        outcome = one.cause.value if one.cause is not None else ", ".join(one.addresses)
+    for one in DNSQuery(nameservers, config.search).ask_each(hostname, timeout=config.timeout):
+        outcome = one.outcome
         if one.ttl is not None:
             outcome += f" (TTL {one.ttl:.0f} s)"
         steps.append(
@@ -252,15 +248,6 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-_CHOSEN = {
-    Source.LITERAL: "it is an address itself",
-    Source.HOSTS: "the hosts file has it, and that goes before DNS",
-    Source.CACHE: "DNS answered a moment ago",
-    Source.DNS: "DNS answered",
-    Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
-}
-
-
 def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig) -> str:
     addresses = ", ".join(found.addresses)
     why = found.cause.value if found.cause is not None else "it does not answer"
@@ -278,7 +265,7 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
             f"gives none now ({why}). Good for up to {limit:.0f} s {since}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
-    return f"{addresses}: {_CHOSEN[found.source]}{fresh}"
+    return f"{addresses}: {REASONS[found.source]}{fresh}"
 
 
 def _why_nothing(error: DNSResolutionError) -> str:

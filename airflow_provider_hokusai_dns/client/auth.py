@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
+
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
 
@@ -24,27 +26,6 @@ PROVIDER = "hokusai_dns"
 
 _VARIABLE = "MLFLOW_TRACKING_AUTH"
 _PORTS = {"http": 80, "https": 443}
-
-
-class AuthProviderError(RuntimeError):
-    """MLflow would not ask our plugin, and would send requests without credentials."""
-
-
-class NotSignedInError(RuntimeError):
-    """A request for a connection whose credentials were forgotten.
-
-    :param conn_id: the connection.
-    """
-
-    def __init__(self, conn_id: str) -> None:
-        super().__init__(
-            f"the MLflow client of connection {conn_id!r} was used after its credentials were "
-            "forgotten: take a new client from the hook"
-        )
-        self.conn_id = conn_id
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.conn_id,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.client.deadlines import HTTPSettings, http_settings
+from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -27,28 +28,6 @@ _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _CA_FILE = "MLFLOW_TRACKING_SERVER_CERT_PATH"
 _CLIENT_CERT = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
-
-
-class EnvironmentConflictError(RuntimeError):
-    """Two connections want different things of what a process has only once.
-
-    :param what: the thing.
-    :param conn_ids: the connection that asked, and the one that has it.
-    :param advice: what to do.
-    """
-
-    def __init__(self, what: str, conn_ids: tuple[str, str], advice: str) -> None:
-        super().__init__(
-            f"connections {conn_ids[0]!r} and {conn_ids[1]!r} cannot be used at the same time in "
-            f"one process: they differ in {what}, which MLflow's client has once per process. "
-            f"{advice}"
-        )
-        self.what = what
-        self.conn_ids = conn_ids
-        self.advice = advice
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.what, self.conn_ids, self.advice))
 
 
 def tls_variables(server: MLflowServer) -> dict[str, str | None]:

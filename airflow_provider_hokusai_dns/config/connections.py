@@ -15,12 +15,12 @@ from urllib.parse import unquote
 from airflow_provider_hokusai_dns.client.environment import without_us
 from airflow_provider_hokusai_dns.config.fields import (
     EXTRAS,
-    SettingError,
     checked,
     read_flag,
     read_http_uri,
     read_path_prefix,
 )
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, SettingError
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
@@ -29,22 +29,6 @@ DEFAULT_CONN_ID = "mlflow_default"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")
-
-
-class ConnectionMissingError(LookupError):
-    """There is no such connection, or Airflow cannot read it now: it does not tell which.
-
-    :param conn_id: the connection that was asked for.
-    :param hint: what to do, in one sentence.
-    """
-
-    def __init__(self, conn_id: str, hint: str) -> None:
-        super().__init__(f"There is no connection {conn_id!r}. {hint}")
-        self.conn_id = conn_id
-        self.hint = hint
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.conn_id, self.hint))
 
 
 class ConnectionLike(Protocol):

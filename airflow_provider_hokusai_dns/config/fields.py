@@ -11,31 +11,13 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-
-class SettingError(ValueError):
-    """A setting that can never be right.
-
-    :param where: for example ``"connection 'mlflow_default'"`` or ``"environment"``.
-    :param field: the name of the field, variable or option.
-    :param reason: one sentence on what is wrong and what to write instead, with the value in it
-        unless it may be a secret.
-    """
-
-    def __init__(self, where: str, field: str, reason: str) -> None:
-        super().__init__(f"{where}, {field}: {reason}")
-        self.where = where
-        self.field = field
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.where, self.field, self.reason))
 
 
 def checked(where: str, field: str, read: Callable[[object], Any], value: object) -> Any:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.client.environment import without_us
 from airflow_provider_hokusai_dns.config.connections import DEFAULT_CONN_ID, TRACKING_VARIABLE
 from airflow_provider_hokusai_dns.config.fields import (
-    SettingError,
     checked,
     read_addresses,
     read_count,
@@ -20,6 +19,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_nameservers,
     read_seconds,
 )
+from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
 

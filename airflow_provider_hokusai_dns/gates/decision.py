@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import USABLE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -104,14 +105,14 @@ def check_arguments(
     :raises ValueError: names the argument and the value.
     """
     wanted, fatal = tuple(checks), tuple(fail_fast_on)
-    if min_health not in LEVELS[1:]:
+    if min_health not in USABLE:
         raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
     for check in wanted:
         if check not in ALL_CHECKS:
             raise ValueError(f"checks may hold {', '.join(ALL_CHECKS)}, not {check!r}")
     if not wanted:
         raise ValueError(f"checks is empty; it may hold {', '.join(ALL_CHECKS)}")
-    states = [*(state.value for state in State if state.value not in LEVELS), MISSING]
+    states = [*(state.value for state in State if state.value not in USABLE), MISSING]
     for state in fatal:
         if state not in states:
             raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.resolver.racing import dial
 
 if TYPE_CHECKING:
@@ -135,6 +135,12 @@ def _default_bundle() -> str:
     )
 
 
+_OPEN_PATHS = {
+    "health": "/health",
+    "version": "/version",
+    "server_info": "/api/3.0/mlflow/server-info",
+}
+
 #: Status, three headers and the body.
 _Answer = tuple[int, str, str, str, bytes]
 
@@ -206,6 +212,15 @@ class ProbeConnection:
             failure=failure,
             detail=detail,
         )
+
+    def ask_openly(self) -> list[Reply]:
+        """What needs no credentials, until a request gets no whole answer."""
+        replies = []
+        for check in OPEN_CHECKS:
+            replies.append(self.ask(check, "GET", _OPEN_PATHS[check]))
+            if replies[-1].failure is not None:
+                break
+        return replies
 
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
-
-#: The checks that are asked without credentials, in this order.
-OPEN_CHECKS = ("health", "version", "server_info")
 
 
 TLS_FAILURES = frozenset(
@@ -114,10 +112,7 @@ def _degraded_sentence(
     server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
 ) -> str:
     age = resolution.age()
-    what = {
-        Source.STATIC: "the static address of the connection",
-        Source.STORE: "the stored address",
-    }.get(resolution.source, "an old address")
+    what = ADDRESSES[resolution.source]
     old = "" if age is None else f", {age:.0f} s old"
     why = f" ({resolution.cause.value})" if resolution.cause else ""
     works = f"{server.uri} works on" if replies else f"{server.hostname!r} is served from"

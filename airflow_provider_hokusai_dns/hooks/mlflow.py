@@ -10,8 +10,13 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import (
+    DNSResolutionError,
+    MLflowRestError,
+    MLflowUnreachableError,
+)
 from airflow_provider_hokusai_dns.gates import check, decision
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,25 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
     from airflow_provider_hokusai_dns.server import MLflowServer
-
-
-class MLflowUnreachableError(ConnectionError):
-    """Nothing takes a connection where MLflow should be.
-
-    :param uri: the tracking URI, in its hostname form.
-    :param addresses: what was tried.
-    """
-
-    def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
-        super().__init__(
-            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
-            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
-        )
-        self.uri = uri
-        self.addresses = addresses
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.uri, self.addresses))
 
 
 class MLflowHook(BaseHook):
@@ -130,7 +116,7 @@ class MLflowHook(BaseHook):
             info |= {"resolved_uri": str(found), "addresses": list(found.addresses)}
             info |= {"source": found.source.value, "is_stale": found.is_stale}
             info |= {"age": found.age(), "cause": cause, "error": None}
-        info["state"] = self.resolver.state(self.server.hostname)
+        info["state"] = self.resolver.state(self.server.hostname).value
         info["metrics"] = self.resolver.metrics().as_dict()
         return info
 
@@ -238,7 +224,7 @@ class MLflowHook(BaseHook):
             runtime.pin(self.server)
             try:
                 answer = rest.call(self.server, method, path, params=params, json=json)
-            except rest.MLflowRestError as error:
+            except MLflowRestError as error:
                 if error.says_down:
                     attempt.failure(error.reason)
                 else:
@@ -261,13 +247,13 @@ class MLflowHook(BaseHook):
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as the gate does it. Bounded; never raises."""
-        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook")
+        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
         self.log.info("%s", decision.in_one_line(verdict))
-        return verdict.level != "unhealthy"
+        return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:
         """How MLflow is, with the keys of the former system. Probes once; never raises."""
@@ -277,10 +263,10 @@ class MLflowHook(BaseHook):
         """The Test button: whether MLflow can be used, and one sentence on why not."""
         try:
             server = connections.load_server(self.mlflow_conn_id)
-            verdict = check.check_with(server, runtime.private_resolver(server))
+            verdict = check.check_with(server, runtime.private_resolver(server)).verdict
         except (LookupError, ValueError) as error:
             return False, str(error)
-        return verdict.level != "unhealthy", verdict.sentence
+        return verdict.level is not Level.UNHEALTHY, verdict.sentence
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:

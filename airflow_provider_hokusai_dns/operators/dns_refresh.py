@@ -9,15 +9,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.operators.refresh_report import (
+    EMPTY_ROW,
+    ChangeRow,
+    RefreshReport,
+    ResolutionRow,
+)
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,55 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FAIL_ON = ("unresolved", "degraded", "never")
-_SAID = {
-    "dns": "DNS",
-    "system": "the system's own lookup",
-    "hosts": "the hosts file",
-    "literal": "the connection itself",
-    "stale": "memory",
-    "store": "the shared Variable",
-    "static": "the static address",
-}
-
-
-class ResolutionRow(TypedDict):
-    """One target in the XCom ``resolutions``."""
-
-    target: str
-    conn_id: str | None
-    hostname: str | None
-    health: str
-    addresses: list[str]
-    source: str | None
-    cause: str | None
-    age: float | None
-    resolved_at: str | None
-    expires_at: str | None
-    error: str | None
-    lookup_ms: float | None
-    probe: str | None
-    probe_cause: str | None
-    probe_ms: float | None
-
-
-class ChangeRow(TypedDict):
-    """One name in the XCom ``changes``: its address is another one, or it was away."""
-
-    hostname: str
-    old: list[str]
-    new: list[str]
-    away_seconds: float | None
-
-
-class RefreshReport(TypedDict):
-    """The XCom ``return_value``."""
-
-    version: int
-    refreshed_at: str
-    resolutions: list[ResolutionRow]
-    changes: list[ChangeRow]
-    metrics: dict[str, Any]
-    health: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +206,7 @@ def _refresh(
     row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
     verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
-        row["probe"], row["probe_cause"] = verdict.level, verdict.cause
+        row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
     return row, _change(before, found), nameservers
 
@@ -265,44 +225,25 @@ def _is_kept(stored: LastKnownGood | None, found: Resolution) -> bool:
 
 
 def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:
-    return ResolutionRow(
-        target=wanted.target,
-        conn_id=wanted.conn_id,
-        hostname=hostname,
-        health="unhealthy",
-        addresses=[],
-        source=None,
-        cause=cause,
-        age=None,
-        resolved_at=None,
-        expires_at=None,
-        error=error,
-        lookup_ms=None,
-        probe=None,
-        probe_cause=None,
-        probe_ms=None,
-    )
+    row: ResolutionRow = {**EMPTY_ROW, "target": wanted.target, "conn_id": wanted.conn_id}
+    return {**row, "hostname": hostname, "addresses": [], "cause": cause, "error": error}
 
 
 def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
     age = found.age()
-    return ResolutionRow(
-        target=wanted.target,
-        conn_id=wanted.conn_id,
-        hostname=found.hostname,
-        health="degraded" if found.is_stale else "healthy",
-        addresses=list(found.addresses),
-        source=found.source.value,
-        cause=None if found.cause is None else found.cause.value,
-        age=None if age is None else round(age, 1),
-        resolved_at=None if found.resolved_at is None else found.resolved_at.isoformat(),
-        expires_at=None if found.expires_at is None else found.expires_at.isoformat(),
-        error=None,
-        lookup_ms=None,
-        probe=None,
-        probe_cause=None,
-        probe_ms=None,
-    )
+    return {
+        **EMPTY_ROW,
+        "target": wanted.target,
+        "conn_id": wanted.conn_id,
+        "hostname": found.hostname,
+        "health": "degraded" if found.is_stale else "healthy",
+        "addresses": list(found.addresses),
+        "source": found.source.value,
+        "cause": None if found.cause is None else found.cause.value,
+        "age": None if age is None else round(age, 1),
+        "resolved_at": None if found.resolved_at is None else found.resolved_at.isoformat(),
+        "expires_at": None if found.expires_at is None else found.expires_at.isoformat(),
+    }
 
 
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
@@ -328,11 +269,10 @@ def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None
 
 
 def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshReport:
-    levels = ("healthy", "degraded", "unhealthy")
     names: dict[str, str] = {}
     for row in rows:  # two connections may see one name in two ways
         name = row["hostname"] or row["target"]
-        names[name] = max(names.get(name, levels[0]), row["health"], key=levels.index)
+        names[name] = worst((names.get(name, row["health"]), row["health"])).value
     metrics = runtime.metrics()
     return RefreshReport(
         version=1,
@@ -341,7 +281,7 @@ def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshRepor
         changes=changes,
         metrics=metrics,
         health={
-            "status": max(names.values(), key=levels.index),
+            "status": worst(names.values()).value,
             "names": names,
             "window": metrics.get("level", "unknown"),
             "error_rate": metrics.get("error_rate", 0.0),
@@ -360,8 +300,8 @@ def _in_one_line(row: ResolutionRow) -> str:
         name += f" (connection {row['conn_id']})"
     if row["error"] is not None:
         return f"{name}: {row['error'].rstrip('.')}"
-    source = row["source"] or ""
-    line = f"{name}: {', '.join(row['addresses'])} from {_SAID.get(source, source)}"
+    origin = ORIGINS[Source(row["source"] or Source.DNS)]
+    line = f"{name}: {', '.join(row['addresses'])} from {origin}"
     if row["health"] == "degraded":
         age = "" if row["age"] is None else f" {row['age']:.0f} s old,"
         line += f",{age} because DNS gives none now ({row['cause']})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 from airflow_provider_hokusai_dns.store.record import iso_seconds
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
+    from airflow_provider_hokusai_dns.operators.refresh_report import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 
@@ -48,7 +49,7 @@ class ProbeBudget:
         self._left -= time.monotonic() - begun
         if verdict.latencies:
             observers.count_probe(server.hostname, sum(verdict.latencies.values()))
-        level = logging.INFO if verdict.level != "unhealthy" else logging.WARNING
+        level = logging.INFO if verdict.level is not Level.UNHEALTHY else logging.WARNING
         log.log(level, "MLflow is %s: %s", verdict.level, verdict.sentence)
         return verdict
 

@@ -91,7 +91,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         if conn_id is not None and not set(conn_id) <= set(listed):
             # Without the id: what a caller makes up has no place in an answer.
             raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
-        connections = [one.report() for one in cache.connections(conn_id)]
+        connections = [one.status_row() for one in cache.connections(conn_id)]
         return Health.model_validate(
             {
                 "generated_at": datetime.now(UTC),

@@ -19,20 +19,18 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.plugins import options
-from airflow_provider_hokusai_dns.plugins.connection_health import (
+from airflow_provider_hokusai_dns.gates.check import Check, check_connection
+from airflow_provider_hokusai_dns.gates.connection_health import (
     ConnectionHealth,
     ConnectionTarget,
-    worst,
 )
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.plugins import options
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.resolver import Resolution
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ class HealthCache:
 
     def __init__(
         self,
-        check: Callable[[str], Verdict] | None = None,
+        check: Callable[[str], Check] | None = None,
         now: Callable[[], float] = time.monotonic,
         patience: float = _PATIENCE,
     ) -> None:
@@ -125,7 +123,7 @@ class HealthCache:
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether every listed connection can be used, and the words. Checks where it is due."""
         known = self._up_to_date(self.listed()[0], check=True)
-        usable = bool(known) and all(one.mlflow in ("healthy", "degraded") for one in known)
+        usable = bool(known) and all(one.mlflow in USABLE for one in known)
         return usable, _words(known)
 
     def connections(self, conn_ids: Sequence[str] | None = None) -> list[ConnectionHealth]:
@@ -177,32 +175,31 @@ class HealthCache:
 
     def _run_check(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id
-        verdict = found = None
+        done = None
         try:
-            verdict = self._check(conn_id)
-            found = _resolution(conn_id)
+            done = self._check(conn_id)
         except Exception as error:
             log.warning("The check of connection %r ended in %s", conn_id, type(error).__name__)
         with self._lock:
             entry.checking = False
-            if verdict is None:
+            if done is None:
                 return
-            entry.known = entry.known.with_check(verdict, found, seen_at=self._now())
-            before, entry.told = entry.told, (verdict.state.value, verdict.cause)
-        _tell(verdict, before)
+            entry.known = entry.known.with_check(done, seen_at=self._now())
+            before, entry.told = entry.told, (done.verdict.state.value, done.verdict.cause)
+        _tell(done.verdict, before)
 
 
 def _words(known: Sequence[ConnectionHealth]) -> dict[str, str]:
     dns, mlflow = worst(one.dns for one in known), worst(one.mlflow for one in known)
-    return {"overall": worst((dns, mlflow)), "dns": dns, "mlflow": mlflow}
+    return {"overall": worst((dns, mlflow)).value, "dns": dns.value, "mlflow": mlflow.value}
 
 
 def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
     """One line per change of what is wrong; the sentence says what was used, and what to do."""
     now = (verdict.state.value, verdict.cause)
-    if now == before or (verdict.level == "healthy" and before[0] in ("", "healthy")):
+    if now == before or (verdict.level is Level.HEALTHY and before[0] in ("", "healthy")):
         return
-    level = logging.INFO if verdict.level == "healthy" else logging.WARNING
+    level = logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
     log.log(
         level,
         "Connection %r is %s (%s, %s): %s",
@@ -232,12 +229,3 @@ def _target(conn_id: str) -> ConnectionTarget:
         no_name_limit=config.max_stale_no_name,
         nameservers=server.nameservers,
     )
-
-
-def _resolution(conn_id: str) -> Resolution | None:
-    """All addresses of the name as this process has them after a check."""
-    try:
-        server = connections.load_server(conn_id)
-        return runtime.resolver_for(server).resolve(server.hostname)
-    except (LookupError, ValueError, DNSResolutionError):
-        return None

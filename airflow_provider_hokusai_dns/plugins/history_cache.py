@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionTarget
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
 #: Seconds for which what was read is good enough.
@@ -33,9 +33,9 @@ class HistoryCache:
         self._read_at = float("-inf")
         self._names: _Names = {}
 
-    def report(self, places: Iterable[ConnectionTarget]) -> dict[str, Any]:
+    def report(self, targets: Iterable[ConnectionTarget]) -> dict[str, Any]:
         """The history of some names, how old it is, and what to do about that."""
-        wanted = {place.history_name: place for place in places if place.hostname is not None}
+        wanted = {target.history_name: target for target in targets if target.hostname is not None}
         due = self._now() - self._read_at >= _READ_EVERY
         if due or not wanted.keys() <= self._names.keys():
             self._read(wanted)
@@ -59,8 +59,8 @@ class HistoryCache:
             return  # somebody is at it: what is known will do
         try:
             self._names = {
-                name: runtime.store(place.nameservers).history(place.hostname or "")
-                for name, place in wanted.items()
+                name: runtime.store(target.nameservers).history(target.hostname or "")
+                for name, target in wanted.items()
             }
             # What could not be read is read again for the next who asks.
             if all(points or not problem for points, problem in self._names.values()):

@@ -9,8 +9,28 @@ from itertools import chain, zip_longest
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
+
+class RecordStatus:
+    """What this process knows of one record of the shared store. The publisher alone writes it.
+
+    :param lock: held during one access to the store; the resolver's own may be taken under it.
+    :param read_at: when it was last read for an answer; monotonic seconds.
+    :param compared_at: when it was last compared with a fresh answer, and is as good.
+    :param has_nxdomain: whether it says since when the name is gone.
+    :param rejected: why it was refused; empty where it was not.
+    """
+
+    __slots__ = ("compared_at", "has_nxdomain", "lock", "read_at", "rejected")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.read_at = self.compared_at = float("-inf")
+        self.has_nxdomain = False
+        self.rejected = ""
 
 
 class Slot:
@@ -18,7 +38,7 @@ class Slot:
 
     :param penalties: until when an address stays at the back of the list (policy rule 13);
         replaced and never changed, because it is read without the lock.
-    :param published: whether this process has compared the store with an answer of its own.
+    :param record: what this process knows of the name's record in the shared store.
     :param version: counts the changes of all that an answer is made of.
     :param held: whether the cache still has it; a caller may wait on one that was dropped.
     """
@@ -27,15 +47,11 @@ class Slot:
         "announced",
         "entry",
         "held",
-        "nxdomain_stored",
         "penalties",
-        "published",
-        "rejected",
+        "record",
         "reported_at",
         "rotation",
         "served",
-        "store_lock",
-        "store_read_at",
         "uses_at_last_eviction",
         "version",
     )
@@ -48,12 +64,8 @@ class Slot:
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
-        self.published = False
-        self.announced = "unknown"
-        self.rejected = ""
-        self.nxdomain_stored = False
-        self.store_lock = threading.Lock()
-        self.store_read_at = float("-inf")
+        self.announced = Level.UNKNOWN
+        self.record = RecordStatus()
         self.version = 0
         self.held = True
 

@@ -1,6 +1,7 @@
-"""The only place that reads a clock.
+"""The clock that the resolver and the circuit breaker are given, so that tests need not sleep.
 
-Memory works on the monotonic clock; what is stored works on wall time (``policy``, section Time).
+Memory works on the monotonic clock, the shared store on wall time (``docs/policy.md``, rule 16).
+Waits and time-outs outside of them read the clock of the system themselves.
 """
 
 from __future__ import annotations

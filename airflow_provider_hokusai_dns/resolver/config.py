@@ -58,8 +58,8 @@ class ResolverConfig:
     max_hosts: int = 1024
     #: Rule 16: a stored stamp this far ahead of the clock is invalid.
     max_clock_skew: float = 300.0
-    #: Rule 17: a stored answer older than this is written anew. Below the 900 s after which no
-    #: credentials go to an old address over plain http, or a name that never changes would age.
+    #: Rule 17: a stored answer older than this is written anew. Below the age of rule 18, or a
+    #: name that never changes would grow too old for credentials over plain http.
     store_max_age: float = 600.0
     #: How often a failing name asks the shared store again.
     store_recheck: float = 30.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -166,20 +167,20 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
     return now >= entry.failure.at + config.failure_ttl_max
 
 
-def state(entry: Entry, now: float, config: ResolverConfig) -> str:
+def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
     """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
 
     Slow alone does not make a name degraded, a failure does [2].
     """
     if now < expires_at(entry, config):
-        return "healthy"
+        return Level.HEALTHY
     if entry.failure is None:
         if entry.answer is None:
-            return "unknown"
-        return "degraded" if entry.answer.source is Source.STORE else "healthy"
+            return Level.UNKNOWN
+        return Level.DEGRADED if entry.answer.source is Source.STORE else Level.HEALTHY
     if now < stale_until(entry, config) or config.static_addresses_for(entry.hostname):
-        return "degraded"
-    return "unhealthy"
+        return Level.DEGRADED
+    return Level.UNHEALTHY
 
 
 def succeed(entry: Entry, answer: Answer, shorten: float) -> Entry:

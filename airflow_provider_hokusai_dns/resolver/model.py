@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.target import Target
@@ -162,49 +164,6 @@ class Attempt:
         return f"{self.what}: {self.outcome}{took}"
 
 
-class LookupFailed(Exception):
-    """A live lookup gave no address.
-
-    :param cause: why, as data.
-    :param detail: one sentence for people.
-    :param tried: what was asked, in order.
-    """
-
-    def __init__(self, cause: Cause, detail: str = "", tried: Sequence[Attempt] = ()) -> None:
-        super().__init__(detail or cause.value)
-        self.cause = cause
-        self.detail = detail or cause.value
-        self.tried = tuple(tried)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.cause, self.detail, self.tried))
-
-
-class DNSResolutionError(Exception):
-    """Nothing can be served for a hostname.
-
-    :param hostname: the name, without port or path.
-    :param cause: why the live lookup failed.
-    :param tried: what was asked, in order; ends with the store and the static address.
-    """
-
-    def __init__(
-        self, hostname: str, cause: Cause, tried: Sequence[Attempt] = (), detail: str = ""
-    ) -> None:
-        self.hostname = hostname
-        self.cause = cause
-        self.tried = tuple(tried)
-        self.detail = detail
-        steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
-        super().__init__(
-            f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no old, stored or static address left to serve. Tried: {steps}."
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.cause, self.tried, self.detail))
-
-
 class Lookup(Protocol):
     """A live lookup. Called on a worker thread, may block for ``timeout`` seconds."""
 
@@ -222,6 +181,53 @@ class Lookup(Protocol):
         :raises LookupFailed: with the cause as data.
         """
         ...
+
+
+class Search:
+    """A lookup under way. Any thread may drive it, one at a time.
+
+    A :class:`Lookup` that has a method ``begin``, with the parameters of ``lookup``, gives one. The
+    caller then drives it for as long as he is patient, and hands it over to a thread.
+    """
+
+    def __init__(self) -> None:
+        #: Whether to go on to further sources where DNS says that it cannot answer; see
+        #: :meth:`Lookup.lookup`. May be set while the search is under way.
+        self.thorough = True
+        #: Whether the outcome is without those further sources.
+        self.left_out = False
+        self.outcome: Answer | LookupFailed | None = None
+
+    def run(self, seconds: float) -> bool:
+        """Drive the search on this thread; returns whether there is an outcome."""
+        del seconds
+        return self.outcome is not None
+
+    def result(self) -> Answer:
+        """The outcome.
+
+        :raises LookupFailed: it is that there is none.
+        """
+        if isinstance(self.outcome, Answer):
+            return self.outcome
+        raise self.outcome or LookupFailed(Cause.TIMEOUT, "the lookup is under way")
+
+    def go_on(self, take: Callable[[Answer], None]) -> None:
+        """Listen, on this thread, to what was still open at the outcome; then close everything.
+
+        That is a family that was late, DNS after another source, another source after the time.
+
+        :param take: called with each better answer, perhaps on another thread and much later.
+        """
+        del take
+        self.close()
+
+    def attempts(self) -> list[Attempt]:
+        """What was asked so far, and what came of it."""
+        return []
+
+    def close(self) -> None:
+        """Close what is open."""
 
 
 @dataclass(frozen=True, slots=True)

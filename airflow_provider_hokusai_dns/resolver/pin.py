@@ -14,16 +14,17 @@ from __future__ import annotations
 import _socket
 import contextlib
 import logging
-import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import Cause, DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.model import Cause
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     Handout,
     PinnedPort,
@@ -78,6 +79,7 @@ class Pin:
         self._policies: dict[str, tuple[PinPolicy, bool]] = {}
         self._patient: list[Patience] = []
         self._ports: dict[tuple[str, int, int], PinnedPort] = {}
+        forks.renewed(self)
 
     def __enter__(self) -> Self:
         return self
@@ -190,10 +192,9 @@ class Pin:
         in_force = in_force or [policy.patience for policy in self._policies_for(port)]
         return in_force or [Patience(0.0)]  # released meanwhile
 
-    def _after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a child: a thread that is gone may have held it."""
         self._lock = threading.Lock()
-        for port in self._ports.values():
-            port.after_fork()
 
 
 def pin_host(
@@ -395,11 +396,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     return _Found(found, handout)
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
-    for pin in _pins.values():
-        pin._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -20,13 +20,9 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 
-from airflow_provider_hokusai_dns.resolver.model import (
-    Attempt,
-    Cause,
-    DNSResolutionError,
-    Resolution,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
+from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
     ROUND,
@@ -63,7 +59,7 @@ def bounded(seconds: float) -> Iterator[None]:
         _thread.end = before
 
 
-class NoConnectionError(OSError):
+class NoConnectionError(PicklableError, OSError):
     """Nothing comes back from any address of a host: connecting there would only hang.
 
     :param hostname: the name.
@@ -77,9 +73,6 @@ class NoConnectionError(OSError):
         )
         self.hostname = hostname
         self.addresses = addresses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.addresses))
 
 
 class Handout(list[str]):
@@ -168,6 +161,7 @@ class PinnedPort:
         self._resolution: Resolution | None = None
         self._outcomes: deque[Outcome] = deque()
         self._tokens = itertools.count()
+        forks.renewed(self)
 
     def addresses(self, *, tried: bool = False, longest: float = float("inf")) -> Handout:
         """The addresses to connect to, in the order to try; empty where the family has none.
@@ -224,8 +218,8 @@ class PinnedPort:
         with self._lock:
             self._state = self._state.forget()
 
-    def after_fork(self) -> None:
-        """In a child process: the threads that held the lock, ran a round or connected are gone."""
+    def renew_after_fork(self) -> None:
+        """In a child: the threads that held the lock, ran a round or connected are gone."""
         self._lock = threading.Lock()
         self._flight = None
         self._state = replace(self._state, connecting={})

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Resolution
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.model import Resolution
 from airflow_provider_hokusai_dns.resolver.racing import CONNECT_TIMEOUT
 
 #: Asks whether an address that is not fresh may be used: ``None``, or the sentence why not.

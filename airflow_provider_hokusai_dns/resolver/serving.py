@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order
 from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.lookup.live import ipv6_is_routable
-from airflow_provider_hokusai_dns.resolver.metrics import Counters, Event, Tally
+from airflow_provider_hokusai_dns.resolver.metrics import Event, Tally
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
-    DNSResolutionError,
     Endpoint,
     Resolution,
     Source,
@@ -25,11 +24,10 @@ from airflow_provider_hokusai_dns.resolver.model import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
-    from airflow_provider_hokusai_dns.resolver.observers import Observers
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
+    from airflow_provider_hokusai_dns.resolver.state import ResolverState
     from airflow_provider_hokusai_dns.resolver.target import Target
 
 
@@ -57,32 +55,12 @@ class _Seen(NamedTuple):
     now: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Serving:
-    """Serves what is known of a slot.
+    """Serves what is known of a slot."""
 
-    :param lock: the resolver's own.
-    :param ready: finished resolutions by target string; read without the lock.
-    """
-
-    config: ResolverConfig
-    _clock: Clock
-    lock: threading.RLock
-    _counters: Counters
-    _observers: Observers
-    _publisher: Publisher
-    ready: dict[str, Ready] = field(default_factory=dict)
-
-    def invalidate(self, slot: Slot) -> None:
-        """Take finished resolutions of a name off the hit path, under the lock.
-
-        To be called after the change, not before: see :meth:`_remember`.
-        """
-        slot.version += 1
-        hostname = slot.entry.hostname
-        # Lookups are rare, so a scan will do.
-        for key in [key for key, ready in self.ready.items() if ready.hostname == hostname]:
-            del self.ready[key]
+    state: ResolverState
+    publisher: Publisher
 
     def serve(
         self,
@@ -104,7 +82,7 @@ class Serving:
             for everybody, at once.
         """
         # The version before the rest: if anything changes from here on, the versions differ.
-        seen = _Seen(target, slot, slot.version, slot.entry, self.config, now)
+        seen = _Seen(target, slot, slot.version, slot.entry, self.state.config, now)
         config, entry = seen.config, seen.entry
         answer, failure = entry.answer, entry.failure
         cause = None if failure is None else failure.cause
@@ -112,8 +90,7 @@ class Serving:
         if answer is not None and failure is None and _came_since(answer, since):
             if fresh:
                 self._remember(seen, Source.CACHE, answer.endpoints, None)
-            with self.lock:
-                self._counters.misses += 1
+            self.state.count_miss()
             return self._make(seen, answer.source, answer.endpoints, None)
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
@@ -124,8 +101,7 @@ class Serving:
         elif static := config.static_addresses_for(entry.hostname):
             source, endpoints = Source.STATIC, tuple(Endpoint(address) for address in static)
         else:
-            with self.lock:
-                self._counters.failed += 1
+            self.state.count_failed()
             raise self._error(seen)
         if fresh and source is Source.STALE:  # for this caller only: others are served fresh
             resolution = self._make(seen, source, endpoints, cause)
@@ -133,7 +109,7 @@ class Serving:
             resolution = self._remember(seen, source, endpoints, cause, hold).next()
         slot.served.of(source).n += 1
         kind = "static_served" if source is Source.STATIC else "stale_served"
-        self._observers.emit(Event(kind, entry.hostname, cause=cause, resolution=resolution))
+        self.state.observers.emit(Event(kind, entry.hostname, cause=cause, resolution=resolution))
         return resolution
 
     def _remember(
@@ -144,11 +120,7 @@ class Serving:
         cause: Cause | None,
         hold: float | None = None,
     ) -> Ready:
-        """Keep finished resolutions for the hit path, one for each turn of the addresses.
-
-        Not kept when the slot or the configuration changed while they were made: the change took
-        away what stood there, and an older answer must not come after it.
-        """
+        """Keep finished resolutions for the hit path, one for each turn of the addresses."""
         slot, now = seen.slot, seen.now
         decision = freshness.decide(seen.entry, now, seen.config)
         limits = [until for until in slot.penalties.values() if until > now]
@@ -166,11 +138,7 @@ class Serving:
             until,
         )
         if keep:
-            with self.lock:
-                if slot.held and slot.version == seen.version and self.config is seen.config:
-                    if len(self.ready) >= 4 * seen.config.max_hosts:
-                        self.ready.clear()
-                    self.ready[seen.target.text] = ready
+            self.state.keep(seen.target.text, ready, slot, seen.version, seen.config)
         return ready
 
     def _make(
@@ -194,7 +162,7 @@ class Serving:
                 rotation=seen.slot.rotation + turn,
             ),
             source,
-            clock=self._clock,
+            clock=self.state.clock,
             stamp=stamp,
             expires=None if stamp is None or expires < stamp else expires,
             cause=cause,
@@ -208,7 +176,7 @@ class Serving:
             tried.append(Attempt("old answer", "older than the policy allows"))
         else:
             tried.append(Attempt("old answer in memory", "none"))
-        tried.append(Attempt("shared store", self._publisher.outcome(seen.slot)))
+        tried.append(Attempt("shared store", self.publisher.outcome(seen.slot)))
         tried.append(Attempt("static address", "none configured for this hostname"))
         return DNSResolutionError(entry.hostname, failure.cause, tried, failure.detail)
 

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 
+from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 
@@ -18,10 +20,20 @@ class Flight:
     :param started: monotonic seconds.
     """
 
-    __slots__ = ("early", "failed", "final", "refresh", "started", "store_asked")
+    __slots__ = (
+        "_lock",
+        "early",
+        "failed",
+        "final",
+        "refresh",
+        "search",
+        "started",
+        "store_asked",
+    )
 
     def __init__(self, started: float) -> None:
         self.started = started
+        self._lock = threading.Lock()
         #: Done when anything can be served: the lookup ended, or the store had an old answer.
         self.early: Future[None] = _running()
         #: Done when the lookup ended.
@@ -31,6 +43,25 @@ class Flight:
         self.failed = False
         #: Somebody waits for it who will write the store himself.
         self.refresh = False
+        #: What is under way; ``None`` until it began.
+        self.search: Search | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether sources were left out that somebody who joined late may want."""
+        return self.search is not None and self.search.left_out
+
+    def want_all(self) -> None:
+        """Somebody joined who wants every source asked."""
+        if self.search is not None:
+            self.search.thorough = True
+
+    def take(self, mark: str) -> bool:
+        """Set ``store_asked`` or ``failed``; returns whether this caller was the first to."""
+        with self._lock:
+            first = not getattr(self, mark)
+            setattr(self, mark, True)
+            return first
 
     def land(self) -> None:
         """Wake everybody who waits."""
@@ -49,6 +80,7 @@ class SingleFlight:
         self._workers = workers
         self._lock = threading.Lock()
         self._flights: dict[Hashable, Flight] = {}
+        forks.renewed(self)
 
     def join(
         self,
@@ -69,7 +101,9 @@ class SingleFlight:
         with self._lock:
             flight = self._flights.get(key)
             if flight is not None:
-                flight.refresh |= refresh
+                if refresh:
+                    flight.refresh = True
+                    flight.want_all()
                 return flight
             if wanted is not None and not wanted():
                 return None
@@ -94,7 +128,7 @@ class SingleFlight:
         """The flight under way, if there is one."""
         return self._flights.get(key)
 
-    def after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
         self._lock = threading.Lock()
         self._flights = {}

@@ -210,7 +210,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         while True:
             self._last = verdict = check_connection(
                 self.mlflow_conn_id, checks=self.checks, deadline=self.probe_timeout
-            )
+            ).verdict
             before, strikes = strikes, strikes.after(verdict, self.fail_fast_on)
             self.log.info("%s", in_one_line(verdict, strikes))
             if strikes.out:

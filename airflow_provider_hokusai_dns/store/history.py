@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
@@ -28,7 +29,7 @@ MAX_ADDRESSES = 8
 _MAX_TEXT = 60_000
 _PREFIX = "hokusai_dns_history_"
 _STATES = ("resolved", "stale", "failed")
-_LEVELS = ("healthy", "degraded", "unhealthy")
+_LEVELS = (*USABLE, Level.UNHEALTHY)
 
 
 class HistoryPoint(TypedDict):

@@ -43,7 +43,7 @@ class MLflowHealthTrigger(BaseTrigger):
     :param poke_interval: seconds between two checks.
     :param probe_timeout: seconds for one check.
     :param delay: seconds before the first check; a worker may have looked just now.
-    :param strikes: what has been seen before, as :meth:`~.gate.Strikes.as_dict`.
+    :param strikes: what has been seen before, as :meth:`~.decision.Strikes.as_dict`.
     :param end_from_trigger: whether an open gate ends its task here, without a worker.
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
     :param version: of these arguments, which wait in the database while packages are upgraded. One

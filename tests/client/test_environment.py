@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.auth import NotSignedInError
 from airflow_provider_hokusai_dns.client.deadlines import HTTPSettings, patience
 from airflow_provider_hokusai_dns.client.environment import (
-    EnvironmentConflictError,
     claim,
     fluent_uri,
     tls_variables,
     without_us,
 )
+from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError, NotSignedInError
 from tests.values import a_server
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"

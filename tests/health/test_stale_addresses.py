@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_hokusai_dns.health.probe import (
+from airflow_provider_hokusai_dns.health.probe import probe
+from airflow_provider_hokusai_dns.health.stale_addresses import (
     CHECK,
     USE,
     check_stale_address,
-    probe,
     stale_address_rule,
 )
 from airflow_provider_hokusai_dns.health.verdict import State

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns.config.connections import ConnectionMissingError
-from airflow_provider_hokusai_dns.config.fields import SettingError
-from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
-from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook, MLflowUnreachableError
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.exceptions import (
+    BreakerOpenError,
+    ConnectionMissingError,
+    DNSResolutionError,
+    MLflowUnreachableError,
+    SettingError,
+)
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.pin import pinned
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import MLflowProcess, free_port

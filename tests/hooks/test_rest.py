@@ -14,10 +14,10 @@ import pytest
 import requests
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
+from airflow_provider_hokusai_dns.exceptions import BreakerOpenError, MLflowRestError
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks import rest
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
-from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import Stranger
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import SEARCH, TinyMLflow
-from tests.servers import _dismiss, _watch_over, free_port
+from tests.servers import _dismiss, _watch_over, free_port, wait_until
 
 HERE = Path(__file__).parent
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -111,15 +111,16 @@ class Airflow:
 
     def until(self, condition: Callable[[], Any]) -> Any:
         """Wait until something is true; gives what it is."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
+
+        def while_all_run() -> Any:
             for part, (process, _) in self._running.items():
                 assert process.poll() is None, self.log(part)
-            if found := condition():
-                return found
-            time.sleep(0.3)
-        logs = "\n".join(f"--- {part}\n{self.log(part)}" for part in self._running)
-        raise AssertionError(f"it did not come true:\n{logs}")
+            return condition()
+
+        def logs() -> str:
+            return "\n".join(f"--- {part}\n{self.log(part)}" for part in self._running)
+
+        return wait_until(while_all_run, PATIENCE, pause=0.3, told=logs)
 
     def log(self, part: str) -> str:
         return (self.home / f"{part}.log").read_text(errors="replace")[-3000:]

@@ -14,12 +14,12 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from airflow_provider_hokusai_dns.gates.check import check_connection, misconfigured
-from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.plugins import prometheus
-from airflow_provider_hokusai_dns.plugins.connection_health import (
+from airflow_provider_hokusai_dns.gates.connection_health import (
     ConnectionHealth,
     ConnectionTarget,
 )
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.plugins import prometheus
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import note

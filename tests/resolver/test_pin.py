@@ -41,12 +41,6 @@ def listening(address: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[socke
 
 
 @pytest.fixture
-def dns() -> Iterator[DNSServer]:
-    with DNSServer() as server:
-        yield server
-
-
-@pytest.fixture
 def resolver(dns: DNSServer) -> DNSResolver:
     return DNSResolver(
         ResolverConfig(

@@ -22,13 +22,8 @@ import dns.message
 import dns.query
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolver,
-    LookupFailed,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ManualClock
 

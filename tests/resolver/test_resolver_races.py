@@ -8,11 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import Cause, Source
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock, ScriptedLookup
 
 NAME = "mlflow.example.local"

@@ -297,7 +297,7 @@ class TestDeferrableMode:
         self.deferred(context, silent_fail=True)
 
     def event(self, usable, **changed):
-        verdict = check_connection("mlflow_default")
+        verdict = check_connection("mlflow_default").verdict
         return {"version": 1, "open": True, "verdict": verdict.as_dict(), **changed}
 
     def test_resumes_with_the_verdict_as_xcom(self, usable, context):
@@ -459,7 +459,7 @@ class TestBesideAStockSensor:
         stock = Stock(poke=lambda context: False, timeout=0.02, **flags)
         expected = self.end_of(stock, "execute", context)
         assert self.end_of(sensor(timeout=0.02, **flags), "execute", context) is expected
-        verdict = check_connection("mlflow_default").as_dict()
+        verdict = check_connection("mlflow_default").verdict.as_dict()
         event = {"version": 1, "open": False, "timed_out": True, "verdict": verdict}
         resumed = ("resume_execution", "execute_complete", {"event": event}, context)
         skips = bool(flags)  # never_fail skips a timeout too, once a task has been deferred
