@@ -17,7 +17,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
@@ -37,6 +37,11 @@ from airflow_provider_hokusai_dns.resolver.port_reachability import (
     StaleAddressCheck,
 )
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.socket_functions import (
+    Function,
+    Sentinel,
+    SocketFunctions,
+)
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 __all__ = ["Pin", "PinConflictError", "StaleAddressCheck", "bounded", "pin_host", "pinned"]
@@ -54,6 +59,7 @@ _ERRORS = {
     Cause.MALFORMED: socket.EAI_FAIL,
     Cause.CONFIG: socket.EAI_FAIL,
 }
+#: What the system says of an address that is not of the family asked for.
 _NO_SUCH_FAMILY = {
     socket.EAI_NONAME,
     getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME),
@@ -135,7 +141,7 @@ class Pin:
             if not self._policies and _pins.get(self.hostname) is self:
                 del _pins[self.hostname]
             if not _pins:
-                _uninstall()
+                _functions.take_out()
 
     def addresses(
         self,
@@ -237,7 +243,10 @@ def pin_host(
         if pin is None:
             pin = _pins[key] = Pin(key, resolver)
         pin.set_policy(owner, policy, absolute=name != key)
-    _install()
+    missing = _functions.missing()  # without the lock, because it calls what others put there
+    with _lock:
+        if _pins:
+            _functions.put_in(missing)
     _tell_blind_spots(key)
     return pin
 
@@ -257,8 +266,6 @@ def pinned(hostname: str) -> Pin | None:
 
 _pins: dict[str, Pin] = {}
 _told: set[str] = set()
-#: Each function that was put into the place of the system's, and what stood there before.
-_ours: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
 _lock = threading.Lock()
 
 
@@ -269,73 +276,71 @@ def _key(host: str) -> str:
     return host.lower().removesuffix(".")
 
 
-# --- the place of the system's functions
+# --- in the place of the system's functions
 
 
-class _Sentinel(str):
-    """A name that only we know: whether a function leads to us is found out by asking for it."""
-
-    __slots__ = ("found",)
-    found: bool
-
-
-def _leads_to_us(function: Callable[..., Any]) -> bool:
-    """Whether calls of a function come by the pin, however many wrappers are around it.
-
-    Remembering would not do: whoever was there first may put the system's own back at any time.
-    """
-    if _original_of(function) is not None:
-        return True
-    name = _Sentinel("hokusai-dns.invalid")
-    name.found = False
-    # An address is asked for, so that neither DNS nor a hosts file is.
-    with contextlib.suppress(Exception):
-        function(name, None, 0, 0, 0, socket.AI_NUMERICHOST)
-    return name.found
+def _pin_for(host: Any) -> Pin | None:
+    """The pin that a call is answered by; ``None`` where the system is asked."""
+    if isinstance(host, Sentinel):
+        host.was_seen = True
+        return None
+    name = _text(host)
+    return _pins.get(_key(name)) if isinstance(name, str) and not is_looking_up() else None
 
 
-def _install() -> None:
-    """Take the place of :func:`socket.getaddrinfo`, unless its calls come by here."""
-    current = socket.getaddrinfo
-    if _leads_to_us(current):  # asked without the lock, because it calls what others put there
-        return
-    with _lock:
-        if _pins and socket.getaddrinfo is current:
-            # A function of its own each time: wrapped, it still leads to what it was put before.
-            socket.getaddrinfo = _make_getaddrinfo(current)
-            _ours.append((socket.getaddrinfo, current))
+def _text(host: Any) -> Any:
+    return host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else host
 
 
-def _uninstall() -> None:
-    """Put back what stood there, if we stand there still. The lock is held."""
-    while (original := _original_of(socket.getaddrinfo)) is not None:
-        _ours[:] = [pair for pair in _ours if pair[0] is not socket.getaddrinfo]
-        socket.getaddrinfo = original
-
-
-def _original_of(function: object) -> Callable[..., Any] | None:
-    """What one of our functions was put before; ``None`` for all others, wrappers of ours too."""
-    return next((original for ours, original in _ours if ours is function), None)
-
-
-def _make_getaddrinfo(system: Callable[..., Any]) -> Callable[..., Any]:
+def _make_getaddrinfo(system: Function) -> Function:
     def getaddrinfo(
         host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """Stands where :func:`socket.getaddrinfo` stood."""
-        if isinstance(host, _Sentinel):
-            host.found = True
-        name = host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else host
-        pin = _pins.get(_key(name)) if isinstance(name, str) else None
-        if pin is None or flags & socket.AI_NUMERICHOST or is_looking_up():
+        pin = _pin_for(host)
+        if pin is None or flags & socket.AI_NUMERICHOST:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
         # Whose caller is an executor was called by ``loop.getaddrinfo``: see the constant.
         caller = sys._getframe(1).f_globals.get("__name__")
         on_loop = caller in ("concurrent.futures.thread", "asyncio.base_events")
         longest = _ON_A_LOOPS_THREAD if on_loop else float("inf")
-        return _answer(pin, name, (port, family, type, proto, flags), longest)
+        return _answer(pin, _text(host), (port, family, type, proto, flags), longest)
 
     return getaddrinfo
+
+
+def _make_gethostbyname(system: Function) -> Function:
+    def gethostbyname(host: Any) -> str:
+        """Stands where :func:`socket.gethostbyname` stood."""
+        pin = _pin_for(host)
+        return system(host) if pin is None else _ipv4_of(pin, _text(host))[0]
+
+    return gethostbyname
+
+
+def _make_gethostbyname_ex(system: Function) -> Function:
+    def gethostbyname_ex(host: Any) -> tuple[str, list[str], list[str]]:
+        """Stands where :func:`socket.gethostbyname_ex` stood."""
+        pin = _pin_for(host)
+        if pin is None:
+            return system(host)  # type: ignore[no-any-return]
+        return _text(host), [], _ipv4_of(pin, _text(host))
+
+    return gethostbyname_ex
+
+
+_functions = SocketFunctions(
+    {
+        "getaddrinfo": _make_getaddrinfo,
+        "gethostbyname": _make_gethostbyname,
+        "gethostbyname_ex": _make_gethostbyname_ex,
+    }
+)
+
+
+def _ipv4_of(pin: Pin, name: str) -> list[str]:
+    found = _answer(pin, name, (None, socket.AF_INET, socket.SOCK_STREAM, 0, 0), float("inf"))
+    return [item[4][0] for item in found]
 
 
 class _Found(list[Any]):
@@ -389,8 +394,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
             if error.errno not in _NO_SUCH_FAMILY:
                 raise
     if not found:
-        code = getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME)
-        raise socket.gaierror(code, f"{name} has no address of the family asked for")
+        raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
     if flags & socket.AI_CANONNAME:
         found[0] = (*found[0][:3], name, found[0][4])
     return _Found(found, handout)

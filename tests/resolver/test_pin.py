@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib.util
+import logging
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -496,3 +502,157 @@ def test_a_fresh_address_is_tried_where_that_is_wanted(
         started = time.monotonic()
         assert pin.addresses(9, connects=True, tried=True) == ["127.0.0.11"]
         assert time.monotonic() - started > 0.9
+
+
+def test_a_pin_is_found_again_after_one_who_was_there_first_put_the_systems_back(
+    resolver: DNSResolver, dns: DNSServer
+) -> None:
+    """As ``mock.patch`` does at its end: the next use of the pin takes the place again."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with mock.patch("socket.getaddrinfo", side_effect=AssertionError("no DNS in this test")):
+        pin = pin_host(HOST, resolver, port=1)
+        assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+    with pin, pytest.raises(socket.gaierror):
+        socket.getaddrinfo(HOST, 80)
+    with pin_host(HOST, resolver, port=1):
+        assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+        assert socket.gethostbyname(HOST) == "127.0.0.9"
+
+
+def test_one_who_lets_no_other_name_through_is_no_reason_to_go_in_circles(
+    resolver: DNSResolver, dns: DNSServer
+) -> None:
+    """A wrapper of ours that answers itself hides us; taking the place again must not loop."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    before = socket.getaddrinfo
+    first = pin_host(HOST, resolver, port=1, owner="first")
+    ours = socket.getaddrinfo
+
+    def guard(host: object, *arguments: object, **named: object) -> object:
+        if host != "localhost":
+            raise OSError("not in this process")
+        return ours(host, *arguments, **named)  # type: ignore[arg-type]
+
+    socket.getaddrinfo = guard  # type: ignore[assignment]
+    try:
+        with pin_host(HOST, resolver, port=1):
+            assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+            assert socket.getaddrinfo("localhost", 80)
+            with pytest.raises(OSError, match="not in this process"):
+                socket.getaddrinfo("other.test.local", 80)
+            first.release("first")
+        assert socket.getaddrinfo is guard
+    finally:
+        socket.getaddrinfo = before
+
+
+@pytest.mark.parametrize(
+    ("module", "patch"),
+    [
+        ("gevent", "import gevent.monkey; gevent.monkey.patch_all()"),
+        ("eventlet", "import eventlet; eventlet.monkey_patch(thread=False)"),
+        ("pytest_socket", "import pytest_socket; pytest_socket.disable_socket()"),
+    ],
+)
+def test_a_pin_is_found_again_after_others_put_functions_there(module: str, patch: str) -> None:
+    """Once the process has been patched by others, the next use of the pin covers it."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    script = f"""
+import socket
+from airflow_provider_hokusai_dns.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
+
+resolver = DNSResolver(lookup=ScriptedLookup({{{HOST!r}: "127.0.0.9"}}))
+pin_host({HOST!r}, resolver, port=1)
+{patch}
+pin_host({HOST!r}, resolver, port=1)
+print(socket.getaddrinfo({HOST!r}, 80)[0][4][0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "127.0.0.9", done.stderr
+
+
+def test_an_absolute_name_stays_absolute(dns: DNSServer) -> None:
+    """A wildcard of a search domain must not be handed out, with credentials, for ``name.``."""
+    dns.no_such_name(HOST)
+    dns.set_records(f"{HOST}.corp.example", ["127.0.0.66"], ttl=60)
+    resolver = DNSResolver(
+        ResolverConfig(nameservers=(dns.address,), search=("corp.example",), timeout=2.0)
+    )
+    with pin_host(HOST, resolver, port=1):
+        assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.66"
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST + ".", 80)
+    with pin_host(HOST + ".", resolver, port=1) as pin:
+        for name in (HOST, HOST + "."):
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo(name, 80)
+            with pytest.raises(DNSResolutionError):
+                pin.addresses(None, connects=False)
+
+
+def test_a_log_handler_that_connects_to_the_host_is_no_deadlock(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """Logs are shipped over HTTP, perhaps to the same host: nothing is logged under a lock."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with listening("127.0.0.9") as (_, port):
+        pass  # and gone again: refused
+
+    class Ships(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            shipper = threading.Thread(target=lambda: socket.getaddrinfo(HOST, port), daemon=True)
+            shipper.start()
+            shipper.join(5)
+            arrived.append(not shipper.is_alive())
+
+    arrived: list[bool] = []
+    logger = logging.getLogger("airflow_provider_hokusai_dns")
+    handler = Ships(logging.WARNING)
+    with pin_host(HOST, resolver, patience=1.0) as pin:
+        logger.addHandler(handler)
+        try:
+            pin.addresses(port, connects=True, tried=True)
+        finally:
+            logger.removeHandler(handler)
+    assert arrived == [True]
+
+
+def test_the_rule_of_an_owner_goes_with_its_release(dns: DNSServer, resolver: DNSResolver) -> None:
+    """A connection that is not in use any more holds up no other one."""
+    dns.set_records(HOST, ["127.0.0.11"], ttl=60)
+    with listening("127.0.0.11") as (_, port):
+        pass
+    patient = pin_host(HOST, resolver, patience=60.0, owner="patient")
+    with pin_host(HOST, resolver, patience=0.5):
+        patient.release("patient")
+        began = time.monotonic()
+        assert patient.addresses(port, connects=True, tried=True) == ["127.0.0.11"]
+        assert time.monotonic() - began < 5
+
+
+def test_a_coroutine_that_gave_up_does_not_hold_up_its_process(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """``asyncio.run`` joins its executor: a thread of that does not wait as long as a run may."""
+    dns.no_such_name(HOST)
+
+    async def give_up() -> float:
+        loop = asyncio.get_running_loop()
+        waits = [
+            asyncio.ensure_future(asyncio.wait_for(loop.getaddrinfo(HOST, 80), 0.2))
+            for _ in range(40)
+        ]
+        await asyncio.gather(*waits, return_exceptions=True)
+        began = time.monotonic()
+        await asyncio.to_thread(lambda: None)
+        return time.monotonic() - began
+
+    with pin_host(HOST, resolver, patience=60.0):
+        began = time.monotonic()
+        assert asyncio.run(give_up()) < 5
+        assert time.monotonic() - began < 6
