@@ -52,6 +52,13 @@ log = logging.getLogger(__name__)
 #: which ``asyncio.run`` joins, also when the coroutine has given up.
 _ON_A_LOOPS_THREAD = 2.0
 
+_ANY_IPV4 = "0.0.0.0"  # noqa: S104
+# As plain numbers: each operation on the enum's members costs a microsecond.
+_NUMERICHOST = int(socket.AI_NUMERICHOST)
+_CANONNAME = int(socket.AI_CANONNAME)
+_V4MAPPED = int(socket.AI_V4MAPPED)
+_ALL = int(socket.AI_ALL)
+
 #: What the system's lookup says, by what ours found.
 _ERRORS = {
     Cause.NXDOMAIN: socket.EAI_NONAME,
@@ -83,8 +90,9 @@ class Pin:
         self._lock = threading.Lock()
         #: By owner; whether the owner's name was absolute stands beside the policy.
         self._policies: dict[str, tuple[PinPolicy, bool]] = {}
+        self._absolute = False
         self._patient: list[Patience] = []
-        self._ports: dict[tuple[str, int, int], PinnedPort] = {}
+        self._ports: dict[tuple[bool, int, int], PinnedPort] = {}
         forks.renewed(self)
 
     def __enter__(self) -> Self:
@@ -109,7 +117,9 @@ class Pin:
             if policy is not None:
                 policies[owner] = policy, absolute
             self._policies = policies
+            self._absolute = bool(policies) and all(dotted for _, dotted in policies.values())
             ports = [*self._ports.values()]
+            self._ports = {k: v for k, v in self._ports.items() if self._policies_for(k[1])}
         for port in ports:
             port.forget()
 
@@ -164,15 +174,14 @@ class Pin:
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
         :raises OSError: an outage was ridden out in vain, and every address swallows connections.
         """
-        policies = self._policies.values()
-        absolute = absolute or (bool(policies) and all(dotted for _, dotted in policies))
-        name = self.hostname + "." if absolute else self.hostname
-        if not connects or port is None or not self._policies_for(port):
-            found = self.resolver.resolve(name).addresses
-            return Handout([address for address in found if of_family(family)(address)])
-        key = name, port, family
-        pinned_port = self._ports.get(key)
+        absolute = absolute or self._absolute
+        key = absolute, port or 0, family
+        pinned_port = self._ports.get(key) if connects else None
         if pinned_port is None:
+            name = self.hostname + "." if absolute else self.hostname
+            if not connects or port is None or not self._policies_for(port):
+                found = self.resolver.resolve(name).addresses
+                return Handout([address for address in found if of_family(family)(address)])
             with self._lock:
                 pinned_port = self._ports.setdefault(
                     key,
@@ -298,7 +307,7 @@ def _make_getaddrinfo(system: Function) -> Function:
     ) -> list[Any]:
         """Stands where :func:`socket.getaddrinfo` stood."""
         pin = _pin_for(host)
-        if pin is None or flags & socket.AI_NUMERICHOST:
+        if pin is None or flags & _NUMERICHOST:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
         # Whose caller is an executor was called by ``loop.getaddrinfo``: see the constant.
         caller = sys._getframe(1).f_globals.get("__name__")
@@ -365,10 +374,11 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     """What the system would say of a pinned host if DNS said what we know."""
     port, family, type, proto, flags = arguments
     # First what is wrong with the arguments: nobody waits for a name to hear it.
-    any_host = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
-    numeric = (port, family, type, proto, flags | socket.AI_NUMERICHOST)
-    number = int(_socket.getaddrinfo(any_host, *numeric)[0][4][1])
-    mapped = family == socket.AF_INET6 and flags & socket.AI_V4MAPPED
+    numeric = (port, family, type, proto, flags | _NUMERICHOST)
+    any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
+    template = _numeric(any_host, numeric)
+    number = int(template[0][4][1])
+    mapped = family == socket.AF_INET6 and flags & _V4MAPPED
     try:
         handout = pin.addresses(
             number or None,
@@ -380,24 +390,34 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     except DNSResolutionError as error:
         raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
     addresses = [*handout]
-    if mapped and not flags & socket.AI_ALL:  # those of IPv4 only for want of better
+    if mapped and not flags & _ALL:  # those of IPv4 only for want of better
         addresses = [a for a in addresses if ":" in a] or addresses
     found: list[Any] = []
     for address in addresses:
+        if any_host == _ANY_IPV4 and ":" not in address:
+            found += [(*item[:4], (address, number)) for item in template]
+            continue
         try:
-            # The system makes the tuples, so that family, type, protocol and flags are its own.
-            found += [
-                (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
-                for item in _socket.getaddrinfo(address, *numeric)
-            ]
+            found += _numeric(address, numeric)
         except socket.gaierror as error:
             if error.errno not in _NO_SUCH_FAMILY:
                 raise
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
-    if flags & socket.AI_CANONNAME:
+    if flags & _CANONNAME:
         found[0] = (*found[0][:3], name, found[0][4])
     return _Found(found, handout)
+
+
+def _numeric(address: str, arguments: tuple[Any, ...]) -> list[Any]:
+    """The system makes the tuples, so that family, type, protocol and flags are its own.
+
+    The C function, past what others may have put into the place of the Python one.
+    """
+    return [
+        (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
+        for item in _socket.getaddrinfo(address, *arguments)
+    ]
 
 
 @forks.in_child

@@ -158,7 +158,8 @@ class PinnedPort:
         self._lock = threading.Lock()
         self._state = PortReachability()
         self._flight: _Flight | None = None
-        self._resolution: Resolution | None = None
+        #: The last resolution, what of it can be used here, and until when it is fresh.
+        self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
         self._outcomes: deque[Outcome] = deque()
         self._tokens = itertools.count()
         forks.renewed(self)
@@ -176,14 +177,10 @@ class PinnedPort:
         bound = getattr(_thread, "end", float("inf"))
         while True:
             started = now()
-            known = self._known_fresh()
-            with self._lock:
-                self._state = self._state.learn(self._take_outcomes())
-                state = self._state
-            if known is not None:
-                found = state.at_once(started, known.addresses, stale=False, tried=tried)
-                if found is not None:
-                    return self._hand_out(found)
+            known = self._known_fresh(started)
+            if (at_once := self._at_once(started, known, tried=tried)) is not None:
+                return at_once
+            state = self._state
             in_force = [
                 each._replace(seconds=min(each.seconds, longest)) for each in self._patience()
             ]
@@ -222,14 +219,28 @@ class PinnedPort:
         """In a child: the threads that held the lock, ran a round or connected are gone."""
         self._lock = threading.Lock()
         self._flight = None
-        self._state = replace(self._state, connecting={})
+        self._state = self._state._replace(connecting={})
 
     # --- handing out
 
-    def _hand_out(self, addresses: Sequence[str]) -> Handout:
-        token = next(self._tokens)
+    def _at_once(self, now: float, known: Resolution | None, *, tried: bool) -> Handout | None:
+        """What needs no round; what has become of earlier answers is taken into account."""
         with self._lock:
-            self._state = self._state.hand_out(self._edge.monotonic(), token)
+            if self._outcomes:
+                self._state = self._state.learn(self._take_outcomes())
+            if known is None:
+                return None
+            found = self._state.at_once(now, known.addresses, stale=False, tried=tried)
+            return None if found is None else self._note(now, found)
+
+    def _hand_out(self, addresses: Sequence[str]) -> Handout:
+        with self._lock:
+            return self._note(self._edge.monotonic(), addresses)
+
+    def _note(self, now: float, addresses: Sequence[str]) -> Handout:
+        """Hand addresses out; the lock is held."""
+        token = next(self._tokens)
+        self._state = self._state.hand_out(now, token)
         return Handout(addresses, partial(self._tell, token))
 
     def _tell(self, token: int, address: str | None = None, skipped: tuple[str, ...] = ()) -> None:
@@ -237,10 +248,10 @@ class PinnedPort:
         self._outcomes.append(Outcome(token, self._edge.monotonic(), address, skipped))
 
     def _take_outcomes(self) -> list[Outcome]:
+        """Those told so far; the lock is held, so that nothing else takes one."""
         found = []
-        with contextlib.suppress(IndexError):
-            while True:
-                found.append(self._outcomes.popleft())
+        while self._outcomes:
+            found.append(self._outcomes.popleft())
         return found
 
     def _give_up(self, result: Round) -> Handout:
@@ -258,13 +269,9 @@ class PinnedPort:
 
     # --- resolving
 
-    def _known_fresh(self) -> Resolution | None:
+    def _known_fresh(self, now: float) -> Resolution | None:
         """What the resolver serves at once and fresh; ``None`` where it may have to ask DNS."""
-        last = self._resolution
-        if last is None or not (
-            last.source is Source.LITERAL
-            or (last.ttl_left(self._edge.wall()) and self._resolver.state(self._name) == "healthy")
-        ):
+        if now >= self._last[2]:
             return None
         try:
             resolution = self._resolve()
@@ -276,12 +283,17 @@ class PinnedPort:
         return known is not None or self._resolver.state(self._name) != "healthy"
 
     def _resolve(self) -> Resolution:
+        """What the resolver gives, as far as a caller of this family can use it."""
         found = self._resolver.resolve(self._name)
-        usable = tuple(each for each in found.endpoints if self._takes(each.address))
-        if len(usable) < len(found.endpoints):
-            found = replace(found, endpoints=usable)
-        self._resolution = found
-        return found
+        last, usable, _ = self._last
+        if found is last and usable is not None:
+            return usable
+        endpoints = tuple(each for each in found.endpoints if self._takes(each.address))
+        usable = found if endpoints == found.endpoints else replace(found, endpoints=endpoints)
+        left = found.ttl_left(self._edge.wall())
+        lasts = float("inf") if found.source is Source.LITERAL else left or 0.0
+        self._last = found, usable, self._edge.monotonic() + lasts
+        return usable
 
     # --- rounds
 

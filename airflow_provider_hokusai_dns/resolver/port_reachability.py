@@ -10,7 +10,8 @@ that is how a redeploy to a new address is ridden out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
@@ -133,9 +134,10 @@ class Verdict(NamedTuple):
     patience: float
 
 
-@dataclass(frozen=True, slots=True)
-class PortReachability:
+class PortReachability(NamedTuple):
     """What is known of one port. All times are monotonic seconds.
+
+    A tuple because each new connection makes one: ``dataclasses.replace`` takes ten times as long.
 
     :param outage_since: since when no address took a connection.
     :param failed_at: when a caller last met that.
@@ -154,9 +156,9 @@ class PortReachability:
     failed_at: float = _NEVER
     handed_out: float = _NEVER
     unconfirmed: float = _NEVER
-    connecting: Mapping[int, float] = field(default_factory=dict)
-    alive: Mapping[str, float] = field(default_factory=dict)
-    passed: Mapping[tuple[str, StaleAddressCheck], float] = field(default_factory=dict)
+    connecting: Mapping[int, float] = MappingProxyType({})
+    alive: Mapping[str, float] = MappingProxyType({})
+    passed: Mapping[tuple[str, StaleAddressCheck], float] = MappingProxyType({})
     last: Round | None = None
     given_up: tuple[float, float] = (_NEVER, _NEVER)
 
@@ -174,9 +176,11 @@ class PortReachability:
         if stale:
             return None
         doubt = tried or self._in_doubt(now)
+        if len(addresses) <= 1 and not doubt:
+            return list(addresses)
         if known := self.known_alive(addresses, now, ALIVE_FOR if doubt else _AGAIN):
             return known
-        return list(addresses) if len(addresses) <= 1 and not doubt else None
+        return None
 
     def known_alive(
         self, addresses: Sequence[str], now: float, seconds: float = ALIVE_FOR
@@ -198,7 +202,7 @@ class PortReachability:
 
     def hand_out(self, now: float, token: int) -> PortReachability:
         """A client gets addresses and begins to connect."""
-        return replace(self, handed_out=now, connecting={**self.connecting, token: now})
+        return self._replace(handed_out=now, connecting={**self.connecting, token: now})
 
     def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
         """What became of addresses that were handed out."""
@@ -213,7 +217,7 @@ class PortReachability:
                 alive[outcome.address] = outcome.at
             for address in outcome.skipped:
                 alive.pop(address, None)
-        return replace(self, connecting=connecting, alive=alive, unconfirmed=unconfirmed)
+        return self._replace(connecting=connecting, alive=alive, unconfirmed=unconfirmed)
 
     # --- what a round need not ask again
 
@@ -242,11 +246,11 @@ class PortReachability:
             if now - at < _AGAIN and (address not in found.addresses or address in found.winners)
         }
         alive |= {a: max(found.tried_at, self.alive.get(a, _NEVER)) for a in found.winners}
-        state = replace(self, passed={**passed, **found.passed}, alive=alive)
+        state = self._replace(passed={**passed, **found.passed}, alive=alive)
         if not found.ends_an_outage:
-            return replace(state, last=found), None
+            return state._replace(last=found), None
         since = self.outage_since
-        state = replace(state, last=None, outage_since=None, given_up=(_NEVER, _NEVER))
+        state = state._replace(last=None, outage_since=None, given_up=(_NEVER, _NEVER))
         return state, None if since is None else now - since
 
     def patience_end(
@@ -277,20 +281,20 @@ class PortReachability:
         begun = self._outage_begun(started, handed_out, in_force)
         patience = max(patience.seconds for patience in in_force)
         end = begun + patience
-        state = replace(self, outage_since=begun, failed_at=now)
+        state = self._replace(outage_since=begun, failed_at=now)
         # The next round may take as long as this one did, and has to end in time too.
         left = end - now - (now - started)
         is_over = left <= 0
         if self._gave_up_lately(now) and end <= self.given_up[1]:
             is_over = True
         else:
-            state = replace(state, given_up=(now, end) if is_over else (_NEVER, _NEVER))
+            state = state._replace(given_up=(now, end) if is_over else (_NEVER, _NEVER))
         pause = None if is_over else left
         return state, Verdict(pause, begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
         """The policies have changed: what was given up on under the old ones is tried again."""
-        return replace(self, last=None, given_up=(_NEVER, _NEVER))
+        return self._replace(last=None, given_up=(_NEVER, _NEVER))
 
     def _outage_begun(
         self, started: float, handed_out: float, in_force: Sequence[Patience]
