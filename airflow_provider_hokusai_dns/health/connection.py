@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
+from airflow_provider_hokusai_dns.resolver.racing import dial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -208,9 +209,7 @@ class ProbeConnection:
 
     def _dial(self) -> socket.socket:
         left = self._deadline.remaining
-        connection = socket.create_connection(
-            (self.address, self.port), timeout=max(0.01, min(left, self._connect_timeout))
-        )
+        connection = dial(self.address, self.port, max(0.01, min(left, self._connect_timeout)))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(max(0.01, self._deadline.remaining))
         self._deadline.watch(connection)

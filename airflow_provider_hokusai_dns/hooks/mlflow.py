@@ -323,8 +323,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
     addresses that refuse, so they are tried once more here.
     """
-    from airflow_provider_hokusai_dns.resolver.model import Endpoint
-    from airflow_provider_hokusai_dns.resolver.port_reachability import NoConnectionError
+    from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
@@ -333,7 +332,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, error.addresses) from error
     runtime.wait_under_dag_test()
-    if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
+    if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins
 
