@@ -86,7 +86,7 @@ def parse_record(hostname: str, text: str, *, now: float, skew: float = 300.0) -
         resolved_at=resolved_at,
         ttl=_ttl(values.get("ttl")),
         no_name_since=since if since is not None and since >= resolved_at else None,
-        written_by=written_by if isinstance(written_by, str) else "unknown",
+        written_by=written_by[:40] if isinstance(written_by, str) else "unknown",
     )
 
 

@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 from airflow_provider_hokusai_dns.fields import (
     EXTRAS,
+    described,
+    did_you_mean,
     read_addresses,
     read_count,
     read_flag,
@@ -26,7 +28,7 @@ from airflow_provider_hokusai_dns.fields import (
 )
 from airflow_provider_hokusai_dns.fields import SettingError as SettingError
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 from airflow_provider_hokusai_dns.tracking.environment import without_us
 from airflow_provider_hokusai_dns.tracking.server import Credentials, MLflowServer
 
@@ -97,7 +99,7 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     where = f"connection {connection.conn_id!r}"
     conn_type = (connection.conn_type or "mlflow").lower()
     if conn_type not in _CONN_TYPES:
-        raise SettingError(where, "type", f"{conn_type!r} is not a connection to MLflow; "
+        raise SettingError(where, "type", f"{described(conn_type)} is not a connection to MLflow; "
                            "use the type mlflow (or http)")  # fmt: skip
     place = _place(where, connection, conn_type)
     extras = _extras(where, connection.extra)
@@ -133,7 +135,7 @@ def _place(where: str, connection: ConnectionLike, conn_type: str) -> _Place:
     if "/" in host and "://" not in host:
         raise SettingError(where, "host", f"{shown(host)!r} holds a path; put it into path_prefix")
     if scheme and scheme not in _SCHEMES:
-        raise SettingError(where, "schema", f"{scheme!r} is neither http nor https")
+        raise SettingError(where, "schema", f"{described(scheme)} is neither http nor https")
     try:
         target = Target.parse(host)
         if target.prefix:
@@ -160,9 +162,9 @@ def _port(where: str, value: object) -> int | None:
         return None
     text = str(value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise SettingError(where, "port", f"{value!r} is not a number from 1 to 65535")
+        raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
     if not 1 <= int(text) <= 65535:
-        raise SettingError(where, "port", f"{value!r} is not a number from 1 to 65535")
+        raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
     return int(text)
 
 
@@ -179,8 +181,12 @@ def _extras(where: str, extra: str | None) -> dict[str, Any]:
     for name, value in given.items():
         if name not in EXTRAS:
             # Only the name: an unknown field may well be somebody's secret.
-            raise SettingError(where, f"extra {name!r}", f"there is no such field; known are "
-                               f"{', '.join(EXTRAS)}")  # fmt: skip
+            raise SettingError(
+                where,
+                f"extra {quoted(name, 60)}",
+                f"there is no such field{did_you_mean(name, EXTRAS)}; known are "
+                f"{', '.join(EXTRAS)}",
+            )
         if value is None or value == "":  # a form leaves an untouched field like this
             continue
         read[name] = _checked(where, f"extra {name!r}", EXTRAS[name], value)

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import gate, runtime, settings
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -205,7 +206,7 @@ class MLflowHook(BaseHook):
                     )
                 except Exception as error:
                     if says_down(error):
-                        attempt.failure(str(error))
+                        attempt.failure(quoted(error, 500))
                     raise
                 attempt.success()
             if not nested:
