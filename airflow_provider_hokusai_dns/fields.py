@@ -57,9 +57,10 @@ def described(value: object) -> str:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that is not there: the known name that is most like it."""
-    match = difflib.get_close_matches(given[:250], list(known), n=1, cutoff=0.75)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+    """``"Did you mean 'x'? "`` for a name that is not known; empty where none is like it."""
+    others = [name for name in known if name != given]
+    match = difflib.get_close_matches(given[:250], others, n=1, cutoff=0.75)
+    return f"Did you mean {match[0]!r}? " if match else ""
 
 
 def read_text(value: object) -> str:

@@ -6,6 +6,7 @@ pure.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 STRIKES = 3
 DEFAULT_CHECKS = ("dns", "tracking", "registry")
 ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
+#: Two causes that stand beside the states in ``fail_fast_on``: Airflow did not give out the
+#: connection, and it says clearly that there is none. A gate gives up on the second by default; the
+#: first may pass, and includes the second where an author names it.
+MISSING, UNDEFINED = "missing", "undefined"
 DEFAULT_FAIL_FAST = (
     "unauthenticated",
     "forbidden",
@@ -33,18 +38,16 @@ DEFAULT_FAIL_FAST = (
     "tls_error",
     "workspace_missing",
     "config",
+    UNDEFINED,
 )
-#: Stands beside the states in ``fail_fast_on``. A connection that Airflow could not reach looks
-#: like one that does not exist, so by default nobody gives up on it.
-MISSING = "missing"
 #: Seconds for one look, the lookup of the name included (feature B5).
 PROBE_TIMEOUT = 10.0
 #: What a probe is left with when the lookup took all the time, seconds.
 _LEAST_FOR_PROBE = 2.0
 EVENT_VERSION = 1
-#: Of :class:`GatePayload`. Version 1 had no ``end_from_trigger`` and no ``do_xcom_push``; before it
-#: there was none.
-PAYLOAD_VERSION = 2
+#: Of :class:`GatePayload`. Version 2 had no ``silent_fail`` and no ``seen``, version 1 no
+#: ``end_from_trigger`` and no ``do_xcom_push``; before it there was none.
+PAYLOAD_VERSION = 3
 
 
 class GateEvent(TypedDict):
@@ -71,6 +74,10 @@ class GatePayload(TypedDict):
     strikes: NotRequired[dict[str, Any]]
     end_from_trigger: bool
     do_xcom_push: bool
+    #: Go on after a check that raised an exception.
+    silent_fail: bool
+    #: What the worker saw before it deferred.
+    seen: NotRequired[VerdictDict | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,8 @@ class Strikes:
 
     def after(self, verdict: Verdict, fail_fast_on: Collection[str]) -> Strikes:
         """The count after one more look."""
-        cause = MISSING if verdict.cause == MISSING else verdict.state.value
-        if cause not in fail_fast_on:
+        cause = verdict.cause if verdict.cause in (MISSING, UNDEFINED) else verdict.state.value
+        if cause not in fail_fast_on and not (cause == UNDEFINED and MISSING in fail_fast_on):
             return Strikes()
         return replace(self, count=self.count + 1) if cause == self.cause else Strikes(cause, 1)
 
@@ -123,7 +130,7 @@ def check_arguments(
             raise ValueError(f"checks may hold {', '.join(ALL_CHECKS)}, not {check!r}")
     if not wanted:
         raise ValueError(f"checks is empty; it may hold {', '.join(ALL_CHECKS)}")
-    states = [*(state.value for state in State if state.value not in LEVELS), MISSING]
+    states = [*(state.value for state in State if state.value not in LEVELS), MISSING, UNDEFINED]
     for state in fatal:
         if state not in states:
             raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")
@@ -255,21 +262,42 @@ def status(conn_id: str) -> dict[str, Any]:
 
 def misconfigured(conn_id: str, error: Exception) -> Verdict:
     """The verdict on a connection that is missing or wrong."""
-    missing = isinstance(error, settings.ConnectionMissingError)
-    sentence = str(error)
-    if missing:
+    cause, sentence = "connection", str(error)
+    if isinstance(error, settings.ConnectionUndefinedError):
+        cause = UNDEFINED
+    elif isinstance(error, settings.ConnectionMissingError):
+        cause = MISSING
         sentence += (
             " If it does exist, Airflow cannot read it just now (API server, secrets backend): "
-            "a gate looks again until its timeout."
+            "a gate checks again until its timeout. While the API server does not answer, Airflow "
+            "stops a gate in poke mode before that."
         )
     return Verdict(
         state=State.CONFIG,
-        cause=MISSING if missing else "connection",
+        cause=cause,
         sentence=sentence,
         conn_id=conn_id,
         tracking_uri="",
         checked_at=datetime.now(UTC),
     )
+
+
+def unchecked(conn_id: str) -> Verdict:
+    """The verdict of a gate whose time was up before its first check had ended."""
+    return Verdict(
+        state=State.UNREACHABLE,
+        cause="timeout",
+        sentence="No check of MLflow ended before the gate's time was up: give the gate more time "
+        "than probe_timeout.",
+        conn_id=conn_id,
+        tracking_uri="",
+        checked_at=datetime.now(UTC),
+    )
+
+
+def log_level(verdict: Verdict) -> int:
+    """At which level a verdict is logged: what is not healthy is a warning."""
+    return logging.INFO if verdict.level == "healthy" else logging.WARNING
 
 
 def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:

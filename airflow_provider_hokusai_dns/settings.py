@@ -7,12 +7,14 @@ error names the field and the value, but never a value that could be a secret.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import unquote
 
+from airflow_provider_hokusai_dns import missing
 from airflow_provider_hokusai_dns.fields import (
     EXTRAS,
     described,
@@ -63,6 +65,10 @@ class ConnectionMissingError(LookupError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.conn_id, self.hint))
+
+
+class ConnectionUndefinedError(ConnectionMissingError):
+    """Airflow says that there is no such connection: waiting for it is of no use."""
 
 
 class ConnectionLike(Protocol):
@@ -184,7 +190,7 @@ def _extras(where: str, extra: str | None) -> dict[str, Any]:
             raise SettingError(
                 where,
                 f"extra {quoted(name, 60)}",
-                f"there is no such field{did_you_mean(name, EXTRAS)}; known are "
+                f"there is no such field. {did_you_mean(name, EXTRAS)}Known are "
                 f"{', '.join(EXTRAS)}",
             )
         if value is None or value == "":  # a form leaves an untouched field like this
@@ -205,7 +211,8 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
 
     Where ``mlflow_default`` does not exist, ``MLFLOW_TRACKING_URI`` stands in for it.
 
-    :raises ConnectionMissingError: when there is no such connection.
+    :raises ConnectionMissingError: when there is no such connection;
+        :class:`ConnectionUndefinedError` where Airflow says so clearly.
     :raises SettingError: names the field and what is wrong with it.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -213,9 +220,10 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     try:
         return _given(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException:
-        return _server_without_connection(conn_id)
+        pass
     except PermissionError:
         raise _no_access(conn_id) from None
+    return _stand_in(conn_id) or _raise_missing(conn_id, missing.why(conn_id))
 
 
 async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
@@ -225,9 +233,10 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     try:
         return _given(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
-        return _server_without_connection(conn_id)
+        pass
     except PermissionError:
         raise _no_access(conn_id) from None
+    return _stand_in(conn_id) or _raise_missing(conn_id, await missing.awhy(conn_id))
 
 
 #: Connections that this process was given. If one is missing now, it has rather become unreadable,
@@ -245,10 +254,22 @@ def _no_access(conn_id: str) -> SettingError:
     return SettingError(f"connection {conn_id!r}", "access", reason)
 
 
-def _server_without_connection(conn_id: str) -> MLflowServer:
+def _stand_in(conn_id: str) -> MLflowServer | None:
     uri = (without_us(_TRACKING_VARIABLE) or "").strip()
     if conn_id == DEFAULT_CONN_ID and uri and conn_id not in _found:
         return server_from_uri(uri, conn_id=conn_id)
+    return None
+
+
+def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
+    if reason is missing.Reason.ENCRYPTED:
+        raise SettingError(
+            f"connection {conn_id!r}",
+            "password and extra",
+            "they are in Airflow's database, and this process cannot decrypt them: [core] "
+            "fernet_key is not the key that they were encrypted with. Put that key back (after the "
+            "new one, with a comma, then run 'airflow rotate-fernet-key'), or enter them again",
+        )
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
         # Airflow passes over a connection that it cannot read, and calls it missing.
@@ -259,7 +280,18 @@ def _server_without_connection(conn_id: str) -> MLflowServer:
             f"or set {variable}"
         )
         hint += f", or {_TRACKING_VARIABLE}." if conn_id == DEFAULT_CONN_ID else "."
+    hint = did_you_mean(conn_id, _known_connections()) + hint
+    if reason is missing.Reason.UNDEFINED:
+        raise ConnectionUndefinedError(conn_id, hint)
     raise ConnectionMissingError(conn_id, hint)
+
+
+def _known_connections() -> set[str]:
+    known = {*_found, *missing.known_connections()}
+    if option("connections"):
+        with contextlib.suppress(ValueError):
+            known |= set(listed_connections())
+    return known
 
 
 def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:

@@ -102,7 +102,7 @@ def status(args: Namespace) -> int:
     with ThreadPoolExecutor(_MOST_LOOKS) as threads:  # each takes as long as a dead server does
         looks = list(threads.map(_look, dict.fromkeys(conn_ids)))
     rows = [row for _, row in looks]
-    missing = [row for verdict, row in looks if verdict.cause == gate.MISSING]
+    missing = [row for verdict, row in looks if verdict.cause in (gate.MISSING, gate.UNDEFINED)]
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]

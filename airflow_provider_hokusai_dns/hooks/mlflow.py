@@ -265,7 +265,7 @@ class MLflowHook(BaseHook):
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
-        self.log.info("%s", gate.in_one_line(verdict))
+        self.log.log(gate.log_level(verdict), "%s", gate.in_one_line(verdict))
         return verdict.level != "unhealthy"
 
     def get_mlflow_status(self) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def test_anything_else_is_told_by_its_kind(value, kind):
 
 def test_an_unknown_extra_is_told_with_the_one_that_was_meant():
     """Bounded, and on one line."""
-    with pytest.raises(SettingError, match=r"did you mean 'cache_ttl'\?"):
+    with pytest.raises(SettingError, match=r"Did you mean 'cache_ttl'\?"):
         read({"cache_tll": 5})
     with pytest.raises(SettingError) as caught:
         read({"x\n" * 4000: 5})
