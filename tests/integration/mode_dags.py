@@ -22,7 +22,7 @@ class TellingGate(MLflowHealthSensor):
     """One whose author tells somebody when it opens."""
 
     def post_execute(self, context, result=None):
-        context["ti"].xcom_push(key="told", value=result["level"])
+        context["ti"].xcom_push(key="told", value="it is open")
 
 
 @task(trigger_rule="all_done")
@@ -42,6 +42,16 @@ with DAG("open_gates", schedule=None):
     late = {**USUAL, **MODES["from_trigger"], "timeout": 600}
     MLflowHealthSensor(task_id="late_outlet", **late).outlets.append(Asset("opened late"))
     TellingGate(task_id="telling", **late)
+
+with DAG("many_gates", schedule=None):
+    for number in range(20):
+        arguments = {**USUAL, **MODES["from_trigger"], "timeout": 600}
+        MLflowHealthSensor(task_id=f"gate_{number}", **arguments)
+
+with DAG("away_gates", schedule=None):
+    for mode, arguments in MODES.items():
+        given = {**USUAL, **arguments, "retries": 0, "timeout": 600}
+        MLflowHealthSensor(task_id=mode, **given)
 
 with DAG("late_gates", schedule=None):
     gates(timeout=6)

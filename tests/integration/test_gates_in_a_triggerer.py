@@ -76,6 +76,8 @@ class Airflow:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            # On a busy machine a request of a task may take longer than Airflow's 5 s.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             # So that the triggers of a triggerer that was killed are soon given to another.
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
@@ -101,15 +103,17 @@ class Airflow:
         for part in reversed([*self._running]):
             self.kill(part, signal.SIGTERM)
 
-    def start(self, part: str) -> None:
+    def start(self, part: str, name: str = "") -> None:
+        """Start a part of Airflow; a second one of a kind under a name of its own."""
+        name = name or part
         arguments = ["--skip-serve-logs"] if part in ("scheduler", "triggerer") else []
-        with (self.home / f"{part}.log").open("ab") as log:
+        with (self.home / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", part, *arguments],
                 env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        self._running[part] = process, _watch_over(process.pid)
+        self._running[name] = process, _watch_over(process.pid)
 
     def kill(self, part: str, how: signal.Signals) -> None:
         process, watchdog = self._running.pop(part)

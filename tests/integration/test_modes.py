@@ -78,7 +78,7 @@ def test_the_xcom_is_a_dict_downstream_in_every_mode(airflow, tiny):
     events = airflow.call("GET", "/api/v2/assets/events")["asset_events"]
     assert [event["source_task_id"] for event in events] == ["late_outlet"]
     path = "/api/v2/dags/open_gates/dagRuns/one/taskInstances/telling/xcomEntries/told"
-    assert "healthy" in str(airflow.call("GET", path)["value"])
+    assert "it is open" in str(airflow.call("GET", path)["value"])
 
 
 def test_a_gate_that_timed_out_says_why_in_every_mode(airflow):
