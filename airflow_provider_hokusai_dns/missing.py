@@ -7,6 +7,7 @@ be trusted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from enum import StrEnum
@@ -55,19 +56,16 @@ def known_connections() -> set[str]:
         for name in os.environ
         if name.startswith("AIRFLOW_CONN_")
     }
-    if _is_server():
+    # A task that was forked from the scheduler is marked as a server too, and has no database.
+    if _is_server() and _comms() is None:
         from airflow.models import Connection
         from airflow.utils.session import create_session
         from sqlalchemy import select
-        from sqlalchemy.exc import SQLAlchemyError
 
         types = ("mlflow", "http", "https")
         question = select(Connection.conn_id).where(Connection.conn_type.in_(types)).limit(1000)
-        try:
-            with create_session() as session:
-                known |= set(session.scalars(question))
-        except SQLAlchemyError:
-            pass  # a suggestion is not worth an error
+        with contextlib.suppress(Exception), create_session() as session:  # only a suggestion
+            known |= set(session.scalars(question))
     return known
 
 

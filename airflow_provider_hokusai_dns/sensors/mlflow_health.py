@@ -72,8 +72,9 @@ class MLflowHealthSensor(BaseSensorOperator):
         an old one on which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
     :param fail_fast_on: causes that waiting cannot cure. Seen three times running, they end the
-        wait without a retry; ``soft_fail`` is honoured. ``"missing"``, a connection that does not
-        exist, is not among them by default: Airflow says the same of one that it cannot reach.
+        wait without a retry; ``soft_fail`` is honoured. ``"undefined"`` is a connection that
+        Airflow says it does not have; ``"missing"``, not among them by default, also one that could
+        not be read.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer that
         ask the same share their looks: what one saw within ``poke_interval`` is good for the next.
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
@@ -84,7 +85,8 @@ class MLflowHealthSensor(BaseSensorOperator):
         ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it ends on a
         worker all the same; and so does a gate that stays shut.
     :param poke_interval: seconds between two looks.
-    :param timeout: seconds after which the gate gives up.
+    :param timeout: seconds after which the gate gives up; ``execution_timeout``, where it is
+        shorter, ends it in the triggerer too.
     :param probe_timeout: seconds for one look: the lookup of the name, and the probe, which has two
         left where the lookup takes longer.
     :raises ValueError: names the argument and the value.
