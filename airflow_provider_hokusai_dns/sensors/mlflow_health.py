@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 _STATE_KEY = "hokusai_dns_strikes"
 #: Seconds; Airflow takes 0 for "no limit".
 _SHORTEST = 1e-3
+#: Seconds between two processes of a gate in reschedule mode. Where the next is queued before the
+#: scheduler has heard of the end of the last, Airflow takes the task for failed.
+_LEAST_RESCHEDULE = 5.0
 #: Where Airflow cannot keep them: seconds between the looks of one poke.
 _CONFIRM_PAUSE = 10.0
 
@@ -244,8 +247,10 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
         """Airflow's pause, but never beyond the timeout: the last check is then."""
-        pause: float = super()._get_next_poke_interval(started_at, run_duration, poke_count)
-        return float(max(0.0, min(pause, self.timeout - run_duration())))
+        pause = float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
+        least = min(pause, _LEAST_RESCHEDULE) if self.reschedule else 0.0
+        left: float = self.timeout - run_duration()
+        return max(least, min(pause, left))
 
     # --- how a wait ends: as in the poke mode of Airflow's own sensors, in every mode
 
