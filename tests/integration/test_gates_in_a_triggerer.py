@@ -179,7 +179,8 @@ class Airflow:
         task_id, _, index = task.removesuffix("]").partition("[")
         path = f"/api/v2/dags/{dag_id}/dagRuns/one/taskInstances/{task_id}/xcomEntries/return_value"
         value = self.call("GET", f"{path}?map_index={index or -1}&stringify=false")["value"]
-        return json.loads(value) if isinstance(value, str) else value
+        assert isinstance(value, dict), value
+        return value
 
 
 @pytest.fixture(scope="module")
