@@ -90,7 +90,7 @@ def test_a_gate_that_timed_out_says_why_in_every_mode(airflow):
         told = raw(airflow, "late_gates", f"after_{mode}")
         assert told["type"] == "dict"
         assert "look at the database behind MLflow" in told["said"], mode
-        assert "Gate timed out after 6 s. MLflow is unhealthy (backend down)" in log_of(
+        assert "Gate timed out after 15 s. MLflow is unhealthy (backend down)" in log_of(
             airflow, "late_gates", mode
         ), mode
 
@@ -107,7 +107,7 @@ def test_execution_timeout_ends_a_gate_and_says_why(airflow):
     tasks = airflow.tasks("cut_gates")
     for mode in cut:
         assert (tasks[mode]["state"], tasks[mode]["try_number"]) == ("failed", 2), mode
-        assert "Gate ended by execution_timeout (5 s). MLflow is unhealthy" in log_of(
+        assert "Gate ended by execution_timeout (12 s). MLflow is unhealthy" in log_of(
             airflow, "cut_gates", mode, 2
         ), mode
     path = "/api/v2/dags/cut_gates/dagRuns/one/taskInstances/reschedule"
