@@ -8,8 +8,8 @@ from airflow.sdk import DAG, Asset, task
 
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
 
-#: On a busy machine, what comes back too soon after its last process ended there is taken for failed
-#: by Airflow, which has not heard of that end: so the times are not shorter.
+#: What comes back too soon after its last process ended is taken for failed by an Airflow that has
+#: not heard of that end yet: so the times are such that a busy machine bears them.
 MODES = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule", "poke_interval": 12},

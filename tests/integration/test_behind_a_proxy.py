@@ -119,8 +119,8 @@ def front(names, tmp_path_factory) -> Iterator[Front]:
     }
     with (
         TinyMLflow("127.0.0.9") as tiny,
-        ApiServer(tmp_path_factory.mktemp("api"), settings) as api,
-        nginx(folder, port, api.url, authority.issue("localhost")),
+        ApiServer(tmp_path_factory.mktemp("api"), settings, PREFIX) as api,
+        nginx(folder, port, f"http://127.0.0.1:{api.port}", authority.issue("localhost")),
     ):
         names.set_records(HOSTNAME, ["127.0.0.9"])
         api.connect(host=HOSTNAME, port=tiny.port, extra={"nameservers": names.address})
