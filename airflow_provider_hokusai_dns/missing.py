@@ -107,13 +107,18 @@ def _in_database(conn_id: str) -> Reason:
     from airflow.models import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import select
+    from sqlalchemy.exc import SQLAlchemyError
 
     with create_session() as session:
-        found = session.scalar(select(Connection).where(Connection.conn_id == conn_id))
-        if found is None:
+        if not session.scalar(select(Connection.id).where(Connection.conn_id == conn_id)):
             return Reason.UNKNOWN if _has_backend_of_its_own() else Reason.UNDEFINED
         try:
+            found = session.scalars(select(Connection).where(Connection.conn_id == conn_id)).one()
             _ = found.password, found.extra
-        except Exception:
+        except SQLAlchemyError:
+            raise
+        except (
+            Exception
+        ):  # Fernet's own where the key is another one, Airflow's where there is none
             return Reason.ENCRYPTED
     return Reason.UNKNOWN
