@@ -33,7 +33,7 @@ CHECK = "airflow_provider_hokusai_dns.sensors.mlflow_health.check_connection"
 
 def table() -> dict[tuple[str, str], str]:
     """By what ends the wait and by flag: how the task ends."""
-    section = GUIDE.read_text().partition("### How a wait ends")[2].partition("\n## ")[0]
+    section = GUIDE.read_text().partition("### How a wait ends")[2].partition("\n##")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|")]
     heads, _, *rest = rows
     return {
