@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.exceptions import (
 )
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ class MLflowHook(BaseHook):
     """
 
     conn_name_attr = "mlflow_conn_id"
-    default_conn_name = connections.DEFAULT_CONN_ID
+    default_conn_name = settings.DEFAULT_CONN_ID
     conn_type = "mlflow"
     hook_name = "MLflow"
 
@@ -195,7 +196,7 @@ class MLflowHook(BaseHook):
                     )
                 except Exception as error:
                     if says_down(error):
-                        attempt.failure(str(error))
+                        attempt.failure(quoted(error, 500))
                     raise
                 attempt.success()
             if not nested:
@@ -300,7 +301,7 @@ class MLflowHook(BaseHook):
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
-        self.log.info("%s", decision.in_one_line(verdict))
+        self.log.log(decision.log_level(verdict), "%s", decision.in_one_line(verdict))
         return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:

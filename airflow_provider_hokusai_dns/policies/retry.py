@@ -10,7 +10,7 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.config.connections import DEFAULT_CONN_ID
+from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
 from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.gates.decision import DEFAULT_FAIL_FAST
 
