@@ -232,14 +232,21 @@ class DNSResolver:
                 return self._serving.serve(target, slot, now)
             if action is Action.FAILED:
                 seen = _JOIN_ONLY
-            flight = self._updater.start_or_join(slot, refresh=live, seen=None if live else seen)
+            flight = self._updater.start_or_join(
+                slot,
+                refresh=live,
+                seen=None if live else seen,
+                lead=action in (Action.WAIT, Action.STALE_WAIT),
+            )
         if action in (Action.AHEAD, Action.STALE_RECHECK):
             hold = flight.started + config.timeout
             return self._serving.serve(target, slot, now, hold=hold)
         if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
             if left > 0:
-                yield flight.final, left
+                yield flight.final, left, flight.lead
+            elif flight.lead is not None:
+                flight.lead(None)
             if not flight.final.done():  # until it is, nobody else need wait at all
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
@@ -248,15 +255,15 @@ class DNSResolver:
             if patience is not None:
                 end = min(end, now + patience)
             landing = flight.final if live else flight.early
-            yield landing, min(config.stale_after, max(0.0, end - now))
+            yield landing, min(config.stale_after, max(0.0, end - now)), flight.lead
             if not landing.done():
                 self._updater.ask_store(slot, flight)
-                yield landing, max(0.0, end - self._monotonic())
+                yield landing, max(0.0, end - self._monotonic()), None
             if live and slot.entry.failure is not None and flight.left_out:
                 # It was under way without the system; a refresh asks all sources.
                 flight = self._updater.start_or_join(slot, refresh=True) or flight
                 landing = flight.final
-                yield landing, max(0.0, end - self._monotonic())
+                yield landing, max(0.0, end - self._monotonic()), None
             if not flight.final.done() and (not landing.done() or self._monotonic() >= end):
                 self._updater.give_up(slot, flight)
         return self._serving.serve(target, slot, self._monotonic(), since=now, live=live)
