@@ -35,6 +35,8 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 #: How far dnspython overshoots its lifetime, and the way through two threads.
 _GRACE = 0.5
 _CLEANUP_INTERVAL = 60.0
+#: One for each lookup that hangs: the bound is that of the names held, and no healthy name queues.
+_THREADS = 4096
 #: No version of a slot: join the lookup under way, if it still is, and begin none.
 _JOIN_ONLY = -1
 
@@ -59,7 +61,7 @@ class DNSResolver:
         clock: Clock | None = None,
     ) -> None:
         self._given_lookup = lookup
-        self._workers = Workers("hokusai-dns")
+        self._workers = Workers("hokusai-dns", limit=_THREADS)
         self._state = ResolverState(config or ResolverConfig(), clock or SystemClock())
         # Read on each hit, without a step in between.
         self._ready, self._monotonic = self._state.ready, self._state.now

@@ -11,6 +11,10 @@ from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
+#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: he may
+#: have been interrupted in between.
+_UNLED = 1.0
+
 
 class Flight:
     """A lookup under way. Its futures only tell that something can be read from the cache now.
@@ -117,6 +121,9 @@ class SingleFlight:
                 if refresh:
                     flight.refresh = True
                     flight.want_all()
+                if flight.lead is not None and now - flight.started > _UNLED:
+                    flight.lead = None
+                    self._workers.run(partial(self._run, key, flight, work))
                 return flight
             if wanted is not None and not wanted():
                 return None
