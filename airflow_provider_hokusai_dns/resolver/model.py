@@ -205,6 +205,9 @@ class Search:
     caller then drives it for as long as he is patient, and hands it over to a thread.
     """
 
+    #: Whether :meth:`run` keeps to the seconds that it is given.
+    can_be_driven = True
+
     def __init__(self) -> None:
         #: Whether to go on to further sources where DNS says that it cannot answer; see
         #: :meth:`Lookup.lookup`. May be set while the search is under way.
@@ -236,6 +239,10 @@ class Search:
         """
         del take
         self.close()
+
+    def is_over(self) -> bool:
+        """Whether nothing more can come, so that :meth:`go_on` returns at once."""
+        return True
 
     def attempts(self) -> list[Attempt]:
         """What was asked so far, and what came of it."""
