@@ -171,7 +171,8 @@ def _parent(order: dict[str, Any], pairs: dict[str, list[tuple[float, float]]]) 
         with MLflowHook().relay(export=True) as relay:
             mlflow.set_tracking_uri(relay.uri)
             try:
-                with mlflow.start_run(run_id=run_id):
+                # A run of its own: MLflow keeps the URI of a run's artifacts, and with it the port.
+                with mlflow.start_run():
                     return work()
             finally:
                 mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
