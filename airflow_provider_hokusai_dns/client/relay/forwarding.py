@@ -140,8 +140,8 @@ class Forwarder:
         call = _State(
             request, route(request.method, request.path.partition("?")[0]), time.monotonic()
         )
-        if call.route.repeat is Repeat.READ_BACK:
-            await self._prepare(call)
+        if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call):
+            return _error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
             call.tries += 1
             last, answer = await self._try(call, patience)
@@ -185,21 +185,24 @@ class Forwarder:
         headers = [] if body is None else [("Content-Type", "application/json")]
         return await self.answer(Request(method, path, headers, content), deadline=deadline)
 
-    async def _prepare(self, call: _State) -> None:
-        """Put our mark into a create."""
+    async def _prepare(self, call: _State) -> bool:
+        """Put our mark into a create; whether it is short enough for that."""
         request = call.request
         body = request.body
-        content = await body.whole(LONGEST_CREATE) if isinstance(body, Body) else body
+        content = await body.whole(LONGEST_CREATE) if isinstance(body, Body) else body or b""
+        if content is None:
+            return False
+        request.body = content
         document = None
         with contextlib.suppress(ValueError, RecursionError):
-            document = None if content is None else json.loads(content)
+            document = json.loads(content)
         if not isinstance(document, dict):
             # Not what MLflow takes; it says so itself.
             call.route = Route(call.route.name, "", Repeat.ONCE, call.route.writes)
-            return
+            return True
         call.create = creates.marked(call.route.name, document, call.call_id, self._run_tags)
         request.body = json.dumps(call.create).encode()
-        request.length = len(request.body)
+        return True
 
     async def _try(self, call: _State, patience: float) -> tuple[Try, Answer | None]:
         """Send it once. The answer's body is read as far as a cut in it can be mended."""
@@ -292,9 +295,9 @@ class Forwarder:
             _release(answer)
             answer = Answer(200, [("Content-Type", "application/json")], b"{}")
         if call.route.writes:
-            key = _key(call)
             if answer.status < 400:
-                self.lost.arrived(key)
+                if self.lost:
+                    self.lost.arrived(_key(call))
                 self._note_run(call, answer)
             elif answer.status >= 500 or answer.status in _REFUSALS:
                 code = error_code(answer.head)
@@ -313,8 +316,7 @@ class Forwarder:
             "The deadline of the Airflow connection says how long a call waits."
         )
         _log.error("%s", sentence)
-        content = json.dumps({"error_code": "TEMPORARILY_UNAVAILABLE", "message": sentence})
-        return Answer(GIVEN_UP, [("Content-Type", "application/json")], content.encode())
+        return _error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
 
     def _lose(self, call: _State, reason: str, *, permanent: bool = False) -> None:
         texts = [call.request.path, _text(call)]
@@ -356,6 +358,12 @@ async def _begun(response: aiohttp.ClientResponse) -> Answer:
                 return Answer(response.status, headers, bytes(head))
             head += piece
     return Answer(response.status, headers, bytes(head), response)
+
+
+def _error(status: int, code: str, message: str) -> Answer:
+    """An error in MLflow's own form, which its clients show."""
+    content = json.dumps({"error_code": code, "message": message}).encode()
+    return Answer(status, [("Content-Type", "application/json")], content)
 
 
 def _release(answer: Answer | None) -> None:

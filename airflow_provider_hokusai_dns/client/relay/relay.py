@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Bytes of request bodies that are kept, all together.
+#: Bytes of temporary files in which bodies are kept, all together.
 KEEP = 2**30
 _START = 30.0
 #: For ending runs after a block that was left because the task's time is over, seconds.
@@ -287,7 +287,8 @@ def open_relay(
     """Open a relay for the length of a block.
 
     :param addresses: gives the addresses of the server to try now; called on a thread.
-    :param keep: bytes of request bodies that are kept until they have arrived, all together.
+    :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
+        together.
     :param run_tags: put on every run that a client begins.
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
