@@ -36,6 +36,10 @@ AWAY = [
     DNSResolutionError("mlflow.test", Cause.NXDOMAIN),
     MLflowRestError("GET", "/x", 503, "", "away"),
     RelayLostDataError("c", (LostCall("runs/log-batch", None, "away"),)),
+    chained(
+        subprocess.CalledProcessError(1, "train"),
+        RelayLostDataError("c", (LostCall("runs/search", None, "away"),)),
+    ),
     chained(ValueError("of a library"), DNSResolutionError("mlflow.test", Cause.TIMEOUT)),
     ExceptionGroup("two", [ValueError(), MLflowRestError("GET", "/x", 0, "", "away")]),
 ]
