@@ -179,8 +179,8 @@ _OPTIONS = {
         "string",
     ),
     "relay_keep": _option(
-        "MiB of request bodies that a relay (hook.relay) keeps until they have arrived, in memory "
-        "and then in a temporary file; what is longer is sent once. 0 keeps none.",
+        "MiB of temporary files in which a relay (hook.relay) keeps artifacts until they have "
+        "arrived; what is beyond is sent once.",
         "1024",
         "integer",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -225,29 +224,17 @@ class MLflowHook(BaseHook):
         :raises TLSFileError: a TLS file of the connection cannot be used.
         :raises LostDataError: at the end, when something did not arrive although a child went on.
         """
-        from airflow_provider_hokusai_dns.client.relay import open_relay
+        from airflow_provider_hokusai_dns.hooks import relay
 
-        server = self.server
-        joined = _open_run_of(server)
-        if export and joined is not None:
-            raise ValueError(
-                "relay(export=True) cannot be used inside hook.run(): the variables of the run "
-                "would be overwritten. Give children relay.environment(), or open the relay "
-                "without a run"
-            )
-        with open_relay(
-            server,
-            runtime.relay_addresses(server, self.resolver),
-            keep=settings.relay_keep(),
-            run_tags=_airflow_tags(),
-            run_id=None if joined is None else joined.info.run_id,
-            experiment_id=None if joined is None else joined.info.experiment_id,
+        with relay.opened(
+            self.server,
+            self.resolver,
             export=export,
             end_timeout=end_timeout,
+            run_tags=_airflow_tags(),
             status_of=_status_of,
-        ) as relay:
-            runtime.mask(relay.token)
-            yield relay
+        ) as opened:
+            yield opened
 
     def rest(
         self,
@@ -336,17 +323,6 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins
-
-
-def _open_run_of(server: MLflowServer) -> ActiveRun | None:
-    """The run that this thread has open on this server by :meth:`MLflowHook.run`."""
-    mlflow = sys.modules.get("mlflow")
-    if mlflow is None:  # then none is open, and importing it takes seconds
-        return None
-    from airflow_provider_hokusai_dns.client.auth import tagged_uri
-
-    active: ActiveRun | None = mlflow.active_run()
-    return active if mlflow.get_tracking_uri() == tagged_uri(server) else None
 
 
 def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:
