@@ -51,6 +51,15 @@ def listed_connections() -> tuple[str, ...]:
     return listed
 
 
+def relay_keep() -> int:
+    """Bytes of request bodies that a relay keeps until they have arrived.
+
+    :raises SettingError: it is no number.
+    """
+    mebibytes: int = checked(_SECTION_NAME, "relay_keep", read_count, option("relay_keep") or 1024)
+    return mebibytes * 2**20
+
+
 def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:
     """Every option of the section that sets one field of the policy, and its reader."""
     for item in fields(ResolverConfig):

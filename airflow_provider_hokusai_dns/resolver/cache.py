@@ -6,12 +6,17 @@ import random
 import threading
 from collections.abc import Callable
 from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
 from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.lookup.srv import in_turn
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.serving import Turns
 
 
 class RecordStatus:
@@ -33,6 +38,10 @@ class RecordStatus:
         self.rejected = ""
 
 
+#: Address and port, as ``endpoint[:2]``.
+Place: TypeAlias = tuple[str, int | None]
+
+
 class Slot:
     """The place of one name: its frozen entry, and what changes too often to be frozen.
 
@@ -52,6 +61,8 @@ class Slot:
         "reported_at",
         "rotation",
         "served",
+        "texts",
+        "turns",
         "uses_at_last_eviction",
         "version",
     )
@@ -60,7 +71,7 @@ class Slot:
         self.entry = Entry(hostname)
         self.served = Served()
         self.uses_at_last_eviction = 0
-        self.penalties: dict[str, float] = {}
+        self.penalties: dict[Place, float] = {}
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
@@ -68,6 +79,9 @@ class Slot:
         self.record = RecordStatus()
         self.version = 0
         self.held = True
+        #: What the answers have in common, and the targets for which one is kept.
+        self.turns: Turns | None = None
+        self.texts: set[str] = set()
 
     @property
     def uses(self) -> int:
@@ -149,9 +163,14 @@ class Cache:
         return True
 
 
+def is_weighted(endpoints: tuple[Endpoint, ...]) -> bool:
+    """Whether priority or weight say more about the order than chance."""
+    return len({(one.priority, one.weight) for one in endpoints}) > 1
+
+
 def in_order(
     endpoints: tuple[Endpoint, ...],
-    penalties: dict[str, float],
+    penalties: dict[Place, float],
     now: float,
     *,
     ipv6_first: bool,
@@ -160,6 +179,9 @@ def in_order(
     """The endpoints in the order to try: rotated, families interleaved, losers at the back."""
     if len(endpoints) == 1:
         return endpoints
+    if is_weighted(endpoints):
+        order = in_turn(endpoints, rotation)
+        return tuple(sorted(order, key=lambda e: penalties.get(e[:2], now) > now))
     turn = rotation % len(endpoints)
     rotated = endpoints[turn:] + endpoints[:turn]
     six = [endpoint for endpoint in rotated if ":" in endpoint.address]
@@ -167,4 +189,4 @@ def in_order(
     first, second = (six, four) if ipv6_first else (four, six)
     mixed = [e for e in chain.from_iterable(zip_longest(first, second)) if e is not None]
     # sorted() is stable: the order stays, and the list never becomes empty (rule 13)
-    return tuple(sorted(mixed, key=lambda e: penalties.get(e.address, now) > now))
+    return tuple(sorted(mixed, key=lambda e: penalties.get(e[:2], now) > now))

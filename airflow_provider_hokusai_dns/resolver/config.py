@@ -12,6 +12,8 @@ from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, 
 
 #: The longest age at which an old answer may ever be served (policy rule 6).
 HARD_MAX_STALE = 259_200.0
+#: No duration is longer, in seconds: what is given as a time has to be one that a calendar has.
+_LONGEST = 315_360_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class ResolverConfig:
     nameserver_overrides: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    #: The SRV name that stands for a hostname and says where it is and on which port, by hostname.
+    srv: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
     search: tuple[str, ...] | None = None
     #: Addresses for emergencies, by the hostname they belong to.
@@ -102,6 +106,7 @@ class ResolverConfig:
         self._normalise("ttl_overrides", _check_number)
         self._normalise("max_stale_overrides", _check_max_stale)
         self._normalise("nameserver_overrides", _nameservers)
+        self._normalise("srv", _hostname)
         self._normalise("static_addresses", _static_addresses)
         object.__setattr__(self, "nameservers", _nameservers("nameservers", self.nameservers))
         if self.search is not None:
@@ -135,6 +140,10 @@ class ResolverConfig:
         """The custom nameservers for one name; empty means those of the system."""
         return self.nameserver_overrides.get(_key(hostname), self.nameservers)
 
+    def srv_for(self, hostname: str) -> str | None:
+        """The SRV name that stands for one name, where there is one."""
+        return self.srv.get(_key(hostname))
+
     def max_stale_for(self, hostname: str) -> float:
         """The oldest answer for one name when DNS cannot be asked (rule 6)."""
         return self.max_stale_overrides.get(_key(hostname), self.max_stale)
@@ -150,6 +159,8 @@ def _check_number(name: str, value: object) -> float:
         raise ValueError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must not be negative or infinite, not {value!r}")
+    if value > _LONGEST:
+        raise ValueError(f"{name} must be at most {_LONGEST:.0f} (10 years), not {value!r}")
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 
@@ -59,10 +59,18 @@ class Cause(StrEnum):
 
 
 class Endpoint(NamedTuple):
-    """One address to try, with a port of its own where the answer carries one (SRV)."""
+    """One address to try, with a port of its own where the answer carries one (SRV).
+
+    Two are the same place where address and port are the same, ``endpoint[:2]``.
+
+    :param priority: those of the lowest number are tried first.
+    :param weight: how often one comes first among those of its priority.
+    """
 
     address: str
     port: int | None = None
+    priority: int = 0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ class Resolution:
     cause: Cause | None = None
     resolved_at: datetime | None = None
     expires_at: datetime | None = None
-    rendered: str = field(default="", repr=False)
+    _parsed: Target | None = field(default=None, repr=False, compare=False)
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
 
@@ -141,6 +149,13 @@ class Resolution:
         if self.expires_at is None or self.is_stale:
             return None
         return max(0.0, self.expires_at.timestamp() - wall)
+
+    @property
+    def rendered(self) -> str:
+        """The target in its own form, with the address in place of the name."""
+        if self._parsed is None or self.source is Source.LITERAL:
+            return self.target
+        return self._parsed.render(*self.endpoints[0][:2])
 
     def __str__(self) -> str:
         return self.rendered
@@ -237,6 +252,7 @@ class LastKnownGood:
     :param no_name_since: when anybody in the fleet first saw DNS say that the name does not exist,
         or ``None`` while it does (policy rule 7).
     :param written_by: who wrote it, for people: ``"refresh"``, ``"gate"`` or ``"hook"``.
+    :param services: the endpoints of an answer that carries ports; empty for others.
     """
 
     hostname: str
@@ -245,6 +261,20 @@ class LastKnownGood:
     ttl: float | None = None
     no_name_since: float | None = None
     written_by: str = "hook"
+    services: tuple[Endpoint, ...] = ()
+
+    @classmethod
+    def of(cls, hostname: str, answer: Answer, resolved_at: float, **more: Any) -> LastKnownGood:
+        """The record of an answer."""
+        has_ports = any(endpoint.port is not None for endpoint in answer.endpoints)
+        addresses = tuple(dict.fromkeys(answer.addresses))
+        services = answer.endpoints if has_ports else ()
+        return cls(hostname, addresses, resolved_at, answer.ttl, services=services, **more)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What to try."""
+        return self.services or tuple(Endpoint(address) for address in self.addresses)
 
 
 class Store(Protocol):
@@ -268,6 +298,15 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def dates(
+    clock: Clock, stamp: float | None, expires: float | None
+) -> tuple[datetime | None, datetime | None]:
+    """Both moments of an answer as aware times; they are given as monotonic seconds."""
+    wall = clock.time() - clock.monotonic()
+    first, second = (None if one is None else utc(wall + one) for one in (stamp, expires))
+    return first, second
+
+
 def make_resolution(
     target: Target,
     endpoints: tuple[Endpoint, ...],
@@ -275,22 +314,24 @@ def make_resolution(
     *,
     clock: Clock,
     stamp: float | None = None,
-    expires: float | None = None,
+    dates: tuple[datetime | None, datetime | None] = (None, None),
     cause: Cause | None = None,
 ) -> Resolution:
-    """Build a finished :class:`Resolution`; ``stamp`` and ``expires`` are monotonic seconds."""
-    wall = clock.time() - clock.monotonic()
-    first = endpoints[0]
+    """Build a finished :class:`Resolution`.
+
+    :param stamp: monotonic seconds at which the answer was true.
+    :param dates: when it was, and when it expires.
+    """
+    port = endpoints[0].port
     return Resolution(
-        target=target.text,
-        hostname=target.hostname,
-        endpoints=endpoints,
-        source=source,
-        port=first.port if first.port is not None else target.port,
-        cause=cause,
-        resolved_at=None if stamp is None else utc(wall + stamp),
-        expires_at=None if expires is None else utc(wall + expires),
-        rendered=target.text if source is Source.LITERAL else target.render(*first),
-        _stamp=stamp,
-        _clock=clock,
+        target.text,
+        target.hostname,
+        endpoints,
+        source,
+        target.port if port is None else port,
+        cause,
+        *dates,
+        target,
+        stamp,
+        clock,
     )

@@ -111,17 +111,17 @@ class Publisher:
         entry, status = slot.entry, slot.record
         if entry.answer is None or entry.no_name_since is None or status.has_nxdomain:
             return
+        if not freshness.is_for_the_fleet(entry.answer):
+            return
         offset = self.state.clock.time() - self.state.now()
         status.has_nxdomain = True
         status.compared_at = _NEVER  # so that the next success takes it back
         self._save(
-            LastKnownGood(
-                hostname=entry.hostname,
-                addresses=entry.answer.addresses,
-                resolved_at=offset + entry.answer.resolved_at,
-                ttl=entry.answer.ttl,
+            LastKnownGood.of(
+                entry.hostname,
+                entry.answer,
+                offset + entry.answer.resolved_at,
                 no_name_since=offset + entry.no_name_since,
-                written_by="hook",
             )
         )
 
@@ -144,9 +144,7 @@ class Publisher:
             return True
         slot.record.has_nxdomain = False
         return self._save(
-            LastKnownGood(
-                slot.entry.hostname, answer.addresses, resolved_at, answer.ttl, None, written_by
-            )
+            LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
         )
 
     def _read(self, slot: Slot) -> LastKnownGood | None:

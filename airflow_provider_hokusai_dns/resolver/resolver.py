@@ -107,7 +107,8 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return run_blocking(self._steps(target))
+        parsed = Target.parse(target)
+        return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
     async def aresolve(self, target: str) -> Resolution:
         """:meth:`resolve` for a coroutine; never blocks the event loop."""
@@ -115,7 +116,8 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return await run_async(self._steps(target))
+        parsed = Target.parse(target)
+        return self._serving.known(parsed) or await run_async(self._steps(parsed))
 
     def refresh(
         self,
@@ -137,28 +139,29 @@ class DNSResolver:
         :raises DNSResolutionError: there is nothing to serve.
         :raises ValueError: the target can never be right.
         """
-        resolution = run_blocking(self._steps(target, live=True, patience=patience))
+        resolution = run_blocking(self._steps(Target.parse(target), live=True, patience=patience))
         self._publish(resolution, written_by, always=always)
         return resolution
 
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
-        resolution = await run_async(self._steps(target, live=True))
+        resolution = await run_async(self._steps(Target.parse(target), live=True))
         await asyncio.to_thread(self._publish, resolution, written_by)
         return resolution
 
-    def report_failure(self, target: str, address: str) -> None:
+    def report_failure(self, target: str, address: str, port: int | None = None) -> None:
         """Say that an address did not take a connection (policy rule 13).
 
         It goes to the back of the list for a while, and the name is looked up again.
 
+        :param port: the one that was tried, where answers carry ports of their own (SRV).
         :raises ValueError: ``address`` is none, or the target can never be right.
         """
         canonical = parse_address(address)
         if canonical is None:
             raise ValueError(f"{address!r} is not an IP address")
         slot = self._state.find(Target.parse(target).hostname)
-        if slot is not None and self._state.penalize(slot, canonical):
+        if slot is not None and self._state.penalize(slot, canonical, port):
             self._updater.start_or_join(slot)
 
     def warm(self, targets: Iterable[str]) -> None:
@@ -207,9 +210,8 @@ class DNSResolver:
 
     # --- the way of a call
 
-    def _steps(self, text: str, *, live: bool = False, patience: float | None = None) -> Steps:
+    def _steps(self, target: Target, *, live: bool = False, patience: float | None = None) -> Steps:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
-        target = Target.parse(text)
         if target.literal is not None:
             return make_resolution(
                 target, (Endpoint(target.literal),), Source.LITERAL, clock=self._state.clock
@@ -232,7 +234,8 @@ class DNSResolver:
                 seen = _JOIN_ONLY
             flight = self._updater.start_or_join(slot, refresh=live, seen=None if live else seen)
         if action in (Action.AHEAD, Action.STALE_RECHECK):
-            return self._serving.serve(target, slot, now)
+            hold = flight.started + config.timeout
+            return self._serving.serve(target, slot, now, hold=hold)
         if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
             if left > 0:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import cycle, repeat
+from itertools import count, cycle, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order
+from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order, is_weighted
 from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.lookup.live import ipv6_is_routable
-from airflow_provider_hokusai_dns.resolver.metrics import Event, Tally
+from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -20,28 +20,17 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Endpoint,
     Resolution,
     Source,
+    dates,
     make_resolution,
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
     from airflow_provider_hokusai_dns.resolver.target import Target
-
-
-class Ready:
-    """Finished resolutions for one target string, good until a moment in time."""
-
-    __slots__ = ("hostname", "next", "tally", "until")
-
-    def __init__(self, resolutions: list[Resolution], tally: Tally, until: float) -> None:
-        self.hostname = resolutions[0].hostname
-        turns = cycle(resolutions) if len(resolutions) > 1 else repeat(resolutions[0])
-        self.next: Callable[[], Resolution] = turns.__next__
-        self.tally = tally
-        self.until = until
 
 
 class _Seen(NamedTuple):
@@ -55,12 +44,149 @@ class _Seen(NamedTuple):
     now: float
 
 
+#: Turns that are made ready where weights decide, for their shares to show.
+_TURNS_BY_WEIGHT = 16
+
+
+#: A lookup is under way: until it lands, what is known is for everybody, at once.
+_BESIDE_A_LOOKUP = (Action.AHEAD, Action.STALE_WAIT, Action.STALE_RECHECK)
+
+
+class Turns:
+    """All that the answers of one hostname have in common, whatever the target: made once.
+
+    :param until: for how long they are good.
+    :param keep: whether further callers may have them too.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_dates",
+        "_endpoints",
+        "_ipv6_first",
+        "_orders",
+        "_seen",
+        "cause",
+        "count",
+        "expires",
+        "keep",
+        "source",
+        "stamp",
+        "tally",
+        "until",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        seen: _Seen,
+        source: Source,
+        endpoints: tuple[Endpoint, ...],
+        cause: Cause | None,
+        clock: Clock,
+        hold: float | None = None,
+    ) -> None:
+        self._seen, self._endpoints, self._clock = seen, endpoints, clock
+        self.source, self.cause = source, cause
+        decision = freshness.decide(seen.entry, seen.now, seen.config)
+        limits = [decision.until]
+        limits += [until for until in seen.slot.penalties.values() if until > seen.now]
+        self.keep = decision.action in (Action.FRESH, Action.STALE)
+        if hold is not None and not self.keep:
+            self.keep = decision.action in _BESIDE_A_LOOKUP
+            limits.append(hold)
+        self.until = min(limits) if self.keep else seen.now
+        self.tally = seen.slot.served.of(source)
+        known = None if source is Source.STATIC else seen.entry.answer
+        self.stamp = None if known is None else known.resolved_at
+        expires = freshness.expires_at(seen.entry, seen.config)
+        self.expires = None if self.stamp is None or expires < self.stamp else expires
+        self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
+        self._ipv6_first = len(endpoints) > 1 and ipv6_is_routable()
+        self._orders: list[tuple[Endpoint, ...] | None] = [None] * self.count
+        self._dates = dates(clock, self.stamp, self.expires)
+
+    def serves(self, seen: _Seen, source: Source) -> bool:
+        """Whether another caller of the name can have these."""
+        mine = self._seen
+        return (
+            self.keep
+            and mine.version == seen.version
+            and mine.config is seen.config
+            and self.source is source
+            and seen.now < self.until
+        )
+
+    def make(self, target: Target, turn: int = 0) -> Resolution:
+        """The finished resolution of one turn for a target."""
+        order = self._orders[turn]
+        if order is None:
+            slot = self._seen.slot
+            order = self._orders[turn] = in_order(
+                self._endpoints,
+                slot.penalties,
+                self._seen.now,
+                ipv6_first=self._ipv6_first,
+                rotation=slot.rotation + turn,
+            )
+        return make_resolution(
+            target,
+            order,
+            self.source,
+            clock=self._clock,
+            stamp=self.stamp,
+            dates=self._dates,
+            cause=self.cause,
+        )
+
+
+class Ready:
+    """Finished resolutions for one target string, good until a moment in time.
+
+    Made when they are asked for: of most URLs there is one call only.
+    """
+
+    __slots__ = ("_count", "_made", "_target", "_turns", "next", "tally", "until")
+
+    def __init__(self, target: Target, turns: Turns) -> None:
+        self._target, self._turns = target, turns
+        self._made: list[Resolution] = []
+        self._count = count()
+        self.next: Callable[[], Resolution] = self._grow
+        self.tally = turns.tally
+        self.until = turns.until
+
+    def _grow(self) -> Resolution:
+        turn = next(self._count)  # each to one caller, also of many threads
+        total = self._turns.count
+        if turn >= total:
+            return self._made[turn % len(self._made)]
+        one = self._turns.make(self._target, turn)
+        self._made.append(one)
+        if turn == total - 1:
+            turns = cycle(self._made) if total > 1 else repeat(one)
+            self.next = turns.__next__
+        return one
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """Serves what is known of a slot."""
 
     state: ResolverState
     publisher: Publisher
+
+    def known(self, target: Target) -> Resolution | None:
+        """A further target of a name whose answers are ready for another one already."""
+        slot = self.state.find(target.hostname)
+        if slot is None:
+            return None
+        version, config, turns = slot.version, self.state.config, slot.turns
+        if turns is None or self.state.now() >= turns.until:
+            return None
+        turns.tally.n += 1
+        ready = Ready(target, turns)
+        self.state.keep(target.text, ready, turns, slot, version, config)
+        return ready.next()
 
     def serve(
         self,
@@ -94,7 +220,7 @@ class Serving:
             return self._make(seen, answer.source, answer.endpoints, None)
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
-            return self._remember(seen, Source.CACHE, answer.endpoints, None).next()
+            return self._remember(seen, Source.CACHE, answer.endpoints, None, hold).next()
         if answer is not None and (fresh or now < freshness.stale_until(entry, config)):
             source = Source.STORE if answer.source is Source.STORE else Source.STALE
             endpoints = answer.endpoints
@@ -121,52 +247,20 @@ class Serving:
         hold: float | None = None,
     ) -> Ready:
         """Keep finished resolutions for the hit path, one for each turn of the addresses."""
-        slot, now = seen.slot, seen.now
-        decision = freshness.decide(seen.entry, now, seen.config)
-        limits = [until for until in slot.penalties.values() if until > now]
-        keep = decision.action in (Action.FRESH, Action.STALE)
-        if hold is not None and decision.action is Action.STALE_WAIT:
-            keep = True
-            limits.append(hold)
-        until = min([decision.until, *limits]) if keep else now
-        ready = Ready(
-            [
-                self._make(seen, source, endpoints, cause, turn)
-                for turn in range(len(endpoints) if keep else 1)
-            ],
-            slot.served.of(source),
-            until,
-        )
-        if keep:
-            self.state.keep(seen.target.text, ready, slot, seen.version, seen.config)
+        slot = seen.slot
+        turns = slot.turns
+        if turns is None or not turns.serves(seen, source):
+            turns = Turns(seen, source, endpoints, cause, self.state.clock, hold)
+        ready = Ready(seen.target, turns)
+        if turns.keep:
+            self.state.keep(seen.target.text, ready, turns, slot, seen.version, seen.config)
         return ready
 
     def _make(
-        self,
-        seen: _Seen,
-        source: Source,
-        endpoints: tuple[Endpoint, ...],
-        cause: Cause | None,
-        turn: int = 0,
+        self, seen: _Seen, source: Source, endpoints: tuple[Endpoint, ...], cause: Cause | None
     ) -> Resolution:
-        known = None if source is Source.STATIC else seen.entry.answer
-        stamp = None if known is None else known.resolved_at
-        expires = freshness.expires_at(seen.entry, seen.config)
-        return make_resolution(
-            seen.target,
-            in_order(
-                endpoints,
-                seen.slot.penalties,
-                seen.now,
-                ipv6_first=len(endpoints) > 1 and ipv6_is_routable(),
-                rotation=seen.slot.rotation + turn,
-            ),
-            source,
-            clock=self.state.clock,
-            stamp=stamp,
-            expires=None if stamp is None or expires < stamp else expires,
-            cause=cause,
-        )
+        """A resolution for this caller alone."""
+        return Turns(seen, source, endpoints, cause, self.state.clock).make(seen.target)
 
     def _error(self, seen: _Seen) -> DNSResolutionError:
         entry = seen.entry

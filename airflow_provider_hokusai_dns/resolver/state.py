@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
     from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood
-    from airflow_provider_hokusai_dns.resolver.serving import Ready
+    from airflow_provider_hokusai_dns.resolver.serving import Ready, Turns
 
 
 class ResolverState:
@@ -72,7 +72,7 @@ class ResolverState:
         if slot is None:
             with self._lock:
                 if self._cache.make_room(self.now(), self.config, busy):
-                    self.ready.clear()
+                    self._forget_ready()
                 slot = self._cache.add(hostname)
         return slot
 
@@ -106,7 +106,7 @@ class ResolverState:
             if config.window != self.config.window:
                 self._counters.window = Window(config.window)
             self.config = config
-            self.ready.clear()
+            self._forget_ready()
 
     # --- what becomes of an entry
 
@@ -118,10 +118,9 @@ class ResolverState:
         """
         slot.entry = entry
         slot.version += 1
-        hostname = entry.hostname
-        # Lookups are rare, so a scan will do.
-        for text in [text for text, ready in self.ready.items() if ready.hostname == hostname]:
-            del self.ready[text]
+        texts, slot.texts, slot.turns = slot.texts, set(), None
+        for text in texts:
+            self.ready.pop(text, None)
 
     def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
         """A lookup gave addresses.
@@ -178,15 +177,25 @@ class ResolverState:
             now, wall = self.now(), self.clock.time()
             self._replace(slot, freshness.adopt(slot.entry, record, now, wall, self.config))
 
-    def penalize(self, slot: Slot, address: str) -> bool:
+    def penalize(self, slot: Slot, address: str, port: int | None = None) -> bool:
         """Put an address at the back of the list (policy rule 13).
 
+        :param port: where the answer carries ports, the one that did not take a connection; all
+            of the address where it is not known.
         :returns: whether the name is to be looked up again because of it.
         """
         with self._lock:
             now = self.now()
             current = {a: until for a, until in slot.penalties.items() if until > now}
-            slot.penalties = {**current, address: now + self.config.penalty}
+            answer = slot.entry.answer
+            known = () if answer is None else answer.endpoints
+            places = {
+                one[:2]
+                for one in known
+                if one.address == address and (None in (port, one.port) or port == one.port)
+            } or {(address, None)}
+            until = now + self.config.penalty
+            slot.penalties = {**current, **dict.fromkeys(places, until)}
             self._replace(slot, slot.entry)
             due = now - slot.reported_at >= self.config.report_interval
             if due:
@@ -216,7 +225,13 @@ class ResolverState:
     # --- what was served
 
     def keep(
-        self, text: str, ready: Ready, slot: Slot, version: int, config: ResolverConfig
+        self,
+        text: str,
+        ready: Ready,
+        turns: Turns,
+        slot: Slot,
+        version: int,
+        config: ResolverConfig,
     ) -> None:
         """Keep a finished answer for the hit path.
 
@@ -226,8 +241,17 @@ class ResolverState:
         with self._lock:
             if slot.held and slot.version == version and self.config is config:
                 if len(self.ready) >= 4 * config.max_hosts:
-                    self.ready.clear()
+                    self._forget_ready()
                 self.ready[text] = ready
+                slot.texts.add(text)
+                slot.turns = turns
+
+    def _forget_ready(self) -> None:
+        """Take every finished answer away. The lock is held."""
+        self.ready.clear()
+        for slot in self._cache.slots():
+            slot.texts.clear()
+            slot.turns = None
 
     def count_miss(self) -> None:
         """A caller waited for a lookup, and it succeeded."""

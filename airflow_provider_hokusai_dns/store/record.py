@@ -13,10 +13,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, utc
+from airflow_provider_hokusai_dns.resolver.model import Endpoint, LastKnownGood, utc
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 VERSION = 1
+#: Of a record whose addresses have ports of their own (SRV). Who reads version 1 alone passes over
+#: it, and does not overwrite it.
+VERSION_WITH_PORTS = 2
 _PREFIX = "hokusai_dns_"
 _MAX_KEY = 200
 _MAX_TEXT = 65_536
@@ -74,7 +77,7 @@ def parse_record(
     :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: says what is wrong with it.
     """
-    values = load_of(hostname, text, VERSION, nameservers)
+    values = load_of(hostname, text, (VERSION, VERSION_WITH_PORTS), nameservers)
     stored = values.get("addresses")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its addresses are not a list with at least one address")
@@ -97,11 +100,39 @@ def parse_record(
         ttl=_ttl(values.get("ttl")),
         no_name_since=since if since is not None and since >= resolved_at else None,
         written_by=written_by if isinstance(written_by, str) else "unknown",
+        services=_services(values) if values["version"] == VERSION_WITH_PORTS else (),
     )
 
 
+def _services(values: dict[str, Any]) -> tuple[Endpoint, ...]:
+    """The endpoints of a record with ports.
+
+    :raises BrokenVariableError: says which of them is none.
+    """
+    stored = values.get("services")
+    if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
+        raise BrokenVariableError("its services are not a list with at least one endpoint")
+    return tuple(_service(item) for item in stored)
+
+
+def _service(item: object) -> Endpoint:
+    values = item if isinstance(item, dict) else {}
+    text = values.get("address")
+    address = parse_address(text) if isinstance(text, str) else None
+    numbers = [values.get("port"), values.get("priority", 0), values.get("weight", 0)]
+    port, priority, weight = (
+        -1.0 if isinstance(one, bool) or not isinstance(one, int | float) else one
+        for one in numbers
+    )
+    whole = isinstance(port, int) and isinstance(priority, int)
+    in_range = 0 < port <= 65535 and 0 <= priority <= 65535 and 0 <= weight <= 65535
+    if address is None or not whole or not in_range:
+        raise BrokenVariableError(f"{str(item)[:120]!r} in its services is not an endpoint")
+    return Endpoint(address, int(port), int(priority), float(weight))
+
+
 def load_of(
-    hostname: str, text: str, expected: int, nameservers: tuple[str, ...] = ()
+    hostname: str, text: str, expected: int | tuple[int, ...], nameservers: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The JSON object in a stored text, of one version, one hostname and its nameservers.
 
@@ -109,9 +140,11 @@ def load_of(
     """
     values = _load_object(text)
     version = values.get("version")
-    if isinstance(version, bool) or version != expected:
+    versions = expected if isinstance(expected, tuple) else (expected,)
+    if isinstance(version, bool) or version not in versions:
+        known = " or ".join(map(str, versions))
         raise BrokenVariableError(
-            f"its version is {str(version)[:20]!r} and not {expected}", foreign=True
+            f"its version is {str(version)[:20]!r} and not {known}", foreign=True
         )
     if values.get("hostname") != hostname:
         raise BrokenVariableError("its hostname is another one", foreign=True)
@@ -181,7 +214,7 @@ def render_record(
         except BrokenVariableError:
             values = {}
     values |= {
-        "version": VERSION,
+        "version": VERSION_WITH_PORTS if record.services else VERSION,
         "hostname": record.hostname,
         **nameservers_field(nameservers),
         "addresses": list(record.addresses),
@@ -192,6 +225,9 @@ def render_record(
         else iso_seconds(record.no_name_since),
         "written_by": record.written_by,
     }
+    values.pop("services", None)
+    if record.services:
+        values["services"] = [one._asdict() for one in record.services]
     return json.dumps(values, indent=2)
 
 
@@ -216,10 +252,10 @@ def whole_seconds(record: LastKnownGood) -> LastKnownGood:
     )
 
 
-def _rank(record: LastKnownGood) -> tuple[float, tuple[str, ...], float, str]:
+def _rank(record: LastKnownGood) -> tuple[Any, ...]:
     """The order in which one of two records wins. A lifetime of 0 is another than none."""
     ttl = -1.0 if record.ttl is None else record.ttl
-    return record.resolved_at, record.addresses, ttl, record.written_by
+    return record.resolved_at, record.addresses, record.services, ttl, record.written_by
 
 
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:

@@ -371,7 +371,8 @@ def test_rule_13_an_address_that_failed_goes_to_the_back_and_the_list_never_beco
     """Until its 30 s are over; and when all failed, all are still there."""
     endpoints = tuple(Endpoint(f"10.0.0.{n}") for n in (1, 2, 3))
 
-    def order(penalties, now=T0):
+    def order(by_address, now=T0):
+        penalties = {(address, None): until for address, until in by_address.items()}
         return [e.address for e in in_order(endpoints, penalties, now, ipv6_first=False)]
 
     assert order({"10.0.0.1": T0 + 30}) == ["10.0.0.2", "10.0.0.3", "10.0.0.1"]

@@ -122,7 +122,7 @@ class TestBrokenContent:
         assert kept.texts[f"{KEY}_unreadable"] == "{broken"
         assert f"{KEY}_unreadable" in caplog.text
 
-    @pytest.mark.parametrize("changed", [{"version": 2}, {"hostname": "other.local"}])
+    @pytest.mark.parametrize("changed", [{"version": 3}, {"hostname": "other.local"}])
     def test_of_another_version_or_name_is_never_overwritten(self, store, kept, changed):
         """It may hold more than this version understands, or belong to somebody else."""
         store.write(RECORD)

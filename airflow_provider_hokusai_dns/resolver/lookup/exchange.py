@@ -65,7 +65,7 @@ class Exchange:
                     self._send(plan)
             if done() or now >= until:
                 return
-            left = min(until, *(plan.wake_at for plan in plans)) - now
+            left = min([until, *(plan.wake_at for plan in plans)]) - now
             if self._wait(left, wake):
                 return
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.search import DNSSearch, Known
+from airflow_provider_hokusai_dns.resolver.lookup.srv import SRVSearch
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemCalls, SystemLookup
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Source
 
@@ -64,11 +65,19 @@ class LiveLookup:
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Search:
         """Begin a lookup that its caller drives; see :class:`~.model.Search`."""
+        nameservers = self._config.nameservers_for(hostname)
+        if service := self._config.srv_for(hostname):
+            return SRVSearch(
+                self.query(nameservers),
+                service,
+                timeout,
+                hint,
+                lambda name: self.hosts.value().get(name, ()),
+            )
         addresses = self.hosts.value().get(hostname.removesuffix("."))
         if addresses:
             endpoints = tuple(Endpoint(address) for address in addresses)
             return Known(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
-        nameservers = self._config.nameservers_for(hostname)
         query = self.query(nameservers)
         plan = query.plan(hostname, timeout, hint=hint)
         if nameservers:  # the author named who is to be asked: nothing else is

@@ -128,7 +128,11 @@ def _services(message: Any, chain: Any, ttl: float) -> Reply:
     services = tuple(
         Service(record.priority, record.weight, record.port, record.target.to_text().lower())
         for record in chain.answer
+        if record.port  # 0 is no port that anything listens on
     )
+    services = tuple(service for service in services if service.target != ".")
+    if not services:
+        return Reply(Cause.NODATA, note="there is no such service here")
     glue: dict[str, tuple[str, ...]] = {}
     targets = {service.target for service in services}
     for rrset in message.additional:

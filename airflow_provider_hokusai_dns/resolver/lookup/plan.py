@@ -475,6 +475,17 @@ class Plan:
             name=self._chosen.name,
         )
 
+    def reply(self) -> Reply:
+        """What stands for the one question of the chosen name."""
+        assert self._chosen is not None
+        reply = self._chosen.askings[0].reply
+        assert reply is not None
+        return reply
+
+    def name(self) -> str:
+        """The absolute name that was chosen; before that, the first of them."""
+        return (self._chosen or self._candidates[0]).name
+
     def said(self, now: float) -> list[Said]:
         """Who said what so far."""
         return [word for asking in self._begun() for word in asking.said(now)]

@@ -90,7 +90,7 @@ class Said:
     def outcome(self) -> str:
         """One line."""
         if self.cause is None:
-            return ", ".join(self.addresses)
+            return ", ".join(self.addresses) or self.note
         if self.cause is Cause.TIMEOUT:
             return "no answer"
         return f"{self.cause.value}: {self.note}" if self.note else self.cause.value

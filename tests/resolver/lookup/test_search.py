@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
+from airflow_provider_hokusai_dns.resolver.clock import SystemClock
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault, ScriptedLookup
 
@@ -318,3 +319,48 @@ def test_the_system_is_asked_at_once_where_dns_says_anything_else(broken, fault)
     """Only a nameserver that says itself that it cannot answer is believed for the moment."""
     resolver, _system = broken(fault)
     assert resolver.resolve(NAME).source is Source.SYSTEM
+
+
+# --- what an answer is worth to others
+
+
+SINKHOLES = ["0.0.0.0", "::", "169.254.1.1", "fe80::1", "240.240.0.7", "224.0.0.1"]
+
+
+@pytest.mark.parametrize("address", [*SINKHOLES, "127.0.0.1", "::1"])
+def test_an_answer_that_leads_nowhere_replaces_no_last_known_good(dns, live, store, clock, address):
+    """A portal or a filter answers for every name; it is used, as the system would use it."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    resolver = DNSResolver(lookup=live(ScriptedLookup()), store=store, clock=clock)
+    resolver.refresh(NAME)
+    clock.advance(700)
+    dns.set_records(NAME, [address])
+    assert resolver.refresh(NAME).addresses == (address,)
+    assert store.records[NAME].addresses == ("10.0.0.1",)
+    assert resolver.wait_idle()
+
+
+@pytest.mark.parametrize("address", SINKHOLES)
+def test_an_answer_that_leads_nowhere_is_not_stored(dns, live, store, clock, address):
+    """Nor with the "no such name" that is seen later; loopback is, for a fleet of one machine."""
+    dns.set_records(NAME, [address])
+    resolver = DNSResolver(lookup=live(ScriptedLookup()), store=store, clock=clock)
+    resolver.refresh(NAME)
+    dns.no_such_name(NAME)
+    clock.advance(60)
+    assert resolver.refresh(NAME).is_stale
+    assert store.records == {}
+    assert resolver.wait_idle()
+
+
+@pytest.mark.parametrize("field", ["cache_ttl", "timeout", "penalty", "failure_recheck"])
+def test_a_duration_that_no_calendar_holds_is_refused(field):
+    """It would be a ValueError at each resolve; the setting is the place to say so."""
+    with pytest.raises(ValueError, match=f"{field} must be at most"):
+        ResolverConfig(**{field: 1e12})
+
+
+def test_the_clock_goes_on_while_the_machine_sleeps():
+    """Ages are those of the world; a virtual machine that was suspended is no younger for it."""
+    here = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert 0 <= SystemClock().monotonic() - here < 5
