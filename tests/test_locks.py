@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+OPTIONS = ["-q", "-p", "tests.lock_watch", "-p", "no:cacheprovider", "--no-header", "--tb=line"]
 ROOT = Path(__file__).parents[1]
 #: Tests that come by most of the code and need no server of their own.
 COME_BY = [
@@ -36,8 +37,21 @@ def test_nothing_waits_under_a_lock_of_ours() -> None:
     The tests run once more, in a process whose locks know that they are held.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.lock_watch", "-p", "no:cacheprovider"]
-        + ["--no-header", "--tb=line", "-m", "not integration", *COME_BY],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "tests.lock_watch",
+            "-p",
+            "no:cacheprovider",
+            "--no-header",
+            "--tb=line",
+            "-m",
+            "not integration",
+            *COME_BY,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -57,7 +71,7 @@ def test_the_watch_can_fail(tmp_path: Path) -> None:
         "def test_it():\n    module.wrong()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.lock_watch", str(tmp_path)],
+        [sys.executable, "-m", "pytest", *OPTIONS, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
