@@ -23,6 +23,7 @@ from airflow_provider_hokusai_dns.plugins.state import Known, Place, worst
 from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.tracking.probe import login_age_limit
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver import Resolution
@@ -36,10 +37,14 @@ _READ_EVERY = 10.0
 _SETTINGS_EVERY = 2.0
 #: Seconds that a caller waits for what it set going.
 _PATIENCE = 3.0
+#: Seconds for which a check is good enough for a caller who asks for a fresh one.
+_FRESH_EVERY = 2.0
 #: Seconds after which a verdict says nothing any more: nobody asked, so nobody looked.
 _FORGET_AFTER = 300.0
 #: Seconds after which work under way is taken for lost, as after a fork.
 _LOST_AFTER = 120.0
+#: Before a connection was read for the first time.
+_UNREAD = Place()
 
 
 @dataclass
@@ -51,6 +56,7 @@ class _Entry:
     looked_from: float = float("-inf")
     reading: bool = False
     looking: bool = False
+    first_read: Future[None] | None = None
     told: tuple[str, str] = ("", "")
 
 
@@ -122,32 +128,44 @@ class Board:
         usable = bool(known) and all(one.mlflow in ("healthy", "degraded") for one in known)
         return usable, _words(known)
 
-    def connections(self, conn_ids: Sequence[str] | None = None) -> list[Known]:
-        """What is known of some listed connections, or of all. Looks where it is due."""
+    def connections(
+        self, conn_ids: Sequence[str] | None = None, *, fresh: bool = False
+    ) -> list[Known]:
+        """What is known of some listed connections, or of all. Looks where it is due.
+
+        :param fresh: it is due after 2 seconds already: something is known to have changed.
+        """
         listed = self.listed()[0]
         wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
-        return self._up_to_date(wanted, look=True)
+        return self._up_to_date(wanted, look=True, fresh=fresh)
 
     def places(self) -> list[Known]:
         """The listed connections as they are described, without a look at their servers."""
         return self._up_to_date(self.listed()[0], look=False)
 
-    def _up_to_date(self, conn_ids: Sequence[str], *, look: bool) -> list[Known]:
+    def _up_to_date(
+        self, conn_ids: Sequence[str], *, look: bool, fresh: bool = False
+    ) -> list[Known]:
         """Begin what is due, wait for it a moment, and give what is known then."""
         wishes, now = self._wishes_now(), self._now()
-        every = wishes.every
+        every = min(wishes.every, _FRESH_EVERY) if fresh else wishes.every
         begun: list[Future[None]] = []
         with self._lock:
             for gone in self._entries.keys() - set(wishes.listed):
                 del self._entries[gone]
             entries = [
-                self._entries.setdefault(conn_id, _Entry(Known(conn_id))) for conn_id in conn_ids
+                self._entries.setdefault(conn_id, _Entry(Known(conn_id, _UNREAD)))
+                for conn_id in conn_ids
             ]
             for entry in entries:
                 since = now - entry.read_at
                 if since >= (_LOST_AFTER if entry.reading else min(every, _READ_EVERY)):
                     entry.reading, entry.read_at = True, now
                     begun.append(self._readers.call(partial(self._read, entry)))
+                    if entry.known.place is _UNREAD:
+                        entry.first_read = begun[-1]
+                elif entry.first_read is not None and not entry.first_read.done():
+                    begun.append(entry.first_read)  # or this caller would be told of no name
                 since = now - entry.looked_from
                 if look and since >= (max(_LOST_AFTER, every) if entry.looking else every):
                     entry.looking, entry.looked_from = True, now
@@ -155,7 +173,7 @@ class Board:
         wait(begun, self._patience)
         now = self._now()
         with self._lock:
-            return [entry.known.at(now, _FORGET_AFTER + every) for entry in entries]
+            return [entry.known.at(now, _FORGET_AFTER + wishes.every) for entry in entries]
 
     def _read(self, entry: _Entry) -> None:
         conn_id = entry.known.conn_id
@@ -218,7 +236,13 @@ def _place(conn_id: str) -> Place:
         return Place(target.literal, server.uri)
     record, problem = runtime.store().examine(target.hostname)
     return Place(
-        target.hostname, server.uri, record, problem, no_name_limit=config.max_stale_no_name
+        target.hostname,
+        server.uri,
+        record,
+        problem,
+        no_name_limit=config.max_stale_no_name,
+        max_stale=config.max_stale_for(target.hostname),
+        login_limit=login_age_limit(server),
     )
 
 

@@ -13,6 +13,10 @@ from airflow_provider_hokusai_dns.history import HistoryPoint
 
 #: Seconds for which what was read is good enough.
 _READ_EVERY = 10.0
+#: The same for a caller who asks for what was written a moment ago.
+_FRESH_EVERY = 2.0
+#: Seconds that a caller waits for another who reads names of which nothing is known yet.
+_PATIENCE = 3.0
 #: Seconds without a refresh after which somebody should look why.
 _OLD = 7200.0
 _SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
@@ -32,11 +36,14 @@ class Days:
         self._read_at = float("-inf")
         self._names: _Names = {}
 
-    def report(self, hostnames: Sequence[str]) -> dict[str, Any]:
-        """The history of some names, how old it is, and what to do about that."""
-        due = self._now() - self._read_at >= _READ_EVERY
-        if due or not set(hostnames) <= self._names.keys():
-            self._read(hostnames)
+    def report(self, hostnames: Sequence[str], *, fresh: bool = False) -> dict[str, Any]:
+        """The history of some names, how old it is, and what to do about that.
+
+        :param fresh: read it again after 2 seconds already.
+        """
+        every = _FRESH_EVERY if fresh else _READ_EVERY
+        if self._is_due(hostnames, every):
+            self._read(hostnames, every)
         shown = {name: self._names[name] for name in hostnames if name in self._names}
         points = {name: list(known) for name, (known, _) in shown.items()}
         newest = max((known[-1]["at"] for known in points.values() if known), default=None)
@@ -52,10 +59,17 @@ class Days:
             "problems": {name: problem for name, (_, problem) in shown.items() if problem},
         }
 
-    def _read(self, hostnames: Sequence[str]) -> None:
-        if not self._reading.acquire(blocking=False):
-            return  # somebody is at it: what is known will do
+    def _is_due(self, hostnames: Sequence[str], every: float) -> bool:
+        return self._now() - self._read_at >= every or not set(hostnames) <= self._names.keys()
+
+    def _read(self, hostnames: Sequence[str], every: float) -> None:
+        known = set(hostnames) <= self._names.keys()
+        # While another caller reads, what is known will do; that nothing is known would be wrong.
+        if not self._reading.acquire(timeout=0 if known else _PATIENCE):
+            return
         try:
+            if not self._is_due(hostnames, every):
+                return
             self._names = {name: runtime.store().history(name) for name in hostnames}
             # What could not be read is read again for the next who asks.
             if all(points or not problem for points, problem in self._names.values()):

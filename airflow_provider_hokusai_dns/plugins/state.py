@@ -33,6 +33,9 @@ class Place:
 
     :param problem: what is wrong with that Variable, in a sentence.
     :param no_name_limit: seconds for which an address is served after the name went away.
+    :param max_stale: seconds of age up to which an address is served while DNS cannot be asked.
+    :param login_limit: the same for a connection that sends credentials over plain http; ``None``
+        where that makes no difference.
     """
 
     hostname: str | None = None
@@ -40,6 +43,8 @@ class Place:
     record: LastKnownGood | None = None
     problem: str | None = None
     no_name_limit: float = 900.0
+    max_stale: float = 86_400.0
+    login_limit: float | None = None
 
     def away_for(self, wall: float) -> float | None:
         """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
@@ -137,6 +142,7 @@ class Known:
             "source": source,
             "age": _rounded(age),
             "ttl_left": _rounded(left),
+            "stale": None if found is None else stale_limit(found, self.place, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": _rounded(sum(verdict.latencies.values()))
             if verdict is not None and verdict.latencies
@@ -147,6 +153,23 @@ class Known:
             "variable_problem": self.place.problem,
             "verdict": None if verdict is None else dict(verdict.as_dict()),
         }
+
+
+def stale_limit(found: Resolution, place: Place, wall: float) -> dict[str, Any] | None:
+    """How long a stale address is still served; ``None`` for one that is not stale.
+
+    :param wall: seconds since the epoch.
+    """
+    if found.stale_until is None or found.resolved_at is None:
+        return None
+    since, until = found.resolved_at.timestamp(), found.stale_until.timestamp()
+    # The sooner of two limits is in force (policy rules 6 and 7); stamps are rounded on their way.
+    rule, limit = "age", place.max_stale
+    if until < since + place.max_stale - 1:
+        rule, limit = "no_such_name", place.no_name_limit
+    if place.login_limit is not None and since + place.login_limit < until:
+        rule, limit, until = "login_over_http", place.login_limit, since + place.login_limit
+    return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -93,6 +93,9 @@ class Resolution:
 
     One object may serve many callers, so it carries stamps and no ages.
     ``str(resolution)`` is the target in its own form with the address in place of the name.
+
+    :param stale_until: until when a stale or stored answer is served (policy rules 6 and 7);
+        ``None`` for every other.
     """
 
     target: str = field(repr=False)  # a URL may hold a password
@@ -104,6 +107,7 @@ class Resolution:
     resolved_at: datetime | None = None
     expires_at: datetime | None = None
     rendered: str = field(default="", repr=False)
+    stale_until: datetime | None = None
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
 
@@ -270,9 +274,10 @@ def make_resolution(
     clock: Clock,
     stamp: float | None = None,
     expires: float | None = None,
+    stale_until: float | None = None,
     cause: Cause | None = None,
 ) -> Resolution:
-    """Build a finished :class:`Resolution`; ``stamp`` and ``expires`` are monotonic seconds."""
+    """Build a finished :class:`Resolution`; its moments are given in monotonic seconds."""
     wall = clock.time() - clock.monotonic()
     first = endpoints[0]
     return Resolution(
@@ -284,6 +289,7 @@ def make_resolution(
         cause=cause,
         resolved_at=None if stamp is None else utc(wall + stamp),
         expires_at=None if expires is None else utc(wall + expires),
+        stale_until=None if stale_until is None else utc(wall + stale_until),
         rendered=target.text if source is Source.LITERAL else target.render(*first),
         _stamp=stamp,
         _clock=clock,

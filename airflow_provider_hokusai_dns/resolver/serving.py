@@ -197,6 +197,9 @@ class Serving:
             clock=self._clock,
             stamp=stamp,
             expires=None if stamp is None or expires < stamp else expires,
+            stale_until=freshness.old_until(seen.entry, seen.config)
+            if source in (Source.STALE, Source.STORE)
+            else None,
             cause=cause,
         )
 

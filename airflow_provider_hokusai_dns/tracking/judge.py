@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver.model import Cause, DNSResolutionError, Source
 from airflow_provider_hokusai_dns.tracking.verdict import State, Verdict
 
 if TYPE_CHECKING:
@@ -135,9 +135,9 @@ _Finding = tuple[State, str, str]
 
 def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     advice = (
-        "look at the hostname of the connection for a typing error"
+        "check the hostname of the connection for a typo"
         if error.cause.says_no_such_name
-        else "look at the DNS servers of this machine"
+        else "check the DNS servers of this machine"
     )
     return (
         State.UNRESOLVED,
@@ -156,25 +156,36 @@ def _state(
     if resolution.is_stale:
         why = resolution.cause.value if resolution.cause else "dns"
         return State.DEGRADED, why, _degraded_sentence(server, resolution, asked, replies)
-    what = f"{server.uri} works" if replies else f"{server.hostname!r} resolves"
-    return State.HEALTHY, "ok", f"{what}; the address is fresh."
+    what = f"{server.uri} answers at" if replies else f"{server.hostname!r} resolves to"
+    origin = {
+        Source.LITERAL: "",
+        Source.HOSTS: ", an address from the hosts file",
+    }.get(resolution.source, ", an address that DNS gave just now")
+    return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 
 def _degraded_sentence(
     server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
 ) -> str:
-    age = resolution.age()
+    age, cause = resolution.age(), resolution.cause
     what = {
-        Source.STATIC: "the static address of the connection",
-        Source.STORE: "the stored address",
-    }.get(resolution.source, "an old address")
-    old = "" if age is None else f", {age:.0f} s old"
-    why = f" ({resolution.cause.value})" if resolution.cause else ""
-    works = f"{server.uri} works on" if replies else f"{server.hostname!r} is served from"
-    return (
-        f"{works} {what} {asked}{old}, because DNS gives none now{why}: "
-        "look at the DNS of the name."
+        Source.STATIC: "The static address of the connection",
+        Source.STORE: "Its stored address",
+    }.get(resolution.source, "Its stale address")
+    old = "" if age is None else f", {age:.0f} s old,"
+    works = "still works" if replies else "is used"
+    if resolution.source is Source.STATIC:
+        advice = "Take it off the connection when DNS is back."
+    elif cause is not None and cause.says_no_such_name:
+        advice = "Is MLflow being redeployed?"
+    else:
+        advice = "Check the DNS servers of this machine."
+    why = (
+        f"DNS says that {server.hostname!r} does not exist"
+        if cause is Cause.NXDOMAIN
+        else f"DNS gives no address for {server.hostname!r}"
     )
+    return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
 
 
 def _judge_reply(
@@ -330,16 +341,18 @@ def _failed(
     if failure in TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
     if failure in NO_CONNECTION:
+        where = f"{asked} port {server.connect_port}"
         why = {
-            Failure.REFUSED: "nothing listens there",
-            Failure.CONNECT_TIMEOUT: "it does not take a connection",
-        }.get(failure, reply.detail or "the network gives an error")
-        old = " (an old address: DNS gives none now)" if resolution.is_stale else ""
+            Failure.REFUSED: f"nothing listens at {where}. MLflow is down, or listens elsewhere: "
+            "start it, or correct the port of the connection",
+            Failure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is MLflow down, or is "
+            "a firewall blocking it?",
+        }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
+        stale = " That address is stale: DNS gives none now." if resolution.is_stale else ""
         return (
             State.UNREACHABLE,
             failure.value,
-            f"{place}{old} cannot be reached: {why}. Is MLflow running, is the port right, does a "
-            "firewall stand between?",
+            f"{server.uri} cannot be reached: {why}{'' if why.endswith('?') else '.'}{stale}",
         )
     if failure in (Failure.NOT_HTTP, Failure.BODY_TOO_LARGE):
         return (
@@ -359,8 +372,8 @@ def _failed(
         return (
             State.UNREACHABLE,
             failure.value,
-            f"{place} takes connections and gives no whole answer ({failure.value}): is it MLflow, "
-            "and is it overloaded or hanging?",
+            f"{place} accepts connections but does not answer completely ({failure.value}): is it "
+            "MLflow, and is it overloaded or hanging?",
         )
     return (
         State.BACKEND_DOWN,

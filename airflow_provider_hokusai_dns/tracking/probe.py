@@ -236,6 +236,18 @@ def _artifact_folder(tracking: Reply) -> str | None:
     return "/".join(part for part in (parts.path.strip("/"), name) if part)
 
 
+def login_age_limit(server: MLflowServer) -> float | None:
+    """Seconds of age up to which credentials go to an address that is not fresh.
+
+    ``None`` where age makes no difference to them: https with a certificate that is verified, no
+    credentials, or a connection that allows every age.
+    """
+    if not server.credentials or (server.scheme == "https" and server.verify):
+        return None
+    allowed = server.allow_stale_over_http is not StaleOverHTTP.ALWAYS
+    return MAX_AGE_WITH_CREDENTIALS if allowed else None
+
+
 #: The two answers of :func:`old_address_rule` that are not a refusal.
 USE, CHECK = "use", "check"
 
@@ -257,12 +269,12 @@ def old_address_rule(server: MLflowServer, resolution: Resolution) -> str:
             f"{server.conn_id!r} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
-    age = resolution.age()
-    if server.credentials and age is not None and age > MAX_AGE_WITH_CREDENTIALS:
+    age, limit = resolution.age(), login_age_limit(server)
+    if limit is not None and age is not None and age > limit:
         return (
             f"DNS gives no address for {server.hostname!r} now, and the old one is {age:.0f} s "
             f"old: over plain http no credentials go to an address older than "
-            f"{MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set allow_stale_over_http to always."
+            f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
     return CHECK
 
@@ -302,9 +314,12 @@ def _stranger(
     """Why what answers at an old address is not taken for MLflow; ``None`` when it is."""
     if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
         return None
-    seen = replies[-1].failure or f"status {replies[0].status}"
+    failure = replies[-1].failure
+    # Where nothing takes a connection, no setting makes the address work.
+    more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
         f"DNS gives no address for {server.hostname!r} now, and at the old address "
-        f"{address or resolution.address} no MLflow answers ({seen}): nothing was sent there. "
-        "Wait for DNS, use https, or set allow_stale_over_http to always."
+        f"{address or resolution.address} no MLflow answers "
+        f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
+        f"Wait for DNS{more}."
     )
