@@ -68,13 +68,15 @@ screenshots: setup ## photograph the status page for the docs (needs Chromium)
 soak: setup ## ten minutes of random faults: no error, no leak
 	$(PY) -m benchmarks.soak
 
-lock: setup ## write constraints.txt and constraints-floor.txt anew (UPGRADE=1 takes newer versions)
+lock: setup ## write constraints.txt and constraints-floor.txt again (UPGRADE=1 takes newer versions)
 	$(LOCK) --group dev $(if $(UPGRADE),--upgrade) -o constraints.txt
 	$(LOCK) --group floor --resolution lowest-direct --exclude-newer $(FLOOR_DATE) -o constraints-floor.txt
 
 build: setup ## wheel and source distribution into dist/
 	$(PY) -m build --no-isolation
 
-clean: ## remove what these commands made, the environments too
+clean: ## remove what these commands made: environments, DAGs and MLflow data of make up
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .demo .fleet dist build docs/_build .coverage* .hypothesis .*_cache
+	@if [ -d .demo/up ]; then echo "Removing .demo/up: your DAGs and MLflow's data of make up."; fi
+	rm -rf $(VENV) .venv-* .demo .fleet dist build *.egg-info docs/_build .coverage* .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -72,7 +72,7 @@ def test_broken_dag_ends_the_story_with_its_reason(demo: Clone, private: None) -
     broken.write_text(broken.read_text() + "raise RuntimeError('the reason is written')\n")
     code, output = demo.run()
     assert code == 2, output
-    assert "cannot go on" in output
+    assert "Stopped: " in output
     assert broken.name in output
     assert "the reason is written" in output
     assert "Traceback" not in output
