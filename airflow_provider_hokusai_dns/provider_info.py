@@ -23,6 +23,13 @@ def _option(description: str, default: str | None, type_: str = "float") -> dict
     }
 
 
+#: A page each, as Airflow's own providers have them; paths in the repository.
+_GUIDES = (
+    "hooks/mlflow",
+    "sensors/mlflow_health",
+    "operators/dns_refresh",
+    "triggers/mlflow_health",
+)
 _CONN_FIELDS = {
     "path_prefix": _field(
         "Path prefix", "Where MLflow lives below its host, for example /mlflow.", _TEXT
@@ -198,6 +205,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "MLflow",
                 "external-doc-url": "https://mlflow.org/docs/latest/",
+                "how-to-guide": [f"/docs/{page}.md" for page in _GUIDES],
                 "tags": ["service"],
             }
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,7 @@ class MLflowHook(BaseHook):
         :raises MLflowUnreachableError: nothing takes a connection.
         :raises LostDataError: at the end, when something logged asynchronously did not arrive.
         """
+        from airflow_provider_hokusai_dns.links.mlflow_run import run_url
         from airflow_provider_hokusai_dns.tracking import auth
         from airflow_provider_hokusai_dns.tracking.breaker import breaker_for
         from airflow_provider_hokusai_dns.tracking.outage import says_down
@@ -208,8 +210,10 @@ class MLflowHook(BaseHook):
                         attempt.failure(str(error))
                     raise
                 attempt.success()
+            url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
+            self.log.info("MLflow run %r: %s", active.info.run_name, url)
             if not nested:
-                _link_to_run(server, active)
+                _link_to_run(url)
             yield active
 
     def rest(
@@ -272,10 +276,17 @@ class MLflowHook(BaseHook):
         return gate.status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
-        """The Test button: whether MLflow can be used, and one sentence on why not."""
+        """The Test button: whether MLflow can be used, and one sentence on why not.
+
+        Airflow stores what is in the form under an id that it made up; no sentence names that one.
+        """
         try:
-            server = settings.load_server(self.mlflow_conn_id)
+            server = replace(settings.load_server(self.mlflow_conn_id), conn_id="")
             verdict = gate.look_at(server, runtime.private_resolver(server))
+        except settings.SettingError as error:
+            mine = error.where == f"connection {self.mlflow_conn_id!r}"
+            where = "this connection" if mine else error.where
+            return False, str(settings.SettingError(where, error.field, error.reason))
         except (LookupError, ValueError) as error:
             return False, str(error)
         return verdict.level != "unhealthy", verdict.sentence
@@ -302,18 +313,17 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     return pins
 
 
-def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:
+def _link_to_run(url: str) -> None:
     """Leave the URL of a run behind, for a button on the task's page."""
     from airflow.sdk import get_current_context
 
-    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url, run_url
+    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url
 
     try:
         ti = get_current_context()["ti"]
     except RuntimeError:
         return  # not in a task
     if getattr(getattr(ti, "task", None), "do_xcom_push", True):
-        url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
         runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
 
 

@@ -37,7 +37,9 @@ def render_guide(markdown: str) -> str:
     anchors = _give_anchors(tokens)
     for token in tokens:
         _link_within(token.children or (), anchors)
-    return page_of("Failure guide", parser.renderer.render(tokens, parser.options, {}))
+    # In the same frame: Airflow's frame opens no window.
+    back = '<p><a href="./">Back to the status page</a></p>'
+    return page_of("Failure guide", back + parser.renderer.render(tokens, parser.options, {}))
 
 
 def _give_anchors(tokens: Sequence[Token]) -> dict[str, str]:

@@ -33,7 +33,7 @@ def vet_old_file_host(
     told = f"DNS gives no address for {resolution.hostname!r} now, and"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"{told} connection {server.conn_id!r} does not allow the old one, {address}, over "
+            f"{told} {server.named} does not allow the old one, {address}, over "
             "plain http (allow_stale_over_http is never): use https, or allow it with checked."
         )
     age = resolution.age()

@@ -275,7 +275,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
         return (
             State.FORBIDDEN,
             code.lower() or "http_403",
-            f"MLflow knows who signs in with connection {server.conn_id!r} and refuses to show "
+            f"MLflow knows who signs in with {server.named} and refuses to show "
             f"the {what}: give this user the permission.",
         )
     if reply.status >= 500 or reply.status in (408, 429):
@@ -286,12 +286,12 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
 def _login_sentence(server: MLflowServer) -> str:
     if not server.credentials:
         return (
-            f"MLflow asks for a login and connection {server.conn_id!r} has none: "
+            f"MLflow asks for a login and {server.named} has none: "
             "set login and password, or a token as the password alone."
         )
     which = "login and password" if server.credentials.kind == "basic" else "bearer token"
     return (
-        f"MLflow does not accept the {which} of connection {server.conn_id!r}: correct them "
+        f"MLflow does not accept the {which} of {server.named}: correct them "
         "(they may have expired)."
     )
 

@@ -265,8 +265,8 @@ def old_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     kind = "a static" if resolution.source is Source.STATIC else "an old"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"DNS gives no address for {server.hostname!r} now, and connection "
-            f"{server.conn_id!r} does not allow {kind} one over plain http "
+            f"DNS gives no address for {server.hostname!r} now, and "
+            f"{server.named} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
     age, limit = resolution.age(), login_age_limit(server)

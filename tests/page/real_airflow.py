@@ -73,7 +73,7 @@ class RealAirflow:
         try:
             for part in ("api-server", "scheduler", "dag-processor"):
                 self.start(part)
-            self._wait()
+            self.wait()
         except BaseException:
             self.__exit__()
             raise
@@ -120,7 +120,8 @@ class RealAirflow:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Return when the API server answers and knows the refresh DAG."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
             for part, (process, _) in self._processes.items():

@@ -69,6 +69,7 @@ def test_every_link_leads_to_a_section_of_the_guide():
         assert f'"{section}"' in WORDS
     links = re.findall(r'href="([^"]+)"', html)
     assert len(links) > 20
+    assert links.pop(0) == "./", "the way back to the page"
     assert {link.removeprefix("#") for link in links} <= anchors
 
 
@@ -159,7 +160,9 @@ def test_one_connection_fills_the_width(see):
     assert page.evaluate(wide) < 0.5
 
 
-@pytest.mark.parametrize(("points", "start"), [(3, "1 h ago"), (20, "2 h ago"), (288, "24 h ago")])
+@pytest.mark.parametrize(
+    ("points", "start"), [(1, "5 min ago"), (3, "30 min ago"), (20, "2 h ago"), (288, "24 h ago")]
+)
 def test_a_young_history_takes_the_whole_picture(see, points, start):
     """The axis begins where it has to, and says so."""
     history = stories.history({stories.HOST: stories.day()[-points:]})

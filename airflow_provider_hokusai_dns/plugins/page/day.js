@@ -2,10 +2,9 @@
 
 import * as words from "./words.js";
 
-const HOUR = 3600 * 1000;
-const DAY = 24 * HOUR;
-/** What a picture may show: a history of ten minutes must not hide in the corner of a day. */
-const WINDOWS = [1, 2, 4, 8, 12, 24].map((hours) => hours * HOUR);
+const DAY = 24 * 3600 * 1000;
+/** Seconds that a picture may show: a young history must not hide in the corner of a day. */
+const WINDOWS = [10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400];
 const SHORTEST_HOLD = 10 * 60 * 1000;
 const SAID = { resolved: "resolved", stale: "stale answer used", failed: "failed" };
 
@@ -36,7 +35,7 @@ function holdOf(read) {
 /** Milliseconds that a picture of these points shows. */
 export function windowOf(read, now) {
   const young = read.length ? now - read[0].time : DAY;
-  return WINDOWS.find((window) => young <= window) ?? DAY;
+  return 1000 * (WINDOWS.find((window) => young <= 1000 * window) ?? WINDOWS.at(-1));
 }
 
 /** Stretches of one state, so that a quiet day is one rectangle and not 288. */

@@ -43,7 +43,7 @@ export function fill(node, parts) {
     const link = typeof part !== "string";
     let child = node.childNodes[index];
     if (!child || (child.nodeType === Node.ELEMENT_NODE) !== link) {
-      const made = link ? el("a", { target: "_blank", rel: "noopener" }) : new Text();
+      const made = link ? el("a") : new Text();
       if (child) child.replaceWith(made);
       else node.append(made);
       child = made;

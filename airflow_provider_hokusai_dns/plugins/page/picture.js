@@ -50,8 +50,8 @@ export class Picture {
     say(this.scale, most ? `max ${words.milliseconds(most)}` : "");
     this.window = windowOf(this.points, now);
     const [start, middle] = this.axis.children;
-    say(start, `${words.hours(this.window)} ago`);
-    say(middle, words.hours(this.window / 2));
+    say(start, `${words.span(this.window / 1000)} ago`);
+    say(middle, words.span(this.window / 2000));
     this.cursor = svg("path", { class: "cursor", d: "", "vector-effect": "non-scaling-stroke" });
     this.drawing.replaceChildren(...this.#grid(), ...this.#strip(), ...this.#line(most), this.cursor);
     this.axis.hidden = false;
@@ -83,7 +83,8 @@ export class Picture {
     const d = lines(this.points)
       .map((line) => {
         const [first, ...rest] = line.map((point) => `${this.#x(point.time)} ${y(point.probe_ms)}`);
-        return `M${first}${rest.length ? `L${rest.join(" ")}` : "h0.1"}`;
+        // One alone would be a dot that nobody sees: it is drawn for as long as it holds.
+        return `M${first}${rest.length ? `L${rest.join(" ")}` : `H${this.#x(line[0].until)}`}`;
       })
       .join("");
     const bad = this.points

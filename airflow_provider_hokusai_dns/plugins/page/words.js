@@ -115,9 +115,6 @@ export function span(seconds) {
   return of(Math.floor(hours / 24), "days");
 }
 
-/** Milliseconds of an axis. */
-export const hours = (ms) => (ms < 3_600_000 ? of(ms / 60_000, "min") : of(ms / 3_600_000, "h"));
-
 /** The time that is left, in two units: a countdown that stands still for a minute tells nothing. */
 export function countdown(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
