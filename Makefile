@@ -62,8 +62,8 @@ coverage: setup ## lines and branches of the resolver that its tests reach
 	$(PY) -m coverage report --skip-covered --fail-under=95
 	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
 
-screenshots: setup ## photograph the status page for the docs (needs Chromium)
-	PICTURES=docs/images $(PYTEST) -q tests/page -k "healthy or button_runs or degraded or down or worst"
+screenshots: setup ## photograph the status page and the forms for the docs (needs Chromium)
+	PICTURES=docs/images $(PYTEST) -q tests/page/test_in_airflow.py
 
 soak: setup ## ten minutes of random faults: no error, no leak
 	$(PY) -m benchmarks.soak

@@ -181,3 +181,13 @@ def test_the_refreshed_state_is_asked_for_at_once(see, stage):
     page.locator("#refresh-said").get_by_text("The run succeeded").wait_for()
     page.wait_for_load_state("networkidle")
     assert {"health/mlflow?fresh=true", "history?fresh=true"} <= set(stage.queries)
+
+
+def test_a_failed_check_has_no_latency(see):
+    """A refused connection takes a fraction of a millisecond: that is not MLflow's response time."""
+    points = [{**point, "probe": "unhealthy", "probe_ms": 0.2} for point in stories.day()[-3:]]
+    page = see(stories.connection(), history=stories.history({stories.HOST: points}))
+    page.wait_for_selector("rect")
+    assert "median" not in text(page.locator(".summary"))
+    assert page.locator("path.latency").get_attribute("d") == ""
+    assert page.locator("path.bad").first.get_attribute("d")

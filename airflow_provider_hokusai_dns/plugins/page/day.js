@@ -14,7 +14,8 @@ const SAID = { resolved: "resolved", stale: "stale answer used", failed: "failed
  */
 export function read(points, now) {
   const read = (Array.isArray(points) ? points : [])
-    .map((point) => ({ ...point, time: Date.parse(point.at) }))
+    // How long it took to fail is no latency.
+    .map((point) => ({ ...point, time: Date.parse(point.at), probe_ms: point.probe === "unhealthy" ? null : point.probe_ms }))
     .filter(({ time, state }) => time > now - DAY && time <= now + 300_000 && state in SAID)
     .sort((a, b) => a.time - b.time);
   const hold = holdOf(read);
