@@ -184,7 +184,7 @@ def test_the_refreshed_state_is_asked_for_at_once(see, stage):
 
 
 def test_a_failed_check_has_no_latency(see):
-    """A refused connection takes a fraction of a millisecond: that is not MLflow's response time."""
+    """A refused connection takes a fraction of a millisecond: no response time of MLflow's."""
     points = [{**point, "probe": "unhealthy", "probe_ms": 0.2} for point in stories.day()[-3:]]
     page = see(stories.connection(), history=stories.history({stories.HOST: points}))
     page.wait_for_selector("rect")
