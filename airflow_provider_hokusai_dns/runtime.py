@@ -199,6 +199,8 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     from airflow_provider_hokusai_dns.tracking.probe import vet_old_address
 
     names, patience = resolver_for(server), deadlines.patience(server)
+    # A file host is first asked for its artifact, maybe hours from now: DNS may be gone by then.
+    names.warm(server.also_pin)
     connect_timeout = deadlines.connect_timeout(server)
     with _process.lock:
         first = pin_host(

@@ -1,7 +1,7 @@
 """The next Airflow: its newest pre-release or release that installs, in an environment of its own.
 
 `.venv-next` is made by `make setup-next`. It may be absent, because nothing newer is there or it
-does not install: then these tests skip with the reason. On the build server it must have been tried.
+does not install: then these tests skip with the reason. On the build server it must be tried.
 """
 
 from __future__ import annotations
