@@ -157,10 +157,8 @@ def _state(
         why = resolution.cause.value if resolution.cause else "dns"
         return State.DEGRADED, why, _degraded_sentence(server, resolution, asked, replies)
     what = f"{server.uri} answers at" if replies else f"{server.hostname!r} resolves to"
-    origin = {
-        Source.LITERAL: "",
-        Source.HOSTS: ", an address from the hosts file",
-    }.get(resolution.source, ", an address that DNS gave just now")
+    known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
+    origin = known.get(resolution.source, ", an address that DNS gave just now")
     return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 
@@ -180,11 +178,9 @@ def _degraded_sentence(
         advice = "Is MLflow being redeployed?"
     else:
         advice = "Check the DNS servers of this machine."
-    why = (
-        f"DNS says that {server.hostname!r} does not exist"
-        if cause is Cause.NXDOMAIN
-        else f"DNS gives no address for {server.hostname!r}"
-    )
+    why = f"DNS gives no address for {server.hostname!r}"
+    if cause is Cause.NXDOMAIN:
+        why = f"DNS says that {server.hostname!r} does not exist"
     return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
 
 
