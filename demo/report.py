@@ -146,7 +146,7 @@ def _row(run: DagRun, changes: Changes) -> tuple[str, ...]:
             there.status,
             f"{there.metrics}/{METRICS}",
             f"{len(there.artifacts)}/{len(ARTIFACTS)}",
-            ", ".join(there.models) or "none",
+            ", ".join(model.rpartition(" ")[2] for model in there.models) or "none",
         )
     return (
         run.run_id,
@@ -159,7 +159,11 @@ def _row(run: DagRun, changes: Changes) -> tuple[str, ...]:
 
 
 def _dns_during(run: DagRun, changes: Changes) -> str:
-    words = {f"answers {FIRST_ADDRESS}": "fine", f"answers {SECOND_ADDRESS}": "fine"}
+    words = {
+        f"answers {FIRST_ADDRESS}": "fine",
+        f"answers {SECOND_ADDRESS}": "fine",
+        "no such name": "gone",
+    }
     seen: list[str] = []
     for index, (at, what) in enumerate(changes):
         until = changes[index + 1][0] if index + 1 < len(changes) else float("inf")
@@ -193,8 +197,8 @@ def _verdict(console: Console, claims: Sequence[Claim]) -> str:
         text = f"VERDICT: {len(failed)} of {len(claims)} claims did not hold ({took})."
         return console.paint(text, "bold", "red")
     text = (
-        f"VERDICT: all {len(claims)} claims held. {MLFLOW_NAME} went away three times, "
-        f"and runs with this package lost nothing ({took})."
+        f"VERDICT: all {len(claims)} claims held ({took}). {MLFLOW_NAME} went away three times,\n"
+        "         and runs with this package lost nothing."
     )
     return console.paint(text, "bold", "green")
 

@@ -133,6 +133,7 @@ def _assert_story_held(code: int, output: str, demo: Clone) -> None:
     assert code == 0, output
     assert "Traceback" not in output
     assert re.search(r"VERDICT: all \d+ claims held", output)
+    assert not [x for x in output.splitlines() if len(x) > 100 or x.rstrip().endswith(" is")]
     assert "\033[" not in output, "colours in a log"
     report = demo.report
     assert report["held"]
