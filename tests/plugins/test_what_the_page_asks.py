@@ -65,7 +65,7 @@ def test_a_caller_waits_for_another_who_reads_what_is_not_known_yet(monkeypatch)
 
 
 def test_a_fresh_answer_checks_again_after_two_seconds(usable):
-    """What a refresh changed is seen at once; and nobody makes it check without a bound."""
+    """What a refresh changed is seen at once; and no caller makes it check without a bound."""
     now, checks = [0.0], []
 
     def check(conn_id):

@@ -83,7 +83,7 @@ export class Picture {
     const d = lines(this.points)
       .map((line) => {
         const [first, ...rest] = line.map((point) => `${this.#x(point.time)} ${y(point.probe_ms)}`);
-        // One alone would be a dot that nobody sees: it is drawn for as long as it holds.
+        // One alone would be a dot: it is drawn for as long as it holds.
         return `M${first}${rest.length ? `L${rest.join(" ")}` : `H${this.#x(line[0].until)}`}`;
       })
       .join("");
