@@ -69,8 +69,8 @@ class _Story:
         self._console.heading("An admin triggers the refresh DAG")
         self._run(REFRESH, claims.REFRESH)
         for key, value in evidence.stored(self._stack.airflow).items():
-            addresses = ", ".join(value.get("addresses", ()))
-            self._console.say(f"Variable {key}: {value.get('hostname')} is {addresses}")
+            if addresses := ", ".join(value.get("addresses", ())):  # a history has none
+                self._console.say(f"Variable {key}: {addresses}")
 
     def healthy(self) -> None:
         """All is well."""

@@ -104,7 +104,9 @@ class Turns:
         six = [":" in endpoint.address for endpoint in endpoints]
         self._ipv6_first = any(six) and not all(six) and ipv6_is_routable()
         self._orders: list[tuple[Endpoint, ...] | None] = [None] * self.count
-        self._dates = dates(clock, self.stamp, self.expires)
+        stale = source in (Source.STALE, Source.STORE)
+        stale_until = freshness.stale_until(seen.entry, seen.config) if stale else None
+        self._dates = dates(clock, self.stamp, self.expires, stale_until)
 
     def serves(self, seen: _Seen, source: Source) -> bool:
         """Whether another caller of the name can have these."""
