@@ -72,6 +72,27 @@ class Endpoint(NamedTuple):
     priority: int = 0
     weight: float = 0.0
 
+    def __str__(self) -> str:
+        """The address, with its port where it has one of its own: ``10.0.0.1:5001``."""
+        if self.port is None:
+            return self.address
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """The address and port behind ``str(endpoint)``."""
+        host, bracket, rest = text.rpartition("]")
+        if bracket:
+            return cls(host.removeprefix("["), int(rest.removeprefix(":")))
+        if text.count(":") == 1:
+            host, _, port = text.partition(":")
+            return cls(host, int(port))
+        return cls(text)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -125,6 +146,11 @@ class Resolution:
     def addresses(self) -> tuple[str, ...]:
         """All addresses, in the order to try."""
         return tuple(endpoint.address for endpoint in self.endpoints)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The same as texts, with a port where an address has one of its own (SRV)."""
+        return tuple(map(str, self.endpoints))
 
     @property
     def address(self) -> str:
