@@ -143,6 +143,10 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     with _locked():
         first = _pin(server, server.hostname, server.view, check_stale_address, server.connect_port)
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
+        names = _resolver_of(server.view_beside) if beside else None
+    if names is not None:
+        # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
+        names.warm(beside)
     pins = (first, *others)
     for each in pins:
         tell_blind_spots(each.hostname)

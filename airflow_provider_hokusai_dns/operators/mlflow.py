@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.config.connections import DEFAULT_CONN_ID
+from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -59,8 +59,13 @@ class Publisher:
         that the name is gone. A store that did not take what it should is asked again after
         ``store_recheck`` seconds.
         """
-        if self.state.now() - slot.record.compared_at >= self.state.config.store_max_age:
+        if self.is_due(slot):
             self.publish(slot, "hook")
+
+    def is_due(self, slot: Slot) -> bool:
+        """Whether a record is to be compared with an answer of this process."""
+        since = self.state.now() - slot.record.compared_at
+        return self.store is not None and since >= self.state.config.store_max_age
 
     def publish(self, slot: Slot, written_by: str, *, always: bool = False) -> None:
         """Write a fresh answer where rule 17 wants it.

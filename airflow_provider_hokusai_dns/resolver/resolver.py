@@ -35,6 +35,8 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 #: How far dnspython overshoots its lifetime, and the way through two threads.
 _GRACE = 0.5
 _CLEANUP_INTERVAL = 60.0
+#: One for each lookup that hangs: the bound is that of the names held, and no healthy name queues.
+_THREADS = 4096
 #: No version of a slot: join the lookup under way, if it still is, and begin none.
 _JOIN_ONLY = -1
 
@@ -59,7 +61,7 @@ class DNSResolver:
         clock: Clock | None = None,
     ) -> None:
         self._given_lookup = lookup
-        self._workers = Workers("hokusai-dns")
+        self._workers = Workers("hokusai-dns", limit=_THREADS)
         self._state = ResolverState(config or ResolverConfig(), clock or SystemClock())
         # Read on each hit, without a step in between.
         self._ready, self._monotonic = self._state.ready, self._state.now
@@ -232,14 +234,21 @@ class DNSResolver:
                 return self._serving.serve(target, slot, now)
             if action is Action.FAILED:
                 seen = _JOIN_ONLY
-            flight = self._updater.start_or_join(slot, refresh=live, seen=None if live else seen)
+            flight = self._updater.start_or_join(
+                slot,
+                refresh=live,
+                seen=None if live else seen,
+                lead=action in (Action.WAIT, Action.STALE_WAIT),
+            )
         if action in (Action.AHEAD, Action.STALE_RECHECK):
             hold = flight.started + config.timeout
             return self._serving.serve(target, slot, now, hold=hold)
         if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
             if left > 0:
-                yield flight.final, left
+                yield flight.final, left, flight.lead
+            elif flight.lead is not None:
+                flight.lead(None)
             if not flight.final.done():  # until it is, nobody else need wait at all
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
@@ -248,15 +257,15 @@ class DNSResolver:
             if patience is not None:
                 end = min(end, now + patience)
             landing = flight.final if live else flight.early
-            yield landing, min(config.stale_after, max(0.0, end - now))
+            yield landing, min(config.stale_after, max(0.0, end - now)), flight.lead
             if not landing.done():
                 self._updater.ask_store(slot, flight)
-                yield landing, max(0.0, end - self._monotonic())
+                yield landing, max(0.0, end - self._monotonic()), None
             if live and slot.entry.failure is not None and flight.left_out:
                 # It was under way without the system; a refresh asks all sources.
                 flight = self._updater.start_or_join(slot, refresh=True) or flight
                 landing = flight.final
-                yield landing, max(0.0, end - self._monotonic())
+                yield landing, max(0.0, end - self._monotonic()), None
             if not flight.final.done() and (not landing.done() or self._monotonic() >= end):
                 self._updater.give_up(slot, flight)
         return self._serving.serve(target, slot, self._monotonic(), since=now, live=live)

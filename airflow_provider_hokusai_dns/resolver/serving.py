@@ -101,9 +101,12 @@ class Turns:
         expires = freshness.expires_at(seen.entry, seen.config)
         self.expires = None if self.stamp is None or expires < self.stamp else expires
         self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
-        self._ipv6_first = len(endpoints) > 1 and ipv6_is_routable()
+        six = [":" in endpoint.address for endpoint in endpoints]
+        self._ipv6_first = any(six) and not all(six) and ipv6_is_routable()
         self._orders: list[tuple[Endpoint, ...] | None] = [None] * self.count
-        self._dates = dates(clock, self.stamp, self.expires)
+        stale = source in (Source.STALE, Source.STORE)
+        stale_until = freshness.stale_until(seen.entry, seen.config) if stale else None
+        self._dates = dates(clock, self.stamp, self.expires, stale_until)
 
     def serves(self, seen: _Seen, source: Source) -> bool:
         """Whether another caller of the name can have these."""
@@ -116,8 +119,11 @@ class Turns:
             and seen.now < self.until
         )
 
-    def make(self, target: Target, turn: int = 0) -> Resolution:
-        """The finished resolution of one turn for a target."""
+    def make(self, target: Target, turn: int = 0, source: Source | None = None) -> Resolution:
+        """The finished resolution of one turn for a target.
+
+        :param source: where the answer is from, for the caller for whom it was fetched.
+        """
         order = self._orders[turn]
         if order is None:
             slot = self._seen.slot
@@ -131,7 +137,7 @@ class Turns:
         return make_resolution(
             target,
             order,
-            self.source,
+            source or self.source,
             clock=self._clock,
             stamp=self.stamp,
             dates=self._dates,
@@ -209,15 +215,17 @@ class Serving:
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         seen = _Seen(target, slot, slot.version, slot.entry, self.state.config, now)
-        config, entry = seen.config, seen.entry
+        config, entry, clock = seen.config, seen.entry, self.state.clock
         answer, failure = entry.answer, entry.failure
         cause = None if failure is None else failure.cause
         fresh = now < freshness.expires_at(entry, config)
         if answer is not None and failure is None and _came_since(answer, since):
-            if fresh:
-                self._remember(seen, Source.CACHE, answer.endpoints, None)
             self.state.count_miss()
-            return self._make(seen, answer.source, answer.endpoints, None)
+            if not fresh:
+                return self._make(seen, answer.source, answer.endpoints, None)
+            self._remember(seen, Source.CACHE, answer.endpoints, None)
+            turns = slot.turns or Turns(seen, Source.CACHE, answer.endpoints, None, clock)
+            return turns.make(target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
             return self._remember(seen, Source.CACHE, answer.endpoints, None, hold).next()

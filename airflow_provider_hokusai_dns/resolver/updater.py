@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,12 @@ class Updater:
     publisher: Publisher
 
     def start_or_join(
-        self, slot: Slot, *, refresh: bool = False, seen: int | None = None
+        self,
+        slot: Slot,
+        *,
+        refresh: bool = False,
+        seen: int | None = None,
+        lead: bool = False,
     ) -> Flight | None:
         """The lookup under way for a name, started now if there is none.
 
@@ -44,6 +50,8 @@ class Updater:
         :param refresh: the caller will write the store himself.
         :param seen: the version of the slot on which the caller decided. Where it is another by
             now, and no lookup is under way, none is started: ``None`` means "decide again".
+        :param lead: the caller drives one that is started for him (:attr:`Flight.lead`): an answer
+            that comes soon needs no other thread.
         """
         return self.flights.join(
             slot,
@@ -51,6 +59,7 @@ class Updater:
             lambda flight: self._run_lookup(slot, flight),
             refresh=refresh,
             wanted=None if seen is None else lambda: slot.version == seen,
+            lead=partial(self._lead_lookup, slot) if lead else None,
         )
 
     def busy(self, slot: Slot) -> bool:
@@ -80,45 +89,83 @@ class Updater:
         self.state.failed(slot, failed, seconds)
         self.state.announce(slot)
 
-    def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
-        """One live lookup, on a worker thread; returns what to do once the callers are gone."""
-        state = self.state
-        entry, config, started = slot.entry, state.config, state.now()
+    def _begin(self, slot: Slot, flight: Flight) -> Search:
+        entry, config, now = slot.entry, self.state.config, self.state.now()
         thorough = (
             flight.refresh
-            or any(until > started for until in slot.penalties.values())  # the old one is no good
-            or freshness.wants_all_sources(entry, started, config)
+            or any(until > now for until in slot.penalties.values())  # the old one is no good
+            or freshness.wants_all_sources(entry, now, config)
         )
+        search = flight.search = begin(
+            self.lookup,
+            entry.hostname,
+            timeout=config.timeout,
+            hint=None if entry.answer is None else entry.answer.name,
+            thorough=thorough,
+        )
+        if flight.refresh:  # one may have joined meanwhile
+            flight.want_all()
+        return search
+
+    def _lead_lookup(self, slot: Slot, flight: Flight, seconds: float) -> Callable[[], None] | None:
+        """One live lookup on the caller's thread; ``None`` where a worker has to go on with it.
+
+        That is where it takes longer than he has, and where the store is to be asked.
+        """
         search: Search | None = None
         try:
-            search = flight.search = begin(
-                self.lookup,
-                entry.hostname,
-                timeout=config.timeout,
-                hint=None if entry.answer is None else entry.answer.name,
-                thorough=thorough,
-            )
-            if flight.refresh:  # one may have joined meanwhile
-                flight.want_all()
-            search.run(config.timeout)
-            answer = search.result()
-            if not answer.endpoints:
-                raise LookupFailed(Cause.NODATA, "the answer held no address")
-        except Exception as error:
-            if isinstance(error, LookupFailed):
-                failed = error
+            search = self._begin(slot, flight)
+            if not search.can_be_driven or not search.run(seconds):
+                return None
+        except BaseException as error:
+            # A signal handler may raise anything in here. The worker begins again.
+            if search is not None:
+                search.close()
+            flight.search = None
+            if isinstance(error, Exception) and not _is_foreign(error):
+                return None
+            raise
+        if self.publisher.store is not None and not isinstance(search.outcome, Answer):
+            return None
+        taken = self._conclude(slot, flight, search)
+
+        def afterwards() -> None:
+            rest = partial(self._afterwards, slot, flight, search, taken)
+            is_due = taken is not None and self.publisher.is_due(slot) and not flight.refresh
+            if is_due or not search.is_over():
+                self.workers.run(rest)
             else:
-                failed = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
-            again = not flight.take("failed")
-            state.failed(slot, failed, state.now() - started, again=again)
-            self.publisher.consult(slot)
-            return partial(self._afterwards, slot, flight, search, None)
-        taken = state.succeeded(slot, answer, state.now() - started, again=flight.failed)
+                rest()
+
+        return afterwards
+
+    def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
+        """One live lookup, on a worker thread; returns what to do once the callers are gone."""
+        search = flight.search
+        try:
+            search = search or self._begin(slot, flight)
+            search.run(self.state.config.timeout)
+        except Exception as error:
+            if search is not None:
+                search.close()
+            search = Search()
+            search.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+        taken = self._conclude(slot, flight, search)
         return partial(self._afterwards, slot, flight, search, taken)
 
-    def _afterwards(
-        self, slot: Slot, flight: Flight, search: Search | None, taken: Answer | None
-    ) -> None:
+    def _conclude(self, slot: Slot, flight: Flight, search: Search) -> Answer | None:
+        """Hand the outcome to the state; returns the answer that is held, where there is one."""
+        state, outcome = self.state, search.outcome
+        seconds = state.now() - flight.started
+        if isinstance(outcome, Answer) and outcome.endpoints:
+            return state.succeeded(slot, outcome, seconds, again=flight.failed)
+        if not isinstance(outcome, LookupFailed):
+            outcome = LookupFailed(Cause.NODATA, "the answer held no address")
+        state.failed(slot, outcome, seconds, again=not flight.take("failed"))
+        self.publisher.consult(slot)
+        return None
+
+    def _afterwards(self, slot: Slot, flight: Flight, search: Search, taken: Answer | None) -> None:
         """What is left to do when the callers are gone.
 
         :param taken: the answer that the lookup gave.
@@ -127,8 +174,6 @@ class Updater:
         state.announce(slot)
         if taken is not None and not flight.refresh:
             self.publisher.after_lookup(slot)
-        if search is None:
-            return
 
         def take(answer: Answer) -> None:
             """A better answer of the same lookup."""
@@ -142,3 +187,15 @@ class Updater:
             self.publisher.after_lookup(slot)
 
         search.go_on(take)
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether an error was raised by code that a lookup does not call: that of a signal handler."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+    package = module.partition(".")[0]
+    return package not in (__name__.partition(".")[0], "dns") and (
+        package not in sys.stdlib_module_names
+    )

@@ -53,10 +53,12 @@ class Workers:
             self._threads += 1
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except RuntimeError:  # no new threads while the interpreter ends: do it here
+        except RuntimeError:  # no further thread: another takes it, or it is done here
             with self._changed:
                 self._threads -= 1
-            self._drain()
+                others = self._threads
+            if not others:
+                self._drain()
 
     def call(self, job: Callable[[], T]) -> Future[T]:
         """Run a job on a thread; the future gives what it returned or raised."""

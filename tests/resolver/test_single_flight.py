@@ -467,3 +467,21 @@ def test_a_failure_that_is_known_starts_no_lookup_when_the_one_under_way_has_jus
         resolver.resolve(NAME)
     assert not answers
     assert lookup.calls(NAME) == 1
+
+
+def test_a_lookup_whose_caller_vanished_before_he_drove_it_is_taken_over():
+    """He was interrupted between the two; the next caller has it driven by a thread."""
+    workers = Workers("test")
+    flights = SingleFlight(workers)
+    flight = flights.join(
+        "key", 0.0, lambda flight: lambda: None, lead=lambda flight, seconds: None
+    )
+    with ThreadPoolExecutor(1) as others:
+        soon = others.submit(flights.join, "key", 0.5, lambda flight: lambda: None)
+        assert soon.result(10) is flight
+        assert not flight.final.done()
+        later = others.submit(flights.join, "key", 2.0, lambda flight: lambda: None)
+        assert later.result(10) is flight
+    flight.final.result(10)
+    assert workers.wait_idle()
+    assert flights.current("key") is None

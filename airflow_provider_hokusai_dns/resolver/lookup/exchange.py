@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from dns.message import Message
 
 _LARGEST = 65_535
+#: Packets read in a row: whoever floods a socket must not keep the others waiting.
+_AT_ONCE = 8
 _READ, _WRITE = 0x1, 0x4  # select.POLLIN and POLLOUT, which eventlet takes away
 
 Report = Callable[[Ask, Reply | Exception], None]
@@ -155,19 +157,21 @@ class _Datagrams:
         return True
 
     def turn(self, report: Report) -> bool:
-        try:
-            wire = self.sock.recv(_LARGEST)
-        except BlockingIOError:
-            return True
-        except OSError as error:
-            return self._fail(error, report)
-        known = self._asks.get(int.from_bytes(wire[:2], "big"))
-        reply = None if known is None else messages.read_reply(known[1], wire)
-        if known is None or reply is None:
-            return True
-        del self._asks[known[1].id]
-        report(known[0], reply)
-        return bool(self._asks)
+        for _ in range(_AT_ONCE):  # the answer to the other family is mostly there too
+            try:
+                wire = self.sock.recv(_LARGEST)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                return self._fail(error, report)
+            known = self._asks.get(int.from_bytes(wire[:2], "big"))
+            reply = None if known is None else messages.read_reply(known[1], wire)
+            if known is not None and reply is not None:
+                del self._asks[known[1].id]
+                report(known[0], reply)
+                if not self._asks:
+                    return False
+        return True
 
     def _fail(self, error: OSError, report: Report) -> bool:
         """The error may be about any query that was sent from here: it is told once only."""

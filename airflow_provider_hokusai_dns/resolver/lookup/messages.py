@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from airflow_provider_hokusai_dns.resolver.model import Cause
 
 if TYPE_CHECKING:
     from dns.message import Message
+    from dns.name import Name
 
 #: What glibc says it takes over UDP with ``options edns0``; DNS flag day 2020 advises 1232.
 _PAYLOAD = 1232
@@ -59,9 +61,17 @@ def make_query(question: Question, *, edns: bool = False) -> Message:
     """
     import dns.message
 
+    name = _name(question.name)  # both families have the same
     if edns:
-        return dns.message.make_query(question.name, question.kind, use_edns=0, payload=_PAYLOAD)
-    return dns.message.make_query(question.name, question.kind)
+        return dns.message.make_query(name, question.kind, use_edns=0, payload=_PAYLOAD)
+    return dns.message.make_query(name, question.kind)
+
+
+@lru_cache(maxsize=256)
+def _name(text: str) -> Name:
+    import dns.name
+
+    return dns.name.from_text(text)
 
 
 def read_reply(query: Message, wire: bytes) -> Reply | None:

@@ -343,8 +343,12 @@ class _Candidate:
 
     def verdict(self, now: float) -> tuple[bool | None, float]:
         """True for addresses, False for none, None for not yet; and when that may change."""
-        found = [asking for asking in self.askings if asking.has_addresses(now)]
-        open_ = [asking for asking in self.askings if not asking.settled(now)]
+        found, open_ = [], []
+        for asking in self.askings:
+            if not asking.settled(now):
+                open_.append(asking)
+            elif asking.has_some:
+                found.append(asking)
         if not open_:
             return bool(found), _NEVER
         until = _NEVER
@@ -515,7 +519,8 @@ class Plan:
                 if now < due:
                     changes = min(changes, due)
                     break
-            candidate.begin(now, one_at_a_time=self.manner.one_at_a_time)
+            if candidate.started_at is None or self.manner.one_at_a_time:
+                candidate.begin(now, one_at_a_time=self.manner.one_at_a_time)
             verdict, until = candidate.verdict(now)
             verdicts.append(verdict)
             changes = min(changes, until)
@@ -531,6 +536,9 @@ class Plan:
                 self.outcome = self._failure(now)
         if self.outcome is None and now >= self.end:
             self.outcome = self._last_resort(now) or self._failure(now)
+        if self.outcome is not None:
+            self.wake_at = now  # worked out where the lookup goes on
+            return
         self.wake_at = self._next_tick(now, changes)
 
     def _due(self, now: float) -> float:

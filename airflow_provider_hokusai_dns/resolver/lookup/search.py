@@ -49,6 +49,8 @@ class Known(Search):
 class _OneCall(Search):
     """A lookup that cannot be driven: one call, which blocks for as long as it likes."""
 
+    can_be_driven = False
+
     def __init__(self, call: Callable[[], Answer], thorough: bool) -> None:
         super().__init__()
         self.left_out = not thorough
@@ -114,6 +116,10 @@ class DNSSearch(Search):
         elif self._system is not None:
             self._system.add_done_callback(lambda future: _pass_on(future, take))
         self.close()
+
+    def is_over(self) -> bool:
+        """Whether DNS has said all that it will."""
+        return isinstance(self.outcome, LookupFailed) or self._plan.is_over(self._monotonic())
 
     def attempts(self) -> list[Attempt]:
         """Each nameserver, name and family; then the system."""

@@ -86,6 +86,13 @@ class SRVSearch(Search):
             self._exchange.pump(plans, self._end, partial(self._has_more, len(taken.endpoints)))
         self.close()
 
+    def is_over(self) -> bool:
+        """Whether every target has said all that it will."""
+        now = self._now()
+        return isinstance(self.outcome, LookupFailed) or all(
+            plan.is_over(now) for plan in self._asked.values()
+        )
+
     def attempts(self) -> list[Attempt]:
         """Each nameserver, name and family."""
         now = self._now()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,6 +185,95 @@ def test_a_hundred_names_at_once_do_not_wait_for_each_others_threads(dns, live):
     assert resolver.wait_idle(20)
     assert resolver.metrics().errors == {}
     assert {resolver.resolve(name).source for name in names} == {Source.CACHE}
+
+
+def test_sixty_four_names_that_hang_hold_up_no_healthy_one(tmp_path):
+    """Nor do coroutines that were cancelled: the bound is the cache's, and not a pool's."""
+    lookup = ScriptedLookup({NAME: "10.0.0.1"})
+    hanging = [f"hang{number}.test" for number in range(140)]
+    for name in hanging:
+        lookup.hold(name, past_timeout=True)
+    resolver = DNSResolver(lookup=lookup)
+    resolver.warm(hanging[:70])
+
+    async def cancelled() -> None:
+        waits = [asyncio.ensure_future(resolver.aresolve(name)) for name in hanging[70:]]
+        await asyncio.sleep(0.05)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    asyncio.run(cancelled())
+    started = time.monotonic()
+    assert resolver.resolve(NAME).address == "10.0.0.1"
+    assert time.monotonic() - started < 0.5
+    lookup.release()
+    assert resolver.wait_idle()
+
+
+# --- the caller who starts a lookup drives it
+
+
+def test_an_answer_that_comes_soon_needs_no_other_thread(dns, live):
+    """Neither a worker nor a hand-over; whoever joins waits for it."""
+    dns.set_records(NAME, ["10.0.0.1", "fd00::1"])
+    resolver = DNSResolver(lookup=live(ScriptedLookup(), head_start=1.0))
+    assert resolver.resolve(NAME).source is Source.DNS
+    assert resolver._workers._threads == 0
+    dns.delay(NAME, 0.8)
+    resolver.clear()
+    assert resolver.resolve(NAME).source is Source.DNS  # his patience ended, a thread took over
+    assert resolver._workers._threads > 0
+
+
+class Alarm(Exception):
+    """What a signal handler raises."""
+
+
+def test_a_signal_that_interrupts_a_lookup_leaves_it_to_others(dns, live):
+    """The handler's error reaches whom it was meant for; those who joined get their answer."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    dns.hold(NAME)
+    resolver = DNSResolver(
+        ResolverConfig(stale_after=5.0), lookup=live(ScriptedLookup(), head_start=9.0)
+    )
+    handler = types.FunctionType(_raise_alarm.__code__, {"Alarm": Alarm, "__name__": "author"})
+    before = signal.signal(signal.SIGALRM, handler)
+    with ThreadPoolExecutor(1) as pool:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        threading.Timer(0.1, lambda: joined.append(pool.submit(resolver.resolve, NAME))).start()
+        joined: list = []
+        try:
+            with pytest.raises(Alarm):
+                resolver.resolve(NAME)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        dns.release(NAME)
+        assert joined[0].result(10).address == "10.0.0.1"
+    assert resolver.wait_idle()
+
+
+def _raise_alarm(number, frame):
+    raise Alarm
+
+
+def test_a_signal_handler_may_resolve_the_name_that_was_interrupted(dns, live):
+    """It does not wait for the frame below it, which waits for it."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    dns.delay(NAME, 0.3)
+    lookup = live(ScriptedLookup(), head_start=9.0)
+    resolver = DNSResolver(ResolverConfig(stale_after=5.0), lookup=lookup)
+    found: list = []
+    before = signal.signal(signal.SIGALRM, lambda *_: found.append(resolver.resolve(NAME)))
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    started = time.monotonic()
+    try:
+        assert resolver.resolve(NAME).address == "10.0.0.1"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert [one.address for one in found] == ["10.0.0.1"]
+    assert time.monotonic() - started < 3
+    assert resolver.wait_idle()
 
 
 # --- what comes after the outcome
