@@ -24,6 +24,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
 )
 from airflow_provider_hokusai_dns.resolver.model import utc
 from airflow_provider_hokusai_dns.resolver.observers import Observers
+from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +193,8 @@ class ResolverState:
             places = {
                 one[:2]
                 for one in known
-                if one.address == address and (None in (port, one.port) or port == one.port)
+                if parse_address(one.address) == address
+                and (None in (port, one.port) or port == one.port)
             } or {(address, None)}
             until = now + self.config.penalty
             slot.penalties = {**current, **dict.fromkeys(places, until)}
