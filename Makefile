@@ -77,4 +77,4 @@ build: setup ## wheel and source distribution into dist/
 
 clean: ## remove what these commands made, the environments too
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .demo .fleet dist build docs/_build .coverage* .hypothesis .*_cache
+	rm -rf $(VENV) $(FLOOR) .demo .fleet .tools dist build docs/_build .coverage* .hypothesis .*_cache

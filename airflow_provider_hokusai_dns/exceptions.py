@@ -92,6 +92,10 @@ class ConnectionMissingError(PicklableError, LookupError):
         self.hint = hint
 
 
+class ConnectionUndefinedError(ConnectionMissingError):
+    """Airflow says that there is no such connection: waiting for it is of no use."""
+
+
 class ConnectionConflictError(PicklableError, ValueError):
     """One task uses two connections that want one hostname to be resolved in different ways.
 

@@ -178,6 +178,12 @@ _OPTIONS = {
         "",
         "string",
     ),
+    "relay_keep": _option(
+        "MiB of request bodies that a relay (hook.relay) keeps until they have arrived, in memory "
+        "and then in a temporary file; what is longer is sent once. 0 keeps none.",
+        "1024",
+        "integer",
+    ),
     "search": _option("Search domains instead of the system's, separated by commas.", "", "string"),
 }
 

@@ -34,7 +34,7 @@ def build_refresh_dag(
     """
     from airflow.sdk import DAG, Param
 
-    from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+    from airflow_provider_hokusai_dns.operators.dns_refresh import MOST_NAMES, DNSRefreshOperator
 
     arguments: dict[str, Any] = {
         "description": "Ask DNS anew for MLflow, and keep the answer for bad times",
@@ -55,6 +55,7 @@ def build_refresh_dag(
                 [],
                 type="array",
                 items={"type": "string"},
+                maxItems=MOST_NAMES,
                 title="Hostnames",
                 description="Further names, one per line.",
             ),

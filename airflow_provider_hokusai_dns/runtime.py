@@ -149,11 +149,15 @@ def _pin(
         owner=server.conn_id,
         connect_timeout=deadlines.connect_timeout(server),
     )
-    if held is not None and held.pin is new:
-        new.release()  # one hold is enough
-    else:
+    if held is None or held.pin is not new:
         _process.pins[new.hostname] = _Pinned(new, server.conn_id, view)
     return new
+
+
+def _release(pin: Pin) -> None:
+    """Take a pin out, whichever connections it was made for."""
+    for owner in pin.owners:
+        pin.release(owner)
 
 
 def _pin_key(hostname: str) -> str:
@@ -183,7 +187,7 @@ def _make_way(hostname: str, conn_id: str, view: View) -> None:
     with _process.lock:
         if _process.pins.get(held.pin.hostname) is held:
             del _process.pins[held.pin.hostname]
-            held.pin.release()
+            _release(held.pin)
 
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
@@ -198,14 +202,35 @@ def _conflict(held: _Pinned, conn_id: str, view: View) -> ConnectionConflictErro
     return ConnectionConflictError(held.pin.hostname, field, (held.conn_id, conn_id))
 
 
+def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
+    """What a relay asks at each new connection: trials, penalties and the rule for stale addresses.
+
+    It pins nothing. Two relays to one name have policies of their own.
+    """
+    from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
+    from airflow_provider_hokusai_dns.resolver.pinned_port import PinnedPort
+    from airflow_provider_hokusai_dns.resolver.port_reachability import Patience, PinPolicy
+
+    patience = Patience(server.deadline)
+    policy = PinPolicy(server.connect_port, patience, partial(check_stale_address, server))
+    port = PinnedPort(
+        server.hostname, server.connect_port, names, lambda: [policy], lambda: [patience]
+    )
+    return port.addresses
+
+
 def mask_credentials(server: MLflowServer) -> None:
     """Keep the secrets of a connection out of Airflow's logs, also in the form of a header."""
+    header = server.credentials.authorization() or ""
+    mask(server.credentials.secret, header.partition(" ")[2])
+
+
+def mask(*texts: str | None) -> None:
+    """Keep secrets out of Airflow's logs."""
     from airflow.sdk.log import mask_secret
 
-    header = server.credentials.authorization() or ""
-    for secret in (server.credentials.secret, header.partition(" ")[2]):
-        if secret:
-            mask_secret(secret)
+    for text in filter(None, texts):
+        mask_secret(text)
 
 
 def store(nameservers: tuple[str, ...] = ()) -> VariableStore:
@@ -242,7 +267,7 @@ def forget() -> None:
     environment.release_all()
     with _process.lock:
         for held in _process.pins.values():
-            held.pin.release()
+            _release(held.pin)
         fresh = _Process(_process.lock)
         vars(_process).update(vars(fresh))
 

@@ -88,7 +88,7 @@ class TinyMLflow(HTTPThread):
     tested with the real server.
     """
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[tuple[str, bytes]] = []
@@ -114,7 +114,7 @@ class TinyMLflow(HTTPThread):
 
             do_GET = do_POST = do_PUT = do_DELETE = answer
 
-        super().__init__(Answering, address)
+        super().__init__(Answering, address, port)
         self.address = address
 
     def count(self, path: str) -> int:

@@ -314,13 +314,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class HTTPThread:
-    """An HTTP server on a free port and a thread of its own, while the block runs.
+    """An HTTP server on a thread of its own, while the block runs.
 
     :param handler: answers; made of :class:`Handler`.
+    :param port: a free one by default.
     """
 
-    def __init__(self, handler: type[Handler], host: str = "127.0.0.1") -> None:
-        self._server = ThreadingHTTPServer((host, 0), handler)
+    def __init__(self, handler: type[Handler], host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = ThreadingHTTPServer((host, port), handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

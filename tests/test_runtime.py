@@ -278,7 +278,7 @@ class TestPins:
         first = runtime.pin(server(also_pin=("s3.local",)))
         again = runtime.pin(server(also_pin=("s3.local",)))
         assert first == again
-        assert [pin.count for pin in first] == [1, 1]
+        assert [len(pin.owners) for pin in first] == [1, 1]
         assert socket.getaddrinfo("mlflow.local", None)[0][4][0] == "127.0.0.1"
         assert socket.getaddrinfo("s3.local", None)[0][4][0] == "127.0.0.2"
         runtime.forget()

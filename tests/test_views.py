@@ -151,7 +151,7 @@ def test_a_connection_that_was_edited_moves_its_own_pin(victim, dns, evil_dns, t
         assert again is pin
         assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == EVIL_ADDRESS
         assert pin._patient
-    assert pin.count == 1
+    assert len(pin.owners) == 1
 
 
 def _server(conn_id: str) -> MLflowServer:

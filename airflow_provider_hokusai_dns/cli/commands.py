@@ -112,7 +112,7 @@ def status(args: Namespace) -> int:
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
         checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
     rows = [row for _, row in checks]
-    missing = [row for verdict, row in checks if verdict.cause == decision.MISSING]
+    missing = [row for verdict, row in checks if verdict.cause in decision.NOT_GIVEN]
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]

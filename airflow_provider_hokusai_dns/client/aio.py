@@ -47,15 +47,21 @@ def aiohttp_resolver() -> AbstractResolver:
                 return await self._others.resolve(host, port, family)
             try:
                 found = await asyncio.wrap_future(
-                    _waiting.call(partial(pin.addresses, port or None, connects=bool(port)))
+                    _waiting.call(
+                        partial(
+                            pin.addresses,
+                            port or None,
+                            connects=bool(port),
+                            family=family,
+                            absolute=host.endswith("."),
+                        )
+                    )
                 )
             except DNSResolutionError as error:
                 raise OSError(None, str(error)) from error
-            results = [_result(host, address, port) for address in found]
-            wanted = [r for r in results if family in (socket.AF_UNSPEC, r["family"])]
-            if not wanted:
+            if not found:
                 raise OSError(None, f"{host} has no address of the family asked for")
-            return wanted
+            return [_result(host, address, port) for address in found]
 
         async def close(self) -> None:
             await self._others.close()

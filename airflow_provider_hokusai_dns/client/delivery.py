@@ -9,6 +9,8 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_hokusai_dns.resolver.target import quoted
+
 _MAX_EXAMPLES = 3
 
 
@@ -146,7 +148,7 @@ class DeliveryTracker:
 
     def _reason(self, kind: str, error: BaseException) -> None:
         reasons = self._reasons.setdefault(kind, [])
-        text = f"{type(error).__name__}: {error}"[:500]
+        text = f"{type(error).__name__}: {quoted(error, 500)}"
         if text not in reasons and len(reasons) < _MAX_EXAMPLES:
             reasons.append(text)
 

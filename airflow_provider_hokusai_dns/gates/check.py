@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, DNSResolutionError
-from airflow_provider_hokusai_dns.gates.decision import DEFAULT_CHECKS, MISSING, PROBE_TIMEOUT
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionMissingError,
+    ConnectionUndefinedError,
+    DNSResolutionError,
+)
+from airflow_provider_hokusai_dns.gates.decision import (
+    DEFAULT_CHECKS,
+    MISSING,
+    PROBE_TIMEOUT,
+    UNDEFINED,
+)
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.level import Level
 
@@ -164,16 +173,19 @@ def former_status(conn_id: str) -> dict[str, Any]:
 
 def misconfigured(conn_id: str, error: Exception) -> Check:
     """The check of a connection that is missing or wrong."""
-    missing = isinstance(error, ConnectionMissingError)
-    sentence = str(error)
-    if missing:
+    cause, sentence = "connection", str(error)
+    if isinstance(error, ConnectionUndefinedError):
+        cause = UNDEFINED
+    elif isinstance(error, ConnectionMissingError):
+        cause = MISSING
         sentence += (
             " If it does exist, Airflow cannot read it just now (API server, secrets backend): "
-            "a gate looks again until its timeout."
+            "a gate checks again until its timeout. While the API server does not answer, Airflow "
+            "stops a gate in poke mode before that."
         )
     verdict = Verdict(
         state=State.CONFIG,
-        cause=MISSING if missing else "connection",
+        cause=cause,
         sentence=sentence,
         conn_id=conn_id,
         tracking_uri="",

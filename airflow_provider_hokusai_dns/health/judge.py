@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.model import Cause
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
@@ -28,6 +30,40 @@ TLS_FAILURES = frozenset(
 )
 NO_CONNECTION = frozenset(
     {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
+)
+
+#: Error codes with which MLflow refuses a listing (``ErrorCode`` in its ``databricks.proto``). Any
+#: other text is the server's own: it would become a label of its own in Prometheus.
+_ERROR_CODES = frozenset(
+    {
+        "BAD_REQUEST",
+        "ENDPOINT_NOT_FOUND",
+        "FEATURE_DISABLED",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "NOT_FOUND",
+        "NOT_IMPLEMENTED",
+        "PERMISSION_DENIED",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
+_OTHER_STATUS = "http_other"
+#: Every cause that :func:`judge` gives.
+CAUSES = frozenset(
+    {
+        "ok",
+        "dns",
+        "invalid_host_header",
+        "not_proxied",
+        "old_address_refused",
+        "redirect",
+        _OTHER_STATUS,
+        *(f"http_{status.value}" for status in HTTPStatus),
+        *(code.lower() for code in _ERROR_CODES),
+        *(failure.value for failure in ReplyFailure),
+        *(cause.value for cause in Cause),
+    }
 )
 
 
@@ -194,27 +230,34 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
             return None
         return _not_mlflow(server, reply)
     message = str((document or {}).get("message", ""))
-    code = str((document or {}).get("error_code", ""))
+    code = str((document or {}).get("error_code", "")).upper()
+    cause = code.lower() if code in _ERROR_CODES else _status_cause(reply.status)
     if server.workspace and ("orkspace" in message or reply.status == 404):
         return (
             State.WORKSPACE_MISSING,
-            code.lower() or f"http_{reply.status}",
+            cause,
             f"MLflow does not serve workspace {server.workspace!r} to this connection: create the "
             "workspace, correct its name, or take it off the connection if the server runs "
             "without --enable-workspaces.",
         )
     if reply.status in (401, 407):
-        return State.UNAUTHENTICATED, f"http_{reply.status}", _login_sentence(server)
+        return State.UNAUTHENTICATED, _status_cause(reply.status), _login_sentence(server)
     if reply.status == 403:
         return (
             State.FORBIDDEN,
-            code.lower() or "http_403",
+            cause,
             f"MLflow knows who signs in with connection {server.conn_id!r} and refuses to show "
             f"the {what}: give this user the permission.",
         )
     if reply.status >= 500 or reply.status in (408, 429):
         return _backend_down(server, reply, f"the {what}")
     return _not_mlflow(server, reply)
+
+
+def _status_cause(status: int) -> str:
+    """The cause for an HTTP status. A number that is no status has no cause of its own."""
+    cause = f"http_{status}"
+    return cause if cause in CAUSES else _OTHER_STATUS
 
 
 def _login_sentence(server: MLflowServer) -> str:
@@ -234,7 +277,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
     if reply.status == 200:
         return None
     if reply.status in (401, 403):
-        why = "http_" + str(reply.status)
+        why = _status_cause(reply.status)
         advice = "give this user the permission to edit the experiment"
     elif b"--no-serve-artifacts" in reply.body or reply.detail == "not_proxied":
         why = "not_proxied"
@@ -243,7 +286,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
             "the checks"
         )
     else:
-        why = f"http_{reply.status}"
+        why = _status_cause(reply.status)
         advice = "look at the artifact store of the server (its disk, its bucket, its rights)"
     return State.ARTIFACT_FAILED, why, f"{server.uri} could not store a test artifact: {advice}."
 
@@ -251,7 +294,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
 def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
     return (
         State.BACKEND_DOWN,
-        f"http_{reply.status}",
+        _status_cause(reply.status),
         f"{server.uri} answers {reply.status} for {what}: look at the database behind MLflow and "
         "at the log of its server.",
     )
@@ -260,7 +303,7 @@ def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
 def _not_mlflow(server: MLflowServer, reply: Reply) -> _Finding:
     return (
         State.NOT_MLFLOW,
-        f"http_{reply.status}",
+        _status_cause(reply.status),
         f"what answers at {server.uri} is not an MLflow server (status {reply.status} for "
         f"{reply.check}): look at host, port, schema and path_prefix of the connection.",
     )

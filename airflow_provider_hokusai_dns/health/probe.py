@@ -16,8 +16,6 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.connection import (
     Deadline,
     ProbeConnection,
-    TLSFileError,
-    tls_context,
 )
 from airflow_provider_hokusai_dns.health.judge import (
     NO_CONNECTION,
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
 
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")

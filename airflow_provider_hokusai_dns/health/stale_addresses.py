@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.health.connection import (
     Deadline,
     ProbeConnection,
-    TLSFileError,
-    tls_context,
 )
 from airflow_provider_hokusai_dns.health.judge import looks_like_mlflow
 from airflow_provider_hokusai_dns.resolver.model import Source
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
+from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
 
 if TYPE_CHECKING:
     import ssl

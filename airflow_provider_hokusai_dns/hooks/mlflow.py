@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import (
     DNSResolutionError,
     MLflowRestError,
@@ -17,6 +18,7 @@ from airflow_provider_hokusai_dns.exceptions import (
 )
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
     from mlflow import ActiveRun, MlflowClient
 
+    from airflow_provider_hokusai_dns.client.relay import Relay
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
@@ -42,7 +45,7 @@ class MLflowHook(BaseHook):
     """
 
     conn_name_attr = "mlflow_conn_id"
-    default_conn_name = connections.DEFAULT_CONN_ID
+    default_conn_name = settings.DEFAULT_CONN_ID
     conn_type = "mlflow"
     hook_name = "MLflow"
 
@@ -193,12 +196,58 @@ class MLflowHook(BaseHook):
                     )
                 except Exception as error:
                     if says_down(error):
-                        attempt.failure(str(error))
+                        attempt.failure(quoted(error, 500))
                     raise
                 attempt.success()
             if not nested:
                 _link_to_run(server, active)
             yield active
+
+    @contextmanager
+    def relay(self, *, export: bool = False, end_timeout: float | None = None) -> Iterator[Relay]:
+        """Let every process of this task reach MLflow: a relay on loopback, while the block runs.
+
+        Children need nothing of this package, and get no credentials::
+
+            with MLflowHook().relay() as relay:
+                subprocess.run(["torchrun", "train.py"], env=relay.environment(), check=True)
+
+        The relay waits while MLflow is away, for up to the ``deadline`` of the connection. It ends
+        the runs that children leave RUNNING: FAILED, or KILLED when the task is stopped. Inside
+        :meth:`run`, ``mlflow.start_run()`` of a child joins the open run.
+
+        :param export: put the variables into this process's environment too, for children that
+            cannot be given one (``multiprocessing``, ``joblib``). Not inside :meth:`run`, whose
+            own variables they are.
+        :param end_timeout: seconds for ending runs after the block has raised; the ``deadline`` of
+            the connection by default.
+        :raises ValueError: ``export`` inside :meth:`run`.
+        :raises TLSFileError: a TLS file of the connection cannot be used.
+        :raises LostDataError: at the end, when something did not arrive although a child went on.
+        """
+        from airflow_provider_hokusai_dns.client.relay import open_relay
+
+        server = self.server
+        joined = _open_run_of(server)
+        if export and joined is not None:
+            raise ValueError(
+                "relay(export=True) cannot be used inside hook.run(): the variables of the run "
+                "would be overwritten. Give children relay.environment(), or open the relay "
+                "without a run"
+            )
+        with open_relay(
+            server,
+            runtime.relay_addresses(server, self.resolver),
+            keep=settings.relay_keep(),
+            run_tags=_airflow_tags(),
+            run_id=None if joined is None else joined.info.run_id,
+            experiment_id=None if joined is None else joined.info.experiment_id,
+            export=export,
+            end_timeout=end_timeout,
+            status_of=_status_of,
+        ) as relay:
+            runtime.mask(relay.token)
+            yield relay
 
     def rest(
         self,
@@ -252,7 +301,7 @@ class MLflowHook(BaseHook):
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
-        self.log.info("%s", decision.in_one_line(verdict))
+        self.log.log(decision.log_level(verdict), "%s", decision.in_one_line(verdict))
         return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:
@@ -275,8 +324,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
     addresses that refuse, so they are tried once more here.
     """
-    from airflow_provider_hokusai_dns.resolver.model import Endpoint
-    from airflow_provider_hokusai_dns.resolver.port_reachability import NoConnectionError
+    from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
@@ -285,9 +333,20 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, error.addresses) from error
     runtime.wait_under_dag_test()
-    if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
+    if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins
+
+
+def _open_run_of(server: MLflowServer) -> ActiveRun | None:
+    """The run that this thread has open on this server by :meth:`MLflowHook.run`."""
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is None:  # then none is open, and importing it takes seconds
+        return None
+    from airflow_provider_hokusai_dns.client.auth import tagged_uri
+
+    active: ActiveRun | None = mlflow.active_run()
+    return active if mlflow.get_tracking_uri() == tagged_uri(server) else None
 
 
 def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:

@@ -6,6 +6,7 @@ while a DAG file is parsed.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from urllib3.exceptions import ConnectTimeoutError
 
 from airflow_provider_hokusai_dns.exceptions import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.pin import bounded
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -34,6 +36,8 @@ _CONNECT_TIMEOUT = 5.0
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow gives, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
+#: What MLflow's error codes look like; anything else is not repeated.
+_ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
 class _Authorization(AuthBase):
@@ -243,8 +247,13 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
     if response.status_code >= 300:
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
-        reason = str(given.get("message") or response.reason)
-        raise MLflowRestError(method, path, response.status_code, code, reason[:500])
+        raise MLflowRestError(
+            method,
+            path,
+            response.status_code,
+            code if _ERROR_CODE.match(code) else "",
+            f"the server says {quoted(given.get('message') or response.reason, 500)}",
+        )
     if not isinstance(document, dict):
         raise MLflowRestError(
             method, path, response.status_code, "", "the answer is no JSON object: is this MLflow?"

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from airflow_provider_hokusai_dns.operators.refresh_report import (
 )
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.level import worst
-from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
 
 if TYPE_CHECKING:
@@ -35,15 +35,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Connections and hostnames of one refresh: anybody who may trigger a DAG may name them.
+MOST_NAMES = 100
 _FAIL_ON = ("unresolved", "degraded", "never")
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One thing to refresh."""
+    """One thing to refresh.
 
-    target: str
+    :param given: a connection id, or a target in any form; may hold a secret.
+    """
+
+    given: str = field(repr=False)
     conn_id: str | None = None
+
+    @property
+    def target(self) -> str:
+        """What was given, as rows, lines and XComs show it."""
+        return self.given if self.conn_id is not None else shown(self.given)
 
 
 class DNSRefreshOperator(BaseOperator):
@@ -80,9 +90,14 @@ class DNSRefreshOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.mlflow_conn_ids = mlflow_conn_ids
-        self.hostnames = hostnames
+        self.hostnames = _shown(hostnames)  # as Airflow's UI shows what was serialized
         self.fail_on = fail_on
         self.probe = probe
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Fill in the templates; Airflow stores what comes out, so secrets are left out here."""
+        super().render_template_fields(context, jinja_env)
+        self.hostnames = _shown(self.hostnames)
 
     def execute(self, context: Context) -> RefreshReport:
         """Refresh, publish, and only then fail if that is wanted."""
@@ -124,17 +139,23 @@ def refresh_names(
 
     :param probe: whether to probe MLflow, once per connection.
     :param say: told each row and change in one line, after a format with one place for it.
-    :raises ValueError: there is nothing to refresh.
+    :raises ValueError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
     wanted += [_Wanted(hostname) for hostname in hostnames]
+    wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
+    if len(wanted) > MOST_NAMES:
+        raise ValueError(
+            f"a refresh takes at most {MOST_NAMES} connections and hostnames, not {len(wanted)}: "
+            "each leaves two Airflow Variables behind"
+        )
     rows: list[ResolutionRow] = []
     changes: list[ChangeRow] = []
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
-    for one in dict.fromkeys(wanted):
+    for one in wanted:
         row, change, nameservers = _refresh(one, budget)
         rows.append(row)
         seen.append((nameservers, row))
@@ -145,6 +166,15 @@ def refresh_names(
     add_to_history(seen)
     runtime.wait_under_dag_test()
     return _report(rows, changes)
+
+
+def _shown(hostnames: Any) -> Any:
+    """Targets without userinfo, path and query; templates and what other tasks give stay."""
+    if isinstance(hostnames, str) and "://" in hostnames and "{" not in hostnames:
+        hostnames = _names(hostnames)
+    if isinstance(hostnames, list | tuple):
+        return [shown(one) if isinstance(one, str) and "{" not in one else one for one in hostnames]
+    return hostnames
 
 
 def _names(value: Sequence[str] | str | None) -> list[str]:
@@ -158,7 +188,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
                 try:
                     value = ast.literal_eval(text)
                 except (ValueError, SyntaxError):
-                    raise ValueError(f"{text!r} is not a list of names") from None
+                    raise ValueError("it begins like a list of names and is none") from None
         else:
             value = text.replace(",", " ").split()
     names = [str(name).strip() for name in value or ()]
@@ -180,9 +210,9 @@ def _refresh(
             nameservers = server.nameservers
             target, resolver = server.hostname, runtime.resolver_for(server)
         else:
-            target, resolver = wanted.target, runtime.resolver()
+            target, resolver = wanted.given, runtime.resolver()
         store = runtime.store(nameservers)
-        hostname = Target.parse(target).hostname
+        target = hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
         return _failed(wanted, None, "config", str(error)), None, nameservers
     before = store.read(hostname)

@@ -31,22 +31,28 @@ _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-sto
 
 
 class Headers:
-    """Puts our headers on every answer that does not say otherwise, errors included."""
+    """Puts our headers on every answer that does not say otherwise, errors included.
+
+    It also answers HEAD as GET without the body (RFC 9110, 9.3.2), which FastAPI does not.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
 
         async def marked(message: Message) -> None:
+            if is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
                 more = [(name, value) for name, value in _HEADERS if name not in given]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        await self._app(scope, receive, marked)
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, marked)
 
 
 def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> None:

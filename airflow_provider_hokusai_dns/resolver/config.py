@@ -202,7 +202,8 @@ def _static_addresses(name: str, value: object) -> tuple[str, ...]:
         parsed = parse_address(address)
         if parsed is None:
             raise ValueError(
-                f"{name}: {address!r} is not an IP address in its usual form (10.0.1.221, fd00::1)"
+                f"{name}: {shown(address)!r} is not an IP address in its usual form "
+                "(10.0.1.221, fd00::1)"
             )
         canonical.append(parsed)
     return tuple(canonical)
@@ -226,9 +227,10 @@ def split_nameserver(server: str) -> tuple[str, int]:
     try:
         target = Target.parse(server)
     except ValueError as error:
-        raise ValueError(f"{server!r} is not a nameserver: {error}") from None
+        raise ValueError(f"{shown(server)!r} is not a nameserver: {error}") from None
     if target.literal is None or "://" in server:
         raise ValueError(
-            f"{server!r} is not a nameserver: give an IP address, with a port if it is not 53"
+            f"{shown(server)!r} is not a nameserver: give an IP address, with a port if it is not "
+            "53"
         )
     return str(ip_address(target.literal)), target.port or 53

@@ -104,10 +104,29 @@ def shown(text: str) -> str:
     prefix, authority, rest = _split_url(text)
     if not prefix:
         host, *rests = re.split("[/?#]", text.rpartition("@")[2], maxsplit=1)
-        return host[:300] + ("/..." if rests else "")
+        return _shown_authority(host)[:300] + ("/..." if rests else "")
     if "@" in rest:  # Perhaps a slash in a password: where the host begins is anybody's guess.
         return f"{prefix}..."
-    return (prefix + authority.rpartition("@")[2] + ("/..." if len(rest) > 1 else rest))[:300]
+    authority = _shown_authority(authority.rpartition("@")[2])
+    return (prefix + authority + ("/..." if len(rest) > 1 else rest))[:300]
+
+
+def _shown_authority(authority: str) -> str:
+    """Host and port; what stands after a colon and is no port may be a password."""
+    end = authority.find("]") + 1 if authority.startswith("[") else 0
+    host, colon, port = authority[end:].partition(":")
+    if not port or port.isdigit() or parse_address(authority) is not None:
+        return authority
+    return f"{authority[:end]}{host}{colon}..."
+
+
+def quoted(said: object, limit: int = 200) -> str:
+    """What a server or an editor of a Variable said, for messages: one line, bounded, in quotes.
+
+    :param limit: characters of it.
+    """
+    text = str(said)
+    return repr(text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def _split_url(text: str) -> tuple[str, str, str]:
@@ -138,6 +157,8 @@ def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, st
         hostname = literal
     else:
         literal = parse_address(host_text)
+        if literal is None and ":" in host_text:
+            raise ValueError(f"{_THE_TARGET} is neither host:port nor an IPv6 address")
         hostname = literal if literal is not None else normalise_hostname(host_text)
     return hostname, host_text, port, literal, colon + port_text
 
@@ -166,7 +187,8 @@ def _split_port(authority: str, *, is_url: bool) -> tuple[str, str, str]:
 
 def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= 65535 and len(text) <= 5):
-        raise ValueError(f"port {text[:20]!r} in {_THE_TARGET} is not a number from 1 to 65535")
+        port = f"port {text[:20]!r}" if text.isdigit() else "the port"
+        raise ValueError(f"{port} in {_THE_TARGET} is not a number from 1 to 65535")
     return int(text)
 
 

@@ -24,6 +24,8 @@ _PREFIX = "hokusai_dns_"
 _MAX_KEY = 200
 _MAX_TEXT = 65_536
 _MAX_ADDRESSES = 500
+#: What a text begins with that Airflow handed out still encrypted (Fernet, version 0x80).
+_ENCRYPTED = "gAAAAA"
 #: Airflow masks the value of a Variable whose key has one of these, and so would hide ours.
 _MASKED = re.compile(
     "access_key|access_token|api_key|apikey|auth_header|authorization|bearer|connection_string|dsn|"
@@ -99,7 +101,7 @@ def parse_record(
         resolved_at=resolved_at,
         ttl=_ttl(values.get("ttl")),
         no_name_since=since if since is not None and since >= resolved_at else None,
-        written_by=written_by if isinstance(written_by, str) else "unknown",
+        written_by=written_by[:40] if isinstance(written_by, str) else "unknown",
         services=_services(values) if values["version"] == VERSION_WITH_PORTS else (),
     )
 
@@ -163,6 +165,9 @@ def _load_object(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
+        if text.startswith(_ENCRYPTED):  # to repair it would lose what the old key still opens
+            reason = "it is encrypted with another key than [core] fernet_key"
+            raise BrokenVariableError(reason, foreign=True) from None
         raise BrokenVariableError("it is not valid JSON") from None
     if not isinstance(values, dict):
         raise BrokenVariableError("it is not a JSON object")

@@ -338,7 +338,7 @@ class TestTheProviderInfo:
         """No option is read that is not described, nor the other way round."""
         options = get_provider_info()["config"]["hokusai_dns"]["options"]
         read = {name for name, _ in settings.policy_options()}
-        assert options.keys() == read | {"connections", *options_of_endpoints.NAMES}
+        assert options.keys() == read | {"connections", "relay_keep", *options_of_endpoints.NAMES}
         default = ResolverConfig()
         for item in fields(ResolverConfig):
             if item.type in ("float", "int"):

@@ -65,6 +65,17 @@ def test_no_extra_of_the_connection_becomes_a_header(signed_in, tiny):
     assert not sent & {"nameservers", "request_timeout", "workspace"}
 
 
+def test_an_error_repeats_what_a_server_says_on_one_bounded_line(signed_in, tiny):
+    """A message of 20 kB with a line break would forge a line of the log."""
+    said = "no\n[2026-11-26] INFO all is well " + "x" * 20_000
+    tiny.answers[SEARCH] = (404, {"error_code": said, "message": said})
+    with pytest.raises(MLflowRestError) as caught:
+        signed_in.rest("POST", SEARCH, json={})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 800
+    assert caught.value.code == ""
+
+
 def test_an_error_has_status_code_and_message(signed_in, tiny):
     """As fields, because nobody should match on a text."""
     tiny.answers[SEARCH] = (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No run 7"})

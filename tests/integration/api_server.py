@@ -23,11 +23,12 @@ class ApiServer:
 
     :param home: its folder.
     :param settings: further environment variables.
+    :param prefix: the path of ``[api] base_url``.
     """
 
-    def __init__(self, home: Path, settings: dict[str, str]) -> None:
+    def __init__(self, home: Path, settings: dict[str, str], prefix: str = "") -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{prefix}"
         self.log_file = home / "api-server.log"
         passwords = home / "passwords.json"
         passwords.write_text(json.dumps({user: f"{user}-password" for user in USERS}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 
-from airflow_provider_hokusai_dns.resolver import Endpoint
 from airflow_provider_hokusai_dns.resolver.racing import race
 from tests.servers import black_hole
 
@@ -15,7 +14,7 @@ def test_a_refusal_is_passed_at_once() -> None:
     with socket.create_server(("127.0.0.12", 0)) as server:
         port = server.getsockname()[1]
         started = time.monotonic()
-        trial = race([Endpoint("127.0.0.11", port), Endpoint("127.0.0.12", port)])
+        trial = race(["127.0.0.11", "127.0.0.12"], port)
         assert trial.winners == ("127.0.0.12",)
         assert trial.losers == ("127.0.0.11",)
         assert time.monotonic() - started < 0.9
@@ -25,7 +24,7 @@ def test_a_black_hole_holds_nobody_up() -> None:
     """An address that is silent is overtaken by the next, and is neither winner nor loser."""
     with black_hole("127.0.0.1") as port, socket.create_server(("127.0.0.12", port)):
         started = time.monotonic()
-        trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.12", port)])
+        trial = race(["127.0.0.1", "127.0.0.12"], port)
         assert trial.winners == ("127.0.0.12",)
         assert time.monotonic() - started < 0.9
 
@@ -34,7 +33,7 @@ def test_all_dead_is_bounded() -> None:
     """With nothing alive, everything is a loser within the time."""
     with black_hole("127.0.0.1") as port:
         started = time.monotonic()
-        trial = race([Endpoint("127.0.0.1", port), Endpoint("127.0.0.11", port)], timeout=0.3)
+        trial = race(["127.0.0.1", "127.0.0.11"], port, timeout=0.3)
         assert trial.winners == ()
         assert set(trial.losers) == {"127.0.0.1", "127.0.0.11"}
         assert trial.silent == {"127.0.0.1"}  # the other one refused
@@ -45,5 +44,5 @@ def test_ipv6_is_tried_as_well() -> None:
     """Families are mixed freely."""
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         port = server.getsockname()[1]
-        trial = race([Endpoint("127.0.0.11", port), Endpoint("::1", port)])
+        trial = race(["127.0.0.11", "::1"], port)
         assert trial.winners == ("::1",)

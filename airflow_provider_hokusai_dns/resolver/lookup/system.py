@@ -44,13 +44,6 @@ def is_looking_up() -> bool:
     return getattr(_here, "inside", False)
 
 
-def original(function: object) -> object:
-    """What stood behind :func:`socket.getaddrinfo` before the pin took its place."""
-    while hasattr(function, "__hokusai_original__"):
-        function = function.__hokusai_original__
-    return function
-
-
 class SystemLookup:
     """``getaddrinfo`` as the system has it, past our own pin. Blocks as long as it likes."""
 
@@ -60,11 +53,10 @@ class SystemLookup:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
         del timeout, hint, thorough
         started = time.monotonic()
-        getaddrinfo = original(socket.getaddrinfo)
-        _here.inside = True  # somebody may have wrapped our pin, so that it cannot be seen through
+        _here.inside = True  # the pin hands on what this thread asks for
         try:
             # By position: eventlet's own has other names for what follows.
-            found = getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)  # type: ignore[operator]
+            found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)
         except Exception as error:
             # With EAI_SYSTEM it is the OSError of the call that failed, and no gaierror.
             code = error.errno if isinstance(error, socket.gaierror) else None
