@@ -81,7 +81,7 @@ class Slot:
         self.held = True
         #: What the answers have in common, and the targets for which one is kept.
         self.turns: Turns | None = None
-        self.texts: set[str] = set()
+        self.texts: list[str] = []
 
     @property
     def uses(self) -> int:

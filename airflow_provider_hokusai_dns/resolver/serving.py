@@ -59,22 +59,9 @@ class Turns:
     :param keep: whether further callers may have them too.
     """
 
-    __slots__ = (
-        "_clock",
-        "_dates",
-        "_endpoints",
-        "_ipv6_first",
-        "_orders",
-        "_seen",
-        "cause",
-        "count",
-        "expires",
-        "keep",
-        "source",
-        "stamp",
-        "tally",
-        "until",
-    )  # fmt: skip
+    __slots__ = ("_clock", "_config", "_dates", "_endpoints", "_ipv6_first", "_made_at", "_orders",
+                 "_slot", "_version", "cause", "count", "keep", "source", "stamp", "tally",
+                 "until")  # fmt: skip
 
     def __init__(
         self,
@@ -85,7 +72,9 @@ class Turns:
         clock: Clock,
         hold: float | None = None,
     ) -> None:
-        self._seen, self._endpoints, self._clock = seen, endpoints, clock
+        self._endpoints, self._clock = endpoints, clock
+        self._slot, self._version, self._config = seen.slot, seen.version, seen.config
+        self._made_at = seen.now
         self.source, self.cause = source, cause
         decision = freshness.decide(seen.entry, seen.now, seen.config)
         limits = [decision.until]
@@ -98,21 +87,21 @@ class Turns:
         self.tally = seen.slot.served.of(source)
         known = None if source is Source.STATIC else seen.entry.answer
         self.stamp = None if known is None else known.resolved_at
-        expires = freshness.expires_at(seen.entry, seen.config)
-        self.expires = None if self.stamp is None or expires < self.stamp else expires
+        expires: float | None = freshness.expires_at(seen.entry, seen.config)
+        if self.stamp is None or expires is None or expires < self.stamp:
+            expires = None
         self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
         six = [":" in endpoint.address for endpoint in endpoints]
         self._ipv6_first = any(six) and not all(six) and ipv6_is_routable()
-        self._orders: list[tuple[Endpoint, ...] | None] = [None] * self.count
-        self._dates = dates(clock, self.stamp, self.expires)
+        self._orders: dict[int, tuple[Endpoint, ...]] | None = None
+        self._dates = dates(clock, self.stamp, expires)
 
     def serves(self, seen: _Seen, source: Source) -> bool:
         """Whether another caller of the name can have these."""
-        mine = self._seen
         return (
             self.keep
-            and mine.version == seen.version
-            and mine.config is seen.config
+            and self._version == seen.version
+            and self._config is seen.config
             and self.source is source
             and seen.now < self.until
         )
@@ -122,16 +111,7 @@ class Turns:
 
         :param source: where the answer is from, for the caller for whom it was fetched.
         """
-        order = self._orders[turn]
-        if order is None:
-            slot = self._seen.slot
-            order = self._orders[turn] = in_order(
-                self._endpoints,
-                slot.penalties,
-                self._seen.now,
-                ipv6_first=self._ipv6_first,
-                rotation=slot.rotation + turn,
-            )
+        order = self._endpoints if self.count == 1 else self._order(turn)
         return make_resolution(
             target,
             order,
@@ -141,6 +121,20 @@ class Turns:
             dates=self._dates,
             cause=self.cause,
         )
+
+    def _order(self, turn: int) -> tuple[Endpoint, ...]:
+        if self._orders is None:
+            self._orders = {}
+        order = self._orders.get(turn)
+        if order is None:
+            order = self._orders[turn] = in_order(
+                self._endpoints,
+                self._slot.penalties,
+                self._made_at,
+                ipv6_first=self._ipv6_first,
+                rotation=self._slot.rotation + turn,
+            )
+        return order
 
 
 class Ready:
@@ -152,12 +146,16 @@ class Ready:
     __slots__ = ("_count", "_made", "_target", "_turns", "next", "tally", "until")
 
     def __init__(self, target: Target, turns: Turns) -> None:
+        self.tally = turns.tally
+        self.until = turns.until
+        self.next: Callable[[], Resolution]
+        if turns.count == 1:
+            self.next = repeat(turns.make(target)).__next__
+            return
         self._target, self._turns = target, turns
         self._made: list[Resolution] = []
         self._count = count()
-        self.next: Callable[[], Resolution] = self._grow
-        self.tally = turns.tally
-        self.until = turns.until
+        self.next = self._grow
 
     def _grow(self) -> Resolution:
         turn = next(self._count)  # each to one caller, also of many threads
@@ -167,8 +165,7 @@ class Ready:
         one = self._turns.make(self._target, turn)
         self._made.append(one)
         if turn == total - 1:
-            turns = cycle(self._made) if total > 1 else repeat(one)
-            self.next = turns.__next__
+            self.next = cycle(self._made).__next__
         return one
 
 
