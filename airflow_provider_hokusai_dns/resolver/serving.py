@@ -11,7 +11,7 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order, is_weighted
 from airflow_provider_hokusai_dns.resolver.freshness import Action
-from airflow_provider_hokusai_dns.resolver.lookup.live import ipv6_is_routable
+from airflow_provider_hokusai_dns.resolver.lookup.ipv6 import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
