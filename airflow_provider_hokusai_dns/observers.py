@@ -65,7 +65,10 @@ class LogObserver:
     def __call__(self, event: Event) -> None:
         """Observe a resolver."""
         if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            if event.cause is not None or event.kind == "static_served":
+            # Slow DNS is no news while memory answers. A stored address is: it may be hours
+            # old, and a short task ends before the lookup does.
+            slow_only = event.cause is None and event.resolution.source is Source.STALE
+            if not slow_only:
                 self._tell_old(event, event.resolution)
         elif event.kind == "state" and event.state == "unhealthy":
             self._tell_nothing(event)
@@ -80,7 +83,7 @@ class LogObserver:
         if self._told.get(event.hostname) == story:
             return
         self._told[event.hostname] = story
-        why = event.cause.value if event.cause is not None else "no answer"
+        why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
                 "DNS gives no address for %r (%s) and none is remembered: using the static address "
@@ -110,8 +113,8 @@ class LogObserver:
         self._told[event.hostname] = "nothing"
         log.error(
             "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typing error, then the DNS; in an emergency set "
+            "instead. Check the name for a typo, then the DNS; in an emergency set "
             "fallback_addresses on the connection",
             event.hostname,
-            event.detail or (event.cause.value if event.cause else "no answer"),
+            event.cause.value if event.cause else "no answer",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import threading
@@ -18,13 +19,13 @@ from airflow_provider_hokusai_dns.resolver import (
     Resolution,
     forks,
 )
-from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
+from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host, tell_blind_spots
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.server import View
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_hokusai_dns.resolver import ResolverConfig
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -50,6 +51,9 @@ class _Process:
     """What this process has put together so far."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
+    #: How often the thread that holds the lock has taken it, and what it wants to say afterwards.
+    depth: int = 0
+    unsaid: list[tuple[Any, ...]] = field(default_factory=list)
     #: By view, the one that was used last at the end.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
@@ -66,12 +70,30 @@ class _Process:
 _process = _Process()
 
 
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Hold the lock; nothing is logged under it, but all of it when it is free."""
+    unsaid: list[tuple[Any, ...]] = []
+    try:
+        with _process.lock:
+            _process.depth += 1
+            try:
+                yield
+            finally:
+                _process.depth -= 1
+                if not _process.depth:
+                    unsaid, _process.unsaid = _process.unsaid, []
+    finally:
+        for level, text, *values in unsaid:
+            log.log(level, text, *values)
+
+
 def resolver() -> DNSResolver:
     """The resolver of this process for names of no connection, with the settings as they are now.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
-    with _process.lock:
+    with _locked():
         return _resolver_of(_DEFAULT_VIEW)
 
 
@@ -83,7 +105,7 @@ def resolver_for(server: MLflowServer) -> DNSResolver:
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     target = Target.parse(server.hostname)
-    with _process.lock:
+    with _locked():
         if target.literal is None and not server.fallback_addresses:
             _own_fallback(target.hostname, server.conn_id)
         return _resolver_of(server.view)
@@ -118,10 +140,17 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     _make_way(server.hostname, server.conn_id, server.view)
     for hostname in beside:
         _make_way(hostname, server.conn_id, server.view_beside)
-    with _process.lock:
+    with _locked():
         first = _pin(server, server.hostname, server.view, check_stale_address, server.connect_port)
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
-        return (first, *others)
+        names = _resolver_of(server.view_beside) if beside else None
+    if names is not None:
+        # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
+        names.warm(beside)
+    pins = (first, *others)
+    for each in pins:
+        tell_blind_spots(each.hostname)
+    return pins
 
 
 def _pin(
@@ -184,7 +213,7 @@ def _make_way(hostname: str, conn_id: str, view: View) -> None:
     if other is not None and held.view == _view_of(other, held.pin.hostname):
         raise _conflict(held, conn_id, view)
     auth.forget(auth.tag_of(held.conn_id))
-    with _process.lock:
+    with _locked():
         if _process.pins.get(held.pin.hostname) is held:
             del _process.pins[held.pin.hostname]
             _release(held.pin)
@@ -238,20 +267,20 @@ def store(nameservers: tuple[str, ...] = ()) -> VariableStore:
 
     :param nameservers: those that a connection names; what they say is kept apart.
     """
-    with _process.lock:
+    with _locked():
         _process.store = _process.store or VariableStore()
         return _process.store.seen_by(nameservers)
 
 
 def use_store(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
-    with _process.lock:
+    with _locked():
         _process.store = store
 
 
 def dns_metrics() -> DNSMetrics:
     """The numbers of all resolvers of this process together."""
-    with _process.lock:
+    with _locked():
         return DNSMetrics.total([names.metrics() for names in _process.resolvers.values()])
 
 
@@ -265,10 +294,10 @@ def forget() -> None:
     from airflow_provider_hokusai_dns.client import environment
 
     environment.release_all()
-    with _process.lock:
+    with _locked():
         for held in _process.pins.values():
             _release(held.pin)
-        fresh = _Process(_process.lock)
+        fresh = _Process(_process.lock, depth=_process.depth)
         vars(_process).update(vars(fresh))
 
 
@@ -303,13 +332,11 @@ def _own_fallback(hostname: str, conn_id: str) -> None:
         _process.in_force = None
     elif owner[1] != hostname and _process.complained != hostname and settings.has_fallback():
         _process.complained = hostname
-        log.warning(
+        told = (
             "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "
-            "fallback_addresses on the connection %r instead",
-            owner[1],
-            hostname,
-            conn_id,
+            "fallback_addresses on the connection %r instead"
         )
+        _process.unsaid.append((logging.WARNING, told, owner[1], hostname, conn_id))
 
 
 def _is_listed(conn_id: str) -> bool:
@@ -351,7 +378,8 @@ def _policy() -> ResolverConfig:
             raise
         if _process.complained != str(error):
             _process.complained = str(error)
-            log.error("The changed settings are refused, the old ones stay: %s", error)
+            told = "The changed settings are refused, the old ones stay: %s"
+            _process.unsaid.append((logging.ERROR, told, error))
         return _process.policy
     if policy != _process.policy:
         for view, names in _process.resolvers.items():
@@ -379,4 +407,5 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
 
 @forks.in_child
 def _renew_lock() -> None:
+    _process.depth = 0
     _process.lock = threading.RLock()

@@ -128,6 +128,11 @@ class MLflowServer:
     allow_stale_over_http: StaleOverHTTP = StaleOverHTTP.CHECKED
 
     @property
+    def named(self) -> str:
+        """The connection in a sentence; one that is being tested has no id of its own."""
+        return f"connection {self.conn_id!r}" if self.conn_id else "this connection"
+
+    @property
     def authority(self) -> str:
         """Host and port as they stand in a URL."""
         host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname

@@ -48,7 +48,7 @@ def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
 
 def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> str:
     why = getattr(error, "strerror", None) or "it is no PEM file with what is needed"
-    return f"{what} {path!r} of connection {server.conn_id!r} cannot be used here: {why}"
+    return f"{what} {path!r} of {server.named} cannot be used here: {why}"
 
 
 def _refuse_password() -> str:

@@ -45,7 +45,7 @@ def _goals() -> Iterator[tuple[str, str, str, str, float]]:
     yield "good day: a new connection, x by address", "connections", overhead.BY_PIN, "ratio", 1.02
     for name, limit in ((relay.CHILD, 1.2), (relay.PARENT, 1.2), (relay.CHILD_UPLOAD, 1.3)):
         yield f"relay, {name}: x without", "relay", name, "ratio", limit
-    yield "relay: open, ms", "relay_cost", relay.START, "median ms", 50
+    yield "relay: open, ms", "relay_time", relay.START, "median ms", 50
     for what in ("metrics", "artifacts", "traces"):
         yield f"name gone half-way, ours: {what} lost", "losses", losses.OURS, f"{what} lost", 0
 

@@ -62,7 +62,8 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
             "folder": folder,
         }, Path(folder))  # fmt: skip
     yield _pairs(told)
-    yield _costs(told)
+    yield _times(told)
+    yield _memory(told)
 
 
 def _pairs(told: dict[str, Any]) -> Table:
@@ -75,10 +76,15 @@ def _pairs(told: dict[str, Any]) -> Table:
     return table
 
 
-def _costs(told: dict[str, Any]) -> Table:
-    table = Table("relay_cost", "A relay itself", ("median ms", "MiB"))
+def _times(told: dict[str, Any]) -> Table:
+    table = Table("relay_time", "A relay itself: its beginning and its end", ("median ms",))
     for name, seconds in told["seconds"].items():
         table.rows.append(Row(name, {"median ms": statistics.median(seconds) * 1000}))
+    return table
+
+
+def _memory(told: dict[str, Any]) -> Table:
+    table = Table("relay_memory", "A relay itself: memory of the task's process", ("MiB",))
     for name, kilobytes in told["memory"].items():
         table.rows.append(Row(name, {"MiB": kilobytes / 1024}))
     return table
@@ -171,7 +177,8 @@ def _parent(order: dict[str, Any], pairs: dict[str, list[tuple[float, float]]]) 
         with MLflowHook().relay(export=True) as relay:
             mlflow.set_tracking_uri(relay.uri)
             try:
-                with mlflow.start_run(run_id=run_id):
+                # A run of its own: MLflow keeps the URI of a run's artifacts, and with it the port.
+                with mlflow.start_run():
                     return work()
             finally:
                 mlflow.set_tracking_uri(None)  # type: ignore[arg-type]

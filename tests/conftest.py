@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 
 from tests.servers import Handler, HTTPThread, MLflowProcess, has_basic_auth
+from tests.skips import pytest_terminal_summary  # noqa: F401 - a hook
 
 # A machine that is busy with something else must not fail a property.
 hypothesis.settings.register_profile("hokusai", deadline=None)

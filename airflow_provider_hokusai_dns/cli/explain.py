@@ -271,6 +271,6 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
 def _why_nothing(error: DNSResolutionError) -> str:
     return (
         f"nothing can be served: DNS gives no address ({error.cause.value}), and there is neither "
-        "a stored one that is young enough nor a static one. Check the name for a typing error, "
+        "a stored one that is young enough nor a static one. Check the name for a typo, "
         "then the DNS; in an emergency set fallback_addresses on the connection"
     )

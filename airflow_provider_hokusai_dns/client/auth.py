@@ -56,7 +56,7 @@ def sign_in(server: MLflowServer) -> str:
         "1",
     ):
         raise AuthProviderError(
-            f"connection {server.conn_id!r} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
+            f"{server.named} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
             "in the environment and MLflow would sign every request with AWS keys instead: "
             "unset it, or take the login off the connection"
         )

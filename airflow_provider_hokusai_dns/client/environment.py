@@ -28,6 +28,7 @@ _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _CA_FILE = "MLFLOW_TRACKING_SERVER_CERT_PATH"
 _CLIENT_CERT = "MLFLOW_TRACKING_CLIENT_CERT_PATH"
 _INSECURE = "MLFLOW_TRACKING_INSECURE_TLS"
+_NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 
 
 def tls_variables(server: MLflowServer) -> dict[str, str | None]:
@@ -162,6 +163,8 @@ def _apply() -> None:
         for other in deciding[1:]:
             http = http.strictest(other.http)
         wanted.update(http.variables())
+        # It prints a link with our tag in it (http://<connection>@host), after one more request.
+        wanted[_NO_LINKS] = "true"
     for each in _claims:
         wanted.update(each.tls)
     for name in list(_changed):

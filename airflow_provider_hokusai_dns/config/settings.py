@@ -54,7 +54,7 @@ def listed_connections() -> tuple[str, ...]:
 
 
 def relay_keep() -> int:
-    """Bytes of request bodies that a relay keeps until they have arrived.
+    """Bytes of the temporary files in which a relay keeps artifacts until they have arrived.
 
     :raises SettingError: it is no number.
     """

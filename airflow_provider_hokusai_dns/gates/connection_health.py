@@ -29,6 +29,9 @@ class ConnectionTarget:
 
     :param problem: what is wrong with that Variable, in a sentence.
     :param no_name_limit: seconds for which an address is served after the name went away.
+    :param max_stale: seconds of age up to which an address is served while DNS cannot be asked.
+    :param login_limit: the same for a connection that sends credentials over plain http; ``None``
+        where that makes no difference.
     :param nameservers: those that the connection names; empty for the system's.
     """
 
@@ -37,6 +40,8 @@ class ConnectionTarget:
     record: LastKnownGood | None = None
     problem: str | None = None
     no_name_limit: float = ResolverConfig().max_stale_no_name
+    max_stale: float = ResolverConfig().max_stale
+    login_limit: float | None = None
     nameservers: tuple[str, ...] = ()
 
     @property
@@ -145,6 +150,7 @@ class ConnectionHealth:
             "source": source,
             "age": _rounded(age),
             "ttl_left": _rounded(left),
+            "stale": None if found is None else stale_limit(found, self.target, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": _rounded(sum(verdict.latencies.values()))
             if verdict is not None and verdict.latencies
@@ -155,6 +161,23 @@ class ConnectionHealth:
             "variable_problem": self.target.problem,
             "verdict": None if verdict is None else dict(verdict.as_dict()),
         }
+
+
+def stale_limit(found: Resolution, target: ConnectionTarget, wall: float) -> dict[str, Any] | None:
+    """How long a stale address is still served; ``None`` for one that is not stale.
+
+    :param wall: seconds since the epoch.
+    """
+    if found.stale_until is None or found.resolved_at is None:
+        return None
+    since, until = found.resolved_at.timestamp(), found.stale_until.timestamp()
+    # The sooner of two limits is in force (policy rules 6 and 7); stamps are rounded on their way.
+    rule, limit = "age", target.max_stale
+    if until < since + target.max_stale - 1:
+        rule, limit = "no_such_name", target.no_name_limit
+    if target.login_limit is not None and since + target.login_limit < until:
+        rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit
+    return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver.model import Cause
+from airflow_provider_hokusai_dns.resolver.model import Cause, Source
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
@@ -119,9 +119,9 @@ _Finding = tuple[State, str, str]
 
 def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     advice = (
-        "look at the hostname of the connection for a typing error"
+        "check the hostname of the connection for a typo"
         if error.cause.says_no_such_name
-        else "look at the DNS servers of this machine"
+        else "check the DNS servers of this machine"
     )
     return (
         State.UNRESOLVED,
@@ -140,22 +140,29 @@ def _state(
     if resolution.is_stale:
         why = resolution.cause.value if resolution.cause else "dns"
         return State.DEGRADED, why, _degraded_sentence(server, resolution, asked, replies)
-    what = f"{server.uri} works" if replies else f"{server.hostname!r} resolves"
-    return State.HEALTHY, "ok", f"{what}; the address is fresh."
+    what = f"{server.uri} answers at" if replies else f"{server.hostname!r} resolves to"
+    known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
+    origin = known.get(resolution.source, ", an address that DNS gave just now")
+    return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 
 def _degraded_sentence(
     server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
 ) -> str:
-    age = resolution.age()
+    age, cause = resolution.age(), resolution.cause
     what = ADDRESSES[resolution.source]
-    old = "" if age is None else f", {age:.0f} s old"
-    why = f" ({resolution.cause.value})" if resolution.cause else ""
-    works = f"{server.uri} works on" if replies else f"{server.hostname!r} is served from"
-    return (
-        f"{works} {what} {asked}{old}, because DNS gives none now{why}: "
-        "look at the DNS of the name."
-    )
+    old = "" if age is None else f", {age:.0f} s old,"
+    works = "still works" if replies else "is used"
+    if resolution.source is Source.STATIC:
+        advice = "Take it off the connection when DNS is back."
+    elif cause is not None and cause.says_no_such_name:
+        advice = "Is MLflow being redeployed?"
+    else:
+        advice = "Check the DNS servers of this machine."
+    why = f"DNS gives no address for {server.hostname!r}"
+    if cause is Cause.NXDOMAIN:
+        why = f"DNS says that {server.hostname!r} does not exist"
+    return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
 
 
 def _judge_reply(
@@ -246,7 +253,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
         return (
             State.FORBIDDEN,
             cause,
-            f"MLflow knows who signs in with connection {server.conn_id!r} and refuses to show "
+            f"MLflow knows who signs in with {server.named} and refuses to show "
             f"the {what}: give this user the permission.",
         )
     if reply.status >= 500 or reply.status in (408, 429):
@@ -263,12 +270,12 @@ def _status_cause(status: int) -> str:
 def _login_sentence(server: MLflowServer) -> str:
     if not server.credentials:
         return (
-            f"MLflow asks for a login and connection {server.conn_id!r} has none: "
+            f"MLflow asks for a login and {server.named} has none: "
             "set login and password, or a token as the password alone."
         )
     which = "login and password" if server.credentials.kind == "basic" else "bearer token"
     return (
-        f"MLflow does not accept the {which} of connection {server.conn_id!r}: correct them "
+        f"MLflow does not accept the {which} of {server.named}: correct them "
         "(they may have expired)."
     )
 
@@ -318,16 +325,18 @@ def _failed(
     if failure in TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
     if failure in NO_CONNECTION:
+        where = f"{asked} port {server.connect_port}"
         why = {
-            ReplyFailure.REFUSED: "nothing listens there",
-            ReplyFailure.CONNECT_TIMEOUT: "it does not take a connection",
-        }.get(failure, reply.detail or "the network gives an error")
-        old = " (an old address: DNS gives none now)" if resolution.is_stale else ""
+            ReplyFailure.REFUSED: f"nothing listens at {where}. MLflow is down, or listens "
+            "elsewhere: start it, or correct the port of the connection",
+            ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is MLflow down, "
+            "or is a firewall blocking it?",
+        }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
+        stale = " That address is stale: DNS gives none now." if resolution.is_stale else ""
         return (
             State.UNREACHABLE,
             failure.value,
-            f"{place}{old} cannot be reached: {why}. Is MLflow running, is the port right, does a "
-            "firewall stand between?",
+            f"{server.uri} cannot be reached: {why}{'' if why.endswith('?') else '.'}{stale}",
         )
     if failure in (ReplyFailure.NOT_HTTP, ReplyFailure.BODY_TOO_LARGE):
         return (
@@ -347,8 +356,8 @@ def _failed(
         return (
             State.UNREACHABLE,
             failure.value,
-            f"{place} takes connections and gives no whole answer ({failure.value}): is it MLflow, "
-            "and is it overloaded or hanging?",
+            f"{place} accepts connections but does not answer completely ({failure.value}): is it "
+            "MLflow, and is it overloaded or hanging?",
         )
     return (
         State.BACKEND_DOWN,

@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.health.connection import (
     Deadline,
     ProbeConnection,
 )
-from airflow_provider_hokusai_dns.health.judge import looks_like_mlflow
+from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
 from airflow_provider_hokusai_dns.resolver.model import Source
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
@@ -34,6 +34,18 @@ _HTTPS = 443
 USE, CHECK = "use", "check"
 
 
+def login_age_limit(server: MLflowServer) -> float | None:
+    """Seconds of age up to which credentials go to an address that is not fresh.
+
+    ``None`` where age makes no difference to them: https with a certificate that is verified, no
+    credentials, or a connection that allows every age.
+    """
+    if not server.credentials or (server.scheme == "https" and server.verify):
+        return None
+    allowed = server.allow_stale_over_http is not StaleOverHTTP.ALWAYS
+    return MAX_AGE_WITH_CREDENTIALS if allowed else None
+
+
 def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not (rule 18)."""
     if not resolution.is_stale or (server.scheme == "https" and server.verify):
@@ -43,16 +55,16 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     kind = "a static" if resolution.source is Source.STATIC else "an old"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"DNS gives no address for {server.hostname!r} now, and connection "
-            f"{server.conn_id!r} does not allow {kind} one over plain http "
+            f"DNS gives no address for {server.hostname!r} now, and "
+            f"{server.named} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
-    age = resolution.age()
-    if server.credentials and age is not None and age > MAX_AGE_WITH_CREDENTIALS:
+    age, limit = resolution.age(), login_age_limit(server)
+    if limit is not None and age is not None and age > limit:
         return (
             f"DNS gives no address for {server.hostname!r} now, and the old one is {age:.0f} s "
             f"old: over plain http no credentials go to an address older than "
-            f"{MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set allow_stale_over_http to always."
+            f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
     return CHECK
 
@@ -94,11 +106,14 @@ def not_mlflow_at(
     """Why what answers at an old address is not taken for MLflow; ``None`` when it is."""
     if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
         return None
-    seen = replies[-1].failure or f"status {replies[0].status}"
+    failure = replies[-1].failure
+    # Where nothing takes a connection, no setting makes the address work.
+    more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
         f"DNS gives no address for {server.hostname!r} now, and at the old address "
-        f"{address or resolution.address} no MLflow answers ({seen}): nothing was sent there. "
-        "Wait for DNS, use https, or set allow_stale_over_http to always."
+        f"{address or resolution.address} no MLflow answers "
+        f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
+        f"Wait for DNS{more}."
     )
 
 
@@ -117,7 +132,7 @@ def check_stale_file_host(
     told = f"DNS gives no address for {resolution.hostname!r} now, and"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"{told} connection {server.conn_id!r} does not allow the old one, {address}, over "
+            f"{told} {server.named} does not allow the old one, {address}, over "
             "plain http (allow_stale_over_http is never): use https, or allow it with checked."
         )
     age = resolution.age()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     DNSResolutionError,
     MLflowRestError,
     MLflowUnreachableError,
+    SettingError,
 )
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.resolver.level import Level
@@ -174,6 +175,7 @@ class MLflowHook(BaseHook):
         from airflow_provider_hokusai_dns.client.outage import says_down
         from airflow_provider_hokusai_dns.client.run import open_run
         from airflow_provider_hokusai_dns.health.breaker import breaker_for
+        from airflow_provider_hokusai_dns.links.mlflow_run import run_url
 
         server = self.server
         with ExitStack() as stack:
@@ -199,8 +201,10 @@ class MLflowHook(BaseHook):
                         attempt.failure(quoted(error, 500))
                     raise
                 attempt.success()
+            url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
+            self.log.info("MLflow run %r: %s", active.info.run_name, url)
             if not nested:
-                _link_to_run(server, active)
+                _link_to_run(url)
             yield active
 
     @contextmanager
@@ -225,29 +229,17 @@ class MLflowHook(BaseHook):
         :raises TLSFileError: a TLS file of the connection cannot be used.
         :raises LostDataError: at the end, when something did not arrive although a child went on.
         """
-        from airflow_provider_hokusai_dns.client.relay import open_relay
+        from airflow_provider_hokusai_dns.hooks import relay
 
-        server = self.server
-        joined = _open_run_of(server)
-        if export and joined is not None:
-            raise ValueError(
-                "relay(export=True) cannot be used inside hook.run(): the variables of the run "
-                "would be overwritten. Give children relay.environment(), or open the relay "
-                "without a run"
-            )
-        with open_relay(
-            server,
-            runtime.relay_addresses(server, self.resolver),
-            keep=settings.relay_keep(),
-            run_tags=_airflow_tags(),
-            run_id=None if joined is None else joined.info.run_id,
-            experiment_id=None if joined is None else joined.info.experiment_id,
+        with relay.opened(
+            self.server,
+            self.resolver,
             export=export,
             end_timeout=end_timeout,
+            run_tags=_airflow_tags(),
             status_of=_status_of,
-        ) as relay:
-            runtime.mask(relay.token)
-            yield relay
+        ) as opened:
+            yield opened
 
     def rest(
         self,
@@ -309,10 +301,17 @@ class MLflowHook(BaseHook):
         return check.former_status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
-        """The Test button: whether MLflow can be used, and one sentence on why not."""
+        """The Test button: whether MLflow can be used, and one sentence on why not.
+
+        Airflow stores what is in the form under an id that it made up; no sentence names that one.
+        """
         try:
-            server = connections.load_server(self.mlflow_conn_id)
+            server = replace(connections.load_server(self.mlflow_conn_id), conn_id="")
             verdict = check.check_with(server, runtime.private_resolver(server)).verdict
+        except SettingError as error:
+            mine = error.where == f"connection {self.mlflow_conn_id!r}"
+            where = "this connection" if mine else error.where
+            return False, str(SettingError(where, error.field, error.reason))
         except (LookupError, ValueError) as error:
             return False, str(error)
         return verdict.level is not Level.UNHEALTHY, verdict.sentence
@@ -338,29 +337,17 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     return pins
 
 
-def _open_run_of(server: MLflowServer) -> ActiveRun | None:
-    """The run that this thread has open on this server by :meth:`MLflowHook.run`."""
-    mlflow = sys.modules.get("mlflow")
-    if mlflow is None:  # then none is open, and importing it takes seconds
-        return None
-    from airflow_provider_hokusai_dns.client.auth import tagged_uri
-
-    active: ActiveRun | None = mlflow.active_run()
-    return active if mlflow.get_tracking_uri() == tagged_uri(server) else None
-
-
-def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:
+def _link_to_run(url: str) -> None:
     """Leave the URL of a run behind, for a button on the task's page."""
     from airflow.sdk import get_current_context
 
-    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url, run_url
+    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url
 
     try:
         ti = get_current_context()["ti"]
     except RuntimeError:
         return  # not in a task
     if getattr(getattr(ti, "task", None), "do_xcom_push", True):
-        url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
         runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
 
 

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import HTTPException, Query, Response
+from fastapi.responses import HTMLResponse
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.plugins import options, prometheus
+from airflow_provider_hokusai_dns.plugins.guide import read_guide, render_guide
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
-from airflow_provider_hokusai_dns.plugins.reference import render_reference
+from airflow_provider_hokusai_dns.plugins.reference import HEADERS, render_reference
 from airflow_provider_hokusai_dns.plugins.schemas import Days, Health, Words
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"description": "Nobody is signed in."},
     403: {"description": "Whoever is signed in may not view plugins."},
 }
+_Fresh = Annotated[
+    bool, Query(description="Ask again where the last answer is older than 2 s: something changed.")
+]
 #: Anonymous and signed-in callers alike: a browser takes an answer for what it says it is.
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
@@ -91,13 +96,14 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         conn_id: Annotated[
             list[str] | None, Query(description="Only these of the listed connections.")
         ] = None,
+        fresh: _Fresh = False,
     ) -> Health:
         """Each listed connection: state, cause, what to do, addresses, ages, the whole verdict."""
         listed, problem = cache.listed()
         if conn_id is not None and not set(conn_id) <= set(listed):
             # Without the id: what a caller makes up has no place in an answer.
             raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
-        connections = [one.status_row() for one in cache.connections(conn_id)]
+        connections = [one.status_row() for one in cache.connections(conn_id, fresh=fresh)]
         return Health.model_validate(
             {
                 "generated_at": datetime.now(UTC),
@@ -108,9 +114,10 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         )
 
     @app.get("/history", tags=["for those who may view plugins"], **tell_viewers)
-    def history() -> Days:
+    def history(fresh: _Fresh = False) -> Days:
         """The last day of each listed connection's name, as the refresh DAG saw it."""
-        return Days.model_validate(histories.report(one.target for one in cache.targets()))
+        targets = [one.target for one in cache.targets()]
+        return Days.model_validate(histories.report(targets, fresh=fresh))
 
     @app.get(
         "/metrics",
@@ -136,8 +143,8 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
 
     @app.get("/docs", include_in_schema=False, dependencies=viewers)
     def reference() -> Response:
-        return Response(
-            render_reference(app.openapi()),
-            media_type="text/html; charset=utf-8",
-            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
+        return HTMLResponse(render_reference(app.openapi()), headers=HEADERS)
+
+    @app.get("/guide", include_in_schema=False, dependencies=viewers)
+    def guide() -> Response:
+        return HTMLResponse(render_guide(read_guide()), headers=HEADERS)

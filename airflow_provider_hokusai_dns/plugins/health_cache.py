@@ -24,6 +24,7 @@ from airflow_provider_hokusai_dns.gates.connection_health import (
     ConnectionHealth,
     ConnectionTarget,
 )
+from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -40,10 +41,14 @@ _READ_EVERY = 10.0
 _SETTINGS_EVERY = 2.0
 #: Seconds that a caller waits for what it set going.
 _PATIENCE = 3.0
+#: Seconds for which a check is good enough for a caller who asks for a fresh one.
+_FRESH_EVERY = 2.0
 #: Seconds after which a verdict says nothing any more: no request came, so no check was made.
 _FORGET_AFTER = 300.0
 #: Seconds after which work under way is taken for lost, as after a fork.
 _LOST_AFTER = 120.0
+#: Before a connection was read for the first time.
+_UNREAD = ConnectionTarget()
 
 
 @dataclass
@@ -55,6 +60,7 @@ class _CachedConnection:
     checked_from: float = float("-inf")
     reading: bool = False
     checking: bool = False
+    first_read: Future[None] | None = None
     told: tuple[str, str] = ("", "")
 
 
@@ -126,26 +132,35 @@ class HealthCache:
         usable = bool(known) and all(one.mlflow in USABLE for one in known)
         return usable, _words(known)
 
-    def connections(self, conn_ids: Sequence[str] | None = None) -> list[ConnectionHealth]:
-        """What is known of some listed connections, or of all. Checks where it is due."""
+    def connections(
+        self, conn_ids: Sequence[str] | None = None, *, fresh: bool = False
+    ) -> list[ConnectionHealth]:
+        """What is known of some listed connections, or of all. Checks where it is due.
+
+        :param fresh: it is due after 2 seconds already: something is known to have changed.
+        """
         listed = self.listed()[0]
         wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
-        return self._up_to_date(wanted, check=True)
+        return self._up_to_date(wanted, check=True, fresh=fresh)
 
     def targets(self) -> list[ConnectionHealth]:
         """The listed connections as they are described, without a check of their servers."""
         return self._up_to_date(self.listed()[0], check=False)
 
-    def _up_to_date(self, conn_ids: Sequence[str], *, check: bool) -> list[ConnectionHealth]:
+    def _up_to_date(
+        self, conn_ids: Sequence[str], *, check: bool, fresh: bool = False
+    ) -> list[ConnectionHealth]:
         """Begin what is due, wait for it a moment, and give what is known then."""
         settings_now, now = self._settings_now(), self._now()
-        every = settings_now.every
+        every = min(settings_now.every, _FRESH_EVERY) if fresh else settings_now.every
         begun: list[Future[None]] = []
         with self._lock:
             for gone in self._entries.keys() - set(settings_now.listed):
                 del self._entries[gone]
             entries = [
-                self._entries.setdefault(conn_id, _CachedConnection(ConnectionHealth(conn_id)))
+                self._entries.setdefault(
+                    conn_id, _CachedConnection(ConnectionHealth(conn_id, _UNREAD))
+                )
                 for conn_id in conn_ids
             ]
             for entry in entries:
@@ -153,6 +168,10 @@ class HealthCache:
                 if since >= (_LOST_AFTER if entry.reading else min(every, _READ_EVERY)):
                     entry.reading, entry.read_at = True, now
                     begun.append(self._readers.call(partial(self._read, entry)))
+                    if entry.known.target is _UNREAD:
+                        entry.first_read = begun[-1]
+                elif entry.first_read is not None and not entry.first_read.done():
+                    begun.append(entry.first_read)  # or this caller would be told of no name
                 since = now - entry.checked_from
                 if check and since >= (max(_LOST_AFTER, every) if entry.checking else every):
                     entry.checking, entry.checked_from = True, now
@@ -160,7 +179,7 @@ class HealthCache:
         wait(begun, self._patience)
         now = self._now()
         with self._lock:
-            return [entry.known.at(now, _FORGET_AFTER + every) for entry in entries]
+            return [entry.known.at(now, _FORGET_AFTER + settings_now.every) for entry in entries]
 
     def _read(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id
@@ -215,7 +234,7 @@ def _target(conn_id: str) -> ConnectionTarget:
     try:
         server = connections.load_server(conn_id)
         target = Target.parse(server.hostname)
-        config = runtime.resolver().config
+        config = runtime.resolver_for(server).config
     except (LookupError, ValueError):
         return ConnectionTarget()
     if target.literal is not None:
@@ -227,5 +246,7 @@ def _target(conn_id: str) -> ConnectionTarget:
         record,
         problem,
         no_name_limit=config.max_stale_no_name,
+        max_stale=config.max_stale_for(target.hostname),
+        login_limit=login_age_limit(server),
         nameservers=server.nameservers,
     )

@@ -167,15 +167,18 @@ def _is_of_mlflow(error: BaseException) -> bool:
 
 
 def _a_child_met_an_outage(causes: tuple[BaseException, ...]) -> bool:
-    """Whether a child of the task ended badly after its relay had given a call up."""
+    """Whether a child of the task ended badly, whose relay is still open and has given a call up.
+
+    A relay that is closed has put its error behind the exception.
+    """
     import subprocess
 
     from airflow.providers.common.compat.sdk import AirflowException
 
-    from airflow_provider_hokusai_dns.client.relay.relay import gave_up_in_this_process
+    from airflow_provider_hokusai_dns.client.relay.relay import an_open_relay_gave_up
 
     ended = any(isinstance(c, subprocess.SubprocessError | AirflowException) for c in causes)
-    return ended and gave_up_in_this_process()
+    return ended and an_open_relay_gave_up()
 
 
 def _what_is_wrong(causes: tuple[BaseException, ...]) -> str:

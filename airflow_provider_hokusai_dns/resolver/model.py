@@ -103,6 +103,9 @@ class Resolution:
 
     One object may serve many callers, so it carries stamps and no ages.
     ``str(resolution)`` is the target in its own form with the address in place of the name.
+
+    :param stale_until: until when a stale or stored answer is served (policy rules 6 and 7);
+        ``None`` for every other.
     """
 
     target: str = field(repr=False)  # a URL may hold a password
@@ -113,6 +116,7 @@ class Resolution:
     cause: Cause | None = None
     resolved_at: datetime | None = None
     expires_at: datetime | None = None
+    stale_until: datetime | None = None
     _parsed: Target | None = field(default=None, repr=False, compare=False)
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
@@ -310,13 +314,19 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+#: When an answer was true, when it expires, and until when it is served after that.
+_Dates = tuple[datetime | None, datetime | None, datetime | None]
+
+
 def dates(
-    clock: Clock, stamp: float | None, expires: float | None
-) -> tuple[datetime | None, datetime | None]:
-    """Both moments of an answer as aware times; they are given as monotonic seconds."""
+    clock: Clock, stamp: float | None, expires: float | None, stale_until: float | None
+) -> _Dates:
+    """The moments of an answer as aware times; they are given as monotonic seconds."""
     wall = clock.time() - clock.monotonic()
-    first, second = (None if one is None else utc(wall + one) for one in (stamp, expires))
-    return first, second
+    first, second, third = (
+        None if one is None else utc(wall + one) for one in (stamp, expires, stale_until)
+    )
+    return first, second, third
 
 
 def make_resolution(
@@ -326,13 +336,13 @@ def make_resolution(
     *,
     clock: Clock,
     stamp: float | None = None,
-    dates: tuple[datetime | None, datetime | None] = (None, None),
+    dates: _Dates = (None, None, None),
     cause: Cause | None = None,
 ) -> Resolution:
     """Build a finished :class:`Resolution`.
 
     :param stamp: monotonic seconds at which the answer was true.
-    :param dates: when it was, and when it expires.
+    :param dates: as :func:`dates` gives them.
     """
     port = endpoints[0].port
     return Resolution(

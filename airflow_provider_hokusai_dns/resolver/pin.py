@@ -44,7 +44,15 @@ from airflow_provider_hokusai_dns.resolver.socket_functions import (
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 
-__all__ = ["Pin", "PinConflictError", "StaleAddressCheck", "bounded", "pin_host", "pinned"]
+__all__ = [
+    "Pin",
+    "PinConflictError",
+    "StaleAddressCheck",
+    "bounded",
+    "pin_host",
+    "pinned",
+    "tell_blind_spots",
+]
 
 log = logging.getLogger(__name__)
 
@@ -256,12 +264,11 @@ def pin_host(
     with _lock:
         if _pins:
             _functions.put_in(missing)
-    _tell_blind_spots(key)
     return pin
 
 
-def _tell_blind_spots(hostname: str) -> None:
-    """Say what this pin does not cover, each thing once in a process."""
+def tell_blind_spots(hostname: str) -> None:
+    """Log what a pin does not cover, each thing once in a process."""
     for sentence in blind_spots(hostname):
         if sentence not in _told:
             _told.add(sentence)

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 #: Seconds that a round gets however little patience is left: a name server and a closed port answer
 #: within that, so that a recovery is seen. Deadlines promise half a second.
 _GRACE = 0.25
+#: Seconds beyond the end of patience for a round that was to be over by then.
+_NEARLY = 0.1
 
 _thread = threading.local()
 _rounds = Workers("hokusai-dns-round")
@@ -186,7 +188,7 @@ class PinnedPort:
             ]
             end = state.patience_end(started, handed_out, in_force)
             flight = self._join(tried=tried)
-            until = max(min(end, bound), flight.started + _GRACE)
+            until = max(min(end, bound) + _NEARLY, flight.started + _GRACE)
             if not (self._has_no_news(known) and state.is_hopeless(started, end, known)):
                 self._edge.wait(flight.future, max(0.0, until - now()))
             result = flight.future.result() if flight.future.done() else None
@@ -195,7 +197,7 @@ class PinnedPort:
             if result is not None and result.ends_an_outage:
                 return self._hand_out(result.addresses)
             with self._lock:
-                result = result or self._state.last or self._unfinished(now() - started)
+                result = result or self._state.last or self._unfinished(now() - flight.started)
                 self._state, verdict = self._state.failed(now(), started, handed_out, in_force)
             if verdict.begins:
                 log.warning(

@@ -94,7 +94,9 @@ class Turns:
         six = [":" in endpoint.address for endpoint in endpoints]
         self._ipv6_first = any(six) and not all(six) and ipv6_is_routable()
         self._orders: dict[int, tuple[Endpoint, ...]] | None = None
-        self._dates = dates(clock, self.stamp, expires)
+        stale = source in (Source.STALE, Source.STORE)
+        stale_until = freshness.stale_until(seen.entry, seen.config) if stale else None
+        self._dates = dates(clock, self.stamp, expires, stale_until)
 
     def serves(self, seen: _Seen, source: Source) -> bool:
         """Whether another caller of the name can have these."""
@@ -210,7 +212,7 @@ class Serving:
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         seen = _Seen(target, slot, slot.version, slot.entry, self.state.config, now)
-        config, entry, clock = seen.config, seen.entry, self.state.clock
+        config, entry = seen.config, seen.entry
         answer, failure = entry.answer, entry.failure
         cause = None if failure is None else failure.cause
         fresh = now < freshness.expires_at(entry, config)
@@ -218,12 +220,13 @@ class Serving:
             self.state.count_miss()
             if not fresh:
                 return self._make(seen, answer.source, answer.endpoints, None)
-            self._remember(seen, Source.CACHE, answer.endpoints, None)
-            turns = slot.turns or Turns(seen, Source.CACHE, answer.endpoints, None, clock)
+            turns = self._turns(seen, Source.CACHE, answer.endpoints, None)
+            self._remember(seen, turns)
             return turns.make(target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
-            return self._remember(seen, Source.CACHE, answer.endpoints, None, hold).next()
+            turns = self._turns(seen, Source.CACHE, answer.endpoints, None, hold)
+            return self._remember(seen, turns).next()
         if answer is not None and (fresh or now < freshness.stale_until(entry, config)):
             source = Source.STORE if answer.source is Source.STORE else Source.STALE
             endpoints = answer.endpoints
@@ -235,28 +238,33 @@ class Serving:
         if fresh and source is Source.STALE:  # for this caller only: others are served fresh
             resolution = self._make(seen, source, endpoints, cause)
         else:
-            resolution = self._remember(seen, source, endpoints, cause, hold).next()
+            turns = self._turns(seen, source, endpoints, cause, hold)
+            resolution = self._remember(seen, turns).next()
         slot.served.of(source).n += 1
         kind = "static_served" if source is Source.STATIC else "stale_served"
         self.state.observers.emit(Event(kind, entry.hostname, cause=cause, resolution=resolution))
         return resolution
 
-    def _remember(
+    def _turns(
         self,
         seen: _Seen,
         source: Source,
         endpoints: tuple[Endpoint, ...],
         cause: Cause | None,
         hold: float | None = None,
-    ) -> Ready:
+    ) -> Turns:
+        """What the answers of the name have in common: what is there, or made now."""
+        known = seen.slot.turns
+        if known is not None and known.serves(seen, source):
+            return known
+        return Turns(seen, source, endpoints, cause, self.state.clock, hold)
+
+    def _remember(self, seen: _Seen, turns: Turns) -> Ready:
         """Keep finished resolutions for the hit path, one for each turn of the addresses."""
-        slot = seen.slot
-        turns = slot.turns
-        if turns is None or not turns.serves(seen, source):
-            turns = Turns(seen, source, endpoints, cause, self.state.clock, hold)
         ready = Ready(seen.target, turns)
         if turns.keep:
-            self.state.keep(seen.target.text, ready, turns, slot, seen.version, seen.config)
+            text = seen.target.text
+            self.state.keep(text, ready, turns, seen.slot, seen.version, seen.config)
         return ready
 
     def _make(

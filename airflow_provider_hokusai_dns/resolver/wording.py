@@ -15,11 +15,11 @@ ORIGINS = {
     Source.STORE: "the shared Variable",
     Source.STATIC: "the static address",
 }
-#: The kind of an address that is not fresh.
+#: An address that is not fresh, at the start of a sentence after one about the name.
 ADDRESSES = {
-    Source.STALE: "an old address",
-    Source.STORE: "the stored address",
-    Source.STATIC: "the static address of the connection",
+    Source.STALE: "Its stale address",
+    Source.STORE: "Its stored address",
+    Source.STATIC: "The static address of the connection",
 }
 #: Why a source that is as good as DNS was chosen.
 REASONS = {

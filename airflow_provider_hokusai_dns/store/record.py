@@ -24,8 +24,8 @@ _PREFIX = "hokusai_dns_"
 _MAX_KEY = 200
 _MAX_TEXT = 65_536
 _MAX_ADDRESSES = 500
-#: What a text begins with that Airflow handed out still encrypted (Fernet, version 0x80).
-_ENCRYPTED = "gAAAAA"
+#: How every Fernet token begins. Airflow hands it over undecrypted where ``fernet_key`` is empty.
+_FERNET_TOKEN = "gAAAAA"  # noqa: S105 - no secret
 #: Airflow masks the value of a Variable whose key has one of these, and so would hide ours.
 _MASKED = re.compile(
     "access_key|access_token|api_key|apikey|auth_header|authorization|bearer|connection_string|dsn|"
@@ -47,6 +47,15 @@ class BrokenVariableError(ValueError):
         super().__init__(reason)
         self.replaceable = replaceable
         self.foreign = foreign
+
+
+class EncryptedVariableError(BrokenVariableError):
+    """A stored text that this process cannot decrypt; never overwritten, it may be as it should."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it is encrypted with a Fernet key that this process does not have", foreign=True
+        )
 
 
 def variable_key(hostname: str, prefix: str = _PREFIX, *, nameservers: tuple[str, ...] = ()) -> str:
@@ -162,12 +171,11 @@ def _load_object(text: str) -> dict[str, Any]:
     """
     if len(text) > _MAX_TEXT:
         raise BrokenVariableError(f"it is {len(text)} characters long")
+    if text.startswith(_FERNET_TOKEN):
+        raise EncryptedVariableError
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        if text.startswith(_ENCRYPTED):  # to repair it would lose what the old key still opens
-            reason = "it is encrypted with another key than [core] fernet_key"
-            raise BrokenVariableError(reason, foreign=True) from None
         raise BrokenVariableError("it is not valid JSON") from None
     if not isinstance(values, dict):
         raise BrokenVariableError("it is not a JSON object")

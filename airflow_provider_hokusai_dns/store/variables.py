@@ -37,6 +37,7 @@ from airflow_provider_hokusai_dns.store.history import (
 )
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
+    EncryptedVariableError,
     merge,
     parse_record,
     render_record,
@@ -208,7 +209,8 @@ class VariableStore:
                 return (), None
             known = self._parse_history(hostname, text)
         except BrokenVariableError as error:
-            return (), f"The Variable {key} is passed over: {error}; the next refresh begins anew."
+            what = _advice(error) if error.foreign else "the next refresh starts a new history"
+            return (), f"The Variable {key} is passed over: {error}; {what}."
         except Exception as error:  # not known is not the same as nothing there
             self._report_trouble("read", key, error)
             return (), f"The Variable {key} could not be read just now: look again in a moment."
@@ -359,6 +361,8 @@ class VariableStore:
 def _advice(error: BrokenVariableError) -> str:
     if error.replaceable:
         return "the next good answer replaces it"
+    if isinstance(error, EncryptedVariableError):
+        return "set the same [core] fernet_key for every component of Airflow"
     if error.foreign:
         return "correct or delete it under Admin, Variables"
     return "correct it under Admin, Variables, or run the refresh DAG, which repairs it"

@@ -112,7 +112,7 @@ class TestStatus:
         table = seen["status_of_a_healthy_connection"]["table"]
         assert table["code"] == 0
         assert "mlflow_default" in table["out"]
-        assert "the address is fresh" in table["out"]
+        assert "an address that DNS gave just now" in table["out"]
         assert seen["status_of_a_healthy_connection"]["variable"] is None
 
     def test_as_json_has_the_keys_of_the_endpoint(self, seen):
@@ -196,7 +196,7 @@ class TestResolve:
         call = seen["nothing_is_known"]["resolve"]
         (one,) = document(call)["targets"]
         assert (call["code"], one["state"], one["cause"]) == (1, "unhealthy", "nxdomain")
-        assert "typing error" in one["sentence"]
+        assert "for a typo" in one["sentence"]
 
     def test_works_without_a_database(self, seen):
         """In the worst night DNS can still be looked at; what is not known is said."""

@@ -81,7 +81,7 @@ class TestTheTestButton:
         """Without touching what the process knows."""
         ok, sentence = MLflowHook().test_connection()
         assert ok
-        assert "works" in sentence
+        assert "answers at" in sentence
 
     def test_works_under_a_made_up_id(self, usable, connect, dns, tiny, clean_runtime):
         """The admin tries other values than those in use: that is no conflict."""
@@ -111,7 +111,7 @@ class TestTheTestButton:
         assert told in sentence
 
     def test_says_that_there_is_no_such_name(self, usable, dns):
-        """And that it may be a typing error."""
+        """And that it may be a typo."""
         dns.no_such_name(HOSTNAME)
         ok, sentence = MLflowHook().test_connection()
         assert not ok
@@ -306,6 +306,7 @@ class TestOnARealServer:
             assert not [k for k, v in os.environ.items() if SECRET in v and k != connection]
         out, err = capfd.readouterr()
         assert SECRET not in caplog.text + out + err
+        assert "mlflow_default@" not in caplog.text + out + err, "a link with our tag in it"
         assert SECRET not in repr(hook.server) + repr(hook.get_dns_info())
 
     def test_a_registered_model_goes_to_the_same_server(self, hook):

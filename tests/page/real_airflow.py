@@ -72,7 +72,7 @@ class RealAirflow:
         try:
             for part in ("api-server", "scheduler", "dag-processor"):
                 self.start(part)
-            self._wait()
+            self.wait()
         except BaseException:
             self.__exit__()
             raise
@@ -119,7 +119,9 @@ class RealAirflow:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Return when the API server answers and knows the refresh DAG."""
+
         def up() -> bool:
             for part, (process, _) in self._processes.items():
                 assert process.poll() is None, self.log(part)

@@ -5,7 +5,11 @@ from __future__ import annotations
 import socket
 import time
 
-from airflow_provider_hokusai_dns.resolver.racing import race
+import pytest
+
+from airflow_provider_hokusai_dns.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.racing import dial, race
 from tests.servers import black_hole
 
 
@@ -46,3 +50,14 @@ def test_ipv6_is_tried_as_well() -> None:
         port = server.getsockname()[1]
         trial = race(["127.0.0.11", "::1"], port)
         assert trial.winners == ("::1",)
+
+
+def test_a_dial_of_ours_passes_the_pin() -> None:
+    """A probe has a deadline of its own; the patience of a pinned address is for clients."""
+    resolver = DNSResolver()
+    with pin_host("127.0.0.11", resolver, patience=60.0):
+        began = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(ConnectionRefusedError):
+                dial("127.0.0.11", 9, 2.0)
+        assert time.monotonic() - began < 5

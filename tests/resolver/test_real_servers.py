@@ -63,7 +63,7 @@ class RealServer(ABC):
         # Debian's sbin is not on an ordinary user's path.
         found = shutil.which(self.program) or shutil.which(self.program, path="/usr/sbin")
         if found is None:
-            pytest.skip(f"{self.program} is not installed (Debian package {self.package})")
+            pytest.skip(f"{self.program} is not installed (Debian: {self.package})")
         self.path = found
         self.folder = folder
         self.port = free_port()

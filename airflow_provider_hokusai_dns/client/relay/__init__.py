@@ -12,10 +12,13 @@ and ends the runs that its clients leave behind.
 :mod:`.patience`       pure: wait, look for it, answer or give up
 :mod:`.records`        what the relay has seen: runs that were begun, calls that were lost
 :mod:`.variables`      pure: the environment of a child
+:mod:`.messages`       request and answer
 :mod:`.bodies`         request bodies that are kept until they have arrived
 :mod:`.upstream`       one request to MLflow (aiohttp)
 :mod:`.forwarding`     one request of a client, with all its tries
 :mod:`.listener`       the loopback port, token and limits
+:mod:`.addresses`      the addresses of the server, from the process's resolver
+:mod:`.orphans`        runs that nobody will end
 :mod:`.relay`          the thread, its start and its end
 =====================  =======================================================================
 """

@@ -1,8 +1,8 @@
 """Request bodies that are kept while they are sent on, so that they can be sent again.
 
-What a client sends is passed on at once and kept beside that: in memory first, then in a temporary
-file without a name. All bodies of a relay share one budget. Past it, or on a full disk, a body is
-sent once and not kept.
+What a client sends is passed on at once and kept beside that: in memory up to 256 KiB, which is
+room for every call but artifacts, then in a temporary file without a name. All files of a relay
+share one budget. Past it, or on a full disk, a body is sent once and not kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 
 class Budget:
-    """How many bytes all kept bodies may hold together. Used by one thread."""
+    """How many bytes the temporary files of all bodies may hold together. Used by one thread."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -67,7 +67,7 @@ class Body:
         self._budget = budget
         self._name = name
         self._kept: io.BytesIO | io.FileIO | None = io.BytesIO()
-        self._size = 0
+        self._in_file = 0
         self._pulling = asyncio.Lock()
 
     def __enter__(self) -> Body:
@@ -133,22 +133,26 @@ class Body:
     def _keep(self, piece: bytes) -> None:
         if self._kept is None:
             return
-        if not self._budget.take(len(piece)):
-            self._let_go(f"bodies of more than {self._budget.limit} bytes together (relay_keep)")
-            return
-        self._size += len(piece)
         try:
-            if isinstance(self._kept, io.BytesIO) and self._size > _IN_MEMORY:
-                self._move_to_file(self._kept)
-            self._kept.seek(0, os.SEEK_END)
-            _write_all(self._kept, piece)
+            if isinstance(self._kept, io.BytesIO) and self.received > _IN_MEMORY:
+                if not self._take(self.received - len(piece)):
+                    return
+                memory = self._kept
+                # Without a buffer: a full disk is met in the write, and nowhere else.
+                self._kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+                _write_all(self._kept, memory.getbuffer())
+            if isinstance(self._kept, io.BytesIO) or self._take(len(piece)):
+                self._kept.seek(0, os.SEEK_END)
+                _write_all(self._kept, piece)
         except OSError as error:
             self._let_go(f"{tempfile.gettempdir()}: {error.strerror}")
 
-    def _move_to_file(self, memory: io.BytesIO) -> None:
-        # Without a buffer: a full disk is met in the write, and nowhere else.
-        self._kept = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        _write_all(self._kept, memory.getbuffer())
+    def _take(self, count: int) -> bool:
+        if not self._budget.take(count):
+            self._let_go(f"the files of all bodies: {self._budget.limit >> 20} MiB, relay_keep")
+            return False
+        self._in_file += count
+        return True
 
     def _kept_at(self, at: int) -> bytes:
         if self._kept is None or at >= self.received:
@@ -170,8 +174,8 @@ class Body:
         if self._kept is not None:
             self._kept.close()
             self._kept = None
-            self._budget.give_back(self._size)
-            self._size = 0
+            self._budget.give_back(self._in_file)
+            self._in_file = 0
 
 
 def _write_all(file: io.BytesIO | io.FileIO, content: bytes | memoryview) -> None:

@@ -18,7 +18,14 @@ import aiohttp
 
 from airflow_provider_hokusai_dns.client.relay import creates
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.headers import Headers, to_server
+from airflow_provider_hokusai_dns.client.relay.headers import to_server
+from airflow_provider_hokusai_dns.client.relay.messages import (
+    Answer,
+    Request,
+    an_error,
+    begun,
+    release,
+)
 from airflow_provider_hokusai_dns.client.relay.patience import (
     Call,
     Step,
@@ -40,8 +47,6 @@ _log = logging.getLogger(__name__)
 #: What a client gets when its call was given up. Not 503 or 504: MLflow's clients repeat those,
 #: and hide what is written in them. An unknown 5xx is an error to everybody (RFC 9110, 15).
 GIVEN_UP = 598
-#: As much of an answer as is read before it is passed on, so that a cut can be mended.
-_HEAD = 2**20
 #: The longest body of a create.
 LONGEST_CREATE = 8 * 2**20
 #: A caller that comes after this many seconds without a failure meets a new outage.
@@ -51,42 +56,6 @@ _LEAST = 5.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
-
-
-@dataclass
-class Request:
-    """What a client asks for. ``body`` is whole, or still coming; ``None`` for none.
-
-    :param path: raw, with the query.
-    """
-
-    method: str
-    path: str
-    headers: Headers
-    body: Body | bytes | None = None
-    length: int | None = None
-
-
-@dataclass
-class Answer:
-    """What the client gets.
-
-    :param head: the body, or its beginning where ``rest`` is there.
-    """
-
-    status: int
-    headers: Headers
-    head: bytes = b""
-    rest: aiohttp.ClientResponse | None = None
-
-    @property
-    def document(self) -> Mapping[str, Any]:
-        """The body as a JSON object; empty where it is none."""
-        try:
-            document = json.loads(self.head)
-        except (ValueError, RecursionError):
-            return {}
-        return document if isinstance(document, dict) else {}
 
 
 @dataclass
@@ -114,8 +83,8 @@ class Forwarder:
     ) -> None:
         self.runs = runs
         self.lost = LostCalls()
-        #: Whether any call was given up, of those that only read too.
-        self.gave_up = False
+        #: The last call that was given up, of those that only read too.
+        self.gave_up: LostCall | None = None
         #: The calls that may have made something twice, with what they answered.
         self.doubtful: list[tuple[str, str, str]] = []
         self._server = server
@@ -140,8 +109,8 @@ class Forwarder:
         call = _State(
             request, route(request.method, request.path.partition("?")[0]), time.monotonic()
         )
-        if call.route.repeat is Repeat.READ_BACK:
-            await self._prepare(call)
+        if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call):
+            return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
             call.tries += 1
             last, answer = await self._try(call, patience)
@@ -158,12 +127,12 @@ class Forwarder:
             step = next_step(last, state, now)
             call.is_open = call.is_open or not (step is Step.ANSWER or last.was_not_carried_out)
             if step is Step.READ_BACK:
-                _release(answer)
+                release(answer)
                 answer = await self._read_back(call, max(0.0, state.gives_up_at - now))
                 step = Step.ANSWER if answer is not None else Step.AGAIN
             if step is Step.ANSWER and answer is not None:
                 return self._answered(call, answer)
-            _release(answer)
+            release(answer)
             if step is Step.GIVE_UP:
                 return self._given_up(call, now)
             if not is_wanted() and not _is_delivered_in_any_case(call):
@@ -185,21 +154,24 @@ class Forwarder:
         headers = [] if body is None else [("Content-Type", "application/json")]
         return await self.answer(Request(method, path, headers, content), deadline=deadline)
 
-    async def _prepare(self, call: _State) -> None:
-        """Put our mark into a create."""
+    async def _prepare(self, call: _State) -> bool:
+        """Put our mark into a create; whether it is short enough for that."""
         request = call.request
         body = request.body
-        content = await body.whole(LONGEST_CREATE) if isinstance(body, Body) else body
+        content = await body.whole(LONGEST_CREATE) if isinstance(body, Body) else body or b""
+        if content is None:
+            return False
+        request.body = content
         document = None
         with contextlib.suppress(ValueError, RecursionError):
-            document = None if content is None else json.loads(content)
+            document = json.loads(content)
         if not isinstance(document, dict):
             # Not what MLflow takes; it says so itself.
             call.route = Route(call.route.name, "", Repeat.ONCE, call.route.writes)
-            return
+            return True
         call.create = creates.marked(call.route.name, document, call.call_id, self._run_tags)
         request.body = json.dumps(call.create).encode()
-        request.length = len(request.body)
+        return True
 
     async def _try(self, call: _State, patience: float) -> tuple[Try, Answer | None]:
         """Send it once. The answer's body is read as far as a cut in it can be mended."""
@@ -232,7 +204,7 @@ class Forwarder:
                     body,
                     fresh=call.route.repeat is not Repeat.FREELY,
                 )
-                answer = await _begun(response)
+                answer = await begun(response)
         except (aiohttp.ClientError, OSError) as error:
             if response is not None:
                 response.close()
@@ -276,7 +248,7 @@ class Forwarder:
             found = await self.answer(
                 Request(asked.method, asked.path, headers, asked.body), deadline=left
             )
-            _release(found)
+            release(found)
             made = creates.answer(name, call.create, call.call_id, found.document)
             if found.status == 200 and made is not None:
                 _log.info("%s was carried out, although its answer was lost.", name)
@@ -289,36 +261,32 @@ class Forwarder:
     def _answered(self, call: _State, answer: Answer) -> Answer:
         """Take note of what MLflow said, and correct what only a second sending can have caused."""
         if call.route.removes and call.is_open and error_code(answer.head) in _NOT_THERE:
-            _release(answer)
+            release(answer)
             answer = Answer(200, [("Content-Type", "application/json")], b"{}")
         if call.route.writes:
-            key = _key(call)
             if answer.status < 400:
-                self.lost.arrived(key)
+                if self.lost:
+                    self.lost.arrived(_key(call))
                 self._note_run(call, answer)
             elif answer.status >= 500 or answer.status in _REFUSALS:
                 code = error_code(answer.head)
                 reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
-                self._lose(call, reason, permanent=answer.status < 500)
+                permanent = answer.status < 500
+                self.lost.lost(_key(call), _lost(call, reason, permanent=permanent))
         return answer
 
     def _given_up(self, call: _State, now: float) -> Answer:
         waited = now - call.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
-        self.gave_up = True
+        self.gave_up = _lost(call, reason)
         if call.route.writes:
-            self._lose(call, reason)
+            self.lost.lost(_key(call), self.gave_up)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
             "The deadline of the Airflow connection says how long a call waits."
         )
         _log.error("%s", sentence)
-        content = json.dumps({"error_code": "TEMPORARILY_UNAVAILABLE", "message": sentence})
-        return Answer(GIVEN_UP, [("Content-Type", "application/json")], content.encode())
-
-    def _lose(self, call: _State, reason: str, *, permanent: bool = False) -> None:
-        texts = [call.request.path, _text(call)]
-        self.lost.lost(_key(call), LostCall(call.route.name, run_id_in(*texts), reason, permanent))
+        return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
 
     def _note_run(self, call: _State, answer: Answer) -> None:
         match call.route.name:
@@ -342,25 +310,6 @@ _STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"
 
 def _status(value: Any) -> str:
     return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
-
-
-async def _begun(response: aiohttp.ClientResponse) -> Answer:
-    """An answer with its beginning read; the whole of it where it is short."""
-    head = bytearray()
-    headers = [(name, value) for name, value in response.headers.items()]
-    if response.content_type != "text/event-stream":
-        while len(head) <= _HEAD:
-            piece = await response.content.readany()
-            if not piece:
-                response.release()
-                return Answer(response.status, headers, bytes(head))
-            head += piece
-    return Answer(response.status, headers, bytes(head), response)
-
-
-def _release(answer: Answer | None) -> None:
-    if answer is not None and answer.rest is not None:
-        answer.rest.close()
 
 
 def _nothing() -> None:
@@ -390,6 +339,11 @@ def _document(call: _State) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _lost(call: _State, reason: str, *, permanent: bool = False) -> LostCall:
+    run_id = run_id_in(call.request.path, _text(call))
+    return LostCall(call.route.name, run_id, reason, permanent)
 
 
 def _key(call: _State) -> tuple[str, str, str]:

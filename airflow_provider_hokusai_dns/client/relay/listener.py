@@ -19,8 +19,9 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, Budget, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.forwarding import Answer, Forwarder, Request
+from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
 from airflow_provider_hokusai_dns.client.relay.headers import to_client
+from airflow_provider_hokusai_dns.client.relay.messages import Answer, Request
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer

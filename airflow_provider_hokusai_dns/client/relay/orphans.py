@@ -20,7 +20,7 @@ from airflow_provider_hokusai_dns.client.orphaned_runs import (
 from airflow_provider_hokusai_dns.client.relay.creates import TAG_CALL, tags_of
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.client.relay.forwarding import Answer
+    from airflow_provider_hokusai_dns.client.relay.messages import Answer
 
 _log = logging.getLogger(__name__)
 

@@ -81,6 +81,9 @@ class LostCalls:
         """The client has sent it again, and now it is there."""
         self._by_key.pop(key, None)
 
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
     def all(self) -> tuple[LostCall, ...]:
         """What is still lost."""
         return tuple(self._by_key.values())

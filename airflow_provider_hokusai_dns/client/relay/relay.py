@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Bytes of request bodies that are kept, all together.
+#: Bytes of temporary files in which bodies are kept, all together.
 KEEP = 2**30
 _START = 30.0
 #: For ending runs after a block that was left because the task's time is over, seconds.
@@ -106,7 +106,7 @@ class Relay:
             self._end_thread()
             raise
         self.uri = self._listener.uri
-        _relays.append(self)
+        _open_relays.append(self)
 
     def __repr__(self) -> str:
         return f"<Relay {self.uri} to {self._server.uri}>"
@@ -156,14 +156,15 @@ class Relay:
         try:
             with suppress(concurrent.futures.TimeoutError):
                 self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
-            lost = self._forwarder.lost.all()
+            lost, gave_up = self._forwarder.lost.all(), self._forwarder.gave_up
         finally:
             self._end_thread()
-        if not lost:
-            return
-        if error is None:
+        if lost and error is None:
             raise RelayLostDataError(self._server.conn_id, lost)
-        _log.error("%s", RelayLostDataError(self._server.conn_id, lost))
+        if error is not None and (calls := lost or ((gave_up,) if gave_up else ())):
+            behind = RelayLostDataError(self._server.conn_id, calls)
+            _log.error("%s", behind)
+            _put_behind(error, behind)
 
     def stop(self, seconds: float) -> None:
         """The task is told to stop: end the runs of its clients now, as KILLED."""
@@ -251,6 +252,8 @@ class Relay:
         self._thread.join(5.0)
         if not self._thread.is_alive():
             self._loop.close()
+        if self in _open_relays:
+            _open_relays.remove(self)
 
     def _after_fork(self) -> None:
         # The child must not hold the port open when the parent has closed it.
@@ -260,16 +263,25 @@ class Relay:
     @property
     def gave_up(self) -> bool:
         """Whether a call was given up, to read or to write."""
-        return self._forwarder.gave_up
+        return self._forwarder.gave_up is not None
 
 
-#: All relays of this process, with those that are closed. A task process is one try of one task.
-_relays: list[Relay] = []
+_open_relays: list[Relay] = []
 
 
-def gave_up_in_this_process() -> bool:
-    """Whether MLflow was away for longer than a relay of this process waits."""
-    return any(relay.gave_up for relay in _relays)
+def an_open_relay_gave_up() -> bool:
+    """Whether MLflow was away for longer than an open relay of this process waits."""
+    return any(relay.gave_up for relay in _open_relays)
+
+
+def _put_behind(error: BaseException, behind: BaseException) -> None:
+    """Make one exception the last in the context of another: how a child ended, and why."""
+    seen = {id(error)}
+    while error.__context__ is not None and id(error.__context__) not in seen:
+        error = error.__context__
+        seen.add(id(error))
+    if error.__context__ is None:
+        error.__context__ = behind
 
 
 @contextmanager
@@ -288,7 +300,8 @@ def open_relay(
     """Open a relay for the length of a block.
 
     :param addresses: gives the addresses of the server to try now; called on a thread.
-    :param keep: bytes of request bodies that are kept until they have arrived, all together.
+    :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
+        together.
     :param run_tags: put on every run that a client begins.
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
@@ -352,9 +365,9 @@ def _other_registry(server: MLflowServer) -> str | None:
 
 
 def _after_fork_in_child() -> None:
-    for relay in _relays:
+    for relay in _open_relays:
         relay._after_fork()
-    _relays.clear()
+    _open_relays.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

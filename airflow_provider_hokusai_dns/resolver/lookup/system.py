@@ -53,7 +53,7 @@ class SystemLookup:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
         del timeout, hint, thorough
         started = time.monotonic()
-        _here.inside = True  # the pin hands on what this thread asks for
+        _here.inside = True  # the pin stays out of the way, wherever in the chain it is
         try:
             # By position: eventlet's own has other names for what follows.
             found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)

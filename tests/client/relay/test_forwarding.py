@@ -202,12 +202,13 @@ def test_the_blocks_own_error_comes_out_and_the_loss_goes_to_the_log(
 ) -> None:
     """A loss never hides why the block was left."""
     with (  # noqa: PT012
-        pytest.raises(KeyError),
+        pytest.raises(KeyError) as error,
         stranger(http(500)) as there,
         relay_to(there, changes={"deadline": 0.5}) as relay,
     ):
         ask(relay, "PUT", "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a", b"body")
         raise KeyError("mine")
+    assert isinstance(error.value.__context__, RelayLostDataError)
     assert (
         "did not arrive: 1 call of artifacts/1/x/artifacts/a (MLflow answered 500)" in caplog.text
     )

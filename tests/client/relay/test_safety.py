@@ -140,6 +140,13 @@ def test_on_a_full_disk_an_upload_is_sent_once(
     assert "It is sent once" in caplog.text
 
 
+def test_a_create_that_is_too_long_is_refused(relay_to: OpenRelay) -> None:
+    """It would be held in memory whole."""
+    with stranger(OK) as there, relay_to(there, keep=0) as relay:
+        assert ask(relay, "POST", f"{API}/runs/create", bytes(9 * 2**20))[0] == 413
+    assert there.requests == []
+
+
 def test_an_upload_whose_client_dies_is_not_taken_for_an_outage(relay_to: OpenRelay) -> None:
     """Nothing is repeated, nothing is lost: the client knows."""
     with stranger(OK) as there, relay_to(there) as relay:
