@@ -141,6 +141,7 @@ class Resolution:
     _parsed: Target | None = field(default=None, repr=False, compare=False)
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
+    _rendered: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -183,12 +184,16 @@ class Resolution:
     @property
     def rendered(self) -> str:
         """The target in its own form, with the address in place of the name."""
-        if self._parsed is None or self.source is Source.LITERAL:
-            return self.target
-        return self._parsed.render(*self.endpoints[0][:2])
+        if self._rendered is None:
+            text = self.target
+            if self._parsed is not None and self.source is not Source.LITERAL:
+                text = self._parsed.render(*self.endpoints[0][:2])
+            object.__setattr__(self, "_rendered", text)  # the same whoever writes it
+            return text
+        return self._rendered
 
     def __str__(self) -> str:
-        return self.rendered
+        return self._rendered or self.rendered
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class ResolverState:
         """
         slot.entry = entry
         slot.version += 1
-        texts, slot.texts, slot.turns = slot.texts, set(), None
+        texts, slot.texts, slot.turns = slot.texts, [], None
         for text in texts:
             self.ready.pop(text, None)
 
@@ -244,8 +244,9 @@ class ResolverState:
             if slot.held and slot.version == version and self.config is config:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
+                if text not in self.ready:
+                    slot.texts.append(text)
                 self.ready[text] = ready
-                slot.texts.add(text)
                 slot.turns = turns
 
     def _forget_ready(self) -> None:
