@@ -121,36 +121,61 @@ def _connections(server: Nameserver, *, pairs: int) -> Table:
 
     from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
     from airflow_provider_hokusai_dns.resolver.pin import pin_host
-    from tests.servers import Stranger, http
 
-    def request(host: str) -> float:
-        started = time.perf_counter()
-        with urllib3.HTTPConnectionPool(host, stranger.port, timeout=10) as pool:
-            pool.request("GET", "/")
-        return time.perf_counter() - started
+    def ask(host: str, path: str = "/") -> str:
+        with urllib3.HTTPConnectionPool(host, port, timeout=10) as pool:
+            return pool.request("GET", path).data.decode()
 
     title = "A good day: requests to a local server, each on a new connection"
     table = Table("connections", title, _CONNECTION_COLUMNS)
     resolver = DNSResolver(ResolverConfig(nameservers=(server.address,)))
     took: dict[str, list[float]] = {_ADDRESS: [], _HOSTNAME: []}
     counted = dict.fromkeys(took, 0)
-    with (
-        Stranger(lambda _: http(body="OK", Connection="close"), host=_ADDRESS) as stranger,
-        pin_host(_HOSTNAME, resolver),
-    ):
+    with _counting_server() as port, pin_host(_HOSTNAME, resolver):
         for number in range(pairs + 1):
             for host in sorted(took, reverse=bool(number % 2)):
-                before = stranger.connections
-                seconds = request(host)
-                counted[host] += stranger.connections - before
+                before = int(ask(_ADDRESS))
+                started = time.perf_counter()
+                after = int(ask(host))
                 if number:  # the first pair pays for what is made once
-                    took[host].append(seconds)
+                    took[host].append(time.perf_counter() - started)
+                counted[host] += after - before
     medians = {host: statistics.median(each) for host, each in took.items()}
     for name, host in ((BY_ADDRESS, _ADDRESS), (BY_PIN, _HOSTNAME)):
         ratio = medians[host] / medians[_ADDRESS]
         values = (pairs + 1, counted[host], medians[host] * 1e6, ratio)
         table.rows.append(Row(name, dict(zip(_CONNECTION_COLUMNS, values, strict=True))))
     return table
+
+
+#: Answers each request with the number of connections so far; in a process of its own, so that its
+#: work is none of ours.
+_COUNTING = """
+import asyncio, sys
+count = 0
+async def serve(reader, writer):
+    global count
+    count += 1
+    await reader.readline()
+    writer.write(b"HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\n%d" % count)
+    writer.close()
+async def main():
+    server = await asyncio.start_server(serve, sys.argv[1], 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def _counting_server() -> Iterator[int]:
+    command = [sys.executable, "-c", _COUNTING, _ADDRESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 def _pin_row(name: str, *nanoseconds: float) -> Row:

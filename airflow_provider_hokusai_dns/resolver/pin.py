@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
@@ -384,7 +385,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     # First what is wrong with the arguments: nobody waits for a name to hear it.
     numeric = (port, family, type, proto, flags | _NUMERICHOST)
     any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
-    template = _numeric(any_host, numeric)
+    template = _numeric(any_host, *numeric)
     number = int(template[0][4][1])
     mapped = family == socket.AF_INET6 and flags & _V4MAPPED
     try:
@@ -406,7 +407,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
             found += [(*item[:4], (address, own or number)) for item in template]
             continue
         try:
-            found += _numeric(address, (own or port, *numeric[1:]))
+            found += _numeric(address, own or port, *numeric[1:])
         except socket.gaierror as error:
             if error.errno not in _NO_SUCH_FAMILY:
                 raise
@@ -417,15 +418,19 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     return _Found(found, handout)
 
 
-def _numeric(address: str, arguments: tuple[Any, ...]) -> list[Any]:
+@lru_cache(256, typed=True)
+def _numeric(
+    address: str, port: Any, family: int, type: int, proto: int, flags: int
+) -> tuple[Any, ...]:
     """The system makes the tuples, so that family, type, protocol and flags are its own.
 
-    The C function, past what others may have put into the place of the Python one.
+    The C function, past what others may have put into the place of the Python one. It looks into
+    no file but that of the services.
     """
-    return [
+    return tuple(
         (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
-        for item in _socket.getaddrinfo(address, *arguments)
-    ]
+        for item in _socket.getaddrinfo(address, port, family, type, proto, flags)
+    )
 
 
 @forks.in_child
