@@ -19,7 +19,6 @@ from airflow_provider_hokusai_dns.resolver import (
     Resolution,
     forks,
 )
-from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host, tell_blind_spots
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.server import View
 from airflow_provider_hokusai_dns.store.variables import VariableStore
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_hokusai_dns.resolver import ResolverConfig
+    from airflow_provider_hokusai_dns.resolver.pin import Pin
     from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
         check_stale_address,
         check_stale_file_host,
     )
+    from airflow_provider_hokusai_dns.resolver.pin import tell_blind_spots
 
     beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
     _make_way(server.hostname, server.conn_id, server.view)
@@ -161,6 +162,7 @@ def _pin(
     port: int | None = None,
 ) -> Pin:
     from airflow_provider_hokusai_dns.client import deadlines
+    from airflow_provider_hokusai_dns.resolver.pin import pin_host
 
     held = _process.pins.get(_pin_key(hostname))
     names = resolver_for(server) if view == server.view else _resolver_of(view)

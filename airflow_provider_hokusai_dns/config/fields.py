@@ -7,7 +7,6 @@ in one sentence, unless a secret may be in it; the caller adds the name of the f
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -51,6 +50,8 @@ def described(value: object) -> str:
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """``"Did you mean 'x'? "`` for a name that is not known; empty where none is like it."""
+    import difflib
+
     others = [name for name in known if name != given]
     match = difflib.get_close_matches(given[:250], others, n=1, cutoff=0.75)
     return f"Did you mean {match[0]!r}? " if match else ""
