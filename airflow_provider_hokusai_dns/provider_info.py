@@ -96,6 +96,18 @@ _CONN_FIELDS = {
         "10.0.0.2:8600, separated by commas.",
         _TEXT,
     ),
+    "srv": _field(
+        "SRV record",
+        "Where the server is and on which port, for example _mlflow._tcp.service.consul. The "
+        "hostname stays in the URL.",
+        _TEXT,
+    ),
+    "srv_lookup": _field(
+        "The host is an SRV record",
+        "As in Airflow's HTTP connections: the host is looked up as SRV. The URL then has the part "
+        "after its _service._proto labels.",
+        {"type": "boolean", "default": False},
+    ),
     "allow_stale_over_http": _field(
         "Old address over plain http",
         "Whether an address that is not fresh may be used without TLS: never; checked: when an "

@@ -262,14 +262,15 @@ def mask(*texts: str | None) -> None:
         mask_secret(text)
 
 
-def store(nameservers: tuple[str, ...] = ()) -> VariableStore:
+def store(asked: tuple[str, ...] = ()) -> VariableStore:
     """Where this process keeps the last known good and the history; a call is bounded in time.
 
-    :param nameservers: those that a connection names; what they say is kept apart.
+    :param asked: what a connection names to be asked (:attr:`.View.asked`); what it says is kept
+        apart.
     """
     with _locked():
         _process.store = _process.store or VariableStore()
-        return _process.store.seen_by(nameservers)
+        return _process.store.seen_by(asked)
 
 
 def use_store(store: VariableStore) -> None:
@@ -351,7 +352,7 @@ def _resolver_of(view: View) -> DNSResolver:
     policy = _policy()
     names = _process.resolvers.pop(view, None)
     if names is None:
-        names = DNSResolver(_as_seen(policy, view), store=store(view.nameservers))
+        names = DNSResolver(_as_seen(policy, view), store=store(view.asked))
         names.add_observer(observers.count_event)
         names.add_observer(observers.LogObserver(names))
         if len(_process.resolvers) >= _MOST_VIEWS:
@@ -395,6 +396,8 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
     own: dict[str, Any] = {}
     if view.nameservers:
         own["nameservers"] = view.nameservers
+    if view.srv:
+        own["srv"] = {view.hostname: view.srv}
     if view.fallback_addresses:
         static = {**policy.static_addresses, view.hostname: view.fallback_addresses}
         own["static_addresses"] = static

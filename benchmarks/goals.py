@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks import herd, hits, losses, overhead, peers, relay
+from benchmarks import herd, hits, losses, memory, overhead, peers, relay
 from benchmarks.measure import Row, Table
 
 _COLUMNS = ("measured", "at most", "met")
@@ -28,6 +28,7 @@ def table_of(tables: Mapping[str, Table]) -> Table:
 def _goals() -> Iterator[tuple[str, str, str, str, float]]:
     yield "hit, hostname: x floor", "hit", hits.HOST, "x floor", 2.0
     yield "hit, URL in and out: x floor", "hit", hits.IN_URL, "x floor", 3.0
+    yield "4090 URLs of one name: MB", "urls", memory.OURS, "MB", 20
     yield "hit, async: x floor", "hit", hits.ASYNC, "x floor", 3.0
     for name in (herd.OURS_THREADS, herd.OURS_TASKS, herd.OURS_LOOPS, herd.OURS_FAILING,
                  herd.OURS_FAILING_LOOPS):  # fmt: skip

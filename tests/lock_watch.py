@@ -23,33 +23,26 @@ found: set[str] = set()
 
 
 class WatchedLock:
-    """A lock of ours that knows which thread holds it."""
+    """A lock of ours that knows which thread is inside of it.
+
+    What is acquired by hand, with a time-out or to be released by another thread, is a place in a
+    queue and no lock of a state.
+    """
 
     def __init__(self, lock: Any, made_at: str) -> None:
         self._lock = lock
         self._made_at = made_at
-        self._holders: list[list[str]] = []
 
-    def acquire(self, *args: Any, **kwargs: Any) -> bool:
-        taken: bool = self._lock.acquire(*args, **kwargs)
-        if taken:
-            self._holders.append(held())
-            held().append(self._made_at)
-        return taken
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        held().append(self._made_at)
 
-    def release(self) -> None:
-        # Of the thread that took it: some are handed on to another one.
-        self._holders.pop().remove(self._made_at)
+    def __exit__(self, *exc_info: object) -> None:
+        held().remove(self._made_at)
         self._lock.release()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lock, name)
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.release()
 
 
 def held() -> list[str]:

@@ -96,9 +96,9 @@ def test_a_refresh_keeps_what_each_connection_sees_apart(evil, victim, dns, text
     """Other workers fall back on the stored address: that of the victim's own nameservers."""
     refresh_names([evil, victim], [], probe=False)
     named = () if "AIRFLOW__HOKUSAI_DNS__NAMESERVERS" in os.environ else (dns.address,)
-    stored = json.loads(texts[variable_key(HOSTNAME, nameservers=named)])
+    stored = json.loads(texts[variable_key(HOSTNAME, asked=named)])
     assert stored["addresses"] == ["127.0.0.9"]
-    assert stored.get("nameservers", []) == list(named)
+    assert stored.get("asked", []) == list(named)
     others = [text for key, text in texts.items() if "history" not in key]
     assert sum(EVIL_ADDRESS in text for text in others) == 1
 

@@ -95,7 +95,7 @@ def resolve(args: Namespace) -> int:
         server = server or _listed_server_of(target.hostname)
         names = runtime.resolver() if server is None else runtime.resolver_for(server)
         conn_id = None if server is None else server.conn_id
-        read = partial(_read, variables, () if server is None else server.nameservers)
+        read = partial(_read, variables, () if server is None else server.asked)
         found.append(explain(target, names, read, conn_id=conn_id))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[one.as_dict() for one in found]), args.output)
@@ -187,7 +187,7 @@ def clear(args: Namespace) -> int:
             if server is None:
                 names[target.hostname, ()] = None
             if named is not None:
-                names[target.hostname, named.nameservers] = None
+                names[target.hostname, named.asked] = None
     if not names:
         raise WrongQuestionError(
             "clear needs names, or connections by --conn-id: it is the fallback of all workers"
@@ -289,21 +289,21 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         name = Target.parse(done.server.hostname)
         stored = StoredRecord("", name.hostname)
         if name.literal is None:
-            stored = read_stored(name.hostname, SdkVariables(), done.server.nameservers)
+            stored = read_stored(name.hostname, SdkVariables(), done.server.asked)
         described = ConnectionTarget(
             name.hostname,
             done.server.uri,
             stored.record,
             stored.problem,
-            nameservers=done.server.nameservers,
+            asked=done.server.asked,
         )
     row = ConnectionHealth(conn_id, described).with_check(done).status_row()
     return done.verdict, row | {"looked_at": _iso(done.verdict.checked_at)}
 
 
-def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> StoredRecord:
+def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:
     """What is stored, where "nothing" may also mean that nobody could be asked."""
-    stored = read_stored(hostname, variables, nameservers)
+    stored = read_stored(hostname, variables, asked)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
     return stored
@@ -311,7 +311,7 @@ def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> 
 
 def _asked(row: Any) -> tuple[str, ...]:
     """The nameservers that the connection of a row names; what they say is stored apart."""
-    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).nameservers
+    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).asked
 
 
 def _kept(row: Any, stored: StoredRecord) -> bool:
@@ -326,9 +326,9 @@ def hokusai_dns_clear(
     return [_clear(*name) for name in names]
 
 
-def _clear(hostname: str, nameservers: tuple[str, ...]) -> dict[str, Any]:
+def _clear(hostname: str, asked: tuple[str, ...]) -> dict[str, Any]:
     variables = MetastoreVariables()
-    before = read_stored(hostname, variables, nameservers)
+    before = read_stored(hostname, variables, asked)
     removed = variables.delete(before.key)
     outcome = "cleared" if removed else "nothing was stored"
     if variables.get(before.key) is not None:

@@ -113,7 +113,7 @@ def explain(
     return Explanation(
         *where,
         "degraded" if found.is_stale else "healthy",
-        found.addresses,
+        found.places,
         found.source.value,
         None if found.cause is None else found.cause.value,
         None if age is None else round(age, 1),
@@ -162,7 +162,9 @@ def _steps(
     """In the order in which a task would come to them."""
     nameservers = config.nameservers_for(hostname)
     dns = asking.begin(partial(_ask_nameservers, hostname, config, nameservers))
-    system = None if nameservers else asking.begin(partial(_ask_system, hostname))
+    service = config.srv_for(hostname)
+    asks_system = not nameservers and service is None
+    system = asking.begin(partial(_ask_system, hostname)) if asks_system else None
     store = asking.begin(partial(_ask_store, hostname, config, read))
     steps = [
         Step("memory", "this process", "empty; a task that has asked before answers from here"),
@@ -172,7 +174,10 @@ def _steps(
     said = asking.end(dns, silence)
     steps += said
     if system is None:
-        steps.append(Step("system lookup", "", "not asked, because nameservers are configured"))
+        why = (
+            "nameservers are configured" if nameservers else "it cannot tell the port of a service"
+        )
+        steps.append(Step("system lookup", "", f"not asked, because {why}"))
     else:
         late = Step("system lookup", "getaddrinfo", "no answer in time", cause="timeout")
         steps.append(asking.end(system, late))
@@ -196,7 +201,13 @@ def _ask_nameservers(
     hostname: str, config: ResolverConfig, nameservers: tuple[str, ...]
 ) -> list[Step]:
     steps = []
-    for one in DNSQuery(nameservers, config.search).ask_each(hostname, timeout=config.timeout):
+    service = config.srv_for(hostname)
+    each = DNSQuery(nameservers, config.search).ask_each(
+        service or hostname,
+        timeout=config.timeout,
+        kinds=("A", "AAAA") if service is None else ("SRV",),
+    )
+    for one in each:
         outcome = one.outcome
         if one.ttl is not None:
             outcome += f" (TTL {one.ttl:.0f} s)"
@@ -249,7 +260,7 @@ def _ms(seconds: float | None) -> float | None:
 
 
 def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig) -> str:
-    addresses = ", ".join(found.addresses)
+    addresses = ", ".join(found.places)
     why = found.cause.value if found.cause is not None else "it does not answer"
     if found.source is Source.STATIC:
         return (

@@ -83,14 +83,31 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     ):
         raise SettingError(where, "path_prefix", f"the host already names {location.path_prefix!r}")
     extras.setdefault("path_prefix", location.path_prefix)
+    hostname = location.hostname
+    if extras.pop("srv_lookup", False):
+        if "srv" in extras:
+            raise SettingError(where, "extra 'srv'", "srv_lookup takes the host for the SRV name "
+                               "already; leave one of the two empty")  # fmt: skip
+        extras["srv"] = hostname
+        hostname = _without_service(hostname)
+    if "srv" in extras and Target.parse(location.hostname).literal is not None:
+        raise SettingError(where, "extra 'srv'", "the host is an address, which no SRV record "
+                           "stands for; give a hostname")  # fmt: skip
     return MLflowServer(
         conn_id=connection.conn_id,
         scheme=location.scheme,
-        hostname=location.hostname,
+        hostname=hostname,
         port=location.port,
         credentials=_credentials(where, connection),
         **extras,
     )
+
+
+def _without_service(name: str) -> str:
+    """The part of an SRV name after its service and protocol, where it has those (RFC 2782)."""
+    service, _, rest = name.partition(".")
+    protocol, _, domain = rest.partition(".")
+    return domain if service.startswith("_") and protocol.startswith("_") and domain else name
 
 
 def _credentials(where: str, connection: ConnectionLike) -> Credentials:

@@ -169,6 +169,15 @@ def read_nameservers(value: object) -> tuple[str, ...]:
     return items
 
 
+def read_srv(value: object) -> str:
+    """An SRV name, for example ``_mlflow._tcp.service.consul``."""
+    name = read_text(value)
+    (hostname,) = read_hostnames(name)
+    if Target.parse(hostname).literal is not None:
+        raise ValueError(f"{hostname} is an address; give the name of an SRV record")
+    return hostname
+
+
 def read_path_prefix(value: object) -> str:
     """A path that begins with a slash and does not end with one, or nothing."""
     path = read_text(value)
@@ -219,5 +228,7 @@ EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "max_stale": read_max_stale,
     "cache_ttl": read_seconds,
     "nameservers": read_nameservers,
+    "srv": read_srv,
+    "srv_lookup": read_flag,
     "allow_stale_over_http": read_stale_over_http,
 }

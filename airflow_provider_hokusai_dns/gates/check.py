@@ -22,6 +22,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
 )
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -122,7 +123,9 @@ def check_with(
             found,
             checks=checks,
             deadline=max(_LEAST_FOR_PROBE, end - time.monotonic()),
-            report=lambda address: resolver.report_failure(server.hostname, address),
+            report=lambda place: resolver.report_failure(
+                server.hostname, *Endpoint.parse(place)[:2]
+            ),
         )
     if verdict.latencies:
         observers.count_probe(server.hostname, sum(verdict.latencies.values()))

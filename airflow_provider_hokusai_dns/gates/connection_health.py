@@ -32,7 +32,7 @@ class ConnectionTarget:
     :param max_stale: seconds of age up to which an address is served while DNS cannot be asked.
     :param login_limit: the same for a connection that sends credentials over plain http; ``None``
         where that makes no difference.
-    :param nameservers: those that the connection names; empty for the system's.
+    :param asked: those that the connection names; empty for the system's.
     """
 
     hostname: str | None = None
@@ -42,12 +42,12 @@ class ConnectionTarget:
     no_name_limit: float = ResolverConfig().max_stale_no_name
     max_stale: float = ResolverConfig().max_stale
     login_limit: float | None = None
-    nameservers: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
 
     @property
     def history_name(self) -> str | None:
         """Under what the history endpoint gives the last day of this name."""
-        return None if self.hostname is None else shown_name(self.hostname, self.nameservers)
+        return None if self.hostname is None else shown_name(self.hostname, self.asked)
 
     def away_for(self, wall: float) -> float | None:
         """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
@@ -130,7 +130,7 @@ class ConnectionHealth:
         if found is not None:
             age = found.age()
             left = None if self._is_stale else found.ttl_left(wall)
-        addresses = list(found.addresses) if found else []
+        addresses = list(found.places) if found else []
         source = None if found is None else found.source.value
         if verdict is not None and verdict.address is not None:
             addresses = addresses or [verdict.address]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver.model import Cause, Source
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Source
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
@@ -325,7 +325,8 @@ def _failed(
     if failure in TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
     if failure in NO_CONNECTION:
-        where = f"{asked} port {server.connect_port}"
+        dialled = Endpoint.parse(asked)
+        where = f"{dialled.address} port {dialled.port or server.connect_port}"
         why = {
             ReplyFailure.REFUSED: f"nothing listens at {where}. MLflow is down, or listens "
             "elsewhere: start it, or correct the port of the connection",

@@ -117,23 +117,23 @@ def _ask(
             ) as connection:
                 replies[:] = connection.ask_openly()
                 if replies[0].failure in NO_CONNECTION and report is not None:
-                    report(endpoint.address)
+                    report(str(endpoint))
                 if replies[0].failure is not None and limit.remaining > 0:
                     continue
                 if rule == CHECK and (stranger := not_mlflow_at(server, resolution, replies)):
                     # As the pin does: another of the old addresses may still be the server's.
-                    refused = refused or (endpoint.address, stranger, [*replies])
+                    refused = refused or (str(endpoint), stranger, [*replies])
                     continue
                 if (
                     judge(server, resolution, replies, checked_at=datetime.now(UTC)).level
                     is not Level.UNHEALTHY
                 ):
                     _closed_part(server, connection, checks, replies)
-                return endpoint.address, None
+                return str(endpoint), None
     if refused is not None:
         address, stranger, replies[:] = refused
         return address, stranger
-    return resolution.endpoints[-1].address, None
+    return resolution.places[-1], None
 
 
 def _closed_part(

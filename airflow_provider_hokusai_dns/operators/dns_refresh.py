@@ -156,9 +156,9 @@ def refresh_names(
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
     for one in wanted:
-        row, change, nameservers = _refresh(one, budget)
+        row, change, asked = _refresh(one, budget)
         rows.append(row)
-        seen.append((nameservers, row))
+        seen.append((asked, row))
         say("%s", _in_one_line(row))
         if change is not None:
             changes.append(change)
@@ -203,18 +203,18 @@ def _refresh(
     :returns: the row, what changed, and the nameservers that the connection names.
     """
     server = None
-    nameservers: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     try:
         if wanted.conn_id is not None:
             server = connections.load_server(wanted.conn_id)
-            nameservers = server.nameservers
+            asked = server.asked
             target, resolver = server.hostname, runtime.resolver_for(server)
         else:
             target, resolver = wanted.given, runtime.resolver()
-        store = runtime.store(nameservers)
+        store = runtime.store(asked)
         target = hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
-        return _failed(wanted, None, "config", str(error)), None, nameservers
+        return _failed(wanted, None, "config", str(error)), None, asked
     before = store.read(hostname)
     begun = time.monotonic()
     try:
@@ -222,7 +222,7 @@ def _refresh(
     except DNSResolutionError as error:
         row = _failed(wanted, hostname, error.cause.value, str(error))
         row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
-        return row, None, nameservers
+        return row, None, asked
     took: float | None = _milliseconds(time.monotonic() - begun)
     if not found.is_stale:  # without the writing of the Variable
         took = resolver.metrics().latency_ms
@@ -238,7 +238,7 @@ def _refresh(
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
-    return row, _change(before, found), nameservers
+    return row, _change(before, found), asked
 
 
 def _milliseconds(seconds: float) -> float:

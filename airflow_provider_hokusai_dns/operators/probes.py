@@ -60,15 +60,15 @@ def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> Non
     :param seen: each row with the nameservers that its connection names.
     """
     best: dict[tuple[str, tuple[str, ...]], ResolutionRow] = {}
-    for nameservers, row in seen:
+    for asked, row in seen:
         if row["hostname"] is None or row["source"] == Source.LITERAL:
             continue
-        name = (row["hostname"], nameservers)
+        name = (row["hostname"], asked)
         if name not in best or best[name]["probe"] is None:
             best[name] = row
     now = iso_seconds(time.time())
-    for (hostname, nameservers), row in best.items():
-        runtime.store(nameservers).remember(
+    for (hostname, asked), row in best.items():
+        runtime.store(asked).remember(
             hostname,
             HistoryPoint(
                 at=now,

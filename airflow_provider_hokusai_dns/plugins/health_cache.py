@@ -239,7 +239,7 @@ def _target(conn_id: str) -> ConnectionTarget:
         return ConnectionTarget()
     if target.literal is not None:
         return ConnectionTarget(target.literal, server.uri)
-    record, problem = runtime.store(server.nameservers).examine(target.hostname)
+    record, problem = runtime.store(server.asked).examine(target.hostname)
     return ConnectionTarget(
         target.hostname,
         server.uri,
@@ -248,5 +248,5 @@ def _target(conn_id: str) -> ConnectionTarget:
         no_name_limit=config.max_stale_no_name,
         max_stale=config.max_stale_for(target.hostname),
         login_limit=login_age_limit(server),
-        nameservers=server.nameservers,
+        asked=server.asked,
     )

@@ -74,7 +74,7 @@ class HistoryCache:
             if not self._is_due(wanted, every):
                 return
             self._names = {
-                name: runtime.store(target.nameservers).history(target.hostname or "")
+                name: runtime.store(target.asked).history(target.hostname or "")
                 for name, target in wanted.items()
             }
             # What could not be read is read again for the next who asks.

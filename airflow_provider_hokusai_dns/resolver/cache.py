@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
-from itertools import chain, zip_longest
+from collections.abc import Callable, Sequence
+from itertools import chain, groupby, zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
 from airflow_provider_hokusai_dns.resolver.level import Level
-from airflow_provider_hokusai_dns.resolver.lookup.srv import in_turn
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.serving import Turns
+
+
+#: Against a weight of 0 beside others: "a very small chance of being selected".
+_SLIGHT = 0.01
+#: Steps on a circle that never meet, so that turns fill it evenly without a dice.
+_STEP, _STEP_WITHIN = 0.618034, 0.414214
 
 
 class RecordStatus:
@@ -81,7 +86,7 @@ class Slot:
         self.held = True
         #: What the answers have in common, and the targets for which one is kept.
         self.turns: Turns | None = None
-        self.texts: set[str] = set()
+        self.texts: list[str] = []
 
     @property
     def uses(self) -> int:
@@ -161,6 +166,26 @@ class Cache:
         for slot in self._slots.values():
             slot.uses_at_last_eviction = slot.uses
         return True
+
+
+def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
+    """The endpoints by priority, and by weight within one: RFC 2782's draw, without chance.
+
+    Over many turns each comes first as often as its weight says.
+    """
+    ordered: list[Endpoint] = []
+    by_priority = sorted(endpoints, key=lambda endpoint: endpoint.priority)
+    for _, group in groupby(by_priority, key=lambda endpoint: endpoint.priority):
+        left, place = list(group), turn * _STEP % 1.0
+        while left:
+            weights = [endpoint.weight or _SLIGHT for endpoint in left]
+            mark, index = place * sum(weights), 0
+            while index < len(left) - 1 and mark >= weights[index]:
+                mark -= weights[index]
+                index += 1
+            ordered.append(left.pop(index))
+            place = (place + _STEP_WITHIN) % 1.0
+    return ordered
 
 
 def is_weighted(endpoints: tuple[Endpoint, ...]) -> bool:

@@ -173,8 +173,10 @@ def _check_max_stale(name: str, value: object) -> float:
 
 def _hostname(name: str, value: object) -> str:
     """A key or item that must be a hostname and nothing more, normalised."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {value!r} is not a hostname")
     try:
-        target = Target.parse(value)  # type: ignore[arg-type]
+        target = Target.parse(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if target.literal is not None or target.text != target.host_text:

@@ -72,6 +72,27 @@ class Endpoint(NamedTuple):
     priority: int = 0
     weight: float = 0.0
 
+    def __str__(self) -> str:
+        """The address, with its port where it has one of its own: ``10.0.0.1:5001``."""
+        if self.port is None:
+            return self.address
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """The address and port behind ``str(endpoint)``."""
+        host, bracket, rest = text.rpartition("]")
+        if bracket:
+            return cls(host.removeprefix("["), int(rest.removeprefix(":")))
+        if text.count(":") == 1:
+            host, _, port = text.partition(":")
+            return cls(host, int(port))
+        return cls(text)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -120,11 +141,17 @@ class Resolution:
     _parsed: Target | None = field(default=None, repr=False, compare=False)
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
+    _rendered: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """All addresses, in the order to try."""
         return tuple(endpoint.address for endpoint in self.endpoints)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The same as texts, with a port where an address has one of its own (SRV)."""
+        return tuple(map(str, self.endpoints))
 
     @property
     def address(self) -> str:
@@ -157,12 +184,16 @@ class Resolution:
     @property
     def rendered(self) -> str:
         """The target in its own form, with the address in place of the name."""
-        if self._parsed is None or self.source is Source.LITERAL:
-            return self.target
-        return self._parsed.render(*self.endpoints[0][:2])
+        if self._rendered is None:
+            text = self.target
+            if self._parsed is not None and self.source is not Source.LITERAL:
+                text = self._parsed.render(*self.endpoints[0][:2])
+            object.__setattr__(self, "_rendered", text)  # the same whoever writes it
+            return text
+        return self._rendered
 
     def __str__(self) -> str:
-        return self.rendered
+        return self._rendered or self.rendered
 
 
 @dataclass(frozen=True, slots=True)

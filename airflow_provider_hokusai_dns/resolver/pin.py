@@ -24,7 +24,7 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import Cause
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     Handout,
     PinnedPort,
@@ -188,8 +188,9 @@ class Pin:
         if pinned_port is None:
             name = self.hostname + "." if absolute else self.hostname
             if not connects or port is None or not self._policies_for(port):
-                found = self.resolver.resolve(name).addresses
-                return Handout([address for address in found if of_family(family)(address)])
+                takes = of_family(family)
+                found = self.resolver.resolve(name).endpoints
+                return Handout([str(place) for place in found if takes(place.address)])
             with self._lock:
                 pinned_port = self._ports.setdefault(
                     key,
@@ -373,7 +374,7 @@ class _Found(list[Any]):
             try:
                 yield item
             except GeneratorExit:
-                self._handout.connected(item[4][0])
+                self._handout.connected(*item[4][:2])
                 raise
 
 
@@ -396,16 +397,16 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
         )
     except DNSResolutionError as error:
         raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
-    addresses = [*handout]
+    places = [*map(Endpoint.parse, handout)]
     if mapped and not flags & _ALL:  # those of IPv4 only for want of better
-        addresses = [a for a in addresses if ":" in a] or addresses
+        places = [place for place in places if ":" in place.address] or places
     found: list[Any] = []
-    for address in addresses:
+    for address, own, *_ in places:
         if any_host == _ANY_IPV4 and ":" not in address:
-            found += [(*item[:4], (address, number)) for item in template]
+            found += [(*item[:4], (address, own or number)) for item in template]
             continue
         try:
-            found += _numeric(address, numeric)
+            found += _numeric(address, (own or port, *numeric[1:]))
         except socket.gaierror as error:
             if error.errno not in _NO_SUCH_FAMILY:
                 raise

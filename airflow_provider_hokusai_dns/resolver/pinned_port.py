@@ -22,7 +22,7 @@ from functools import partial
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
 from airflow_provider_hokusai_dns.resolver import forks
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
     ROUND,
@@ -89,11 +89,13 @@ class Handout(list[str]):
         super().__init__(addresses)
         self._tell = tell
 
-    def connected(self, address: str) -> None:
+    def connected(self, address: str, port: int | None = None) -> None:
         """The client stopped at this address."""
-        if self._tell is not None and address in self:
+        place = str(Endpoint(address, port))
+        place = place if place in self else address
+        if self._tell is not None and place in self:
             tell, self._tell = self._tell, None
-            tell(address, tuple(self[: self.index(address)]))
+            tell(place, tuple(self[: self.index(place)]))
 
     def __del__(self) -> None:
         if self._tell is not None:
@@ -232,7 +234,7 @@ class PinnedPort:
                 self._state = self._state.learn(self._take_outcomes())
             if known is None:
                 return None
-            found = self._state.at_once(now, known.addresses, stale=False, tried=tried)
+            found = self._state.at_once(now, known.places, stale=False, tried=tried)
             return None if found is None else self._note(now, found)
 
     def _hand_out(self, addresses: Sequence[str]) -> Handout:
@@ -338,7 +340,7 @@ class PinnedPort:
             resolution = self._resolve()
         except DNSResolutionError as error:
             return Round(error=error)
-        addresses = tuple(resolution.addresses)
+        addresses = resolution.places
         checked = Round(addresses)
         if resolution.is_stale and addresses:
             checked = self._check_stale(resolution)
@@ -354,8 +356,8 @@ class PinnedPort:
         if (again := state.trial(now, addresses)) is not None:
             return replace(again, passed=checked.passed, refused=checked.refused)
         trial = self._edge.race(addresses, self._port)
-        for loser in trial.losers:
-            self._resolver.report_failure(self._name, loser)
+        for loser in map(Endpoint.parse, trial.losers):
+            self._resolver.report_failure(self._name, loser.address, loser.port)
         rest = (a for a in addresses if a not in trial.winners and a not in trial.losers)
         return replace(
             checked,
@@ -372,7 +374,7 @@ class PinnedPort:
         of them one after the other would leave no deadline standing.
         """
         now, state = self._edge.monotonic(), self._state
-        known = {address: state.objection(now, address) for address in resolution.addresses}
+        known = {address: state.objection(now, address) for address in resolution.places}
         asked = {
             address: _checking.call(partial(self._ask_checks, resolution, address))
             for address, refusal in known.items()
@@ -398,7 +400,8 @@ class PinnedPort:
             until = self._state.passed.get((address, check), 0.0) if check is not None else 0.0
             if check is None or self._edge.monotonic() < until:
                 continue
-            why = check(resolution, address, self._port)
+            place = Endpoint.parse(address)
+            why = check(resolution, place.address, place.port or self._port)
             if why is not None:  # asked again at the next round: the server may just be starting
                 return why, passed
             passed[address, check] = self._edge.monotonic() + PASSED_FOR

@@ -272,7 +272,7 @@ class PortReachability(NamedTuple):
         if self.last is None or not self._gave_up_lately(now) or end > self.given_up[1]:
             return False
         dead = {*self.last.silent, *self.last.refused}
-        return known is None or dead.issuperset(known.addresses)
+        return known is None or dead.issuperset(known.places)
 
     def failed(
         self, now: float, started: float, handed_out: float, in_force: Sequence[Patience]

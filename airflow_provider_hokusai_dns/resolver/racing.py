@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
 #: Seconds an address has to take the connection (policy rule 13).
 CONNECT_TIMEOUT = 1.0
 #: Seconds between two starts. RFC 8305 section 5 advises 250 ms, and 100 ms at least.
@@ -51,6 +53,7 @@ def dial(address: str, port: int, timeout: float) -> socket.socket:
 def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) -> Trial:
     """Connect to several addresses until one accepts, and hang up again.
 
+    :param addresses: with a port where one has its own, as :attr:`.Resolution.places` gives them.
     :param timeout: seconds for each of them.
     """
     waiting = list(addresses)
@@ -96,8 +99,9 @@ def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) 
 
 def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
     """What ``connect`` wants; the flag keeps pins and name servers out of it."""
+    place = Endpoint.parse(address)
     [found, *_] = socket.getaddrinfo(
-        address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        place.address, place.port or port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
     )
     return found[0], found[4]
 

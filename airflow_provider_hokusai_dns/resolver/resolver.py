@@ -13,7 +13,6 @@ from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.level import Level
-from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Endpoint,
@@ -69,7 +68,7 @@ class DNSResolver:
         self._serving = Serving(self._state, publisher)
         self._updater = Updater(
             self._state,
-            lookup or LiveLookup(self._state.config),
+            lookup or _live_lookup(self._state.config),
             self._workers,
             SingleFlight(self._workers),
             publisher,
@@ -88,7 +87,7 @@ class DNSResolver:
         What is cached stays, and is judged by the new numbers from now on.
         """
         if self._given_lookup is None:
-            self._updater.lookup = LiveLookup(config)
+            self._updater.lookup = _live_lookup(config)
         self._state.reconfigure(config)
 
     def add_observer(self, observer: Callable[[Event], None]) -> None:
@@ -274,3 +273,10 @@ class DNSResolver:
         slot = self._state.find(resolution.hostname)
         if slot is not None and not resolution.is_stale:
             self._updater.publisher.publish(slot, written_by, always=always)
+
+
+def _live_lookup(config: ResolverConfig) -> Lookup:
+    """The default lookup. A DAG file that is parsed makes none, and need not import it."""
+    from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
+
+    return LiveLookup(config)

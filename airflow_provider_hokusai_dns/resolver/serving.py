@@ -11,7 +11,7 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.cache import Slot, in_order, is_weighted
 from airflow_provider_hokusai_dns.resolver.freshness import Action
-from airflow_provider_hokusai_dns.resolver.lookup.live import ipv6_is_routable
+from airflow_provider_hokusai_dns.resolver.lookup.ipv6 import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
@@ -59,22 +59,9 @@ class Turns:
     :param keep: whether further callers may have them too.
     """
 
-    __slots__ = (
-        "_clock",
-        "_dates",
-        "_endpoints",
-        "_ipv6_first",
-        "_orders",
-        "_seen",
-        "cause",
-        "count",
-        "expires",
-        "keep",
-        "source",
-        "stamp",
-        "tally",
-        "until",
-    )  # fmt: skip
+    __slots__ = ("_clock", "_config", "_dates", "_endpoints", "_ipv6_first", "_made_at", "_orders",
+                 "_slot", "_version", "cause", "count", "keep", "source", "stamp", "tally",
+                 "until")  # fmt: skip
 
     def __init__(
         self,
@@ -85,7 +72,9 @@ class Turns:
         clock: Clock,
         hold: float | None = None,
     ) -> None:
-        self._seen, self._endpoints, self._clock = seen, endpoints, clock
+        self._endpoints, self._clock = endpoints, clock
+        self._slot, self._version, self._config = seen.slot, seen.version, seen.config
+        self._made_at = seen.now
         self.source, self.cause = source, cause
         decision = freshness.decide(seen.entry, seen.now, seen.config)
         limits = [decision.until]
@@ -98,23 +87,23 @@ class Turns:
         self.tally = seen.slot.served.of(source)
         known = None if source is Source.STATIC else seen.entry.answer
         self.stamp = None if known is None else known.resolved_at
-        expires = freshness.expires_at(seen.entry, seen.config)
-        self.expires = None if self.stamp is None or expires < self.stamp else expires
+        expires: float | None = freshness.expires_at(seen.entry, seen.config)
+        if self.stamp is None or expires is None or expires < self.stamp:
+            expires = None
         self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
         six = [":" in endpoint.address for endpoint in endpoints]
         self._ipv6_first = any(six) and not all(six) and ipv6_is_routable()
-        self._orders: list[tuple[Endpoint, ...] | None] = [None] * self.count
+        self._orders: dict[int, tuple[Endpoint, ...]] | None = None
         stale = source in (Source.STALE, Source.STORE)
         stale_until = freshness.stale_until(seen.entry, seen.config) if stale else None
-        self._dates = dates(clock, self.stamp, self.expires, stale_until)
+        self._dates = dates(clock, self.stamp, expires, stale_until)
 
     def serves(self, seen: _Seen, source: Source) -> bool:
         """Whether another caller of the name can have these."""
-        mine = self._seen
         return (
             self.keep
-            and mine.version == seen.version
-            and mine.config is seen.config
+            and self._version == seen.version
+            and self._config is seen.config
             and self.source is source
             and seen.now < self.until
         )
@@ -124,16 +113,7 @@ class Turns:
 
         :param source: where the answer is from, for the caller for whom it was fetched.
         """
-        order = self._orders[turn]
-        if order is None:
-            slot = self._seen.slot
-            order = self._orders[turn] = in_order(
-                self._endpoints,
-                slot.penalties,
-                self._seen.now,
-                ipv6_first=self._ipv6_first,
-                rotation=slot.rotation + turn,
-            )
+        order = self._endpoints if self.count == 1 else self._order(turn)
         return make_resolution(
             target,
             order,
@@ -143,6 +123,20 @@ class Turns:
             dates=self._dates,
             cause=self.cause,
         )
+
+    def _order(self, turn: int) -> tuple[Endpoint, ...]:
+        if self._orders is None:
+            self._orders = {}
+        order = self._orders.get(turn)
+        if order is None:
+            order = self._orders[turn] = in_order(
+                self._endpoints,
+                self._slot.penalties,
+                self._made_at,
+                ipv6_first=self._ipv6_first,
+                rotation=self._slot.rotation + turn,
+            )
+        return order
 
 
 class Ready:
@@ -154,12 +148,16 @@ class Ready:
     __slots__ = ("_count", "_made", "_target", "_turns", "next", "tally", "until")
 
     def __init__(self, target: Target, turns: Turns) -> None:
+        self.tally = turns.tally
+        self.until = turns.until
+        self.next: Callable[[], Resolution]
+        if turns.count == 1:
+            self.next = repeat(turns.make(target)).__next__
+            return
         self._target, self._turns = target, turns
         self._made: list[Resolution] = []
         self._count = count()
-        self.next: Callable[[], Resolution] = self._grow
-        self.tally = turns.tally
-        self.until = turns.until
+        self.next = self._grow
 
     def _grow(self) -> Resolution:
         turn = next(self._count)  # each to one caller, also of many threads
@@ -169,8 +167,7 @@ class Ready:
         one = self._turns.make(self._target, turn)
         self._made.append(one)
         if turn == total - 1:
-            turns = cycle(self._made) if total > 1 else repeat(one)
-            self.next = turns.__next__
+            self.next = cycle(self._made).__next__
         return one
 
 
@@ -215,7 +212,7 @@ class Serving:
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         seen = _Seen(target, slot, slot.version, slot.entry, self.state.config, now)
-        config, entry, clock = seen.config, seen.entry, self.state.clock
+        config, entry = seen.config, seen.entry
         answer, failure = entry.answer, entry.failure
         cause = None if failure is None else failure.cause
         fresh = now < freshness.expires_at(entry, config)
@@ -223,12 +220,13 @@ class Serving:
             self.state.count_miss()
             if not fresh:
                 return self._make(seen, answer.source, answer.endpoints, None)
-            self._remember(seen, Source.CACHE, answer.endpoints, None)
-            turns = slot.turns or Turns(seen, Source.CACHE, answer.endpoints, None, clock)
+            turns = self._turns(seen, Source.CACHE, answer.endpoints, None)
+            self._remember(seen, turns)
             return turns.make(target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
-            return self._remember(seen, Source.CACHE, answer.endpoints, None, hold).next()
+            turns = self._turns(seen, Source.CACHE, answer.endpoints, None, hold)
+            return self._remember(seen, turns).next()
         if answer is not None and (fresh or now < freshness.stale_until(entry, config)):
             source = Source.STORE if answer.source is Source.STORE else Source.STALE
             endpoints = answer.endpoints
@@ -240,28 +238,33 @@ class Serving:
         if fresh and source is Source.STALE:  # for this caller only: others are served fresh
             resolution = self._make(seen, source, endpoints, cause)
         else:
-            resolution = self._remember(seen, source, endpoints, cause, hold).next()
+            turns = self._turns(seen, source, endpoints, cause, hold)
+            resolution = self._remember(seen, turns).next()
         slot.served.of(source).n += 1
         kind = "static_served" if source is Source.STATIC else "stale_served"
         self.state.observers.emit(Event(kind, entry.hostname, cause=cause, resolution=resolution))
         return resolution
 
-    def _remember(
+    def _turns(
         self,
         seen: _Seen,
         source: Source,
         endpoints: tuple[Endpoint, ...],
         cause: Cause | None,
         hold: float | None = None,
-    ) -> Ready:
+    ) -> Turns:
+        """What the answers of the name have in common: what is there, or made now."""
+        known = seen.slot.turns
+        if known is not None and known.serves(seen, source):
+            return known
+        return Turns(seen, source, endpoints, cause, self.state.clock, hold)
+
+    def _remember(self, seen: _Seen, turns: Turns) -> Ready:
         """Keep finished resolutions for the hit path, one for each turn of the addresses."""
-        slot = seen.slot
-        turns = slot.turns
-        if turns is None or not turns.serves(seen, source):
-            turns = Turns(seen, source, endpoints, cause, self.state.clock, hold)
         ready = Ready(seen.target, turns)
         if turns.keep:
-            self.state.keep(seen.target.text, ready, turns, slot, seen.version, seen.config)
+            text = seen.target.text
+            self.state.keep(text, ready, turns, seen.slot, seen.version, seen.config)
         return ready
 
     def _make(

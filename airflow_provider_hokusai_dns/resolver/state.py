@@ -24,6 +24,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
 )
 from airflow_provider_hokusai_dns.resolver.model import utc
 from airflow_provider_hokusai_dns.resolver.observers import Observers
+from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ class ResolverState:
         """
         slot.entry = entry
         slot.version += 1
-        texts, slot.texts, slot.turns = slot.texts, set(), None
+        texts, slot.texts, slot.turns = slot.texts, [], None
         for text in texts:
             self.ready.pop(text, None)
 
@@ -192,7 +193,8 @@ class ResolverState:
             places = {
                 one[:2]
                 for one in known
-                if one.address == address and (None in (port, one.port) or port == one.port)
+                if parse_address(one.address) == address
+                and (None in (port, one.port) or port == one.port)
             } or {(address, None)}
             until = now + self.config.penalty
             slot.penalties = {**current, **dict.fromkeys(places, until)}
@@ -242,8 +244,9 @@ class ResolverState:
             if slot.held and slot.version == version and self.config is config:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
+                if text not in self.ready:
+                    slot.texts.append(text)
                 self.ready[text] = ready
-                slot.texts.add(text)
                 slot.turns = turns
 
     def _forget_ready(self) -> None:

@@ -138,7 +138,7 @@ def _split_url(text: str) -> tuple[str, str, str]:
     return scheme + separator, after[:end], after[end:]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, str | None, str]:
     """Hostname, host as written, port, literal address, and the port with its colon.
 

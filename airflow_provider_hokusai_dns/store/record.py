@@ -58,17 +58,17 @@ class EncryptedVariableError(BrokenVariableError):
         )
 
 
-def variable_key(hostname: str, prefix: str = _PREFIX, *, nameservers: tuple[str, ...] = ()) -> str:
+def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...] = ()) -> str:
     """The key for one hostname: readable, unique, and never one that Airflow masks.
 
     :param prefix: what it begins with; that of the last-known-good by default.
-    :param nameservers: those that a connection names, in its order. What they say about a name is
-        kept apart from what the system's nameservers, and those of other connections, say.
+    :param asked: those that a connection names, in its order. What they say about a name is
+        kept apart from what the system's asked, and those of other connections, say.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
     while _MASKED.search(slug):  # taking one out may put the halves of another together
         slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
-    digest = hashlib.sha256("\n".join((hostname, *nameservers)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\n".join((hostname, *asked)).encode()).hexdigest()[:8]
     slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
     return f"{prefix}{slug}_{digest}" if slug else f"{prefix}{digest}"
 
@@ -79,16 +79,16 @@ def parse_record(
     *,
     now: float,
     skew: float = 300.0,
-    nameservers: tuple[str, ...] = (),
+    asked: tuple[str, ...] = (),
 ) -> LastKnownGood:
     """Read a stored text.
 
     :param now: seconds since the epoch.
-    :param nameservers: those whose answer it has to be; empty for the system's.
+    :param asked: those whose answer it has to be; empty for the system's.
     :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: says what is wrong with it.
     """
-    values = load_of(hostname, text, (VERSION, VERSION_WITH_PORTS), nameservers)
+    values = load_of(hostname, text, (VERSION, VERSION_WITH_PORTS), asked)
     stored = values.get("addresses")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its addresses are not a list with at least one address")
@@ -143,7 +143,7 @@ def _service(item: object) -> Endpoint:
 
 
 def load_of(
-    hostname: str, text: str, expected: int | tuple[int, ...], nameservers: tuple[str, ...] = ()
+    hostname: str, text: str, expected: int | tuple[int, ...], asked: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The JSON object in a stored text, of one version, one hostname and its nameservers.
 
@@ -159,8 +159,10 @@ def load_of(
         )
     if values.get("hostname") != hostname:
         raise BrokenVariableError("its hostname is another one", foreign=True)
-    if values.get("nameservers", []) != list(nameservers):
-        raise BrokenVariableError("its nameservers are other ones", foreign=True)
+    if values.get("asked", []) != list(asked):
+        raise BrokenVariableError(
+            "it holds what other nameservers, or another SRV record, said", foreign=True
+        )
     return values
 
 
@@ -213,12 +215,12 @@ def _ttl(value: object) -> float | None:
 
 
 def render_record(
-    record: LastKnownGood, *, beside: str | None = None, nameservers: tuple[str, ...] = ()
+    record: LastKnownGood, *, beside: str | None = None, asked: tuple[str, ...] = ()
 ) -> str:
     """The text of a record; fields that somebody added to the old text are kept.
 
     :param beside: the text that is being replaced.
-    :param nameservers: those that gave the answer; empty for the system's.
+    :param asked: those that gave the answer; empty for the system's.
     """
     values: dict[str, Any] = {}
     if beside is not None:
@@ -229,7 +231,7 @@ def render_record(
     values |= {
         "version": VERSION_WITH_PORTS if record.services else VERSION,
         "hostname": record.hostname,
-        **nameservers_field(nameservers),
+        **asked_field(asked),
         "addresses": list(record.addresses),
         "ttl": int(record.ttl) if record.ttl and record.ttl.is_integer() else record.ttl,
         "resolved_at": iso_seconds(record.resolved_at),
@@ -244,9 +246,9 @@ def render_record(
     return json.dumps(values, indent=2)
 
 
-def nameservers_field(nameservers: tuple[str, ...]) -> dict[str, list[str]]:
+def asked_field(asked: tuple[str, ...]) -> dict[str, list[str]]:
     """The field that tells whose answer a stored text is; none for the system's nameservers."""
-    return {"nameservers": list(nameservers)} if nameservers else {}
+    return {"asked": list(asked)} if asked else {}
 
 
 def iso_seconds(seconds: float) -> str:

@@ -160,20 +160,20 @@ class VariableStore:
         self._skew = ResolverConfig().max_clock_skew
         self._said: dict[str, str] = {}
         #: Whose answers are kept here; empty for those of the system's nameservers.
-        self._nameservers: tuple[str, ...] = ()
+        self._asked: tuple[str, ...] = ()
 
-    def seen_by(self, nameservers: tuple[str, ...]) -> VariableStore:
+    def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
         """The same store, for the answers of the nameservers that a connection names.
 
         They are kept under keys of their own: who may edit one connection must not decide where
         the fleet goes by another.
 
-        :param nameservers: in the order of the connection; none means those of the system.
+        :param asked: in the order of the connection; none means those of the system.
         """
-        if nameservers == self._nameservers:
+        if asked == self._asked:
             return self
         other = copy(self)  # one line to Airflow for all of them
-        other._nameservers = nameservers
+        other._asked = asked
         return other
 
     def read(self, hostname: str) -> LastKnownGood | None:
@@ -202,7 +202,7 @@ class VariableStore:
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
         """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
-        key = history_key(hostname, self._nameservers)
+        key = history_key(hostname, self._asked)
         try:
             text = self._bounded.call(lambda: self._variables.get(key))
             if text is None:
@@ -227,7 +227,7 @@ class VariableStore:
         A text that cannot be read makes room for a new one: only the picture of a day is lost. One
         of another version or name stays. Of two writers in the same milliseconds one loses a point.
         """
-        key = history_key(hostname, self._nameservers)
+        key = history_key(hostname, self._asked)
         points: tuple[HistoryPoint, ...] = ()
         try:
             text = self._bounded.call(lambda: self._variables.get(key))
@@ -241,7 +241,7 @@ class VariableStore:
                     if error.foreign:
                         return False
             points = with_point(points, point, now=self._now())
-            rendered = render_history(hostname, points, self._nameservers)
+            rendered = render_history(hostname, points, self._asked)
             description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
             self._bounded.call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
@@ -263,7 +263,7 @@ class VariableStore:
                 return False
             if text is not None and merged == self._parsed(record.hostname, text):
                 return True
-            rendered = render_record(merged, beside=text, nameservers=self._nameservers)
+            rendered = render_record(merged, beside=text, asked=self._asked)
             description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
             self._bounded.call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
@@ -289,17 +289,13 @@ class VariableStore:
         return False
 
     def _key(self, hostname: str) -> str:
-        return variable_key(hostname, nameservers=self._nameservers)
+        return variable_key(hostname, asked=self._asked)
 
     def _parse(self, hostname: str, text: str) -> LastKnownGood:
-        return parse_record(
-            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
-        )
+        return parse_record(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
 
     def _parse_history(self, hostname: str, text: str) -> History:
-        return parse_history(
-            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
-        )
+        return parse_history(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
 
     def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
         try:

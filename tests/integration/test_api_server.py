@@ -40,8 +40,8 @@ def tiny():
 def keep_record(api_server, names, record):
     """As a refresh of this connection, which names its nameserver, writes it."""
     asked = (names.address,)
-    text = render_record(record, nameservers=asked)
-    api_server.set_variable(variable_key(HOSTNAME, nameservers=asked), text)
+    text = render_record(record, asked=asked)
+    api_server.set_variable(variable_key(HOSTNAME, asked=asked), text)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -134,7 +134,7 @@ def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
 def test_a_variable_edited_into_nonsense_is_shown_as_such(api_server, names):
     """By hand, in the UI; everything else goes on."""
     try:
-        key = variable_key(HOSTNAME, nameservers=(names.address,))
+        key = variable_key(HOSTNAME, asked=(names.address,))
         api_server.set_variable(key, '{"version": 1, "hostname": "<script>')
 
         def with_a_problem():

@@ -64,7 +64,7 @@ def story(airflow, name_server):
     seen = {}
 
     def stored():
-        return airflow.variable(variable_key(HOSTNAME, nameservers=(name_server.address,)))
+        return airflow.variable(variable_key(HOSTNAME, asked=(name_server.address,)))
 
     def run(name, dag="one_task"):
         name_server.clear_queries()
@@ -180,7 +180,7 @@ def test_two_writers_at_once_never_leave_less_than_there_was(airflow, name_serve
         name_server.set_records(HOSTNAME, [ADDRESS], ttl=10)
     assert result["tasks"] == {"first": "success", "second": "success"}
     assert result["variable_puts"] == 2
-    after = airflow.variable(variable_key(HOSTNAME, nameservers=(name_server.address,)))
+    after = airflow.variable(variable_key(HOSTNAME, asked=(name_server.address,)))
     assert after["addresses"] == [OTHER_ADDRESS]
     assert (after["version"], after["hostname"]) == (1, HOSTNAME)
     assert after["resolved_at"] > before["resolved_at"]

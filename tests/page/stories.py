@@ -86,6 +86,7 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "state": state,
         "cause": None,
         "hostname": hostname,
+        "history_name": hostname,
         "tracking_uri": f"http://{hostname}:5000",
         "addresses": ["10.0.1.221"],
         "looked_at": stamp(now - timedelta(seconds=3)),

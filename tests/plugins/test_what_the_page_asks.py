@@ -119,6 +119,20 @@ def test_a_name_that_is_gone_has_its_limit_at_the_endpoint(usable, dns, monkeypa
     assert 880 < one["stale"]["ends_in"] <= 900
 
 
+def test_the_limit_of_an_age_is_the_one_of_the_connection(usable, dns, monkeypatch):
+    """Its own ``max_stale`` is part of its view of the name, and no other connection's."""
+    for option in ("MIN_TTL", "CACHE_TTL"):
+        monkeypatch.setenv(f"AIRFLOW__HOKUSAI_DNS__{option}", "0")
+    usable(max_stale=5000)
+    client = ask(HealthCache())
+    client.get("/health/mlflow")
+    dns.servfail(HOSTNAME)
+    monkeypatch.setattr(health_cache, "_FRESH_EVERY", 0.0)
+    (one,) = client.get("/health/mlflow?fresh=true").json()["connections"]
+    assert (one["stale"]["rule"], one["stale"]["limit"]) == ("age", 5000.0)
+    assert 4900 < one["stale"]["ends_in"] <= 5000
+
+
 def test_the_failure_guide_is_a_page_of_the_api_server(usable):
     """Without a script, and with an anchor for each word, also where one occurs twice."""
     answer = ask().get("/guide")

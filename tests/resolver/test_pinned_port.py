@@ -381,3 +381,14 @@ def test_an_answer_that_is_gone_is_settled_by_the_garbage_collector_without_a_lo
     with pinned._lock:
         gc.collect()
     assert len(pinned._outcomes) == 1
+
+
+def test_an_ipv4_address_in_the_form_of_ipv6_goes_to_the_back_as_well(
+    port: Callable[..., PinnedPort], world: World, lookup: ScriptedLookup, resolver: DNSResolver
+) -> None:
+    """There is more than one way to write it, and DNS may give any."""
+    mapped = "::ffff:10.0.0.9"
+    lookup.set(NAME, (mapped, A))
+    world.refuses = {mapped}
+    port().addresses(tried=True)
+    assert {resolver.resolve(NAME).address for _ in range(4)} == {A}

@@ -65,7 +65,7 @@ class RelayLostDataError(LostDataError):
 
 
 class Relay:
-    """An open relay; made by :func:`open_relay`.
+    """An open relay; made by :meth:`.MLflowHook.relay`.
 
     :param uri: the tracking URI for the processes of this task, on 127.0.0.1.
     """

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
 from airflow_provider_hokusai_dns.client.relay.patience import Failure
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
@@ -131,17 +132,7 @@ class _Addresses(AbstractResolver):
             found = await asyncio.shield(self._asked)
         except DNSResolutionError as error:
             raise OSError(None, str(error)) from error
-        return [
-            {
-                "hostname": host,
-                "host": address,
-                "port": port,
-                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
-            for address in found
-        ]
+        return [resolve_result(host, place, port) for place in found]
 
     def _at_once(self) -> list[str]:
         with bounded(0):  # the waiting is done in one place, by the calls themselves

@@ -74,19 +74,22 @@ class DNSQuery:
         assert outcome is not None
         raise outcome
 
-    def ask_each(self, hostname: str, *, timeout: float) -> list[Said]:
+    def ask_each(
+        self, hostname: str, *, timeout: float, kinds: tuple[str, ...] = ("A", "AAAA")
+    ) -> list[Said]:
         """Ask every nameserver by itself, all at the same time, as one does to find the bad one.
 
         A lookup asks the next one only where the first fails; this costs a question each.
 
         :param timeout: seconds for all of it.
+        :param kinds: of records.
         """
         messages.prepare()
         conf = self._conf()
         workers = Workers("hokusai-dns-each")
 
         def ask(server: Server) -> list[Said]:
-            plan = self._plan(conf, (server,), Health(), hostname, timeout, None, ("A", "AAAA"))
+            plan = self._plan(conf, (server,), Health(), hostname, timeout, None, kinds)
             return self._run(plan).said(self.monotonic())
 
         answers = [workers.call(partial(ask, server)) for server in conf.nameservers]

@@ -100,14 +100,12 @@ class Exchange:
     def _send(self, plan: Plan) -> None:
         """Send what a plan wants to have sent: what goes to one server at once, from one socket."""
         asks, plan.outbox = plan.outbox, []
+        # All are made before any is sent: a server that wakes up in between takes the processor.
+        outgoing: list[tuple[_Datagrams, bytes]] = []
         shared: dict[Server, _Datagrams] = {}
         for ask in asks:
             try:
                 query = messages.make_query(ask.question, edns=ask.edns)
-            except Exception as error:  # no name that fits into a message
-                self._report(ask, error)
-                continue
-            try:
                 if ask.tcp:
                     self._add(_Stream(ask, query))
                     continue
@@ -115,11 +113,12 @@ class Exchange:
                 if line is None:
                     line = shared[ask.server] = _Datagrams(ask.server)
                     self._add(line)
-                if not line.send(ask, query, self._report):
-                    self._drop(line)
-                    del shared[ask.server]
-            except OSError as error:
+                outgoing.append((line, line.add(ask, query)))
+            except Exception as error:  # no name that fits into a message, no way to the server
                 self._report(ask, error)
+        for line, wire in outgoing:
+            if line.sock.fileno() >= 0 and not line.send(wire, self._report):
+                self._drop(line)
 
     def _add(self, line: _Line) -> None:
         self._lines[line.sock.fileno()] = line
@@ -145,13 +144,17 @@ class _Datagrams:
             raise
         self._asks: dict[int, tuple[Ask, Message]] = {}
 
-    def send(self, ask: Ask, query: Message, report: Report) -> bool:
-        """Send one more query; returns whether the socket is of further use."""
+    def add(self, ask: Ask, query: Message) -> bytes:
+        """Expect the answer to one more query; returns what to send."""
         while query.id in self._asks:  # two questions on one socket are told apart by it
             query.id = (query.id + 1) & 0xFFFF
         self._asks[query.id] = (ask, query)
+        return query.to_wire()
+
+    def send(self, wire: bytes, report: Report) -> bool:
+        """Send one query; returns whether the socket is of further use."""
         try:
-            self.sock.send(query.to_wire())
+            self.sock.send(wire)
         except OSError as error:
             return self._fail(error, report)
         return True

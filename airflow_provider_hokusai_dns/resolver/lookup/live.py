@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.resolver.lookup.begun import Known
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
-from airflow_provider_hokusai_dns.resolver.lookup.search import DNSSearch, Known
+from airflow_provider_hokusai_dns.resolver.lookup.search import DNSSearch
 from airflow_provider_hokusai_dns.resolver.lookup.srv import SRVSearch
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemCalls, SystemLookup
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Source
@@ -96,16 +96,3 @@ class LiveLookup:
             )
             query = self._dns.setdefault(nameservers, made)
         return query
-
-
-def ipv6_is_routable() -> bool:
-    """Whether this machine has a way to the IPv6 internet, as ``getaddrinfo`` finds out.
-
-    Connecting a UDP socket sends nothing. The address is of the documentation range (RFC 3849).
-    """
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect(("2001:db8::1", 53))
-    except OSError:
-        return False
-    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import groupby
 from math import inf
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
@@ -25,10 +24,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
 _MAX_TARGETS = 32
 #: How long further targets are waited for once one has addresses, seconds.
 _LATE_TARGET = 1.0
-#: Against a weight of 0 beside others: "a very small chance of being selected".
-_SLIGHT = 0.01
-#: Steps on a circle that never meet, so that turns fill it evenly without a dice.
-_STEP, _STEP_WITHIN = 0.618034, 0.414214
 
 
 class SRVSearch(Search):
@@ -186,23 +181,3 @@ def _any_outcome(plans: Sequence[Plan]) -> bool:
 
 def _best(services: Sequence[Service]) -> list[Service]:
     return sorted(services, key=lambda one: (one.priority, -one.weight))[:_MAX_TARGETS]
-
-
-def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
-    """The endpoints by priority, and by weight within one: RFC 2782's draw, without chance.
-
-    Over many turns each comes first as often as its weight says.
-    """
-    ordered: list[Endpoint] = []
-    by_priority = sorted(endpoints, key=lambda endpoint: endpoint.priority)
-    for _, group in groupby(by_priority, key=lambda endpoint: endpoint.priority):
-        left, place = list(group), turn * _STEP % 1.0
-        while left:
-            weights = [endpoint.weight or _SLIGHT for endpoint in left]
-            mark, index = place * sum(weights), 0
-            while index < len(left) - 1 and mark >= weights[index]:
-                mark -= weights[index]
-                index += 1
-            ordered.append(left.pop(index))
-            place = (place + _STEP_WITHIN) % 1.0
-    return ordered
