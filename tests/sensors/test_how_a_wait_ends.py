@@ -153,8 +153,8 @@ def test_a_gate_ends_as_the_table_says(shut, monkeypatch, what, flag, mode):
         deferrable=mode.startswith("deferrable"),
     )
     if mode in ("poke", "reschedule") and what == "`execution_timeout`":
-        # Where the alarm hits a log call, Airflow's handler logs too, and waits for structlog's lock
-        # in its own thread.
+        # An alarm in a log call would hang: Airflow's handler logs too, and waits for structlog's
+        # lock, which its own thread holds.
         monkeypatch.setattr(CHECK, slow)
     if mode == MODES[3] or (mode == "deferrable" and what != "an exception in a check"):
         with pytest.raises(TaskDeferred) as caught:
