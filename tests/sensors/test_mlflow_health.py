@@ -90,7 +90,7 @@ class TestPokeMode:
         run(sensor(), context)
         lines = [line for line in capfd.readouterr().out.splitlines() if "MLflow is" in line]
         assert len(lines) == 1
-        assert f"MLflow is healthy: http://{HOSTNAME}:{tiny.port} works" in lines[0]
+        assert f"MLflow is healthy: http://{HOSTNAME}:{tiny.port} answers at" in lines[0]
 
     def test_is_content_with_an_old_address_if_the_author_is(self, usable, dns, context):
         """degraded is the default; healthy waits for DNS."""
