@@ -1,4 +1,4 @@
-"""A door from the machine into the demo's private network, for a browser.
+"""Forwards a port of this machine into the demo's private network, for a browser.
 
 The listening sockets are opened outside, before the namespaces are made, and inherited: a socket
 stays in the network it was born in. What they accept is passed on to the address inside.

@@ -111,7 +111,7 @@ class _FromCode(SphinxDirective):
     make: ClassVar[Callable[..., str]]
 
     def run(self) -> list[nodes.Node]:
-        """Make the nodes; the page is built anew whenever the code has changed."""
+        """Make the nodes; the page is rebuilt whenever the code has changed."""
         self.env.note_reread()
         text = type(self).make(*self.arguments)
         container = nodes.container()
