@@ -1,4 +1,4 @@
-"""The inner process: moves into the namespaces, starts everything, tells the story, ends it all."""
+"""The inner process: enters the namespaces, starts everything, runs the demo, stops everything."""
 
 from __future__ import annotations
 

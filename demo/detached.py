@@ -27,7 +27,7 @@ _KEPT = ("airflow/dags", "airflow/copied-dags.json", "mlflow")
 
 
 def up(console: Console, *, namespace: bool) -> int:
-    """Start everything, leave it running, and say where to look. Does nothing if it runs."""
+    """Start everything, leave it running, and print the URLs. Does nothing if it runs."""
     with outside.locked("up"):
         if _running() is not None:
             console.say("It is already running.")

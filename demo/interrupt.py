@@ -2,7 +2,7 @@
 
 The command holds the writing end of a pipe. When it asks to stop, or dies in whatever way, the
 conductor is interrupted as by ctrl-C and stops everything. ``make up`` cuts the line when
-everything stands.
+everything runs.
 """
 
 from __future__ import annotations

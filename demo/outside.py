@@ -22,7 +22,7 @@ _PATIENCE = 20.0
 
 
 def tell(console: Console, *, namespace: bool) -> int:
-    """Tell the story in the foreground; returns the exit code. Nothing is left running."""
+    """Run the demo in the foreground; returns the exit code. Nothing is left running."""
     root = HOME / "story"
     with locked("story"):
         private, label = choose_surroundings(console, namespace=namespace)

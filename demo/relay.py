@@ -30,7 +30,7 @@ def open_door(wanted: int) -> socket.socket:
 def serve(listener: socket.socket, target: Callable[[], tuple[str, int]]) -> None:
     """Pass every connection on to the target, on threads that end with the process.
 
-    :param target: asked for each connection: what is behind the door may move.
+    :param target: asked for each connection: the server behind the port may move.
     """
 
     def accept() -> None:

@@ -184,8 +184,9 @@ def _fine_print(label: str, bounds: Mapping[str, int]) -> str:
         "MLflow; only the changes of DNS and their times were recorded by the demo. The plain "
         f"client was bounded to {bounds['max_retries']} retry and {bounds['timeout']} s per call, "
         "because this outage was shortened. With MLflow's default settings (7 retries, 120 s) a "
-        "call without a name hangs for about four minutes. It survives an outage as short as this one, "
-        "and fails in the same way if the name is gone longer; in a VPC that can be five minutes. "
+        "call without a name hangs for about four minutes. It survives an outage as short as this "
+        "one, and fails in the same way if the name is gone longer; in a VPC that can be five "
+        "minutes. "
         "Our client ran with its defaults."
     )
 

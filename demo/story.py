@@ -146,7 +146,7 @@ class _Story:
         self._console.say(f"triggered {dag_id}, run {run_id!r}")
 
     def _await(self, dag_id: str, run_id: str) -> None:
-        """Wait for the end of a DAG run, whatever it is, and tell it."""
+        """Wait for the end of a DAG run, whatever it is, and report it."""
         began = time.monotonic()
 
         def ended() -> dict[str, Any] | None:
@@ -218,4 +218,4 @@ class _Story:
                 pause=pause,
             )
         except DemoError as error:
-            raise DemoError(f"{error} Airflow's logs tell more.") from error
+            raise DemoError(f"{error} Airflow's logs have details.") from error

@@ -62,7 +62,12 @@ def connection_fields_table() -> str:
         for item in fields(MLflowServer)
     }
     rows = [
-        (f"`{name}`", _default(defaults[name]), field["label"], field["description"])
+        (
+            f"`{name}`",
+            _default(defaults.get(name, field["schema"].get("default"))),
+            field["label"],
+            field["description"],
+        )
         for name, field in connection["conn-fields"].items()
     ]
     return _table(("extra", "default", "in the form", "what it does"), rows)
