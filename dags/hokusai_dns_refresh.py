@@ -1,4 +1,4 @@
-"""Ask DNS anew for MLflow from the Airflow UI; give it a schedule to keep the fallback warm."""
+"""Ask DNS for MLflow again, from the Airflow UI. A schedule keeps the fallback up to date."""
 
 from airflow_provider_hokusai_dns.refresh_dag import build_refresh_dag
 

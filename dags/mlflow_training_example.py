@@ -1,4 +1,4 @@
-"""A training that does not lose anything when the name of the MLflow server goes away. Copy it."""
+"""A training that loses no data when the name of the MLflow server disappears. Copy it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("airflow.task")
     },
 )
 def mlflow_training_example():
-    """Wait for MLflow, train, and say what happened."""
+    """Wait for MLflow, train, and log a summary."""
     gate = MLflowHealthSensor(task_id="gate", poke_interval=15, mode="reschedule")
 
     @task
@@ -45,8 +45,8 @@ def mlflow_training_example():
 
     @task
     def summary(gate: dict[str, Any], trained: dict[str, str]) -> dict[str, Any]:
-        log.info("The gate said: %s", gate["sentence"])
-        log.info("The training left run %(run_id)s, model version %(model_version)s", trained)
+        log.info("Gate: %s", gate["sentence"])
+        log.info("Training: run %(run_id)s, model version %(model_version)s", trained)
         return {"gate": gate, "trained": trained}
 
     trained = train()
@@ -55,7 +55,7 @@ def mlflow_training_example():
 
 
 def register(hook: MLflowHook, run_id: str, source: str) -> str:
-    """Register what the run has stored as the next version of the model."""
+    """Register the stored files of the run as the next version of the model."""
     from mlflow.exceptions import MlflowException
 
     client = hook.get_conn()

@@ -1,5 +1,5 @@
 """The story of ``make demo``: real Airflow tasks log to a real MLflow while its name is gone.
 
-``python -m demo`` tells it, ``python -m demo up`` leaves its stage standing for a browser,
+``python -m demo`` runs it, ``python -m demo up`` leaves its stack running for a browser,
 ``python -m demo down`` takes that down again. Everything lives under ``.demo/``.
 """

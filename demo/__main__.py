@@ -1,4 +1,4 @@
-"""``python -m demo`` tells the story; the rest is for a browser."""
+"""``python -m demo`` runs the demo; the other commands serve a browser."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m demo",
-        description="Airflow keeps logging to an MLflow whose DNS name is gone.",
-        epilog="Exit code: 0 every claim held, 1 one did not, 2 the story could not be told.",
+        description="Airflow keeps logging to an MLflow whose DNS name does not resolve.",
+        epilog="Exit code: 0 every claim held, 1 one did not, 2 the demo could not be run.",
     )
     parser.add_argument(
         "--no-namespace",
         action="store_true",
-        help="use the stand-in for the outage even where private namespaces are possible",
+        help="simulate the outage even if private namespaces are available",
     )
     commands = parser.add_subparsers(dest="what", metavar="COMMAND")
-    commands.add_parser("story", help="the default: tell the story, with a verdict at the end")
-    commands.add_parser("up", help="leave everything running for a browser")
+    commands.add_parser("story", help="the default: run the demo, with a verdict at the end")
+    commands.add_parser("up", help="start everything and leave it running for a browser")
     commands.add_parser("down", help="stop what up started")
-    names = commands.add_parser("dns", help="say what DNS answers while everything is up")
+    names = commands.add_parser("dns", help="set what DNS answers in the running stack")
     names.add_argument("state", choices=sorted(remote.DNS_STATES))
-    server = commands.add_parser("mlflow", help="stop, start or move MLflow while everything is up")
+    server = commands.add_parser("mlflow", help="stop, start or move MLflow in the running stack")
     server.add_argument("state", choices=sorted(remote.MLFLOW_STATES))
-    airflow = commands.add_parser("airflow", help="Airflow's command line, inside what is up")
+    airflow = commands.add_parser("airflow", help="run Airflow's command line in the running stack")
     airflow.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser
 

@@ -1,4 +1,4 @@
-"""What the story promises, each promise judged by what Airflow and MLflow say."""
+"""The claims of the demo, each evaluated from the records of Airflow and MLflow."""
 
 from __future__ import annotations
 
@@ -74,16 +74,16 @@ def _variable_written(evidence: Evidence) -> Claim:
     )
     stored = [a for value in evidence.variables.values() for a in value.get("addresses", ())]
     return Claim(
-        "the refresh DAG keeps the last known good in a Variable",
+        "the refresh DAG stores the last known good in a Variable",
         run is not None and run.state == "success" and resolved == [FIRST_ADDRESS] and bool(stored),
-        f"it found {_list(resolved)}; the Variable holds {_list(stored)} at the end",
+        f"it resolved {_list(resolved)}; the Variable contains {_list(stored)} at the end",
     )
 
 
 def _complete(run: DagRun | None, run_id: str) -> Claim:
-    promise = f"run {run_id!r} loses nothing: FINISHED, {METRICS} metrics, all artifacts, a model"
+    promise = f"run {run_id!r} loses no data: FINISHED, {METRICS} metrics, all artifacts, a model"
     if run is None or run.tracked is None:
-        return Claim(promise, False, "MLflow knows no such run")
+        return Claim(promise, False, "MLflow has no such run")
     there = run.tracked
     missing = [name for name in ARTIFACTS if name not in there.artifacts]
     held = (
@@ -105,9 +105,9 @@ def _complete(run: DagRun | None, run_id: str) -> Claim:
 def _gate_said(run: DagRun | None, run_id: str, level: str, address: str) -> Claim:
     gate = (run.gate if run else None) or {}
     return Claim(
-        f"the gate of run {run_id!r} says {level}, on {address}",
+        f"the gate of run {run_id!r} reports {level}, at {address}",
         gate.get("level") == level and gate.get("address") == address,
-        f"{gate.get('level', 'nothing')}, on {gate.get('address', 'no address')}",
+        f"{gate.get('level', 'nothing')}, at {gate.get('address', 'no address')}",
     )
 
 
@@ -115,20 +115,20 @@ def _fresh_processes(runs: dict[str, DagRun]) -> Claim:
     tasks = [task for run_id in OURS if run_id in runs for task in runs[run_id].tasks if task.pid]
     pids = {task.pid for task in tasks}
     return Claim(
-        "every task of these runs is a fresh process, with an empty memory",
+        "every task of these runs is a new process with an empty cache",
         len(tasks) >= 2 * len(OURS) and len(pids) == len(tasks),
         f"{len(tasks)} tasks in {len(pids)} processes",
     )
 
 
 def _plain_lost(run: DagRun | None, run_id: str) -> Claim:
-    """The comparison is worth something only if the plain client was really hurt."""
-    promise = f"the plain client of run {run_id!r} loses what ours keeps"
+    """The comparison is valid only if the plain client lost data."""
+    promise = f"the plain client of run {run_id!r} loses data that ours delivers"
     if run is None:
-        return Claim(promise, False, "it never ran")
+        return Claim(promise, False, "it did not run")
     if run.tracked is None:
         return Claim(
-            promise, run.state == "failed", f"{run.state}, no run at MLflow: 0 of {METRICS} metrics"
+            promise, run.state == "failed", f"{run.state}, no run in MLflow: 0 of {METRICS} metrics"
         )
     there = run.tracked
     return Claim(
@@ -148,13 +148,13 @@ def _wrote_through(run: DagRun | None, run_id: str, dns: list[tuple[float, str]]
     return Claim(
         promise,
         held,
-        f"it began {gap[0] - run.tracked.start:.0f} s before the name went, which was away for "
+        f"it began {gap[0] - run.tracked.start:.0f} s before the name disappeared for "
         f"{gap[1] - gap[0]:.0f} s, and ended {run.tracked.end - gap[1]:.0f} s after it came back",
     )
 
 
 def _gate_waited(run: DagRun | None, dns: list[tuple[float, str]]) -> Claim:
-    promise = "the DAG run triggered in the gap waits at its gate, which opens by itself"
+    promise = "the DAG run triggered during the outage waits at its gate, which then opens"
     gap = _gap(dns)
     gate = run.gate_task if run else None
     if run is None or gate is None or gate.end is None or gap is None:
@@ -163,7 +163,7 @@ def _gate_waited(run: DagRun | None, dns: list[tuple[float, str]]) -> Claim:
     return Claim(
         promise,
         held,
-        f"triggered {run.queued - gap[0]:.0f} s into the gap, open "
+        f"triggered {run.queued - gap[0]:.0f} s into the outage, open "
         f"{gate.end - gap[1]:.0f} s after the name came back",
     )
 
@@ -180,7 +180,7 @@ def _change_noticed(run: DagRun | None) -> Claim:
 
 
 def _gap(dns: list[tuple[float, str]]) -> tuple[float, float] | None:
-    """Return when the name went away before the redeploy, and when it came back."""
+    """Return when the name disappeared before the redeploy, and when it came back."""
     back = next((at for at, what in dns if SECOND_ADDRESS in what), None)
     gone = [at for at, what in dns if what == "no such name" and (back is None or at < back)]
     return (gone[-1], back) if gone and back is not None else None

@@ -1,4 +1,4 @@
-"""The inner process: moves into the namespaces, starts everything, tells the story, ends it all."""
+"""The inner process: enters the namespaces, starts everything, runs the demo, stops everything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def conduct(root: Path, lifeline: int | None, perform: Callable[[Processes, Cons
         return perform(processes, console)
     except KeyboardInterrupt:
         console.line()
-        console.say("interrupted: taking everything down")
+        console.say("interrupted: stopping everything")
         return INTERRUPTED
     except DemoError as error:
         console.failure(str(error), root / "logs")
@@ -61,7 +61,7 @@ def conduct(root: Path, lifeline: int | None, perform: Callable[[Processes, Cons
         log = root / "logs" / "conductor.log"
         log.parent.mkdir(exist_ok=True)
         log.write_text(traceback.format_exc())
-        console.failure(f"Something unforeseen: {type(error).__name__}: {error}", log)
+        console.failure(f"Unexpected error: {type(error).__name__}: {error}", log)
         return IMPOSSIBLE
     finally:
         interrupt.ignore_signals()

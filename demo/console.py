@@ -1,4 +1,4 @@
-"""What the person sees: headings, progress that says what it waits for, colours on a terminal."""
+"""The output on the terminal: headings, progress with what it waits for, colours."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Console:
             self.line(f"         {line}")
 
     def failure(self, text: str, logs: Path | None = None) -> None:
-        """Print why the story ends here."""
+        """Print why the demo stops here."""
         self.line()
         self.line(self.paint(f"Stopped: {text}", "red"))
         if logs is not None:
@@ -109,7 +109,7 @@ class Console:
         :param check: what to ask; a false answer, or :class:`TryAgain`, means "not yet".
         :param seconds: how long to wait at most.
         :param alive: asked in between; raises when waiting has become pointless.
-        :raises DemoError: the time is over.
+        :raises DemoError: the time limit has passed.
         """
         deadline = time.monotonic() + seconds
         with self.waiting(what) as tick:

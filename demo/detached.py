@@ -1,4 +1,4 @@
-"""``up``, ``down``, and playing in between."""
+"""``up``, ``down``, and the commands in between."""
 
 from __future__ import annotations
 
@@ -27,17 +27,15 @@ _KEPT = ("airflow/dags", "airflow/copied-dags.json", "mlflow")
 
 
 def up(console: Console, *, namespace: bool) -> int:
-    """Start everything, leave it running, and say where to look. Does nothing if it runs."""
+    """Start everything, leave it running, and print the URLs. Does nothing if it runs."""
     with outside.locked("up"):
         if _running() is not None:
-            console.say("It is up already.")
+            console.say("It is already running.")
             return _introduce(console)
         private, _ = outside.choose_surroundings(console, namespace=namespace)
         kept = outside.fresh(_ROOT, keep=_KEPT)
         if kept:
-            console.say(
-                "Kept from the last time: DAGs and MLflow's data (make clean removes them)."
-            )
+            console.say("Kept from the last run: DAGs and MLflow's data (make clean removes them).")
         process, lifeline = _start(private=private)
         try:
             _follow(console, process)
@@ -62,7 +60,7 @@ def down(console: Console) -> int:
         return conductor.HELD
     with console.waiting("everything to stop"):
         stop(pid)
-    console.say("Everything is down. DAGs and MLflow's data stay for the next make up.")
+    console.say("Everything has stopped. DAGs and MLflow's data are kept for the next make up.")
     return conductor.HELD
 
 
@@ -72,7 +70,7 @@ def ask(request: Sequence[str]) -> int:
     :raises DemoError: nothing is running.
     """
     if _running() is None:
-        raise DemoError("Nothing is running: make up first.")
+        raise DemoError("Nothing is running: `make up` first.")
     return remote.ask(_ROOT, request)
 
 
@@ -122,7 +120,7 @@ def _start(*, private: bool) -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _follow(console: Console, process: subprocess.Popen[bytes]) -> None:
-    """Show what the conductor writes until everything stands.
+    """Show the output of the conductor until everything runs.
 
     :raises DemoError: it has ended instead.
     """
@@ -135,7 +133,7 @@ def _follow(console: Console, process: subprocess.Popen[bytes]) -> None:
             if ready:
                 return
             if code is not None:
-                raise DemoError(f"It did not come up; the logs are in {_ROOT / 'logs'}.")
+                raise DemoError(f"It did not start; the logs are in {_ROOT / 'logs'}.")
             time.sleep(0.2)
 
 
@@ -153,12 +151,12 @@ def _introduce(console: Console) -> int:
         ("", f"user {login['user']}, password {login['password']}"),
         ("Status page", f"{doors['airflow']}/plugin/hokusai-dns"),
         ("MLflow", doors["mlflow"]),
-        ("Your DAGs", f"{root / 'airflow' / 'dags'}/ (read within 5 s; they stay after make down)"),
+        ("Your DAGs", f"{root / 'airflow' / 'dags'}/ (read within 5 s; kept after make down)"),
         ("Logs", f"{root / 'logs'}/, of tasks: {root / 'airflow' / 'logs'}/"),
         ("Outage", f"{python} dns {'|'.join(remote.DNS_STATES)}"),
         ("Redeploy", f"{python} mlflow {'|'.join(remote.MLFLOW_STATES)}"),
         ("Airflow CLI", f"{python} airflow hokusai-dns status"),
-        ("The end", "make down"),
+        ("Stop", "make down"),
     ):
         console.say(f"{what:<13}{text}")
     return conductor.HELD

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class DemoError(Exception):
-    """The story cannot go on: the text says what happened, and where to look."""
+    """The demo cannot continue: the text says what happened, and which log has details."""
 
 
 class TryAgain(DemoError):
-    """May be different in a moment: whoever waits goes on waiting, anybody else gives up."""
+    """A temporary failure: a wait continues, any other caller gives up."""

@@ -1,4 +1,4 @@
-"""What happened, as Airflow and MLflow tell it over REST: nothing here is the demo's own memory."""
+"""What happened, read from Airflow and MLflow over REST: nothing is recorded by the demo itself."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def collect(airflow: AirflowAPI, mlflow: MLflowAPI) -> Evidence:
 
 
 def stored(airflow: AirflowAPI) -> dict[str, dict[str, Any]]:
-    """Return the shared last-known-good Variables, read by key."""
+    """Return the shared last known good Variables, read by key."""
     found = airflow.variables(VARIABLE_PREFIX)
     return {key: json.loads(value) for key, value in found.items()}
 

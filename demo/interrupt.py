@@ -1,8 +1,8 @@
-"""The line of life between a person's command and the process that conducts the demo for it.
+"""A pipe between the user's command and the process that runs the demo for it.
 
 The command holds the writing end of a pipe. When it asks to stop, or dies in whatever way, the
-conductor is interrupted as by ctrl-C and takes everything down. ``make up`` cuts the line when
-everything stands.
+conductor is interrupted as by ctrl-C and stops everything. ``make up`` cuts the line when
+everything runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def interrupt_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """From here on nothing interrupts: the taking down is done once, and to the end."""
+    """Ignore interrupts from here on: the shutdown runs once, to its end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 

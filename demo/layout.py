@@ -67,7 +67,7 @@ def shared_layout(root: Path, airflow_url: str = "") -> Layout:
 
 
 def free_port(*addresses: str) -> int:
-    """Return a port that nobody listens on, the same on each of these addresses.
+    """Return a port that no process listens on, the same on each of these addresses.
 
     :raises DemoError: an address cannot be used on this machine.
     """

@@ -1,4 +1,4 @@
-"""The demo's DNS server: the one lever with which the story pulls the name away."""
+"""The demo's DNS server: the demo uses it to remove the name."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Names:
         self._tell(f"no_such_name {MLFLOW_NAME}", "no such name")
 
     def silent(self) -> None:
-        """Queries stay without an answer."""
+        """Queries get no answer."""
         self._tell(f"silent {MLFLOW_NAME}", "silent")
 
     def failing(self) -> None:
-        """The server says that it failed (SERVFAIL)."""
+        """The server answers SERVFAIL."""
         self._tell(f"servfail {MLFLOW_NAME}", "server failure")
 
     def _tell(self, command: str, what: str | None) -> None:

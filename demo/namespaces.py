@@ -101,7 +101,7 @@ def _bring_loopback_up() -> None:
 
 
 def _try() -> int:
-    """Move in, look around, and say in one line what does not work."""
+    """Enter the namespaces, check them, and report in one line what does not work."""
     try:
         move_in(Path(sys.argv[1]))
         for address, port in ((DNS_ADDRESS, 53), ("127.0.0.11", 5000)):

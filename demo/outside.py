@@ -22,7 +22,7 @@ _PATIENCE = 20.0
 
 
 def tell(console: Console, *, namespace: bool) -> int:
-    """Tell the story in the foreground; returns the exit code. Nothing is left running."""
+    """Run the demo in the foreground; returns the exit code. Nothing is left running."""
     root = HOME / "story"
     with locked("story"):
         private, label = choose_surroundings(console, namespace=namespace)
@@ -59,15 +59,15 @@ def choose_surroundings(console: Console, *, namespace: bool) -> tuple[bool, str
     reason = "you asked for it" if not namespace else namespaces.why_not()
     if reason is None:
         console.say(
-            "In private namespaces: the outage is a real one of this system's resolver, "
-            "and nothing outside notices it."
+            "In private namespaces: this is a real outage of the system's resolver, "
+            "and other processes are not affected."
         )
         return True, "real outage of the operating system's resolver, in private namespaces"
     label = f"STAND-IN for an outage, no private namespace ({reason})"
     console.say(console.paint(label, "yellow"))
     console.say(
-        "The demo's one name is answered by the demo's DNS server through Python's getaddrinfo; "
-        "the system's resolver is left as it is."
+        "Python's getaddrinfo asks the demo's DNS server for the demo's name; "
+        "the system's resolver is unchanged."
     )
     return False, label
 
@@ -76,7 +76,7 @@ def choose_surroundings(console: Console, *, namespace: bool) -> tuple[bool, str
 def locked(name: str, home: Path = HOME) -> Iterator[None]:
     """Hold the only right to this part of ``.demo``, or of another home.
 
-    :raises DemoError: somebody else has it.
+    :raises DemoError: another process holds it.
     """
     home.mkdir(mode=0o700, exist_ok=True)
     with (home / f"{name}.lock").open("w") as lock:
@@ -84,8 +84,8 @@ def locked(name: str, home: Path = HOME) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise DemoError(
-                f"Another {home.name.lstrip('.')} is running from this folder; wait for it, or end "
-                "it first."
+                f"Another {home.name.lstrip('.')} is running from this folder; wait for it, "
+                "or stop it first."
             ) from error
         yield
 
@@ -111,8 +111,8 @@ def fresh(root: Path, *, keep: Sequence[str] = ()) -> bool:
         return False
     except OSError as error:
         raise DemoError(
-            f"Cannot empty {root} ({error.strerror}: {error.filename}). It was perhaps made by "
-            "another user: remove it by hand."
+            f"Cannot empty {root} ({error.strerror}: {error.filename}). Another user may have "
+            "created it: remove it by hand."
         ) from error
 
 

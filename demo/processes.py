@@ -81,7 +81,7 @@ class Processes:
         return self.start(name, command, env)
 
     def finished(self, child: Child) -> bool:
-        """Whether such a process has ended well.
+        """Whether such a process has ended without an error.
 
         :raises DemoError: it ended badly.
         """
@@ -94,7 +94,7 @@ class Processes:
         return True
 
     def check(self, *, may_die: str = "") -> None:
-        """Notice a death.
+        """Check that every process is running.
 
         :param may_die: the name with which those begin whose end is no trouble: a person who plays
             with the demo may well want to see what happens without them.
@@ -105,7 +105,7 @@ class Processes:
             code = child.popen.poll()
             if code is not None and not (may_die and child.name.startswith(may_die)):
                 raise DemoError(
-                    f"{child.name} has ended by itself (exit code {code}). The end of "
+                    f"{child.name} exited unexpectedly (exit code {code}). The end of "
                     f"{child.log.name}:\n{child.tail()}"
                 )
 

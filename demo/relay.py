@@ -1,4 +1,4 @@
-"""A door from the machine into the demo's private network, for a browser.
+"""Forwards a port of this machine into the demo's private network, for a browser.
 
 The listening sockets are opened outside, before the namespaces are made, and inherited: a socket
 stays in the network it was born in. What they accept is passed on to the address inside.
@@ -30,7 +30,7 @@ def open_door(wanted: int) -> socket.socket:
 def serve(listener: socket.socket, target: Callable[[], tuple[str, int]]) -> None:
     """Pass every connection on to the target, on threads that end with the process.
 
-    :param target: asked for each connection: what is behind the door may move.
+    :param target: asked for each connection: the server behind the port may move.
     """
 
     def accept() -> None:

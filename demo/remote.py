@@ -26,14 +26,14 @@ _SOCKET = "./stack.sock"
 _MAX_REQUEST = 65_536
 MLFLOW_STATES = {
     "stop": "stopped",
-    "start": "runs where it ran last",
-    "move": "runs at another address, and DNS gives that one",
+    "start": "runs at its last address",
+    "move": "runs at another address, and DNS returns that one",
 }
 DNS_STATES = {
     "back": "the name exists again",
     "gone": "there is no such name",
-    "silent": "queries stay without an answer",
-    "failing": "the server says that it failed",
+    "silent": "queries get no answer",
+    "failing": "the server answers SERVFAIL",
 }
 
 

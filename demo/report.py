@@ -97,7 +97,7 @@ def _timeline(console: Console, runs: Sequence[DagRun], changes: Changes) -> lis
     for run in runs:
         parts = [(t.start, t.end, _GATE if t.is_gate else _WORK) for t in run.tasks]
         gate = run.gate_task
-        if gate is not None:  # its own start is that of its last look: it waited since the trigger
+        if gate is not None:  # its start is that of its last check: it waited since the trigger
             parts.insert(0, (run.start, gate.end, _GATE))
         text = "".join(bar(*parts)).rstrip()
         lines.append(f"{run.run_id:<{_LABEL}}{console.paint(text, _colour(run))}")
@@ -180,13 +180,14 @@ def _colour(run: DagRun) -> str:
 
 def _fine_print(label: str, bounds: Mapping[str, int]) -> str:
     return (
-        f"Outage: {label}. Every number above was read at the end over REST, from Airflow and from "
-        "MLflow; only what DNS was told, and when, is the demo's own record. The plain client was "
-        f"bounded to {bounds['max_retries']} retry and {bounds['timeout']} s a call, as the outage "
-        "is shortened here, too: with MLflow's own settings (7 retries, 120 s) a call without a "
-        "name hangs for about four minutes, survives a gap as short as this one, and fails in the "
-        "same way when the name stays away longer, as it does for up to five minutes in a VPC. "
-        "Ours ran with its own defaults."
+        f"Outage: {label}. All numbers above were read at the end over REST, from Airflow and from "
+        "MLflow; only the changes of DNS and their times were recorded by the demo. The plain "
+        f"client was bounded to {bounds['max_retries']} retry and {bounds['timeout']} s per call, "
+        "because this outage was shortened. With MLflow's default settings (7 retries, 120 s) a "
+        "call without a name hangs for about four minutes. It survives an outage as short as this "
+        "one, and fails in the same way if the name is gone longer; in a VPC that can be five "
+        "minutes. "
+        "Our client ran with its defaults."
     )
 
 
@@ -197,8 +198,8 @@ def _verdict(console: Console, claims: Sequence[Claim]) -> str:
         text = f"VERDICT: {len(failed)} of {len(claims)} claims did not hold ({took})."
         return console.paint(text, "bold", "red")
     text = (
-        f"VERDICT: all {len(claims)} claims held ({took}). {MLFLOW_NAME} went away three times,\n"
-        "         and runs with this package lost nothing."
+        f"VERDICT: all {len(claims)} claims held ({took}). {MLFLOW_NAME} disappeared three\n"
+        "         times, and runs with this package lost no data."
     )
     return console.paint(text, "bold", "green")
 

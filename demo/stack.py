@@ -1,4 +1,4 @@
-"""The stage: a DNS server, an MLflow server and Airflow, each a real process of its own.
+"""A DNS server, an MLflow server and Airflow, each a separate real process.
 
 Airflow's API server, scheduler, DAG processor and triggerer are started directly: they are what
 ``airflow standalone`` starts, on the same SQLite database and with the same simple login, but
@@ -46,7 +46,7 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 class Stack:
-    """Everything that runs, and the doors to it.
+    """Everything that runs, and the ports to it.
 
     :param layout: where it lives.
     :param processes: who starts and ends it.
@@ -96,18 +96,18 @@ class Stack:
         self.start_names()
         self.start_mlflow(FIRST_ADDRESS)
         self.console.until(
-            "Airflow's empty database",
+            "Airflow to create its database",
             lambda: self.processes.finished(migration),
             seconds=300,
             alive=self.processes.check,
         )
-        self.console.say(f"Airflow's database is there ({self.database})")
+        self.console.say(f"Airflow's database exists ({self.database})")
         for part in self.parts:
             self.start_part(part)
         self.await_mlflow()
         self.await_airflow()
         self.console.say(
-            f"Airflow runs: {', '.join(self.parts)}"
+            f"Airflow is running: {', '.join(self.parts)}"
             + ("" if self.layout.private else f" (port {self.layout.airflow_port})")
         )
         self.airflow.add_connection(
@@ -189,7 +189,7 @@ class Stack:
             "the DNS server", self.names.is_up, seconds=20, alive=self.processes.check, pause=0.05
         )
         self.names.answer(FIRST_ADDRESS)
-        self.console.say(f"DNS server on {DNS_ADDRESS}:{self.layout.dns_port}")
+        self.console.say(f"DNS server is running on {DNS_ADDRESS}:{self.layout.dns_port}")
 
     def start_mlflow(self, address: str) -> None:
         """Start an MLflow server on this address, over the one database and artifact folder."""
@@ -203,7 +203,7 @@ class Stack:
             *("--artifacts-destination", str(store / "artifacts")),
             *("--allowed-hosts", ",".join(hosts)),
         ]
-        # Not on the command line, where a password in it would be there for everybody to read.
+        # Not on the command line, where other users could read a password in it.
         store_uri = {"MLFLOW_BACKEND_STORE_URI": self.tracking_store(store)}
         env = plain_environment() | _MLFLOW_SETTINGS | store_uri
         self._mlflow_address = address
@@ -217,7 +217,7 @@ class Stack:
             seconds=300,
             alive=self.processes.check,
         )
-        self.console.say(f"MLflow runs on {self._mlflow_address}:{self.layout.mlflow_port}")
+        self.console.say(f"MLflow is running on {self._mlflow_address}:{self.layout.mlflow_port}")
 
     def stop_mlflow(self) -> None:
         """Stop the MLflow server that runs now."""

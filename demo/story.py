@@ -1,4 +1,4 @@
-"""The story, step by step. Each step changes the world and waits; judging comes at the end."""
+"""The steps of the demo. Each one changes something and waits; claims are evaluated at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN_BOUNDS = {"max_retries": 1, "timeout": 5}
 
 
 def tell(stack: Stack, label: str) -> bool:
-    """Tell the whole story; returns whether every claim held."""
+    """Run every step; returns whether every claim held."""
     story = _Story(stack)
     for chapter in (
         story.curtain,
@@ -36,7 +36,7 @@ def tell(stack: Stack, label: str) -> bool:
         story.steady_again,
     ):
         chapter()
-    stack.console.heading("The end: asking Airflow and MLflow what has happened")
+    stack.console.heading("Collecting the results from Airflow and MLflow")
     found = evidence.collect(stack.airflow, stack.mlflow)
     verdicts = claims.judge(found, names.changes(stack.layout.root))
     report.show(stack, found, verdicts, label, PLAIN_BOUNDS)
@@ -44,7 +44,7 @@ def tell(stack: Stack, label: str) -> bool:
 
 
 def warm_up(stack: Stack) -> None:
-    """What ``make up`` shows: a refresh and one training, so that there is something to look at."""
+    """Run a refresh and one training, so that ``make up`` has something to show."""
     story = _Story(stack)
     story.curtain()
     story.refresh()
@@ -52,7 +52,7 @@ def warm_up(stack: Stack) -> None:
 
 
 class _Story:
-    """The chapters, in their order."""
+    """The steps, in order."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -60,12 +60,12 @@ class _Story:
 
     def curtain(self) -> None:
         """Start everything."""
-        self._console.heading("Setting the stage: DNS, MLflow, Airflow, all real")
+        self._console.heading("Starting a DNS server, an MLflow server and Airflow")
         self._stack.start()
         self._stack.await_dags(_DAGS)
 
     def refresh(self) -> None:
-        """An admin triggers the refresh DAG; the last-known-good is there afterwards."""
+        """An admin triggers the refresh DAG; the last known good exists afterwards."""
         self._console.heading("An admin triggers the refresh DAG")
         self._run(REFRESH, claims.REFRESH)
         for key, value in evidence.stored(self._stack.airflow).items():
@@ -73,19 +73,19 @@ class _Story:
                 self._console.say(f"Variable {key}: {addresses}")
 
     def healthy(self) -> None:
-        """All is well."""
-        self._console.heading("Training while all is well")
+        """DNS and MLflow work."""
+        self._console.heading("Training while DNS and MLflow work")
         self._run(TRAINING, claims.HEALTHY, {"pause": _SHORT})
 
     def name_gone(self) -> None:
         """DNS says that there is no such name."""
-        self._console.heading(f"The name is gone: DNS says there is no {MLFLOW_NAME}")
+        self._console.heading(f"The name disappears: DNS answers NXDOMAIN for {MLFLOW_NAME}")
         self._stack.names.gone()
         self._run(TRAINING, claims.GONE, {"pause": _SHORT})
 
     def dns_silent(self) -> None:
-        """DNS does not answer; the plain client tries beside ours."""
-        self._console.heading("DNS falls silent. The same training with a plain MLflow client, too")
+        """DNS does not answer; the plain client runs next to ours."""
+        self._console.heading("DNS stops answering; a plain MLflow client runs the same training")
         self._stack.names.silent()
         self._bounds()
         self._trigger(TRAINING, claims.SILENT, {"pause": _SHORT})
@@ -96,33 +96,33 @@ class _Story:
     def redeploy(self) -> None:
         """As ECS does it: name gone, old server stopped, a new one elsewhere, name back."""
         stack, console = self._stack, self._console
-        console.heading("MLflow is redeployed to another address, while three runs are writing")
+        console.heading("MLflow is redeployed to another address while three runs are writing")
         stack.names.answer(FIRST_ADDRESS)
         self._bounds()
         self._trigger(TRAINING, claims.WRITING, {"pause": _LONG})
         self._trigger(PLAIN, claims.WRITING_PLAIN, {"pause": _LONG, **PLAIN_BOUNDS})
-        console.say("(the third writes from another process, which knows MLflow and a relay)")
+        console.say("(the third run writes from a child process, through a relay)")
         self._trigger(CHILD, claims.WRITING_CHILD, {"pause": _LONG})
         for run in (claims.WRITING, claims.WRITING_PLAIN, claims.WRITING_CHILD):
             self._await_metrics(run, 20)
         stack.names.gone()
-        console.say("the name is gone")
+        console.say("the name does not exist any more")
         stack.stop_mlflow()
-        console.say(f"the old MLflow on {FIRST_ADDRESS} is stopped")
+        console.say(f"the old MLflow on {FIRST_ADDRESS} has stopped")
         self._trigger(TRAINING, claims.GATED, {"pause": _SHORT})
         stack.start_mlflow(SECOND_ADDRESS)
         stack.await_mlflow()
         self._await_closed_gate(claims.GATED)
         stack.names.answer(SECOND_ADDRESS)
-        console.say(f"the name is back, and points to {SECOND_ADDRESS}")
+        console.say(f"the name exists again, with address {SECOND_ADDRESS}")
         self._await(PLAIN, claims.WRITING_PLAIN)
         self._await(TRAINING, claims.WRITING)
         self._await(CHILD, claims.WRITING_CHILD)
         self._await(TRAINING, claims.GATED)
 
     def steady_again(self) -> None:
-        """DNS is steady: fresh answers only."""
-        self._console.heading("DNS is steady again")
+        """DNS works: fresh answers only."""
+        self._console.heading("DNS works again")
         self._run(REFRESH, claims.REFRESH_AGAIN)
         self._run(TRAINING, claims.STEADY, {"pause": _SHORT})
 
@@ -131,8 +131,8 @@ class _Story:
     def _bounds(self) -> None:
         retries, timeout = PLAIN_BOUNDS["max_retries"], PLAIN_BOUNDS["timeout"]
         self._console.say(
-            f"(the plain client is bounded, as this outage is short: {retries} retry instead of 7, "
-            f"{timeout} s a call instead of 120)"
+            f"(the plain client is bounded for this short outage: {retries} retry instead of 7, "
+            f"{timeout} s per call instead of 120)"
         )
 
     def _run(self, dag_id: str, run_id: str, conf: dict[str, Any] | None = None) -> None:
@@ -146,7 +146,7 @@ class _Story:
         self._console.say(f"triggered {dag_id}, run {run_id!r}")
 
     def _await(self, dag_id: str, run_id: str) -> None:
-        """Wait for the end of a DAG run, whatever it is, and tell it."""
+        """Wait for the end of a DAG run, whatever it is, and report it."""
         began = time.monotonic()
 
         def ended() -> dict[str, Any] | None:
@@ -175,22 +175,22 @@ class _Story:
             return count >= least
 
         self._until(f"run {run_id!r} to write", enough, detail=lambda: f"{count} metrics so far")
-        self._console.say(f"run {run_id!r} is writing: {count} of 200 metrics at the server")
+        self._console.say(f"run {run_id!r} is writing: {count} of 200 metrics on the server")
 
     def _await_closed_gate(self, run_id: str) -> None:
-        """Wait until a gate has looked, and has not opened."""
+        """Wait until a gate has made a check, and has not opened."""
 
         def waiting() -> bool:
             tasks = self._stack.airflow.tasks(TRAINING, run_id)
             return any(task["state"] in ("up_for_reschedule", "deferred") for task in tasks)
 
         self._until(
-            f"the gate of run {run_id!r} to look at MLflow",
+            f"the gate of run {run_id!r} to check MLflow",
             waiting,
             detail=lambda: self._tasks(TRAINING, run_id),
             pause=0.1,
         )
-        self._console.say(f"the gate of run {run_id!r} has looked, and stays shut")
+        self._console.say(f"the gate of run {run_id!r} has checked MLflow and keeps waiting")
 
     def _failed_tasks(self, dag_id: str, run_id: str) -> list[str]:
         tasks = self._stack.airflow.tasks(dag_id, run_id)
@@ -218,4 +218,4 @@ class _Story:
                 pause=pause,
             )
         except DemoError as error:
-            raise DemoError(f"{error} Airflow's logs tell more.") from error
+            raise DemoError(f"{error} Airflow's logs have details.") from error

@@ -1,4 +1,4 @@
-"""``python -m fleet`` runs the whole of it; ``--small`` the same in a few minutes."""
+"""``python -m fleet`` runs everything; ``--small`` the same in a few minutes."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m fleet",
-        description="Gates and trainings of a whole fleet wait for MLflow, and lose nothing.",
+        description="Gates and trainings of a whole fleet wait for MLflow, and lose no data.",
         epilog="Exit code: 0 every claim held, 1 one did not, 2 it could not be run.",
     )
-    parser.add_argument("--small", action="store_true", help="a few minutes: smaller numbers")
+    parser.add_argument("--small", action="store_true", help="smaller numbers; takes a few minutes")
     for each in fields(Sizes):
         default = f"default {getattr(FULL, each.name)}, small {getattr(SMALL, each.name)}"
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=int, metavar="N", help=default)

@@ -1,4 +1,4 @@
-"""What the fleet promises, each promise judged by what Airflow, MLflow and the front say."""
+"""The claims of the fleet, evaluated from the records of Airflow, MLflow and the front."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OVER = {"FINISHED", "FAILED", "KILLED"}
 def judge(
     sizes: Sizes, crowds: list[Crowd], outage: Outage, overheads: list[Overhead]
 ) -> list[Claim]:
-    """Judge every promise."""
+    """Evaluate every claim."""
     return [*_crowd(sizes, crowds[0]), *_outage(sizes, outage), _overhead(overheads)]
 
 
@@ -28,7 +28,7 @@ def _crowd(sizes: Sizes, crowd: Crowd) -> list[Claim]:
     most = _ONE_PROBE + INTERVAL / crowd.watched
     return [
         Claim(
-            f"{crowd.gates} gates in one triggerer ask MLflow once per interval, together",
+            f"{crowd.gates} gates in one triggerer together probe MLflow once per interval",
             crowd.probes_per_interval <= most,
             f"{crowd.probes_per_interval:.2f} probes per interval",
         ),
@@ -53,34 +53,34 @@ def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:
     levels = Counter(each.level for each in runs)
     return [
         Claim(
-            f"all {sizes.runs} gated DAG runs end right, through every fault",
+            f"all {sizes.runs} gated DAG runs succeed, through every fault",
             len(runs) == len(right) == sizes.runs,
             f"{len(right)} of {len(runs)}; {killed} trainings needed a second try",
         ),
         Claim(
-            "both workers have done their part",
+            "both workers ran tasks",
             len(workers) > 1 and min(workers.values()) >= math.ceil(sizes.runs / 10),
             _listed(workers),
         ),
         Claim(
-            "no run at MLflow is left RUNNING",
+            "no run in MLflow is left RUNNING",
             states["FINISHED"] >= sizes.runs and states.keys() <= _OVER,
             _listed(states),
         ),
         Claim(
             f"no metric is lost: for each DAG run a FINISHED run, with all {sizes.metrics} values",
             len(whole) == sizes.runs,
-            f"{len(whole)} of {sizes.runs} are whole",
+            f"{len(whole)} of {sizes.runs} are complete",
         ),
         Claim(
-            "no trigger is lost: what the killed triggerer held, living ones ended",
+            "no trigger is lost: other triggerers completed those of the killed one",
             outage.orphans > 0
             and outage.waiting == 0
             and all(each.gate == "success" for each in runs),
-            f"{outage.orphans} gates were held by it, {outage.waiting} still wait",
+            f"it had {outage.orphans} gates, {outage.waiting} still wait",
         ),
         Claim(
-            "gates open on the last known good address while DNS is silent",
+            "gates open at the last known good address while DNS does not answer",
             levels["degraded"] > 0 and levels["degraded"] + levels["healthy"] == sizes.runs,
             _listed(levels),
         ),
@@ -93,7 +93,7 @@ def _finished(run: Training) -> list[int]:
 
 def _overhead(overheads: list[Overhead]) -> Claim:
     return Claim(
-        "on a healthy day every gated DAG ends right",
+        "without faults every gated DAG succeeds",
         all(math.isfinite(each.median) for each in overheads),
         ", ".join(f"{each.kind} x {each.ratio:.2f}" for each in overheads[1:]),
     )

@@ -29,7 +29,7 @@ class Crowd:
     :param cores: processor time of the triggerer, in cores.
     :param megabytes: its memory.
     :param seconds_to_open: from MLflow's return until the last gate was done.
-    :param opened: gates that were done, well.
+    :param opened: gates that succeeded.
     """
 
     kind: str
@@ -46,10 +46,10 @@ class Crowd:
 def gather(fleet: Fleet) -> list[Crowd]:
     """Let both kinds of gates wait, one after the other."""
     sizes, console = fleet.sizes, fleet.console
-    console.heading(f"{sizes.gates} gates wait in one triggerer, MLflow is away")
+    console.heading(f"{sizes.gates} gates wait in one triggerer while MLflow is down")
     crowds = [_gather(fleet, "MLflowHealthSensor", names.GATES, sizes.gates, PROBE)]
     if sizes.http_gates:
-        console.heading(f"Beside it: {sizes.http_gates} of Airflow's own deferrable HttpSensor")
+        console.heading(f"For comparison: {sizes.http_gates} deferrable HttpSensors of Airflow")
         http = (names.HTTP_GATES, sizes.http_gates, names.HTTP_SENSOR)
         crowds.append(_gather(fleet, "HttpSensor", *http))
     return crowds
@@ -109,13 +109,13 @@ def _gather(fleet: Fleet, kind: str, dag_id: str, gates: int, path: str) -> Crow
     )
     await_count(
         fleet,
-        "the triggerer to have them all",
+        "the triggerer to have all of them",
         lambda: sum(count for _, count in held_by(fleet, dag_id).values()),
         gates,
     )
     waiting = time.monotonic() - began
-    console.say(f"{gates} gates wait after {waiting:.1f} s")
-    _pause(fleet, "the first checks to be over", 2 * INTERVAL)
+    console.say(f"{gates} gates are waiting after {waiting:.1f} s")
+    _pause(fleet, "the first checks to end", 2 * INTERVAL)
     pid = fleet.children[TRIGGERERS[0]].popen.pid
     before, since = use_of(pid), time.monotonic()
     _pause(fleet, "some intervals to pass", fleet.sizes.watch)
@@ -133,7 +133,9 @@ def _gather(fleet: Fleet, kind: str, dag_id: str, gates: int, path: str) -> Crow
     tasks = airflow.tasks(dag_id, order_by="id")
     opening = max(seconds(task["end_date"]) or back for task in tasks) - back
     opened = sum(task["state"] == "success" for task in tasks)
-    console.say(f"{opened} of {gates} gates are open, the last {opening:.1f} s after its return")
+    console.say(
+        f"{opened} of {gates} gates are open, the last {opening:.1f} s after MLflow returned"
+    )
     return Crowd(
         kind=kind,
         gates=gates,

@@ -9,7 +9,7 @@ from fleet.stack import Fleet
 def run(fleet: Fleet) -> bool:
     """Let the fleet bear everything; returns whether every claim held."""
     console = fleet.console
-    console.heading(f"Setting the stage ({fleet.sizes})")
+    console.heading(f"Starting everything ({fleet.sizes})")
     fleet.start()
     overheads = overhead.measure(fleet)
     crowds = crowd.gather(fleet)

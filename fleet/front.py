@@ -1,4 +1,4 @@
-"""What stands before MLflow: counts what it is asked, and answers itself while MLflow is away.
+"""A proxy in front of MLflow: counts requests, and answers them itself while MLflow is down.
 
 A load balancer without a healthy target answers 503, and so does this one. Airflow's HttpSensor is
 told 404 instead: its trigger pauses after that answer only, and after any other it asks again at

@@ -79,7 +79,7 @@ class _Survival:
         self._mlflow_returns()
         self._writing()
         self._found.seconds = time.monotonic() - self._began
-        self._console.heading("Asking Airflow and MLflow what has become of them")
+        self._console.heading("Collecting the results from Airflow and MLflow")
         self._read()
         return self._found
 
@@ -104,14 +104,14 @@ class _Survival:
         fleet.names.silent()
         self._note("DNS is silent")
         self._restart_api_server()
-        self._await_held("living triggerers to have all gates", {job})
+        self._await_held("other triggerers to have all gates", {job})
 
     def _mlflow_returns(self) -> None:
         fleet = self._fleet
         fleet.start_mlflow(FIRST_ADDRESS)
         fleet.await_mlflow()
         self._back = time.time()
-        self._note("MLflow is back; DNS is still silent")
+        self._note("MLflow is back; DNS still does not answer")
 
     def _writing(self) -> None:
         fleet = self._fleet

@@ -29,7 +29,7 @@ class Overhead:
 
 def measure(fleet: Fleet) -> list[Overhead]:
     """Run each kind in turn, alone, so that they meet the same machine."""
-    fleet.console.heading("A healthy day: with and without a gate")
+    fleet.console.heading("Without faults: with and without a gate")
     kinds = (names.UNGATED, *names.MODES)
     took: dict[str, list[float]] = {kind: [] for kind in kinds}
     # The first on a worker and in a triggerer pays for what the others find in memory.

@@ -66,11 +66,11 @@ def _size(fleet: Fleet) -> tuple[str, list[str]]:
 
 
 def _overheads(overheads: Sequence[Overhead]) -> tuple[str, list[str]]:
-    rows = [("DAG on a healthy day", "median", "ratio", "runs")]
+    rows = [("DAG without faults", "median", "ratio", "runs")]
     for each in overheads:
         runs = " ".join(f"{seconds:.1f}" for seconds in each.took)
         rows.append((each.kind, f"{each.median:.1f} s", f"{each.ratio:.2f}", runs))
-    return "What a gate costs on a healthy day", _table(rows)
+    return "Cost of a gate without faults", _table(rows)
 
 
 def _crowds(crowds: Sequence[Crowd]) -> tuple[str, list[str]]:
@@ -97,10 +97,10 @@ def _crowds(crowds: Sequence[Crowd]) -> tuple[str, list[str]]:
                 f"{each.seconds_to_open:.1f} s",
             )
         )
-    return "Gates in one triggerer while MLflow is away", [
+    return "Gates in one triggerer while MLflow is down", [
         *_table(rows),
-        "Probes were counted at a front of our own before MLflow's port, which answers 503 while",
-        "MLflow is away, and 404 to HttpSensor: its trigger asks again without a pause otherwise.",
+        "Probes were counted by a proxy in front of MLflow's port. While MLflow is down it answers",
+        "503, and 404 to HttpSensor, whose trigger would otherwise ask again without a pause.",
     ]
 
 

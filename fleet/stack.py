@@ -41,7 +41,7 @@ class Ports:
 
 
 class Fleet(Stack):
-    """Everything that runs, and the doors to it.
+    """Everything that runs, and the ports to it.
 
     :param sizes: how large it is to be.
     """
@@ -78,14 +78,14 @@ class Fleet(Stack):
             host=MLFLOW_NAME,
             port=self.ports.front,
             schema="http",
-            description="MLflow through a front that counts",
+            description="MLflow through a counting proxy",
         )
         self.airflow.add_connection(
             connection_id=COUNTED_HTTP,
             conn_type="http",
             host=FIRST_ADDRESS,
             port=self.ports.front,
-            description="The same for HttpSensor, by its address",
+            description="The same for HttpSensor, by address",
         )
         for worker in WORKERS:
             self.await_worker(worker)

@@ -62,7 +62,12 @@ def connection_fields_table() -> str:
         for item in fields(MLflowServer)
     }
     rows = [
-        (f"`{name}`", _default(defaults[name]), field["label"], field["description"])
+        (
+            f"`{name}`",
+            _default(defaults.get(name, field["schema"].get("default"))),
+            field["label"],
+            field["description"],
+        )
         for name, field in connection["conn-fields"].items()
     ]
     return _table(("extra", "default", "in the form", "what it does"), rows)
@@ -111,7 +116,7 @@ class _FromCode(SphinxDirective):
     make: ClassVar[Callable[..., str]]
 
     def run(self) -> list[nodes.Node]:
-        """Make the nodes; the page is built anew whenever the code has changed."""
+        """Make the nodes; the page is rebuilt whenever the code has changed."""
         self.env.note_reread()
         text = type(self).make(*self.arguments)
         container = nodes.container()

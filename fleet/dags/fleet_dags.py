@@ -79,13 +79,13 @@ def poke() -> None:
 
 @_dag(names.RESCHEDULE)
 def reschedule() -> None:
-    """A gate that gives its worker back between two looks."""
+    """A gate that releases its worker between two checks."""
     _gate(mode="reschedule") >> train()
 
 
 @_dag(names.DEFERRABLE)
 def deferrable() -> None:
-    """A gate that looks once on a worker, and then from the triggerer."""
+    """A gate that makes its first check on a worker, and the others in the triggerer."""
     _gate(deferrable=True) >> train()
 
 

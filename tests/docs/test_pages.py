@@ -155,7 +155,7 @@ class TestPolicy:
         assert re.search(rf"^\| 18 \| .* \| {age}, no setting \|", POLICY, re.MULTILINE)
 
 
-POLICY_WAITS = "An old address is not a cure for everything"
+POLICY_WAITS = "When a stale address does not help"
 
 
 class TestReference:
