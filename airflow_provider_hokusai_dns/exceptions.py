@@ -44,7 +44,7 @@ class DNSResolutionError(PicklableError):
         steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
         super().__init__(
             f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no old, stored or static address left to serve. Tried: {steps}."
+            f"and there is no stale, stored or static address left to serve. Tried: {steps}."
         )
 
 
@@ -162,7 +162,7 @@ class BreakerOpenError(PicklableError):
 
     def __init__(self, name: str, reason: str, retry_in: float) -> None:
         super().__init__(
-            f"{name} is not asked for another {retry_in:.0f} s, because it was down just now: "
+            f"{name} is not called for another {retry_in:.0f} s, because it was down just now: "
             f"{reason}"
         )
         self.name = name
@@ -179,7 +179,7 @@ class MLflowUnreachableError(PicklableError, ConnectionError):
 
     def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
         super().__init__(
-            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
+            f"{uri} cannot be reached: nothing accepts a connection at {', '.join(addresses)}. Is "
             "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
         )
         self.uri = uri

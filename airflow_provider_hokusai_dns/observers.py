@@ -74,7 +74,7 @@ class LogObserver:
             self._tell_nothing(event)
         elif event.kind == "state" and event.state == "healthy":
             if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: all is well with the name", event.hostname)
+                log.info("DNS answers for %r again: the name is healthy", event.hostname)
         elif event.kind == "store_rejected":
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
@@ -87,7 +87,7 @@ class LogObserver:
         if resolution.source is Source.STATIC:
             log.warning(
                 "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: take it out when DNS is back",
+                "%s. It is never checked against DNS: remove it when DNS is back",
                 event.hostname,
                 why,
                 resolution.address,
@@ -96,8 +96,8 @@ class LogObserver:
         config = self._resolver.config
         no_name = event.cause is not None and event.cause.says_no_such_name
         log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
-            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
+            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
+            "up to %.0f s %s; check DNS for the name, or restart the server behind it",
             event.hostname,
             why,
             resolution.address,
@@ -112,8 +112,8 @@ class LogObserver:
             return
         self._told[event.hostname] = "nothing"
         log.error(
-            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typo, then the DNS; in an emergency set "
+            "DNS gives no address for %r (%s) and there is no stale, stored or static address to "
+            "use instead. Check the name for a typo, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
             event.hostname,
             event.cause.value if event.cause else "no answer",

@@ -37,7 +37,7 @@ def build_refresh_dag(
     from airflow_provider_hokusai_dns.operators.dns_refresh import MOST_NAMES, DNSRefreshOperator
 
     arguments: dict[str, Any] = {
-        "description": "Ask DNS anew for MLflow, and keep the answer for bad times",
+        "description": "Ask DNS again for MLflow, and store the answer for outages",
         "catchup": False,
         "max_active_runs": 1,
         "tags": ["mlflow", "dns"],

@@ -379,7 +379,7 @@ def _policy() -> ResolverConfig:
             raise
         if _process.complained != str(error):
             _process.complained = str(error)
-            told = "The changed settings are refused, the old ones stay: %s"
+            told = "The changed settings are invalid and not applied, the previous ones stay: %s"
             _process.unsaid.append((logging.ERROR, told, error))
         return _process.policy
     if policy != _process.policy:

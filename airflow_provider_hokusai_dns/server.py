@@ -44,7 +44,7 @@ class Credentials:
             raise ValueError("the login must not contain a colon (basic authentication, RFC 7617)")
         if self.secret and not self.username and not _TOKEN.match(self.secret):
             raise ValueError(
-                "the bearer token may hold visible ASCII characters only: look for a space or a "
+                "the bearer token may hold visible ASCII characters only: check for a space or a "
                 "line break at its end"
             )
 

@@ -142,7 +142,7 @@ def refresh(args: Namespace) -> int:
 
     _parse(args.target)
     if problem := database_problem():
-        complain(f"Nothing was refreshed, because it could not be kept. {problem}")
+        complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
     variables = MetastoreVariables()
     runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
@@ -168,8 +168,8 @@ def refresh(args: Namespace) -> int:
     lost = [one for row, one in stored if not _kept(row, one)]
     for one in lost:
         complain(
-            f"{one.hostname} resolves, but is not kept: its Variable holds what belongs to "
-            "another program, or is set in the environment or a secrets backend. "
+            f"{one.hostname} resolves, but is not stored: its Variable belongs to another "
+            "program, or is set in the environment or a secrets backend. "
             f"{one.problem or ''}".strip()
         )
     if any(row["cause"] == "config" for row in rows):
@@ -190,7 +190,8 @@ def clear(args: Namespace) -> int:
                 names[target.hostname, named.asked] = None
     if not names:
         raise WrongQuestionError(
-            "clear needs names, or connections by --conn-id: it is the fallback of all workers"
+            "clear needs names, or connections by --conn-id: the stored record is the fallback of "
+            "all workers"
         )
     if any("@" in target for target in args.target):
         raise WrongQuestionError("give names without a login: Airflow's audit log keeps this line")
@@ -209,7 +210,7 @@ def clear(args: Namespace) -> int:
         if row["outcome"] == _STILL_THERE:
             complain(
                 f"{row['hostname']} is still stored: the environment or a secrets backend sets "
-                f"{row['variable']}, which goes before the database"
+                f"{row['variable']}, which takes precedence over the database"
             )
     return NOT_USABLE if any(row["outcome"] == _STILL_THERE for row in rows) else OK
 
@@ -275,7 +276,7 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
             steps.append({"step": "chosen", "asked": one.state, "answer": one.sentence, "ms": None})
             show_rows([{"target": one.target, **row} for row in steps], output)
             continue
-        rules = f", by the rules of connection {one.conn_id}" if one.conn_id else ""
+        rules = f", with the settings of connection {one.conn_id}" if one.conn_id else ""
         say(f"{one.target}{rules}")
         show_rows(steps, output)
         say(f"{one.state.upper()}: {one.sentence}.")

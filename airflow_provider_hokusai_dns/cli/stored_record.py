@@ -71,11 +71,11 @@ def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()
             key, hostname, parse_record(hostname, text, now=time.time(), asked=asked)
         )
     except BrokenVariableError as error:
-        return StoredRecord(key, hostname, problem=f"the Variable {key} is passed over: {error}")
+        return StoredRecord(key, hostname, problem=f"the Variable {key} is ignored: {error}")
 
 
 def database_problem() -> str | None:
-    """Why Airflow's database cannot be asked, or ``None``.
+    """Why Airflow's database cannot be read, or ``None``.
 
     Airflow itself does not tell: a connection that it cannot read is to it one that is missing.
     """
@@ -89,7 +89,7 @@ def database_problem() -> str | None:
             session.execute(select(Variable.key).limit(1))
     except SQLAlchemyError as error:
         return (
-            f"Airflow's database cannot be asked ({type(error).__name__}): see 'airflow db check', "
+            f"Airflow's database cannot be read ({type(error).__name__}): see 'airflow db check', "
             "and 'airflow db migrate' if it is new"
         )
     return None

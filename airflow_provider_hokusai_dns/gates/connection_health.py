@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
 _NOT_CHECKED = (
-    "This API server process has not looked yet, or a first check is under way: ask again in a "
+    "This API server process has not checked yet, or its first check is under way: ask again in a "
     "moment."
 )
 

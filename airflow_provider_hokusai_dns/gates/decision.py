@@ -135,8 +135,8 @@ def unchecked(conn_id: str) -> Verdict:
     return Verdict(
         state=State.UNREACHABLE,
         cause="timeout",
-        sentence="No check of MLflow ended before the gate's time was up: give the gate more time "
-        "than probe_timeout.",
+        sentence="No check of MLflow finished before the gate timed out: make the timeout of the "
+        "gate longer than probe_timeout.",
         conn_id=conn_id,
         tracking_uri="",
         checked_at=datetime.now(UTC),
@@ -155,5 +155,5 @@ def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:
         line += f" ({verdict.state.value.replace('_', ' ')})"
     line += f": {verdict.sentence}"
     if strikes.count:
-        line += f" Seen {strikes.count} of {STRIKES} times; then the wait ends."
+        line += f" Check {strikes.count} of {STRIKES}; after check {STRIKES} the gate gives up."
     return line

@@ -206,5 +206,5 @@ async def _read(conn_id: str) -> MLflowServer:
     _overdue.add(reading)
     reading.add_done_callback(_overdue.discard)
     reading.add_done_callback(lambda task: task.cancelled() or task.exception())
-    hint = f"Airflow has not given it out within {_READ_PATIENCE:.0f} s."
+    hint = f"Airflow did not return it within {_READ_PATIENCE:.0f} s."
     raise ConnectionMissingError(conn_id, hint)

@@ -52,7 +52,7 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
         return USE
     if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return USE
-    kind = "a static" if resolution.source is Source.STATIC else "an old"
+    kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
             f"DNS gives no address for {server.hostname!r} now, and "
@@ -62,7 +62,7 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"DNS gives no address for {server.hostname!r} now, and the old one is {age:.0f} s "
+            f"DNS gives no address for {server.hostname!r} now, and the stale one is {age:.0f} s "
             f"old: over plain http no credentials go to an address older than "
             f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
@@ -110,7 +110,7 @@ def not_mlflow_at(
     # Where nothing takes a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
-        f"DNS gives no address for {server.hostname!r} now, and at the old address "
+        f"DNS gives no address for {server.hostname!r} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."
@@ -132,14 +132,14 @@ def check_stale_file_host(
     told = f"DNS gives no address for {resolution.hostname!r} now, and"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"{told} {server.named} does not allow the old one, {address}, over "
+            f"{told} {server.named} does not allow the stale one, {address}, over "
             "plain http (allow_stale_over_http is never): use https, or allow it with checked."
         )
     age = resolution.age()
     if age is not None and age > MAX_AGE_WITH_CREDENTIALS:
         return (
-            f"{told} the old one, {address}, is {age:.0f} s old: over plain http no presigned URL "
-            f"goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set "
+            f"{told} the stale one, {address}, is {age:.0f} s old: over plain http no presigned "
+            f"URL goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set "
             "allow_stale_over_http to always."
         )
     return None

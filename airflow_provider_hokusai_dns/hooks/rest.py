@@ -66,7 +66,7 @@ def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnectio
             super().connect()
             if time.monotonic() > deadline:
                 self.close()
-                raise ConnectTimeoutError(self, "the connection came about after the deadline")
+                raise ConnectTimeoutError(self, "the connection was established after the deadline")
 
     return Punctual
 
@@ -207,7 +207,7 @@ def _once(
     thread = threading.Thread(target=send, name="hokusai-dns-rest", daemon=True)
     thread.start()
     thread.join(max(0.0, left) + _GRACE)
-    late = f"no whole answer within {server.request_timeout:g} s (request_timeout)"
+    late = f"no complete answer within {server.request_timeout:g} s (request_timeout)"
     if not outcome:
         raise _BrokenOffError(method, path, 0, "", late)
     if isinstance(outcome[0], MLflowRestError):
@@ -229,11 +229,11 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
     if isinstance(error, requests.exceptions.SSLError):
         return MLflowRestError(method, path, 495, "tls_error", "no secure connection could be made")
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return MLflowRestError(method, path, 0, "unreachable", "it takes no connection")
+        return MLflowRestError(method, path, 0, "unreachable", "it accepts no connection")
     if isinstance(error, requests.exceptions.ConnectionError):
         refused = "NewConnectionError" in repr(error.args) or "refused" in str(error).lower()
         kind = MLflowRestError if refused else _BrokenOffError
-        return kind(method, path, 0, "unreachable", "the connection was refused or broken off")
+        return kind(method, path, 0, "unreachable", "the connection was refused or closed early")
     if isinstance(error, requests.exceptions.RequestException):
         return _BrokenOffError(method, path, 0, "", f"{type(error).__name__}")
     return error
@@ -256,6 +256,10 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
         )
     if not isinstance(document, dict):
         raise MLflowRestError(
-            method, path, response.status_code, "", "the answer is no JSON object: is this MLflow?"
+            method,
+            path,
+            response.status_code,
+            "",
+            "the answer is not a JSON object: is this MLflow?",
         )
     return document

@@ -115,7 +115,7 @@ class DNSRefreshOperator(BaseOperator):
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="return_value", value=report)
             raise AirflowException(
-                f"{len(bad)} of {len(rows)} names did not resolve as wanted "
+                f"{len(bad)} of {len(rows)} names did not resolve as required "
                 f"(fail_on={self.fail_on!r}): " + " ".join(bad)
             )
         return report
@@ -188,7 +188,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
                 try:
                     value = ast.literal_eval(text)
                 except (ValueError, SyntaxError):
-                    raise ValueError("it begins like a list of names and is none") from None
+                    raise ValueError("it begins like a list of names but is not one") from None
         else:
             value = text.replace(",", " ").split()
     names = [str(name).strip() for name in value or ()]
@@ -228,8 +228,8 @@ def _refresh(
         took = resolver.metrics().latency_ms
     if _should_be_kept(found) and not _is_kept(store.read(hostname), found):
         log.warning(
-            "%s resolves, but is not kept as last known good: its Variable could not be written, "
-            "or holds what belongs to somebody else (the log says more above)",
+            "%s resolves, but is not stored as last known good: its Variable could not be "
+            "written, or belongs to another program (see the log above)",
             hostname,
         )
     row = _resolved(wanted, found)
@@ -334,7 +334,7 @@ def _in_one_line(row: ResolutionRow) -> str:
     line = f"{name}: {', '.join(row['addresses'])} from {origin}"
     if row["health"] == "degraded":
         age = "" if row["age"] is None else f" {row['age']:.0f} s old,"
-        line += f",{age} because DNS gives none now ({row['cause']})"
+        line += f",{age} because DNS returns no address right now ({row['cause']})"
     return line
 
 
@@ -344,4 +344,4 @@ def _change_in_one_line(change: ChangeRow) -> str:
     if not change["old"]:
         return f"{change['hostname']}: {new} is the first address known for it"
     line = f"{change['hostname']}: {', '.join(change['old'])} -> {new}"
-    return line if away is None else f"{line}, after the name was away for {away:.0f} s"
+    return line if away is None else f"{line}, after the name had been missing for {away:.0f} s"

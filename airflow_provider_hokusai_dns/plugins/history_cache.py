@@ -91,7 +91,7 @@ def note(age: float | None, *, unread: bool = False) -> str:
     :param unread: whether something that was written could not be read.
     """
     if age is None and unread:
-        return "The last day of a name could not be read: it says why."
+        return "The last day of a name could not be read; its row gives the reason."
     if age is None:
         return (
             "No refresh has written a history of the last day yet: unpause and trigger the DAG "
@@ -101,7 +101,7 @@ def note(age: float | None, *, unread: bool = False) -> str:
     if age < _OUTDATED_AFTER:
         return f"The last refresh was {ago} ago."
     return (
-        f"The last refresh was {ago} ago: look whether the DAG hokusai_dns_refresh is paused or "
+        f"The last refresh was {ago} ago: check whether the DAG hokusai_dns_refresh is paused or "
         f"fails. It may have no schedule: {_SCHEDULE} gives it one."
     )
 

@@ -36,6 +36,6 @@ def _lenient(name: str, read: Callable[[object], T], default: T) -> T:
         if _complained.get(name) != raw:
             _complained[name] = raw
             log.error(
-                "Section [%s], %s: %s; going on with %s", settings.SECTION, name, error, default
+                "Section [%s], %s: %s; using %s instead", settings.SECTION, name, error, default
             )
         return default

@@ -63,7 +63,8 @@ class Stored(BaseModel):
     addresses: list[str]
     age: Number = Field(description="Seconds since DNS gave it.")
     name_away_for: Number = Field(
-        description="Seconds since somebody first saw it gone; null while it is there."
+        description="Seconds since a process first saw that the name does not exist; null while "
+        "it exists."
     )
     written_by: str = Field(description="refresh, gate or hook.")
 
@@ -80,8 +81,8 @@ class Connection(BaseModel):
     """One listed connection, as this process last saw it."""
 
     conn_id: str
-    state: Word = Field(description="All of it in one word.")
-    dns: Word = Field(description="healthy: fresh; degraded: an old, stored or static address.")
+    state: Word = Field(description="The overall state in one word.")
+    dns: Word = Field(description="healthy: fresh; degraded: a stale, stored or static address.")
     mlflow: Word = Field(description="Whether MLflow can be used.")
     cause: str | None = Field(description="One word, data; null while healthy.")
     sentence: str = Field(description="Why, and what to do, for people.")
@@ -97,11 +98,11 @@ class Connection(BaseModel):
     age: Number = Field(description="Seconds since DNS gave the addresses.")
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
     stale: StaleLimit | None = Field(description="null unless a stale address is in use.")
-    looked_at: Moment | None = Field(description="When MLflow was last looked at.")
-    latency_ms: Number = Field(description="What that check took.")
+    looked_at: Moment | None = Field(description="When MLflow was last checked.")
+    latency_ms: Number = Field(description="Duration of that check.")
     last_known_good: Stored | None
     variable_problem: str | None = Field(
-        description="What is wrong with the shared Variable, which is then passed over."
+        description="What is wrong with the shared Variable, which is then ignored."
     )
     verdict: dict[str, Any] | None = Field(description="The whole verdict of the last check.")
 

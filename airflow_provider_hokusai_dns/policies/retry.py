@@ -21,7 +21,7 @@ except ImportError:
 
     raise ImportError(
         "MLflowRetryPolicy needs Airflow 3.3 or newer, which has retry policies (AIP-105); this is "
-        f"{version('apache-airflow-core')}. Take retry_policy off the task, and let retries and "
+        f"{version('apache-airflow-core')}. Remove retry_policy from the task, and let retries and "
         "retry_delay of the task decide"
     ) from None
 

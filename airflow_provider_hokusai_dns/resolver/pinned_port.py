@@ -71,7 +71,8 @@ class NoConnectionError(PicklableError, OSError):
     def __init__(self, hostname: str, addresses: tuple[str, ...]) -> None:
         super().__init__(
             errno.EHOSTUNREACH,
-            f"{hostname}: none of {', '.join(addresses)} takes a connection, nothing comes back",
+            f"{hostname}: none of {', '.join(addresses)} accepts a connection, and no packet "
+            "comes back",
         )
         self.hostname = hostname
         self.addresses = addresses

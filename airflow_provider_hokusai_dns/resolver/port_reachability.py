@@ -103,7 +103,7 @@ class Round:
         """What is wrong, as the end of a sentence."""
         if self.error is not None:
             return f"cannot be resolved ({self.error.cause})"
-        return f"none of {', '.join(self.addresses)} takes a connection"
+        return f"none of {', '.join(self.addresses)} accepts a connection"
 
 
 class Outcome(NamedTuple):

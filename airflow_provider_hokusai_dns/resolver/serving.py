@@ -278,9 +278,9 @@ class Serving:
         failure = entry.failure or freshness.Failure(Cause.TIMEOUT, 0.0)
         tried = list(failure.tried)
         if entry.answer is not None:
-            tried.append(Attempt("old answer", "older than the policy allows"))
+            tried.append(Attempt("stale answer", "older than the policy allows"))
         else:
-            tried.append(Attempt("old answer in memory", "none"))
+            tried.append(Attempt("stale answer in memory", "none"))
         tried.append(Attempt("shared store", self.publisher.outcome(seen.slot)))
         tried.append(Attempt("static address", "none configured for this hostname"))
         return DNSResolutionError(entry.hostname, failure.cause, tried, failure.detail)

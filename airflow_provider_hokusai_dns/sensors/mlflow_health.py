@@ -196,7 +196,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         except Exception:
             if not self.silent_fail:
                 raise
-            self.log.exception("The first check failed; the triggerer goes on checking")
+            self.log.exception("The first check failed; the triggerer continues checking")
             self._wait_in_triggerer()
         if not seen.is_done:
             self._push_verdict(context)  # in case that Airflow ends the wait without asking us
@@ -333,8 +333,8 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     def _hopeless(self, verdict: Verdict) -> AirflowFailException:
         return AirflowFailException(
-            f"Waiting for MLflow is of no use, {verdict.state.value} was seen {STRIKES} times "
-            f"running: {verdict.sentence}"
+            f"Giving up on MLflow: {verdict.state.value} in {STRIKES} checks in a row. "
+            f"{verdict.sentence}"
         )
 
     def _push_verdict(self, context: Context) -> None:

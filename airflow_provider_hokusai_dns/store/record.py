@@ -101,7 +101,8 @@ def parse_record(
     since = None if no_name_since is None else read_stamp(no_name_since, "no_name_since")
     if max(resolved_at, since or resolved_at) > now + skew:
         raise BrokenVariableError(
-            "its stamp is in the future: a clock was wrong when it was written", replaceable=True
+            "its timestamp is in the future: a clock was wrong when it was written",
+            replaceable=True,
         )
     written_by = values.get("written_by")
     return LastKnownGood(
@@ -161,7 +162,7 @@ def load_of(
         raise BrokenVariableError("its hostname is another one", foreign=True)
     if values.get("asked", []) != list(asked):
         raise BrokenVariableError(
-            "it holds what other nameservers, or another SRV record, said", foreign=True
+            "it holds the answer of other nameservers or of another SRV record", foreign=True
         )
     return values
 

@@ -195,7 +195,7 @@ class VariableStore:
             return record, None
         except BrokenVariableError as error:
             self._report_broken(key, hostname, error)
-            return None, f"The Variable {key} is passed over: {error}; {_advice(error)}."
+            return None, f"The Variable {key} is ignored: {error}; {_advice(error)}."
         except Exception as error:
             self._report_trouble("read", key, error)
         return None, None
@@ -210,14 +210,14 @@ class VariableStore:
             known = self._parse_history(hostname, text)
         except BrokenVariableError as error:
             what = _advice(error) if error.foreign else "the next refresh starts a new history"
-            return (), f"The Variable {key} is passed over: {error}; {what}."
+            return (), f"The Variable {key} is ignored: {error}; {what}."
         except Exception as error:  # not known is not the same as nothing there
             self._report_trouble("read", key, error)
-            return (), f"The Variable {key} could not be read just now: look again in a moment."
+            return (), f"The Variable {key} could not be read just now: try again in a moment."
         if known.passed_over:
             return known.points, (
-                f"{known.passed_over} points in the Variable {key} are passed over: they are not "
-                "as a refresh writes them, or a clock was wrong."
+                f"{known.passed_over} points in the Variable {key} are ignored: they are "
+                "malformed, or a clock was wrong when they were written."
             )
         return known.points, None
 
@@ -236,7 +236,7 @@ class VariableStore:
                     known = self._parse_history(hostname, text)
                     points = known.points
                 except BrokenVariableError as error:
-                    again = "it is left alone" if error.foreign else "a new history is begun"
+                    again = "it is left unchanged" if error.foreign else "a new history is started"
                     self._say(key, f"broken {error}", "Variable %s: %s; %s", key, error, again)
                     if error.foreign:
                         return False
@@ -320,7 +320,7 @@ class VariableStore:
                 lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
             )
             log.warning(
-                "Variable %s is repaired by this refresh; its old text is in %s", key, aside
+                "Variable %s is repaired by this refresh; its previous text is in %s", key, aside
             )
             return record
         merged = merge(stored, record)
@@ -328,7 +328,7 @@ class VariableStore:
         return stored if replace(merged, written_by=stored.written_by) == stored else merged
 
     def _report_broken(self, key: str, hostname: str, error: BrokenVariableError) -> None:
-        text = "Variable %s (last known good of %s) is passed over: %s; %s"
+        text = "Variable %s (last known good of %s) is ignored: %s; %s"
         self._say(key, f"broken {error}", text, key, hostname, error, _advice(error))
 
     def _report_trouble(self, done: str, key: str, error: Exception) -> None:
@@ -336,14 +336,14 @@ class VariableStore:
             log.debug("Variable %s cannot be %s in this process", key, done)
         elif isinstance(error, CallOverdue):
             text = (
-                "Variable %s could not be %s within %s s, going on without it: Airflow's API "
-                "server does not answer, look at its load and its log"
+                "Variable %s could not be %s within %s s, continuing without it: Airflow's API "
+                "server does not answer, check its load and its log"
             )
             self._say("", "overdue", text, key, done, self._patience)
         else:
             text = (
-                "Variable %s could not be %s (%s), going on without it: look at Airflow's API "
-                "server and at [secrets] backend"
+                "Variable %s could not be %s (%s), continuing without it: check Airflow's API "
+                "server and [secrets] backend"
             )
             self._say(key, type(error).__name__, text, key, done, type(error).__name__)
 

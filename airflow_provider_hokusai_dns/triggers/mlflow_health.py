@@ -97,7 +97,7 @@ class MLflowHealthTrigger(BaseTrigger):
                 "airflow-provider-hokusai-dns"
             )
         if later:
-            raise TypeError(f"there is no argument {', '.join(map(repr, sorted(later)))}")
+            raise TypeError(f"unknown argument {', '.join(map(repr, sorted(later)))}")
         self.mlflow_conn_id = mlflow_conn_id
         self.min_health = min_health
         try:
@@ -152,7 +152,7 @@ class MLflowHealthTrigger(BaseTrigger):
             except CheckFailedError:
                 if not self.silent_fail:
                     raise
-                self.log.exception("A check failed; the gate goes on, as silent_fail is set")
+                self.log.exception("A check failed; the gate continues, as silent_fail is set")
                 pause = self.poke_interval
                 continue
             pause, verdict = 0.0, seen_last.verdict

@@ -290,7 +290,7 @@ class TestTheHistory:
     @pytest.mark.parametrize(
         ("age", "said"),
         [(None, "unpause and trigger"), (30.0, "less than a minute"), (3700.0, "1 hour ago."),
-         (20_000.0, "5 hours ago: look whether the DAG hokusai_dns_refresh is paused")],
+         (20_000.0, "5 hours ago: check whether the DAG hokusai_dns_refresh is paused")],
     )  # fmt: skip
     def test_says_what_to_do_about_its_age(self, age, said):
         """Paused, without a schedule, or never run."""
