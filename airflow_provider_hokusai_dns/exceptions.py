@@ -93,7 +93,7 @@ class ConnectionMissingError(PicklableError, LookupError):
 
 
 class ConnectionUndefinedError(ConnectionMissingError):
-    """Airflow says that there is no such connection: waiting for it is of no use."""
+    """Airflow says that there is no such connection: retrying will not help."""
 
 
 class ConnectionConflictError(PicklableError, ValueError):

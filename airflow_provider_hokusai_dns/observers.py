@@ -27,7 +27,7 @@ def _stats() -> Any:
 
 
 def count_event(event: Event) -> None:
-    """Observe a resolver: count lookups, errors by cause, cache hits, old and static answers."""
+    """Observe a resolver: count lookups, errors by cause, cache hits, stale and static answers."""
     stats, tags = _stats(), {"hostname": event.hostname}
     # Counted since the last event, because what is served from memory makes no event of its own.
     for name, count in (

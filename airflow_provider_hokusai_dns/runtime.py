@@ -291,7 +291,7 @@ def metrics() -> dict[str, Any]:
 
 
 def forget() -> None:
-    """Start anew: the next call makes another resolver. For tests."""
+    """Start over: the next call makes another resolver. For tests."""
     from airflow_provider_hokusai_dns.client import environment
 
     environment.release_all()

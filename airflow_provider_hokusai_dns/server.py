@@ -86,7 +86,7 @@ class View:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Who is asked, and for what, where it is not the system for the name itself.
+        """The nameservers and the SRV name that are asked instead of the system's and the name.
 
         Records of the fleet are kept apart by this.
         """
@@ -178,7 +178,7 @@ class MLflowServer:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Who is asked for the name of the server, and for what; see :attr:`View.asked`."""
+        """What is asked for the name of the server; see :attr:`View.asked`."""
         return self.view.asked
 
     @property

@@ -106,7 +106,7 @@ def resolve(args: Namespace) -> int:
 
 @_command
 def status(args: Namespace) -> int:
-    """``airflow hokusai-dns status``: one look at each connection. Writes nothing."""
+    """``airflow hokusai-dns status``: one check of each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
     runtime.use_store(VariableStore(patience=PATIENCE, variables=SdkVariables()))
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
@@ -179,7 +179,7 @@ def refresh(args: Namespace) -> int:
 
 @_command
 def clear(args: Namespace) -> int:
-    """``airflow hokusai-dns clear``: take the stored last-known-good of names away."""
+    """``airflow hokusai-dns clear``: delete the stored last known good of names."""
     names: dict[tuple[str, tuple[str, ...]], None] = {}
     for target, server in _wanted(args):
         if target.literal is None:
@@ -248,7 +248,7 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
         try:
             server = connections.load_server(conn_id)
         except (LookupError, ValueError):
-            continue  # somebody else's trouble
+            continue  # reported where that connection is used
         if _is_name_of(server, hostname):
             return server
     return None
@@ -303,7 +303,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
 
 
 def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:
-    """What is stored, where "nothing" may also mean that nobody could be asked."""
+    """What is stored; with a problem where the database could not be read."""
     stored = read_stored(hostname, variables, asked)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
@@ -323,7 +323,7 @@ def _kept(row: Any, stored: StoredRecord) -> bool:
 def hokusai_dns_clear(
     args: Namespace, names: Iterable[tuple[str, tuple[str, ...]]]
 ) -> list[dict[str, Any]]:
-    """Noted under this name in Airflow's audit log, with who did it and the command line."""
+    """Noted under this name in Airflow's audit log, with the user and the command line."""
     return [_clear(*name) for name in names]
 
 

@@ -1,7 +1,7 @@
 """Tables for people and JSON for scripts, in Airflow's own manner (``--output``).
 
-Names, Variables and error texts may come from anybody. A terminal obeys what is printed to it, so
-nothing reaches it that is not a printable character, and nothing is read as markup.
+Names, Variables and error texts may come from any source. A terminal obeys what is printed to it,
+so nothing reaches it that is not a printable character, and nothing is read as markup.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class StoredRecord:
 
 
 def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()) -> StoredRecord:
-    """What is stored for a hostname. Never raises for what somebody wrote into the Variable.
+    """What is stored for a hostname. Never raises, whatever the Variable holds.
 
     :param asked: those that a connection names; empty for the system's.
     """

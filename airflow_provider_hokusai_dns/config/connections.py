@@ -174,7 +174,7 @@ def _extras(where: str, extra: str | None) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in given.items():
         if name not in EXTRAS:
-            # Only the name: an unknown field may well be somebody's secret.
+            # Only the name: an unknown field may hold a secret.
             raise SettingError(
                 where,
                 f"extra {quoted(name, 60)}",
@@ -253,7 +253,7 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
         )
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
-        # Airflow passes over a connection that it cannot read, and calls it missing.
+        # Airflow ignores a connection that it cannot read, and calls it missing.
         hint = f"{variable} is set, but Airflow cannot read it: check its port and its quoting."
     else:
         hint = (

@@ -1,6 +1,6 @@
 """Why Airflow did not give out a connection.
 
-Airflow itself does not tell: its secrets backends are asked in turn, their errors are passed over,
+Airflow itself does not tell: its secrets backends are asked in turn, their errors are ignored,
 and what none of them gave is called undefined. So this asks once more, and only where an answer can
 be trusted.
 """
@@ -76,7 +76,7 @@ def _comms() -> Any:
 
 
 def _has_backend_of_its_own() -> bool:
-    """Whether a secrets backend is configured, whose errors Airflow passes over."""
+    """Whether a secrets backend is configured, whose errors Airflow ignores."""
     from airflow.providers.common.compat.sdk import conf
 
     options = (("secrets", "backend"), ("workers", "secrets_backend"))

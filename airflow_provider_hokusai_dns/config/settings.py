@@ -46,7 +46,7 @@ def option(name: str) -> str | None:
 
 
 def listed_connections() -> tuple[str, ...]:
-    """The connections that the refresh DAG and the health endpoints look after by default."""
+    """The connections that the refresh DAG refreshes and the health endpoints check by default."""
     listed: tuple[str, ...] = checked(
         _SECTION_NAME, "connections", read_items, option("connections") or DEFAULT_CONN_ID
     )

@@ -87,7 +87,7 @@ class Strikes:
 
     @property
     def out(self) -> bool:
-        """Whether waiting on is of no use."""
+        """Whether further waiting will not help."""
         return self.count >= STRIKES
 
     def as_dict(self) -> dict[str, Any]:

@@ -140,7 +140,7 @@ class CircuitBreaker:
     def attempt(self) -> Iterator[Call]:
         """Let one call through, or refuse it.
 
-        :raises BreakerOpenError: while the server is down, and while somebody else is trying.
+        :raises BreakerOpenError: while the server is down, and while another caller is trying.
         """
         attempt = self._enter()
         try:

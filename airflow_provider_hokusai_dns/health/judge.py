@@ -80,7 +80,7 @@ def judge(
 
     :param replies: in the order in which they were asked for; the last one may be a failure.
     :param address: the address that was asked, the resolution's first by default.
-    :param refusal: why an old address was not used, when it was not.
+    :param refusal: why a stale address was not used, when it was not.
     """
     latencies = MappingProxyType({r.check: round(r.milliseconds, 1) for r in replies})
     if isinstance(resolution, DNSResolutionError):

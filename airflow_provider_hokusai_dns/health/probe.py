@@ -1,4 +1,4 @@
-"""One look at an MLflow server, as its users will find it.
+"""One probe of an MLflow server, from the point of view of its users.
 
 Short, bounded hard, on a fresh connection and without retries; the part that needs no credentials
 comes first. MLflow's own client is not used: it would retry a 503 for minutes, and its import
@@ -94,7 +94,7 @@ def _ask(
     report: Callable[[str], None] | None,
     replies: list[Reply],
 ) -> tuple[str | None, str | None]:
-    """Collect the replies; gives the address that was asked, and why an old one was refused."""
+    """Collect the replies; returns the address that was asked, and why a stale one was refused."""
     rule = stale_address_rule(server, resolution)
     if rule not in (USE, CHECK):
         return resolution.address, rule
@@ -121,7 +121,7 @@ def _ask(
                 if replies[0].failure is not None and limit.remaining > 0:
                     continue
                 if rule == CHECK and (stranger := not_mlflow_at(server, resolution, replies)):
-                    # As the pin does: another of the old addresses may still be the server's.
+                    # As the pin does: another of the stale addresses may still be the server's.
                     refused = refused or (str(endpoint), stranger, [*replies])
                     continue
                 if (

@@ -56,6 +56,6 @@ class Reply:
         """The body as a JSON object, or ``None`` when it is none."""
         try:
             value = json.loads(self.body)
-        except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
+        except (ValueError, RecursionError):  # a foreign server may nest without limit
             return None
         return value if isinstance(value, dict) else None

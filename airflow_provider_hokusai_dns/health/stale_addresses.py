@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 
-#: The oldest address that gets credentials over plain http, seconds (policy rule 18).
+#: Maximum age of an address that gets credentials over plain http, seconds (policy rule 18).
 MAX_AGE_WITH_CREDENTIALS = 900.0
 _HTTPS = 443
 #: The two answers of :func:`stale_address_rule` that are not a refusal.
@@ -103,7 +103,7 @@ def not_mlflow_at(
     replies: Sequence[Reply],
     address: str | None = None,
 ) -> str | None:
-    """Why what answers at an old address is not taken for MLflow; ``None`` when it is."""
+    """Why the server at a stale address is not accepted as MLflow; ``None`` when it is."""
     if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
         return None
     failure = replies[-1].failure
@@ -123,7 +123,7 @@ def check_stale_file_host(
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
     On the port of https the certificate decides. Elsewhere ``checked`` allows what ``always`` does,
-    up to the age at which credentials may go to an old address.
+    up to the age at which credentials may go to a stale address.
 
     :returns: ``None``, or a sentence why not.
     """
@@ -139,7 +139,7 @@ def check_stale_file_host(
     if age is not None and age > MAX_AGE_WITH_CREDENTIALS:
         return (
             f"{told} the stale one, {address}, is {age:.0f} s old: over plain http no presigned "
-            f"URL goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set "
-            "allow_stale_over_http to always."
+            f"URL goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or "
+            "set allow_stale_over_http to always."
         )
     return None

@@ -318,7 +318,7 @@ class MLflowHook(BaseHook):
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
-    """Pin the hosts, and see that somebody is there before waiting as long as a run may.
+    """Pin the hosts, and fail early where nothing answers, instead of waiting as long as a run may.
 
     The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
     addresses that refuse, so they are tried once more here.

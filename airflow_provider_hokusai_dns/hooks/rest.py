@@ -75,7 +75,7 @@ class _Bounded(HTTPAdapter):
     """Reads an answer up to a length and a time, and then hangs up.
 
     The caller has left by the time; without this, a server that never stops sending would fill the
-    memory of the task from a thread that nobody waits for.
+    memory of the task from a thread that no caller waits for.
     """
 
     def __init__(self, method: str, path: str, deadline: float) -> None:
@@ -242,7 +242,7 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
 def _document(response: requests.Response, method: str, path: str) -> dict[str, Any]:
     try:
         document = response.json()
-    except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
+    except (ValueError, RecursionError):  # a foreign server may nest without limit
         document = None
     if response.status_code >= 300:
         given = document if isinstance(document, dict) else {}

@@ -98,7 +98,7 @@ def _stored(ti_key: TaskInstanceKey) -> object:
 
 
 def _only_web(value: object) -> str:
-    """An XCom may be anybody's: what is no http or https address becomes no button."""
+    """Any task may write an XCom: only an http or https address becomes a button."""
     if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
         return value
     return ""

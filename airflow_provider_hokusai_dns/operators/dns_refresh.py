@@ -1,4 +1,4 @@
-"""Ask DNS anew for connections and hostnames, and say what changed."""
+"""Look up connections and hostnames again, and report what changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Connections and hostnames of one refresh: anybody who may trigger a DAG may name them.
+#: Connections and hostnames of one refresh: every user who may trigger a DAG may name them.
 MOST_NAMES = 100
 _FAIL_ON = ("unresolved", "degraded", "never")
 
@@ -72,7 +72,7 @@ class DNSRefreshOperator(BaseOperator):
     :param hostnames: further targets in any form (templated).
     :param probe: whether to probe MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
-        also when there is only an old answer, ``"never"`` does not fail (templated).
+        also when there is only a stale answer, ``"never"`` does not fail (templated).
     :raises ValueError: for another ``fail_on``.
     """
 
@@ -133,7 +133,7 @@ def refresh_names(
     probe: bool = True,
     say: Callable[[str, str], None] = log.info,
 ) -> RefreshReport:
-    """Look up connections and hostnames past every cache, and keep the answers.
+    """Look up connections and hostnames, bypassing every cache, and store the answers.
 
     What goes wrong with one of them is in its row.
 
@@ -198,7 +198,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
 def _refresh(
     wanted: _Wanted, budget: ProbeBudget
 ) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
-    """One live lookup, and a look at MLflow; what goes wrong is in the row.
+    """One live lookup and one probe of MLflow; an error is in the row.
 
     :returns: the row, what changed, and the nameservers that the connection names.
     """
@@ -246,7 +246,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _should_be_kept(found: Resolution) -> bool:
-    """What a hosts file or a literal says is nobody else's."""
+    """What a hosts file or a literal says holds for this machine alone."""
     return not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
 
 

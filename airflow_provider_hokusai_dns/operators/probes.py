@@ -55,7 +55,7 @@ class ProbeBudget:
 
 
 def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
-    """One point per name; of two rows for one name that with a look at MLflow.
+    """One point per name; of two rows for one name, the one with a probe of MLflow.
 
     :param seen: each row with the nameservers that its connection names.
     """

@@ -1,4 +1,4 @@
-"""The endpoints. They know nothing of who asks: whoever puts them together says who may."""
+"""The endpoints. They do not check permissions: the application adds the dependencies that do."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Headers:
 def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> None:
     """Add the endpoints.
 
-    :param viewers: the dependencies that let those through who may view plugins.
+    :param viewers: the dependencies that admit users who may view plugins.
     """
     histories = HistoryCache()
     since = datetime.now(UTC)

@@ -2,8 +2,8 @@
 
 A web endpoint must not let its callers cause work without bound. So reading Airflow and checking
 MLflow happen on a few threads of our own: per connection one at a time, and none while the last is
-young. The caller who set it going waits for a moment, which is enough while all is well; who comes
-meanwhile gets what is known, and nobody waits for a server that hangs.
+young. The caller that started it waits for a moment, which is enough while MLflow is healthy; a
+later caller gets what is known, and no caller waits for a server that hangs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _READ_EVERY = 10.0
 _SETTINGS_EVERY = 2.0
 #: Seconds that a caller waits for what it set going.
 _PATIENCE = 3.0
-#: Seconds for which a check is good enough for a caller who asks for a fresh one.
+#: Seconds for which a check is good enough for a caller that asks for a fresh one.
 _FRESH_EVERY = 2.0
 #: Seconds after which a verdict says nothing any more: no request came, so no check was made.
 _FORGET_AFTER = 300.0
@@ -99,7 +99,7 @@ class HealthCache:
         self._checkers = Workers("hokusai-dns-health-check", limit=8)
 
     def listed(self) -> tuple[tuple[str, ...], str | None]:
-        """The connections to look after; none, and a sentence, where the setting is wrong."""
+        """The listed connections; none, and a sentence, where the setting is wrong."""
         settings_now = self._settings_now()
         return settings_now.listed, settings_now.problem
 

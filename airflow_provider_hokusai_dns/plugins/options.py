@@ -19,7 +19,7 @@ _complained: dict[str, str | None] = {}
 
 
 def look_every() -> float:
-    """Seconds for which one look at a connection is good enough."""
+    """Seconds for which one check of a connection is good enough."""
     return _lenient("look_every", read_seconds_above_zero, 15.0)
 
 

@@ -49,7 +49,7 @@ _COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookup
 
 
 def metric_names() -> frozenset[str]:
-    """Every name that can appear, for those who write rules over them."""
+    """Every name that can appear, for use in alert rules."""
     names = {CONNECTION_STATE, NAME_STATE, MLFLOW_STATE, CONNECTION_CAUSE, VARIABLE_BROKEN}
     names |= {CONNECTIONS_BROKEN, "hokusai_dns_process_cache_size"}
     names |= {name for name, _ in (*_NUMBERS.values(), *_STORED.values())}
@@ -84,7 +84,7 @@ def render(
                 value=metrics.get("cache_size", 0),
             )
 
-    registry = CollectorRegistry(auto_describe=False)  # our own: nobody else's series get in
+    registry = CollectorRegistry(auto_describe=False)  # our own: no other series get in
     registry.register(Once())
     return generate_latest(registry)
 

@@ -1,4 +1,4 @@
-"""What the endpoints answer, with examples: the contract between them and whoever reads them.
+"""What the endpoints answer, with examples: their contract with clients.
 
 A field may be added; one that changes its meaning needs another ``version``.
 """
@@ -35,7 +35,7 @@ _SELF_EXAMPLE: dict[str, Any] = {
 
 
 class Words(BaseModel):
-    """One word each, for anybody: the worst of all listed connections, as last known."""
+    """One word each, for everyone: the worst of all listed connections, as last known."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_WORDS_EXAMPLE]})
 
@@ -45,7 +45,7 @@ class Words(BaseModel):
 
 
 class Observer(BaseModel):
-    """Whose eyes these are. Each API server process checks and remembers by itself; workers and
+    """Which process measured this. Each API server process checks by itself; workers and
     triggerers see MLflow from elsewhere, and their counters go through Airflow's metrics.
     """
 

@@ -111,7 +111,7 @@ class Pin:
 
     @property
     def owners(self) -> frozenset[str]:
-        """Those who hold it."""
+        """Its holders."""
         return frozenset(self._policies)
 
     def set_policy(self, owner: str, policy: PinPolicy | None, *, absolute: bool = False) -> None:
@@ -211,7 +211,7 @@ class Pin:
     def _patience_for(self, port: int) -> list[Patience]:
         """Each patience in force."""
         with self._lock:
-            # Who asked for the length of a block knows better, also when it is less.
+            # A caller that set a length for a block overrides it, also with a shorter one.
             in_force = [*self._patient]
         in_force = in_force or [policy.patience for policy in self._policies_for(port)]
         return in_force or [Patience(0.0)]  # released meanwhile
@@ -381,7 +381,7 @@ class _Found(list[Any]):
 def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> _Found:
     """What the system would say of a pinned host if DNS said what we know."""
     port, family, type, proto, flags = arguments
-    # First what is wrong with the arguments: nobody waits for a name to hear it.
+    # Check the arguments first: no caller should wait for a lookup to learn of an error there.
     numeric = (port, family, type, proto, flags | _NUMERICHOST)
     any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
     template = _numeric(any_host, numeric)

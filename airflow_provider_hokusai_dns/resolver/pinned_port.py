@@ -1,7 +1,7 @@
 """One port of a pinned host: its :class:`PortReachability` with threads, clock and sockets.
 
-Rounds run on a thread of their own, one at a time, and all who need one wait for the same: a
-hundred threads make one trial, and each caller leaves when its own patience is over.
+Rounds run on a thread of their own, one at a time, and all callers that need one wait for the same:
+a hundred threads make one trial, and each caller leaves when its own patience is over.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Edge:
     """What a port does in the world; tests put a scripted one in its place.
 
     :param start: runs a round beside its callers.
-    :param wait: waits for a future for so many seconds.
+    :param wait: waits for a future for this many seconds.
     """
 
     monotonic: Callable[[], float] = time.monotonic

@@ -24,14 +24,14 @@ StaleAddressCheck = Callable[[Resolution, str, int], str | None]
 #: Seconds for which an address that took a connection counts as alive whatever else is known.
 ALIVE_FOR = 1.0
 #: Seconds for which it does while there is no doubt; and for which an answer whose outcome is
-#: unknown is a reason to doubt, because a caller who comes again may have failed with it.
+#: unknown is a reason to doubt, because a caller that asks again may have failed with it.
 _AGAIN = 60.0
 #: Seconds for which the stale checks need not be asked again about an address that they let pass.
 PASSED_FOR = 5.0
 #: Seconds for which, once an outage has been given up on, what refused or swallowed connections is
 #: not tried again: each retry of a client comes by here, and would wait for the same once more.
 REFUSED_FOR = 10.0
-#: A caller who has been away this long meets a new outage and not the rest of the old one.
+#: A caller that did not ask for this long sees a new outage, not the rest of the previous one.
 _FORGET_AFTER = 300.0
 #: Seconds that a client takes at most to come back after a connect that it gave up.
 _SLOW = 1.5
@@ -47,7 +47,7 @@ class Patience(NamedTuple):
     :param seconds: from its beginning and not from each call, so that a client's retries do not
         multiply it.
     :param connect_timeout: seconds after which the client gives a connect up, 0 if unknown. A
-        caller who comes back just then was sent into a black hole, and the outage began before
+        caller that asks again just then was sent into a black hole, and the outage began before
         that.
     """
 
@@ -293,7 +293,7 @@ class PortReachability(NamedTuple):
         return state, Verdict(pause, begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
-        """The policies have changed: what was given up on under the old ones is tried again."""
+        """The policies have changed: what was given up under the previous ones is tried again."""
         return self._replace(last=None, given_up=(_NEVER, _NEVER))
 
     def _outage_begun(

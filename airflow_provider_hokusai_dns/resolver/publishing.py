@@ -1,7 +1,7 @@
 """What the resolver and the shared last-known-good tell each other (policy rules 16, 17).
 
 Every call here may block for as long as the store does, so it runs on a worker thread, or on that
-of a caller who asked for a refresh.
+of a caller that asked for a refresh.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class DNSResolver:
     def add_observer(self, observer: Callable[[Event], None]) -> None:
         """Be told of events; called on the thread where they happen, outside of locks.
 
-        :param observer: must be quick; what it raises is passed over.
+        :param observer: must be quick; what it raises is ignored.
         """
         self._state.observers.add(observer)
 
@@ -248,7 +248,7 @@ class DNSResolver:
                 yield flight.final, left, flight.lead
             elif flight.lead is not None:
                 flight.lead(None)
-            if not flight.final.done():  # until it is, nobody else need wait at all
+            if not flight.final.done():  # until it is, no other caller has to wait
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
         else:

@@ -1,8 +1,8 @@
 """The one owner of everything that changes in a resolver, and the only code that changes it.
 
 Readers take no lock: an entry, the configuration and the finished answers are replaced and never
-changed. Whoever replaces one of them does it here, under one lock, together with what depends on
-it. Nothing is logged, called back or waited for under that lock.
+changed. Every replacement of one of them happens here, under one lock, together with what depends
+on it. Nothing is logged, called back or waited for under that lock.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ class ResolverState:
     # --- what becomes of an entry
 
     def _replace(self, slot: Slot, entry: Entry) -> None:
-        """Put an entry in place, and take the answers that were made of the old one away.
+        """Put an entry in place, and drop the answers that were made from the previous one.
 
-        The lock is held. The version is counted up after the change: who read the old version has
-        seen the old entry, or will be refused by :meth:`keep`.
+        The lock is held. The version is counted up after the change: a caller that read the
+        previous version has seen the previous entry, or is refused by :meth:`keep`.
         """
         slot.entry = entry
         slot.version += 1

@@ -72,7 +72,7 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     :param mlflow_conn_id: the connection (templated).
     :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` is content with
-        an old one on which MLflow works.
+        a stale one on which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
     :param fail_fast_on: causes that waiting cannot cure. Seen three times running, they end the
         wait without a retry; ``soft_fail`` is honoured. ``"undefined"`` is a connection that
@@ -183,7 +183,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             raise self._outcome(error) from error.__cause__
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Check once. Ends the wait where it is of no use; in deferrable mode it is the only check.
+        """Check once; fail where retrying will not help. In deferrable mode, the only check here.
 
         So what Airflow makes of an exception in a poke is the same in every mode.
         """

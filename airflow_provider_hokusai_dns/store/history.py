@@ -34,7 +34,7 @@ _LEVELS = (*USABLE, Level.UNHEALTHY)
 
 class HistoryPoint(TypedDict):
     """One refresh of one name. ``state`` is ``resolved``, ``stale`` or ``failed``, ``probe`` the
-    level of a look at MLflow. Durations are milliseconds; ``None`` is what was not measured.
+    level of a probe of MLflow. Durations are milliseconds; ``None`` is what was not measured.
     """
 
     at: str
@@ -72,10 +72,10 @@ def parse_history(
     skew: float = 300.0,
     asked: tuple[str, ...] = (),
 ) -> History:
-    """Read a stored text; points that somebody edited into nonsense are passed over one by one.
+    """Read a stored text; malformed points are ignored one by one.
 
     So is what lies ahead of the clock: it was written when a clock was wrong, and would otherwise
-    be the newest for ever.
+    be the newest forever.
 
     :param now: seconds since the epoch.
     :param skew: seconds by which a point may be ahead of ``now``.

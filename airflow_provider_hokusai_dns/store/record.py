@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint, LastKnownGood,
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 VERSION = 1
-#: Of a record whose addresses have ports of their own (SRV). Who reads version 1 alone passes over
+#: Of a record whose addresses have ports of their own (SRV). A reader of version 1 alone ignores
 #: it, and does not overwrite it.
 VERSION_WITH_PORTS = 2
 _PREFIX = "hokusai_dns_"
@@ -38,7 +38,7 @@ class BrokenVariableError(ValueError):
     """A stored text that is no record of this hostname.
 
     :param reason: one sentence, without the text itself.
-    :param replaceable: whether anybody may overwrite it, as with a stamp from a wrong clock.
+    :param replaceable: whether any process may overwrite it, as with a stamp from a wrong clock.
     :param foreign: whether it may hold more than this version understands; it is then never
         overwritten.
     """
@@ -148,7 +148,8 @@ def load_of(
 ) -> dict[str, Any]:
     """The JSON object in a stored text, of one version, one hostname and its nameservers.
 
-    :raises BrokenVariableError: says what is wrong; it is foreign where somebody else may need it.
+    :raises BrokenVariableError: says what is wrong; it is foreign where another program may need
+        it.
     """
     values = _load_object(text)
     version = values.get("version")
@@ -218,7 +219,7 @@ def _ttl(value: object) -> float | None:
 def render_record(
     record: LastKnownGood, *, beside: str | None = None, asked: tuple[str, ...] = ()
 ) -> str:
-    """The text of a record; fields that somebody added to the old text are kept.
+    """The text of a record; fields that were added to the previous text are kept.
 
     :param beside: the text that is being replaced.
     :param asked: those that gave the answer; empty for the system's.

@@ -2,7 +2,7 @@
 
 One Variable per hostname, JSON that an admin can read and edit. Three things make this delicate:
 
-* *A missing Variable means "not known".* An API server that cannot be reached looks the same after
+* *A missing Variable means "not known".* An unreachable API server gives the same result after
   13 seconds. So a read that took too long forbids the write that would have followed it.
 * *A call cannot be taken back.* It holds the task's line to its supervisor until the answer comes,
   and the author's next XCom waits behind it. So every call is waited for two seconds at most, there
@@ -165,8 +165,8 @@ class VariableStore:
     def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
         """The same store, for the answers of the nameservers that a connection names.
 
-        They are kept under keys of their own: who may edit one connection must not decide where
-        the fleet goes by another.
+        They are kept under keys of their own: the permission to edit one connection must not decide
+        where the fleet goes by another.
 
         :param asked: in the order of the connection; none means those of the system.
         """
@@ -253,7 +253,7 @@ class VariableStore:
         """Store a record, unless what is there is as good or newer. Returns whether it is kept.
 
         What cannot be read is not overwritten, with two exceptions: a stamp from a wrong clock, and
-        a refresh that somebody asked for, which first puts the old text aside.
+        a requested refresh, which first saves the previous text.
         """
         key = self._key(record.hostname)
         try:
@@ -324,7 +324,7 @@ class VariableStore:
             )
             return record
         merged = merge(stored, record)
-        # Who wrote it is no reason to write.
+        # Another writer is no reason to write.
         return stored if replace(merged, written_by=stored.written_by) == stored else merged
 
     def _report_broken(self, key: str, hostname: str, error: BrokenVariableError) -> None:

@@ -42,7 +42,7 @@ _MARGIN, _MARGIN_SHARE = 1.0, 0.1
 
 
 class MLflowHealthTrigger(BaseTrigger):
-    """Fires when an MLflow server is healthy enough, or when waiting for it is of no use.
+    """Fires when an MLflow server is healthy enough, or when retrying will not help.
 
     All triggers of a process that ask the same share one check per interval, see
     :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
@@ -55,7 +55,7 @@ class MLflowHealthTrigger(BaseTrigger):
     :param fail_fast_on: causes that end the wait when seen three times running.
     :param poke_interval: seconds between two checks.
     :param probe_timeout: seconds for one check.
-    :param delay: seconds before the first check; a worker may have looked just now.
+    :param delay: seconds before the first check; a worker may have checked just now.
     :param strikes: what has been seen before, as :meth:`~.decision.Strikes.as_dict`.
     :param end_from_trigger: whether an open gate ends its task here, without a worker.
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
