@@ -56,7 +56,7 @@ def count_breaker(state: str) -> None:
 
 
 class LogObserver:
-    """Tells the story of each name in the log: one line per change, and what to do about it."""
+    """Logs the state of each name: one line per change, and what to do about it."""
 
     def __init__(self, resolver: DNSResolver) -> None:
         self._resolver = resolver
@@ -65,7 +65,7 @@ class LogObserver:
     def __call__(self, event: Event) -> None:
         """Observe a resolver."""
         if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            # Slow DNS is no news while memory answers. A stored address is: it may be hours
+            # Slow DNS is not logged while memory answers. A stored address is: it may be hours
             # old, and a short task ends before the lookup does.
             slow_only = event.cause is None and event.resolution.source is Source.STALE
             if not slow_only:

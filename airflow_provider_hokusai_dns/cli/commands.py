@@ -73,7 +73,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         except _WRONG as error:
             complain(str(error))
             code = WRONG_QUESTION
-        except SQLAlchemyError as error:  # it went away in the middle
+        except SQLAlchemyError as error:  # it became unavailable meanwhile
             complain(database_problem() or f"Airflow's database said {type(error).__name__}")
             code = NO_DATABASE
         raise SystemExit(code)
@@ -83,7 +83,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
 
 @_command
 def resolve(args: Namespace) -> int:
-    """``airflow hokusai-dns resolve``: how names come to their addresses. Writes nothing."""
+    """``airflow hokusai-dns resolve``: how names get their addresses. Writes nothing."""
     wanted = _wanted(args)
     if not wanted:
         raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
@@ -243,7 +243,7 @@ def _is_name_of(server: MLflowServer, hostname: str) -> bool:
 
 
 def _listed_server_of(hostname: str) -> MLflowServer | None:
-    """The listed connection that leads to a name: its rules are those that tasks go by."""
+    """The listed connection that leads to a name: tasks use its settings."""
     for conn_id in settings.listed_connections():
         try:
             server = connections.load_server(conn_id)

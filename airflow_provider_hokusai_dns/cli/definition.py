@@ -1,4 +1,4 @@
-"""What ``airflow`` learns of our commands at each of its starts: names, help and arguments.
+"""What ``airflow`` reads of our commands at each start: names, help and arguments.
 
 What they do is imported when one of them is called.
 """

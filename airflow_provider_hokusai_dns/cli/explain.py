@@ -1,8 +1,7 @@
-"""How a name comes to its address: every source asked by itself, and what the resolver chose.
+"""How a name gets its address: every source asked by itself, and what the resolver chose.
 
 The choice is the resolver's own, made as in a new task. Beside it each source is asked alone, also
-those that a lookup passes over because an earlier one had an answer: whoever looks for what is
-wrong wants to see all of them.
+those that a lookup skips because an earlier one had an answer: finding a fault needs all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _HOSTS = Path("/etc/hosts")
-#: Seconds beyond the timeout of a lookup until an answer is not waited for any more.
+#: Seconds beyond the timeout of a lookup after which the wait for an answer ends.
 _GRACE = 1.0
 
 
@@ -56,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The way of one target.
+    """The path of one target to its address.
 
     :param target: as given, without what may be a secret in it.
     :param conn_id: the connection whose rules hold for the name; ``None`` where none does.

@@ -15,7 +15,7 @@ from airflow.cli.simple_table import AirflowConsole, SimpleTable
 
 
 def printable(value: object) -> str:
-    """A value as text that does nothing to a terminal: the rest is shown as an escape."""
+    """A value as text that is safe on a terminal: the rest is shown as an escape."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode()
         for char in str(value)
@@ -56,7 +56,7 @@ def say(sentence: str) -> None:
 
 
 def complain(sentence: str) -> None:
-    """Print one sentence about what is wrong, where it disturbs no output."""
+    """Print one sentence about what is wrong to the standard error."""
     print(printable(sentence), file=sys.stderr)  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""The stored last-known-good as an admin wants to see it: also where it is broken."""
+"""The stored last-known-good as an admin needs it: also where it is broken."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()
 def database_problem() -> str | None:
     """Why Airflow's database cannot be read, or ``None``.
 
-    Airflow itself does not tell: a connection that it cannot read is to it one that is missing.
+    Airflow itself does not say: it reports a connection that it cannot read as missing.
     """
     from airflow.models import Variable
     from airflow.utils.session import create_session

@@ -1,6 +1,6 @@
-"""Airflow's connections as MLflow servers, or what ``MLFLOW_TRACKING_URI`` says in place of one.
+"""Airflow's connections as MLflow servers, or what ``MLFLOW_TRACKING_URI`` gives instead of one.
 
-A connection is checked whole before anything is done. An error names the field and the value, but
+A connection is validated completely before it is used. An error names the field and the value, but
 never a value that could be a secret.
 """
 
@@ -220,8 +220,8 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     return _stand_in(conn_id) or _raise_missing(conn_id, await missing.awhy(conn_id))
 
 
-#: Connections that this process was given. If one is missing now, it has rather become unreadable,
-#: and what was begun on its server must not go on at another.
+#: Connections that this process was given. If one is missing now, it has probably become
+#: unreadable, and work started on its server must not continue on another.
 _found: set[str] = set()
 
 

@@ -1,9 +1,9 @@
 """One check for all the gates of a triggerer that want to know the same.
 
 A thousand gates with one key make one connection read, one lookup and one probe per interval.
-Gates fall into step by themselves: a gate takes a check that is young enough, joins one that is
-under way, or begins one, and then sleeps until what it saw is an interval old. Everything here
-happens on the triggerer's event loop, so it needs no lock; only the check itself is on a thread.
+Gates synchronize by themselves: a gate takes a check that is recent enough, joins one that is under
+way, or starts one, and then sleeps until that check is an interval old. Everything here happens on
+the triggerer's event loop, so it needs no lock; only the check itself is on a thread.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class CheckFailedError(PicklableError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ProbeKey:
-    """What a gate wants to know. What it makes of the answer is no part of it.
+    """What a gate wants to know. How it uses the answer is not part of it.
 
     The connection stands for its credentials: two connections to one server are two keys.
     """
@@ -89,7 +89,7 @@ class TimedVerdict:
 class SharedProbe:
     """The checks for one key, shared by the gates that ask it.
 
-    :param check: one check; it may take its time, but must not block the loop.
+    :param check: one check; it may be slow, but must not block the loop.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class SharedProbe:
         loop = asyncio.get_running_loop()
         if self._flight is None:
             # A task of its own, in an empty context: it outlives the gate that began it, and
-            # what it logs is the triggerer's affair and not that gate's.
+            # its log lines go to the triggerer's log and not to that gate's.
             self._flight = loop.create_task(self._run(), context=Context())
         waiter: asyncio.Future[TimedVerdict | Exception] = loop.create_future()
         self._waiting.append(waiter)
@@ -196,8 +196,8 @@ _overdue: set[asyncio.Task[MLflowServer]] = set()
 async def _read(conn_id: str) -> MLflowServer:
     """Read a connection within a bounded time: all gates wait for this check.
 
-    One that is late is not cancelled: under Airflow 3.2 its answer would stay on the line, for
-    another trigger to stumble over.
+    One that is late is not cancelled: under Airflow 3.2 its answer would stay in the connection to
+    the supervisor, and another trigger would read it.
     """
     reading = asyncio.create_task(connections.aload_server(conn_id))
     done, _ = await asyncio.wait({reading}, timeout=_READ_PATIENCE)

@@ -168,7 +168,7 @@ def _degraded_sentence(
 def _judge_reply(
     server: MLflowServer, resolution: Resolution, asked: str, reply: Reply
 ) -> _Finding | None:
-    """What one answer says, or ``None`` when it is as it should be."""
+    """What one answer says, or ``None`` when it is as expected."""
     if reply.failure is not None:
         return _failed(server, resolution, asked, reply, reply.failure)
     if reply.status == 403 and b"Invalid Host header" in reply.body:
@@ -262,7 +262,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
 
 
 def _status_cause(status: int) -> str:
-    """The cause for an HTTP status. A number that is no status has no cause of its own."""
+    """The cause for an HTTP status. A number that is not an HTTP status has no cause of its own."""
     cause = f"http_{status}"
     return cause if cause in CAUSES else _OTHER_STATUS
 

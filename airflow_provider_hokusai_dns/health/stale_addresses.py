@@ -2,8 +2,8 @@
 
 Over https the certificate decides. Over plain http, whatever server has the address now would get
 the credentials of a request, so the choice of the connection's author and the age decide. Hosts
-beside MLflow (``also_pin``), where presigned artifacts live, cannot be asked who they are, and a
-presigned URL is a credential of its own.
+beside MLflow (``also_pin``), where presigned artifacts live, cannot be identified, and a presigned
+URL is a credential of its own.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def check_stale_address(
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
-    For the pin, which asks before it hands such an address out. Over plain http in ``checked`` mode
-    this asks the address, without credentials, whether an MLflow answers there. That proves no
+    For the pin, which calls this before it returns such an address. Over plain http in ``checked``
+    mode this asks the address, without credentials, whether an MLflow answers there. That proves no
     more: another team's MLflow passes.
 
     :param timeout: seconds for all of it.
@@ -107,7 +107,7 @@ def not_mlflow_at(
     if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
         return None
     failure = replies[-1].failure
-    # Where nothing takes a connection, no setting makes the address work.
+    # Where nothing accepts a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
         f"DNS gives no address for {server.hostname!r} now, and at the stale address "

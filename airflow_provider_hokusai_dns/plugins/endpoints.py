@@ -101,7 +101,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         """Each listed connection: state, cause, what to do, addresses, ages, the whole verdict."""
         listed, problem = cache.listed()
         if conn_id is not None and not set(conn_id) <= set(listed):
-            # Without the id: what a caller makes up has no place in an answer.
+            # Without the id: an answer does not repeat what a caller made up.
             raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
         connections = [one.status_row() for one in cache.connections(conn_id, fresh=fresh)]
         return Health.model_validate(
@@ -115,7 +115,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
 
     @app.get("/history", tags=["for users who may view plugins"], **tell_viewers)
     def history(fresh: _Fresh = False) -> Days:
-        """The last day of each listed connection's name, as the refresh DAG saw it."""
+        """The last day of each listed connection's name, as the refresh DAG recorded it."""
         targets = [one.target for one in cache.targets()]
         return Days.model_validate(histories.report(targets, fresh=fresh))
 

@@ -1,4 +1,4 @@
-"""The settings of the endpoints. A wrong one must not take away the endpoints that tell of it."""
+"""The settings of the endpoints. A wrong one must not disable the endpoints that report it."""
 
 from __future__ import annotations
 

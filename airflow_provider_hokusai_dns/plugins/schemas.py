@@ -15,7 +15,7 @@ Word = Literal["healthy", "degraded", "unhealthy", "unknown"]
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity; what is no number is not known."""
+    """JSON has neither NaN nor infinity; both become null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -78,7 +78,7 @@ class StaleLimit(BaseModel):
 
 
 class Connection(BaseModel):
-    """One listed connection, as this process last saw it."""
+    """One listed connection, as this process last checked it."""
 
     conn_id: str
     state: Word = Field(description="The overall state in one word.")
@@ -176,7 +176,7 @@ class Point(BaseModel):
 
 
 class Days(BaseModel):
-    """The last day of each name, as the refresh DAG saw it; oldest first."""
+    """The last day of each name, as the refresh DAG recorded it; oldest first."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""The last day of one hostname as its refreshes saw it: key, reading, adding, writing.
+"""The last day of one hostname as its refreshes recorded it: key, reading, adding, writing.
 
 Pure functions over texts and ``now``. What is kept is bounded three times: a day, 288 points (one
 in five minutes), and the size of the text.

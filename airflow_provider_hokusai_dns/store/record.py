@@ -66,7 +66,7 @@ def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...]
         kept apart from what the system's asked, and those of other connections, say.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
-    while _MASKED.search(slug):  # taking one out may put the halves of another together
+    while _MASKED.search(slug):  # removing one may join the halves of another
         slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
     digest = hashlib.sha256("\n".join((hostname, *asked)).encode()).hexdigest()[:8]
     slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
@@ -276,7 +276,7 @@ def _rank(record: LastKnownGood) -> tuple[Any, ...]:
 
 
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
-    """What is known when two records of one hostname are (policy rules 7 and 17).
+    """Merge two records of one hostname (policy rules 7 and 17).
 
     The newer answer wins; "no such name" counts from the first that was seen after that answer.
     The result is the same in whichever order the records come.
@@ -291,7 +291,7 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
 
 
 def away_for(record: LastKnownGood, wall: float) -> float | None:
-    """Seconds since the fleet first saw that the name is gone; ``None`` while it is there.
+    """Seconds since the fleet first saw that the name does not exist; ``None`` while it exists.
 
     :param wall: seconds since the epoch.
     """
