@@ -23,7 +23,7 @@ def printable(value: object) -> str:
 
 
 def show_document(document: Mapping[str, Any], output: str) -> None:
-    """Print a whole answer for a program: ``json`` or ``yaml``."""
+    """Print a complete answer for a program: ``json`` or ``yaml``."""
     # By way of JSON, so that YAML gets plain values too. JSON itself escapes what is not ASCII.
     text = json.dumps(document, default=str)
     if output == "yaml":

@@ -168,7 +168,7 @@ class MLflowHook(BaseHook):
         :param nested: make it a child of the run that is open.
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is nothing to serve for the name.
-        :raises MLflowUnreachableError: nothing takes a connection.
+        :raises MLflowUnreachableError: nothing accepts a connection.
         :raises LostDataError: at the end, when something logged asynchronously did not arrive.
         """
         from airflow_provider_hokusai_dns.client import auth

@@ -1,4 +1,4 @@
-"""Events leave the resolver sideways: to metrics and logs, outside of every lock."""
+"""Delivery of the resolver's events to metrics and logs, outside of every lock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Observers:
         forks.renewed(self)
 
     def add(self, observer: Callable[[Event], None]) -> None:
-        """Tell this one as well."""
+        """Add an observer."""
         self._observers = (*self._observers, observer)
 
     def emit(self, event: Event) -> None:

@@ -11,7 +11,7 @@ from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
-#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: he may
+#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: it may
 #: have been interrupted in between.
 _UNLED = 1.0
 

@@ -1,4 +1,4 @@
-"""Keeps entries true: live lookups on worker threads, and what follows from their outcome."""
+"""Keeps entries up to date: live lookups on worker threads, and the handling of their outcome."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Updater:
         self.workers.run(ask)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
-        """The lookup hangs past its bound: count it as failed once, and let it go on alone."""
+        """The lookup exceeds its time limit: count it as failed once, and let it continue alone."""
         if flight.final.done() or not flight.take("failed"):
             return
         seconds = self.state.now() - flight.started
