@@ -123,7 +123,7 @@ class TestTheDetails:
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "[broken")
         client = ask()
         body = client.get("/health/mlflow").json()
-        assert (body["connections"], "list in JSON" in body["problem"]) == ([], True)
+        assert (body["connections"], "JSON list" in body["problem"]) == ([], True)
         assert client.get("/ready").status_code == 503
         assert "hokusai_dns_connections_setting_broken 1.0" in client.get("/metrics").text
 
@@ -285,7 +285,7 @@ class TestTheHistory:
         answer = ask().get("/history")
         body = json.loads(answer.text, parse_constant=no_nonsense)
         assert body["names"] == {HOSTNAME: []}
-        assert "passed over" in body["problems"][HOSTNAME]
+        assert "is ignored" in body["problems"][HOSTNAME]
 
     @pytest.mark.parametrize(
         ("age", "said"),
