@@ -110,7 +110,7 @@ class MLflowServer:
     :param srv: the SRV name that says where the server is and on which port, instead of address
         records of the hostname (RFC 2782); empty for none.
     :param verify: whether a server certificate is verified.
-    :param deadline: how long writing inside a run may wait for the server. The pin's
+    :param deadline: how long a write inside a run may wait for the server. The pin's
         wait for an address and the waits of MLflow's client between its tries share it, see
         :func:`~.deadlines.patience`.
     :param request_timeout: how long one call outside a run may take.
@@ -141,7 +141,7 @@ class MLflowServer:
 
     @property
     def named(self) -> str:
-        """The connection in a sentence; one that is being tested has no id of its own."""
+        """The connection as named in a sentence; one that is being tested has no id of its own."""
         return f"connection {self.conn_id!r}" if self.conn_id else "this connection"
 
     @property

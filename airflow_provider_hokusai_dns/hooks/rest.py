@@ -1,4 +1,4 @@
-"""A light door to MLflow's REST API, on the http provider's hook (about 0.5 s to import).
+"""A light client of MLflow's REST API, on the http provider's hook (about 0.5 s to import).
 
 Apart from :mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, because that one must cost nothing
 while a DAG file is parsed.
@@ -29,10 +29,10 @@ from airflow_provider_hokusai_dns.resolver.target import quoted
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
 
-#: Methods that may be sent again after a request broke off in the middle.
+#: Methods that may be sent again after a connection was closed during a request.
 _IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")
 _CONNECT_TIMEOUT = 5.0
-#: Seconds after the deadline in which an error that says why may still come out.
+#: Seconds after the deadline in which a more exact error may still be raised.
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow gives, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
@@ -56,9 +56,10 @@ class _Authorization(AuthBase):
 
 
 def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnection]:
-    """Connections that are not used when they come about after the deadline.
+    """Connections that are not used when they are established after the deadline.
 
-    The caller has got an error by then, and may be trying again: what is sent now comes twice.
+    The caller has got an error by then, and may be retrying: a request sent now would be sent
+    twice.
     """
 
     class Punctual(base):  # type: ignore[misc,valid-type]
@@ -72,9 +73,9 @@ def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnectio
 
 
 class _Bounded(HTTPAdapter):
-    """Reads an answer up to a length and a time, and then hangs up.
+    """Reads an answer up to a length and a time, and then closes the connection.
 
-    The caller has left by the time; without this, a server that never stops sending would fill the
+    The caller has returned by then; without this, a server that never stops sending would fill the
     memory of the task from a thread that no caller waits for.
     """
 
@@ -174,10 +175,10 @@ def _once(
     json: Mapping[str, Any] | None,
     deadline: float,
 ) -> dict[str, Any]:
-    """One request on a thread that is left behind at the deadline.
+    """One request on a thread that is abandoned at the deadline.
 
-    A time-out of ``requests`` bounds one wait for bytes, so a server that sends one now and then
-    gets around it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
+    A time-out of ``requests`` bounds one wait for bytes, so a server that trickles bytes can
+    outlast it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
     MLflow for minutes, and the thread would then send what the caller has long given up.
     """
     left = deadline - time.monotonic()
@@ -218,7 +219,7 @@ def _once(
 
 
 def _translated(error: BaseException, method: str, path: str) -> BaseException:
-    """An exception of ``requests`` as ours; its text may hold the URL, which may hold anything."""
+    """An exception of ``requests`` as ours; its text may hold the URL, and the URL a secret."""
     from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 
     inner: BaseException | None = error

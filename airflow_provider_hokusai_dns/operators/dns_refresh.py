@@ -57,15 +57,15 @@ class _Wanted:
 
 
 class DNSRefreshOperator(BaseOperator):
-    """Real lookups past every cache, for connections and plain hostnames.
+    """Live lookups that bypass every cache, for connections and plain hostnames.
 
-    Writes the shared last-known-good, and publishes ``resolutions``, ``changes``, ``metrics`` and
-    ``health`` by XCom, and all of it as ``return_value``. One bad name keeps none of the others
+    Writes the shared last known good, and publishes ``resolutions``, ``changes``, ``metrics`` and
+    ``health`` by XCom, and all of it as ``return_value``. One bad name does not keep the others
     from being refreshed and published.
 
     Each refresh also adds a point to the history of the name, which the status page draws: how the
     name resolved, and one probe of MLflow where a connection leads there. A probe takes 10 s at
-    most, all of them a minute; a bad one fails nothing, gates are for that.
+    most, all of them a minute; a bad probe fails nothing; use a gate for that.
 
     :param mlflow_conn_ids: connections (templated); ``None`` means those of
         ``[hokusai_dns] connections``.
@@ -100,7 +100,7 @@ class DNSRefreshOperator(BaseOperator):
         self.hostnames = _shown(self.hostnames)
 
     def execute(self, context: Context) -> RefreshReport:
-        """Refresh, publish, and only then fail if that is wanted."""
+        """Refresh, publish, and only then fail if ``fail_on`` says so."""
         if self.fail_on not in _FAIL_ON:
             raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
         report = refresh_names(
@@ -135,10 +135,10 @@ def refresh_names(
 ) -> RefreshReport:
     """Look up connections and hostnames, bypassing every cache, and store the answers.
 
-    What goes wrong with one of them is in its row.
+    An error of one of them is in its row.
 
     :param probe: whether to probe MLflow, once per connection.
-    :param say: told each row and change in one line, after a format with one place for it.
+    :param say: called with a format and each row and change in one line.
     :raises ValueError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
@@ -277,10 +277,10 @@ def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
 
 
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
-    """What is different from what the fleet knew; an answer that is not fresh changes nothing.
+    """What differs from the stored record; an answer that is not fresh changes nothing.
 
     A name with many addresses gets a part of them each time (Cloud Map gives 8), so only answers
-    without an address in common count as another one.
+    without a common address count as a change.
     """
     if found.is_stale or not found.endpoints or found.resolved_at is None:
         return None

@@ -283,7 +283,9 @@ def test_a_wrong_question_has_its_own_exit_code(seen):
     assert "70000" in calls["wrong connection"]["err"]
     assert "0x7f.1" in calls["bad target, refresh"]["err"]
     assert login["code"] == 0
-    assert "Exit code: 0 everything is usable" in explained["out"], "it stands where one checks first"
+    assert "Exit code: 0 everything is usable" in explained["out"], (
+        "it stands where one checks first"
+    )
     assert "section hokusai_dns" in explained["out"]
 
 
