@@ -42,14 +42,13 @@ _WRONG = {
 
 
 class MLflowRetryPolicy(RetryPolicy):
-    """Retry while MLflow is unavailable; fail at once where retrying will not help; otherwise leave
-    it to the task.
+    """Retry while MLflow is unavailable, fail at once where that will not help; else pass it on.
 
     The exception decides whether this is about MLflow at all; for other exceptions the task's
     ``retries`` and ``retry_delay`` apply. Where it is, MLflow is probed once, as a gate does it:
 
     - unavailable (no name, no connection, no database): retry after a pause that grows with the
-    tries, and not before the circuit breaker lets a caller through;
+      tries, and not before the circuit breaker lets a caller through;
     - wrong (login, Host check, certificate, workspace, connection): fail at once, with the sentence
       that says what to do;
     - usable: leave it to the task.
