@@ -42,7 +42,7 @@ _WRONG = {
 
 
 class MLflowRetryPolicy(RetryPolicy):
-    """Retry while MLflow is unavailable, fail at once where that will not help; else pass it on.
+    """Retry while MLflow is unavailable; fail at once where retrying will not help.
 
     The exception decides whether this is about MLflow at all; for other exceptions the task's
     ``retries`` and ``retry_delay`` apply. Where it is, MLflow is probed once, as a gate does it:
