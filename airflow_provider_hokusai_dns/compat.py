@@ -1,6 +1,6 @@
-"""The functions of the system that this package takes over from, under their known names.
+"""The functions of the system that this package replaces, under their previous names.
 
-They return what they returned. New code takes :class:`~.hooks.mlflow.MLflowHook` instead.
+Their results are as before. New code takes :class:`~.hooks.mlflow.MLflowHook` instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def get_dns_resolver() -> DNSResolver:
 def get_dns_health() -> dict[str, Any]:
     """``status`` and ``error_rate`` of the last minutes, ``cache_size``, and all ``metrics``.
 
-    It speaks of this process alone; ``status`` is ``unknown`` until there were ten lookups.
+    It covers this process alone; ``status`` is ``unknown`` until there were ten lookups.
     """
     metrics = runtime.dns_metrics()
     return {
@@ -36,10 +36,11 @@ def get_dns_health() -> dict[str, Any]:
 
 
 def get_mlflow_status(mlflow_conn_id: str = settings.DEFAULT_CONN_ID) -> dict[str, Any]:
-    """How MLflow is: ``connected``, ``tracking_uri``, ``error``, ``response_time_ms``, ...
+    """The state of MLflow: ``connected``, ``tracking_uri``, ``error``, ``response_time_ms``, ...
 
-    Probes once, and never raises for what it finds. It takes 10 s at most, beside what Airflow
-    needs to give out the connection and the stored address. Blocks: in a coroutine, call it with
+    Probes once, and never raises for what it finds. It takes 10 s at most, plus the time that
+    Airflow needs to return the connection and the stored address. Blocks: in a coroutine, call it
+    with
     :func:`asyncio.to_thread`.
     """
     return check.former_status(mlflow_conn_id)
@@ -67,7 +68,7 @@ def resolve_tracking_uri_sync(tracking_uri: str | None = None) -> str:
     """:func:`resolve_tracking_uri` for code that cannot wait; the same warning holds.
 
     It works inside a running event loop too, which it then blocks for as long as the lookup takes:
-    half a second where an older address is known, ten at the most.
+    half a second where a stale address is known, ten at most.
 
     :param tracking_uri: that of ``mlflow_default`` where none is given.
     :raises DNSResolutionError: there is nothing to serve.

@@ -1,4 +1,4 @@
-"""The errors that others catch, in one place. Imports nothing, and so costs nothing.
+"""The public errors, in one place. Imports nothing, and so costs nothing.
 
 Each is a sentence for people, carries its fields, and survives pickling.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PicklableError(Exception):
-    """Is made again from its own fields, which have the names of its arguments.
+    """Unpickles from its own fields, which have the names of its arguments.
 
     An exception pickles its message as its only argument otherwise, and fails when it is read.
     """
@@ -44,7 +44,7 @@ class DNSResolutionError(PicklableError):
         steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
         super().__init__(
             f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no old, stored or static address left to serve. Tried: {steps}."
+            f"and there is no stale, stored or static address left to serve. Tried: {steps}."
         )
 
 
@@ -80,7 +80,7 @@ class SettingError(PicklableError, ValueError):
 
 
 class ConnectionMissingError(PicklableError, LookupError):
-    """There is no such connection, or Airflow cannot read it now: it does not tell which.
+    """There is no such connection, or Airflow cannot read it now: it does not say which.
 
     :param conn_id: the connection that was asked for.
     :param hint: what to do, in one sentence.
@@ -93,7 +93,7 @@ class ConnectionMissingError(PicklableError, LookupError):
 
 
 class ConnectionUndefinedError(ConnectionMissingError):
-    """Airflow says that there is no such connection: waiting for it is of no use."""
+    """Airflow says that there is no such connection: retrying will not help."""
 
 
 class ConnectionConflictError(PicklableError, ValueError):
@@ -116,7 +116,7 @@ class ConnectionConflictError(PicklableError, ValueError):
 
 
 class EnvironmentConflictError(PicklableError, RuntimeError):
-    """Two connections want different things of what a process has only once.
+    """Two connections need different values of a setting that a process has only once.
 
     :param what: the thing.
     :param conn_ids: the connection that asked, and the one that has it.
@@ -162,7 +162,7 @@ class BreakerOpenError(PicklableError):
 
     def __init__(self, name: str, reason: str, retry_in: float) -> None:
         super().__init__(
-            f"{name} is not asked for another {retry_in:.0f} s, because it was down just now: "
+            f"{name} is not called for another {retry_in:.0f} s, because it was down just now: "
             f"{reason}"
         )
         self.name = name
@@ -171,7 +171,7 @@ class BreakerOpenError(PicklableError):
 
 
 class MLflowUnreachableError(PicklableError, ConnectionError):
-    """Nothing takes a connection where MLflow should be.
+    """Nothing accepts a connection where MLflow should be.
 
     :param uri: the tracking URI, in its hostname form.
     :param addresses: what was tried.
@@ -179,7 +179,7 @@ class MLflowUnreachableError(PicklableError, ConnectionError):
 
     def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
         super().__init__(
-            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
+            f"{uri} cannot be reached: nothing accepts a connection at {', '.join(addresses)}. Is "
             "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
         )
         self.uri = uri
@@ -206,7 +206,7 @@ class MLflowRestError(PicklableError, RuntimeError):
 
     @property
     def says_down(self) -> bool:
-        """Whether this tells that MLflow is down; a 404 does not."""
+        """Whether this means that MLflow is down; a 404 does not."""
         return self.status == 0 or self.status >= 500
 
 
@@ -228,7 +228,7 @@ class LostDataError(PicklableError, RuntimeError):
 
 
 class RunEndError(PicklableError, RuntimeError):
-    """A run could not be given its end.
+    """A run could not be ended.
 
     :param run_id: the run.
     :param status: what it should have been.

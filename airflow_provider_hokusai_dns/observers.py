@@ -27,7 +27,7 @@ def _stats() -> Any:
 
 
 def count_event(event: Event) -> None:
-    """Observe a resolver: count lookups, errors by cause, cache hits, old and static answers."""
+    """Observe a resolver: count lookups, errors by cause, cache hits, stale and static answers."""
     stats, tags = _stats(), {"hostname": event.hostname}
     # Counted since the last event, because what is served from memory makes no event of its own.
     for name, count in (
@@ -56,7 +56,7 @@ def count_breaker(state: str) -> None:
 
 
 class LogObserver:
-    """Tells the story of each name in the log: one line per change, and what to do about it."""
+    """Logs the state of each name: one line per change, and what to do about it."""
 
     def __init__(self, resolver: DNSResolver) -> None:
         self._resolver = resolver
@@ -65,7 +65,7 @@ class LogObserver:
     def __call__(self, event: Event) -> None:
         """Observe a resolver."""
         if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            # Slow DNS is no news while memory answers. A stored address is: it may be hours
+            # Slow DNS is not logged while memory answers. A stored address is: it may be hours
             # old, and a short task ends before the lookup does.
             slow_only = event.cause is None and event.resolution.source is Source.STALE
             if not slow_only:
@@ -74,7 +74,7 @@ class LogObserver:
             self._tell_nothing(event)
         elif event.kind == "state" and event.state == "healthy":
             if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: all is well with the name", event.hostname)
+                log.info("DNS answers for %r again: the name is healthy", event.hostname)
         elif event.kind == "store_rejected":
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
@@ -87,7 +87,7 @@ class LogObserver:
         if resolution.source is Source.STATIC:
             log.warning(
                 "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: take it out when DNS is back",
+                "%s. It is never checked against DNS: remove it when DNS is back",
                 event.hostname,
                 why,
                 resolution.address,
@@ -96,8 +96,8 @@ class LogObserver:
         config = self._resolver.config
         no_name = event.cause is not None and event.cause.says_no_such_name
         log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
-            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
+            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
+            "up to %.0f s %s; check DNS for the name, or restart the server behind it",
             event.hostname,
             why,
             resolution.address,
@@ -112,8 +112,8 @@ class LogObserver:
             return
         self._told[event.hostname] = "nothing"
         log.error(
-            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typo, then the DNS; in an emergency set "
+            "DNS gives no address for %r (%s) and there is no stale, stored or static address to "
+            "use instead. Check the name for a typo, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
             event.hostname,
             event.cause.value if event.cause else "no answer",

@@ -46,7 +46,7 @@ _CONN_FIELDS = {
     ),
     "verify": _field(
         "Verify certificate",
-        "Off accepts any certificate: then an old address is no safer than over plain http.",
+        "Off accepts any certificate: a stale address is then no safer than over plain http.",
         {"type": ["boolean", "null"], "default": True},
     ),
     "workspace": _field("Workspace", "MLflow workspace, on a server that has them.", _TEXT),
@@ -66,8 +66,8 @@ _CONN_FIELDS = {
     ),
     "deadline": _field(
         "Deadline in a run, seconds",
-        "How long writing inside a run waits for a server that went away. Default 600, which rides "
-        "out a redeploy on ECS.",
+        "How long a write inside a run waits for an unavailable server. Default 600, which covers "
+        "a redeploy on ECS.",
         _SECONDS,
     ),
     "fallback_addresses": _field(
@@ -81,8 +81,8 @@ _CONN_FIELDS = {
         _TEXT,
     ),
     "max_stale": _field(
-        "Oldest answer, seconds",
-        "How old an address may be while DNS cannot be asked. Default 86400, 0 serves none.",
+        "Maximum age of a stale answer, seconds",
+        "How old an address may be while DNS fails. Default 86400, 0 serves none.",
         _SECONDS | {"maximum": 259200},
     ),
     "cache_ttl": _field(
@@ -109,7 +109,7 @@ _CONN_FIELDS = {
         {"type": "boolean", "default": False},
     ),
     "allow_stale_over_http": _field(
-        "Old address over plain http",
+        "Stale address over plain http",
         "Whether an address that is not fresh may be used without TLS: never; checked: when an "
         "MLflow answers there, and with a login for 15 minutes at most; always.",
         {"type": "string", "enum": ["never", "checked", "always"], "default": "checked"},
@@ -132,14 +132,14 @@ _UI_FIELD_BEHAVIOUR = {
 
 _OPTIONS = {
     "connections": _option(
-        "Connections that the refresh DAG and the health endpoints look after by default, "
+        "Connections that the refresh DAG refreshes and the health endpoints check by default, "
         "separated by commas.",
         "mlflow_default",
         "string",
     ),
     "look_every": _option(
-        "The health endpoints of the API server look at each connection at most once in so many "
-        "seconds and process, however many ask.",
+        "The health endpoints of the API server check each connection at most once per this many "
+        "seconds per process, however many clients ask.",
         "15",
     ),
     "metrics_for_anyone": _option(
@@ -149,48 +149,51 @@ _OPTIONS = {
         "boolean",
     ),
     "cache_ttl": _option(
-        "Longest lifetime of an answer in seconds; DNS_CACHE_TTL is stronger.", "300"
+        "Longest lifetime of an answer in seconds; DNS_CACHE_TTL overrides it.", "300"
     ),
     "min_ttl": _option("Shortest lifetime of an answer in seconds.", "5"),
-    "stale_after": _option("With an old answer known, seconds a caller waits for a lookup.", "0.5"),
-    "timeout": _option("Seconds a lookup may take; DNS_TIMEOUT is stronger.", "10"),
+    "stale_after": _option(
+        "Seconds a caller waits for a lookup when a stale answer is available.", "0.5"
+    ),
+    "timeout": _option("Seconds a lookup may take; DNS_TIMEOUT overrides it.", "10"),
     "failure_recheck": _option(
-        "While an old answer is served, look the name up again every so many seconds.", "30"
+        "Seconds between lookups of a name while a stale answer is served.", "30"
     ),
     "failure_ttl": _option(
-        "With nothing to serve, answer with the same error for so many seconds; doubles each time.",
+        "Seconds for which the same error is returned with nothing to serve; doubles each time.",
         "1",
     ),
-    "failure_ttl_max": _option("The most seconds that failure_ttl doubles up to.", "10"),
+    "failure_ttl_max": _option("Maximum in seconds that failure_ttl doubles up to.", "10"),
     "max_stale": _option(
-        "Oldest answer, in seconds, served while DNS cannot be asked; at most 259200, 0 serves "
+        "Maximum age, in seconds, of an answer served while DNS fails; at most 259200, 0 serves "
         "none.",
         "86400",
     ),
     "max_stale_no_name": _option(
-        "Seconds an answer is served after DNS first said that there is no such name; 0 is strict.",
+        "Seconds an answer is served after DNS first said that the name does not exist; 0 serves "
+        "none.",
         "900",
     ),
     "no_name_recheck": _option(
-        "While DNS says that there is no such name, look again every so many seconds.", "5"
+        "Seconds between lookups while DNS says that the name does not exist.", "5"
     ),
     "refresh_ahead": _option(
         "Share of the lifetime that is left when a used name is refreshed ahead of time.", "0.2"
     ),
     "jitter": _option("Share by which lifetimes are shortened at random.", "0.1"),
     "penalty": _option(
-        "Seconds an address that took no connection stays at the back of the list.", "30"
+        "Seconds an address that accepted no connection stays at the back of the list.", "30"
     ),
     "report_interval": _option(
-        "Failed connections start a lookup at most once in so many seconds.", "1"
+        "Failed connections start a lookup at most once per this many seconds.", "1"
     ),
     "max_hosts": _option("Names held in memory.", "1024", "integer"),
-    "max_clock_skew": _option("Seconds by which a stored stamp may be ahead of the clock.", "300"),
-    "store_max_age": _option(
-        "Seconds after which the stored last-known-good is written anew.", "600"
+    "max_clock_skew": _option(
+        "Seconds by which a stored timestamp may be ahead of the clock.", "300"
     ),
+    "store_max_age": _option("Seconds after which the stored last known good is rewritten.", "600"),
     "store_recheck": _option(
-        "A failing name asks the stored last-known-good again every so many seconds.", "30"
+        "Seconds between reads of the stored last known good for a failing name.", "30"
     ),
     "window": _option("Seconds of the rolling window behind the health level.", "300"),
     "nameservers": _option(
@@ -200,8 +203,8 @@ _OPTIONS = {
         "string",
     ),
     "relay_keep": _option(
-        "MiB of temporary files in which a relay (hook.relay) keeps artifacts until they have "
-        "arrived; what is beyond is sent once.",
+        "MiB of temporary files in which a relay (hook.relay) keeps artifacts until they are "
+        "delivered; anything beyond that is sent once.",
         "1024",
         "integer",
     ),

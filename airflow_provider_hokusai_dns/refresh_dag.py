@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 _DOC = """
 ### Refresh of DNS for MLflow
 
-Asks DNS anew for the listed connections and hostnames, past every cache, and keeps the answers as
-the **last known good** that fresh workers fall back on while DNS is away.
+Looks up the listed connections and hostnames, bypassing every cache, and stores the answers as the
+**last known good** that new workers fall back on while DNS fails.
 
 The XComs of `refresh` say what each name resolves to (`resolutions`), what changed (`changes`), and
 how DNS is doing (`health`, `metrics`).
 
-Each run also looks at MLflow once per connection, for 10 s at most, and adds a point to the history
+Each run also probes MLflow once per connection, for 10 s at most, and adds a point to the history
 that the page **MLflow DNS** draws. Without a schedule, or while paused, that picture stops.
 """
 
@@ -37,7 +37,7 @@ def build_refresh_dag(
     from airflow_provider_hokusai_dns.operators.dns_refresh import MOST_NAMES, DNSRefreshOperator
 
     arguments: dict[str, Any] = {
-        "description": "Ask DNS anew for MLflow, and keep the answer for bad times",
+        "description": "Ask DNS again for MLflow, and store the answer for outages",
         "catchup": False,
         "max_active_runs": 1,
         "tags": ["mlflow", "dns"],

@@ -48,10 +48,10 @@ class _Pinned:
 
 @dataclass
 class _Process:
-    """What this process has put together so far."""
+    """What this process has built so far."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    #: How often the thread that holds the lock has taken it, and what it wants to say afterwards.
+    #: How often the thread that holds the lock has taken it, and what it logs afterwards.
     depth: int = 0
     unsaid: list[tuple[Any, ...]] = field(default_factory=list)
     #: By view, the one that was used last at the end.
@@ -62,7 +62,7 @@ class _Process:
     #: The connection, and its one hostname, that ``MLFLOW_FALLBACK_IP`` belongs to.
     fallback_owner: tuple[str, str] | None = None
     complained: str = ""
-    #: The policy before any connection has its say, and the settings that it was made of.
+    #: The policy before any connection's settings, and the settings that it was made of.
     policy: ResolverConfig | None = None
     in_force: tuple[str | None, ...] | None = None
 
@@ -112,7 +112,7 @@ def resolver_for(server: MLflowServer) -> DNSResolver:
 
 
 def private_resolver(server: MLflowServer) -> DNSResolver:
-    """A resolver of one's own, which knows nothing and leaves nothing behind.
+    """A separate resolver with an empty cache, which stores nothing.
 
     For the Test button: it runs in a process that serves others too, under a made-up connection id,
     and has to find what DNS says to this connection now.
@@ -186,7 +186,7 @@ def _pin(
 
 
 def _release(pin: Pin) -> None:
-    """Take a pin out, whichever connections it was made for."""
+    """Remove a pin, whichever connections it was made for."""
     for owner in pin.owners:
         pin.release(owner)
 
@@ -196,7 +196,7 @@ def _pin_key(hostname: str) -> str:
 
 
 def _make_way(hostname: str, conn_id: str, view: View) -> None:
-    """See that no other connection holds the pin of a name in another view.
+    """Check that no other connection holds the pin of a name in another view.
 
     A connection that Airflow does not have any more, or that was edited, holds nothing: it is
     signed out first, so that no client of it sends its credentials where this one leads.
@@ -234,7 +234,7 @@ def _conflict(held: _Pinned, conn_id: str, view: View) -> ConnectionConflictErro
 
 
 def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
-    """What a relay asks at each new connection: trials, penalties and the rule for stale addresses.
+    """What a relay uses at each new connection: trials, penalties and the rule for stale addresses.
 
     It pins nothing. Two relays to one name have policies of their own.
     """
@@ -293,7 +293,7 @@ def metrics() -> dict[str, Any]:
 
 
 def forget() -> None:
-    """Start anew: the next call makes another resolver. For tests."""
+    """Start over: the next call makes another resolver. For tests."""
     from airflow_provider_hokusai_dns.client import environment
 
     environment.release_all()
@@ -308,7 +308,7 @@ def wait_under_dag_test(patience: float = 5.0) -> None:
     """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
 
     There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
-    would take the XCom's answer. A real task's line has a lock, so nothing is waited for.
+    would take the XCom's answer. A real task's connection has a lock, so this does not wait.
 
     :param patience: seconds.
     """
@@ -381,7 +381,7 @@ def _policy() -> ResolverConfig:
             raise
         if _process.complained != str(error):
             _process.complained = str(error)
-            told = "The changed settings are refused, the old ones stay: %s"
+            told = "The changed settings are invalid and not applied, the previous ones stay: %s"
             _process.unsaid.append((logging.ERROR, told, error))
         return _process.policy
     if policy != _process.policy:

@@ -44,7 +44,7 @@ class Credentials:
             raise ValueError("the login must not contain a colon (basic authentication, RFC 7617)")
         if self.secret and not self.username and not _TOKEN.match(self.secret):
             raise ValueError(
-                "the bearer token may hold visible ASCII characters only: look for a space or a "
+                "the bearer token may hold visible ASCII characters only: check for a space or a "
                 "line break at its end"
             )
 
@@ -86,7 +86,7 @@ class View:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Who is asked, and for what, where it is not the system for the name itself.
+        """The nameservers and the SRV name that are asked instead of the system's and the name.
 
         Records of the fleet are kept apart by this.
         """
@@ -110,7 +110,7 @@ class MLflowServer:
     :param srv: the SRV name that says where the server is and on which port, instead of address
         records of the hostname (RFC 2782); empty for none.
     :param verify: whether a server certificate is verified.
-    :param deadline: how long writing inside a run may wait for the server. The pin's
+    :param deadline: how long a write inside a run may wait for the server. The pin's
         wait for an address and the waits of MLflow's client between its tries share it, see
         :func:`~.deadlines.patience`.
     :param request_timeout: how long one call outside a run may take.
@@ -141,7 +141,7 @@ class MLflowServer:
 
     @property
     def named(self) -> str:
-        """The connection in a sentence; one that is being tested has no id of its own."""
+        """The connection as named in a sentence; one that is being tested has no id of its own."""
         return f"connection {self.conn_id!r}" if self.conn_id else "this connection"
 
     @property
@@ -178,7 +178,7 @@ class MLflowServer:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Who is asked for the name of the server, and for what; see :attr:`View.asked`."""
+        """What is asked for the name of the server; see :attr:`View.asked`."""
         return self.view.asked
 
     @property

@@ -47,7 +47,7 @@ def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
 
 
 def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> str:
-    why = getattr(error, "strerror", None) or "it is no PEM file with what is needed"
+    why = getattr(error, "strerror", None) or "it is not a PEM file with the required content"
     return f"{what} {path!r} of {server.named} cannot be used here: {why}"
 
 

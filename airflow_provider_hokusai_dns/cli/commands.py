@@ -73,7 +73,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         except _WRONG as error:
             complain(str(error))
             code = WRONG_QUESTION
-        except SQLAlchemyError as error:  # it went away in the middle
+        except SQLAlchemyError as error:  # it became unavailable meanwhile
             complain(database_problem() or f"Airflow's database said {type(error).__name__}")
             code = NO_DATABASE
         raise SystemExit(code)
@@ -83,7 +83,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
 
 @_command
 def resolve(args: Namespace) -> int:
-    """``airflow hokusai-dns resolve``: how names come to their addresses. Writes nothing."""
+    """``airflow hokusai-dns resolve``: how names get their addresses. Writes nothing."""
     wanted = _wanted(args)
     if not wanted:
         raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
@@ -106,7 +106,7 @@ def resolve(args: Namespace) -> int:
 
 @_command
 def status(args: Namespace) -> int:
-    """``airflow hokusai-dns status``: one look at each connection. Writes nothing."""
+    """``airflow hokusai-dns status``: one check of each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
     runtime.use_store(VariableStore(patience=PATIENCE, variables=SdkVariables()))
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
@@ -142,7 +142,7 @@ def refresh(args: Namespace) -> int:
 
     _parse(args.target)
     if problem := database_problem():
-        complain(f"Nothing was refreshed, because it could not be kept. {problem}")
+        complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
     variables = MetastoreVariables()
     runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
@@ -168,8 +168,8 @@ def refresh(args: Namespace) -> int:
     lost = [one for row, one in stored if not _kept(row, one)]
     for one in lost:
         complain(
-            f"{one.hostname} resolves, but is not kept: its Variable holds what belongs to "
-            "another program, or is set in the environment or a secrets backend. "
+            f"{one.hostname} resolves, but is not stored: its Variable belongs to another "
+            "program, or is set in the environment or a secrets backend. "
             f"{one.problem or ''}".strip()
         )
     if any(row["cause"] == "config" for row in rows):
@@ -179,7 +179,7 @@ def refresh(args: Namespace) -> int:
 
 @_command
 def clear(args: Namespace) -> int:
-    """``airflow hokusai-dns clear``: take the stored last-known-good of names away."""
+    """``airflow hokusai-dns clear``: delete the stored last known good of names."""
     names: dict[tuple[str, tuple[str, ...]], None] = {}
     for target, server in _wanted(args):
         if target.literal is None:
@@ -190,7 +190,8 @@ def clear(args: Namespace) -> int:
                 names[target.hostname, named.asked] = None
     if not names:
         raise WrongQuestionError(
-            "clear needs names, or connections by --conn-id: it is the fallback of all workers"
+            "clear needs names, or connections by --conn-id: the stored record is the fallback of "
+            "all workers"
         )
     if any("@" in target for target in args.target):
         raise WrongQuestionError("give names without a login: Airflow's audit log keeps this line")
@@ -209,7 +210,7 @@ def clear(args: Namespace) -> int:
         if row["outcome"] == _STILL_THERE:
             complain(
                 f"{row['hostname']} is still stored: the environment or a secrets backend sets "
-                f"{row['variable']}, which goes before the database"
+                f"{row['variable']}, which takes precedence over the database"
             )
     return NOT_USABLE if any(row["outcome"] == _STILL_THERE for row in rows) else OK
 
@@ -242,12 +243,12 @@ def _is_name_of(server: MLflowServer, hostname: str) -> bool:
 
 
 def _listed_server_of(hostname: str) -> MLflowServer | None:
-    """The listed connection that leads to a name: its rules are those that tasks go by."""
+    """The listed connection that leads to a name: tasks use its settings."""
     for conn_id in settings.listed_connections():
         try:
             server = connections.load_server(conn_id)
         except (LookupError, ValueError):
-            continue  # somebody else's trouble
+            continue  # reported where that connection is used
         if _is_name_of(server, hostname):
             return server
     return None
@@ -275,7 +276,7 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
             steps.append({"step": "chosen", "asked": one.state, "answer": one.sentence, "ms": None})
             show_rows([{"target": one.target, **row} for row in steps], output)
             continue
-        rules = f", by the rules of connection {one.conn_id}" if one.conn_id else ""
+        rules = f", with the settings of connection {one.conn_id}" if one.conn_id else ""
         say(f"{one.target}{rules}")
         show_rows(steps, output)
         say(f"{one.state.upper()}: {one.sentence}.")
@@ -302,7 +303,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
 
 
 def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:
-    """What is stored, where "nothing" may also mean that nobody could be asked."""
+    """What is stored; with a problem where the database could not be read."""
     stored = read_stored(hostname, variables, asked)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
@@ -322,7 +323,7 @@ def _kept(row: Any, stored: StoredRecord) -> bool:
 def hokusai_dns_clear(
     args: Namespace, names: Iterable[tuple[str, tuple[str, ...]]]
 ) -> list[dict[str, Any]]:
-    """Noted under this name in Airflow's audit log, with who did it and the command line."""
+    """Noted under this name in Airflow's audit log, with the user and the command line."""
     return [_clear(*name) for name in names]
 
 

@@ -1,4 +1,4 @@
-"""What ``airflow`` learns of our commands at each of its starts: names, help and arguments.
+"""What ``airflow`` reads of our commands at each start: names, help and arguments.
 
 What they do is imported when one of them is called.
 """
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _COMMANDS = "airflow_provider_hokusai_dns.cli.commands"
 _EXIT_CODES = (
-    "Exit code: 0 all is usable; 1 something is not (unresolved, unhealthy, could not be kept or "
-    "cleared); 2 the question is wrong (argument, connection, setting); 3 Airflow's database "
-    "cannot be asked."
+    "Exit code: 0 everything is usable; 1 something is not (unresolved, unhealthy, could not be "
+    "stored or cleared); 2 an argument, connection or setting is wrong; 3 Airflow's database is "
+    "unavailable."
 )
 
 
@@ -40,8 +40,8 @@ _CONN_ID = _arg(
 )
 _MIN_HEALTH = _arg(
     ("--min-health",),
-    help="What counts as usable: degraded (working, if on an old or static address) or healthy "
-    "(fresh from DNS); default: degraded",
+    help="What counts as usable: degraded (working, perhaps on a stale or static address) or "
+    "healthy (fresh from DNS); default: degraded",
     choices=("degraded", "healthy"),
     default="degraded",
 )
@@ -57,7 +57,7 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
     return [
         GroupCommand(
             name="hokusai-dns",
-            help="Look after the DNS names of MLflow",
+            help="Inspect and refresh the DNS names of MLflow",
             subcommands=(
                 ActionCommand(
                     name="resolve",
@@ -76,28 +76,28 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
                 ActionCommand(
                     name="status",
                     help="Whether MLflow can be used, and if not, why",
-                    description="Look once at each connection, as a gate does: its name, TLS, host "
-                    "check, login, database and registry. Without --conn-id those that the setting "
-                    "'connections' of section hokusai_dns lists. Writes nothing.",
+                    description="Check each connection once, as a gate does: its name, TLS, host "
+                    "check, login, database and registry. Without --conn-id, the connections that "
+                    "the setting 'connections' of section hokusai_dns lists. Writes nothing.",
                     func=lazy_load_command(f"{_COMMANDS}.status"),
                     args=(_MIN_HEALTH, *shared),
                     epilog=_EXIT_CODES,
                 ),
                 ActionCommand(
                     name="refresh",
-                    help="Ask DNS anew, and keep the answers as last known good",
-                    description="Ask DNS anew, past every cache, and keep the answers as the last "
-                    "known good of all workers. Without TARGET and --conn-id those that the "
-                    "setting 'connections' of section hokusai_dns lists.",
+                    help="Ask DNS again, and store the answers as last known good",
+                    description="Ask DNS again, bypassing every cache, and store the answers as "
+                    "the last known good of all workers. Without TARGET and --conn-id, the "
+                    "connections that the setting 'connections' of section hokusai_dns lists.",
                     func=lazy_load_command(f"{_COMMANDS}.refresh"),
                     args=(_targets("Further names, in any form"), _MIN_HEALTH, *shared),
                     epilog=_EXIT_CODES,
                 ),
                 ActionCommand(
                     name="clear",
-                    help="Take away the stored last known good of names",
-                    description="Take away the stored last known good of names. What was there is "
-                    "shown. A worker that has an address in memory keeps it.",
+                    help="Delete the stored last known good of names",
+                    description="Delete the stored last known good of names, and show what was "
+                    "stored. A worker that has an address in memory keeps it.",
                     func=lazy_load_command(f"{_COMMANDS}.clear"),
                     args=(_targets("Names, in any form"), *shared),
                     epilog=_EXIT_CODES,

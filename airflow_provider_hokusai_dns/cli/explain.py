@@ -1,8 +1,7 @@
-"""How a name comes to its address: every source asked by itself, and what the resolver chose.
+"""How a name gets its address: every source asked by itself, and what the resolver chose.
 
 The choice is the resolver's own, made as in a new task. Beside it each source is asked alone, also
-those that a lookup passes over because an earlier one had an answer: whoever looks for what is
-wrong wants to see all of them.
+those that a lookup skips because an earlier one had an answer: finding a fault needs all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _HOSTS = Path("/etc/hosts")
-#: Seconds beyond the timeout of a lookup until an answer is not waited for any more.
+#: Seconds beyond the timeout of a lookup after which the wait for an answer ends.
 _GRACE = 1.0
 
 
@@ -56,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The way of one target.
+    """The path of one target to its address.
 
     :param target: as given, without what may be a secret in it.
     :param conn_id: the connection whose rules hold for the name; ``None`` where none does.
@@ -97,7 +96,7 @@ def explain(
     asking = _Asking(config.timeout + _GRACE)
     decision = asking.begin(lambda: _decide(resolver, target.hostname))
     if target.literal is not None:
-        steps = [Step("target", shown(target.text), "it is an address: nobody is asked")]
+        steps = [Step("target", shown(target.text), "it is an address: no lookup is needed")]
     else:
         steps = _steps(target.hostname, config, asking, read, hosts)
     found = asking.end(decision, _overdue(target.hostname))
@@ -167,7 +166,9 @@ def _steps(
     system = asking.begin(partial(_ask_system, hostname)) if asks_system else None
     store = asking.begin(partial(_ask_store, hostname, config, read))
     steps = [
-        Step("memory", "this process", "empty; a task that has asked before answers from here"),
+        Step(
+            "memory", "this process", "empty; a process that has asked before answers from memory"
+        ),
         _ask_hosts(hostname, hosts),
     ]
     silence = [Step("nameserver", "all", "no answer in time", cause="timeout")]
@@ -249,7 +250,7 @@ def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], Stor
     outcome = f"{', '.join(record.addresses)}, {now - record.resolved_at:.0f} s old"
     outcome += f", written by {record.written_by}"
     if record.no_name_since is not None:
-        outcome += f"; the name is away for {now - record.no_name_since:.0f} s"
+        outcome += f"; the name has been missing for {now - record.no_name_since:.0f} s"
     if now >= stored.usable_until(config):
         outcome += "; too old to be served"
     return Step("stored", asked, outcome, record.addresses, ttl=record.ttl, ms=took)
@@ -264,16 +265,17 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
     why = found.cause.value if found.cause is not None else "it does not answer"
     if found.source is Source.STATIC:
         return (
-            f"{addresses}: the static address, because DNS gives none now ({why}) and none is "
-            "stored. It is never checked against DNS"
+            f"{addresses}: the static address, because DNS returns no address right now ({why}) "
+            "and none is stored. "
+            "It is never checked against DNS"
         )
     if found.is_stale:
         no_name = found.cause is not None and found.cause.says_no_such_name
         limit = config.max_stale_no_name if no_name else config.max_stale_for(found.hostname)
         since = "after the name went away" if no_name else "of age"
         return (
-            f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because DNS "
-            f"gives none now ({why}). Good for up to {limit:.0f} s {since}"
+            f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
+            f"DNS returns no address right now ({why}). Good for up to {limit:.0f} s {since}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"
@@ -282,6 +284,6 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
 def _why_nothing(error: DNSResolutionError) -> str:
     return (
         f"nothing can be served: DNS gives no address ({error.cause.value}), and there is neither "
-        "a stored one that is young enough nor a static one. Check the name for a typo, "
-        "then the DNS; in an emergency set fallback_addresses on the connection"
+        "a stored one that is recent enough nor a static one. Check the name for a typo, then "
+        "check DNS; in an emergency set fallback_addresses on the connection"
     )

@@ -1,7 +1,7 @@
 """Tables for people and JSON for scripts, in Airflow's own manner (``--output``).
 
-Names, Variables and error texts may come from anybody. A terminal obeys what is printed to it, so
-nothing reaches it that is not a printable character, and nothing is read as markup.
+Names, Variables and error texts may come from any source. A terminal obeys what is printed to it,
+so nothing reaches it that is not a printable character, and nothing is read as markup.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow.cli.simple_table import AirflowConsole, SimpleTable
 
 
 def printable(value: object) -> str:
-    """A value as text that does nothing to a terminal: the rest is shown as an escape."""
+    """A value as text that is safe on a terminal: the rest is shown as an escape."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode()
         for char in str(value)
@@ -23,7 +23,7 @@ def printable(value: object) -> str:
 
 
 def show_document(document: Mapping[str, Any], output: str) -> None:
-    """Print a whole answer for a program: ``json`` or ``yaml``."""
+    """Print a complete answer for a program: ``json`` or ``yaml``."""
     # By way of JSON, so that YAML gets plain values too. JSON itself escapes what is not ASCII.
     text = json.dumps(document, default=str)
     if output == "yaml":
@@ -56,7 +56,7 @@ def say(sentence: str) -> None:
 
 
 def complain(sentence: str) -> None:
-    """Print one sentence about what is wrong, where it disturbs no output."""
+    """Print one sentence about what is wrong to the standard error."""
     print(printable(sentence), file=sys.stderr)  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""The stored last-known-good as an admin wants to see it: also where it is broken."""
+"""The stored last-known-good as an admin needs it: also where it is broken."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StoredRecord:
 
 
 def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()) -> StoredRecord:
-    """What is stored for a hostname. Never raises for what somebody wrote into the Variable.
+    """What is stored for a hostname. Never raises, whatever the Variable holds.
 
     :param asked: those that a connection names; empty for the system's.
     """
@@ -71,13 +71,13 @@ def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()
             key, hostname, parse_record(hostname, text, now=time.time(), asked=asked)
         )
     except BrokenVariableError as error:
-        return StoredRecord(key, hostname, problem=f"the Variable {key} is passed over: {error}")
+        return StoredRecord(key, hostname, problem=f"the Variable {key} is ignored: {error}")
 
 
 def database_problem() -> str | None:
-    """Why Airflow's database cannot be asked, or ``None``.
+    """Why Airflow's database cannot be read, or ``None``.
 
-    Airflow itself does not tell: a connection that it cannot read is to it one that is missing.
+    Airflow itself does not say: it reports a connection that it cannot read as missing.
     """
     from airflow.models import Variable
     from airflow.utils.session import create_session
@@ -89,7 +89,7 @@ def database_problem() -> str | None:
             session.execute(select(Variable.key).limit(1))
     except SQLAlchemyError as error:
         return (
-            f"Airflow's database cannot be asked ({type(error).__name__}): see 'airflow db check', "
+            f"Airflow's database cannot be read ({type(error).__name__}): see 'airflow db check', "
             "and 'airflow db migrate' if it is new"
         )
     return None

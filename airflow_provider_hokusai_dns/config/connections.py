@@ -1,6 +1,6 @@
-"""Airflow's connections as MLflow servers, or what ``MLFLOW_TRACKING_URI`` says in place of one.
+"""Airflow's connections as MLflow servers, or what ``MLFLOW_TRACKING_URI`` gives instead of one.
 
-A connection is checked whole before anything is done. An error names the field and the value, but
+A connection is validated completely before it is used. An error names the field and the value, but
 never a value that could be a secret.
 """
 
@@ -86,13 +86,13 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     hostname = location.hostname
     if extras.pop("srv_lookup", False):
         if "srv" in extras:
-            raise SettingError(where, "extra 'srv'", "srv_lookup takes the host for the SRV name "
-                               "already; leave one of the two empty")  # fmt: skip
+            raise SettingError(where, "extra 'srv'", "srv_lookup already uses the host as the SRV "
+            "name; leave one of the two empty")  # fmt: skip
         extras["srv"] = hostname
         hostname = _without_service(hostname)
     if "srv" in extras and Target.parse(location.hostname).literal is not None:
-        raise SettingError(where, "extra 'srv'", "the host is an address, which no SRV record "
-                           "stands for; give a hostname")  # fmt: skip
+        raise SettingError(where, "extra 'srv'", "the host is an address, which has no SRV "
+        "record; give a hostname")  # fmt: skip
     return MLflowServer(
         conn_id=connection.conn_id,
         scheme=location.scheme,
@@ -124,8 +124,8 @@ def _location(where: str, connection: ConnectionLike, conn_type: str) -> _Server
     if not host:
         raise SettingError(where, "host", "it is empty; give the hostname of the MLflow server")
     if "@" in host:
-        raise SettingError(where, "host", "it holds a user name or password; they have fields of "
-                           "their own, login and password")  # fmt: skip
+        raise SettingError(where, "host", "it holds a user name or password; they have their own "
+        "fields, login and password")  # fmt: skip
     if "/" in host and "://" not in host:
         raise SettingError(where, "host", f"{shown(host)!r} holds a path; put it into path_prefix")
     if scheme and scheme not in _SCHEMES:
@@ -174,7 +174,7 @@ def _extras(where: str, extra: str | None) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in given.items():
         if name not in EXTRAS:
-            # Only the name: an unknown field may well be somebody's secret.
+            # Only the name: an unknown field may hold a secret.
             raise SettingError(
                 where,
                 f"extra {quoted(name, 60)}",
@@ -220,8 +220,8 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     return _stand_in(conn_id) or _raise_missing(conn_id, await missing.awhy(conn_id))
 
 
-#: Connections that this process was given. If one is missing now, it has rather become unreadable,
-#: and what was begun on its server must not go on at another.
+#: Connections that this process was given. If one is missing now, it has probably become
+#: unreadable, and work started on its server must not continue on another.
 _found: set[str] = set()
 
 
@@ -253,8 +253,8 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
         )
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
-        # Airflow passes over a connection that it cannot read, and calls it missing.
-        hint = f"{variable} is set, but Airflow cannot read it: look at its port and its quoting."
+        # Airflow ignores a connection that it cannot read, and calls it missing.
+        hint = f"{variable} is set, but Airflow cannot read it: check its port and its quoting."
     else:
         hint = (
             "Add it in the Airflow UI under Admin, Connections, with the type MLflow, "

@@ -120,7 +120,7 @@ def read_items(value: object) -> tuple[str, ...]:
             try:
                 value = json.loads(value)
             except ValueError:
-                raise ValueError("it begins like a list in JSON and is none") from None
+                raise ValueError("it begins like a JSON list but is not one") from None
         else:
             value = [item for item in value.replace(",", " ").split() if item]
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
@@ -155,7 +155,7 @@ def read_hostnames(value: object) -> tuple[str, ...]:
         target = Target.parse(item)
         if target.text != target.host_text:
             raise ValueError(
-                f"{shown(item)!r} is not a hostname alone: leave out scheme, port and path"
+                f"{shown(item)!r} is not just a hostname: leave out scheme, port and path"
             )
     return tuple(Target.parse(item).hostname for item in items)
 
@@ -185,7 +185,7 @@ def read_path_prefix(value: object) -> str:
     if any(character in path for character in "?# \\") or "://" in path:
         # Without the value: what stands after a question mark is a token more often than not.
         raise ValueError(
-            "it is not a path alone; write it as /mlflow, without host, query and fragment"
+            "it is not just a path; write it as /mlflow, without host, query and fragment"
         )
     path = path.strip("/")
     return f"/{path}" if path else ""

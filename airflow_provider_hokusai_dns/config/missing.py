@@ -1,6 +1,6 @@
-"""Why Airflow did not give out a connection.
+"""Why Airflow did not return a connection.
 
-Airflow itself does not tell: its secrets backends are asked in turn, their errors are passed over,
+Airflow itself does not tell: its secrets backends are asked in turn, their errors are ignored,
 and what none of them gave is called undefined. So this asks once more, and only where an answer can
 be trusted.
 """
@@ -32,7 +32,7 @@ def why(conn_id: str) -> Reason:
         if comms is None:
             return _in_database(conn_id)
         if _has_backend_of_its_own() or type(comms).__name__ == "TriggerCommsDecoder":
-            return Reason.UNKNOWN  # a thread of the triggerer must not use its line
+            return Reason.UNKNOWN  # not from a thread of the triggerer
         return _meaning(comms.send(_question(conn_id)))
     except Exception:
         return Reason.UNKNOWN
@@ -70,13 +70,13 @@ def known_connections() -> set[str]:
 
 
 def _comms() -> Any:
-    """The task's or trigger's line to its supervisor; ``None`` in a process that has none."""
+    """The task's or trigger's connection to its supervisor; ``None`` in a process that has none."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return getattr(runner, "SUPERVISOR_COMMS", None)
 
 
 def _has_backend_of_its_own() -> bool:
-    """Whether a secrets backend is configured, whose errors Airflow passes over."""
+    """Whether a secrets backend is configured, whose errors Airflow ignores."""
     from airflow.providers.common.compat.sdk import conf
 
     options = (("secrets", "backend"), ("workers", "secrets_backend"))
@@ -90,7 +90,7 @@ def _question(conn_id: str) -> Any:
 
 
 def _meaning(answer: object) -> Reason:
-    """The API server says in so many words that there is none; any other error may pass."""
+    """The API server says explicitly that there is none; any other error may be temporary."""
     error = getattr(answer, "error", None)
     is_undefined = getattr(error, "value", error) == "CONNECTION_NOT_FOUND"
     return Reason.UNDEFINED if is_undefined else Reason.UNKNOWN

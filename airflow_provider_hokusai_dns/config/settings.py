@@ -30,7 +30,7 @@ DEFAULT_CONN_ID = "mlflow_default"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 #: The section of ``airflow.cfg``; ``AIRFLOW__HOKUSAI_DNS__...`` in the environment.
 SECTION = "hokusai_dns"
-#: Where the settings of the former system stand in the environment, stronger than the section.
+#: Where the settings of the former system stand in the environment, which override the section.
 _ENVIRONMENT = {"cache_ttl": "DNS_CACHE_TTL", "timeout": "DNS_TIMEOUT"}
 _FALLBACK_VARIABLE = "MLFLOW_FALLBACK_IP"
 _SECTION_NAME = f"section [{SECTION}]"
@@ -46,7 +46,7 @@ def option(name: str) -> str | None:
 
 
 def listed_connections() -> tuple[str, ...]:
-    """The connections that the refresh DAG and the health endpoints look after by default."""
+    """The connections that the refresh DAG refreshes and the health endpoints check by default."""
     listed: tuple[str, ...] = checked(
         _SECTION_NAME, "connections", read_items, option("connections") or DEFAULT_CONN_ID
     )
@@ -54,7 +54,7 @@ def listed_connections() -> tuple[str, ...]:
 
 
 def relay_keep() -> int:
-    """Bytes of the temporary files in which a relay keeps artifacts until they have arrived.
+    """Bytes of the temporary files in which a relay keeps artifacts until they are delivered.
 
     :raises SettingError: it is no number.
     """
@@ -81,7 +81,7 @@ def fingerprint() -> tuple[str | None, ...]:
 
 
 def resolver_config() -> ResolverConfig:
-    """The policy as environment and section set it, before any connection has its say.
+    """The policy as environment and section set it, before any connection's settings.
 
     :raises SettingError: names the variable or option and the value.
     """

@@ -63,9 +63,9 @@ def check_connection(
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Check:
-    """Resolve the server of a connection anew, and probe it. Blocks, for a bounded time.
+    """Look up the server of a connection, and probe it. Blocks, for a bounded time.
 
-    A connection that is missing or wrong is a verdict too: somebody may be correcting it.
+    A connection that is missing or wrong is a verdict too: it may be corrected meanwhile.
 
     :param deadline: seconds for all of it. After a lookup that took longer than its share the probe
         still gets two.
@@ -106,7 +106,7 @@ def check_with(
     """The same for a server that is known, with a resolver of the caller's choice.
 
     It tells no breaker: the Test button uses a made-up connection id, which no other code uses and
-    none would ever take away again.
+    that would never be removed.
     """
     from airflow_provider_hokusai_dns.health.probe import probe
 
@@ -134,7 +134,7 @@ def check_with(
 
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
-    """A check is never refused, it is rare and bounded; but it tells the other entrances."""
+    """A check is never refused, because it is rare and bounded; its result updates the breaker."""
     from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
     from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
@@ -152,7 +152,7 @@ def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
 
 
 def former_status(conn_id: str) -> dict[str, Any]:
-    """How MLflow is, with the keys of the former system. Probes once; never raises."""
+    """The state of MLflow, with the keys of the former system. Probes once; never raises."""
     from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
     done = check_connection(conn_id, written_by="hook")
@@ -182,7 +182,7 @@ def misconfigured(conn_id: str, error: Exception) -> Check:
     elif isinstance(error, ConnectionMissingError):
         cause = MISSING
         sentence += (
-            " If it does exist, Airflow cannot read it just now (API server, secrets backend): "
+            " If it does exist, Airflow cannot read it right now (API server, secrets backend): "
             "a gate checks again until its timeout. While the API server does not answer, Airflow "
             "stops a gate in poke mode before that."
         )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
 _NOT_CHECKED = (
-    "This API server process has not looked yet, or a first check is under way: ask again in a "
+    "This API server process has not checked yet, or its first check is under way: ask again in a "
     "moment."
 )
 
@@ -28,8 +28,9 @@ class ConnectionTarget:
     """Where a connection leads, and what the shared Variable says about the name.
 
     :param problem: what is wrong with that Variable, in a sentence.
-    :param no_name_limit: seconds for which an address is served after the name went away.
-    :param max_stale: seconds of age up to which an address is served while DNS cannot be asked.
+    :param no_name_limit: seconds for which an address is served after DNS first said that the name
+        does not exist.
+    :param max_stale: seconds of age up to which an address is served while DNS fails.
     :param login_limit: the same for a connection that sends credentials over plain http; ``None``
         where that makes no difference.
     :param asked: those that the connection names; empty for the system's.
@@ -50,11 +51,11 @@ class ConnectionTarget:
         return None if self.hostname is None else shown_name(self.hostname, self.asked)
 
     def away_for(self, wall: float) -> float | None:
-        """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
+        """Seconds since the name was first seen missing; ``None`` while it exists."""
         return None if self.record is None else away_for(self.record, wall)
 
     def dns(self, wall: float) -> Level:
-        """The state of the name by what was written down."""
+        """The state of the name according to its stored record."""
         if self.record is None:
             return Level.UNKNOWN
         away = self.away_for(wall)
@@ -94,7 +95,7 @@ class ConnectionHealth:
 
     @property
     def dns(self) -> Level:
-        """The state of the name: by the last check, or else by what the fleet wrote down."""
+        """The state of the name: by the last check, or else by its stored record."""
         if self.verdict is None:
             return self.target.dns(time.time())
         if self.verdict.address is None:
@@ -113,7 +114,7 @@ class ConnectionHealth:
 
     @property
     def state(self) -> Level:
-        """One word for all of it."""
+        """The overall state."""
         return worst((self.dns, self.mlflow)) if self.verdict is None else self.verdict.level
 
     @property

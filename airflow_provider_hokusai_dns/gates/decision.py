@@ -1,4 +1,4 @@
-"""What a gate makes of a verdict, and when it gives up. Pure; versioned where it is persisted."""
+"""What a gate does with a verdict, and when it gives up. Pure; versioned where it is persisted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.health.verdict import VerdictDict
 
-#: A cause that waiting cannot cure must be seen this often in a row.
+#: A cause that retrying will not fix must be seen this often in a row.
 STRIKES = 3
 DEFAULT_CHECKS = ("dns", "tracking", "registry")
 ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
@@ -47,7 +47,8 @@ class GateEvent(TypedDict):
     version: int
     open: bool
     verdict: VerdictDict
-    #: The wait took too long; else a gate that is not open is one that waiting cannot open.
+    #: The wait took too long; otherwise a gate that is not open is one for which retrying will not
+    #: help.
     timed_out: NotRequired[bool]
 
 
@@ -65,7 +66,7 @@ class GatePayload(TypedDict):
     strikes: NotRequired[dict[str, Any]]
     end_from_trigger: bool
     do_xcom_push: bool
-    #: Go on after a check that raised an exception.
+    #: Continue after a check that raised an exception.
     silent_fail: bool
     #: What the worker saw before it deferred.
     seen: NotRequired[VerdictDict | None]
@@ -73,7 +74,7 @@ class GatePayload(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Strikes:
-    """How often in a row a gate saw the same cause that waiting cannot cure."""
+    """How often in a row a gate saw the same cause that retrying will not fix."""
 
     cause: str = ""
     count: int = 0
@@ -87,7 +88,7 @@ class Strikes:
 
     @property
     def out(self) -> bool:
-        """Whether waiting on is of no use."""
+        """Whether further waiting will not help."""
         return self.count >= STRIKES
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,12 +132,12 @@ def check_arguments(
 
 
 def unchecked(conn_id: str) -> Verdict:
-    """The verdict of a gate whose time was up before its first check had ended."""
+    """The verdict of a gate that timed out before its first check had ended."""
     return Verdict(
         state=State.UNREACHABLE,
         cause="timeout",
-        sentence="No check of MLflow ended before the gate's time was up: give the gate more time "
-        "than probe_timeout.",
+        sentence="No check of MLflow finished before the gate timed out: make the timeout of the "
+        "gate longer than probe_timeout.",
         conn_id=conn_id,
         tracking_uri="",
         checked_at=datetime.now(UTC),
@@ -144,7 +145,7 @@ def unchecked(conn_id: str) -> Verdict:
 
 
 def log_level(verdict: Verdict) -> int:
-    """At which level a verdict is logged: what is not healthy is a warning."""
+    """At which level a verdict is logged: anything but healthy is a warning."""
     return logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
 
 
@@ -155,5 +156,5 @@ def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:
         line += f" ({verdict.state.value.replace('_', ' ')})"
     line += f": {verdict.sentence}"
     if strikes.count:
-        line += f" Seen {strikes.count} of {STRIKES} times; then the wait ends."
+        line += f" Check {strikes.count} of {STRIKES}; after check {STRIKES} the gate gives up."
     return line

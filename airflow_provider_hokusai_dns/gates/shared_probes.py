@@ -1,9 +1,9 @@
 """One check for all the gates of a triggerer that want to know the same.
 
 A thousand gates with one key make one connection read, one lookup and one probe per interval.
-Gates fall into step by themselves: a gate takes a check that is young enough, joins one that is
-under way, or begins one, and then sleeps until what it saw is an interval old. Everything here
-happens on the triggerer's event loop, so it needs no lock; only the check itself is on a thread.
+Gates synchronize by themselves: a gate takes a check that is recent enough, joins one that is under
+way, or starts one, and then sleeps until that check is an interval old. Everything here happens on
+the triggerer's event loop, so it needs no lock; only the check itself is on a thread.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _READ_PATIENCE = 60.0
 #: Questions whose last check is kept for later gates.
 _MOST_KEYS = 256
 #: Of our own: on the loop's, other triggers' name lookups would wait behind ours while DNS is
-#: silent. Daemons, because a triggerer that stops does not wait for what nobody waits for.
+#: silent. Daemons, because a triggerer that stops does not wait for a check that no gate waits for.
 _threads = Workers("hokusai-dns-check")
 
 
@@ -58,7 +58,7 @@ class CheckFailedError(PicklableError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ProbeKey:
-    """What a gate wants to know. What it makes of the answer is no part of it.
+    """What a gate wants to know. How it uses the answer is not part of it.
 
     The connection stands for its credentials: two connections to one server are two keys.
     """
@@ -89,7 +89,7 @@ class TimedVerdict:
 class SharedProbe:
     """The checks for one key, shared by the gates that ask it.
 
-    :param check: one check; it may take its time, but must not block the loop.
+    :param check: one check; it may be slow, but must not block the loop.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class SharedProbe:
         self._waiting: list[asyncio.Future[TimedVerdict | Exception]] = []
 
     async def next(self, every: float, after: TimedVerdict | None = None) -> TimedVerdict:
-        """Wait for the next seen_last of a gate. Whoever is cancelled meanwhile harms nobody.
+        """Wait for the next verdict of a gate. A cancelled caller does not affect the others.
 
-        :param every: the gate's interval, seconds. What somebody saw within it is good enough.
+        :param every: the gate's interval, seconds. A verdict younger than it is good enough.
         :param after: what the gate saw last; never given again.
         :raises CheckFailedError: when the check did not end with a verdict.
         """
@@ -115,8 +115,8 @@ class SharedProbe:
             return last
         loop = asyncio.get_running_loop()
         if self._flight is None:
-            # A task of nobody's, in a context of nobody's: it outlives the gate that began it, and
-            # what it logs is the triggerer's affair and not that gate's.
+            # A task of its own, in an empty context: it outlives the gate that began it, and
+            # its log lines go to the triggerer's log and not to that gate's.
             self._flight = loop.create_task(self._run(), context=Context())
         waiter: asyncio.Future[TimedVerdict | Exception] = loop.create_future()
         self._waiting.append(waiter)
@@ -133,7 +133,7 @@ class SharedProbe:
             # No secret hangs on this number.
             share = 1.0 - random.random() * _JITTER  # noqa: S311
             seen = self._last = TimedVerdict(verdict, time.monotonic(), share)
-        except asyncio.CancelledError:  # the loop ends, and with it all who wait
+        except asyncio.CancelledError:  # the loop ends, and with it all waiters
             for waiter in self._land():
                 waiter.cancel()
             raise
@@ -146,7 +146,7 @@ class SharedProbe:
                 await asyncio.sleep(0)
 
     def _land(self) -> list[asyncio.Future[TimedVerdict | Exception]]:
-        """End the flight; gives those who wait for it. Who comes now does not belong to it."""
+        """End the flight; returns its waiters. A later caller starts another flight."""
         self._flight = None
         waiting, self._waiting = self._waiting, []
         return waiting
@@ -178,7 +178,7 @@ def shared_probes() -> SharedProbes:
 async def _check(key: ProbeKey) -> Verdict:
     """Read the connection on the loop, as the triggerer wants it; do the rest on a thread.
 
-    It is read each time: whoever changes it or takes it away is heard at the next check.
+    It is read each time: a change or removal takes effect at the next check.
     """
     try:
         server = await _read(key.conn_id)
@@ -194,10 +194,10 @@ _overdue: set[asyncio.Task[MLflowServer]] = set()
 
 
 async def _read(conn_id: str) -> MLflowServer:
-    """Read a connection, and do not wait for it for ever: all gates wait with this check.
+    """Read a connection within a bounded time: all gates wait for this check.
 
-    One that is late is not cancelled: under Airflow 3.2 its answer would stay on the line, for
-    another trigger to stumble over.
+    One that is late is not cancelled: under Airflow 3.2 its answer would stay in the connection to
+    the supervisor, and another trigger would read it.
     """
     reading = asyncio.create_task(connections.aload_server(conn_id))
     done, _ = await asyncio.wait({reading}, timeout=_READ_PATIENCE)
@@ -206,5 +206,5 @@ async def _read(conn_id: str) -> MLflowServer:
     _overdue.add(reading)
     reading.add_done_callback(_overdue.discard)
     reading.add_done_callback(lambda task: task.cancelled() or task.exception())
-    hint = f"Airflow has not given it out within {_READ_PATIENCE:.0f} s."
+    hint = f"Airflow did not return it within {_READ_PATIENCE:.0f} s."
     raise ConnectionMissingError(conn_id, hint)

@@ -1,10 +1,10 @@
-"""A circuit breaker for the entrances to an MLflow server.
+"""A circuit breaker for the entry points to an MLflow server.
 
-Per process and per server. It stands before a gate, the start of a run, ``rest`` and probes, and
-never inside a run: what is being written is waited for, not refused.
+Per process and per server. It guards gates, the start of a run, ``rest`` and probes, and never acts
+inside a run: writes wait, and are not refused.
 
-No library was taken: those that exist count exceptions by type, where a 404 and a 503 look alike,
-and let everybody through when half open.
+No library is used: the existing ones count exceptions by type, where a 404 and a 503 look alike,
+and let every caller through when half open.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})
 
 
 class BreakerState(StrEnum):
-    """Where a breaker is."""
+    """The state of a breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -60,10 +60,10 @@ class BreakerStatus:
 
 
 class Call:
-    """What came of one call that was let through. Say it with one of the two methods.
+    """The outcome of one call that was let through. Report it with one of the two methods.
 
-    An attempt that ends without a word counts for nothing: an author's own exception, a 404 and a
-    400 tell nothing about whether MLflow is up.
+    An attempt that ends without a report does not count: an author's own exception, a 404 and a 400
+    say nothing about whether MLflow is up.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Call:
 
 
 class CircuitBreaker:
-    """Fails fast while a server is down, and lets one caller try when it may be back.
+    """Fails fast while a server is down, and lets one caller try once it may be up again.
 
     Thread-safe; the clock is passed in. A child process starts with what its parent knew.
 
@@ -140,7 +140,7 @@ class CircuitBreaker:
     def attempt(self) -> Iterator[Call]:
         """Let one call through, or refuse it.
 
-        :raises BreakerOpenError: while the server is down, and while somebody else is trying.
+        :raises BreakerOpenError: while the server is down, and while another caller is trying.
         """
         attempt = self._enter()
         try:

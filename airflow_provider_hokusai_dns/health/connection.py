@@ -1,4 +1,4 @@
-"""One HTTP/1.1 line to one address, bounded hard: in time and in what is read.
+"""One HTTP/1.1 connection to one address, with hard limits on time and on bytes read.
 
 Beneath the probe. The hostname stays in the Host header, in SNI and in the certificate check; only
 the TCP connection goes to the address. No retries, no proxies, no redirects, no cookies.
@@ -38,8 +38,8 @@ _VERIFY_CODES = {
 class Deadline:
     """A moment on the monotonic clock, and a way to cut a socket off when it comes.
 
-    A time-out of a socket bounds one ``recv``; a server that sends a byte now and then gets around
-    it. Here one timer shuts the connection down, whatever is being waited for.
+    A time-out of a socket bounds one ``recv``; a server that trickles bytes can outlast it. Here
+    one timer shuts the connection down, in any state.
 
     :param seconds: from now.
     """
@@ -65,7 +65,7 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def watch(self, connection: socket.socket | None) -> None:
-        """Make this the socket to cut off. A duplicate is kept: closing it is not our business."""
+        """Make this the socket to cut off. A duplicate is kept: its owner closes the original."""
         twin = None
         if connection is not None:
             twin = socket.socket(fileno=os.dup(connection.fileno()))
@@ -160,7 +160,7 @@ class ProbeConnection:
         )
 
     def ask_openly(self) -> list[Reply]:
-        """What needs no credentials, until a request gets no whole answer."""
+        """What needs no credentials, until a request gets no complete answer."""
         replies = []
         for check in OPEN_CHECKS:
             replies.append(self.ask(check, "GET", _OPEN_PATHS[check]))
@@ -188,7 +188,7 @@ class ProbeConnection:
                 preload_content=False,
             )
             return self._read(), None, ""
-        except Exception as error:  # a stranger's server may raise anything out of http.client
+        except Exception as error:  # a foreign server can make http.client raise anything
             self._connection.close()
             return None, *self._explain(error)
 

@@ -80,7 +80,7 @@ def judge(
 
     :param replies: in the order in which they were asked for; the last one may be a failure.
     :param address: the address that was asked, the resolution's first by default.
-    :param refusal: why an old address was not used, when it was not.
+    :param refusal: why a stale address was not used, when it was not.
     """
     latencies = MappingProxyType({r.check: round(r.milliseconds, 1) for r in replies})
     if isinstance(resolution, DNSResolutionError):
@@ -154,7 +154,7 @@ def _degraded_sentence(
     old = "" if age is None else f", {age:.0f} s old,"
     works = "still works" if replies else "is used"
     if resolution.source is Source.STATIC:
-        advice = "Take it off the connection when DNS is back."
+        advice = "Remove it from the connection when DNS is back."
     elif cause is not None and cause.says_no_such_name:
         advice = "Is MLflow being redeployed?"
     else:
@@ -168,7 +168,7 @@ def _degraded_sentence(
 def _judge_reply(
     server: MLflowServer, resolution: Resolution, asked: str, reply: Reply
 ) -> _Finding | None:
-    """What one answer says, or ``None`` when it is as it should be."""
+    """What one answer says, or ``None`` when it is as expected."""
     if reply.failure is not None:
         return _failed(server, resolution, asked, reply, reply.failure)
     if reply.status == 403 and b"Invalid Host header" in reply.body:
@@ -184,7 +184,7 @@ def _judge_reply(
             "redirect",
             f"{server.uri} redirects to {_shown_location(reply.location)} instead of answering; a "
             "probe does not follow with credentials: put the final address of MLflow on the "
-            "connection (look at schema, port and path_prefix).",
+            "connection (check schema, port and path_prefix).",
         )
     if reply.check in OPEN_CHECKS:
         return _judge_open_reply(server, reply)
@@ -244,7 +244,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
             State.WORKSPACE_MISSING,
             cause,
             f"MLflow does not serve workspace {server.workspace!r} to this connection: create the "
-            "workspace, correct its name, or take it off the connection if the server runs "
+            "workspace, correct its name, or remove it from the connection if the server runs "
             "without --enable-workspaces.",
         )
     if reply.status in (401, 407):
@@ -253,8 +253,8 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
         return (
             State.FORBIDDEN,
             cause,
-            f"MLflow knows who signs in with {server.named} and refuses to show "
-            f"the {what}: give this user the permission.",
+            f"MLflow accepts the login of {server.named} but refuses to show "
+            f"the {what}: grant this user the permission.",
         )
     if reply.status >= 500 or reply.status in (408, 429):
         return _backend_down(server, reply, f"the {what}")
@@ -262,7 +262,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
 
 
 def _status_cause(status: int) -> str:
-    """The cause for an HTTP status. A number that is no status has no cause of its own."""
+    """The cause for an HTTP status. A number that is not an HTTP status has no cause of its own."""
     cause = f"http_{status}"
     return cause if cause in CAUSES else _OTHER_STATUS
 
@@ -285,16 +285,16 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
         return None
     if reply.status in (401, 403):
         why = _status_cause(reply.status)
-        advice = "give this user the permission to edit the experiment"
+        advice = "grant this user the permission to edit the experiment"
     elif b"--no-serve-artifacts" in reply.body or reply.detail == "not_proxied":
         why = "not_proxied"
         advice = (
-            'the server does not pass artifacts on (mlflow-artifacts), so leave "artifact" out of '
+            'the server does not proxy artifacts (mlflow-artifacts), so leave "artifact" out of '
             "the checks"
         )
     else:
         why = _status_cause(reply.status)
-        advice = "look at the artifact store of the server (its disk, its bucket, its rights)"
+        advice = "check the artifact store of the server (disk, bucket, permissions)"
     return State.ARTIFACT_FAILED, why, f"{server.uri} could not store a test artifact: {advice}."
 
 
@@ -302,8 +302,8 @@ def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
     return (
         State.BACKEND_DOWN,
         _status_cause(reply.status),
-        f"{server.uri} answers {reply.status} for {what}: look at the database behind MLflow and "
-        "at the log of its server.",
+        f"{server.uri} answers {reply.status} for {what}: check the database behind MLflow and "
+        "the log of its server.",
     )
 
 
@@ -312,7 +312,7 @@ def _not_mlflow(server: MLflowServer, reply: Reply) -> _Finding:
         State.NOT_MLFLOW,
         _status_cause(reply.status),
         f"what answers at {server.uri} is not an MLflow server (status {reply.status} for "
-        f"{reply.check}): look at host, port, schema and path_prefix of the connection.",
+        f"{reply.check}): check host, port, schema and path_prefix of the connection.",
     )
 
 
@@ -328,12 +328,12 @@ def _failed(
         dialled = Endpoint.parse(asked)
         where = f"{dialled.address} port {dialled.port or server.connect_port}"
         why = {
-            ReplyFailure.REFUSED: f"nothing listens at {where}. MLflow is down, or listens "
+            ReplyFailure.REFUSED: f"nothing listens at {where}. MLflow is down or listens "
             "elsewhere: start it, or correct the port of the connection",
             ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is MLflow down, "
             "or is a firewall blocking it?",
         }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
-        stale = " That address is stale: DNS gives none now." if resolution.is_stale else ""
+        stale = " That address is stale: DNS returns none right now." if resolution.is_stale else ""
         return (
             State.UNREACHABLE,
             failure.value,
@@ -344,13 +344,13 @@ def _failed(
             State.NOT_MLFLOW,
             failure.value,
             f"what answers at {place} is not an MLflow server ({reply.detail or failure.value}): "
-            "look at port and schema (http or https) of the connection.",
+            "check port and schema (http or https) of the connection.",
         )
     if reply.check == "artifact":
         return (
             State.ARTIFACT_FAILED,
             failure.value,
-            f"{server.uri} did not store a test artifact in time ({failure.value}): look at the "
+            f"{server.uri} did not store a test artifact in time ({failure.value}): check the "
             "artifact store of the server.",
         )
     if reply.check in OPEN_CHECKS:
@@ -363,9 +363,9 @@ def _failed(
     return (
         State.BACKEND_DOWN,
         failure.value,
-        f"{server.uri} is up and does not answer for the "
+        f"{server.uri} is up but does not answer for the "
         f"{'experiments' if reply.check == 'tracking' else 'model registry'} in time "
-        f"({failure.value}): look at the database behind MLflow (is it locked?).",
+        f"({failure.value}): check the database behind MLflow (is it locked?).",
     )
 
 
@@ -374,8 +374,8 @@ def _tls_sentence(server: MLflowServer, reply: Reply, failure: ReplyFailure) -> 
         ReplyFailure.CERTIFICATE_EXPIRED: "its certificate has expired: renew it",
         ReplyFailure.CERTIFICATE_NAME: f"its certificate is not for {server.hostname!r}: use the "
         "name it was made for as the host of the connection, or renew it",
-        ReplyFailure.CERTIFICATE_UNTRUSTED: "its certificate is signed by nobody this machine "
-        "trusts: set ca_file on the connection to the certificate of your CA",
+        ReplyFailure.CERTIFICATE_UNTRUSTED: "its certificate is not signed by a CA that this "
+        "machine trusts: set ca_file on the connection to the certificate of your CA",
     }.get(failure, "is the schema of the connection right, and does the server want a client_cert?")
     detail = f" ({reply.detail})" if reply.detail else ""
     return f"no secure connection to {server.uri}: {advice}{detail}."

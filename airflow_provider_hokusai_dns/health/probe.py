@@ -1,4 +1,4 @@
-"""One look at an MLflow server, as its users will find it.
+"""One probe of an MLflow server, from the point of view of its users.
 
 Short, bounded hard, on a fresh connection and without retries; the part that needs no credentials
 comes first. MLflow's own client is not used: it would retry a 503 for minutes, and its import
@@ -42,7 +42,7 @@ from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
 CHECKS = ("dns", "tracking", "registry", "artifact")
 
 _CONNECT_TIMEOUT = 2.0
-#: For taking the artifact away again; comes on top of the deadline.
+#: For deleting the artifact; added to the deadline.
 _CLEANUP_SECONDS = 2.0
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
@@ -56,15 +56,15 @@ def probe(
     deadline: float = 10.0,
     report: Callable[[str], None] | None = None,
 ) -> Verdict:
-    """Ask an MLflow server how it is.
+    """Probe an MLflow server.
 
-    The addresses are tried in turn until one takes a connection. Blocks; never imports MLflow.
+    The addresses are tried in turn until one accepts a connection. Blocks; never imports MLflow.
 
     :param resolution: what the resolver gave for the server, or the error that it raised.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``; with ``dns`` alone
         nothing is sent.
     :param deadline: seconds for all of it but the clean-up after ``artifact``, which has one more.
-    :param report: is told each address that took no connection (policy rule 13).
+    :param report: is called with each address that accepted no connection (policy rule 13).
     :raises ValueError: for a check that does not exist, or a deadline that is not above 0.
     """
     unknown = set(checks) - set(CHECKS)
@@ -94,7 +94,7 @@ def _ask(
     report: Callable[[str], None] | None,
     replies: list[Reply],
 ) -> tuple[str | None, str | None]:
-    """Collect the replies; gives the address that was asked, and why an old one was refused."""
+    """Collect the replies; returns the address that was asked, and why a stale one was refused."""
     rule = stale_address_rule(server, resolution)
     if rule not in (USE, CHECK):
         return resolution.address, rule
@@ -121,7 +121,7 @@ def _ask(
                 if replies[0].failure is not None and limit.remaining > 0:
                     continue
                 if rule == CHECK and (stranger := not_mlflow_at(server, resolution, replies)):
-                    # As the pin does: another of the old addresses may still be the server's.
+                    # As the pin does: another of the stale addresses may still be the server's.
                     refused = refused or (str(endpoint), stranger, [*replies])
                     continue
                 if (
@@ -177,7 +177,7 @@ def _registry_is_here(server: MLflowServer) -> bool:
 def _write_artifact(
     server: MLflowServer, connection: ProbeConnection, tracking: Reply, headers: dict[str, str]
 ) -> Reply:
-    """Store a few bytes through the server's artifact proxy, and take them away again."""
+    """Store a few bytes through the server's artifact proxy, and delete them again."""
     folder = _artifact_folder(tracking)
     if folder is None:
         return Reply("artifact", detail="not_proxied")
@@ -200,7 +200,7 @@ def _write_artifact(
 def _clean_up(
     server: MLflowServer, connection: ProbeConnection, path: str, headers: dict[str, str]
 ) -> Reply:
-    """Take the artifact away, in time of its own: what timed out may be stored all the same."""
+    """Delete the artifact, with a deadline of its own: a timed-out upload may still be stored."""
     with (
         Deadline(_CLEANUP_SECONDS) as limit,
         ProbeConnection(

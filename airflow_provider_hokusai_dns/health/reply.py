@@ -12,7 +12,7 @@ OPEN_CHECKS = ("health", "version", "server_info")
 
 
 class ReplyFailure(StrEnum):
-    """Why a request got no whole answer."""
+    """Why a request got no complete answer."""
 
     REFUSED = "refused"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -37,7 +37,7 @@ class Reply:
     :param status: the HTTP status, 0 when there was none.
     :param body: as much of it as a probe reads.
     :param challenge: the ``WWW-Authenticate`` header.
-    :param failure: why there is no whole answer, or ``None``.
+    :param failure: why there is no complete answer, or ``None``.
     :param detail: more about the failure, for people; never a secret.
     """
 
@@ -56,6 +56,6 @@ class Reply:
         """The body as a JSON object, or ``None`` when it is none."""
         try:
             value = json.loads(self.body)
-        except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
+        except (ValueError, RecursionError):  # a foreign server may nest without limit
             return None
         return value if isinstance(value, dict) else None

@@ -2,8 +2,8 @@
 
 Over https the certificate decides. Over plain http, whatever server has the address now would get
 the credentials of a request, so the choice of the connection's author and the age decide. Hosts
-beside MLflow (``also_pin``), where presigned artifacts live, cannot be asked who they are, and a
-presigned URL is a credential of its own.
+beside MLflow (``also_pin``), where presigned artifacts live, cannot be identified, and a presigned
+URL is a credential of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 
-#: The oldest address that gets credentials over plain http, seconds (policy rule 18).
+#: Maximum age of an address that gets credentials over plain http, seconds (policy rule 18).
 MAX_AGE_WITH_CREDENTIALS = 900.0
 _HTTPS = 443
 #: The two answers of :func:`stale_address_rule` that are not a refusal.
@@ -52,7 +52,7 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
         return USE
     if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return USE
-    kind = "a static" if resolution.source is Source.STATIC else "an old"
+    kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
             f"DNS gives no address for {server.hostname!r} now, and "
@@ -62,7 +62,7 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"DNS gives no address for {server.hostname!r} now, and the old one is {age:.0f} s "
+            f"DNS gives no address for {server.hostname!r} now, and the stale one is {age:.0f} s "
             f"old: over plain http no credentials go to an address older than "
             f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
@@ -74,8 +74,8 @@ def check_stale_address(
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
-    For the pin, which asks before it hands such an address out. Over plain http in ``checked`` mode
-    this asks the address, without credentials, whether an MLflow answers there. That proves no
+    For the pin, which calls this before it returns such an address. Over plain http in ``checked``
+    mode this asks the address, without credentials, whether an MLflow answers there. That proves no
     more: another team's MLflow passes.
 
     :param timeout: seconds for all of it.
@@ -103,14 +103,14 @@ def not_mlflow_at(
     replies: Sequence[Reply],
     address: str | None = None,
 ) -> str | None:
-    """Why what answers at an old address is not taken for MLflow; ``None`` when it is."""
+    """Why the server at a stale address is not accepted as MLflow; ``None`` when it is."""
     if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
         return None
     failure = replies[-1].failure
-    # Where nothing takes a connection, no setting makes the address work.
+    # Where nothing accepts a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
-        f"DNS gives no address for {server.hostname!r} now, and at the old address "
+        f"DNS gives no address for {server.hostname!r} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."
@@ -123,7 +123,7 @@ def check_stale_file_host(
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
     On the port of https the certificate decides. Elsewhere ``checked`` allows what ``always`` does,
-    up to the age at which credentials may go to an old address.
+    up to the age at which credentials may go to a stale address.
 
     :returns: ``None``, or a sentence why not.
     """
@@ -132,14 +132,14 @@ def check_stale_file_host(
     told = f"DNS gives no address for {resolution.hostname!r} now, and"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"{told} {server.named} does not allow the old one, {address}, over "
+            f"{told} {server.named} does not allow the stale one, {address}, over "
             "plain http (allow_stale_over_http is never): use https, or allow it with checked."
         )
     age = resolution.age()
     if age is not None and age > MAX_AGE_WITH_CREDENTIALS:
         return (
-            f"{told} the old one, {address}, is {age:.0f} s old: over plain http no presigned URL "
-            f"goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set "
-            "allow_stale_over_http to always."
+            f"{told} the stale one, {address}, is {age:.0f} s old: over plain http no presigned "
+            f"URL goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or "
+            "set allow_stale_over_http to always."
         )
     return None

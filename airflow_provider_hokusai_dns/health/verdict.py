@@ -1,6 +1,6 @@
-"""How an MLflow server is, as a value that crosses processes.
+"""The state of an MLflow server, as a value that crosses processes.
 
-Each state is a different thing to do about it, and the sentence of a verdict says what.
+Each state needs another action, and the sentence of a verdict says which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _VERSION = 1
 
 
 class State(StrEnum):
-    """What is the matter with an MLflow server, as its users see it."""
+    """The state of an MLflow server, as its users see it."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -55,7 +55,7 @@ class VerdictDict(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How an MLflow server is, why, and what to do about it.
+    """The state of an MLflow server, why, and what to do about it.
 
     :param cause: one word behind the state, for example ``refused`` or ``http_503``; data.
     :param sentence: what is wrong and what to do, for people.

@@ -99,7 +99,7 @@ class MLflowHook(BaseHook):
         return found
 
     def refresh_dns_resolution(self) -> Resolution:
-        """A live lookup past the cache, which is also kept as the last known good.
+        """A live lookup that bypasses the cache; the answer is also stored as the last known good.
 
         :raises DNSResolutionError: there is nothing to serve.
         """
@@ -127,7 +127,7 @@ class MLflowHook(BaseHook):
     # --- MLflow
 
     def get_conn(self) -> MlflowClient:
-        """An MLflow client that works as long as this process lives.
+        """An MLflow client that works until this process ends.
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
@@ -158,8 +158,8 @@ class MLflowHook(BaseHook):
 
         It always ends: FINISHED, FAILED when the block raises (the exception comes out as it is),
         KILLED when the task is stopped; what a killed worker left RUNNING is ended by the next try.
-        While the block runs, an MLflow that went away is waited for, for up to the ``deadline`` of
-        the connection; each call of its start takes ``request_timeout`` at most.
+        While the block runs, calls wait for an unavailable MLflow for up to the ``deadline`` of the
+        connection; each call of its start takes ``request_timeout`` at most.
 
         :param experiment_name: made if it does not exist; the connection's by default.
         :param run_id: resume this run, so that several tasks share one.
@@ -168,7 +168,7 @@ class MLflowHook(BaseHook):
         :param nested: make it a child of the run that is open.
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is nothing to serve for the name.
-        :raises MLflowUnreachableError: nothing takes a connection.
+        :raises MLflowUnreachableError: nothing accepts a connection.
         :raises LostDataError: at the end, when something logged asynchronously did not arrive.
         """
         from airflow_provider_hokusai_dns.client import auth
@@ -216,8 +216,9 @@ class MLflowHook(BaseHook):
             with MLflowHook().relay() as relay:
                 subprocess.run(["torchrun", "train.py"], env=relay.environment(), check=True)
 
-        The relay waits while MLflow is away, for up to the ``deadline`` of the connection. It ends
-        the runs that children leave RUNNING: FAILED, or KILLED when the task is stopped. Inside
+        The relay waits while MLflow is unavailable, for up to the ``deadline`` of the connection.
+        It ends the runs that children leave RUNNING: FAILED, or KILLED when the task is stopped.
+        Inside
         :meth:`run`, ``mlflow.start_run()`` of a child joins the open run.
 
         :param export: put the variables into this process's environment too, for children that
@@ -227,7 +228,7 @@ class MLflowHook(BaseHook):
             the connection by default.
         :raises ValueError: ``export`` inside :meth:`run`.
         :raises TLSFileError: a TLS file of the connection cannot be used.
-        :raises LostDataError: at the end, when something did not arrive although a child went on.
+        :raises LostDataError: at the end, when something did not arrive although a child continued.
         """
         from airflow_provider_hokusai_dns.hooks import relay
 
@@ -297,13 +298,13 @@ class MLflowHook(BaseHook):
         return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:
-        """How MLflow is, with the keys of the former system. Probes once; never raises."""
+        """The state of MLflow, with the keys of the former system. Probes once; never raises."""
         return check.former_status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """The Test button: whether MLflow can be used, and one sentence on why not.
 
-        Airflow stores what is in the form under an id that it made up; no sentence names that one.
+        Airflow stores the form under a generated id; no sentence names it.
         """
         try:
             server = replace(connections.load_server(self.mlflow_conn_id), conn_id="")
@@ -318,10 +319,10 @@ class MLflowHook(BaseHook):
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
-    """Pin the hosts, and see that somebody is there before waiting as long as a run may.
+    """Pin the hosts, and fail early where nothing answers, instead of waiting as long as a run may.
 
-    The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
-    addresses that refuse, so they are tried once more here.
+    The wait is that of a call outside a run, ``request_timeout``. After it the pin also returns
+    addresses that refuse connections, so they are tried once more here.
     """
     from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
@@ -338,7 +339,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
 
 
 def _link_to_run(url: str) -> None:
-    """Leave the URL of a run behind, for a button on the task's page."""
+    """Store the URL of a run, for a button on the task's page."""
     from airflow.sdk import get_current_context
 
     from airflow_provider_hokusai_dns.links.mlflow_run import leave_url

@@ -1,4 +1,4 @@
-"""Opens the relay of a hook: what Airflow, its settings and the open run have to say to it.
+"""Opens the relay of a hook with what it needs of Airflow, its settings and the open run.
 
 Apart from :mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, which a DAG file imports.
 """

@@ -1,4 +1,4 @@
-"""A light door to MLflow's REST API, on the http provider's hook (about 0.5 s to import).
+"""A light client of MLflow's REST API, on the http provider's hook (about 0.5 s to import).
 
 Apart from :mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, because that one must cost nothing
 while a DAG file is parsed.
@@ -29,10 +29,10 @@ from airflow_provider_hokusai_dns.resolver.target import quoted
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
 
-#: Methods that may be sent again after a request broke off in the middle.
+#: Methods that may be sent again after a connection was closed during a request.
 _IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")
 _CONNECT_TIMEOUT = 5.0
-#: Seconds after the deadline in which an error that says why may still come out.
+#: Seconds after the deadline in which a more exact error may still be raised.
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow gives, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
@@ -56,9 +56,10 @@ class _Authorization(AuthBase):
 
 
 def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnection]:
-    """Connections that are not used when they come about after the deadline.
+    """Connections that are not used when they are established after the deadline.
 
-    The caller has got an error by then, and may be trying again: what is sent now comes twice.
+    The caller has got an error by then, and may be retrying: a request sent now would be sent
+    twice.
     """
 
     class Punctual(base):  # type: ignore[misc,valid-type]
@@ -66,16 +67,16 @@ def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnectio
             super().connect()
             if time.monotonic() > deadline:
                 self.close()
-                raise ConnectTimeoutError(self, "the connection came about after the deadline")
+                raise ConnectTimeoutError(self, "the connection was established after the deadline")
 
     return Punctual
 
 
 class _Bounded(HTTPAdapter):
-    """Reads an answer up to a length and a time, and then hangs up.
+    """Reads an answer up to a length and a time, and then closes the connection.
 
-    The caller has left by the time; without this, a server that never stops sending would fill the
-    memory of the task from a thread that nobody waits for.
+    The caller has returned by then; without this, a server that never stops sending would fill the
+    memory of the task from a thread that no caller waits for.
     """
 
     def __init__(self, method: str, path: str, deadline: float) -> None:
@@ -174,10 +175,10 @@ def _once(
     json: Mapping[str, Any] | None,
     deadline: float,
 ) -> dict[str, Any]:
-    """One request on a thread that is left behind at the deadline.
+    """One request on a thread that is abandoned at the deadline.
 
-    A time-out of ``requests`` bounds one wait for bytes, so a server that sends one now and then
-    gets around it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
+    A time-out of ``requests`` bounds one wait for bytes, so a server that trickles bytes can
+    outlast it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
     MLflow for minutes, and the thread would then send what the caller has long given up.
     """
     left = deadline - time.monotonic()
@@ -207,7 +208,7 @@ def _once(
     thread = threading.Thread(target=send, name="hokusai-dns-rest", daemon=True)
     thread.start()
     thread.join(max(0.0, left) + _GRACE)
-    late = f"no whole answer within {server.request_timeout:g} s (request_timeout)"
+    late = f"no complete answer within {server.request_timeout:g} s (request_timeout)"
     if not outcome:
         raise _BrokenOffError(method, path, 0, "", late)
     if isinstance(outcome[0], MLflowRestError):
@@ -218,7 +219,7 @@ def _once(
 
 
 def _translated(error: BaseException, method: str, path: str) -> BaseException:
-    """An exception of ``requests`` as ours; its text may hold the URL, which may hold anything."""
+    """An exception of ``requests`` as ours; its text may hold the URL, and the URL a secret."""
     from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 
     inner: BaseException | None = error
@@ -229,11 +230,11 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
     if isinstance(error, requests.exceptions.SSLError):
         return MLflowRestError(method, path, 495, "tls_error", "no secure connection could be made")
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return MLflowRestError(method, path, 0, "unreachable", "it takes no connection")
+        return MLflowRestError(method, path, 0, "unreachable", "it accepts no connection")
     if isinstance(error, requests.exceptions.ConnectionError):
         refused = "NewConnectionError" in repr(error.args) or "refused" in str(error).lower()
         kind = MLflowRestError if refused else _BrokenOffError
-        return kind(method, path, 0, "unreachable", "the connection was refused or broken off")
+        return kind(method, path, 0, "unreachable", "the connection was refused or closed early")
     if isinstance(error, requests.exceptions.RequestException):
         return _BrokenOffError(method, path, 0, "", f"{type(error).__name__}")
     return error
@@ -242,7 +243,7 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
 def _document(response: requests.Response, method: str, path: str) -> dict[str, Any]:
     try:
         document = response.json()
-    except (ValueError, RecursionError):  # a stranger may nest as deep as he likes
+    except (ValueError, RecursionError):  # a foreign server may nest without limit
         document = None
     if response.status_code >= 300:
         given = document if isinstance(document, dict) else {}
@@ -256,6 +257,10 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
         )
     if not isinstance(document, dict):
         raise MLflowRestError(
-            method, path, response.status_code, "", "the answer is no JSON object: is this MLflow?"
+            method,
+            path,
+            response.status_code,
+            "",
+            "the answer is not a JSON object: is this MLflow?",
         )
     return document

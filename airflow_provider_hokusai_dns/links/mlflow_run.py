@@ -1,6 +1,6 @@
 """From any task that opened a run with ``MLflowHook.run`` to the page of that run in MLflow.
 
-The task leaves the URL behind as an XCom, and the API server makes the button out of it. It is a
+The task stores the URL as an XCom, and the API server makes the button from it. It is a
 global link, because a run may be opened by any operator; Airflow shows it where there is a URL.
 """
 
@@ -28,7 +28,7 @@ class MLflowRunLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The label of the button."""
         return "MLflow run"
 
     @property
@@ -37,9 +37,9 @@ class MLflowRunLink(BaseOperatorLink):
         return KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The URL that the task left behind; empty where it left none. For the API server.
+        """The URL that the task stored; empty where there is none. For the API server.
 
-        It never raises: this is asked of every task of every DAG.
+        It never raises: the API server calls it for every task of every DAG.
         """
         try:
             return _only_web(_stored(ti_key))
@@ -60,7 +60,7 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str:
 
 
 def leave_url(ti: Any, url: str) -> None:
-    """Leave the URL behind, from inside a task.
+    """Store the URL, from inside a task.
 
     Where Airflow's own links are, in its database, and not in an XCom backend of the deployment,
     which the API server would not ask.
@@ -98,7 +98,7 @@ def _stored(ti_key: TaskInstanceKey) -> object:
 
 
 def _only_web(value: object) -> str:
-    """An XCom may be anybody's: what is no http or https address becomes no button."""
+    """Any task may write an XCom: only an http or https address becomes a button."""
     if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
         return value
     return ""

@@ -1,7 +1,7 @@
 """From a gate or a refresh to the status page.
 
-Registered by the plugin, so that the API server makes it, without an XCom: a gate that still waits
-is the one whose reader wants to go there.
+Registered by the plugin, so that the API server makes it, without an XCom: the link is needed most
+while a gate still waits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class StatusPageLink(BaseOperatorLink):
 
     @property
     def name(self) -> str:
-        """What stands on the button."""
+        """The label of the button."""
         return "MLflow DNS"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:

@@ -1,4 +1,4 @@
-"""Ask DNS anew for connections and hostnames, and say what changed."""
+"""Look up connections and hostnames again, and report what changed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Connections and hostnames of one refresh: anybody who may trigger a DAG may name them.
+#: Connections and hostnames of one refresh: every user who may trigger a DAG may name them.
 MOST_NAMES = 100
 _FAIL_ON = ("unresolved", "degraded", "never")
 
@@ -57,22 +57,22 @@ class _Wanted:
 
 
 class DNSRefreshOperator(BaseOperator):
-    """Real lookups past every cache, for connections and plain hostnames.
+    """Live lookups that bypass every cache, for connections and plain hostnames.
 
-    Writes the shared last-known-good, and publishes ``resolutions``, ``changes``, ``metrics`` and
-    ``health`` by XCom, and all of it as ``return_value``. One bad name keeps none of the others
+    Writes the shared last known good, and publishes ``resolutions``, ``changes``, ``metrics`` and
+    ``health`` by XCom, and all of it as ``return_value``. One bad name does not keep the others
     from being refreshed and published.
 
     Each refresh also adds a point to the history of the name, which the status page draws: how the
     name resolved, and one probe of MLflow where a connection leads there. A probe takes 10 s at
-    most, all of them a minute; a bad one fails nothing, gates are for that.
+    most, all of them a minute; a bad probe fails nothing; use a gate for that.
 
     :param mlflow_conn_ids: connections (templated); ``None`` means those of
         ``[hokusai_dns] connections``.
     :param hostnames: further targets in any form (templated).
     :param probe: whether to probe MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
-        also when there is only an old answer, ``"never"`` does not fail (templated).
+        also when there is only a stale answer, ``"never"`` does not fail (templated).
     :raises ValueError: for another ``fail_on``.
     """
 
@@ -100,7 +100,7 @@ class DNSRefreshOperator(BaseOperator):
         self.hostnames = _shown(self.hostnames)
 
     def execute(self, context: Context) -> RefreshReport:
-        """Refresh, publish, and only then fail if that is wanted."""
+        """Refresh, publish, and only then fail if ``fail_on`` says so."""
         if self.fail_on not in _FAIL_ON:
             raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
         report = refresh_names(
@@ -115,7 +115,7 @@ class DNSRefreshOperator(BaseOperator):
             if self.do_xcom_push:
                 context["ti"].xcom_push(key="return_value", value=report)
             raise AirflowException(
-                f"{len(bad)} of {len(rows)} names did not resolve as wanted "
+                f"{len(bad)} of {len(rows)} names did not resolve as required "
                 f"(fail_on={self.fail_on!r}): " + " ".join(bad)
             )
         return report
@@ -133,12 +133,12 @@ def refresh_names(
     probe: bool = True,
     say: Callable[[str, str], None] = log.info,
 ) -> RefreshReport:
-    """Look up connections and hostnames past every cache, and keep the answers.
+    """Look up connections and hostnames, bypassing every cache, and store the answers.
 
-    What goes wrong with one of them is in its row.
+    An error of one of them is in its row.
 
     :param probe: whether to probe MLflow, once per connection.
-    :param say: told each row and change in one line, after a format with one place for it.
+    :param say: called with a format and each row and change in one line.
     :raises ValueError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
@@ -188,7 +188,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
                 try:
                     value = ast.literal_eval(text)
                 except (ValueError, SyntaxError):
-                    raise ValueError("it begins like a list of names and is none") from None
+                    raise ValueError("it begins like a list of names but is not one") from None
         else:
             value = text.replace(",", " ").split()
     names = [str(name).strip() for name in value or ()]
@@ -198,7 +198,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
 def _refresh(
     wanted: _Wanted, budget: ProbeBudget
 ) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
-    """One live lookup, and a look at MLflow; what goes wrong is in the row.
+    """One live lookup and one probe of MLflow; an error is in the row.
 
     :returns: the row, what changed, and the nameservers that the connection names.
     """
@@ -228,8 +228,8 @@ def _refresh(
         took = resolver.metrics().latency_ms
     if _should_be_kept(found) and not _is_kept(store.read(hostname), found):
         log.warning(
-            "%s resolves, but is not kept as last known good: its Variable could not be written, "
-            "or holds what belongs to somebody else (the log says more above)",
+            "%s resolves, but is not stored as last known good: its Variable could not be "
+            "written, or belongs to another program (see the log above)",
             hostname,
         )
     row = _resolved(wanted, found)
@@ -246,7 +246,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _should_be_kept(found: Resolution) -> bool:
-    """What a hosts file or a literal says is nobody else's."""
+    """What a hosts file or a literal says holds for this machine alone."""
     return not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
 
 
@@ -277,10 +277,10 @@ def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
 
 
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
-    """What is different from what the fleet knew; an answer that is not fresh changes nothing.
+    """What differs from the stored record; an answer that is not fresh changes nothing.
 
     A name with many addresses gets a part of them each time (Cloud Map gives 8), so only answers
-    without an address in common count as another one.
+    without a common address count as a change.
     """
     if found.is_stale or not found.endpoints or found.resolved_at is None:
         return None
@@ -334,7 +334,7 @@ def _in_one_line(row: ResolutionRow) -> str:
     line = f"{name}: {', '.join(row['addresses'])} from {origin}"
     if row["health"] == "degraded":
         age = "" if row["age"] is None else f" {row['age']:.0f} s old,"
-        line += f",{age} because DNS gives none now ({row['cause']})"
+        line += f",{age} because DNS returns no address right now ({row['cause']})"
     return line
 
 
@@ -344,4 +344,4 @@ def _change_in_one_line(change: ChangeRow) -> str:
     if not change["old"]:
         return f"{change['hostname']}: {new} is the first address known for it"
     line = f"{change['hostname']}: {', '.join(change['old'])} -> {new}"
-    return line if away is None else f"{line}, after the name was away for {away:.0f} s"
+    return line if away is None else f"{line}, after the name had been missing for {away:.0f} s"

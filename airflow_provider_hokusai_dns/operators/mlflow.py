@@ -55,7 +55,7 @@ def _open_relay(mlflow_conn_id: str, context: Mapping[str, Any]) -> None:
 
 
 def _close_with_the_task(relay: ExitStack, task: Any) -> None:
-    """Close when the task ends, however it does.
+    """Close when the task ends, in any way.
 
     ``pre_execute`` has no other end: ``post_execute`` is for tasks that succeed, and may still fail
     them; the callbacks come after a failure; a deferral has neither.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: The word of the history for the health of a name.
+#: The state in the history for the health of a name.
 _STATES = {"healthy": "resolved", "degraded": "stale", "unhealthy": "failed"}
 #: Seconds for one probe of MLflow after a refresh, and for all of them.
 _ONE_PROBE = 10.0
@@ -55,7 +55,7 @@ class ProbeBudget:
 
 
 def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
-    """One point per name; of two rows for one name that with a look at MLflow.
+    """One point per name; of two rows for one name, the one with a probe of MLflow.
 
     :param seen: each row with the nameservers that its connection names.
     """

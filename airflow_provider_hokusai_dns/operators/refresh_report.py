@@ -34,7 +34,7 @@ EMPTY_ROW = ResolutionRow(
 
 
 class ChangeRow(TypedDict):
-    """One name in the XCom ``changes``: its address is another one, or it was away."""
+    """One name in the XCom ``changes``: its address changed, or it was missing meanwhile."""
 
     hostname: str
     old: list[str]

@@ -14,10 +14,10 @@ from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 
 _ABOUT = """\
-How MLflow is, as **this API server process** sees it. It checks by itself, at most once per
-`[hokusai_dns] look_every` seconds and connection, however many ask; another process of the API
-server may have looked at another moment. Workers and triggerers look for themselves, and their
-numbers go through Airflow's metrics.
+The state of MLflow, as **this API server process** measured it. It checks each connection at most
+once per `[hokusai_dns] look_every` seconds, however many clients ask. Another process of the API
+server may have checked at another time. Workers and triggerers check by themselves; their counters
+are in Airflow's metrics.
 """
 
 
@@ -28,7 +28,7 @@ def build_app() -> FastAPI:
         title="Hokusai DNS",
         version=__version__,
         description=_ABOUT,
-        # Own routes serve these, to those who may view plugins: FastAPI's are open to anybody, and
+        # Own routes serve these, to users who may view plugins: FastAPI's are open to everyone, and
         # fetch their scripts from elsewhere.
         openapi_url=None,
     )

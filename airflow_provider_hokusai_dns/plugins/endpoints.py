@@ -1,4 +1,4 @@
-"""The endpoints. They know nothing of who asks: whoever puts them together says who may."""
+"""The endpoints. They do not check permissions: the application adds the dependencies that do."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
-    401: {"description": "Nobody is signed in."},
-    403: {"description": "Whoever is signed in may not view plugins."},
+    401: {"description": "No user is signed in."},
+    403: {"description": "The signed-in user may not view plugins."},
 }
 _Fresh = Annotated[
     bool, Query(description="Ask again where the last answer is older than 2 s: something changed.")
@@ -63,21 +63,21 @@ class Headers:
 def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> None:
     """Add the endpoints.
 
-    :param viewers: the dependencies that let those through who may view plugins.
+    :param viewers: the dependencies that admit users who may view plugins.
     """
     histories = HistoryCache()
     since = datetime.now(UTC)
     tell_viewers: dict[str, Any] = {"dependencies": viewers, "responses": _REFUSED}
     tell_scrapers = {} if options.metrics_for_anyone() else tell_viewers
 
-    @app.get("/health", tags=["for anybody"])
+    @app.get("/health", tags=["for everyone"])
     def health() -> Words:
         """Words as last known: 200 as long as this process serves. Starts no probe."""
         return Words.model_validate(cache.words())
 
     @app.get(
         "/ready",
-        tags=["for anybody"],
+        tags=["for everyone"],
         responses={503: {"model": Words, "description": "A listed connection cannot be used."}},
     )
     def ready(response: Response) -> Words:
@@ -91,7 +91,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
             response.status_code = 503
         return Words.model_validate(words)
 
-    @app.get("/health/mlflow", tags=["for those who may view plugins"], **tell_viewers)
+    @app.get("/health/mlflow", tags=["for users who may view plugins"], **tell_viewers)
     def health_of_mlflow(
         conn_id: Annotated[
             list[str] | None, Query(description="Only these of the listed connections.")
@@ -101,7 +101,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         """Each listed connection: state, cause, what to do, addresses, ages, the whole verdict."""
         listed, problem = cache.listed()
         if conn_id is not None and not set(conn_id) <= set(listed):
-            # Without the id: what a caller makes up has no place in an answer.
+            # Without the id: an answer does not repeat what a caller made up.
             raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
         connections = [one.status_row() for one in cache.connections(conn_id, fresh=fresh)]
         return Health.model_validate(
@@ -113,9 +113,9 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
             }
         )
 
-    @app.get("/history", tags=["for those who may view plugins"], **tell_viewers)
+    @app.get("/history", tags=["for users who may view plugins"], **tell_viewers)
     def history(fresh: _Fresh = False) -> Days:
-        """The last day of each listed connection's name, as the refresh DAG saw it."""
+        """The last day of each listed connection's name, as the refresh DAG recorded it."""
         targets = [one.target for one in cache.targets()]
         return Days.model_validate(histories.report(targets, fresh=fresh))
 

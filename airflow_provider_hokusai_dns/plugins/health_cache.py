@@ -2,8 +2,8 @@
 
 A web endpoint must not let its callers cause work without bound. So reading Airflow and checking
 MLflow happen on a few threads of our own: per connection one at a time, and none while the last is
-young. The caller who set it going waits for a moment, which is enough while all is well; who comes
-meanwhile gets what is known, and nobody waits for a server that hangs.
+young. The caller that started it waits for a moment, which is enough while MLflow is healthy; a
+later caller gets what is known, and no caller waits for a server that hangs.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ log = logging.getLogger(__name__)
 _READ_EVERY = 10.0
 #: Seconds for which the settings that were read are good enough.
 _SETTINGS_EVERY = 2.0
-#: Seconds that a caller waits for what it set going.
+#: Seconds that a caller waits for what it started.
 _PATIENCE = 3.0
-#: Seconds for which a check is good enough for a caller who asks for a fresh one.
+#: Seconds for which a check is good enough for a caller that asks for a fresh one.
 _FRESH_EVERY = 2.0
-#: Seconds after which a verdict says nothing any more: no request came, so no check was made.
+#: Seconds after which a verdict is dropped: no request came, so no check was made.
 _FORGET_AFTER = 300.0
-#: Seconds after which work under way is taken for lost, as after a fork.
+#: Seconds after which work under way counts as lost, as after a fork.
 _LOST_AFTER = 120.0
 #: Before a connection was read for the first time.
 _UNREAD = ConnectionTarget()
@@ -79,7 +79,7 @@ class HealthCache:
 
     :param check: one check of a connection.
     :param now: seconds on a clock that never steps.
-    :param patience: seconds that a caller waits for what it set going.
+    :param patience: seconds that a caller waits for what it started.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class HealthCache:
         self._checkers = Workers("hokusai-dns-health-check", limit=8)
 
     def listed(self) -> tuple[tuple[str, ...], str | None]:
-        """The connections to look after; none, and a sentence, where the setting is wrong."""
+        """The listed connections; none, and a sentence, where the setting is wrong."""
         settings_now = self._settings_now()
         return settings_now.listed, settings_now.problem
 
@@ -150,7 +150,7 @@ class HealthCache:
     def _up_to_date(
         self, conn_ids: Sequence[str], *, check: bool, fresh: bool = False
     ) -> list[ConnectionHealth]:
-        """Begin what is due, wait for it a moment, and give what is known then."""
+        """Start what is due, wait for it a moment, and return what is known then."""
         settings_now, now = self._settings_now(), self._now()
         every = min(settings_now.every, _FRESH_EVERY) if fresh else settings_now.every
         begun: list[Future[None]] = []
@@ -230,7 +230,7 @@ def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
 
 
 def _target(conn_id: str) -> ConnectionTarget:
-    """A connection as Airflow describes it, and what the fleet wrote down about its name."""
+    """A connection as Airflow describes it, and the stored record of its name."""
     try:
         server = connections.load_server(conn_id)
         target = Target.parse(server.hostname)

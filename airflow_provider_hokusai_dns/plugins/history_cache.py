@@ -14,11 +14,11 @@ from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
 #: Seconds for which what was read is good enough.
 _READ_EVERY = 10.0
-#: The same for a caller who asks for what was written a moment ago.
+#: The same for a caller that asks for what was written a moment ago.
 _FRESH_EVERY = 2.0
-#: Seconds that a caller waits for another who reads names of which nothing is known yet.
+#: Seconds that a caller waits while another reads names of which nothing is known yet.
 _PATIENCE = 3.0
-#: Seconds without a refresh after which somebody should look why.
+#: Seconds without a refresh after which the note asks for a check.
 _OUTDATED_AFTER = 7200.0
 _SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
 
@@ -77,7 +77,7 @@ class HistoryCache:
                 name: runtime.store(target.asked).history(target.hostname or "")
                 for name, target in wanted.items()
             }
-            # What could not be read is read again for the next who asks.
+            # What could not be read is read again for the next caller.
             if all(points or not problem for points, problem in self._names.values()):
                 self._read_at = self._now()
         finally:
@@ -91,7 +91,7 @@ def note(age: float | None, *, unread: bool = False) -> str:
     :param unread: whether something that was written could not be read.
     """
     if age is None and unread:
-        return "The last day of a name could not be read: it says why."
+        return "The last day of a name could not be read; its row gives the reason."
     if age is None:
         return (
             "No refresh has written a history of the last day yet: unpause and trigger the DAG "
@@ -101,7 +101,7 @@ def note(age: float | None, *, unread: bool = False) -> str:
     if age < _OUTDATED_AFTER:
         return f"The last refresh was {ago} ago."
     return (
-        f"The last refresh was {ago} ago: look whether the DAG hokusai_dns_refresh is paused or "
+        f"The last refresh was {ago} ago: check whether the DAG hokusai_dns_refresh is paused or "
         f"fails. It may have no schedule: {_SCHEDULE} gives it one."
     )
 

@@ -1,4 +1,4 @@
-"""Airflow's door to the health endpoints.
+"""Registers the health endpoints with Airflow.
 
 Scheduler, DAG processor and triggerer import this module as well, so it holds nothing: what needs
 FastAPI is built when the API server asks for it.

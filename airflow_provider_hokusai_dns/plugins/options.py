@@ -1,4 +1,4 @@
-"""The settings of the endpoints. A wrong one must not take away the endpoints that tell of it."""
+"""The settings of the endpoints. A wrong one must not disable the endpoints that report it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _complained: dict[str, str | None] = {}
 
 
 def look_every() -> float:
-    """Seconds for which one look at a connection is good enough."""
+    """Seconds for which one check of a connection is good enough."""
     return _lenient("look_every", read_seconds_above_zero, 15.0)
 
 
@@ -36,6 +36,6 @@ def _lenient(name: str, read: Callable[[object], T], default: T) -> T:
         if _complained.get(name) != raw:
             _complained[name] = raw
             log.error(
-                "Section [%s], %s: %s; going on with %s", settings.SECTION, name, error, default
+                "Section [%s], %s: %s; using %s instead", settings.SECTION, name, error, default
             )
         return default

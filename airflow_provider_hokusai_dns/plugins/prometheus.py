@@ -29,8 +29,8 @@ CONNECTION_CAUSE = "hokusai_dns_connection_cause"
 #: Gauges of one value per connection, by the field of the report; absent where it is not known.
 _NUMBERS = {
     "age": ("hokusai_dns_address_age_seconds", "Since DNS gave the address in use."),
-    "latency_ms": ("hokusai_dns_probe_seconds", "What the last look at MLflow took."),
-    "looked_at": ("hokusai_dns_look_timestamp_seconds", "When MLflow was last looked at."),
+    "latency_ms": ("hokusai_dns_probe_seconds", "Duration of the last check of MLflow."),
+    "looked_at": ("hokusai_dns_look_timestamp_seconds", "When MLflow was last checked."),
 }
 _STORED = {
     "age": (
@@ -39,7 +39,7 @@ _STORED = {
     ),
     "name_away_for": (
         "hokusai_dns_name_away_seconds",
-        "Since somebody in the fleet first saw that the name is gone.",
+        "Since a process of the fleet first saw that the name does not exist.",
     ),
 }
 VARIABLE_BROKEN = "hokusai_dns_variable_broken"
@@ -49,7 +49,7 @@ _COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookup
 
 
 def metric_names() -> frozenset[str]:
-    """Every name that can appear, for those who write rules over them."""
+    """Every name that can appear, for use in alert rules."""
     names = {CONNECTION_STATE, NAME_STATE, MLFLOW_STATE, CONNECTION_CAUSE, VARIABLE_BROKEN}
     names |= {CONNECTIONS_BROKEN, "hokusai_dns_process_cache_size"}
     names |= {name for name, _ in (*_NUMBERS.values(), *_STORED.values())}
@@ -84,7 +84,7 @@ def render(
                 value=metrics.get("cache_size", 0),
             )
 
-    registry = CollectorRegistry(auto_describe=False)  # our own: nobody else's series get in
+    registry = CollectorRegistry(auto_describe=False)  # our own: no other series get in
     registry.register(Once())
     return generate_latest(registry)
 
@@ -95,7 +95,7 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
     reports = [one.status_row() for one in known]
     targets = [(report["conn_id"], report["hostname"] or "") for report in reports]
     for name, field, text in (
-        (CONNECTION_STATE, "state", "All of a connection in one word."),
+        (CONNECTION_STATE, "state", "The overall state of a connection in one word."),
         (NAME_STATE, "dns", "The name: an address that is not fresh is degraded."),
         (MLFLOW_STATE, "mlflow", "Whether MLflow can be used."),
     ):
@@ -111,7 +111,7 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
         labels=(*_LABELS, "state", "cause"),
     )
     broken = GaugeMetricFamily(
-        VARIABLE_BROKEN, "1: the shared Variable of the name is passed over.", labels=_LABELS
+        VARIABLE_BROKEN, "1: the shared Variable of the name is ignored.", labels=_LABELS
     )
     for one, target, report in zip(known, targets, reports, strict=True):
         if one.verdict is not None and report["cause"] is not None:

@@ -52,7 +52,7 @@ def page_of(title: str, body: str) -> str:
 
 def _operation(title: str, operation: dict[str, Any], schemas: dict[str, Any]) -> list[str]:
     parts = [f"<h2><code>{escape(title)}</code></h2>", _text(operation.get("description", ""))]
-    parts.append(f"<p>Who may: {escape(', '.join(operation.get('tags', ())))}.</p>")
+    parts.append(f"<p>Access: {escape(', '.join(operation.get('tags', ())))}.</p>")
     rows = [(one["name"], one.get("description", "")) for one in operation.get("parameters", ())]
     if rows:
         parts.append(_table("Parameter", rows))

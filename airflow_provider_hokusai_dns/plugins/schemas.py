@@ -1,4 +1,4 @@
-"""What the endpoints answer, with examples: the contract between them and whoever reads them.
+"""What the endpoints answer, with examples: their contract with clients.
 
 A field may be added; one that changes its meaning needs another ``version``.
 """
@@ -15,7 +15,7 @@ Word = Literal["healthy", "degraded", "unhealthy", "unknown"]
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows neither NaN nor infinity; what is no number is not known."""
+    """JSON has neither NaN nor infinity; both become null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -35,7 +35,7 @@ _SELF_EXAMPLE: dict[str, Any] = {
 
 
 class Words(BaseModel):
-    """One word each, for anybody: the worst of all listed connections, as last known."""
+    """One word each, for everyone: the worst of all listed connections, as last known."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_WORDS_EXAMPLE]})
 
@@ -45,7 +45,7 @@ class Words(BaseModel):
 
 
 class Observer(BaseModel):
-    """Whose eyes these are. Each API server process checks and remembers by itself; workers and
+    """Which process measured this. Each API server process checks by itself; workers and
     triggerers see MLflow from elsewhere, and their counters go through Airflow's metrics.
     """
 
@@ -63,7 +63,8 @@ class Stored(BaseModel):
     addresses: list[str]
     age: Number = Field(description="Seconds since DNS gave it.")
     name_away_for: Number = Field(
-        description="Seconds since somebody first saw it gone; null while it is there."
+        description="Seconds since a process first saw that the name does not exist; null while "
+        "it exists."
     )
     written_by: str = Field(description="refresh, gate or hook.")
 
@@ -77,11 +78,11 @@ class StaleLimit(BaseModel):
 
 
 class Connection(BaseModel):
-    """One listed connection, as this process last saw it."""
+    """One listed connection, as this process last checked it."""
 
     conn_id: str
-    state: Word = Field(description="All of it in one word.")
-    dns: Word = Field(description="healthy: fresh; degraded: an old, stored or static address.")
+    state: Word = Field(description="The overall state in one word.")
+    dns: Word = Field(description="healthy: fresh; degraded: a stale, stored or static address.")
     mlflow: Word = Field(description="Whether MLflow can be used.")
     cause: str | None = Field(description="One word, data; null while healthy.")
     sentence: str = Field(description="Why, and what to do, for people.")
@@ -97,11 +98,11 @@ class Connection(BaseModel):
     age: Number = Field(description="Seconds since DNS gave the addresses.")
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
     stale: StaleLimit | None = Field(description="null unless a stale address is in use.")
-    looked_at: Moment | None = Field(description="When MLflow was last looked at.")
-    latency_ms: Number = Field(description="What that check took.")
+    looked_at: Moment | None = Field(description="When MLflow was last checked.")
+    latency_ms: Number = Field(description="Duration of that check.")
     last_known_good: Stored | None
     variable_problem: str | None = Field(
-        description="What is wrong with the shared Variable, which is then passed over."
+        description="What is wrong with the shared Variable, which is then ignored."
     )
     verdict: dict[str, Any] | None = Field(description="The whole verdict of the last check.")
 
@@ -175,7 +176,7 @@ class Point(BaseModel):
 
 
 class Days(BaseModel):
-    """The last day of each name, as the refresh DAG saw it; oldest first."""
+    """The last day of each name, as the refresh DAG recorded it; oldest first."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -21,7 +21,7 @@ except ImportError:
 
     raise ImportError(
         "MLflowRetryPolicy needs Airflow 3.3 or newer, which has retry policies (AIP-105); this is "
-        f"{version('apache-airflow-core')}. Take retry_policy off the task, and let retries and "
+        f"{version('apache-airflow-core')}. Remove retry_policy from the task, and let retries and "
         "retry_delay of the task decide"
     ) from None
 
@@ -42,16 +42,16 @@ _WRONG = {
 
 
 class MLflowRetryPolicy(RetryPolicy):
-    """Retry while MLflow is away; fail at once where that cannot help; else leave it to the task.
+    """Retry while MLflow is unavailable; fail at once where retrying will not help.
 
-    The exception decides whether this is about MLflow at all; for the author's own the task's
-    ``retries`` and ``retry_delay`` hold. Where it is, MLflow is probed once, as a gate does it:
+    The exception decides whether this is about MLflow at all; for other exceptions the task's
+    ``retries`` and ``retry_delay`` apply. Where it is, MLflow is probed once, as a gate does it:
 
-    - away (no name, no connection, no database): retry after a pause that grows with the tries, and
-      not before the circuit breaker lets a caller through;
+    - unavailable (no name, no connection, no database): retry after a pause that grows with the
+      tries, and not before the circuit breaker lets a caller through;
     - wrong (login, Host check, certificate, workspace, connection): fail at once, with the sentence
       that says what to do;
-    - well: leave it to the task.
+    - usable: leave it to the task.
 
     A retry is one of the task's ``retries``. From Airflow 3.4 on it is rescheduled instead, which
     costs no try and holds no slot meanwhile.
@@ -59,7 +59,7 @@ class MLflowRetryPolicy(RetryPolicy):
     :param mlflow_conn_id: the connection that the task uses.
     :param delay: before the first retry; it doubles with each, up to ``max_delay``.
     :param max_delay: the longest pause.
-    :param give_up_after: Airflow 3.4: for so long it is rescheduled; then the retries are used.
+    :param give_up_after: Airflow 3.4: how long it is rescheduled; then the retries are used.
     :raises ValueError: a delay that cannot be.
     """
 
@@ -133,7 +133,7 @@ class MLflowRetryPolicy(RetryPolicy):
 
     def _later(self, times: int, reason: str, at_least: float) -> RetryDecision:
         grown = self.delay * 2.0 ** min(max(0, times), 20)
-        # Not for secrecy: a thousand tasks must not come back in one moment.
+        # Not for secrecy: a thousand tasks must not retry at the same moment.
         spread = random.uniform(0.75, 1.25)  # noqa: S311
         delay = max(min(grown, self.max_delay) * spread, timedelta(seconds=at_least))
         if hasattr(RetryAction, "RESCHEDULE"):
@@ -146,7 +146,7 @@ class MLflowRetryPolicy(RetryPolicy):
 
 
 def _chain(exception: BaseException) -> Iterator[BaseException]:
-    """An exception and what is beneath it, groups opened, each once."""
+    """An exception, its causes and the members of groups, each once."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [exception]
     while waiting:
@@ -167,7 +167,7 @@ def _is_of_mlflow(error: BaseException) -> bool:
 
 
 def _a_child_met_an_outage(causes: tuple[BaseException, ...]) -> bool:
-    """Whether a child of the task ended badly, whose relay is still open and has given a call up.
+    """Whether a child of the task failed while its relay, still open, had given up a call.
 
     A relay that is closed has put its error behind the exception.
     """

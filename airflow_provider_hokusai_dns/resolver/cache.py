@@ -124,7 +124,7 @@ class Cache:
             return
         slot.held = False
         self.gone.absorb(slot.served)
-        # Callers who still wait on it are counted among those of the past.
+        # Callers that still wait on it are counted with those of dropped names.
         slot.served = self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
@@ -145,7 +145,7 @@ class Cache:
         """Drop names when the bound is reached; returns whether any went.
 
         Failures go first, then stale, then what was not used lately (rule 14). A name that is being
-        looked up goes last: its callers would be joined by nobody.
+        looked up goes last: no later caller could join its callers.
         """
         if len(self._slots) < config.max_hosts:
             return False

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
 
-#: The longest age at which an old answer may ever be served (policy rule 6).
+#: The highest age at which a stale answer may be served (policy rule 6).
 HARD_MAX_STALE = 259_200.0
 #: No duration is longer, in seconds: what is given as a time has to be one that a calendar has.
 _LONGEST = 315_360_000.0
@@ -31,16 +31,16 @@ class ResolverConfig:
     min_ttl: float = 5.0
     #: Rule 1: a per-hostname lifetime that overrides both of the above.
     ttl_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    #: Rule 2: with an old answer known, how long a caller waits for a lookup.
+    #: Rule 2: with a stale answer available, how long a caller waits for a lookup.
     stale_after: float = 0.5
     #: Rule 3: how long a lookup may take.
     timeout: float = 10.0
-    #: Rule 4: how often a failed name is looked up again while an old answer is served.
+    #: Rule 4: how often a failed name is looked up again while a stale answer is served.
     failure_recheck: float = 30.0
     #: Rule 5: how long the same error is answered with nothing to serve; doubles up to the maximum.
     failure_ttl: float = 1.0
     failure_ttl_max: float = 10.0
-    #: Rule 6: the oldest answer served when DNS cannot be asked; 0 serves none.
+    #: Rule 6: the maximum age of an answer served while DNS fails; 0 serves none.
     max_stale: float = 86_400.0
     #: Rule 6, for one hostname (a connection's own ``max_stale``).
     max_stale_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -60,7 +60,7 @@ class ResolverConfig:
     max_hosts: int = 1024
     #: Rule 16: a stored stamp this far ahead of the clock is invalid.
     max_clock_skew: float = 300.0
-    #: Rule 17: a stored answer older than this is written anew. Below the age of rule 18, or a
+    #: Rule 17: a stored answer older than this is rewritten. Below the age of rule 18, or a
     #: name that never changes would grow too old for credentials over plain http.
     store_max_age: float = 600.0
     #: How often a failing name asks the shared store again.
@@ -145,7 +145,7 @@ class ResolverConfig:
         return self.srv.get(_key(hostname))
 
     def max_stale_for(self, hostname: str) -> float:
-        """The oldest answer for one name when DNS cannot be asked (rule 6)."""
+        """The maximum age of an answer for one name while DNS fails (rule 6)."""
         return self.max_stale_overrides.get(_key(hostname), self.max_stale)
 
 

@@ -101,7 +101,7 @@ def expires_at(entry: Entry, config: ResolverConfig) -> float:
 
 def stale_until(entry: Entry, config: ResolverConfig) -> float:
     """Until when the answer may be served though it is not fresh."""
-    if entry.answer is None:  # [9] a name that never resolved has nothing old
+    if entry.answer is None:  # [9] a name that never resolved has no stale answer
         return _NEVER
     until = entry.answer.resolved_at + config.max_stale_for(entry.hostname)  # [6]
     if entry.no_name_since is not None:  # [7] and no later failure makes this limit longer again
@@ -110,7 +110,7 @@ def stale_until(entry: Entry, config: ResolverConfig) -> float:
 
 
 def recheck_at(entry: Entry, config: ResolverConfig) -> float:
-    """When a failed name that is served from something old is looked up again."""
+    """When a failed name that is served a stale answer is looked up again."""
     if entry.failure is None:
         return _NEVER
     pause = config.failure_recheck if entry.no_name_since is None else config.no_name_recheck
@@ -120,8 +120,8 @@ def recheck_at(entry: Entry, config: ResolverConfig) -> float:
 def wants_all_sources(entry: Entry, now: float, config: ResolverConfig) -> bool:
     """Whether a lookup must go on to the system's own where DNS says that it cannot answer.
 
-    Not when a name that DNS has answered before fails for the first time, and the old answer can be
-    served until the next check [4], which does ask everybody.
+    Not when a name that DNS has answered before fails for the first time, and the stale answer can
+    be served until the next check [4], which does ask every source.
     """
     if entry.answer is None or entry.answer.source is not Source.DNS or entry.failure is not None:
         return True
@@ -129,7 +129,7 @@ def wants_all_sources(entry: Entry, now: float, config: ResolverConfig) -> bool:
 
 
 def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
-    """What a caller gets who asks now."""
+    """What a caller that asks now gets."""
     expires = expires_at(entry, config)
     if now < expires:
         assert entry.answer is not None
@@ -145,7 +145,7 @@ def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
             return Decision(Action.STALE_WAIT, until)  # [2]
         recheck = recheck_at(entry, config)
         if now < recheck:
-            # Where the old answer runs out before the recheck, the caller is served otherwise.
+            # Where the stale answer runs out before the recheck, the caller is served otherwise.
             return Decision(Action.STALE, min(recheck, until) if now < until else recheck)
         return Decision(Action.STALE_RECHECK, until)
     if entry.failure is not None:
@@ -158,7 +158,7 @@ def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
 
 
 def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
-    """Whether the entry can be forgotten: it serves nobody, and keeps nobody from asking."""
+    """Whether the entry can be forgotten: it serves no caller, and keeps none from asking."""
     if entry.answer is None and entry.failure is None:
         return False  # just made: its first lookup is about to begin
     if now < expires_at(entry, config) or now < stale_until(entry, config):
@@ -214,10 +214,10 @@ def fail(
 def adopt(
     entry: Entry, record: LastKnownGood, now: float, wall: float, config: ResolverConfig
 ) -> Entry:
-    """The entry after a look into the shared store, whose stamps are wall time.
+    """The entry after a read of the shared store, whose stamps are wall time.
 
     A stored answer keeps its own age and is never fresh [16], so it does not take the place of one
-    that still is [15]; the newer of two old answers wins [17].
+    that still is [15]; the newer of two stale answers wins [17].
 
     :raises ValueError: a stamp is too far ahead of the clock [16], or the record makes no sense;
         says which field.
@@ -243,7 +243,7 @@ def adopt(
 
 
 def check_record(hostname: str, record: LastKnownGood) -> None:
-    """A store may be anybody's: what it hands over is looked at before it is believed.
+    """A store may be of any kind: its records are checked before they are used.
 
     :raises ValueError: names the field and the value.
     """

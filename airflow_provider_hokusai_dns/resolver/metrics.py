@@ -134,7 +134,7 @@ class DNSMetrics:
 
     :param hits: served fresh from memory.
     :param misses: waited for a live lookup that succeeded.
-    :param stale: served an old answer of this process.
+    :param stale: served a stale answer of this process.
     :param fallback: served from the shared store or a static address.
     :param errors: failed lookups by cause.
     :param failed: calls that ended in ``DNSResolutionError``.

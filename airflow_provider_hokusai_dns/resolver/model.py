@@ -160,7 +160,7 @@ class Resolution:
 
     @property
     def is_stale(self) -> bool:
-        """Whether this is an old, stored or static answer and not what DNS says now."""
+        """Whether this is a stale, stored or static answer and not what DNS says now."""
         return not self.source.is_fresh
 
     def age(self, now: float | None = None) -> float | None:
@@ -188,7 +188,7 @@ class Resolution:
             text = self.target
             if self._parsed is not None and self.source is not Source.LITERAL:
                 text = self._parsed.render(*self.endpoints[0][:2])
-            object.__setattr__(self, "_rendered", text)  # the same whoever writes it
+            object.__setattr__(self, "_rendered", text)  # the same for every writer
             return text
         return self._rendered
 
@@ -227,7 +227,7 @@ class Lookup(Protocol):
         :param timeout: seconds after which the caller gives up.
         :param hint: the absolute name that answered last time, to be tried first.
         :param thorough: whether to go on to further sources where DNS says that it cannot answer.
-            False while the caller has a good old answer to give, and will soon ask again.
+            False while the caller has a usable stale answer, and will soon ask again.
         :raises LookupFailed: with the cause as data.
         """
         ...
@@ -237,7 +237,7 @@ class Search:
     """A lookup under way. Any thread may drive it, one at a time.
 
     A :class:`Lookup` that has a method ``begin``, with the parameters of ``lookup``, gives one. The
-    caller then drives it for as long as he is patient, and hands it over to a thread.
+    caller then drives it within its own time limit, and hands it over to a thread.
     """
 
     #: Whether :meth:`run` keeps to the seconds that it is given.
@@ -291,9 +291,9 @@ class Search:
 class LastKnownGood:
     """One record of the shared store. Stamps are wall time, seconds since the epoch.
 
-    :param no_name_since: when anybody in the fleet first saw DNS say that the name does not exist,
-        or ``None`` while it does (policy rule 7).
-    :param written_by: who wrote it, for people: ``"refresh"``, ``"gate"`` or ``"hook"``.
+    :param no_name_since: when a process of the fleet first saw DNS say that the name does not
+        exist, or ``None`` while it does (policy rule 7).
+    :param written_by: the writer, for people: ``"refresh"``, ``"gate"`` or ``"hook"``.
     :param services: the endpoints of an answer that carries ports; empty for others.
     """
 
@@ -326,7 +326,7 @@ class Store(Protocol):
         """The stored record, or ``None`` when none is known.
 
         "None" means "not known", never "there is none": an unreachable store looks the same.
-        A record that cannot be understood is reported and passed over, never raised.
+        A record that cannot be understood is reported and ignored; it raises nothing.
         """
         ...
 

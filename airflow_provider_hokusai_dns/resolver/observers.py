@@ -1,4 +1,4 @@
-"""Events leave the resolver sideways: to metrics and logs, outside of every lock."""
+"""Delivery of the resolver's events to metrics and logs, outside of every lock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class Observers:
-    """Those who want to be told.
+    """The registered observers.
 
     :param served: counts the answers served from memory so far: hits, stale, stored, static. The
-        hit path itself tells nobody, so each event carries how many there were since the last one.
+        hit path itself notifies no observer, so each event carries how many there were since the
+        last one.
     """
 
     def __init__(self, served: Callable[[], tuple[int, int, int, int]]) -> None:
@@ -28,11 +29,11 @@ class Observers:
         forks.renewed(self)
 
     def add(self, observer: Callable[[Event], None]) -> None:
-        """Tell this one as well."""
+        """Add an observer."""
         self._observers = (*self._observers, observer)
 
     def emit(self, event: Event) -> None:
-        """Tell all of them. One that raises harms nobody."""
+        """Notify all of them. One that raises does not affect the others."""
         if not self._observers:
             return
         with self._lock:  # or two events would tell of the same hits

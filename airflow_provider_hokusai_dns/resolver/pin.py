@@ -1,12 +1,13 @@
 """Name resolution of chosen hosts inside this process, backed by the resolver.
 
-MLflow's client takes no session and no resolver of ours, so the one place where all of its traffic
-comes by is :func:`socket.getaddrinfo`. For a pinned host the resolver answers it. The hostname
+MLflow's client takes no session and no resolver of ours, so the one place that all of its lookups
+pass through is :func:`socket.getaddrinfo`. For a pinned host the resolver answers it. The hostname
 stays in the URI, so that TLS, SNI, virtual hosts and MLflow's Host check keep working. Every other
 host goes to the system as before.
 
-Process-wide on purpose: MLflow logs and uploads from threads of its own, where no context variable
-of the caller reaches. What does not ask here is not covered: README, section Limits, names it.
+Process-wide on purpose: MLflow logs and uploads from threads of its own, which have no context
+variable of the caller. Lookups that do not pass through here are not covered; see README, section
+Limits.
 """
 
 from __future__ import annotations
@@ -112,13 +113,13 @@ class Pin:
 
     @property
     def owners(self) -> frozenset[str]:
-        """Those who hold it."""
+        """Its holders."""
         return frozenset(self._policies)
 
     def set_policy(self, owner: str, policy: PinPolicy | None, *, absolute: bool = False) -> None:
         """Put a policy in force, in place of the owner's last one. Others' policies stay.
 
-        :param policy: ``None`` takes the owner's away.
+        :param policy: ``None`` removes the owner's.
         :param absolute: whether the owner's name is, so that no search domain is appended.
         """
         with self._lock:
@@ -140,7 +141,8 @@ class Pin:
 
     @contextlib.contextmanager
     def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
-        """Ride out outages of up to ``seconds`` while the block runs, whatever the policies say.
+        """Wait up to ``seconds`` for an outage to end while the block runs, whatever the policies
+        say.
 
         :param connect_timeout: that of the client meanwhile, see :func:`pin_host`.
         """
@@ -154,7 +156,7 @@ class Pin:
                 self._patient.remove(block)
 
     def release(self, owner: str = "") -> None:
-        """Take an owner's policy out of force; with the last owner the pin goes."""
+        """Remove an owner's policy; the pin ends with its last owner."""
         self.set_policy(owner, None)
         with _lock:
             if not self._policies and _pins.get(self.hostname) is self:
@@ -175,13 +177,13 @@ class Pin:
         """The addresses to hand out now, in the order to try.
 
         :param connects: whether the caller will open a TCP connection to ``port``. If so, and if a
-            policy speaks of that port, addresses are tried and an outage is ridden out.
+            policy applies to that port, addresses are tried, and an outage is waited for.
         :param tried: try them in any case, also one that is fresh.
         :param family: of the addresses that the caller can use, 0 for any. Empty if there is none.
         :param absolute: whether the caller's name ends with a dot.
         :param longest: seconds of patience at most.
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
-        :raises OSError: an outage was ridden out in vain, and every address swallows connections.
+        :raises OSError: the outage outlasted the patience, and no address answers.
         """
         absolute = absolute or self._absolute
         key = absolute, port or 0, family
@@ -212,7 +214,7 @@ class Pin:
     def _patience_for(self, port: int) -> list[Patience]:
         """Each patience in force."""
         with self._lock:
-            # Who asked for the length of a block knows better, also when it is less.
+            # A caller that set a length for a block overrides it, also with a shorter one.
             in_force = [*self._patient]
         in_force = in_force or [policy.patience for policy in self._policies_for(port)]
         return in_force or [Patience(0.0)]  # released meanwhile
@@ -242,8 +244,8 @@ def pin_host(
     :param port: addresses are tried and outages ridden out for this port only; ``None`` for all.
     :param patience: seconds for which an outage is ridden out.
     :param stale_check: asked before an address that is not fresh is handed out.
-    :param owner: whose policy this is; it takes the place of the same owner's last one, and
-        :meth:`Pin.release` takes it away.
+    :param owner: whose policy this is; it replaces the same owner's last one, and
+        :meth:`Pin.release` removes it.
     :param connect_timeout: seconds after which the client gives a connect up, which are then taken
         off the patience where an address swallows connections; 0 if unknown.
     :raises PinConflictError: the host is pinned to another resolver.
@@ -262,7 +264,7 @@ def pin_host(
         if pin is None:
             pin = _pins[key] = Pin(key, resolver)
         pin.set_policy(owner, policy, absolute=name != key)
-    missing = _functions.missing()  # without the lock, because it calls what others put there
+    missing = _functions.missing()  # without the lock, because it calls foreign functions
     with _lock:
         if _pins:
             _functions.put_in(missing)
@@ -382,7 +384,7 @@ class _Found(list[Any]):
 def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> _Found:
     """What the system would say of a pinned host if DNS said what we know."""
     port, family, type, proto, flags = arguments
-    # First what is wrong with the arguments: nobody waits for a name to hear it.
+    # Check the arguments first: no caller should wait for a lookup to learn of an error there.
     numeric = (port, family, type, proto, flags | _NUMERICHOST)
     any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
     template = _numeric(any_host, *numeric)
@@ -399,7 +401,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     except DNSResolutionError as error:
         raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
     places = [*map(Endpoint.parse, handout)]
-    if mapped and not flags & _ALL:  # those of IPv4 only for want of better
+    if mapped and not flags & _ALL:  # those of IPv4 only where there are no others
         places = [place for place in places if ":" in place.address] or places
     found: list[Any] = []
     for address, own, *_ in places:

@@ -1,7 +1,7 @@
 """One port of a pinned host: its :class:`PortReachability` with threads, clock and sockets.
 
-Rounds run on a thread of their own, one at a time, and all who need one wait for the same: a
-hundred threads make one trial, and each caller leaves when its own patience is over.
+Rounds run on a thread of their own, one at a time, and all callers that need one wait for the same:
+a hundred threads make one trial, and each caller leaves when its own patience is over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 log = logging.getLogger(__name__)
 
 #: Seconds that a round gets however little patience is left: a name server and a closed port answer
-#: within that, so that a recovery is seen. Deadlines promise half a second.
+#: within that, so that a recovery is noticed. Deadlines promise half a second.
 _GRACE = 0.25
 #: Seconds beyond the end of patience for a round that was to be over by then.
 _NEARLY = 0.1
@@ -62,7 +62,7 @@ def bounded(seconds: float) -> Iterator[None]:
 
 
 class NoConnectionError(PicklableError, OSError):
-    """Nothing comes back from any address of a host: connecting there would only hang.
+    """No address of a host answers: a connect would only hang.
 
     :param hostname: the name.
     :param addresses: those that were tried.
@@ -71,16 +71,18 @@ class NoConnectionError(PicklableError, OSError):
     def __init__(self, hostname: str, addresses: tuple[str, ...]) -> None:
         super().__init__(
             errno.EHOSTUNREACH,
-            f"{hostname}: none of {', '.join(addresses)} takes a connection, nothing comes back",
+            f"{hostname}: none of {', '.join(addresses)} accepts a connection, and no packet "
+            "comes back",
         )
         self.hostname = hostname
         self.addresses = addresses
 
 
 class Handout(list[str]):
-    """Addresses handed to a client. What becomes of them is told once, without a lock.
+    """Addresses handed to a client. Their outcome is reported once, without a lock.
 
-    Where nothing is told, the client may have failed with them: that is said when they are gone.
+    Without a report, the client may have failed with them: that is reported when they are
+    garbage-collected.
     """
 
     __slots__ = ("_tell",)
@@ -104,10 +106,10 @@ class Handout(list[str]):
 
 @dataclass(frozen=True)
 class Edge:
-    """What a port does in the world; tests put a scripted one in its place.
+    """The side effects of a port; tests pass a scripted one.
 
     :param start: runs a round beside its callers.
-    :param wait: waits for a future for so many seconds.
+    :param wait: waits for a future for this many seconds.
     """
 
     monotonic: Callable[[], float] = time.monotonic
@@ -171,11 +173,11 @@ class PinnedPort:
     def addresses(self, *, tried: bool = False, longest: float = float("inf")) -> Handout:
         """The addresses to connect to, in the order to try; empty where the family has none.
 
-        :param tried: only addresses of which one took a connection just now, also if they are
+        :param tried: only addresses of which one accepted a connection just now, also if they are
             fresh.
         :param longest: seconds of patience at most, counted from the beginning of the outage.
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
-        :raises NoConnectionError: patience is over, and every address swallows connections.
+        :raises NoConnectionError: patience is over, and no address answers.
         """
         now, handed_out = self._edge.monotonic, self._state.handed_out
         bound = getattr(_thread, "end", float("inf"))
@@ -195,7 +197,7 @@ class PinnedPort:
                 self._edge.wait(flight.future, max(0.0, until - now()))
             result = flight.future.result() if flight.future.done() else None
             if result is not None and tried and result.is_untried:
-                continue  # begun by a caller who did not want that
+                continue  # started by a caller that did not want that
             if result is not None and result.ends_an_outage:
                 return self._hand_out(result.addresses)
             with self._lock:
@@ -371,7 +373,7 @@ class PinnedPort:
         """Which of several stale addresses may be used.
 
         All are asked about at the same time: a black-holed one takes the check seconds, and eight
-        of them one after the other would leave no deadline standing.
+        of them one after the other would exceed every deadline.
         """
         now, state = self._edge.monotonic(), self._state
         known = {address: state.objection(now, address) for address in resolution.places}
@@ -393,7 +395,7 @@ class PinnedPort:
     def _ask_checks(
         self, resolution: Resolution, address: str
     ) -> tuple[str | None, dict[tuple[str, StaleAddressCheck], float]]:
-        """Ask each policy's check: one connection's never take those of another away."""
+        """Ask each policy's check: one connection's check never removes another's addresses."""
         passed: dict[tuple[str, StaleAddressCheck], float] = {}
         for policy in self._policies():
             check = policy.stale_check
@@ -409,7 +411,7 @@ class PinnedPort:
 
 
 def of_family(family: int) -> Callable[[str], bool]:
-    """Whether an address can be used by a caller who wants this family; 0 is any."""
+    """Whether an address can be used by a caller that wants this family; 0 is any."""
     if family == socket.AF_INET:
         return lambda address: ":" not in address
     if family == socket.AF_INET6:

@@ -1,10 +1,10 @@
-"""The state of one port of a pinned host: which addresses take connections, how long to wait.
+"""The state of one port of a pinned host: which addresses accept connections, how long to wait.
 
 Frozen values and pure steps that are given ``now``; :mod:`~.pinned_port` has the sockets, the clock
 and the threads. A client walks over refused addresses silently, and a black-holed first one costs
 it a whole connect time-out. So an address is tried by a short connect before it is handed out
-wherever there is doubt about it; and while none takes a connection DNS is asked again and again:
-that is how a redeploy to a new address is ridden out.
+wherever its state is in doubt; and while none accepts a connection, DNS is asked repeatedly, so
+that a redeploy to a new address is found.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from airflow_provider_hokusai_dns.resolver.racing import CONNECT_TIMEOUT
 #: Asks whether an address that is not fresh may be used: ``None``, or the sentence why not.
 StaleAddressCheck = Callable[[Resolution, str, int], str | None]
 
-#: Seconds for which an address that took a connection counts as alive whatever else is known.
+#: Seconds for which an address that accepted a connection counts as alive in any case.
 ALIVE_FOR = 1.0
 #: Seconds for which it does while there is no doubt; and for which an answer whose outcome is
-#: unknown is a reason to doubt, because a caller who comes again may have failed with it.
+#: unknown is a reason to doubt, because a caller that asks again may have failed with it.
 _AGAIN = 60.0
 #: Seconds for which the stale checks need not be asked again about an address that they let pass.
 PASSED_FOR = 5.0
 #: Seconds for which, once an outage has been given up on, what refused or swallowed connections is
 #: not tried again: each retry of a client comes by here, and would wait for the same once more.
 REFUSED_FOR = 10.0
-#: A caller who has been away this long meets a new outage and not the rest of the old one.
+#: A caller that did not ask for this long sees a new outage, not the rest of the previous one.
 _FORGET_AFTER = 300.0
 #: Seconds that a client takes at most to come back after a connect that it gave up.
 _SLOW = 1.5
@@ -42,13 +42,13 @@ _NEVER = float("-inf")
 
 
 class Patience(NamedTuple):
-    """How long an outage is ridden out.
+    """How long to wait for an outage to end.
 
     :param seconds: from its beginning and not from each call, so that a client's retries do not
         multiply it.
     :param connect_timeout: seconds after which the client gives a connect up, 0 if unknown. A
-        caller who comes back just then was sent into a black hole, and the outage began before
-        that.
+        caller that asks again just then was given a black-holed address, and the outage began
+        before that.
     """
 
     seconds: float
@@ -57,10 +57,10 @@ class Patience(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PinPolicy:
-    """What one owner of a pin wants.
+    """The policy of one owner of a pin.
 
-    :param port: the port it speaks of; ``None`` for every port.
-    :param patience: how long an outage is ridden out.
+    :param port: the port it applies to; ``None`` for every port.
+    :param patience: how long to wait for an outage to end.
     :param stale_check: asked before an address that is not fresh is handed out.
     """
 
@@ -74,11 +74,11 @@ class Round:
     """All that one round found: one resolution, and one trial of its addresses.
 
     :param addresses: those that may be used, in the order to try.
-    :param winners: those that took a connection.
-    :param silent: those from which nothing came back.
+    :param winners: those that accepted a connection.
+    :param silent: those that did not answer.
     :param tried_at: when they were tried, monotonic seconds; long ago where none had to be.
     :param passed: until when a stale check need not be asked again about an address.
-    :param refused: what the stale checks said against an address.
+    :param refused: why a stale check refused an address.
     :param error: why there is no address at all.
     :param is_untried: whether there was no doubt about the addresses, so that none was tried.
     """
@@ -103,7 +103,7 @@ class Round:
         """What is wrong, as the end of a sentence."""
         if self.error is not None:
             return f"cannot be resolved ({self.error.cause})"
-        return f"none of {', '.join(self.addresses)} takes a connection"
+        return f"none of {', '.join(self.addresses)} accepts a connection"
 
 
 class Outcome(NamedTuple):
@@ -111,7 +111,7 @@ class Outcome(NamedTuple):
 
     :param token: which hand-out it was.
     :param at: when that is known, monotonic seconds.
-    :param address: where the client connected; ``None`` where that cannot be told.
+    :param address: where the client connected; ``None`` where that is not known.
     :param skipped: the addresses before it, which the client went past.
     """
 
@@ -293,7 +293,7 @@ class PortReachability(NamedTuple):
         return state, Verdict(pause, begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
-        """The policies have changed: what was given up on under the old ones is tried again."""
+        """The policies have changed: what was given up under the previous ones is tried again."""
         return self._replace(last=None, given_up=(_NEVER, _NEVER))
 
     def _outage_begun(

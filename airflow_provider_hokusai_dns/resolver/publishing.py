@@ -1,7 +1,7 @@
-"""What the resolver and the shared last-known-good tell each other (policy rules 16, 17).
+"""Reading and writing the shared last known good for the resolver (policy rules 16, 17).
 
 Every call here may block for as long as the store does, so it runs on a worker thread, or on that
-of a caller who asked for a refresh.
+of a caller that asked for a refresh.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Publisher:
         """Learn from the store after a lookup failed or while it is slow.
 
         Asked at most every ``store_recheck`` seconds and name. Where this process is the first to
-        see that the name is gone, the store is told, so that the fleet has one clock for rule 7.
+        see that the name does not exist, it writes that to the store, so that the fleet has one
+        clock for rule 7.
         """
         if self.store is None:
             return
@@ -56,7 +57,7 @@ class Publisher:
 
         A process compares a name's record with its own answer at most every ``store_max_age``
         seconds, which costs it one read, and a write where the record is that old, differs, or says
-        that the name is gone. A store that did not take what it should is asked again after
+        that the name is gone. A store that did not accept a write is asked again after
         ``store_recheck`` seconds.
         """
         if self.is_due(slot):
@@ -85,7 +86,7 @@ class Publisher:
             record.compared_at = now if kept else now + retry
 
     def outcome(self, slot: Slot) -> str:
-        """What the store had to say, for an error message."""
+        """What the store returned, for an error message."""
         if self.store is None:
             return "not configured"
         if slot.record.rejected:

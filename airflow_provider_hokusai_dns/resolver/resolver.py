@@ -1,6 +1,6 @@
 """Resolve a name so that it keeps working when DNS does not.
 
-The way of a call: target, cache, freshness, single flight, lookup, cache and store, resolution.
+The path of a call: target, cache, freshness, single flight, lookup, cache and store, resolution.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
 from airflow_provider_hokusai_dns.resolver.updater import Updater
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
-#: How far dnspython overshoots its lifetime, and the way through two threads.
+#: Seconds by which dnspython overshoots its lifetime, plus the handover between two threads.
 _GRACE = 0.5
 _CLEANUP_INTERVAL = 60.0
 #: One for each lookup that hangs: the bound is that of the names held, and no healthy name queues.
@@ -74,7 +74,7 @@ class DNSResolver:
             publisher,
         )
 
-    # --- the public face
+    # --- the public interface
 
     @property
     def config(self) -> ResolverConfig:
@@ -82,7 +82,7 @@ class DNSResolver:
         return self._state.config
 
     def reconfigure(self, config: ResolverConfig) -> None:
-        """Swap the configuration in whole, while running.
+        """Replace the whole configuration, while running.
 
         What is cached stays, and is judged by the new numbers from now on.
         """
@@ -91,9 +91,9 @@ class DNSResolver:
         self._state.reconfigure(config)
 
     def add_observer(self, observer: Callable[[Event], None]) -> None:
-        """Be told of events; called on the thread where they happen, outside of locks.
+        """Register an observer of events; called on the thread where they happen, outside of locks.
 
-        :param observer: must be quick; what it raises is passed over.
+        :param observer: must be quick; what it raises is ignored.
         """
         self._state.observers.add(observer)
 
@@ -128,7 +128,7 @@ class DNSResolver:
         patience: float | None = None,
         always: bool = False,
     ) -> Resolution:
-        """A live lookup past the cache, which other callers join.
+        """A live lookup that bypasses the cache, and which other callers join.
 
         Writes the last-known-good where the policy wants it (rule 17). When the lookup fails, gives
         what :meth:`resolve` would give, with the cause.
@@ -151,7 +151,7 @@ class DNSResolver:
         return resolution
 
     def report_failure(self, target: str, address: str, port: int | None = None) -> None:
-        """Say that an address did not take a connection (policy rule 13).
+        """Report that an address did not accept a connection (policy rule 13).
 
         It goes to the back of the list for a while, and the name is looked up again.
 
@@ -209,7 +209,7 @@ class DNSResolver:
         """
         return self._workers.wait_idle(timeout)
 
-    # --- the way of a call
+    # --- the path of a call
 
     def _steps(self, target: Target, *, live: bool = False, patience: float | None = None) -> Steps:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
@@ -248,7 +248,7 @@ class DNSResolver:
                 yield flight.final, left, flight.lead
             elif flight.lead is not None:
                 flight.lead(None)
-            if not flight.final.done():  # until it is, nobody else need wait at all
+            if not flight.final.done():  # until it is, no other caller has to wait
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
         else:

@@ -48,7 +48,7 @@ class _Seen(NamedTuple):
 _TURNS_BY_WEIGHT = 16
 
 
-#: A lookup is under way: until it lands, what is known is for everybody, at once.
+#: A lookup is under way: until it lands, what is known is served to every caller at once.
 _BESIDE_A_LOOKUP = (Action.AHEAD, Action.STALE_WAIT, Action.STALE_RECHECK)
 
 
@@ -201,14 +201,14 @@ class Serving:
         live: bool = False,
         hold: float | None = None,
     ) -> Resolution:
-        """The best that is known now: fresh, old, stored, static, or the error.
+        """The best that is known now: fresh, stale, stored, static, or the error.
 
-        :param since: when the call began, for a caller who waited for a lookup. An answer that came
-            since then is fresh to him, however short its lifetime.
+        :param since: when the call began, for a caller that waited for a lookup. An answer that
+            came since then is fresh to this caller, however short its lifetime.
         :param live: the caller wants to know what DNS says now, so that an answer whose lifetime is
-            not over yet is old to him when the lookup failed.
-        :param hold: until when a lookup that is slow may be under way: meanwhile an old answer is
-            for everybody, at once.
+            not over yet is stale to this caller when the lookup failed.
+        :param hold: until when a lookup that is slow may be under way: meanwhile a stale answer is
+            served to every caller at once.
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         seen = _Seen(target, slot, slot.version, slot.entry, self.state.config, now)
@@ -278,9 +278,9 @@ class Serving:
         failure = entry.failure or freshness.Failure(Cause.TIMEOUT, 0.0)
         tried = list(failure.tried)
         if entry.answer is not None:
-            tried.append(Attempt("old answer", "older than the policy allows"))
+            tried.append(Attempt("stale answer", "older than the policy allows"))
         else:
-            tried.append(Attempt("old answer in memory", "none"))
+            tried.append(Attempt("stale answer in memory", "none"))
         tried.append(Attempt("shared store", self.publisher.outcome(seen.slot)))
         tried.append(Attempt("static address", "none configured for this hostname"))
         return DNSResolutionError(entry.hostname, failure.cause, tried, failure.detail)

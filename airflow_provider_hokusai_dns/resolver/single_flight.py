@@ -11,7 +11,7 @@ from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
-#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: he may
+#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: it may
 #: have been interrupted in between.
 _UNLED = 1.0
 
@@ -19,8 +19,8 @@ _UNLED = 1.0
 class Flight:
     """A lookup under way. Its futures only tell that something can be read from the cache now.
 
-    They carry no result and no exception, so that nobody has to collect one, and they are marked as
-    running, so that a waiter that is cancelled cannot cancel them.
+    They carry no result and no exception, so that no caller has to collect one, and they are marked
+    as running, so that a waiter that is cancelled cannot cancel them.
 
     :param started: monotonic seconds.
     """
@@ -41,30 +41,30 @@ class Flight:
     def __init__(self, started: float) -> None:
         self.started = started
         self._lock = threading.Lock()
-        #: Done when anything can be served: the lookup ended, or the store had an old answer.
+        #: Done when anything can be served: the lookup ended, or the store had a stale answer.
         self.early: Future[None] = _running()
         #: Done when the lookup ended.
         self.final: Future[None] = _running()
         self.store_asked = False
         #: Its failure was counted: it was given up, or it ended, and the store is being asked.
         self.failed = False
-        #: Somebody waits for it who will write the store himself.
+        #: A caller waits for it that writes the store itself.
         self.refresh = False
         #: What is under way; ``None`` until it began.
         self.search: Search | None = None
 
-        #: Set where the caller who began it drives it: called with the seconds that he has for it,
+        #: Set where the caller that started it drives it: called with the seconds it has left,
         #: or with ``None`` to have it driven by a thread.
         self.lead: Callable[[float | None], None] | None = None
         self.leader: int | None = None
 
     @property
     def left_out(self) -> bool:
-        """Whether sources were left out that somebody who joined late may want."""
+        """Whether sources were left out that a caller that joined late may want."""
         return self.search is not None and self.search.left_out
 
     def want_all(self) -> None:
-        """Somebody joined who wants every source asked."""
+        """A caller joined that wants every source asked."""
         if self.search is not None:
             self.search.thorough = True
 
@@ -76,12 +76,12 @@ class Flight:
             return first
 
     def land(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all waiters."""
         for future in (self.early, self.final):
             _finish(future)
 
     def land_early(self) -> None:
-        """Wake those who are content with an old answer."""
+        """Wake the waiters that accept a stale answer."""
         _finish(self.early)
 
 
@@ -107,10 +107,10 @@ class SingleFlight:
         """The flight for a key, started here if there is none.
 
         :param work: runs on a worker thread; puts its outcome into the cache itself, and returns
-            what is left to do when nobody waits any more.
+            what is left to do once no caller waits.
         :param wanted: whether a new flight is; asked under the lock. One may have landed since the
-            caller decided that he needs it, and then he gets ``None``, and finds its outcome.
-        :param lead: the same as ``work`` on the caller's own thread, for so many seconds; returns
+            caller decided that it needs one; the caller then gets ``None``, and finds the outcome.
+        :param lead: the same as ``work`` on the caller's own thread, for this many seconds; returns
             ``None`` where ``work`` has to go on with it. The caller then has to call
             :attr:`Flight.lead`.
         """
@@ -167,7 +167,7 @@ class SingleFlight:
             afterwards()
 
     def _end(self, key: Hashable, flight: Flight) -> None:
-        # Only its creator removes it, and always; a caller who comes now finds the cache.
+        # Only its creator removes it, and always; a caller that asks now finds the cache.
         with self._lock:
             if self._flights.get(key) is flight:
                 del self._flights[key]

@@ -1,8 +1,8 @@
 """Functions in the place of those of the :mod:`socket` module, and found there again.
 
-Whoever was there first may put the system's own back at any time (``mock.patch`` does, so does
-gevent when it patches later), and whoever came later may stand around ours. So nothing is
-remembered: whether the calls of a function come by ours is found out by calling it.
+An earlier patch may restore the system's own functions at any time (``mock.patch`` does, so does
+gevent when it patches later), and a later one may wrap ours. So nothing is remembered: whether a
+function still calls ours is found out by calling it.
 """
 
 from __future__ import annotations

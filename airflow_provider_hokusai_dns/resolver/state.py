@@ -1,8 +1,8 @@
 """The one owner of everything that changes in a resolver, and the only code that changes it.
 
 Readers take no lock: an entry, the configuration and the finished answers are replaced and never
-changed. Whoever replaces one of them does it here, under one lock, together with what depends on
-it. Nothing is logged, called back or waited for under that lock.
+changed. Every replacement of one of them happens here, under one lock, together with what depends
+on it. Nothing is logged, called back or waited for under that lock.
 """
 
 from __future__ import annotations
@@ -112,10 +112,10 @@ class ResolverState:
     # --- what becomes of an entry
 
     def _replace(self, slot: Slot, entry: Entry) -> None:
-        """Put an entry in place, and take the answers that were made of the old one away.
+        """Put an entry in place, and drop the answers that were made from the previous one.
 
-        The lock is held. The version is counted up after the change: who read the old version has
-        seen the old entry, or will be refused by :meth:`keep`.
+        The lock is held. The version is counted up after the change: a caller that read the
+        previous version has seen the previous entry, or is refused by :meth:`keep`.
         """
         slot.entry = entry
         slot.version += 1
@@ -170,7 +170,7 @@ class ResolverState:
         )
 
     def adopt(self, slot: Slot, record: LastKnownGood) -> None:
-        """Take over what the shared store holds (policy rules 15 to 17).
+        """Apply the record of the shared store (policy rules 15 to 17).
 
         :raises ValueError: says which field of the record makes no sense.
         """
@@ -181,7 +181,7 @@ class ResolverState:
     def penalize(self, slot: Slot, address: str, port: int | None = None) -> bool:
         """Put an address at the back of the list (policy rule 13).
 
-        :param port: where the answer carries ports, the one that did not take a connection; all
+        :param port: where the answer carries ports, the one that did not accept a connection; all
             of the address where it is not known.
         :returns: whether the name is to be looked up again because of it.
         """
@@ -205,7 +205,7 @@ class ResolverState:
             return due
 
     def announce(self, slot: Slot) -> None:
-        """Tell observers when the state of a name is another than the one they know."""
+        """Notify observers when the state of a name differs from the one they know."""
         with self._lock:
             entry = slot.entry
             state = freshness.state(entry, self.now(), self.config)
@@ -237,8 +237,8 @@ class ResolverState:
     ) -> None:
         """Keep a finished answer for the hit path.
 
-        Not where the slot or the policy changed since it was made: the change took away what stood
-        there, and an older answer must not come after it.
+        Not where the slot or the policy changed since it was made: the change dropped the previous
+        answer, and an older one must not replace it.
         """
         with self._lock:
             if slot.held and slot.version == version and self.config is config:
@@ -250,7 +250,7 @@ class ResolverState:
                 slot.turns = turns
 
     def _forget_ready(self) -> None:
-        """Take every finished answer away. The lock is held."""
+        """Drop every finished answer. The lock is held."""
         self.ready.clear()
         for slot in self._cache.slots():
             slot.texts.clear()

@@ -43,7 +43,7 @@ async def run_async(steps: Steps) -> Resolution:
             try:
                 await asyncio.wait((waiting,), timeout=seconds)
             finally:
-                # Harms nobody: the flight's futures cannot be cancelled. Left alone, it would be
+                # Harmless: the flight's futures cannot be cancelled. Left alone, it would be
                 # woken in an event loop that may be closed by then.
                 with contextlib.suppress(RuntimeError):  # it is closed already
                     waiting.cancel()

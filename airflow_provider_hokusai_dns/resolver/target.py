@@ -105,7 +105,7 @@ def shown(text: str) -> str:
     if not prefix:
         host, *rests = re.split("[/?#]", text.rpartition("@")[2], maxsplit=1)
         return _shown_authority(host)[:300] + ("/..." if rests else "")
-    if "@" in rest:  # Perhaps a slash in a password: where the host begins is anybody's guess.
+    if "@" in rest:  # Perhaps a slash in a password: where the host begins is ambiguous.
         return f"{prefix}..."
     authority = _shown_authority(authority.rpartition("@")[2])
     return (prefix + authority + ("/..." if len(rest) > 1 else rest))[:300]

@@ -1,4 +1,4 @@
-"""Keeps entries true: live lookups on worker threads, and what follows from their outcome."""
+"""Keeps entries up to date: live lookups on worker threads, and the handling of their outcome."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Updater:
         """The lookup under way for a name, started now if there is none.
 
         Joined by slot and not by name: a lookup writes into the slot it was started for, and one
-        that was dropped meanwhile would leave those who join it with nothing.
+        that was dropped meanwhile would leave callers that join it with nothing.
 
-        :param refresh: the caller will write the store himself.
+        :param refresh: the caller writes the store itself.
         :param seen: the version of the slot on which the caller decided. Where it is another by
             now, and no lookup is under way, none is started: ``None`` means "decide again".
-        :param lead: the caller drives one that is started for him (:attr:`Flight.lead`): an answer
+        :param lead: the caller drives one that is started for it (:attr:`Flight.lead`): an answer
             that comes soon needs no other thread.
         """
         return self.flights.join(
@@ -79,7 +79,7 @@ class Updater:
         self.workers.run(ask)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
-        """The lookup hangs past its bound: count it as failed once, and let it go on alone."""
+        """The lookup exceeds its time limit: count it as failed once, and let it continue alone."""
         if flight.final.done() or not flight.take("failed"):
             return
         seconds = self.state.now() - flight.started
@@ -93,7 +93,7 @@ class Updater:
         entry, config, now = slot.entry, self.state.config, self.state.now()
         thorough = (
             flight.refresh
-            or any(until > now for until in slot.penalties.values())  # the old one is no good
+            or any(until > now for until in slot.penalties.values())  # its address failed
             or freshness.wants_all_sources(entry, now, config)
         )
         search = flight.search = begin(
@@ -110,7 +110,7 @@ class Updater:
     def _lead_lookup(self, slot: Slot, flight: Flight, seconds: float) -> Callable[[], None] | None:
         """One live lookup on the caller's thread; ``None`` where a worker has to go on with it.
 
-        That is where it takes longer than he has, and where the store is to be asked.
+        That is where it takes longer than the caller has, and where the store is to be asked.
         """
         search: Search | None = None
         try:

@@ -1,7 +1,7 @@
-"""Daemon threads that run lookups, so that a hanging one holds nobody else.
+"""Daemon threads that run lookups, so that a hanging one does not block others.
 
 Not :class:`concurrent.futures.ThreadPoolExecutor`: that one is joined when the interpreter ends,
-and a process that must end would wait for a lookup that nobody waits for any more.
+and a process that must end would wait for a lookup whose result is no longer needed.
 """
 
 from __future__ import annotations

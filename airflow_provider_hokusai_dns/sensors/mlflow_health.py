@@ -55,7 +55,7 @@ _CONFIRM_PAUSE = 10.0
 class _StartTriggerArgs:
     """What a gate that begins in the triggerer is made of, worked out when it is asked for.
 
-    That is when the DAG is serialized: an author may have given it an outlet since.
+    That is when the DAG is serialized: an author may have added an outlet since.
     """
 
     def __get__(
@@ -67,26 +67,27 @@ class _StartTriggerArgs:
 class MLflowHealthSensor(BaseSensorOperator):
     """Waits until MLflow can be used: its name, TLS, host check, login, database, registry.
 
-    The verdict is the XCom, as a dict, also when the gate stays shut. In poke and reschedule mode
-    each check is one line in the log; in the triggerer each change of what it sees.
+    The verdict is the XCom, as a dict, also when the gate does not open. In poke and reschedule
+    mode each check is one line in the log; in the triggerer each change of the verdict.
 
     :param mlflow_conn_id: the connection (templated).
-    :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` is content with
-        an old one on which MLflow works.
+    :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` also accepts a
+        stale one at which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
-    :param fail_fast_on: causes that waiting cannot cure. Seen three times running, they end the
-        wait without a retry; ``soft_fail`` is honoured. ``"undefined"`` is a connection that
+    :param fail_fast_on: causes that retrying will not fix. After three checks in a row, the gate
+        fails without a retry; ``soft_fail`` is honoured. ``"undefined"`` is a connection that
         Airflow says it does not have; ``"missing"``, not among them by default, also one that could
         not be read.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer that
-        ask the same share their checks: what one saw within ``poke_interval`` is good for the next.
+        ask the same share their checks: a result younger than ``poke_interval`` is used by the
+        next.
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
         check on a worker. Airflow does that from 3.3 on, and not for mapped tasks; elsewhere the
         gate begins on a worker. ``pre_execute`` does not run then.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
         keeps the XCom in Airflow's database whatever the XCom backend. With ``outlets``,
         ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it ends on a
-        worker all the same; and so does a gate that stays shut.
+        worker all the same; and so does a gate that does not open.
     :param poke_interval: seconds between two checks.
     :param timeout: seconds after which the gate gives up; ``execution_timeout``, where it is
         shorter, ends it in the triggerer too.
@@ -183,7 +184,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             raise self._outcome(error) from error.__cause__
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Check once. Ends the wait where it is of no use; in deferrable mode it is the only check.
+        """Check once; fail where retrying will not help. In deferrable mode, the only check here.
 
         So what Airflow makes of an exception in a poke is the same in every mode.
         """
@@ -196,7 +197,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         except Exception:
             if not self.silent_fail:
                 raise
-            self.log.exception("The first check failed; the triggerer goes on checking")
+            self.log.exception("The first check failed; the triggerer continues checking")
             self._wait_in_triggerer()
         if not seen.is_done:
             self._push_verdict(context)  # in case that Airflow ends the wait without asking us
@@ -333,12 +334,12 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     def _hopeless(self, verdict: Verdict) -> AirflowFailException:
         return AirflowFailException(
-            f"Waiting for MLflow is of no use, {verdict.state.value} was seen {STRIKES} times "
-            f"running: {verdict.sentence}"
+            f"Giving up on MLflow: {verdict.state.value} in {STRIKES} checks in a row. "
+            f"{verdict.sentence}"
         )
 
     def _push_verdict(self, context: Context) -> None:
-        """So that a summary at the end of the DAG can say why the gate stayed shut."""
+        """So that a summary at the end of the DAG can say why the gate did not open."""
         if self._last is not None and self.do_xcom_push and (ti := context.get("ti")) is not None:
             ti.xcom_push(key="return_value", value=dict(self._last.as_dict()))
 

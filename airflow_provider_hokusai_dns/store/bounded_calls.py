@@ -1,4 +1,4 @@
-"""Calls to Airflow that are waited for no longer than agreed; see :mod:`~.store.variables`."""
+"""Calls to Airflow with a time limit; see :mod:`~.store.variables`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class CallOverdue(Exception):
-    """The line is held by a call that did not come back in time."""
+    """The connection to the supervisor is held by a call that did not return in time."""
 
 
 class BoundedCall:
-    """One call at a time, and none waited for longer than agreed.
+    """One call at a time, each within a time limit.
 
-    :param patience: seconds for one call, waiting for the line included.
+    :param patience: seconds for one call, including the wait for a previous one.
     """
 
     def __init__(self, patience: float) -> None:
@@ -33,9 +33,9 @@ class BoundedCall:
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on a thread of its own.
 
-        :raises CallOverdue: when it, or a call before it, did not come back in time.
+        :raises CallOverdue: when it, or a call before it, did not return in time.
         """
-        if self._pid != os.getpid():  # the thread that held the line did not survive the fork
+        if self._pid != os.getpid():  # its thread did not survive the fork
             self._reset()
         deadline = time.monotonic() + self._patience
         overdue = self._overdue

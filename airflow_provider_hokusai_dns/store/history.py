@@ -1,4 +1,4 @@
-"""The last day of one hostname as its refreshes saw it: key, reading, adding, writing.
+"""The last day of one hostname as its refreshes recorded it: key, reading, adding, writing.
 
 Pure functions over texts and ``now``. What is kept is bounded three times: a day, 288 points (one
 in five minutes), and the size of the text.
@@ -34,7 +34,7 @@ _LEVELS = (*USABLE, Level.UNHEALTHY)
 
 class HistoryPoint(TypedDict):
     """One refresh of one name. ``state`` is ``resolved``, ``stale`` or ``failed``, ``probe`` the
-    level of a look at MLflow. Durations are milliseconds; ``None`` is what was not measured.
+    level of a probe of MLflow. Durations are milliseconds; ``None`` is what was not measured.
     """
 
     at: str
@@ -72,10 +72,10 @@ def parse_history(
     skew: float = 300.0,
     asked: tuple[str, ...] = (),
 ) -> History:
-    """Read a stored text; points that somebody edited into nonsense are passed over one by one.
+    """Read a stored text; malformed points are ignored one by one.
 
     So is what lies ahead of the clock: it was written when a clock was wrong, and would otherwise
-    be the newest for ever.
+    be the newest forever.
 
     :param now: seconds since the epoch.
     :param skew: seconds by which a point may be ahead of ``now``.

@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint, LastKnownGood,
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 VERSION = 1
-#: Of a record whose addresses have ports of their own (SRV). Who reads version 1 alone passes over
+#: Of a record whose addresses have ports of their own (SRV). A reader of version 1 alone ignores
 #: it, and does not overwrite it.
 VERSION_WITH_PORTS = 2
 _PREFIX = "hokusai_dns_"
@@ -38,7 +38,7 @@ class BrokenVariableError(ValueError):
     """A stored text that is no record of this hostname.
 
     :param reason: one sentence, without the text itself.
-    :param replaceable: whether anybody may overwrite it, as with a stamp from a wrong clock.
+    :param replaceable: whether any process may overwrite it, as with a stamp from a wrong clock.
     :param foreign: whether it may hold more than this version understands; it is then never
         overwritten.
     """
@@ -66,7 +66,7 @@ def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...]
         kept apart from what the system's asked, and those of other connections, say.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
-    while _MASKED.search(slug):  # taking one out may put the halves of another together
+    while _MASKED.search(slug):  # removing one may join the halves of another
         slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
     digest = hashlib.sha256("\n".join((hostname, *asked)).encode()).hexdigest()[:8]
     slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
@@ -101,7 +101,8 @@ def parse_record(
     since = None if no_name_since is None else read_stamp(no_name_since, "no_name_since")
     if max(resolved_at, since or resolved_at) > now + skew:
         raise BrokenVariableError(
-            "its stamp is in the future: a clock was wrong when it was written", replaceable=True
+            "its timestamp is in the future: a clock was wrong when it was written",
+            replaceable=True,
         )
     written_by = values.get("written_by")
     return LastKnownGood(
@@ -147,7 +148,8 @@ def load_of(
 ) -> dict[str, Any]:
     """The JSON object in a stored text, of one version, one hostname and its nameservers.
 
-    :raises BrokenVariableError: says what is wrong; it is foreign where somebody else may need it.
+    :raises BrokenVariableError: says what is wrong; it is foreign where another program may need
+        it.
     """
     values = _load_object(text)
     version = values.get("version")
@@ -161,7 +163,7 @@ def load_of(
         raise BrokenVariableError("its hostname is another one", foreign=True)
     if values.get("asked", []) != list(asked):
         raise BrokenVariableError(
-            "it holds what other nameservers, or another SRV record, said", foreign=True
+            "it holds the answer of other nameservers or of another SRV record", foreign=True
         )
     return values
 
@@ -217,7 +219,7 @@ def _ttl(value: object) -> float | None:
 def render_record(
     record: LastKnownGood, *, beside: str | None = None, asked: tuple[str, ...] = ()
 ) -> str:
-    """The text of a record; fields that somebody added to the old text are kept.
+    """The text of a record; fields that were added to the previous text are kept.
 
     :param beside: the text that is being replaced.
     :param asked: those that gave the answer; empty for the system's.
@@ -274,7 +276,7 @@ def _rank(record: LastKnownGood) -> tuple[Any, ...]:
 
 
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
-    """What is known when two records of one hostname are (policy rules 7 and 17).
+    """Merge two records of one hostname (policy rules 7 and 17).
 
     The newer answer wins; "no such name" counts from the first that was seen after that answer.
     The result is the same in whichever order the records come.
@@ -289,7 +291,7 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
 
 
 def away_for(record: LastKnownGood, wall: float) -> float | None:
-    """Seconds since the fleet first saw that the name is gone; ``None`` while it is there.
+    """Seconds since the fleet first saw that the name does not exist; ``None`` while it exists.
 
     :param wall: seconds since the epoch.
     """

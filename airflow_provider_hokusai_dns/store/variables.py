@@ -2,12 +2,12 @@
 
 One Variable per hostname, JSON that an admin can read and edit. Three things make this delicate:
 
-* *A missing Variable means "not known".* An API server that cannot be reached looks the same after
+* *A missing Variable means "not known".* An unreachable API server gives the same result after
   13 seconds. So a read that took too long forbids the write that would have followed it.
-* *A call cannot be taken back.* It holds the task's line to its supervisor until the answer comes,
-  and the author's next XCom waits behind it. So every call is waited for two seconds at most, there
-  is never more than one of ours on the line, and while one is overdue no other is begun: an API
-  server that hangs costs a task two seconds of ours once, and not two per name and attempt.
+* *A call cannot be taken back.* It holds the task's connection to its supervisor until the answer
+comes, and the author's next XCom waits behind it. So every call is waited for two seconds at most,
+there is never more than one of ours under way, and while one is overdue no other is started: an API
+server that hangs delays a task by two seconds once, and not two per name and attempt.
 * *There is no compare-and-set.* Two writers are reconciled by :func:`~.record.merge`, which takes
   the newer answer and the earliest "no such name" after it, in whatever order they come. What is
   lost to a race of milliseconds is found again at the next refresh.
@@ -63,16 +63,16 @@ class Variables(Protocol):
 
 #: The event loop of the triggerer, once one of our triggers has run in this process.
 _triggerer_loop: asyncio.AbstractEventLoop | None = None
-#: Seconds after which an answer of the triggerer's loop is not waited for any more.
+#: Seconds after which the wait for an answer of the triggerer's loop ends.
 _LOST = 60.0
 
 
 def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Take the way to the Variables that leads over this event loop, if this is a triggerer.
+    """Reach the Variables through this event loop, if this is a triggerer.
 
     Airflow 3.2 reads the answers for all triggers on that loop, and finds it from a thread only
-    under ``sync_to_async``. From any other thread the request would be written and its answer left
-    on the line, for the next trigger to stumble over.
+    under ``sync_to_async``. From any other thread the request would be sent and its answer left
+    unread, and the next trigger would read it.
     """
     global _triggerer_loop
     _triggerer_loop = loop
@@ -90,7 +90,7 @@ def _ask(function: Callable[[], T]) -> T:
     async def carried() -> T:
         return await sync_to_async(function, thread_sensitive=False)()
 
-    # Not cancelled when it is late: that would leave its answer on the line.
+    # Not cancelled when it is late: that would leave its answer unread in the connection.
     return asyncio.run_coroutine_threadsafe(carried(), loop).result(_LOST)
 
 
@@ -114,8 +114,8 @@ class SdkVariables:
 class MetastoreVariables:
     """The Variables as Airflow's own commands see them: in its database.
 
-    For a process that may reach the database and has no supervisor, which the command line is. What
-    the environment or a secrets backend says goes before, as everywhere.
+    For a process that may reach the database and has no supervisor, which the command line is. The
+    environment and a secrets backend take precedence, as everywhere.
     """
 
     def get(self, key: str) -> str | None:
@@ -132,14 +132,14 @@ class MetastoreVariables:
         Variable.set(key, value, description=description)
 
     def delete(self, key: str) -> bool:
-        """Take a text away; returns whether the database had it."""
+        """Delete a text; returns whether the database had it."""
         from airflow.models import Variable
 
         return bool(Variable.delete(key))
 
 
 class VariableStore:
-    """A :class:`~.resolver.model.Store` that never raises and never takes longer than agreed.
+    """A :class:`~.resolver.model.Store` that never raises and never exceeds its time limit.
 
     :param patience: seconds for each read, and for each of the two steps of a write.
     :param variables: where the texts are kept; Airflow's own by default.
@@ -165,14 +165,14 @@ class VariableStore:
     def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
         """The same store, for the answers of the nameservers that a connection names.
 
-        They are kept under keys of their own: who may edit one connection must not decide where
-        the fleet goes by another.
+        They are kept under keys of their own: the permission to edit one connection must not decide
+        where the fleet goes by another.
 
         :param asked: in the order of the connection; none means those of the system.
         """
         if asked == self._asked:
             return self
-        other = copy(self)  # one line to Airflow for all of them
+        other = copy(self)  # one connection to Airflow for all of them
         other._asked = asked
         return other
 
@@ -181,8 +181,8 @@ class VariableStore:
         return self.examine(hostname)[0]
 
     def examine(self, hostname: str) -> tuple[LastKnownGood | None, str | None]:
-        """The stored record, and a sentence on what is wrong with its Variable, for those who look
-        after it. Both are ``None`` where nothing is stored, or nothing is known.
+        """The stored record, and a sentence on what is wrong with its Variable, for admins. Both
+        are ``None`` where nothing is stored, or nothing is known.
         """
         key = self._key(hostname)
         try:
@@ -190,18 +190,18 @@ class VariableStore:
             record = None
             if text is not None:
                 record = self._parse(hostname, text)
-            for subject in (key, ""):  # so that it is told again when it breaks again
+            for subject in (key, ""):  # so that it is logged again when it breaks again
                 self._said.pop(subject, None)
             return record, None
         except BrokenVariableError as error:
             self._report_broken(key, hostname, error)
-            return None, f"The Variable {key} is passed over: {error}; {_advice(error)}."
+            return None, f"The Variable {key} is ignored: {error}; {_advice(error)}."
         except Exception as error:
             self._report_trouble("read", key, error)
         return None, None
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
-        """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
+        """What refreshes recorded about a name, and a sentence on what cannot be read of it."""
         key = history_key(hostname, self._asked)
         try:
             text = self._bounded.call(lambda: self._variables.get(key))
@@ -210,14 +210,14 @@ class VariableStore:
             known = self._parse_history(hostname, text)
         except BrokenVariableError as error:
             what = _advice(error) if error.foreign else "the next refresh starts a new history"
-            return (), f"The Variable {key} is passed over: {error}; {what}."
+            return (), f"The Variable {key} is ignored: {error}; {what}."
         except Exception as error:  # not known is not the same as nothing there
             self._report_trouble("read", key, error)
-            return (), f"The Variable {key} could not be read just now: look again in a moment."
+            return (), f"The Variable {key} could not be read just now: try again in a moment."
         if known.passed_over:
             return known.points, (
-                f"{known.passed_over} points in the Variable {key} are passed over: they are not "
-                "as a refresh writes them, or a clock was wrong."
+                f"{known.passed_over} points in the Variable {key} are ignored: they are "
+                "malformed, or a clock was wrong when they were written."
             )
         return known.points, None
 
@@ -236,7 +236,7 @@ class VariableStore:
                     known = self._parse_history(hostname, text)
                     points = known.points
                 except BrokenVariableError as error:
-                    again = "it is left alone" if error.foreign else "a new history is begun"
+                    again = "it is left unchanged" if error.foreign else "a new history is started"
                     self._say(key, f"broken {error}", "Variable %s: %s; %s", key, error, again)
                     if error.foreign:
                         return False
@@ -253,7 +253,7 @@ class VariableStore:
         """Store a record, unless what is there is as good or newer. Returns whether it is kept.
 
         What cannot be read is not overwritten, with two exceptions: a stamp from a wrong clock, and
-        a refresh that somebody asked for, which first puts the old text aside.
+        a requested refresh, which first saves the previous text.
         """
         key = self._key(record.hostname)
         try:
@@ -272,7 +272,7 @@ class VariableStore:
         return True
 
     def in_turn(self, what: str, function: Callable[[], object]) -> bool:
-        """Send something else to Airflow on the same line, waited for no longer than a Variable.
+        """Send something else to Airflow in the same way, within the time limit of a Variable.
 
         :param what: for the log.
         :returns: whether it came through in time. It never raises.
@@ -320,15 +320,15 @@ class VariableStore:
                 lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
             )
             log.warning(
-                "Variable %s is repaired by this refresh; its old text is in %s", key, aside
+                "Variable %s is repaired by this refresh; its previous text is in %s", key, aside
             )
             return record
         merged = merge(stored, record)
-        # Who wrote it is no reason to write.
+        # Another writer is no reason to write.
         return stored if replace(merged, written_by=stored.written_by) == stored else merged
 
     def _report_broken(self, key: str, hostname: str, error: BrokenVariableError) -> None:
-        text = "Variable %s (last known good of %s) is passed over: %s; %s"
+        text = "Variable %s (last known good of %s) is ignored: %s; %s"
         self._say(key, f"broken {error}", text, key, hostname, error, _advice(error))
 
     def _report_trouble(self, done: str, key: str, error: Exception) -> None:
@@ -336,14 +336,14 @@ class VariableStore:
             log.debug("Variable %s cannot be %s in this process", key, done)
         elif isinstance(error, CallOverdue):
             text = (
-                "Variable %s could not be %s within %s s, going on without it: Airflow's API "
-                "server does not answer, look at its load and its log"
+                "Variable %s could not be %s within %s s, continuing without it: Airflow's API "
+                "server does not answer, check its load and its log"
             )
             self._say("", "overdue", text, key, done, self._patience)
         else:
             text = (
-                "Variable %s could not be %s (%s), going on without it: look at Airflow's API "
-                "server and at [secrets] backend"
+                "Variable %s could not be %s (%s), continuing without it: check Airflow's API "
+                "server and [secrets] backend"
             )
             self._say(key, type(error).__name__, text, key, done, type(error).__name__)
 

@@ -42,30 +42,31 @@ _MARGIN, _MARGIN_SHARE = 1.0, 0.1
 
 
 class MLflowHealthTrigger(BaseTrigger):
-    """Fires when an MLflow server is healthy enough, or when waiting for it is of no use.
+    """Fires when an MLflow server is healthy enough, or when retrying will not help.
 
     All triggers of a process that ask the same share one check per interval, see
     :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
-    change of what it sees is one line in its log. The event is a
+        change of the verdict is one line in its log. The event is a
     :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or ends the task in its place.
 
     :param mlflow_conn_id: the connection.
     :param min_health: ``"healthy"`` or ``"degraded"``.
     :param checks: what to check.
-    :param fail_fast_on: causes that end the wait when seen three times running.
+    :param fail_fast_on: causes that end the wait when seen in three checks in a row.
     :param poke_interval: seconds between two checks.
     :param probe_timeout: seconds for one check.
-    :param delay: seconds before the first check; a worker may have looked just now.
+    :param delay: seconds before the first check; a worker may have checked just now.
     :param strikes: what has been seen before, as :meth:`~.decision.Strikes.as_dict`.
     :param end_from_trigger: whether an open gate ends its task here, without a worker.
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
-    :param silent_fail: whether to go on after a check that raised an exception.
+    :param silent_fail: whether to continue after a check that raised an exception.
     :param seen: the last verdict of the worker, as :meth:`~.Verdict.as_dict`.
     :param version: of these arguments, which wait in the database while packages are upgraded. One
         without it was written before there was one.
-    :param later: what a newer version has put down beside them.
+    :param later: arguments that a newer version has added.
     :raises TypeError: names the argument and the value. It is the one exception by which a
-        triggerer fails the trigger alone: any other would take it down, with all that wait in it.
+        triggerer fails the trigger alone: any other would stop the triggerer, with all its
+        triggers.
     """
 
     #: Set by the triggerer: when Airflow ends the wait.
@@ -97,7 +98,7 @@ class MLflowHealthTrigger(BaseTrigger):
                 "airflow-provider-hokusai-dns"
             )
         if later:
-            raise TypeError(f"there is no argument {', '.join(map(repr, sorted(later)))}")
+            raise TypeError(f"unknown argument {', '.join(map(repr, sorted(later)))}")
         self.mlflow_conn_id = mlflow_conn_id
         self.min_health = min_health
         try:
@@ -152,7 +153,7 @@ class MLflowHealthTrigger(BaseTrigger):
             except CheckFailedError:
                 if not self.silent_fail:
                     raise
-                self.log.exception("A check failed; the gate goes on, as silent_fail is set")
+                self.log.exception("A check failed; the gate continues, as silent_fail is set")
                 pause = self.poke_interval
                 continue
             pause, verdict = 0.0, seen_last.verdict

@@ -202,7 +202,7 @@ class TestResolve:
         """In the worst night DNS can still be looked at; what is not known is said."""
         call = seen["no_database"]["resolve"]
         assert call["code"] == 0
-        assert "database cannot be asked" in call["out"]
+        assert "database cannot be read" in call["out"]
 
 
 class TestRefresh:
@@ -239,7 +239,7 @@ class TestRefresh:
         """What belongs to somebody else is not overwritten, and that is no success."""
         calls = seen["somebody_elses_variable"]
         assert calls["refresh"]["code"] == 1
-        assert "is not kept" in calls["refresh"]["err"]
+        assert "is not stored" in calls["refresh"]["err"]
         assert json.loads(calls["after"])["hostname"] == "other.local"
 
 
@@ -283,7 +283,9 @@ def test_a_wrong_question_has_its_own_exit_code(seen):
     assert "70000" in calls["wrong connection"]["err"]
     assert "0x7f.1" in calls["bad target, refresh"]["err"]
     assert login["code"] == 0
-    assert "Exit code: 0 all is usable" in explained["out"], "it stands where one checks first"
+    assert "Exit code: 0 everything is usable" in explained["out"], (
+        "it stands where one checks first"
+    )
     assert "section hokusai_dns" in explained["out"]
 
 
@@ -293,7 +295,7 @@ def test_a_database_that_is_not_there_has_its_own_exit_code(seen):
     del calls["resolve"]
     assert {name: call["code"] for name, call in calls.items()} == dict.fromkeys(calls, 3)
     for call in calls.values():
-        assert "database cannot be asked" in call["out"] + call["err"]
+        assert "database cannot be read" in call["out"] + call["err"]
 
 
 def test_nothing_hostile_reaches_the_terminal(seen):

@@ -178,7 +178,8 @@ def test_the_line_for_the_log_says_what_is_why_and_what_comes():
     """One line that a person understands."""
     line = in_one_line(verdict(State.UNAUTHENTICATED), Strikes("unauthenticated", 2))
     assert line == (
-        "MLflow is unhealthy (unauthenticated): So it is. Seen 2 of 3 times; then the wait ends."
+        "MLflow is unhealthy (unauthenticated): So it is. Check 2 of 3; "
+        "after check 3 the gate gives up."
     )
 
 

@@ -89,7 +89,7 @@ def test_a_gate_that_timed_out_says_why_in_every_mode(airflow):
         assert (tasks[mode]["state"], tasks[mode]["try_number"]) == ("failed", 1), mode
         told = raw(airflow, "late_gates", f"after_{mode}")
         assert told["type"] == "dict"
-        assert "look at the database behind MLflow" in told["said"], mode
+        assert "check the database behind MLflow" in told["said"], mode
         assert "Gate timed out after 15 s. MLflow is unhealthy (backend down)" in log_of(
             airflow, "late_gates", mode
         ), mode
@@ -115,7 +115,7 @@ def test_execution_timeout_ends_a_gate_and_says_why(airflow):
     airflow.call("PATCH", path, {"new_state": "failed"})
     ended(airflow, "cut_gates")
     for mode in cut:
-        assert "look at the database" in raw(airflow, "cut_gates", f"after_{mode}")["said"], mode
+        assert "check the database" in raw(airflow, "cut_gates", f"after_{mode}")["said"], mode
 
 
 def test_a_misspelt_connection_ends_a_gate_soon_in_every_mode(airflow):

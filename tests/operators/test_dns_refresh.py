@@ -107,7 +107,7 @@ class TestANameThatDoesNotResolve:
         dns.no_such_name("there.local")
         row = refresh(hostnames=["there.local"])["resolutions"][1]
         assert (row["health"], row["source"], row["cause"]) == ("degraded", "stale", "nxdomain")
-        with pytest.raises(AirflowException, match="because DNS gives none now"):
+        with pytest.raises(AirflowException, match="because DNS returns no address right now"):
             refresh(hostnames=["there.local"], fail_on="degraded")
 
     @pytest.mark.parametrize("bad", ["a b", "1.2", "x" * 64, "http://"])

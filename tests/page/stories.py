@@ -60,7 +60,7 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
             "cause": "refused",
             "sentence": (
                 f"http://{hostname}:5000 cannot be reached: nothing listens at 10.0.1.221 port "
-                "5000. MLflow is down, or listens elsewhere: start it, or correct the port of the "
+                "5000. MLflow is down or listens elsewhere: start it, or correct the port of the "
                 "connection."
             ),
             "source": "dns",
@@ -72,7 +72,7 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "unknown": {
             "dns": "unknown",
             "mlflow": "unknown",
-            "sentence": "This API server process has not looked yet.",
+            "sentence": "This API server process has not checked yet.",
             "source": None,
             "addresses": [],
             "age": None,

@@ -315,7 +315,7 @@ def test_a_viewer_sees_all_and_starts_nothing(world, browser):
     page = context.new_page()
     page.goto(f"{world.airflow.url}/hokusai-dns/")
     page.locator(".badge", has_text="Unhealthy").wait_for()
-    page.locator("#refresh-said").get_by_text("Only those who may trigger").wait_for()
+    page.locator("#refresh-said").get_by_text("You need the permission to trigger").wait_for()
     assert page.get_by_role("button", name="Refresh DNS").count() == 0
     context.close()
 

@@ -249,7 +249,7 @@ class TestTheButton:
         """Others are told, and have no button."""
         stage.may_trigger = False
         page = see()
-        until(page, "Only those who may trigger hokusai_dns_refresh", "#refresh-said")
+        until(page, "You need the permission to trigger hokusai_dns_refresh", "#refresh-said")
         assert page.get_by_role("button", name="Refresh DNS").count() == 0
 
     def test_says_what_airflow_refused(self, stage, see):

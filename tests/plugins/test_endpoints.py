@@ -123,7 +123,7 @@ class TestTheDetails:
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "[broken")
         client = ask()
         body = client.get("/health/mlflow").json()
-        assert (body["connections"], "list in JSON" in body["problem"]) == ([], True)
+        assert (body["connections"], "JSON list" in body["problem"]) == ([], True)
         assert client.get("/ready").status_code == 503
         assert "hokusai_dns_connections_setting_broken 1.0" in client.get("/metrics").text
 
@@ -285,12 +285,12 @@ class TestTheHistory:
         answer = ask().get("/history")
         body = json.loads(answer.text, parse_constant=no_nonsense)
         assert body["names"] == {HOSTNAME: []}
-        assert "passed over" in body["problems"][HOSTNAME]
+        assert "is ignored" in body["problems"][HOSTNAME]
 
     @pytest.mark.parametrize(
         ("age", "said"),
         [(None, "unpause and trigger"), (30.0, "less than a minute"), (3700.0, "1 hour ago."),
-         (20_000.0, "5 hours ago: look whether the DAG hokusai_dns_refresh is paused")],
+         (20_000.0, "5 hours ago: check whether the DAG hokusai_dns_refresh is paused")],
     )  # fmt: skip
     def test_says_what_to_do_about_its_age(self, age, said):
         """Paused, without a schedule, or never run."""

@@ -159,4 +159,4 @@ def test_on_airflow_3_2_the_import_says_what_to_do() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert "ImportError: MLflowRetryPolicy needs Airflow 3.3 or newer" in done.stderr
-    assert "Take retry_policy off the task" in done.stderr
+    assert "Remove retry_policy from the task" in done.stderr

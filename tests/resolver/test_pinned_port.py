@@ -188,7 +188,7 @@ def test_an_outage_is_ridden_out_until_an_address_takes_a_connection(
         assert pinned.addresses() == [A]
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
-    assert f"none of {A} takes a connection. Trying again for up to 30 s" in told[0]
+    assert f"none of {A} accepts a connection. Trying again for up to 30 s" in told[0]
     assert "reachable again after" in told[1]
 
 

@@ -209,7 +209,7 @@ def test_the_error_names_hostname_cause_and_all_that_was_tried(make, lookup, sto
     error = caught.value
     assert (error.hostname, error.cause) == (NAME, Cause.REFUSED)
     assert [str(step.what) for step in error.tried] == [
-        "old answer in memory",
+        "stale answer in memory",
         "shared store",
         "static address",
     ]

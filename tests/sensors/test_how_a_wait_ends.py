@@ -211,7 +211,7 @@ def test_execution_timeout_in_the_first_check_has_a_verdict_too(usable, monkeypa
     ti = Ti()
     one = MLflowHealthSensor(task_id="gate", execution_timeout=timedelta(seconds=0.2))
     assert end_of(lambda: run(one, {"ti": ti})) == "fails, is retried"
-    assert "No check of MLflow ended" in ti.pushed["return_value"]["sentence"]
+    assert "No check of MLflow finished" in ti.pushed["return_value"]["sentence"]
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
@@ -294,7 +294,7 @@ class TestTheTimeOfAGate:
 
         event, at = asyncio.run(asyncio.wait_for(first(), 60))
         assert event["timed_out"]
-        assert "No check of MLflow ended" in event["verdict"]["sentence"]
+        assert "No check of MLflow finished" in event["verdict"]["sentence"]
         assert at < trigger.timeout_after + timedelta(seconds=2)
 
 

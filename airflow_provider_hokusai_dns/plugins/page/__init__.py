@@ -1,7 +1,7 @@
 """The status page inside the Airflow UI: hand-written files, given out as they are.
 
 Nothing is built and nothing is fetched from elsewhere, so it works offline. The page asks the
-endpoints beside it and Airflow's own REST API, with the cookie of whoever looks at it.
+endpoints beside it and Airflow's own REST API, with the cookie of the signed-in user.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    # A browser that kept the files of an older version would show new answers with old code.
+    # A browser that kept the files of an older version would show new answers with outdated code.
     "Cache-Control": "no-cache",
 }
 

@@ -68,7 +68,7 @@ export function slowest(read) {
   return read.reduce((most, { probe_ms: ms }) => (typeof ms === "number" && ms > most ? ms : most), 0);
 }
 
-/** The day in two short sentences, for those who see the picture and those who do not. */
+/** The day in two short sentences, beside the picture and as its text alternative. */
 export function summary(read) {
   if (!read.length) return "No run of the refresh DAG in the last 24 hours.";
   const parts = ["resolved", "stale", "failed"].flatMap((state) => {

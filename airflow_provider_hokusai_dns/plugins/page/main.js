@@ -209,12 +209,12 @@ function showAges() {
 
 function trouble(passed) {
   const { failed, health } = known;
-  const old = health ? ` What you see is ${passed < 60 ? "less than a minute" : words.span(passed - (passed % 60))} old.` : "";
+  const old = health ? ` The data shown is ${passed < 60 ? "less than a minute" : words.span(passed - (passed % 60))} old.` : "";
   if (!failed) return health && passed > OLD_AFTER_S ? `The API server is slow to answer.${old}` : "";
-  if (failed.status === 0) return `The API server does not answer${failed.detail ? ` (${failed.detail})` : ""}; still asking.${old}`;
+  if (failed.status === 0) return `The API server does not answer${failed.detail ? ` (${failed.detail})` : ""}; retrying.${old}`;
   if (failed.status === 401) return `You are signed out: reload the page to sign in.${old}`;
   if (failed.status === 403) return `You may not view plugins, so you may not see this.${old}`;
-  return `The API server cannot say (${failed.status ? `status ${failed.status}` : failed.message}${failed.detail ? `: ${failed.detail}` : ""}).${old}`;
+  return `The API server returned an error (${failed.status ? `status ${failed.status}` : failed.message}${failed.detail ? `: ${failed.detail}` : ""}).${old}`;
 }
 
 /** Ask now and at intervals; not while the page is hidden, and at once when it is shown again. */

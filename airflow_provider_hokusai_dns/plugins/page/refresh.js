@@ -42,11 +42,11 @@ export class Refresh {
       return "The refresh DAG could not be looked up.";
     }
     if (dag === null || dag.is_stale) {
-      return `There is no refresh DAG: put hokusai_dns_refresh.py from the examples into the DAG folder to have ${this.dagId}.`;
+      return `There is no refresh DAG: put hokusai_dns_refresh.py from the examples into the DAG folder to create ${this.dagId}.`;
     }
     if (dag.has_import_errors) return `The file of ${this.dagId} has an import error: see the list of Dags.`;
     if (dag.is_paused) return `${this.dagId} is paused: unpause it in the list of Dags, or nothing is refreshed.`;
-    return this.mayTrigger ? "" : `Only those who may trigger ${this.dagId} can refresh.`;
+    return this.mayTrigger ? "" : `You need the permission to trigger ${this.dagId}.`;
   }
 
   async #start() {

@@ -14,15 +14,15 @@ from airflow_provider_hokusai_dns.plugins import page
 
 
 def add_page(app: FastAPI) -> None:
-    """Add ``GET /`` and the files it needs, for those who may view plugins."""
+    """Add ``GET /`` and the files it needs, for users who may view plugins."""
     guarded = [Depends(requires_access_view(AccessView.PLUGINS))]
-    # What Airflow itself asks of whoever triggers a run; it raises for whoever may not.
+    # The check that Airflow makes before a run is triggered; it raises without the permission.
     require_trigger = requires_access_dag("POST", DagAccessEntity.RUN, page.REFRESH_DAG)
     files = page.read_files()
 
     @app.get("/", dependencies=guarded, include_in_schema=False)
     def status_page(request: Request, user: GetUserDep) -> Response:
-        """Who may view plugins: the status page."""
+        """The status page, for users who may view plugins."""
         try:
             require_trigger(request, user)
             may_trigger = True
@@ -32,7 +32,7 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/page/{name}", dependencies=guarded, include_in_schema=False)
     def file_of_page(name: str) -> Response:
-        """Who may view plugins: one of the files beside it."""
+        """One of its files, for users who may view plugins."""
         if name not in files or name == "index.html":
             raise HTTPException(404)
         return _answer(name, files[name])

@@ -22,7 +22,7 @@ const SOURCES = {
   static: "static, for emergencies",
 };
 
-/** Who wrote a last known good. */
+/** The writers of a last known good. */
 const WRITERS = { refresh: "the refresh DAG", gate: "a gate", hook: "a task" };
 
 /** Why DNS gives no address. The keys are those of `Cause`. */
@@ -81,7 +81,7 @@ export const dnsCause = (word) => explained(DNS_CAUSES, "causes-of-dns", word);
 export const mlflowState = (word) => explained(STATES_OF_MLFLOW, "states-of-a-verdict", word);
 export const requestFailure = (word) => (word in REQUEST_FAILURES ? explained(REQUEST_FAILURES, "failures-of-a-request", word) : null);
 
-/** Who wrote a last known good; an unknown word is shown as it is. */
+/** The writer of a last known good; an unknown word is shown as it is. */
 export function writer(word) {
   return word ? (WRITERS[word] ?? String(word)) : null;
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
-#: Stands for every name that has no fault of its own.
+#: Every name without a fault of its own.
 ANY = "*"
 
 #: What a garbled answer consists of: bytes, or a function of the right answer.

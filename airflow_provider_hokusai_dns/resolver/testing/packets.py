@@ -158,7 +158,7 @@ def _deny(response: Message, negative_ttl: int, *, exists: bool) -> None:
 
 
 def _answer_for_a_stranger(response: Message) -> None:
-    """Records that nobody asked for, in place of the right ones."""
+    """Records that were not asked for, in place of the right ones."""
     response.answer = [_rrset(_STRANGER, "A", (3600, (_STRANGERS_ADDRESS,)))]
     response.authority = []
 

@@ -230,7 +230,7 @@ class Zone:
             )
 
     def clear_queries(self) -> None:
-        """Begin to count anew."""
+        """Reset the counters."""
         with self._lock:
             self._log.clear()
             self._counts.clear()
