@@ -123,7 +123,7 @@ class TestStatus:
         assert set(one) == {
             "conn_id", "state", "dns", "mlflow", "cause", "sentence", "hostname", "history_name",
             "tracking_uri", "addresses", "source", "age", "ttl_left", "looked_at", "latency_ms",
-            "last_known_good", "variable_problem", "verdict",
+            "last_known_good", "variable_problem", "verdict", "stale",
         }  # fmt: skip
         assert (one["state"], one["dns"], one["mlflow"]) == ("healthy", "healthy", "healthy")
         assert one["addresses"] == ["127.0.0.9"]
@@ -327,7 +327,7 @@ def test_a_variable_that_is_still_encrypted_is_no_broken_json(seen):
     """Whoever repaired it would lose what the old key still opens."""
     call = seen["another_fernet_key"]["variable"]
     said = " ".join((call["out"] + call["err"]).split())
-    assert "encrypted with a Fernet key that this process does not have" in said
+    assert "encrypted with a Fernet key" in said
     assert "not valid JSON" not in said
 
 
