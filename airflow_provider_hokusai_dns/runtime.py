@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError, SettingError
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    ConnectionUndefinedError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
@@ -39,10 +43,9 @@ _DEFAULT_VIEW = View()
 
 @dataclass(frozen=True, slots=True)
 class _Pinned:
-    """A pin that stays for as long as this process does, and the connection it was made for."""
+    """A pin that stays for as long as this process does, and the view of all its owners."""
 
     pin: Pin
-    conn_id: str
     view: View
 
 
@@ -167,8 +170,8 @@ def _pin(
     held = _process.pins.get(_pin_key(hostname))
     names = resolver_for(server) if view == server.view else _resolver_of(view)
     if held is not None and held.view != view:
-        if held.conn_id != server.conn_id:  # since it was made way
-            raise _conflict(held, server.conn_id, view)
+        if others := held.pin.owners - {server.conn_id}:  # since way was made
+            raise _conflict(held, min(others), server.conn_id, view)
         held.pin.resolve_by(names)  # the connection was edited
         held = _process.pins[held.pin.hostname] = replace(held, view=view)
     new = pin_host(
@@ -181,7 +184,7 @@ def _pin(
         connect_timeout=deadlines.connect_timeout(server),
     )
     if held is None or held.pin is not new:
-        _process.pins[new.hostname] = _Pinned(new, server.conn_id, view)
+        _process.pins[new.hostname] = _Pinned(new, view)
     return new
 
 
@@ -198,27 +201,47 @@ def _pin_key(hostname: str) -> str:
 def _make_way(hostname: str, conn_id: str, view: View) -> None:
     """Check that no other connection holds the pin of a name in another view.
 
-    A connection that Airflow does not have any more, or that was edited, holds nothing: it is
-    signed out first, so that no client of it sends its credentials where this one leads.
+    A connection that Airflow no longer has, or that was edited, holds nothing: it is signed out
+    first, so that no client of it sends its credentials where this one leads.
 
-    :raises ConnectionConflictError: the other one is still in force.
+    :raises ConnectionConflictError: another one is still in force.
     """
     from airflow_provider_hokusai_dns.client import auth
 
     held = _process.pins.get(_pin_key(hostname))
-    if held is None or held.view == view or held.conn_id == conn_id:
+    if held is None or held.view == view:
         return
-    try:
-        other = connections.load_server(held.conn_id)
-    except (LookupError, ValueError):
-        other = None
-    if other is not None and held.view == _view_of(other, held.pin.hostname):
-        raise _conflict(held, conn_id, view)
-    auth.forget(auth.tag_of(held.conn_id))
+    others = held.pin.owners - {conn_id}
+    for owner in others:
+        if _is_in_force(owner, held, conn_id):
+            raise _conflict(held, owner, conn_id, view)
+    for owner in others:
+        auth.forget(auth.tag_of(owner))
+        held.pin.release(owner)
     with _locked():
-        if _process.pins.get(held.pin.hostname) is held:
+        if not held.pin.owners and _process.pins.get(held.pin.hostname) is held:
             del _process.pins[held.pin.hostname]
-            _release(held.pin)
+
+
+def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
+    """Whether a connection still wants a name to be resolved as it is pinned.
+
+    Airflow says "missing" also of what it cannot read just now. Only where it gives out the
+    connection that asks is the other one gone.
+    """
+    try:
+        server = connections.load_server(owner)
+    except ConnectionUndefinedError:
+        return False
+    except LookupError:
+        try:
+            connections.load_server(asking)
+        except (LookupError, ValueError):
+            return True
+        return False
+    except ValueError:  # edited into one that cannot be used
+        return False
+    return held.view == _view_of(server, held.pin.hostname)
 
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
@@ -228,9 +251,9 @@ def _view_of(server: MLflowServer, hostname: str) -> View | None:
     return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
 
 
-def _conflict(held: _Pinned, conn_id: str, view: View) -> ConnectionConflictError:
+def _conflict(held: _Pinned, owner: str, conn_id: str, view: View) -> ConnectionConflictError:
     field = held.view.difference(view)
-    return ConnectionConflictError(held.pin.hostname, field, (held.conn_id, conn_id))
+    return ConnectionConflictError(held.pin.hostname, field, (owner, conn_id))
 
 
 def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:

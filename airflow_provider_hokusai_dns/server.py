@@ -165,7 +165,9 @@ class MLflowServer:
         """How the name of the server is resolved."""
         target = Target.parse(self.hostname)
         said = (self.srv, self.fallback_addresses, self.cache_ttl, self.max_stale)
-        if target.literal is not None or said == ("", (), None, None):
+        if target.literal is not None:  # nothing is resolved
+            return View()
+        if said == ("", (), None, None):
             return self.view_beside
         return View(
             hostname=target.hostname.removesuffix("."),

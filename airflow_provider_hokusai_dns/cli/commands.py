@@ -221,8 +221,9 @@ def clear(args: Namespace) -> int:
 def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
     """The connections and targets of a command line, each once."""
     servers = [connections.load_server(conn_id) for conn_id in args.conn_id or ()]
-    wanted: dict[str, tuple[Target, MLflowServer | None]] = {
-        server.hostname: (Target.parse(server.hostname), server) for server in servers
+    wanted: dict[object, tuple[Target, MLflowServer | None]] = {
+        (server.hostname, server.view): (Target.parse(server.hostname), server)
+        for server in servers
     }
     for target in _parse(args.target):
         same = next((s for s in servers if _is_name_of(s, target.hostname)), None)
@@ -316,7 +317,7 @@ def _asked(row: Any) -> tuple[str, ...]:
 
 
 def _kept(row: Any, stored: StoredRecord) -> bool:
-    return stored.record is not None and bool(set(stored.record.addresses) & set(row["addresses"]))
+    return stored.record is not None and bool(set(stored.record.places) & set(row["addresses"]))
 
 
 @action_cli(check_db=False)  # type: ignore[no-untyped-call, untyped-decorator]

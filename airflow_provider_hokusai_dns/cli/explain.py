@@ -247,7 +247,7 @@ def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], Stor
     if stored.record is None:
         return Step("stored", asked, stored.problem or "nothing is known", ms=took)
     record, now = stored.record, time.time()
-    outcome = f"{', '.join(record.addresses)}, {now - record.resolved_at:.0f} s old"
+    outcome = f"{', '.join(record.places)}, {now - record.resolved_at:.0f} s old"
     outcome += f", written by {record.written_by}"
     if record.no_name_since is not None:
         outcome += f"; the name has been missing for {now - record.no_name_since:.0f} s"

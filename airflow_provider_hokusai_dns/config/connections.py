@@ -23,6 +23,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_flag,
     read_http_uri,
     read_path_prefix,
+    read_srv,
 )
 from airflow_provider_hokusai_dns.config.settings import (
     DEFAULT_CONN_ID,
@@ -88,7 +89,7 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
         if "srv" in extras:
             raise SettingError(where, "extra 'srv'", "srv_lookup already uses the host as the SRV "
             "name; leave one of the two empty")  # fmt: skip
-        extras["srv"] = hostname
+        extras["srv"] = checked(where, "host", read_srv, hostname)
         hostname = _without_service(hostname)
     if "srv" in extras and Target.parse(location.hostname).literal is not None:
         raise SettingError(where, "extra 'srv'", "the host is an address, which has no SRV "

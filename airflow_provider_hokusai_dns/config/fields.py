@@ -30,8 +30,11 @@ def checked(where: str, field: str, read: Callable[[object], Any], value: object
         return read(value)
     except ValueError as error:
         raise SettingError(where, field, f"{error}") from None
+    except (OverflowError, RecursionError):
+        raise SettingError(where, field, "it is too large") from None
 
 
+_LONGEST_PATH = 1000
 #: A number, perhaps with a unit, or a word: what people write by mistake and want to see again.
 _PLAIN = re.compile(r"[+-]?[0-9]{1,12}([.,][0-9]{1,9})?[a-z]{0,3}|[A-Za-z]{1,10}")
 
@@ -61,7 +64,7 @@ def read_text(value: object) -> str:
     """A text without control characters."""
     if not isinstance(value, str):
         raise ValueError(f"{described(value)} is not a text")
-    if any(ord(character) < 32 for character in value):
+    if not value.isprintable():
         raise ValueError("it holds a control character, for example a line break")
     return value.strip()
 
@@ -187,6 +190,8 @@ def read_path_prefix(value: object) -> str:
         raise ValueError(
             "it is not just a path; write it as /mlflow, without host, query and fragment"
         )
+    if len(path) > _LONGEST_PATH:
+        raise ValueError(f"it is {len(path)} characters long; the limit is {_LONGEST_PATH}")
     path = path.strip("/")
     return f"/{path}" if path else ""
 

@@ -251,7 +251,7 @@ def _should_be_kept(found: Resolution) -> bool:
 
 
 def _is_kept(stored: LastKnownGood | None, found: Resolution) -> bool:
-    return stored is not None and bool(set(stored.addresses) & set(found.addresses))
+    return stored is not None and bool(set(stored.places) & set(found.places))
 
 
 def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:
@@ -267,7 +267,7 @@ def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
         "conn_id": wanted.conn_id,
         "hostname": found.hostname,
         "health": "degraded" if found.is_stale else "healthy",
-        "addresses": list(found.addresses),
+        "addresses": list(found.places),
         "source": found.source.value,
         "cause": None if found.cause is None else found.cause.value,
         "age": None if age is None else round(age, 1),
@@ -284,14 +284,14 @@ def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None
     """
     if found.is_stale or not found.endpoints or found.resolved_at is None:
         return None
-    old = () if before is None else before.addresses
+    old = () if before is None else before.places
     away = None if before is None else before.no_name_since
-    if away is None and set(old) & set(found.addresses):
+    if away is None and set(old) & set(found.places):
         return None
     return ChangeRow(
         hostname=found.hostname,
         old=list(old),
-        new=list(found.addresses),
+        new=list(found.places),
         away_seconds=None
         if away is None
         else max(0.0, round(found.resolved_at.timestamp() - away, 1)),

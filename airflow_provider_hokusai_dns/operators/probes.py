@@ -57,6 +57,8 @@ class ProbeBudget:
 def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
     """One point per name; of two rows for one name, the one with a probe of MLflow.
 
+    A static address belongs to one connection: it is no part of what others see of the name.
+
     :param seen: each row with the nameservers that its connection names.
     """
     best: dict[tuple[str, tuple[str, ...]], ResolutionRow] = {}
@@ -64,7 +66,7 @@ def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> Non
         if row["hostname"] is None or row["source"] == Source.LITERAL:
             continue
         name = (row["hostname"], asked)
-        if name not in best or best[name]["probe"] is None:
+        if name not in best or _rank(row) > _rank(best[name]):
             best[name] = row
     now = iso_seconds(time.time())
     for (hostname, asked), row in best.items():
@@ -73,10 +75,14 @@ def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> Non
             HistoryPoint(
                 at=now,
                 state=_STATES[row["health"]],
-                addresses=row["addresses"],
+                addresses=[] if row["source"] == Source.STATIC else row["addresses"],
                 cause=row["cause"],
                 lookup_ms=row["lookup_ms"],
                 probe=row["probe"],
                 probe_ms=row["probe_ms"],
             ),
         )
+
+
+def _rank(row: ResolutionRow) -> tuple[bool, bool]:
+    return row["source"] != Source.STATIC, row["probe"] is not None

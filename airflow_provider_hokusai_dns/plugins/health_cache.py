@@ -91,7 +91,8 @@ class HealthCache:
         self._check = check or check_connection
         self._now = now
         self._patience = patience
-        self._lock = threading.Lock()
+        # Reentrant: where no thread can be started, a job runs here and now.
+        self._lock = threading.RLock()
         self._entries: dict[str, _CachedConnection] = {}
         self._complained = ""
         self._settings: _Settings | None = None

@@ -318,6 +318,11 @@ class LastKnownGood:
         """What to try."""
         return self.services or tuple(Endpoint(address) for address in self.addresses)
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The same as texts, with a port where an address has one of its own (SRV)."""
+        return tuple(map(str, self.endpoints))
+
 
 class Store(Protocol):
     """The shared last-known-good. Both calls may block, and bound themselves."""

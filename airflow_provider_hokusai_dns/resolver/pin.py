@@ -209,7 +209,14 @@ class Pin:
         return pinned_port.addresses(tried=tried, longest=longest)
 
     def _policies_for(self, port: int) -> list[PinPolicy]:
-        return [policy for policy, _ in self._policies.values() if policy.port in (None, port)]
+        """Those that name the port, else those for every port (a file host of another server)."""
+        policies = [policy for policy, _ in self._policies.values()]
+        named = [policy for policy in policies if policy.port == port]
+        return named or [policy for policy in policies if policy.port is None]
+
+    def speaks_of(self, port: int) -> bool:
+        """Whether a policy names this port; an answer with ports of its own (SRV) is for it."""
+        return any(policy.port == port for policy, _ in self._policies.values())
 
     def _patience_for(self, port: int) -> list[Patience]:
         """Each patience in force."""
@@ -401,6 +408,8 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
     except DNSResolutionError as error:
         raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
     places = [*map(Endpoint.parse, handout)]
+    if not pin.speaks_of(number) or type not in (0, socket.SOCK_STREAM):
+        places = [Endpoint(place.address) for place in places]
     if mapped and not flags & _ALL:  # those of IPv4 only where there are no others
         places = [place for place in places if ":" in place.address] or places
     found: list[Any] = []

@@ -55,7 +55,11 @@ class BoundedCall:
                 line.release()
                 done.set()
 
-        threading.Thread(target=work, name="hokusai-dns-variables", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="hokusai-dns-variables", daemon=True).start()
+        except RuntimeError:  # no thread can be started now
+            line.release()
+            raise
         if not done.wait(max(0.0, deadline - time.monotonic())):
             self._overdue = done
             raise CallOverdue

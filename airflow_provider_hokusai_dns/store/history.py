@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     asked_field,
     iso_seconds,
     load_of,
+    printable,
     read_stamp,
     variable_key,
 )
@@ -135,7 +137,7 @@ def _point(item: object) -> tuple[float, HistoryPoint]:
     addresses = item.get("addresses", [])
     if not isinstance(addresses, list) or len(addresses) > 10 * MAX_ADDRESSES:
         raise TypeError
-    canonical = [parse_address(one) if isinstance(one, str) else None for one in addresses]
+    canonical = [_place(one) for one in addresses]
     if None in canonical or item.get("state") not in _STATES:
         raise ValueError
     probe, cause = item.get("probe"), item.get("cause")
@@ -146,11 +148,23 @@ def _point(item: object) -> tuple[float, HistoryPoint]:
         at=iso_seconds(at),
         state=item["state"],
         addresses=[one for one in canonical if one is not None][:MAX_ADDRESSES],
-        cause=None if cause is None else cause[:40],
+        cause=None if cause is None else printable(cause, 40),
         lookup_ms=_milliseconds(item.get("lookup_ms")),
         probe=probe,
         probe_ms=_milliseconds(item.get("probe_ms")),
     )
+
+
+def _place(value: object) -> str | None:
+    """An address, with a port where it has one of its own; ``None`` for what is none."""
+    if not isinstance(value, str):
+        return None
+    try:
+        place = Endpoint.parse(value)
+    except ValueError:
+        return None
+    address = parse_address(place.address)
+    return None if address is None else str(place._replace(address=address))
 
 
 def _milliseconds(value: object) -> float | None:

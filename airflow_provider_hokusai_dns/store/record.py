@@ -111,7 +111,7 @@ def parse_record(
         resolved_at=resolved_at,
         ttl=_ttl(values.get("ttl")),
         no_name_since=since if since is not None and since >= resolved_at else None,
-        written_by=written_by[:40] if isinstance(written_by, str) else "unknown",
+        written_by=printable(written_by, 40) if isinstance(written_by, str) else "unknown",
         services=_services(values) if values["version"] == VERSION_WITH_PORTS else (),
     )
 
@@ -248,6 +248,11 @@ def render_record(
     return json.dumps(values, indent=2)
 
 
+def printable(text: str, longest: int) -> str:
+    """A text that another wrote, on one line and bounded."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])
+
+
 def asked_field(asked: tuple[str, ...]) -> dict[str, list[str]]:
     """The field that tells whose answer a stored text is; none for the system's nameservers."""
     return {"asked": list(asked)} if asked else {}
@@ -307,7 +312,7 @@ def shown_record(record: LastKnownGood, wall: float) -> dict[str, Any]:
     away = away_for(record, wall)
     return {
         "hostname": record.hostname,
-        "addresses": list(record.addresses),
+        "addresses": list(record.places),
         "age": round(max(0.0, wall - record.resolved_at), 1),
         "name_away_for": None if away is None else round(away, 1),
         "written_by": record.written_by,

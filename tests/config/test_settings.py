@@ -67,6 +67,8 @@ class TestAConnection:
             "max_stale": 60,
             "cache_ttl": 5,
             "nameservers": ["10.0.0.2:8600"],
+            "srv": "_mlflow._tcp.mlflow.local",
+            "srv_lookup": False,
             "allow_stale_over_http": "never",
         }
         assert values.keys() == EXTRAS.keys()

@@ -89,7 +89,8 @@ class SystemCalls:
 
     def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
-        self._lock = threading.Lock()
+        # Reentrant: where no thread can be started, a job runs here and now.
+        self._lock = threading.RLock()
         self._calls: dict[str, Future[Answer]] = {}
 
     def call(self, hostname: str, timeout: float) -> Future[Answer]:
