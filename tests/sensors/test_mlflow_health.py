@@ -116,7 +116,7 @@ class TestPokeMode:
     def test_ends_after_three_times_a_wrong_password(self, usable, tiny, context, ti):
         """Waiting a week for a wrong password helps nobody."""
         tiny.answers[SEARCH] = (401, "no")
-        with pytest.raises(AirflowFailException, match="unauthenticated was seen 3 times"):
+        with pytest.raises(AirflowFailException, match="unauthenticated in 3 checks in a row"):
             run(sensor(), context)
         assert tiny.count(SEARCH) == 3
         assert ti.pushed["return_value"]["state"] == "unauthenticated"
