@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
@@ -132,14 +133,41 @@ def test_a_task_that_has_both_is_refused(evil, victim, tiny, trap, texts):
 
 def test_a_pin_ends_with_its_connection(evil, victim, tiny, connect, texts, monkeypatch):
     """Once it is gone, or leads elsewhere, the next one is free to use the name."""
-    from airflow_provider_hokusai_dns.client import auth
-
     auth.sign_in(_server(evil))
     runtime.pin(_server(evil))
     monkeypatch.delenv("AIRFLOW_CONN_EVIL")
     runtime.pin(_server(victim))
     assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == tiny.address
     assert "evil" in auth._signed_out, "its clients would send their login where victim leads"
+
+
+def test_an_edit_of_one_owner_moves_no_other(connect, dns, evil_dns, tiny, texts, monkeypatch):
+    """They share a pin; the login of one does not follow the nameservers of the other."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    dns.set_records(HOSTNAME, [tiny.address], ttl=60)
+    for conn_id in ("one", "two"):
+        runtime.pin(_server(connect(conn_id, host=HOSTNAME, port=tiny.port)))
+    connect("one", host=HOSTNAME, port=tiny.port, extra={"nameservers": evil_dns.address})
+    with pytest.raises(ConnectionConflictError, match="'two' and 'one'"):
+        runtime.pin(_server("one"))
+    monkeypatch.delenv("AIRFLOW_CONN_ONE")
+    connect("three", host=HOSTNAME, port=tiny.port, extra={"nameservers": evil_dns.address})
+    with pytest.raises(ConnectionConflictError, match="'two' and 'three'"):
+        runtime.pin(_server("three"))
+    assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == tiny.address
+
+
+def test_what_a_connection_pins_beside_its_own_host_changes_nothing_for_that_host(
+    connect, dns, tiny, texts, monkeypatch
+):
+    """Its policy for every port yields to that of the host's own connection for its port."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    dns.set_records(HOSTNAME, [tiny.address], ttl=60)
+    (pin,) = runtime.pin(_server(connect("own", host=HOSTNAME, port=tiny.port)))
+    beside = {"also_pin": HOSTNAME, "allow_stale_over_http": "never", "deadline": 9000}
+    runtime.pin(_server(connect("other", host="127.0.0.1", extra=beside)))
+    assert len(pin._policies_for(tiny.port)) == 1
+    assert len(pin._policies_for(1)) == 1
 
 
 def test_a_connection_that_was_edited_moves_its_own_pin(victim, dns, evil_dns, texts, tiny):
@@ -186,13 +214,17 @@ class Connections(RuleBasedStateMachine):
         os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = self.dns[0].address
         self.servers: dict[str, MLflowServer] = {}
         self.asks: dict[str, int] = {}
-        self.pinned: dict[str, str] = {}
+        #: As they were when their client was made.
+        self.clients: dict[str, MLflowServer] = {}
 
     def teardown(self) -> None:
         runtime.forget()
         for conn_id in [*self.servers]:
             self.remove(conn_id)
         del os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"]
+        for conn_id in self.clients:
+            auth.forget(conn_id)
+        auth._signed_out.clear()
 
     @rule(conn_id=IDS, host=st.sampled_from(HOSTS), asked=ASKED, beside=st.booleans(),
           ttl=st.sampled_from([None, 5]), static=st.booleans())  # fmt: skip
@@ -224,32 +256,32 @@ class Connections(RuleBasedStateMachine):
 
     @rule(conn_id=IDS)
     def pin(self, conn_id):
-        """As a task does it. Whoever got the pin decides where the name leads in this process."""
+        """As a task does it: its client is signed in, and its hosts are pinned."""
         if conn_id not in self.servers:
             return
+        server = self.servers[conn_id]
         try:
-            pins = runtime.pin(self.servers[conn_id])
+            runtime.pin(server)
         except ConnectionConflictError as error:
             other = next(one for one in error.conn_ids if one != conn_id)
             assert other in self.servers, "a connection that is gone holds nothing"
             return
-        for pin in pins:
-            self.pinned[pin.hostname] = conn_id
+        auth.sign_in(server)
+        self.clients[conn_id] = server
 
     @invariant()
-    def requests_of_a_connection_go_where_it_says(self):
-        for host, conn_id in self.pinned.items():
-            if conn_id in self.servers and host in (
-                self.servers[conn_id].hostname,
-                *self.servers[conn_id].also_pin,
-            ):
-                held = runtime._process.pins[host]
-                if held.conn_id == conn_id and held.view in (
-                    self.servers[conn_id].view,
-                    self.servers[conn_id].view_beside,
-                ):
-                    address = socket.getaddrinfo(host, None)[0][4][0]
-                    assert address == f"127.0.8.{self.asks[conn_id]}"
+    def a_login_goes_where_its_own_connection_says(self):
+        for conn_id, server in self.clients.items():
+            if conn_id in auth._signed_in:
+                held = runtime._process.pins[server.hostname]
+                assert held.view == server.view
+                address = socket.getaddrinfo(server.hostname, None)[0][4][0]
+                assert address == f"127.0.8.{self.dns_of(server)}"
+
+    def dns_of(self, server: MLflowServer) -> int:
+        return next(
+            (n for n, dns in enumerate(self.dns) if server.nameservers == (dns.address,)), 0
+        )
 
 
 def test_no_sequence_of_connections_leads_one_where_another_says(clean_runtime):
