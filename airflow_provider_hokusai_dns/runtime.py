@@ -321,9 +321,6 @@ def metrics() -> dict[str, Any]:
 
 def forget() -> None:
     """Start anew: the next call makes another resolver. For tests."""
-    from airflow_provider_hokusai_dns.client import environment
-
-    environment.release_all()
     with _process.lock:
         for held in _process.pins.values():
             held.pin.release()

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from collections.abc import Callable
+
+    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 #: The name of our plugin, and the value of ``MLFLOW_TRACKING_AUTH`` while somebody is signed in.
 PROVIDER = "hokusai_dns"
@@ -62,13 +65,17 @@ _signed_out: set[str] = set()
 _previous: str | None = None
 
 
-def sign_in(server: MLflowServer) -> str:
+def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None) -> str:
     """Keep the credentials of a connection in memory, and give back the URI that uses them.
 
     Signing in again replaces what was kept. The URI holds the connection id and no secret.
 
+    :param renew: gives the credentials as the connection has them now; asked when the server
+        answers 401, because a token may expire during a run.
     :raises AuthProviderError: when MLflow would send requests without these credentials.
     """
+    from airflow_provider_hokusai_dns.client import transport
+
     _check_registered()
     if server.credentials and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in (
         "true",
@@ -80,7 +87,7 @@ def sign_in(server: MLflowServer) -> str:
             "unset it, or take the login off the connection"
         )
     entry = _SignedIn(
-        origin=_origin(server.uri),
+        origin=origin_of(server.uri),
         authorization=server.credentials.authorization(),
         workspace=server.workspace,
     )
@@ -88,7 +95,17 @@ def sign_in(server: MLflowServer) -> str:
         _signed_in[server.conn_id] = entry
         _signed_out.discard(server.conn_id)
         _take_slot()
+    transport.carry(server, None if renew is None else partial(_renewed, server.conn_id, renew))
     return tagged_uri(server)
+
+
+def _renewed(conn_id: str, renew: Callable[[], Credentials]) -> str | None:
+    """The login of a connection as it is now, which later requests use too."""
+    authorization = renew().authorization()
+    with _lock:
+        if (entry := _signed_in.get(conn_id)) is not None:
+            _signed_in[conn_id] = replace(entry, authorization=authorization)
+    return authorization
 
 
 def tagged_uri(server: MLflowServer) -> str:
@@ -98,7 +115,7 @@ def tagged_uri(server: MLflowServer) -> str:
 
 def registry_uri(server: MLflowServer) -> str | None:
     """The model registry of a connection; with our tag where it is on the same server."""
-    if server.registry_uri is None or _origin(server.registry_uri) != _origin(server.uri):
+    if server.registry_uri is None or origin_of(server.registry_uri) != origin_of(server.uri):
         return server.registry_uri
     parts = urlsplit(server.registry_uri)
     netloc = f"{tag_of(server.conn_id)}@{parts.netloc.rpartition('@')[2]}"
@@ -127,6 +144,9 @@ def forget(tag: str) -> None:
             else:
                 os.environ[_VARIABLE] = _previous
             _previous = None
+    from airflow_provider_hokusai_dns.client import transport
+
+    transport.drop(conn_id)
 
 
 class ConnectionAuthProvider:
@@ -140,15 +160,16 @@ class ConnectionAuthProvider:
         """The name that ``MLFLOW_TRACKING_AUTH`` holds."""
         return PROVIDER
 
-    def get_auth(self) -> _Authorize:
+    def get_auth(self) -> Authorize:
         """A ``requests`` auth object; which connection it is for is decided per request."""
-        return _Authorize()
+        return Authorize()
 
 
-class _Authorize:
+class Authorize:
     """Puts the right ``Authorization`` on one request, and takes every other one off."""
 
     def __call__(self, request: Any) -> Any:
+        """Sign one request."""
         parts = urlsplit(request.url)
         conn_id = unquote(parts.username or "") if parts.password is None else ""
         entry = _signed_in.get(conn_id)
@@ -159,7 +180,7 @@ class _Authorize:
         # MLflow fills this in from MLFLOW_TRACKING_TOKEN, _USERNAME and _PASSWORD before it asks
         # us: those belong to another server.
         request.headers.pop("Authorization", None)
-        if _origin(request.url) == entry.origin:
+        if origin_of(request.url) == entry.origin:
             if entry.authorization is not None:
                 request.headers["Authorization"] = entry.authorization
             if entry.workspace is not None and "/mlflow/workspaces" not in parts.path:
@@ -167,7 +188,7 @@ class _Authorize:
         return request
 
 
-def _origin(url: str) -> tuple[str, str, int]:
+def origin_of(url: str) -> tuple[str, str, int]:
     """Scheme, host and port, normalised so that two spellings of one place are equal."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
@@ -221,7 +242,7 @@ def _check_registered() -> None:
             "this version of MLflow has no request_auth_provider plugins as this package knows "
             f"them ({error}): use mlflow-skinny 3.1 or newer"
         ) from error
-    if not isinstance(found, _Authorize):
+    if not isinstance(found, Authorize):
         raise AuthProviderError(
             f"another package has registered an MLflow request_auth_provider named {PROVIDER!r} "
             f"({type(found).__module__}): remove it, or credentials would go nowhere"

@@ -6,21 +6,27 @@ two ends of MLflow's queues: what the author's code put in, and what the store t
 error. What was put in and not taken is lost. The same for asynchronous artifacts, and for traces
 by their ids.
 
-The seams are methods of MLflow's classes, wrapped for as long as a run is open. Where a version of
-MLflow lacks one, that kind is not watched, and the log says so.
+The seams are methods of MLflow's classes, wrapped for as long as a run is open; what happens where
+a version of MLflow lacks one is in :mod:`~.mlflow_private`.
+
+Autologging and the monitor of system metrics go on with a warning when the server refuses what
+they log. So a request of theirs that failed counts as lost too.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.redelivery import deliver
 
@@ -31,6 +37,10 @@ _trackers: list[DeliveryTracker] = []
 _owners: dict[str, DeliveryTracker] = {}
 _undo: list[Callable[[], None]] = []
 _mine = threading.local()
+#: The process whose queues have threads: a forked child has the queues and not the threads.
+_owner = os.getpid()
+_counts_batches = True
+_MAX_FRAMES = 200
 
 
 @contextmanager
@@ -40,11 +50,13 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     with _lock:
         if not _trackers:
             _install()
+        tracker.counts_batches = _counts_batches
         _trackers.append(tracker)
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     stack.append(tracker)
     try:
-        yield tracker
+        with transport.watched(functools.partial(_failed, tracker)):
+            yield tracker
     finally:
         stack.remove(tracker)
         with _lock:
@@ -75,16 +87,31 @@ def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
 
 def _install() -> None:
     """Wrap the seams. The lock is held."""
+    global _owner, _counts_batches
+    _owner = os.getpid()
+    _counts_batches = mlflow_private.BATCHES.find() is not None
     for install in (_hook_batches, _hook_artifacts, _hook_traces):
-        try:
+        with suppress(ImportError, AttributeError):
             install()
-        except (ImportError, AttributeError) as error:
-            _log.warning(
-                "This version of MLflow is not known to us (%s): %s are not watched, and "
-                "losses among them would go unseen.",
-                error,
-                install.__name__.removeprefix("_watch_"),
-            )
+
+
+def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
+    """Count a request that failed and whose error its caller, a part of MLflow, swallows."""
+    frame, modules = sys._getframe(), list[str]()
+    while frame is not None and len(modules) < _MAX_FRAMES:
+        modules.append(str(frame.f_globals.get("__name__", "")))
+        frame = frame.f_back  # type: ignore[assignment]
+    swallowed = any(module.startswith(mlflow_private.SWALLOWING) for module in modules)
+    if not swallowed or tracker is not _trackers[-1]:
+        return
+    counts = {"calls of autologging": 1}
+    with suppress(ValueError, AttributeError):
+        fields = json.loads(failure.body)
+        found = {kind: len(fields.get(kind, ())) for kind in ("metrics", "params", "tags")}
+        counts = {kind: count for kind, count in found.items() if count} or counts
+    if failure.method == "PUT":
+        counts = {"artifacts": 1}
+    tracker.failed(counts, failure.error)
 
 
 def _wrap(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -125,6 +152,8 @@ def _hook_batches() -> None:
 
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
         def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
+            if os.getpid() != _owner:
+                return _now(self, run_id=run_id, params=params, tags=tags, metrics=metrics)
             if not getattr(self._logging_func, "_is_ours", False):
                 self._logging_func = taking(self._logging_func)
             tracker = _tracker_of(run_id)
@@ -141,6 +170,17 @@ def _hook_batches() -> None:
         return log_batch_async
 
     _wrap(AsyncLoggingQueue, "log_batch_async", putting)
+
+
+def _now(queue: Any, **batch: Any) -> Any:
+    """Log a batch at once, in a child that ends without waiting for its queues."""
+    from mlflow.utils.async_logging.run_operations import RunOperations
+
+    done: Future[None] = Future()
+    deliver(lambda: queue._logging_func(**batch))
+    done.set_result(None)
+    operations: Any = RunOperations
+    return operations(operation_futures=[done])
 
 
 def _hook_artifacts() -> None:
@@ -181,8 +221,13 @@ def _hook_traces() -> None:
             self: Any, otel_trace_id: int, trace_info: Any, *args: Any, **kwargs: Any
         ) -> Any:
             run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
-            if (tracker := _tracker_of(run_id)) is not None:
+            is_remote = kwargs.get("is_remote_trace") or True in args
+            goes_to_mlflow = is_remote or _experiment_of(trace_info) is not None
+            tracker = _tracker_of(run_id) if goes_to_mlflow else None
+            if tracker is not None:
                 tracker.trace_begun(trace_info.trace_id)
+                if is_remote:  # the process that began it sends it; from here go spans only
+                    tracker.trace_result(trace_info.trace_id, "info", None)
             return original(self, otel_trace_id, trace_info, *args, **kwargs)
 
         return register_trace
@@ -208,8 +253,13 @@ def _hook_traces() -> None:
 
         return make
 
-    def of_info(trace_info: Any, *_: Any) -> Iterator[str]:
-        yield trace_info.trace_id
+    def of_info(trace_info: Any = None, *_: Any, **named: Any) -> Iterator[str]:
+        info = trace_info or named.get("trace_info")
+        # MLflow 3.1 hands over its second form of it.
+        yield str(getattr(info, "trace_id", None) or getattr(info, "request_id", ""))
+
+    def of_request(request_id: str, *_: Any, **__: Any) -> Iterator[str]:
+        yield request_id
 
     def of_trace(trace: Any) -> Iterator[str]:
         yield trace.info.trace_id
@@ -219,13 +269,23 @@ def _hook_traces() -> None:
             yield span.trace_id
 
     _wrap(InMemoryTraceManager, "register_trace", beginning)
-    if hasattr(TracingClient, "start_trace_v3"):  # MLflow before 3.2
+    if hasattr(TracingClient, "end_trace"):  # MLflow 3.1, which has two ways
+        _wrap(TracingClient, "end_trace", sending("info", of_request))
         _wrap(TracingClient, "start_trace_v3", sending("info", of_trace))
     else:
         _wrap(TracingClient, "start_trace", sending("info", of_info))
     if hasattr(TracingClient, "log_spans"):
         _wrap(TracingClient, "log_spans", sending("spans", of_spans))
     _wrap(TracingClient, "_upload_trace_data", sending("data", of_info))
+
+
+def _experiment_of(trace_info: Any) -> str | None:
+    """Where MLflow stores a trace; ``None`` for one that goes to a collector or elsewhere."""
+    try:
+        found: str | None = trace_info.experiment_id
+    except AttributeError:
+        return None
+    return found
 
 
 def _sent_later(part: str, error: BaseException) -> bool:

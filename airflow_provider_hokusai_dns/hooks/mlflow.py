@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 
 class MLflowUnreachableError(ConnectionError):
@@ -141,17 +141,22 @@ class MLflowHook(BaseHook):
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
-        from airflow_provider_hokusai_dns.client import auth, environment
+        from airflow_provider_hokusai_dns.client import auth
         from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
         breaker_for(self.server).check()
         runtime.pin(self.server)
-        environment.claim(self.server)
-        uri = auth.sign_in(self.server)
+        uri = auth.sign_in(self.server, self._login_now)
 
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=uri, registry_uri=auth.registry_uri(self.server) or uri)
+
+    def _login_now(self) -> Credentials:
+        """The login on the connection as it is now: a token may have been replaced."""
+        server = connections.load_server(self.mlflow_conn_id)
+        runtime.mask_credentials(server)
+        return server.credentials
 
     @contextmanager
     def run(
@@ -194,7 +199,7 @@ class MLflowHook(BaseHook):
                     active = stack.enter_context(
                         open_run(
                             server,
-                            auth.sign_in(server),
+                            auth.sign_in(server, self._login_now),
                             experiment_name=experiment_name,
                             run_name=run_name,
                             run_id=run_id,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.client import transport
 from airflow_provider_hokusai_dns.config.connections import ConnectionMissingError
 from airflow_provider_hokusai_dns.config.fields import SettingError
 from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
@@ -175,8 +176,9 @@ class TestTheEntrance:
         tiny.answers["*"] = (200, {"run": run})
         hook = MLflowHook()
         with hook.run():
-            assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) > 2
+            assert transport.carrier_of("mlflow_default").patience == 600
             assert pinned(HOSTNAME)._patience_for(tiny.port)[0] > (100, 2)
+        assert transport.carrier_of("mlflow_default").patience == 2
         assert pinned(HOSTNAME)._patience_for(tiny.port) <= [(2, 2)]
 
     def test_fails_at_once_after_that_happened_three_times(self, usable, dns):
