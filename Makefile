@@ -8,11 +8,13 @@ PYTEST := $(PY) -m pytest
 TWO_AT_ONCE := -n 2 --dist loadfile
 # The floor is locked as somebody would have installed it when Airflow 3.2 was new.
 FLOOR_DATE := 2026-06-01
+# MLflow's client as the oldest we promise and as the newest; the pinned one is in .venv.
+MLFLOW_VERSIONS := 3.1.0 3.1.4 3.18.0
 LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
+.PHONY: help setup setup-floor setup-mlflow lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +24,9 @@ setup: ## make .venv with the pinned versions (PYTHON=... chooses the interprete
 
 setup-floor: ## make .venv-floor: Airflow 3.2 and the oldest versions we support
 	@.ci/setup $(FLOOR) constraints-floor.txt
+
+setup-mlflow: setup ## further versions of MLflow's client, for the tests that run on each
+	@.ci/setup-mlflow .mlflow-versions $(MLFLOW_VERSIONS)
 
 lint: setup ## ruff, mypy, import rules
 	$(PY) -m ruff check .
@@ -36,7 +41,7 @@ check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 # The fleet has the machine to itself: it is seven Airflow processes, and some of its claims are seconds.
-test: lint docs setup-floor test-fleet ## everything: lint, docs, floor, unit, property, integration, end to end
+test: lint docs setup-floor setup-mlflow test-fleet ## everything: lint, docs, floor, unit, property, integration, end to end
 	$(PYTEST) $(TWO_AT_ONCE) -m "not fleet" --durations=20
 
 test-fleet: setup ## the small form of make fleet, as a test
@@ -77,4 +82,4 @@ build: setup ## wheel and source distribution into dist/
 
 clean: ## remove what these commands made, the environments too
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .demo .fleet dist build docs/_build .coverage* .hypothesis .*_cache
+	rm -rf $(VENV) $(FLOOR) .mlflow-versions .demo .fleet dist build docs/_build .coverage* .hypothesis .*_cache

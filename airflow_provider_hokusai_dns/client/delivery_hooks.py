@@ -111,6 +111,7 @@ def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
         counts = {kind: count for kind, count in found.items() if count} or counts
     if failure.method == "PUT":
         counts = {"artifacts": 1}
+    tracker.put(counts)
     tracker.failed(counts, failure.error)
 
 

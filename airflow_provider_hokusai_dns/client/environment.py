@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.client import mlflow_private
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"
-_VARIABLES = (_TRACKING_URI, "MLFLOW_REGISTRY_URI", _EXPERIMENT, "MLFLOW_RUN_ID")
+_VARIABLES = (_TRACKING_URI, "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID")
 
 
 class EnvironmentConflictError(RuntimeError):
@@ -49,7 +49,9 @@ def _put(name: str, value: str | None) -> None:
 _lock = threading.Lock()
 _uri_holders: list[tuple[str, str, str | None]] = []
 _uri_ours: str | None = None
-_before: tuple[str | None, str | None, str | None, dict[str, str | None]] | None = None
+#: What was set before the first block, as the API and the environment have it; then each block's.
+_experiments: list[list[str | None]] = []
+_before: tuple[str | None, str | None, dict[str, str | None]] | None = None
 
 
 @contextlib.contextmanager
@@ -90,7 +92,6 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
     _uri_ours = tracking_uri
     _before = (
         *mlflow_private.tracking_uris(),
-        mlflow_private.experiment_id(),
         {name: os.environ.get(name) for name in _VARIABLES},
     )
     mlflow_private.set_tracking_uri(tracking_uri)
@@ -100,25 +101,40 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
 
 @contextlib.contextmanager
 def experiment_in_use(experiment_id: str) -> Iterator[None]:
-    """Let what is begun and searched while the block runs be in one experiment."""
-    before = mlflow_private.experiment_id(), os.environ.get(_EXPERIMENT)
-    mlflow_private.set_experiment_id(experiment_id)
-    os.environ[_EXPERIMENT] = experiment_id
+    """Let what is begun and searched while the block runs be in one experiment.
+
+    The fluent API has one experiment per process: that of the block that was entered last.
+    """
+    entry: list[str | None] = [experiment_id]
+    with _lock:
+        if not _experiments:
+            _experiments.append([mlflow_private.experiment_id(), os.environ.get(_EXPERIMENT)])
+        _experiments.append(entry)
+        _set_experiment(experiment_id, experiment_id)
     try:
         yield
     finally:
-        mlflow_private.set_experiment_id(before[0])
-        _put(_EXPERIMENT, before[1])
+        with _lock:
+            # By identity: another block may be in the same experiment.
+            _experiments[:] = [each for each in _experiments if each is not entry]
+            last = _experiments[-1]
+            _set_experiment(last[0], last[-1])
+            if len(_experiments) == 1:
+                _experiments.clear()
+
+
+def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
+    mlflow_private.set_experiment_id(experiment_id)
+    _put(_EXPERIMENT, variable)
 
 
 def _leave_uri() -> None:
     global _before
     assert _before is not None
-    tracking_uri, registry_uri, experiment_id, variables = _before
+    tracking_uri, registry_uri, variables = _before
     _before = None
     mlflow_private.set_tracking_uri(tracking_uri)
     mlflow_private.set_registry_uri(registry_uri)
-    mlflow_private.set_experiment_id(experiment_id)
     for name, value in variables.items():
         _put(name, value)
 

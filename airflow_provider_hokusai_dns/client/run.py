@@ -111,7 +111,8 @@ def open_run(
     as long as one; what is patient for a whole run is patient from then on.
 
     :param tracking_uri: what :func:`~.auth.sign_in` gave.
-    :param experiment_name: made if it does not exist; else the connection's, else MLflow's default.
+    :param experiment_name: made if it does not exist; else that of the enclosing run, else the
+        connection's, else MLflow's default.
     :param run_id: resume this run instead of making one. Tags that it has are left as they are.
     :param end: ``False`` leaves the run open for the next task when the block ends well.
     :param nested: make it a child of the run that is open in this thread.
@@ -131,15 +132,17 @@ def open_run(
         mlflow_private.tell_what_is_missing()
         stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
         tags = dict(tags or {})
+        outer = nested and _enclosing()
         active = _start(
             tracking_uri,
-            experiment_name=experiment_name or server.experiment,
+            experiment_name=experiment_name or (None if outer else server.experiment),
             run_name=run_name,
             run_id=run_id,
             nested=nested,
             tags=tags,
         )
-        stack.enter_context(experiment_in_use(active.info.experiment_id))
+        if not nested:
+            stack.enter_context(experiment_in_use(active.info.experiment_id))
         run = _OpenRun(
             active.info.run_id,
             tracking_uri,
@@ -188,7 +191,7 @@ def _start(
     parent = None
     if nested:
         check_nesting()
-        parent = None if mlflow.active_run() else block_of_others()
+        parent = _enclosing()
     return mlflow.start_run(
         experiment_id=None if experiment_name is None else _experiment(client, experiment_name),
         run_name=run_name,
@@ -196,6 +199,13 @@ def _start(
         parent_run_id=None if parent is None else parent.info.run_id,
         tags=tags or None,
     )
+
+
+def _enclosing() -> mlflow.ActiveRun | None:
+    """The run that a nested one becomes a child of."""
+    import mlflow
+
+    return mlflow.active_run() or block_of_others()
 
 
 def _experiment(client: mlflow.MlflowClient, name: str) -> str:
