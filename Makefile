@@ -9,7 +9,7 @@ TWO_AT_ONCE := -n 2 --dist loadfile
 # The floor is locked as somebody would have installed it when Airflow 3.2 was new.
 FLOOR_DATE := 2026-06-01
 # MLflow's client as the oldest we promise and as the newest; the pinned one is in .venv.
-MLFLOW_VERSIONS := 3.1.0 3.1.4 3.18.0
+MLFLOW_VERSIONS := 3.10.1 3.18.0
 LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --no-emit-index-url --quiet
 

@@ -32,8 +32,8 @@ for name in list(os.environ):
 for name in ("DNS_CACHE_TTL", "DNS_TIMEOUT"):
     os.environ.pop(name, None)
 
-# A run of these tests on another version of MLflow's client (see tests/client/test_mlflow_versions).
-# The servers they start stay those of the environment.
+# These tests on another version of MLflow's client, see tests/client/test_mlflow_versions.py.
+# The servers that they start stay those of the environment.
 if OTHER_CLIENT is not None:
     sys.path.insert(0, OTHER_CLIENT)
 

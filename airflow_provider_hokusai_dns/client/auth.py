@@ -229,9 +229,11 @@ def _check_registered() -> None:
     """Make sure that MLflow finds our plugin: an unknown name only makes it warn and go on."""
     from mlflow.tracking.request_auth import registry as mlflow_registry
 
+    from airflow_provider_hokusai_dns.client import mlflow_private
+
     registry: Any = mlflow_registry
     try:
-        providers = registry._request_auth_provider_registry
+        providers = mlflow_private.AUTH.find()
         ours = [provider for provider in providers if provider.get_name() == PROVIDER]
         if not ours:
             # The package runs without its metadata (from a source folder): no entry point.
@@ -240,7 +242,7 @@ def _check_registered() -> None:
     except (AttributeError, TypeError) as error:
         raise AuthProviderError(
             "this version of MLflow has no request_auth_provider plugins as this package knows "
-            f"them ({error}): use mlflow-skinny 3.1 or newer"
+            f"them ({error}): use mlflow-skinny 3.10.1 or newer"
         ) from error
     if not isinstance(found, Authorize):
         raise AuthProviderError(

@@ -60,6 +60,7 @@ class DeliveryTracker:
     _got_through: float = 0.0
     #: Whether MLflow's queue for batches is known, so that what it holds is counted.
     counts_batches: bool = True
+    counts_traces: bool = True
 
     def __post_init__(self) -> None:
         _all_trackers.add(self)
@@ -123,8 +124,8 @@ class DeliveryTracker:
 
     @property
     def has_traces(self) -> bool:
-        """Whether any trace was opened."""
-        return bool(self._traces)
+        """Whether any trace was opened, as far as that is known."""
+        return bool(self._traces) or not self.counts_traces
 
     def losses(self) -> tuple[Loss, ...]:
         """What has not arrived by now: to be asked after :meth:`wait` and a flush of the traces."""

@@ -28,6 +28,7 @@ from typing import Any
 
 from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
+from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName
 from airflow_provider_hokusai_dns.client.redelivery import deliver
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _undo: list[Callable[[], None]] = []
 _mine = threading.local()
 #: The process whose queues have threads: a forked child has the queues and not the threads.
 _owner = os.getpid()
-_counts_batches = True
+_counts_batches = _counts_traces = True
 _MAX_FRAMES = 200
 
 
@@ -50,7 +51,7 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     with _lock:
         if not _trackers:
             _install()
-        tracker.counts_batches = _counts_batches
+        tracker.counts_batches, tracker.counts_traces = _counts_batches, _counts_traces
         _trackers.append(tracker)
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     stack.append(tracker)
@@ -87,12 +88,25 @@ def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
 
 def _install() -> None:
     """Wrap the seams. The lock is held."""
-    global _owner, _counts_batches
+    global _owner, _counts_batches, _counts_traces
     _owner = os.getpid()
     _counts_batches = mlflow_private.BATCHES.find() is not None
-    for install in (_hook_batches, _hook_artifacts, _hook_traces):
-        with suppress(ImportError, AttributeError):
-            install()
+    _counts_traces = all(name.find() is not None for name in mlflow_private.TRACE_NAMES)
+    if _counts_batches:
+        _hook_batches()
+    if _counts_traces:
+        _hook_traces()
+    if mlflow_private.ARTIFACTS.find() is not None:
+        _hook_artifacts()
+
+
+def _swallowing() -> tuple[str, ...]:
+    """The modules whose failed requests are losses that nothing else tells of."""
+    return (
+        *mlflow_private.SWALLOWING,
+        *(() if _counts_batches else mlflow_private.BATCH_MODULES),
+        *(() if _counts_traces else mlflow_private.TRACE_MODULES),
+    )
 
 
 def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
@@ -101,10 +115,10 @@ def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
     while frame is not None and len(modules) < _MAX_FRAMES:
         modules.append(str(frame.f_globals.get("__name__", "")))
         frame = frame.f_back  # type: ignore[assignment]
-    swallowed = any(module.startswith(mlflow_private.SWALLOWING) for module in modules)
+    swallowed = any(module.startswith(_swallowing()) for module in modules)
     if not swallowed or tracker is not _trackers[-1]:
         return
-    counts = {"calls of autologging": 1}
+    counts = {"calls of MLflow itself": 1}
     with suppress(ValueError, AttributeError):
         fields = json.loads(failure.body)
         found = {kind: len(fields.get(kind, ())) for kind in ("metrics", "params", "tags")}
@@ -115,22 +129,21 @@ def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
     tracker.failed(counts, failure.error)
 
 
-def _wrap(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    original = getattr(owner, name)
+def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    owner, attribute = name.holder()
+    original = getattr(owner, attribute)
     wrapper = functools.wraps(original)(make(original))
-    setattr(owner, name, wrapper)
+    setattr(owner, attribute, wrapper)
 
     def undo() -> None:
         # Somebody may have wrapped it once more in the meantime: then ours stays, and is idle.
-        if owner.__dict__.get(name) is wrapper:
-            setattr(owner, name, original)
+        if owner.__dict__.get(attribute) is wrapper:
+            setattr(owner, attribute, original)
 
     _undo.append(undo)
 
 
 def _hook_batches() -> None:
-    from mlflow.utils.async_logging.async_logging_queue import AsyncLoggingQueue
-
     def taking(store: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(store)
         def log_batch(run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
@@ -170,7 +183,7 @@ def _hook_batches() -> None:
 
         return log_batch_async
 
-    _wrap(AsyncLoggingQueue, "log_batch_async", putting)
+    _wrap(mlflow_private.BATCHES, putting)
 
 
 def _now(queue: Any, **batch: Any) -> Any:
@@ -185,10 +198,6 @@ def _now(queue: Any, **batch: Any) -> Any:
 
 
 def _hook_artifacts() -> None:
-    from mlflow.utils.async_logging.async_artifacts_logging_queue import (
-        AsyncArtifactsLoggingQueue,
-    )
-
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
         def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
             # This queue merges nothing, so here the futures tell the truth.
@@ -201,7 +210,7 @@ def _hook_artifacts() -> None:
 
         return log_artifacts_async
 
-    _wrap(AsyncArtifactsLoggingQueue, "log_artifacts_async", putting)
+    _wrap(mlflow_private.ARTIFACTS, putting)
 
 
 def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
@@ -213,9 +222,7 @@ def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
 
 
 def _hook_traces() -> None:
-    from mlflow.tracing.client import TracingClient
     from mlflow.tracing.constant import TraceMetadataKey
-    from mlflow.tracing.trace_manager import InMemoryTraceManager
 
     def beginning(original: Callable[..., Any]) -> Callable[..., Any]:
         def register_trace(
@@ -254,30 +261,17 @@ def _hook_traces() -> None:
 
         return make
 
-    def of_info(trace_info: Any = None, *_: Any, **named: Any) -> Iterator[str]:
-        info = trace_info or named.get("trace_info")
-        # MLflow 3.1 hands over its second form of it.
-        yield str(getattr(info, "trace_id", None) or getattr(info, "request_id", ""))
-
-    def of_request(request_id: str, *_: Any, **__: Any) -> Iterator[str]:
-        yield request_id
-
-    def of_trace(trace: Any) -> Iterator[str]:
-        yield trace.info.trace_id
+    def of_info(trace_info: Any, *_: Any) -> Iterator[str]:
+        yield trace_info.trace_id
 
     def of_spans(location: Any, spans: Any) -> Iterator[str]:
         for span in spans:
             yield span.trace_id
 
-    _wrap(InMemoryTraceManager, "register_trace", beginning)
-    if hasattr(TracingClient, "end_trace"):  # MLflow 3.1, which has two ways
-        _wrap(TracingClient, "end_trace", sending("info", of_request))
-        _wrap(TracingClient, "start_trace_v3", sending("info", of_trace))
-    else:
-        _wrap(TracingClient, "start_trace", sending("info", of_info))
-    if hasattr(TracingClient, "log_spans"):
-        _wrap(TracingClient, "log_spans", sending("spans", of_spans))
-    _wrap(TracingClient, "_upload_trace_data", sending("data", of_info))
+    _wrap(mlflow_private.TRACE_BEGUN, beginning)
+    _wrap(mlflow_private.TRACE_SENT, sending("info", of_info))
+    _wrap(mlflow_private.TRACE_SPANS, sending("spans", of_spans))
+    _wrap(mlflow_private.TRACE_DATA, sending("data", of_info))
 
 
 def _experiment_of(trace_info: Any) -> str | None:

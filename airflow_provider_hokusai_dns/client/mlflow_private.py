@@ -24,15 +24,13 @@ class PrivateName:
     :param path: ``module:attribute.attribute``.
     :param purpose: what it is for.
     :param without: what happens where it is missing.
-    :param until: the first version in which it is gone, where that is known.
-    :param since: the first version that has it.
+    :param since: the first promised version that has it.
     """
 
     path: str
     purpose: str
     without: str
-    since: str = "3.1"
-    until: str | None = None
+    since: str = "3.10.1"
 
     def find(self) -> Any:
         """The object, or ``None``."""
@@ -44,6 +42,15 @@ class PrivateName:
         except (ImportError, AttributeError):
             return None
         return found
+
+    def holder(self) -> tuple[Any, str]:
+        """What has the name, and the name in it; for a name that was found."""
+        module, _, attributes = self.path.partition(":")
+        holder: Any = import_module(module)
+        *outer, last = attributes.split(".")
+        for attribute in outer:
+            holder = getattr(holder, attribute)
+        return holder, last
 
 
 _FLUENT = "mlflow.tracking.fluent"
@@ -110,14 +117,8 @@ TRACE_HELD = PrivateName(
 TRACE_SENT = PrivateName(
     f"{_TRACES}.start_trace", "know which traces were sent", "as without register_trace"
 )
-TRACE_SENT_31 = PrivateName(
-    f"{_TRACES}.end_trace",
-    "know which traces were sent, before 3.2",
-    "the same by start_trace",
-    until="3.2",
-)
 TRACE_SPANS = PrivateName(
-    f"{_TRACES}.log_spans", "know which spans were sent", "spans go with their trace", since="3.5"
+    f"{_TRACES}.log_spans", "know which spans were sent", "as without register_trace"
 )
 TRACE_DATA = PrivateName(
     f"{_TRACES}._upload_trace_data", "know which spans were sent", "as without register_trace"
@@ -130,11 +131,15 @@ AUTH = PrivateName(
 
 NAMES = (
     RUN_STACK, IMPLICIT_RUN, EXPERIMENT, LAST_RUN, MONITORS, TRACKING_URI, REGISTRY_URI, BATCHES,
-    ARTIFACTS, TRACE_BEGUN, TRACE_HELD, TRACE_SENT, TRACE_SENT_31, TRACE_SPANS, TRACE_DATA, AUTH,
+    ARTIFACTS, TRACE_BEGUN, TRACE_HELD, TRACE_SENT, TRACE_SPANS, TRACE_DATA, AUTH,
 )  # fmt: skip
 
 #: Modules of MLflow that go on with a warning where their own logging fails.
 SWALLOWING = ("mlflow.utils.autologging_utils", "mlflow.system_metrics")
+#: Those whose errors are counted at the names above; without them, at their requests.
+BATCH_MODULES = ("mlflow.utils.async_logging",)
+TRACE_MODULES = ("mlflow.tracing.export",)
+TRACE_NAMES = (TRACE_BEGUN, TRACE_SENT, TRACE_SPANS, TRACE_DATA)
 
 _told = False
 
@@ -151,10 +156,7 @@ def missing(version: str | None = None) -> tuple[PrivateName, ...]:
     return tuple(
         name
         for name in NAMES
-        if now >= Version(name.since)
-        and (name.until is None or now < Version(name.until))
-        and name.find() is None
-        and not _is_unset(name)
+        if now >= Version(name.since) and name.find() is None and not _is_unset(name)
     )
 
 
