@@ -114,10 +114,16 @@ def tagged_uri(server: MLflowServer) -> str:
 
 
 def registry_uri(server: MLflowServer) -> str | None:
-    """The model registry of a connection; with our tag where it is on the same server."""
-    if server.registry_uri is None or origin_of(server.registry_uri) != origin_of(server.uri):
-        return server.registry_uri
-    parts = urlsplit(server.registry_uri)
+    """The model registry of a connection; with our tag where it is on the same server.
+
+    Where the connection names none, ``MLFLOW_REGISTRY_URI`` does, as for MLflow's own client.
+    """
+    from airflow_provider_hokusai_dns.client.environment import without_us
+
+    named = server.registry_uri or without_us("MLFLOW_REGISTRY_URI")
+    if not named or origin_of(named) != origin_of(server.uri):
+        return named or None
+    parts = urlsplit(named)
     netloc = f"{tag_of(server.conn_id)}@{parts.netloc.rpartition('@')[2]}"
     return parts._replace(netloc=netloc).geturl()
 
@@ -180,6 +186,10 @@ class Authorize:
         # MLflow fills this in from MLFLOW_TRACKING_TOKEN, _USERNAME and _PASSWORD before it asks
         # us: those belong to another server.
         request.headers.pop("Authorization", None)
+        if entry.authorization is None and _previous is not None:
+            request = _as_if_absent(
+                request
+            )  # another plugin signs in where the connection does not
         if origin_of(request.url) == entry.origin:
             if entry.authorization is not None:
                 request.headers["Authorization"] = entry.authorization

@@ -69,6 +69,11 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
                     _undo.pop()()
 
 
+def is_tracking() -> bool:
+    """Whether a run of this process waits at its end for what is logged asynchronously."""
+    return bool(_trackers)
+
+
 def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
     """The tracker that a run belongs to: its own, this thread's, or the latest.
 

@@ -14,7 +14,8 @@ from airflow_provider_hokusai_dns.client import mlflow_private
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"
-_VARIABLES = (_TRACKING_URI, "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID")
+_REGISTRY_URI = "MLFLOW_REGISTRY_URI"
+_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, "MLFLOW_RUN_ID")
 
 
 class EnvironmentConflictError(RuntimeError):
@@ -48,7 +49,8 @@ def _put(name: str, value: str | None) -> None:
 
 _lock = threading.Lock()
 _uri_holders: list[tuple[str, str, str | None]] = []
-_uri_ours: str | None = None
+#: What a run has set, by variable.
+_ours: dict[str, str] = {}
 #: What was set before the first block, as the API and the environment have it; then each block's.
 _experiments: list[list[str | None]] = []
 _before: tuple[str | None, str | None, dict[str, str | None]] | None = None
@@ -86,10 +88,9 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
 
 
 def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
-    global _before, _uri_ours
+    global _before
     import mlflow
 
-    _uri_ours = tracking_uri
     _before = (
         *mlflow_private.tracking_uris(),
         {name: os.environ.get(name) for name in _VARIABLES},
@@ -97,6 +98,7 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
     mlflow_private.set_tracking_uri(tracking_uri)
     # Without this, a registry URI of somebody else would get what this run registers.
     mlflow.set_registry_uri(registry_uri or tracking_uri)
+    _ours.update({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri or tracking_uri})
 
 
 @contextlib.contextmanager
@@ -147,7 +149,7 @@ def without_us(name: str) -> str | None:
     """
     now = os.environ.get(name)
     # Without the lock, under which MLflow may just be imported for the first time.
-    if name == _TRACKING_URI and (held := _before) is not None and now == _uri_ours:
+    if (held := _before) is not None and now is not None and now == _ours.get(name):
         return held[-1][name]
     return now
 

@@ -194,7 +194,7 @@ class Carrier(HTTPAdapter):
     @property
     def patience(self) -> float:
         """Seconds for which a call that begins now may wait."""
-        in_run = _runs.get(self.server.conn_id, 0) > 0
+        in_run = has_open_run(self.server.conn_id)
         whole = self.server.deadline if in_run else self.server.request_timeout
         return max(0.0, min(whole, _limit()))
 
@@ -418,7 +418,7 @@ class Carrier(HTTPAdapter):
             )
 
     def _told_back(self) -> None:
-        if self._away:
+        if self._away and _limit() == float("inf"):  # not by what is asked in between
             self._away = False
             _log.warning("MLflow at %s answers again.", self.server.uri)
 
@@ -505,6 +505,11 @@ def run_is_open(conn_id: str) -> Iterator[None]:
     finally:
         with _lock:
             _runs[conn_id] -= 1
+
+
+def has_open_run(conn_id: str) -> bool:
+    """Whether a run of this connection is open in this process."""
+    return _runs.get(conn_id, 0) > 0
 
 
 @contextlib.contextmanager
