@@ -10,11 +10,13 @@ TWO_AT_ONCE := -n 2 --dist loadfile
 FLOOR_DATE := 2026-06-01
 # MLflow's client as the oldest we promise and as the newest; the pinned one is in .venv.
 MLFLOW_VERSIONS := 3.10.1 3.18.0
+# The Airflow after the one in constraints.txt, from its first pre-release on.
+NEXT_AIRFLOW := 3.4.0b1
 LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor setup-mlflow lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
+.PHONY: help setup setup-floor setup-next setup-mlflow lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +26,9 @@ setup: ## make .venv with the pinned versions (PYTHON=... chooses the interprete
 
 setup-floor: ## make .venv-floor: Airflow 3.2 and the oldest versions we support
 	@.ci/setup $(FLOOR) constraints-floor.txt
+
+setup-next: setup ## make .venv-next: the next Airflow, pre-releases included; it may not install yet
+	@.ci/setup-next .venv-next $(NEXT_AIRFLOW)
 
 setup-mlflow: setup ## further versions of MLflow's client, for the tests that run on each
 	@.ci/setup-mlflow .mlflow-versions $(MLFLOW_VERSIONS)
@@ -41,7 +46,7 @@ check: lint ## lint, and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 # The fleet has the machine to itself: it is seven Airflow processes, and some of its claims are seconds.
-test: lint docs setup-floor setup-mlflow test-fleet ## everything: lint, docs, floor, unit, property, integration, end to end
+test: lint docs setup-floor setup-next setup-mlflow test-fleet ## everything: lint, docs, floor, unit, property, integration, end to end
 	$(PYTEST) $(TWO_AT_ONCE) -m "not fleet" --durations=20
 
 test-fleet: setup ## the small form of make fleet, as a test
@@ -67,19 +72,21 @@ coverage: setup ## lines and branches of the resolver that its tests reach
 	$(PY) -m coverage report --skip-covered --fail-under=95
 	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
 
-screenshots: setup ## photograph the status page for the docs (needs Chromium)
-	PICTURES=docs/images $(PYTEST) -q tests/page -k "healthy or button_runs or degraded or down or worst"
+screenshots: setup ## photograph the status page and the forms for the docs (needs Chromium)
+	PICTURES=docs/images $(PYTEST) -q tests/page/test_in_airflow.py
 
 soak: setup ## ten minutes of random faults: no error, no leak
 	$(PY) -m benchmarks.soak
 
-lock: setup ## write constraints.txt and constraints-floor.txt anew (UPGRADE=1 takes newer versions)
+lock: setup ## write constraints.txt and constraints-floor.txt again (UPGRADE=1 takes newer versions)
 	$(LOCK) --group dev $(if $(UPGRADE),--upgrade) -o constraints.txt
 	$(LOCK) --group floor --resolution lowest-direct --exclude-newer $(FLOOR_DATE) -o constraints-floor.txt
 
 build: setup ## wheel and source distribution into dist/
 	$(PY) -m build --no-isolation
 
-clean: ## remove what these commands made, the environments too
+clean: ## remove what these commands made: environments, DAGs and MLflow data of make up
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
-	rm -rf $(VENV) $(FLOOR) .mlflow-versions .demo .fleet dist build docs/_build .coverage* .hypothesis .*_cache
+	@if [ -d .demo/up ]; then echo "Removing .demo/up: your DAGs and MLflow's data of make up."; fi
+	rm -rf $(VENV) .venv-* .mlflow-versions .demo .fleet .tools dist build *.egg-info docs/_build .coverage* .hypothesis .*_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.gates import check
 from airflow_provider_hokusai_dns.resolver import DNSResolver
 
@@ -28,14 +28,14 @@ def get_dns_health() -> dict[str, Any]:
     """
     metrics = runtime.dns_metrics()
     return {
-        "status": metrics.level,
+        "status": metrics.level.value,
         "error_rate": metrics.error_rate,
         "cache_size": metrics.cache_size,
         "metrics": metrics.as_dict(),
     }
 
 
-def get_mlflow_status(mlflow_conn_id: str = connections.DEFAULT_CONN_ID) -> dict[str, Any]:
+def get_mlflow_status(mlflow_conn_id: str = settings.DEFAULT_CONN_ID) -> dict[str, Any]:
     """How MLflow is: ``connected``, ``tracking_uri``, ``error``, ``response_time_ms``, ...
 
     Probes once, and never raises for what it finds. It takes 10 s at most, beside what Airflow

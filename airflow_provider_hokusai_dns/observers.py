@@ -1,4 +1,4 @@
-"""Events of the resolver and verdicts of probes as Airflow metrics.
+"""Events of the resolver and verdicts of probes, as Airflow metrics and as log lines.
 
 No hostname stands in a name, because plain StatsD drops tags and would get one series per name;
 where the backend keeps tags, the hostname is one.
@@ -6,10 +6,16 @@ where the backend keeps tags, the hostname is one.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
+
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import Event
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution
+
+log = logging.getLogger(__name__)
 
 PREFIX = "hokusai_dns"
 
@@ -47,3 +53,68 @@ def count_probe(hostname: str, milliseconds: float) -> None:
 def count_breaker(state: str) -> None:
     """Count a change of a circuit breaker's state."""
     _stats().incr(f"{PREFIX}.breaker.{state}")
+
+
+class LogObserver:
+    """Tells the story of each name in the log: one line per change, and what to do about it."""
+
+    def __init__(self, resolver: DNSResolver) -> None:
+        self._resolver = resolver
+        self._told: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Observe a resolver."""
+        if event.kind in ("stale_served", "static_served") and event.resolution is not None:
+            # Slow DNS is no news while memory answers. A stored address is: it may be hours
+            # old, and a short task ends before the lookup does.
+            slow_only = event.cause is None and event.resolution.source is Source.STALE
+            if not slow_only:
+                self._tell_old(event, event.resolution)
+        elif event.kind == "state" and event.state == "unhealthy":
+            self._tell_nothing(event)
+        elif event.kind == "state" and event.state == "healthy":
+            if self._told.pop(event.hostname, None) is not None:
+                log.info("DNS answers for %r again: all is well with the name", event.hostname)
+        elif event.kind == "store_rejected":
+            log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
+
+    def _tell_old(self, event: Event, resolution: Resolution) -> None:
+        story = f"{resolution.source.value} {event.cause}"
+        if self._told.get(event.hostname) == story:
+            return
+        self._told[event.hostname] = story
+        why = event.cause.value if event.cause is not None else "no answer yet"
+        if resolution.source is Source.STATIC:
+            log.warning(
+                "DNS gives no address for %r (%s) and none is remembered: using the static address "
+                "%s. It is never checked against DNS: take it out when DNS is back",
+                event.hostname,
+                why,
+                resolution.address,
+            )
+            return
+        config = self._resolver.config
+        no_name = event.cause is not None and event.cause.says_no_such_name
+        log.warning(
+            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
+            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
+            event.hostname,
+            why,
+            resolution.address,
+            ORIGINS[resolution.source],
+            resolution.age() or 0.0,
+            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
+            "after the name went away" if no_name else "of age",
+        )
+
+    def _tell_nothing(self, event: Event) -> None:
+        if self._told.get(event.hostname) == "nothing":
+            return
+        self._told[event.hostname] = "nothing"
+        log.error(
+            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
+            "instead. Check the name for a typo, then the DNS; in an emergency set "
+            "fallback_addresses on the connection",
+            event.hostname,
+            event.cause.value if event.cause else "no answer",
+        )

@@ -23,6 +23,13 @@ def _option(description: str, default: str | None, type_: str = "float") -> dict
     }
 
 
+#: A page each, as Airflow's own providers have them; paths in the repository.
+_GUIDES = (
+    "hooks/mlflow",
+    "sensors/mlflow_health",
+    "operators/dns_refresh",
+    "triggers/mlflow_health",
+)
 _CONN_FIELDS = {
     "path_prefix": _field(
         "Path prefix", "Where MLflow lives below its host, for example /mlflow.", _TEXT
@@ -48,7 +55,9 @@ _CONN_FIELDS = {
     ),
     "experiment": _field("Experiment", "Experiment of hook.run() where the DAG names none.", _TEXT),
     "request_timeout": _field(
-        "Request timeout (s)", "How long one call outside a run may take. Default 30.", _SECONDS
+        "Request timeout, seconds",
+        "How long one call outside a run may take. Default 30.",
+        _SECONDS,
     ),
     "max_retries": _field(
         "Retries",
@@ -56,7 +65,7 @@ _CONN_FIELDS = {
         {"type": ["integer", "null"], "minimum": 0},
     ),
     "deadline": _field(
-        "Deadline in a run (s)",
+        "Deadline in a run, seconds",
         "How long writing inside a run waits for a server that went away. Default 600, which rides "
         "out a redeploy on ECS.",
         _SECONDS,
@@ -72,12 +81,12 @@ _CONN_FIELDS = {
         _TEXT,
     ),
     "max_stale": _field(
-        "Oldest answer (s)",
+        "Oldest answer, seconds",
         "How old an address may be while DNS cannot be asked. Default 86400, 0 serves none.",
         _SECONDS | {"maximum": 259200},
     ),
     "cache_ttl": _field(
-        "Lifetime of an answer (s)",
+        "Lifetime of an answer, seconds",
         "Overrides the lifetime that DNS gives for this hostname. Empty: at most 300.",
         _SECONDS,
     ),
@@ -86,6 +95,18 @@ _CONN_FIELDS = {
         "Ask these for this hostname instead of the system's, for example 10.0.0.2 or "
         "10.0.0.2:8600, separated by commas.",
         _TEXT,
+    ),
+    "srv": _field(
+        "SRV record",
+        "Where the server is and on which port, for example _mlflow._tcp.service.consul. The "
+        "hostname stays in the URL.",
+        _TEXT,
+    ),
+    "srv_lookup": _field(
+        "The host is an SRV record",
+        "As in Airflow's HTTP connections: the host is looked up as SRV. The URL then has the part "
+        "after its _service._proto labels.",
+        {"type": "boolean", "default": False},
     ),
     "allow_stale_over_http": _field(
         "Old address over plain http",
@@ -178,6 +199,12 @@ _OPTIONS = {
         "",
         "string",
     ),
+    "relay_keep": _option(
+        "MiB of temporary files in which a relay (hook.relay) keeps artifacts until they have "
+        "arrived; what is beyond is sent once.",
+        "1024",
+        "integer",
+    ),
     "search": _option("Search domains instead of the system's, separated by commas.", "", "string"),
 }
 
@@ -196,6 +223,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "MLflow",
                 "external-doc-url": "https://mlflow.org/docs/latest/",
+                "how-to-guide": [f"/docs/{page}.md" for page in _GUIDES],
                 "tags": ["service"],
             }
         ],
@@ -209,7 +237,11 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": _HOOK,
                 "hook-name": "MLflow",
                 "ui-field-behaviour": _UI_FIELD_BEHAVIOUR,
-                "conn-fields": _CONN_FIELDS,
+                # A DAG, a message or a colleague names a field by its key: the form shows both.
+                "conn-fields": {
+                    name: field | {"label": f"{field['label']} ({name})"}
+                    for name, field in _CONN_FIELDS.items()
+                },
             }
         ],
         "cli": ["airflow_provider_hokusai_dns.cli.definition.get_hokusai_dns_cli_commands"],

@@ -34,7 +34,7 @@ def build_refresh_dag(
     """
     from airflow.sdk import DAG, Param
 
-    from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+    from airflow_provider_hokusai_dns.operators.dns_refresh import MOST_NAMES, DNSRefreshOperator
 
     arguments: dict[str, Any] = {
         "description": "Ask DNS anew for MLflow, and keep the answer for bad times",
@@ -48,20 +48,21 @@ def build_refresh_dag(
                 list(listed_connections()),
                 type="array",
                 items={"type": "string"},
-                title="Connections",
+                title="MLflow connections (connections)",
                 description="Ids of connections to MLflow, one per line.",
             ),
             "hostnames": Param(
                 [],
                 type="array",
                 items={"type": "string"},
-                title="Hostnames",
-                description="Further names, one per line.",
+                maxItems=MOST_NAMES,
+                title="Further hostnames (hostnames)",
+                description="One per line.",
             ),
             "fail_on_unresolved": Param(
                 True,
                 type="boolean",
-                title="Fail if a name does not resolve",
+                title="Fail if a name does not resolve (fail_on_unresolved)",
                 description="Off: the run succeeds, and says so in its XComs.",
             ),
         },

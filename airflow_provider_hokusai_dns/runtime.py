@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.fields import SettingError
+from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError, SettingError
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
-    Event,
     Resolution,
-    Source,
+    forks,
 )
-from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
+from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host, tell_blind_spots
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.server import View
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_hokusai_dns.resolver import ResolverConfig
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -36,90 +35,6 @@ log = logging.getLogger(__name__)
 #: Views whose resolvers are kept. Connections that were edited leave some behind.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
-
-
-class ConnectionConflictError(ValueError):
-    """One task uses two connections that want one hostname to be resolved in different ways.
-
-    :param hostname: the name they share.
-    :param field: the extra in which they differ.
-    :param conn_ids: the two connections.
-    """
-
-    def __init__(self, hostname: str, field: str, conn_ids: tuple[str, str]) -> None:
-        super().__init__(
-            f"Connections {conn_ids[0]!r} and {conn_ids[1]!r} both lead to {hostname!r}, but their "
-            f"{field} differ. MLflow's client resolves a name in one way per process: use the two "
-            f"connections in two tasks, or make their {field} equal."
-        )
-        self.hostname = hostname
-        self.field = field
-        self.conn_ids = conn_ids
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.hostname, self.field, self.conn_ids))
-
-
-class LogObserver:
-    """Tells the story of each name in the log: one line per change, and what to do about it."""
-
-    def __init__(self, resolver: DNSResolver) -> None:
-        self._resolver = resolver
-        self._told: dict[str, str] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Observe a resolver."""
-        if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            if event.cause is not None or event.kind == "static_served":
-                self._tell_old(event, event.resolution)
-        elif event.kind == "state" and event.state == "unhealthy":
-            self._tell_nothing(event)
-        elif event.kind == "state" and event.state == "healthy":
-            if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: all is well with the name", event.hostname)
-        elif event.kind == "store_rejected":
-            log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
-
-    def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        story = f"{resolution.source.value} {event.cause}"
-        if self._told.get(event.hostname) == story:
-            return
-        self._told[event.hostname] = story
-        why = event.cause.value if event.cause is not None else "no answer"
-        if resolution.source is Source.STATIC:
-            log.warning(
-                "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: take it out when DNS is back",
-                event.hostname,
-                why,
-                resolution.address,
-            )
-            return
-        config = self._resolver.config
-        no_name = event.cause is not None and event.cause.says_no_such_name
-        log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. Work goes on for up "
-            "to %.0f s %s; look at the DNS of the name, or start the server behind it again",
-            event.hostname,
-            why,
-            resolution.address,
-            "the shared Variable" if resolution.source is Source.STORE else "memory",
-            resolution.age() or 0.0,
-            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
-            "after the name went away" if no_name else "of age",
-        )
-
-    def _tell_nothing(self, event: Event) -> None:
-        if self._told.get(event.hostname) == "nothing":
-            return
-        self._told[event.hostname] = "nothing"
-        log.error(
-            "DNS gives no address for %r (%s) and there is nothing old, stored or static to use "
-            "instead. Check the name for a typing error, then the DNS; in an emergency set "
-            "fallback_addresses on the connection",
-            event.hostname,
-            event.detail or (event.cause.value if event.cause else "no answer"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +51,9 @@ class _Process:
     """What this process has put together so far."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
+    #: How often the thread that holds the lock has taken it, and what it wants to say afterwards.
+    depth: int = 0
+    unsaid: list[tuple[Any, ...]] = field(default_factory=list)
     #: By view, the one that was used last at the end.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
@@ -152,12 +70,30 @@ class _Process:
 _process = _Process()
 
 
+@contextlib.contextmanager
+def _locked() -> Iterator[None]:
+    """Hold the lock; nothing is logged under it, but all of it when it is free."""
+    unsaid: list[tuple[Any, ...]] = []
+    try:
+        with _process.lock:
+            _process.depth += 1
+            try:
+                yield
+            finally:
+                _process.depth -= 1
+                if not _process.depth:
+                    unsaid, _process.unsaid = _process.unsaid, []
+    finally:
+        for level, text, *values in unsaid:
+            log.log(level, text, *values)
+
+
 def resolver() -> DNSResolver:
     """The resolver of this process for names of no connection, with the settings as they are now.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
-    with _process.lock:
+    with _locked():
         return _resolver_of(_DEFAULT_VIEW)
 
 
@@ -169,7 +105,7 @@ def resolver_for(server: MLflowServer) -> DNSResolver:
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     target = Target.parse(server.hostname)
-    with _process.lock:
+    with _locked():
         if target.literal is None and not server.fallback_addresses:
             _own_fallback(target.hostname, server.conn_id)
         return _resolver_of(server.view)
@@ -195,17 +131,26 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     :raises ConnectionConflictError: another connection wants one of the names to be resolved in
         another way.
     """
-    from airflow_provider_hokusai_dns.health.probe import check_stale_address
-    from airflow_provider_hokusai_dns.health.stale_file_hosts import check_stale_file_host
+    from airflow_provider_hokusai_dns.health.stale_addresses import (
+        check_stale_address,
+        check_stale_file_host,
+    )
 
     beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
     _make_way(server.hostname, server.conn_id, server.view)
     for hostname in beside:
         _make_way(hostname, server.conn_id, server.view_beside)
-    with _process.lock:
+    with _locked():
         first = _pin(server, server.hostname, server.view, check_stale_address, server.connect_port)
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
-        return (first, *others)
+        names = _resolver_of(server.view_beside) if beside else None
+    if names is not None:
+        # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
+        names.warm(beside)
+    pins = (first, *others)
+    for each in pins:
+        tell_blind_spots(each.hostname)
+    return pins
 
 
 def _pin(
@@ -233,11 +178,15 @@ def _pin(
         owner=server.conn_id,
         connect_timeout=deadlines.connect_timeout(server),
     )
-    if held is not None and held.pin is new:
-        new.release()  # one hold is enough
-    else:
+    if held is None or held.pin is not new:
         _process.pins[new.hostname] = _Pinned(new, server.conn_id, view)
     return new
+
+
+def _release(pin: Pin) -> None:
+    """Take a pin out, whichever connections it was made for."""
+    for owner in pin.owners:
+        pin.release(owner)
 
 
 def _pin_key(hostname: str) -> str:
@@ -264,10 +213,10 @@ def _make_way(hostname: str, conn_id: str, view: View) -> None:
     if other is not None and held.view == _view_of(other, held.pin.hostname):
         raise _conflict(held, conn_id, view)
     auth.forget(auth.tag_of(held.conn_id))
-    with _process.lock:
+    with _locked():
         if _process.pins.get(held.pin.hostname) is held:
             del _process.pins[held.pin.hostname]
-            held.pin.release()
+            _release(held.pin)
 
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
@@ -282,35 +231,57 @@ def _conflict(held: _Pinned, conn_id: str, view: View) -> ConnectionConflictErro
     return ConnectionConflictError(held.pin.hostname, field, (held.conn_id, conn_id))
 
 
+def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
+    """What a relay asks at each new connection: trials, penalties and the rule for stale addresses.
+
+    It pins nothing. Two relays to one name have policies of their own.
+    """
+    from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
+    from airflow_provider_hokusai_dns.resolver.pinned_port import PinnedPort
+    from airflow_provider_hokusai_dns.resolver.port_reachability import Patience, PinPolicy
+
+    patience = Patience(server.deadline)
+    policy = PinPolicy(server.connect_port, patience, partial(check_stale_address, server))
+    port = PinnedPort(
+        server.hostname, server.connect_port, names, lambda: [policy], lambda: [patience]
+    )
+    return port.addresses
+
+
 def mask_credentials(server: MLflowServer) -> None:
     """Keep the secrets of a connection out of Airflow's logs, also in the form of a header."""
+    header = server.credentials.authorization() or ""
+    mask(server.credentials.secret, header.partition(" ")[2])
+
+
+def mask(*texts: str | None) -> None:
+    """Keep secrets out of Airflow's logs."""
     from airflow.sdk.log import mask_secret
 
-    header = server.credentials.authorization() or ""
-    for secret in (server.credentials.secret, header.partition(" ")[2]):
-        if secret:
-            mask_secret(secret)
+    for text in filter(None, texts):
+        mask_secret(text)
 
 
-def store(nameservers: tuple[str, ...] = ()) -> VariableStore:
+def store(asked: tuple[str, ...] = ()) -> VariableStore:
     """Where this process keeps the last known good and the history; a call is bounded in time.
 
-    :param nameservers: those that a connection names; what they say is kept apart.
+    :param asked: what a connection names to be asked (:attr:`.View.asked`); what it says is kept
+        apart.
     """
-    with _process.lock:
+    with _locked():
         _process.store = _process.store or VariableStore()
-        return _process.store.seen_by(nameservers)
+        return _process.store.seen_by(asked)
 
 
 def use_store(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
-    with _process.lock:
+    with _locked():
         _process.store = store
 
 
 def dns_metrics() -> DNSMetrics:
     """The numbers of all resolvers of this process together."""
-    with _process.lock:
+    with _locked():
         return DNSMetrics.total([names.metrics() for names in _process.resolvers.values()])
 
 
@@ -321,10 +292,10 @@ def metrics() -> dict[str, Any]:
 
 def forget() -> None:
     """Start anew: the next call makes another resolver. For tests."""
-    with _process.lock:
+    with _locked():
         for held in _process.pins.values():
-            held.pin.release()
-        fresh = _Process(_process.lock)
+            _release(held.pin)
+        fresh = _Process(_process.lock, depth=_process.depth)
         vars(_process).update(vars(fresh))
 
 
@@ -359,13 +330,11 @@ def _own_fallback(hostname: str, conn_id: str) -> None:
         _process.in_force = None
     elif owner[1] != hostname and _process.complained != hostname and settings.has_fallback():
         _process.complained = hostname
-        log.warning(
+        told = (
             "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "
-            "fallback_addresses on the connection %r instead",
-            owner[1],
-            hostname,
-            conn_id,
+            "fallback_addresses on the connection %r instead"
         )
+        _process.unsaid.append((logging.WARNING, told, owner[1], hostname, conn_id))
 
 
 def _is_listed(conn_id: str) -> bool:
@@ -380,9 +349,9 @@ def _resolver_of(view: View) -> DNSResolver:
     policy = _policy()
     names = _process.resolvers.pop(view, None)
     if names is None:
-        names = DNSResolver(_as_seen(policy, view), store=store(view.nameservers))
+        names = DNSResolver(_as_seen(policy, view), store=store(view.asked))
         names.add_observer(observers.count_event)
-        names.add_observer(LogObserver(names))
+        names.add_observer(observers.LogObserver(names))
         if len(_process.resolvers) >= _MOST_VIEWS:
             pinned = {held.view for held in _process.pins.values()}
             del _process.resolvers[next(one for one in _process.resolvers if one not in pinned)]
@@ -407,7 +376,8 @@ def _policy() -> ResolverConfig:
             raise
         if _process.complained != str(error):
             _process.complained = str(error)
-            log.error("The changed settings are refused, the old ones stay: %s", error)
+            told = "The changed settings are refused, the old ones stay: %s"
+            _process.unsaid.append((logging.ERROR, told, error))
         return _process.policy
     if policy != _process.policy:
         for view, names in _process.resolvers.items():
@@ -423,6 +393,8 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
     own: dict[str, Any] = {}
     if view.nameservers:
         own["nameservers"] = view.nameservers
+    if view.srv:
+        own["srv"] = {view.hostname: view.srv}
     if view.fallback_addresses:
         static = {**policy.static_addresses, view.hostname: view.fallback_addresses}
         own["static_addresses"] = static
@@ -433,8 +405,7 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
     return replace(policy, **own)
 
 
-def _after_fork_in_child() -> None:
-    _process.lock = threading.RLock()  # may have been held by a thread that did not come along
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+@forks.in_child
+def _renew_lock() -> None:
+    _process.depth = 0
+    _process.lock = threading.RLock()

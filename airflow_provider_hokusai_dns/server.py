@@ -79,9 +79,18 @@ class View:
 
     hostname: str = ""
     nameservers: tuple[str, ...] = ()
+    srv: str = ""
     fallback_addresses: tuple[str, ...] = ()
     cache_ttl: float | None = None
     max_stale: float | None = None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Who is asked, and for what, where it is not the system for the name itself.
+
+        Records of the fleet are kept apart by this.
+        """
+        return (*self.nameservers, f"SRV {self.srv}") if self.srv else self.nameservers
 
     def difference(self, other: View) -> str:
         """The first field in which two views differ; empty where they are equal."""
@@ -98,6 +107,8 @@ class MLflowServer:
     :param hostname: as given on the connection, a name or an address without brackets.
     :param port: ``None`` for the scheme's own.
     :param path_prefix: empty, or begins with a slash and does not end with one.
+    :param srv: the SRV name that says where the server is and on which port, instead of address
+        records of the hostname (RFC 2782); empty for none.
     :param verify: whether a server certificate is verified.
     :param deadline: how long writing inside a run may wait for the server. The pin's
         wait for an address and the waits of MLflow's client between its tries share it, see
@@ -125,7 +136,13 @@ class MLflowServer:
     max_stale: float | None = None
     cache_ttl: float | None = None
     nameservers: tuple[str, ...] = ()
+    srv: str = ""
     allow_stale_over_http: StaleOverHTTP = StaleOverHTTP.CHECKED
+
+    @property
+    def named(self) -> str:
+        """The connection in a sentence; one that is being tested has no id of its own."""
+        return f"connection {self.conn_id!r}" if self.conn_id else "this connection"
 
     @property
     def authority(self) -> str:
@@ -147,16 +164,22 @@ class MLflowServer:
     def view(self) -> View:
         """How the name of the server is resolved."""
         target = Target.parse(self.hostname)
-        said = (self.fallback_addresses, self.cache_ttl, self.max_stale)
-        if target.literal is not None or said == ((), None, None):
+        said = (self.srv, self.fallback_addresses, self.cache_ttl, self.max_stale)
+        if target.literal is not None or said == ("", (), None, None):
             return self.view_beside
         return View(
             hostname=target.hostname.removesuffix("."),
             nameservers=self.nameservers,
+            srv=self.srv,
             fallback_addresses=self.fallback_addresses,
             cache_ttl=self.cache_ttl,
             max_stale=self.max_stale,
         )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Who is asked for the name of the server, and for what; see :attr:`View.asked`."""
+        return self.view.asked
 
     @property
     def view_beside(self) -> View:

@@ -1,8 +1,6 @@
-"""The former path of the errors of a setting and of a connection that is missing."""
+"""The former path of two errors of :mod:`~airflow_provider_hokusai_dns.exceptions`."""
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.config.connections import (
-    ConnectionMissingError as ConnectionMissingError,
-)
-from airflow_provider_hokusai_dns.config.fields import SettingError as SettingError
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError as ConnectionMissingError
+from airflow_provider_hokusai_dns.exceptions import SettingError as SettingError

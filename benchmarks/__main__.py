@@ -8,7 +8,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import goals, herd, hits, losses, memory, misses, outages, overhead, report, stage
+from benchmarks import (
+    goals,
+    herd,
+    hits,
+    losses,
+    memory,
+    misses,
+    outages,
+    overhead,
+    relay,
+    report,
+    stage,
+)
 from benchmarks.measure import Table
 
 _SECTIONS: dict[str, Callable[..., Iterator[Table]]] = {
@@ -19,6 +31,7 @@ _SECTIONS: dict[str, Callable[..., Iterator[Table]]] = {
     "memory": memory.measure,
     "overhead": overhead.measure,
     "losses": losses.measure,
+    "relay": relay.measure,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmarks import herd, hits, losses, overhead, peers
+from benchmarks import herd, hits, losses, memory, overhead, peers, relay
 from benchmarks.measure import Row, Table
 
 _COLUMNS = ("measured", "at most", "met")
@@ -28,6 +28,7 @@ def table_of(tables: Mapping[str, Table]) -> Table:
 def _goals() -> Iterator[tuple[str, str, str, str, float]]:
     yield "hit, hostname: x floor", "hit", hits.HOST, "x floor", 2.0
     yield "hit, URL in and out: x floor", "hit", hits.IN_URL, "x floor", 3.0
+    yield "4090 URLs of one name: MB", "urls", memory.OURS, "MB", 20
     yield "hit, async: x floor", "hit", hits.ASYNC, "x floor", 3.0
     for name in (herd.OURS_THREADS, herd.OURS_TASKS, herd.OURS_LOOPS, herd.OURS_FAILING,
                  herd.OURS_FAILING_LOOPS):  # fmt: skip
@@ -41,6 +42,10 @@ def _goals() -> Iterator[tuple[str, str, str, str, float]]:
             yield f"{name}, {title}: queries per 100 calls", f"outage_{key}", name, "queries", 4
     yield "good day: log_metric, x without the hook", "overhead", overhead.WITH, "ratio", 1.05
     yield "good day: the pin, us per new connection", "pin", overhead.EXTRA, "best us", 5
+    yield "good day: a new connection, x by address", "connections", overhead.BY_PIN, "ratio", 1.02
+    for name, limit in ((relay.CHILD, 1.2), (relay.PARENT, 1.2), (relay.CHILD_UPLOAD, 1.3)):
+        yield f"relay, {name}: x without", "relay", name, "ratio", limit
+    yield "relay: open, ms", "relay_time", relay.START, "median ms", 50
     for what in ("metrics", "artifacts", "traces"):
         yield f"name gone half-way, ours: {what} lost", "losses", losses.OURS, f"{what} lost", 0
 

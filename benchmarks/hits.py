@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
-from itertools import repeat
+from itertools import count, repeat
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +21,7 @@ URL = f"http://{NAME}:5000/api/2.0/mlflow?x=1"
 FLOOR = "dict and clock (the floor)"
 HOST, IN_URL, ASYNC = "ours, hostname", "ours, URL in and out", "ours, async"
 SEVERAL = "ours, hostname with 3 addresses"
+UNSEEN = "ours, a URL never seen, 8 addresses"
 _COLUMNS = ("best ns", "median ns", "x floor")
 
 
@@ -39,6 +40,7 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
         HOST: lambda _stack: _sync(_ours().resolve, NAME),
         SEVERAL: lambda _stack: _sync(_ours("10.0.0.1", "10.0.0.2", "10.0.0.3").resolve, NAME),
         IN_URL: lambda _stack: _sync(_rendered(_ours()), URL),
+        UNSEEN: lambda _stack: _never_seen(_ours(*(f"10.0.0.{n}" for n in range(1, 9)))),
         ASYNC: lambda stack: _async(stack, _ours().aresolve, NAME),
     }
     table = Table("hit", "A hit: nanoseconds per call, beside the floor of the same run", _COLUMNS)
@@ -67,6 +69,19 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
 
 def _load(name: str) -> list[Any]:
     return [(name, "10.0.0.1")]
+
+
+def _never_seen(resolver: DNSResolver) -> Spin:
+    numbers = count()
+
+    def spin(number: int) -> int:
+        urls = [f"http://{NAME}:5000/{next(numbers)}" for _ in range(number)]
+        started = time.perf_counter_ns()
+        for url in urls:
+            resolver.resolve(url)
+        return time.perf_counter_ns() - started
+
+    return spin
 
 
 def _sync(call: Callable[[Any], object], argument: object) -> Spin:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from airflow_provider_hokusai_dns.resolver import Answer, DNSResolver, Endpoint, Source
+from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 from benchmarks import peers
 from benchmarks.measure import Row, Skipped, Table, memory_of
 from benchmarks.stage import Nameserver
 
 OURS = "ours"
 _NAMES = 1000
+_NAME = "urls.memory.bench.test"
+_URLS = 4090
 _COLUMNS = ("bytes per name", "KiB per 1000 names")
 
 
@@ -37,6 +40,19 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
         values = (weight / _NAMES, weight / 1024 * 1000 / _NAMES)
         table.rows.append(Row(name, dict(zip(_COLUMNS, values, strict=True))))
     yield table
+    yield _urls()
+
+
+def _urls() -> Table:
+    """What many URLs of one name weigh."""
+    addresses = tuple(f"10.0.0.{number}" for number in range(1, 9))
+    resolver = DNSResolver(lookup=ScriptedLookup({_NAME: addresses}, ttl=300))
+    resolver.resolve(_NAME)
+    urls = [f"http://{_NAME}:5000/{number}" for number in range(_URLS)]
+    weight = memory_of(lambda: _ask(resolver.resolve, urls))
+    table = Table("urls", f"{_URLS} URLs of one name with 8 addresses", ("MB",))
+    table.rows.append(Row(OURS, {"MB": weight / 1e6}))
+    return table
 
 
 def _load(name: str) -> tuple[str, ...]:

@@ -26,8 +26,10 @@ from benchmarks.stage import Nameserver
 
 WITHOUT, WITH = "without the hook", "with the hook"
 LITERAL, PINNED = "getaddrinfo of an address", "getaddrinfo of a pinned host"
-TRIAL = "a trial connect (at most one a second)"
+TRIAL = "a trial connect (in doubt only)"
 EXTRA = "the pin, per new connection"
+BY_ADDRESS, BY_PIN = "by address", "by a pinned name"
+_CONNECTION_COLUMNS = ("requests", "connections", "median us", "ratio")
 _CALL_COLUMNS = ("calls", "median ms", "ratio", "best pair", "worst pair")
 _PIN_COLUMNS = ("best us", "median us")
 _HOSTNAME = "overhead.bench.test"
@@ -57,6 +59,7 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
         }, Path(folder))  # fmt: skip
     yield _calls(told, server)
     yield _pin(server, rounds=50 if quick else 300)
+    yield _connections(server, pairs=100 if quick else 2000)
 
 
 def _calls(told: dict[str, Any], server: Nameserver) -> Table:
@@ -81,7 +84,6 @@ def _calls(told: dict[str, Any], server: Nameserver) -> Table:
 def _pin(server: Nameserver, *, rounds: int) -> Table:
     """What a new connection pays for its lookup, and how much of that is ours."""
     from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.model import Endpoint
     from airflow_provider_hokusai_dns.resolver.pin import pin_host
     from airflow_provider_hokusai_dns.resolver.racing import race as connect
 
@@ -99,8 +101,9 @@ def _pin(server: Nameserver, *, rounds: int) -> Table:
                 seconds=0.002,
             )
             # Apart: who accepts these connections is a thread of this process.
-            endpoint = [Endpoint(_ADDRESS, port)]
-            timings |= race({TRIAL: _spin(lambda: connect(endpoint))}, rounds=20, seconds=0.002)
+            timings |= race(
+                {TRIAL: _spin(lambda: connect([_ADDRESS], port))}, rounds=20, seconds=0.002
+            )
         finally:
             pin.release()
     for name, timing in timings.items():
@@ -112,13 +115,54 @@ def _pin(server: Nameserver, *, rounds: int) -> Table:
     return table
 
 
+def _connections(server: Nameserver, *, pairs: int) -> Table:
+    """Requests on a new connection each, in pairs, and the connections that the server counts."""
+    import urllib3
+
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
+    from airflow_provider_hokusai_dns.resolver.pin import pin_host
+    from tests.servers import Stranger, http
+
+    def request(host: str) -> float:
+        started = time.perf_counter()
+        with urllib3.HTTPConnectionPool(host, stranger.port, timeout=10) as pool:
+            pool.request("GET", "/")
+        return time.perf_counter() - started
+
+    title = "A good day: requests to a local server, each on a new connection"
+    table = Table("connections", title, _CONNECTION_COLUMNS)
+    resolver = DNSResolver(ResolverConfig(nameservers=(server.address,)))
+    took: dict[str, list[float]] = {_ADDRESS: [], _HOSTNAME: []}
+    counted = dict.fromkeys(took, 0)
+    with (
+        Stranger(lambda _: http(body="OK", Connection="close"), host=_ADDRESS) as stranger,
+        pin_host(_HOSTNAME, resolver),
+    ):
+        for number in range(pairs + 1):
+            for host in sorted(took, reverse=bool(number % 2)):
+                before = stranger.connections
+                seconds = request(host)
+                counted[host] += stranger.connections - before
+                if number:  # the first pair pays for what is made once
+                    took[host].append(seconds)
+    medians = {host: statistics.median(each) for host, each in took.items()}
+    for name, host in ((BY_ADDRESS, _ADDRESS), (BY_PIN, _HOSTNAME)):
+        ratio = medians[host] / medians[_ADDRESS]
+        values = (pairs + 1, counted[host], medians[host] * 1e6, ratio)
+        table.rows.append(Row(name, dict(zip(_CONNECTION_COLUMNS, values, strict=True))))
+    return table
+
+
 def _pin_row(name: str, *nanoseconds: float) -> Row:
     values = [number / 1000 for number in nanoseconds]
     return Row(name, dict(zip(_PIN_COLUMNS, values, strict=True)))
 
 
 def _lookup(host: str, port: int, flags: int = 0) -> Any:
-    return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, flags)
+    """As a client does that connects to the first address."""
+    for found in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, flags):
+        return found
+    return None
 
 
 def _spin(call: Callable[[], object]) -> Spin:

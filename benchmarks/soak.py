@@ -19,11 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_provider_hokusai_dns.resolver import (
-    DNSResolutionError,
-    DNSResolver,
-    ResolverConfig,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, MemoryStore
 
 NAMES = tuple(f"soak-{number}.test.local" for number in range(20))

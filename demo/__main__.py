@@ -1,11 +1,11 @@
-"""``python -m demo`` tells the story; ``up``, ``down`` and ``dns`` are for a browser."""
+"""``python -m demo`` tells the story; the rest is for a browser."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from demo import conductor, detached, interrupt, outside
+from demo import conductor, detached, interrupt, outside, remote
 from demo.console import Console
 from demo.errors import DemoError
 
@@ -20,8 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
             return detached.up(console, namespace=not options.no_namespace)
         if options.what == "down":
             return detached.down(console)
-        if options.what == "dns":
-            return detached.tell_names(console, options.state)
+        if options.what in ("dns", "mlflow"):
+            code = detached.ask([options.what, options.state])
+            states = remote.DNS_STATES | remote.MLFLOW_STATES
+            console.say(f"{'DNS' if options.what == 'dns' else 'MLflow'}: {states[options.state]}.")
+            return code
+        if options.what == "airflow":
+            return detached.ask(["airflow", *options.arguments])
         return outside.tell(console, namespace=not options.no_namespace)
     except DemoError as error:
         console.failure(str(error))
@@ -47,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("up", help="leave everything running for a browser")
     commands.add_parser("down", help="stop what up started")
     names = commands.add_parser("dns", help="say what DNS answers while everything is up")
-    names.add_argument("state", choices=sorted(detached.STATES))
+    names.add_argument("state", choices=sorted(remote.DNS_STATES))
+    server = commands.add_parser("mlflow", help="stop, start or move MLflow while everything is up")
+    server.add_argument("state", choices=sorted(remote.MLFLOW_STATES))
+    airflow = commands.add_parser("airflow", help="Airflow's command line, inside what is up")
+    airflow.add_argument("arguments", nargs=argparse.REMAINDER)
     return parser
 
 

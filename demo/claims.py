@@ -14,6 +14,7 @@ SILENT = "dns-silent"
 SILENT_PLAIN = "dns-silent-plain"
 WRITING = "redeploy"
 WRITING_PLAIN = "redeploy-plain"
+WRITING_CHILD = "redeploy-child"
 GATED = "triggered-in-gap"
 REFRESH_AGAIN = "refresh-again"
 STEADY = "steady-again"
@@ -43,7 +44,7 @@ def judge(evidence: Evidence, dns: list[tuple[float, str]]) -> list[Claim]:
     """
     runs = evidence.runs
     verdicts = [_variable_written(evidence)]
-    verdicts += [_complete(runs.get(run_id), run_id) for run_id in OURS]
+    verdicts += [_complete(runs.get(run_id), run_id) for run_id in (*OURS, WRITING_CHILD)]
     verdicts += [
         _gate_said(runs.get(HEALTHY), HEALTHY, "healthy", FIRST_ADDRESS),
         _gate_said(runs.get(GONE), GONE, "degraded", FIRST_ADDRESS),
@@ -52,7 +53,8 @@ def judge(evidence: Evidence, dns: list[tuple[float, str]]) -> list[Claim]:
         _fresh_processes(runs),
         _plain_lost(runs.get(SILENT_PLAIN), SILENT_PLAIN),
         _plain_lost(runs.get(WRITING_PLAIN), WRITING_PLAIN),
-        _wrote_through(runs.get(WRITING), dns),
+        _wrote_through(runs.get(WRITING), WRITING, dns),
+        _wrote_through(runs.get(WRITING_CHILD), WRITING_CHILD, dns),
         _gate_waited(runs.get(GATED), dns),
         _change_noticed(runs.get(REFRESH_AGAIN)),
     ]
@@ -137,8 +139,8 @@ def _plain_lost(run: DagRun | None, run_id: str) -> Claim:
     )
 
 
-def _wrote_through(run: DagRun | None, dns: list[tuple[float, str]]) -> Claim:
-    promise = f"run {WRITING!r} was writing before, during and after the redeploy"
+def _wrote_through(run: DagRun | None, run_id: str, dns: list[tuple[float, str]]) -> Claim:
+    promise = f"run {run_id!r} was writing before, during and after the redeploy"
     gap = _gap(dns)
     if run is None or run.tracked is None or run.tracked.end is None or gap is None:
         return Claim(promise, False, "there is no such run, or no redeploy")

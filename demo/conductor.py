@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from demo import interrupt, namespaces, relay
 from demo.console import Console
 from demo.errors import DemoError
-from demo.layout import AIRFLOW_ADDRESS, FIRST_ADDRESS, Layout, private_layout, shared_layout
+from demo.layout import AIRFLOW_ADDRESS, Layout, private_layout, shared_layout
 from demo.processes import Processes
 from demo.stack import USER, Stack
 
@@ -88,21 +87,23 @@ def _tell(options: argparse.Namespace, stack: Stack) -> int:
 
 def _stand(options: argparse.Namespace, stack: Stack) -> int:
     """Start everything, show one training, and stay until told to stop."""
-    from demo import story
+    from demo import remote, story
 
-    for descriptor, target in (
-        (options.airflow_door, (AIRFLOW_ADDRESS, stack.layout.airflow_port)),
-        (options.mlflow_door, (FIRST_ADDRESS, stack.layout.mlflow_port)),
-    ):
-        relay.serve(socket.socket(fileno=descriptor), target)
+    layout = stack.layout
+    airflow, mlflow = (
+        socket.socket(fileno=door) for door in (options.airflow_door, options.mlflow_door)
+    )
+    relay.serve(airflow, lambda: (AIRFLOW_ADDRESS, layout.airflow_port))
+    relay.serve(mlflow, lambda: (stack.mlflow_address, layout.mlflow_port))
     story.warm_up(stack)
-    ready = stack.layout.root / f"{READY}.new"
+    ready = layout.root / f"{READY}.new"
     ready.touch(mode=0o600)
     ready.write_text(json.dumps({"user": USER, "password": stack.password}))
     ready.rename(ready.with_name(READY))
+    commands = remote.Remote(stack)
     while True:
         stack.processes.check(may_die="mlflow-")
-        time.sleep(1)
+        commands.serve(seconds=0.5)
 
 
 def _layout(options: argparse.Namespace) -> Layout:

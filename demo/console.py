@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from demo.errors import DemoError, TryAgain
 T = TypeVar("T")
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 _LOG_EVERY = 10.0
+#: Columns of a line, where it can be helped.
+WIDTH = 100
 
 
 class Console:
@@ -50,13 +53,14 @@ class Console:
         self.line(f"{self.paint(f'{self.elapsed:5.0f} s', 'dim')}  {self.paint(text, 'bold')}")
 
     def say(self, text: str) -> None:
-        """Print something that happened."""
-        self.line(f"         {text}")
+        """Print something that happened, in lines of at most 100 columns."""
+        for line in _wrap(text, WIDTH - 9) or [""]:
+            self.line(f"         {line}")
 
     def failure(self, text: str, logs: Path | None = None) -> None:
         """Print why the story ends here."""
         self.line()
-        self.line(self.paint(f"It cannot go on. {text}", "red"))
+        self.line(self.paint(f"Stopped: {text}", "red"))
         if logs is not None:
             self.line(f"More in {logs}")
 
@@ -120,11 +124,18 @@ class Console:
                     alive()
                 if time.monotonic() > deadline:
                     raise DemoError(
-                        f"Waited {seconds:.0f} s for {what}, in vain."
+                        f"Gave up waiting for {what} after {seconds:.0f} s."
                         + (f" Last seen: {so_far}." if so_far else "")
                     )
                 tick(so_far)
                 time.sleep(pause)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of this width; a path or an address is never cut in two."""
+    return textwrap.wrap(
+        text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _columns() -> int:

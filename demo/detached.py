@@ -1,4 +1,4 @@
-"""``up``, ``down``, and playing with DNS in between."""
+"""``up``, ``down``, and playing in between."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from demo import conductor, interrupt, outside, relay
+from demo import conductor, interrupt, outside, relay, remote
 from demo.console import Console
 from demo.errors import DemoError
-from demo.layout import FIRST_ADDRESS, REPOSITORY, shared_layout
-from demo.names import Names
+from demo.layout import REPOSITORY
 from demo.processes import descendants
 
 _ROOT = outside.HOME / "up"
 _PROCESS = outside.HOME / "up.json"
 _LOG = "up.log"
 _AIRFLOW_PORT, _MLFLOW_PORT = 8080, 5000
-STATES = {
-    "back": "the name exists again",
-    "gone": "there is no such name",
-    "silent": "queries stay without an answer",
-    "failing": "the server says that it failed",
-}
+#: What ``make down`` leaves and the next ``make up`` finds: below the folder of the stack.
+_KEPT = ("airflow/dags", "airflow/copied-dags.json", "mlflow")
 
 
 def up(console: Console, *, namespace: bool) -> int:
@@ -37,7 +33,11 @@ def up(console: Console, *, namespace: bool) -> int:
             console.say("It is up already.")
             return _introduce(console)
         private, _ = outside.choose_surroundings(console, namespace=namespace)
-        outside.fresh(_ROOT)
+        kept = outside.fresh(_ROOT, keep=_KEPT)
+        if kept:
+            console.say(
+                "Kept from the last time: DAGs and MLflow's data (make clean removes them)."
+            )
         process, lifeline = _start(private=private)
         try:
             _follow(console, process)
@@ -58,29 +58,22 @@ def down(console: Console) -> int:
     pid = _running()
     _PROCESS.unlink(missing_ok=True)
     if pid is None:
-        console.say("Nothing is up.")
+        console.say("Nothing is running.")
         return conductor.HELD
     with console.waiting("everything to stop"):
         stop(pid)
-    console.say("Everything is down.")
+    console.say("Everything is down. DAGs and MLflow's data stay for the next make up.")
     return conductor.HELD
 
 
-def tell_names(console: Console, state: str) -> int:
-    """Change what DNS answers in the running demo.
+def ask(request: Sequence[str]) -> int:
+    """Have the running stack do this; see :func:`demo.remote.ask`.
 
-    :param state: one of :data:`STATES`.
+    :raises DemoError: nothing is running.
     """
     if _running() is None:
-        raise DemoError("Nothing is up: start it with make up.")
-    os.chdir(_ROOT)
-    names = Names(shared_layout(_ROOT))
-    if state == "back":
-        names.answer(FIRST_ADDRESS)
-    else:
-        {"gone": names.gone, "silent": names.silent, "failing": names.failing}[state]()
-    console.say(f"DNS: {STATES[state]}.")
-    return conductor.HELD
+        raise DemoError("Nothing is running: make up first.")
+    return remote.ask(_ROOT, request)
 
 
 def stop(pid: int, *, patience: float = 15.0) -> None:
@@ -153,11 +146,21 @@ def _introduce(console: Console) -> int:
     except OSError as error:
         raise DemoError("It is not ready yet: another make up is starting it.") from error
     console.line()
-    console.say(f"Airflow     {doors['airflow']}")
-    console.say(f"            user {login['user']}, password {login['password']}")
-    console.say(f"MLflow      {doors['mlflow']}")
-    console.say("An outage:  .venv/bin/python -m demo dns gone (or silent, failing, back)")
-    console.say("The end:    make down")
+    root = _ROOT.relative_to(REPOSITORY)
+    python = ".venv/bin/python -m demo"
+    for what, text in (
+        ("Airflow", doors["airflow"]),
+        ("", f"user {login['user']}, password {login['password']}"),
+        ("Status page", f"{doors['airflow']}/plugin/hokusai-dns"),
+        ("MLflow", doors["mlflow"]),
+        ("Your DAGs", f"{root / 'airflow' / 'dags'}/ (read within 5 s; they stay after make down)"),
+        ("Logs", f"{root / 'logs'}/, of tasks: {root / 'airflow' / 'logs'}/"),
+        ("Outage", f"{python} dns {'|'.join(remote.DNS_STATES)}"),
+        ("Redeploy", f"{python} mlflow {'|'.join(remote.MLFLOW_STATES)}"),
+        ("Airflow CLI", f"{python} airflow hokusai-dns status"),
+        ("The end", "make down"),
+    ):
+        console.say(f"{what:<13}{text}")
     return conductor.HELD
 
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,15 +90,25 @@ def locked(name: str, home: Path = HOME) -> Iterator[None]:
         yield
 
 
-def fresh(root: Path) -> None:
-    """Empty this folder.
+def fresh(root: Path, *, keep: Sequence[str] = ()) -> bool:
+    """Empty this folder; returns whether something of it was kept.
 
+    :param keep: paths below it that stay.
     :raises DemoError: it holds what we may not remove.
     """
     try:
+        aside = root.with_name(f"{root.name}.kept")
+        for path in keep:
+            if (root / path).exists() and not (aside / path).exists():
+                (aside / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).rename(aside / path)
         if root.exists():
             shutil.rmtree(root)
+        if aside.exists():  # also after an interruption just here
+            aside.rename(root)
+            return True
         root.mkdir(parents=True, mode=0o700)
+        return False
     except OSError as error:
         raise DemoError(
             f"Cannot empty {root} ({error.strerror}: {error.filename}). It was perhaps made by "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 
 _CHUNK = 65536
 
@@ -26,15 +27,18 @@ def open_door(wanted: int) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, target: tuple[str, int]) -> None:
-    """Pass every connection on to the target, on threads that end with the process."""
+def serve(listener: socket.socket, target: Callable[[], tuple[str, int]]) -> None:
+    """Pass every connection on to the target, on threads that end with the process.
+
+    :param target: asked for each connection: what is behind the door may move.
+    """
 
     def accept() -> None:
         while True:
             client, _ = listener.accept()
-            threading.Thread(target=pass_on, args=(client, target), daemon=True).start()
+            threading.Thread(target=pass_on, args=(client, target()), daemon=True).start()
 
-    threading.Thread(target=accept, name=f"relay-{target[1]}", daemon=True).start()
+    threading.Thread(target=accept, name="relay", daemon=True).start()
 
 
 def pass_on(client: socket.socket, target: tuple[str, int], already: bytes = b"") -> None:

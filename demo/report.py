@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from demo.claims import ARTIFACTS, METRICS, OURS, Claim
-from demo.console import Console
+from demo.console import WIDTH, Console
 from demo.evidence import DagRun, Evidence
 from demo.layout import FIRST_ADDRESS, MLFLOW_NAME, SECOND_ADDRESS
 from demo.stack import Stack
@@ -49,7 +49,7 @@ def show(
     for line in _table(console, runs, changes):
         console.line(line)
     console.line()
-    for line in textwrap.wrap(_fine_print(label, plain_bounds), 100):
+    for line in textwrap.wrap(_fine_print(label, plain_bounds), WIDTH - 2):
         console.line(console.paint(f"  {line}", "dim"))
     console.line()
     list_claims(console, claims)
@@ -63,7 +63,10 @@ def list_claims(console: Console, claims: Sequence[Claim]) -> None:
     """Print each promise with what was found."""
     for claim in claims:
         mark = console.paint("held  ", "green") if claim.held else console.paint("FAILED", "red")
-        console.line(f"  {mark}  {claim.promise}: {console.paint(claim.found, 'dim')}")
+        first, *rest = textwrap.wrap(f"{claim.promise}: {claim.found}", WIDTH - 10)
+        console.line(f"  {mark}  {first}")
+        for line in rest:
+            console.line(f"{'':<10}{line}")
     console.line()
 
 
@@ -117,8 +120,8 @@ def _axis(began: float, ended: float, column: Any) -> str:
 
 
 def _table(console: Console, runs: Sequence[DagRun], changes: Changes) -> list[str]:
-    head = ("run", "DNS meanwhile", "gate said", "DAG run", "MLflow run", "metrics", "artifacts")
-    rows = [(*head, "model", "time")] + [_row(run, changes) for run in runs]
+    head = ("run", "DNS meanwhile", "gate", "DAG run", "MLflow run", "metrics", "files", "model")
+    rows = [(*head, "time")] + [_row(run, changes) for run in runs]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -137,13 +140,13 @@ def _row(run: DagRun, changes: Changes) -> tuple[str, ...]:
     if run.refresh is not None:
         outcome = ("-",) * 4
     elif there is None:
-        outcome = ("none", f"0 of {METRICS}", f"0 of {len(ARTIFACTS)}", "none")
+        outcome = ("none", f"0/{METRICS}", f"0/{len(ARTIFACTS)}", "none")
     else:
         outcome = (
             there.status,
-            f"{there.metrics} of {METRICS}",
-            f"{len(there.artifacts)} of {len(ARTIFACTS)}",
-            ", ".join(there.models) or "none",
+            f"{there.metrics}/{METRICS}",
+            f"{len(there.artifacts)}/{len(ARTIFACTS)}",
+            ", ".join(model.rpartition(" ")[2] for model in there.models) or "none",
         )
     return (
         run.run_id,
@@ -156,7 +159,11 @@ def _row(run: DagRun, changes: Changes) -> tuple[str, ...]:
 
 
 def _dns_during(run: DagRun, changes: Changes) -> str:
-    words = {f"answers {FIRST_ADDRESS}": "fine", f"answers {SECOND_ADDRESS}": "fine"}
+    words = {
+        f"answers {FIRST_ADDRESS}": "fine",
+        f"answers {SECOND_ADDRESS}": "fine",
+        "no such name": "gone",
+    }
     seen: list[str] = []
     for index, (at, what) in enumerate(changes):
         until = changes[index + 1][0] if index + 1 < len(changes) else float("inf")
@@ -190,8 +197,8 @@ def _verdict(console: Console, claims: Sequence[Claim]) -> str:
         text = f"VERDICT: {len(failed)} of {len(claims)} claims did not hold ({took})."
         return console.paint(text, "bold", "red")
     text = (
-        f"VERDICT: all {len(claims)} claims held. {MLFLOW_NAME} went away three times, "
-        f"and runs with this package lost nothing ({took})."
+        f"VERDICT: all {len(claims)} claims held ({took}). {MLFLOW_NAME} went away three times,\n"
+        "         and runs with this package lost nothing."
     )
     return console.paint(text, "bold", "green")
 

@@ -74,6 +74,11 @@ class Stack:
         }
 
     @property
+    def mlflow_address(self) -> str:
+        """Where the MLflow server runs, or ran last."""
+        return self._mlflow_address
+
+    @property
     def mlflow(self) -> MLflowAPI:
         """The MLflow server that runs now."""
         layout = self.layout
@@ -81,11 +86,7 @@ class Stack:
 
     def start(self) -> None:
         """Start everything, and return when all of it is usable."""
-        dags = self._home / "dags"
-        dags.mkdir(parents=True)
-        for folder in self.dag_folders:
-            for file in sorted(folder.glob("*.py")):
-                shutil.copy(file, dags)
+        self._copy_dags()
         self._passwords.touch(mode=0o600)
         self._passwords.write_text(json.dumps({USER: self.password}))
 
@@ -118,6 +119,22 @@ class Stack:
             description="The demo's MLflow, by its name",
         )
 
+    def _copy_dags(self) -> None:
+        """Copy our DAGs; one that was edited since the last time stays as it is."""
+        dags = self._home / "dags"
+        dags.mkdir(parents=True, exist_ok=True)
+        memory = self._home / "copied-dags.json"
+        copied = json.loads(memory.read_text()) if memory.exists() else {}
+        for folder in self.dag_folders:
+            for file in sorted(folder.glob("*.py")):
+                target = dags / file.name
+                if target.exists() and target.read_text() != copied.get(file.name):
+                    self.console.say(f"{file.name} was edited and stays")
+                    continue
+                shutil.copy(file, target)
+                copied[file.name] = file.read_text()
+        memory.write_text(json.dumps(copied))
+
     def start_part(self, part: str) -> Child:
         """Start one of Airflow's processes."""
         command = [*python_module("airflow"), *self.parts[part]]
@@ -147,9 +164,12 @@ class Stack:
         """
         missing = set(wanted)
 
+        ours = {file.name for folder in self.dag_folders for file in folder.glob("*.py")}
+
         def parsed() -> bool:
-            if errors := self.airflow.import_errors():
-                raise DemoError(f"A DAG file cannot be imported. {errors[0]}")
+            for error in self.airflow.import_errors():
+                if Path(error.partition(":")[0]).name in ours:
+                    raise DemoError(f"A DAG file cannot be imported. {error}")
             missing.difference_update(self.airflow.dag_ids())
             return not missing
 

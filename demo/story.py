@@ -13,7 +13,8 @@ from demo.layout import FIRST_ADDRESS, MLFLOW_NAME, SECOND_ADDRESS
 from demo.stack import Stack
 
 REFRESH, TRAINING, PLAIN = "hokusai_dns_refresh", "mlflow_training_example", "plain_training"
-_DAGS = {REFRESH, TRAINING, PLAIN}
+CHILD = "child_training"
+_DAGS = {REFRESH, TRAINING, PLAIN, CHILD}
 _ENDED = ("success", "failed")
 _RUN_LIMIT = 300.0  # generous: a busy machine is no failed claim
 _SHORT = 0.01  # seconds between two metrics, where nothing happens in between
@@ -68,8 +69,8 @@ class _Story:
         self._console.heading("An admin triggers the refresh DAG")
         self._run(REFRESH, claims.REFRESH)
         for key, value in evidence.stored(self._stack.airflow).items():
-            addresses = ", ".join(value.get("addresses", ()))
-            self._console.say(f"Variable {key}: {value.get('hostname')} is {addresses}")
+            if addresses := ", ".join(value.get("addresses", ())):  # a history has none
+                self._console.say(f"Variable {key}: {addresses}")
 
     def healthy(self) -> None:
         """All is well."""
@@ -95,12 +96,14 @@ class _Story:
     def redeploy(self) -> None:
         """As ECS does it: name gone, old server stopped, a new one elsewhere, name back."""
         stack, console = self._stack, self._console
-        console.heading("MLflow is redeployed to another address, while two runs are writing")
+        console.heading("MLflow is redeployed to another address, while three runs are writing")
         stack.names.answer(FIRST_ADDRESS)
         self._bounds()
         self._trigger(TRAINING, claims.WRITING, {"pause": _LONG})
         self._trigger(PLAIN, claims.WRITING_PLAIN, {"pause": _LONG, **PLAIN_BOUNDS})
-        for run in (claims.WRITING, claims.WRITING_PLAIN):
+        console.say("(the third writes from another process, which knows MLflow and a relay)")
+        self._trigger(CHILD, claims.WRITING_CHILD, {"pause": _LONG})
+        for run in (claims.WRITING, claims.WRITING_PLAIN, claims.WRITING_CHILD):
             self._await_metrics(run, 20)
         stack.names.gone()
         console.say("the name is gone")
@@ -114,6 +117,7 @@ class _Story:
         console.say(f"the name is back, and points to {SECOND_ADDRESS}")
         self._await(PLAIN, claims.WRITING_PLAIN)
         self._await(TRAINING, claims.WRITING)
+        self._await(CHILD, claims.WRITING_CHILD)
         self._await(TRAINING, claims.GATED)
 
     def steady_again(self) -> None:

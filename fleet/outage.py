@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,13 +171,8 @@ class _Survival:
         self._console.say(what)
 
     def _verdict(self, run_id: str) -> dict[str, Any]:
-        """Return what a gate said.
-
-        Airflow's server gives what a trigger left behind as JSON in a text, and what a worker left
-        behind as it is.
-        """
-        found = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
-        verdict: dict[str, Any] = json.loads(found) if isinstance(found, str) else found
+        """Return what a gate said."""
+        verdict: dict[str, Any] = self._airflow.xcom(names.TRAINING, run_id, "gate") or {}
         return verdict
 
     def _read(self) -> None:

@@ -15,6 +15,7 @@ import hypothesis
 import pytest
 
 from tests.servers import OTHER_CLIENT, Handler, HTTPThread, MLflowProcess, has_basic_auth
+from tests.skips import pytest_terminal_summary  # noqa: F401 - a hook
 
 # A machine that is busy with something else must not fail a property.
 hypothesis.settings.register_profile("hokusai", deadline=None)
@@ -94,7 +95,7 @@ class TinyMLflow(HTTPThread):
     tested with the real server.
     """
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
         self.answers: dict[str, tuple[int, Any]] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[tuple[str, bytes]] = []
@@ -120,7 +121,7 @@ class TinyMLflow(HTTPThread):
 
             do_GET = do_POST = do_PUT = do_DELETE = answer
 
-        super().__init__(Answering, address)
+        super().__init__(Answering, address, port)
         self.address = address
 
     def count(self, path: str) -> int:

@@ -20,8 +20,8 @@ def main() -> None:
 
     from airflow_provider_hokusai_dns import runtime
     from airflow_provider_hokusai_dns.config import connections
+    from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
     from airflow_provider_hokusai_dns.gates import check
-    from airflow_provider_hokusai_dns.resolver import DNSResolutionError
     from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 
     Stats.initialize(

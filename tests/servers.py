@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
+
+T = TypeVar("T")
 
 #: It takes ten on an idle machine; the limit is for busy ones.
 START_SECONDS = 180.0
@@ -68,6 +70,26 @@ def end_session(process: subprocess.Popen[bytes], watchdog: subprocess.Popen[byt
         time.sleep(0.02)
     process.wait(10)
     _dismiss(watchdog)
+
+
+def wait_until(
+    condition: Callable[[], T],
+    seconds: float = 10.0,
+    *,
+    pause: float = 0.02,
+    told: Callable[[], str] = str,
+) -> T:
+    """Wait until something is true, and give what it is.
+
+    :param pause: seconds between two looks.
+    :param told: what to say when it does not come true.
+    """
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() >= end:
+            raise AssertionError(f"it did not come true within {seconds:g} s {told()}")
+        time.sleep(pause)
+    return found
 
 
 def is_installed() -> bool:
@@ -191,15 +213,14 @@ class MLflowProcess:
             raise
 
     def _wait(self) -> None:
-        assert self._process is not None
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
-            if self._process.poll() is not None:
+        process = self._process
+
+        def up() -> bool:
+            if process is None or process.poll() is not None:
                 raise RuntimeError(f"MLflow ended while it started:\n{self.log[-3000:]}")
-            if self._answers():
-                return
-            time.sleep(0.1)
-        raise RuntimeError(f"MLflow did not start in {START_SECONDS:.0f} s:\n{self.log[-3000:]}")
+            return self._answers()
+
+        wait_until(up, START_SECONDS, pause=0.1, told=lambda: f"MLflow:\n{self.log[-3000:]}")
 
     def _answers(self) -> bool:
         if self._scheme == "https":
@@ -231,9 +252,8 @@ class MLflowProcess:
         process.wait(10)
         if self._watchdog is not None:
             _dismiss(self._watchdog)
-        end = time.monotonic() + 10
-        while session_members(process.pid) and time.monotonic() < end:
-            time.sleep(0.02)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not session_members(process.pid))
 
 
 def session_members(leader: int) -> set[int]:
@@ -301,13 +321,14 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class HTTPThread:
-    """An HTTP server on a free port and a thread of its own, while the block runs.
+    """An HTTP server on a thread of its own, while the block runs.
 
     :param handler: answers; made of :class:`Handler`.
+    :param port: a free one by default.
     """
 
-    def __init__(self, handler: type[Handler], host: str = "127.0.0.1") -> None:
-        self._server = ThreadingHTTPServer((host, 0), handler)
+    def __init__(self, handler: type[Handler], host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = ThreadingHTTPServer((host, port), handler)
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))

@@ -51,3 +51,5 @@ def test_a_good_day_costs_little(tmp_path: Path) -> None:
     tables = bench(tmp_path, "overhead")
     assert tables["overhead"][overhead.WITH]["values"]["ratio"] < 1.5
     assert tables["pin"][overhead.EXTRA]["values"]["median us"] < 100
+    counted = [tables["connections"][name]["values"] for name in tables["connections"]]
+    assert [each["connections"] for each in counted] == [each["requests"] for each in counted]

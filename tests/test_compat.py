@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_hokusai_dns import compat
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, DNSResolver
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import DNSResolver
 from tests.conftest import HOSTNAME
 
 

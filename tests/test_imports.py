@@ -12,6 +12,8 @@ _PUBLIC = [
     "airflow_provider_hokusai_dns.sensors.mlflow_health",
     "airflow_provider_hokusai_dns.triggers.mlflow_health",
     "airflow_provider_hokusai_dns.operators.dns_refresh",
+    "airflow_provider_hokusai_dns.operators.mlflow",
+    "airflow_provider_hokusai_dns.policies.retry",
     "airflow_provider_hokusai_dns.refresh_dag",
     "airflow_provider_hokusai_dns.resolver",
     "airflow_provider_hokusai_dns.compat",

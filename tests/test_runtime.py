@@ -8,9 +8,9 @@ import socket
 
 import pytest
 
-from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.config.fields import SettingError
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, ResolverConfig, Source
+from airflow_provider_hokusai_dns import observers, runtime
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
+from airflow_provider_hokusai_dns.resolver import ResolverConfig, Source
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")
@@ -191,7 +191,9 @@ class TestTheLog:
         return resolver
 
     def lines(self, caplog):
-        return [record.getMessage() for record in caplog.records if record.name == runtime.log.name]
+        return [
+            record.getMessage() for record in caplog.records if record.name == observers.log.name
+        ]
 
     def test_tells_what_failed_what_is_used_and_how_old_it_is_once(self, resolver, dns, caplog):
         """A hundred calls on an old address are one line, and so is the end of it."""
@@ -276,7 +278,7 @@ class TestPins:
         first = runtime.pin(server(also_pin=("s3.local",)))
         again = runtime.pin(server(also_pin=("s3.local",)))
         assert first == again
-        assert [pin.count for pin in first] == [1, 1]
+        assert [len(pin.owners) for pin in first] == [1, 1]
         assert socket.getaddrinfo("mlflow.local", None)[0][4][0] == "127.0.0.1"
         assert socket.getaddrinfo("s3.local", None)[0][4][0] == "127.0.0.2"
         runtime.forget()

@@ -6,10 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from tests.servers import session_members
+from tests.servers import session_members, wait_until
 
 SCRIPT = """
 import subprocess, sys, time
@@ -33,11 +32,8 @@ def test_a_server_does_not_survive_a_test_run_that_was_killed() -> None:
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     run.stdout.close()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{server}").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
     stat = Path(f"/proc/{server}/stat")
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    wait_until(lambda: not stat.exists() or stat.read_text().split()[2] == "Z")
 
 
 HALF_ENDED = """
@@ -57,10 +53,7 @@ def test_a_process_is_there_until_its_last_thread_has_ended() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         stat = Path(f"/proc/{process.pid}/stat")
-        deadline = time.monotonic() + 10
-        while stat.read_text().split()[2] != "Z" and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert stat.read_text().split()[2] == "Z"
+        wait_until(lambda: stat.read_text().split()[2] == "Z")
         assert session_members(process.pid) == {process.pid}
     finally:
         process.kill()

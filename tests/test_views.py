@@ -86,7 +86,7 @@ def test_a_gate_goes_where_its_own_connection_leads(evil, victim, trap, tiny, te
     check_connection(evil)
     while was_connected(trap):
         pass
-    verdict = check_connection(victim)
+    verdict = check_connection(victim).verdict
     assert (verdict.state, verdict.address) == ("healthy", tiny.address)
     assert not was_connected(trap)
     assert all(SECRET not in text for text in texts.values())
@@ -96,9 +96,9 @@ def test_a_refresh_keeps_what_each_connection_sees_apart(evil, victim, dns, text
     """Other workers fall back on the stored address: that of the victim's own nameservers."""
     refresh_names([evil, victim], [], probe=False)
     named = () if "AIRFLOW__HOKUSAI_DNS__NAMESERVERS" in os.environ else (dns.address,)
-    stored = json.loads(texts[variable_key(HOSTNAME, nameservers=named)])
+    stored = json.loads(texts[variable_key(HOSTNAME, asked=named)])
     assert stored["addresses"] == ["127.0.0.9"]
-    assert stored.get("nameservers", []) == list(named)
+    assert stored.get("asked", []) == list(named)
     others = [text for key, text in texts.items() if "history" not in key]
     assert sum(EVIL_ADDRESS in text for text in others) == 1
 
@@ -151,7 +151,7 @@ def test_a_connection_that_was_edited_moves_its_own_pin(victim, dns, evil_dns, t
         assert again is pin
         assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == EVIL_ADDRESS
         assert pin._patient
-    assert pin.count == 1
+    assert len(pin.owners) == 1
 
 
 def _server(conn_id: str) -> MLflowServer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import (
     Cause,
-    DNSResolutionError,
     Endpoint,
     Resolution,
     Source,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +24,18 @@ from airflow_provider_hokusai_dns.cli.stored_record import (
     read_stored,
 )
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.fields import SettingError
-from airflow_provider_hokusai_dns.gates import check, decision
-from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    ConnectionMissingError,
+    SettingError,
+)
+from airflow_provider_hokusai_dns.gates import decision
+from airflow_provider_hokusai_dns.gates.check import check_connection
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.server import MLflowServer
-from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
@@ -47,7 +52,7 @@ class WrongQuestionError(ValueError):
     """Something on the command line can never be right."""
 
 
-_WRONG = (WrongQuestionError, SettingError, runtime.ConnectionConflictError)
+_WRONG = (WrongQuestionError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -61,7 +66,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
             code = run(args)
-        except connections.ConnectionMissingError as error:
+        except ConnectionMissingError as error:
             problem = database_problem()
             complain(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
@@ -90,7 +95,7 @@ def resolve(args: Namespace) -> int:
         server = server or _listed_server_of(target.hostname)
         names = runtime.resolver() if server is None else runtime.resolver_for(server)
         conn_id = None if server is None else server.conn_id
-        read = partial(_read, variables, () if server is None else server.nameservers)
+        read = partial(_read, variables, () if server is None else server.asked)
         found.append(explain(target, names, read, conn_id=conn_id))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[one.as_dict() for one in found]), args.output)
@@ -107,7 +112,7 @@ def status(args: Namespace) -> int:
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
         checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
     rows = [row for _, row in checks]
-    missing = [row for verdict, row in checks if verdict.cause == decision.MISSING]
+    missing = [row for verdict, row in checks if verdict.cause in decision.NOT_GIVEN]
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]
@@ -182,7 +187,7 @@ def clear(args: Namespace) -> int:
             if server is None:
                 names[target.hostname, ()] = None
             if named is not None:
-                names[target.hostname, named.nameservers] = None
+                names[target.hostname, named.asked] = None
     if not names:
         raise WrongQuestionError(
             "clear needs names, or connections by --conn-id: it is the fallback of all workers"
@@ -249,9 +254,8 @@ def _listed_server_of(hostname: str) -> MLflowServer | None:
 
 
 def _judge(states: Iterable[str], min_health: str) -> int:
-    least = LEVELS.index(min_health)
-    worst = min((LEVELS.index(state) for state in states), default=0)
-    return OK if worst >= least else NOT_USABLE
+    levels = [Level(state) for state in states]
+    return OK if levels and all(level.meets(min_health) for level in levels) else NOT_USABLE
 
 
 def _document(**content: Any) -> dict[str, Any]:
@@ -280,50 +284,26 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
 
 def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
-    verdict = check.check_connection(conn_id)
-    row: dict[str, Any] = {
-        "conn_id": conn_id,
-        "state": verdict.level,
-        "dns": "unknown",
-        "mlflow": verdict.level,
-        "cause": None if verdict.state is State.HEALTHY else verdict.cause,
-        "sentence": verdict.sentence,
-        "hostname": None,
-        "history_name": None,
-        "tracking_uri": verdict.tracking_uri or None,
-        "addresses": [],
-        "source": verdict.address_source,
-        "age": None if verdict.address_age is None else round(verdict.address_age, 1),
-        "ttl_left": None,
-        "looked_at": _iso(verdict.checked_at),
-        "latency_ms": round(sum(verdict.latencies.values()), 1) or None,
-        "last_known_good": None,
-        "variable_problem": None,
-        "verdict": dict(verdict.as_dict()),
-    }
-    try:
-        server = connections.load_server(conn_id)
-        names = runtime.resolver_for(server)
-    except (LookupError, ValueError):
-        return verdict, row
-    target = Target.parse(server.hostname)
-    row["history_name"] = shown_name(target.hostname, server.nameservers)
-    row |= {"hostname": target.hostname, "dns": names.state(target.hostname)}
-    stored = StoredRecord("", target.hostname)
-    if target.literal is None:
-        stored = read_stored(target.hostname, SdkVariables(), server.nameservers)
-    row |= {"last_known_good": stored.as_dict(), "variable_problem": stored.problem}
-    if verdict.address is not None:
-        found = names.resolve(target.hostname)
-        row["addresses"] = list(found.addresses)
-        if (left := found.ttl_left(time.time())) is not None:
-            row["ttl_left"] = round(left, 1)
-    return verdict, row
+    done, described = check_connection(conn_id), ConnectionTarget()
+    if done.server is not None:
+        name = Target.parse(done.server.hostname)
+        stored = StoredRecord("", name.hostname)
+        if name.literal is None:
+            stored = read_stored(name.hostname, SdkVariables(), done.server.asked)
+        described = ConnectionTarget(
+            name.hostname,
+            done.server.uri,
+            stored.record,
+            stored.problem,
+            asked=done.server.asked,
+        )
+    row = ConnectionHealth(conn_id, described).with_check(done).status_row()
+    return done.verdict, row | {"looked_at": _iso(done.verdict.checked_at)}
 
 
-def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> StoredRecord:
+def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:
     """What is stored, where "nothing" may also mean that nobody could be asked."""
-    stored = read_stored(hostname, variables, nameservers)
+    stored = read_stored(hostname, variables, asked)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
     return stored
@@ -331,7 +311,7 @@ def _read(variables: Variables, nameservers: tuple[str, ...], hostname: str) -> 
 
 def _asked(row: Any) -> tuple[str, ...]:
     """The nameservers that the connection of a row names; what they say is stored apart."""
-    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).nameservers
+    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).asked
 
 
 def _kept(row: Any, stored: StoredRecord) -> bool:
@@ -346,9 +326,9 @@ def hokusai_dns_clear(
     return [_clear(*name) for name in names]
 
 
-def _clear(hostname: str, nameservers: tuple[str, ...]) -> dict[str, Any]:
+def _clear(hostname: str, asked: tuple[str, ...]) -> dict[str, Any]:
     variables = MetastoreVariables()
-    before = read_stored(hostname, variables, nameservers)
+    before = read_stored(hostname, variables, asked)
     removed = variables.delete(before.key)
     outcome = "cleared" if removed else "nothing was stored"
     if variables.get(before.key) is not None:

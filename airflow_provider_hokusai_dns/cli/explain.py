@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Resolution, Source
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
+from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
-from airflow_provider_hokusai_dns.resolver.model import LookupFailed
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.wording import REASONS
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def explain(
     return Explanation(
         *where,
         "degraded" if found.is_stale else "healthy",
-        found.addresses,
+        found.places,
         found.source.value,
         None if found.cause is None else found.cause.value,
         None if age is None else round(age, 1),
@@ -161,7 +162,9 @@ def _steps(
     """In the order in which a task would come to them."""
     nameservers = config.nameservers_for(hostname)
     dns = asking.begin(partial(_ask_nameservers, hostname, config, nameservers))
-    system = None if nameservers else asking.begin(partial(_ask_system, hostname))
+    service = config.srv_for(hostname)
+    asks_system = not nameservers and service is None
+    system = asking.begin(partial(_ask_system, hostname)) if asks_system else None
     store = asking.begin(partial(_ask_store, hostname, config, read))
     steps = [
         Step("memory", "this process", "empty; a task that has asked before answers from here"),
@@ -171,7 +174,10 @@ def _steps(
     said = asking.end(dns, silence)
     steps += said
     if system is None:
-        steps.append(Step("system lookup", "", "not asked, because nameservers are configured"))
+        why = (
+            "nameservers are configured" if nameservers else "it cannot tell the port of a service"
+        )
+        steps.append(Step("system lookup", "", f"not asked, because {why}"))
     else:
         late = Step("system lookup", "getaddrinfo", "no answer in time", cause="timeout")
         steps.append(asking.end(system, late))
@@ -194,14 +200,15 @@ def _ask_hosts(hostname: str, hosts: Path) -> Step:
 def _ask_nameservers(
     hostname: str, config: ResolverConfig, nameservers: tuple[str, ...]
 ) -> list[Step]:
-    query = DNSQuery(nameservers, config.search)
-    try:
-        said = query.ask_each(hostname, timeout=config.timeout)
-    except LookupFailed as failed:
-        return [Step("nameserver", "", failed.detail, cause=failed.cause.value)]
     steps = []
-    for one in said:
-        outcome = one.cause.value if one.cause is not None else ", ".join(one.addresses)
+    service = config.srv_for(hostname)
+    each = DNSQuery(nameservers, config.search).ask_each(
+        service or hostname,
+        timeout=config.timeout,
+        kinds=("A", "AAAA") if service is None else ("SRV",),
+    )
+    for one in each:
+        outcome = one.outcome
         if one.ttl is not None:
             outcome += f" (TTL {one.ttl:.0f} s)"
         steps.append(
@@ -252,17 +259,8 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-_CHOSEN = {
-    Source.LITERAL: "it is an address itself",
-    Source.HOSTS: "the hosts file has it, and that goes before DNS",
-    Source.CACHE: "DNS answered a moment ago",
-    Source.DNS: "DNS answered",
-    Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
-}
-
-
 def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig) -> str:
-    addresses = ", ".join(found.addresses)
+    addresses = ", ".join(found.places)
     why = found.cause.value if found.cause is not None else "it does not answer"
     if found.source is Source.STATIC:
         return (
@@ -278,12 +276,12 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
             f"gives none now ({why}). Good for up to {limit:.0f} s {since}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
-    return f"{addresses}: {_CHOSEN[found.source]}{fresh}"
+    return f"{addresses}: {REASONS[found.source]}{fresh}"
 
 
 def _why_nothing(error: DNSResolutionError) -> str:
     return (
         f"nothing can be served: DNS gives no address ({error.cause.value}), and there is neither "
-        "a stored one that is young enough nor a static one. Check the name for a typing error, "
+        "a stored one that is young enough nor a static one. Check the name for a typo, "
         "then the DNS; in an emergency set fallback_addresses on the connection"
     )

@@ -57,20 +57,18 @@ class StoredRecord:
         return None if self.record is None else shown_record(self.record, time.time())
 
 
-def read_stored(
-    hostname: str, variables: Variables, nameservers: tuple[str, ...] = ()
-) -> StoredRecord:
+def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()) -> StoredRecord:
     """What is stored for a hostname. Never raises for what somebody wrote into the Variable.
 
-    :param nameservers: those that a connection names; empty for the system's.
+    :param asked: those that a connection names; empty for the system's.
     """
-    key = variable_key(hostname, nameservers=nameservers)
+    key = variable_key(hostname, asked=asked)
     text = variables.get(key)
     if text is None:
         return StoredRecord(key, hostname)
     try:
         return StoredRecord(
-            key, hostname, parse_record(hostname, text, now=time.time(), nameservers=nameservers)
+            key, hostname, parse_record(hostname, text, now=time.time(), asked=asked)
         )
     except BrokenVariableError as error:
         return StoredRecord(key, hostname, problem=f"the Variable {key} is passed over: {error}")

@@ -1,1 +1,1 @@
-"""What MLflow's own client needs to keep working: credentials, deadlines, runs, delivery."""
+"""What MLflow's client needs to keep working: credentials, deadlines, runs, delivery, relay."""

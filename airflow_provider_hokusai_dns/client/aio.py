@@ -13,7 +13,8 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.pin import pinned
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -47,15 +48,21 @@ def aiohttp_resolver() -> AbstractResolver:
                 return await self._others.resolve(host, port, family)
             try:
                 found = await asyncio.wrap_future(
-                    _waiting.call(partial(pin.addresses, port or None, connects=bool(port)))
+                    _waiting.call(
+                        partial(
+                            pin.addresses,
+                            port or None,
+                            connects=bool(port),
+                            family=family,
+                            absolute=host.endswith("."),
+                        )
+                    )
                 )
             except DNSResolutionError as error:
                 raise OSError(None, str(error)) from error
-            results = [_result(host, address, port) for address in found]
-            wanted = [r for r in results if family in (socket.AF_UNSPEC, r["family"])]
-            if not wanted:
+            if not found:
                 raise OSError(None, f"{host} has no address of the family asked for")
-            return wanted
+            return [resolve_result(host, place, port) for place in found]
 
         async def close(self) -> None:
             await self._others.close()
@@ -63,11 +70,17 @@ def aiohttp_resolver() -> AbstractResolver:
     return PinnedResolver()
 
 
-def _result(host: str, address: str, port: int) -> ResolveResult:
+def resolve_result(host: str, place: str, port: int) -> ResolveResult:
+    """An address as aiohttp wants it; it connects to the port that stands here.
+
+    :param place: the address, with a port of its own where it has one (SRV).
+    :param port: that of the URL.
+    """
+    address, own, *_ = Endpoint.parse(place)
     return {
         "hostname": host,
         "host": address,
-        "port": port,
+        "port": own or port,
         "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
         "proto": 0,
         "flags": socket.AI_NUMERICHOST,

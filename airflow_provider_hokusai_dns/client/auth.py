@@ -17,6 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,27 +29,6 @@ PROVIDER = "hokusai_dns"
 
 _VARIABLE = "MLFLOW_TRACKING_AUTH"
 _PORTS = {"http": 80, "https": 443}
-
-
-class AuthProviderError(RuntimeError):
-    """MLflow would not ask our plugin, and would send requests without credentials."""
-
-
-class NotSignedInError(RuntimeError):
-    """A request for a connection whose credentials were forgotten.
-
-    :param conn_id: the connection.
-    """
-
-    def __init__(self, conn_id: str) -> None:
-        super().__init__(
-            f"the MLflow client of connection {conn_id!r} was used after its credentials were "
-            "forgotten: take a new client from the hook"
-        )
-        self.conn_id = conn_id
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.conn_id,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +63,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None
         "1",
     ):
         raise AuthProviderError(
-            f"connection {server.conn_id!r} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
+            f"{server.named} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
             "in the environment and MLflow would sign every request with AWS keys instead: "
             "unset it, or take the login off the connection"
         )

@@ -19,23 +19,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError
 
 if TYPE_CHECKING:
     import mlflow
-
-
-class AmbiguousRunError(RuntimeError):
-    """It cannot be told which of several runs is meant.
-
-    :param why: one sentence.
-    """
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.why,))
 
 
 @dataclass(frozen=True, slots=True)

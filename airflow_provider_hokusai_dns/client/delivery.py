@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 _MAX_EXAMPLES = 3
 #: Seconds between two looks at what does not notify.
@@ -164,7 +165,7 @@ class DeliveryTracker:
 
     def _reason(self, kind: str, error: BaseException) -> None:
         reasons = self._reasons.setdefault(kind, [])
-        text = f"{type(error).__name__}: {error}"[:500]
+        text = f"{type(error).__name__}: {quoted(error, 500)}"
         if text not in reasons and len(reasons) < _MAX_EXAMPLES:
             reasons.append(text)
 

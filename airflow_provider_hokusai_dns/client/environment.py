@@ -11,33 +11,14 @@ import threading
 from collections.abc import Iterator
 
 from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"
 _REGISTRY_URI = "MLFLOW_REGISTRY_URI"
-_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, "MLFLOW_RUN_ID")
-
-
-class EnvironmentConflictError(RuntimeError):
-    """Two connections want different things of what a process has only once.
-
-    :param what: the thing.
-    :param conn_ids: the connection that asked, and the one that has it.
-    :param advice: what to do.
-    """
-
-    def __init__(self, what: str, conn_ids: tuple[str, str], advice: str) -> None:
-        super().__init__(
-            f"connections {conn_ids[0]!r} and {conn_ids[1]!r} cannot be used at the same time in "
-            f"one process: they differ in {what}, which MLflow's client has once per process. "
-            f"{advice}"
-        )
-        self.what = what
-        self.conn_ids = conn_ids
-        self.advice = advice
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.what, self.conn_ids, self.advice))
+#: MLflow prints a link with our tag in it (http://<connection>@host), after one more request.
+_NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS, "MLFLOW_RUN_ID")
 
 
 def _put(name: str, value: str | None) -> None:
@@ -98,6 +79,7 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
     mlflow_private.set_tracking_uri(tracking_uri)
     # Without this, a registry URI of somebody else would get what this run registers.
     mlflow.set_registry_uri(registry_uri or tracking_uri)
+    os.environ[_NO_LINKS] = "true"
     _ours.update({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri or tracking_uri})
 
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.resolver.target import quoted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,7 +51,8 @@ def end_orphaned_runs(
                 _end(client, tracking_uri, run, ended, _MAX_DEPTH)
     except Exception as error:
         _log.warning(
-            "Could not look for runs that an earlier try of this task left RUNNING: %s", error
+            "Could not look for runs that an earlier try of this task left RUNNING: %s",
+            quoted(error, 500),
         )
     if ended:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))

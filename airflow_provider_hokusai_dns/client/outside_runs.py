@@ -11,21 +11,7 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 
 from airflow_provider_hokusai_dns.client.delivery_hooks import is_tracking
-
-
-class AsyncOutsideRunError(RuntimeError):
-    """Something was to be logged asynchronously where nothing waits for its arrival."""
-
-    def __init__(self, call: str) -> None:
-        super().__init__(
-            f"{call}(synchronous=False) outside of hook.run: MLflow sends it when the process "
-            "exits, and Airflow ends the process before that. Log inside `with hook.run(...)` "
-            "(run_id= resumes a run), which waits for it, or with synchronous=True"
-        )
-        self.call = call
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.call,))
+from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
 
 
 class OutsideRunsClient(MlflowClient):

@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
 from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
+from airflow_provider_hokusai_dns.exceptions import LostDataError, RunEndError
 
 if TYPE_CHECKING:
     import mlflow
@@ -36,48 +37,6 @@ FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 _TRACE_FLUSH_GIVES_UP = 25.0
 #: Where nothing may wait (deadline 0), what is on its way still takes its time, seconds.
 _ON_ITS_WAY = 10.0
-
-
-class LostDataError(RuntimeError):
-    """Something that was logged asynchronously did not arrive.
-
-    :param run_id: the run.
-    :param losses: what, and why.
-    """
-
-    def __init__(self, run_id: str, losses: tuple[Loss, ...]) -> None:
-        super().__init__(
-            f"run {run_id} has lost data that was logged asynchronously: "
-            f"{', '.join(map(str, losses))}. It is marked FAILED. Log with synchronous=True to see "
-            "the error where it happens, or raise the deadline of the connection."
-        )
-        self.run_id = run_id
-        self.losses = losses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.run_id, self.losses))
-
-
-class RunEndError(RuntimeError):
-    """A run could not be given its end.
-
-    :param run_id: the run.
-    :param status: what it should have been.
-    :param losses: what did not arrive either.
-    """
-
-    def __init__(self, run_id: str, status: str, losses: tuple[Loss, ...] = ()) -> None:
-        lost = f"; lost with it: {', '.join(map(str, losses))}" if losses else ""
-        super().__init__(
-            f"run {run_id} could not be ended as {status} and is still RUNNING on the server{lost}."
-            " The next try of the task ends it"
-        )
-        self.run_id = run_id
-        self.status = status
-        self.losses = losses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.run_id, self.status, self.losses))
 
 
 def status_of(error: BaseException) -> str:

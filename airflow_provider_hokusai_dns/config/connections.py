@@ -13,42 +13,36 @@ from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote
 
 from airflow_provider_hokusai_dns.client.environment import without_us
+from airflow_provider_hokusai_dns.config import missing
 from airflow_provider_hokusai_dns.config.fields import (
     EXTRAS,
-    SettingError,
     checked,
+    described,
+    did_you_mean,
     read_flag,
     read_http_uri,
     read_path_prefix,
 )
-from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.config.settings import (
+    DEFAULT_CONN_ID,
+    TRACKING_VARIABLE,
+    listed_connections,
+    option,
+)
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionMissingError,
+    ConnectionUndefinedError,
+    SettingError,
+)
+from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
-#: The connection that is used where none is named.
-DEFAULT_CONN_ID = "mlflow_default"
-TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")
-
-
-class ConnectionMissingError(LookupError):
-    """There is no such connection, or Airflow cannot read it now: it does not tell which.
-
-    :param conn_id: the connection that was asked for.
-    :param hint: what to do, in one sentence.
-    """
-
-    def __init__(self, conn_id: str, hint: str) -> None:
-        super().__init__(f"There is no connection {conn_id!r}. {hint}")
-        self.conn_id = conn_id
-        self.hint = hint
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.conn_id, self.hint))
 
 
 class ConnectionLike(Protocol):
@@ -82,7 +76,7 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     where = f"connection {connection.conn_id!r}"
     conn_type = (connection.conn_type or "mlflow").lower()
     if conn_type not in _CONN_TYPES:
-        raise SettingError(where, "type", f"{conn_type!r} is not a connection to MLflow; "
+        raise SettingError(where, "type", f"{described(conn_type)} is not a connection to MLflow; "
                            "use the type mlflow (or http)")  # fmt: skip
     location = _location(where, connection, conn_type)
     extras = _extras(where, connection.extra)
@@ -95,14 +89,31 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     if location.scheme == "https" and extras.get("verify", True):
         # The machine's, which MLflow's client uses too: gate, run and REST calls see one server.
         extras.setdefault("ca_file", os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
+    hostname = location.hostname
+    if extras.pop("srv_lookup", False):
+        if "srv" in extras:
+            raise SettingError(where, "extra 'srv'", "srv_lookup takes the host for the SRV name "
+                               "already; leave one of the two empty")  # fmt: skip
+        extras["srv"] = hostname
+        hostname = _without_service(hostname)
+    if "srv" in extras and Target.parse(location.hostname).literal is not None:
+        raise SettingError(where, "extra 'srv'", "the host is an address, which no SRV record "
+                           "stands for; give a hostname")  # fmt: skip
     return MLflowServer(
         conn_id=connection.conn_id,
         scheme=location.scheme,
-        hostname=location.hostname,
+        hostname=hostname,
         port=location.port,
         credentials=_credentials(where, connection),
         **extras,
     )
+
+
+def _without_service(name: str) -> str:
+    """The part of an SRV name after its service and protocol, where it has those (RFC 2782)."""
+    service, _, rest = name.partition(".")
+    protocol, _, domain = rest.partition(".")
+    return domain if service.startswith("_") and protocol.startswith("_") and domain else name
 
 
 def _credentials(where: str, connection: ConnectionLike) -> Credentials:
@@ -127,7 +138,7 @@ def _location(where: str, connection: ConnectionLike, conn_type: str) -> _Server
     if "/" in host and "://" not in host:
         raise SettingError(where, "host", f"{shown(host)!r} holds a path; put it into path_prefix")
     if scheme and scheme not in _SCHEMES:
-        raise SettingError(where, "schema", f"{scheme!r} is neither http nor https")
+        raise SettingError(where, "schema", f"{described(scheme)} is neither http nor https")
     try:
         target = Target.parse(host)
         if target.prefix:
@@ -154,9 +165,9 @@ def _port(where: str, value: object) -> int | None:
         return None
     text = str(value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise SettingError(where, "port", f"{value!r} is not a number from 1 to 65535")
+        raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
     if not 1 <= int(text) <= 65535:
-        raise SettingError(where, "port", f"{value!r} is not a number from 1 to 65535")
+        raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
     return int(text)
 
 
@@ -173,8 +184,12 @@ def _extras(where: str, extra: str | None) -> dict[str, Any]:
     for name, value in given.items():
         if name not in EXTRAS:
             # Only the name: an unknown field may well be somebody's secret.
-            raise SettingError(where, f"extra {name!r}", f"there is no such field; known are "
-                               f"{', '.join(EXTRAS)}")  # fmt: skip
+            raise SettingError(
+                where,
+                f"extra {quoted(name, 60)}",
+                f"there is no such field. {did_you_mean(name, EXTRAS)}Known are "
+                f"{', '.join(EXTRAS)}",
+            )
         if value is None or value == "":  # a form leaves an untouched field like this
             continue
         read[name] = checked(where, f"extra {name!r}", EXTRAS[name], value)
@@ -186,7 +201,8 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
 
     Where ``mlflow_default`` does not exist, ``MLFLOW_TRACKING_URI`` stands in for it.
 
-    :raises ConnectionMissingError: when there is no such connection.
+    :raises ConnectionMissingError: when there is no such connection;
+        :class:`ConnectionUndefinedError` where Airflow says so clearly.
     :raises SettingError: names the field and what is wrong with it.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -194,9 +210,10 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     try:
         return _given(BaseHook.get_connection(conn_id))
     except AirflowNotFoundException:
-        return _server_without_connection(conn_id)
+        pass
     except PermissionError:
         raise _no_access(conn_id) from None
+    return _stand_in(conn_id) or _raise_missing(conn_id, missing.why(conn_id))
 
 
 async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
@@ -206,9 +223,10 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     try:
         return _given(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
-        return _server_without_connection(conn_id)
+        pass
     except PermissionError:
         raise _no_access(conn_id) from None
+    return _stand_in(conn_id) or _raise_missing(conn_id, await missing.awhy(conn_id))
 
 
 #: Connections that this process was given. If one is missing now, it has rather become unreadable,
@@ -226,10 +244,22 @@ def _no_access(conn_id: str) -> SettingError:
     return SettingError(f"connection {conn_id!r}", "access", reason)
 
 
-def _server_without_connection(conn_id: str) -> MLflowServer:
+def _stand_in(conn_id: str) -> MLflowServer | None:
     uri = (without_us(TRACKING_VARIABLE) or "").strip()
     if conn_id == DEFAULT_CONN_ID and uri and conn_id not in _found:
         return server_from_uri(uri, conn_id=conn_id)
+    return None
+
+
+def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
+    if reason is missing.Reason.ENCRYPTED:
+        raise SettingError(
+            f"connection {conn_id!r}",
+            "password and extra",
+            "they are in Airflow's database, and this process cannot decrypt them: [core] "
+            "fernet_key is not the key that they were encrypted with. Put that key back (after the "
+            "new one, with a comma, then run 'airflow rotate-fernet-key'), or enter them again",
+        )
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if variable in os.environ:
         # Airflow passes over a connection that it cannot read, and calls it missing.
@@ -240,7 +270,18 @@ def _server_without_connection(conn_id: str) -> MLflowServer:
             f"or set {variable}"
         )
         hint += f", or {TRACKING_VARIABLE}." if conn_id == DEFAULT_CONN_ID else "."
+    hint = did_you_mean(conn_id, _known_connections()) + hint
+    if reason is missing.Reason.UNDEFINED:
+        raise ConnectionUndefinedError(conn_id, hint)
     raise ConnectionMissingError(conn_id, hint)
+
+
+def _known_connections() -> set[str]:
+    known = {*_found, *missing.known_connections()}
+    if option("connections"):
+        with contextlib.suppress(ValueError):
+            known |= set(listed_connections())
+    return known
 
 
 def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:

@@ -7,35 +7,19 @@ in one sentence, unless a secret may be in it; the caller adds the name of the f
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
 from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-
-class SettingError(ValueError):
-    """A setting that can never be right.
-
-    :param where: for example ``"connection 'mlflow_default'"`` or ``"environment"``.
-    :param field: the name of the field, variable or option.
-    :param reason: one sentence on what is wrong and what to write instead, with the value in it
-        unless it may be a secret.
-    """
-
-    def __init__(self, where: str, field: str, reason: str) -> None:
-        super().__init__(f"{where}, {field}: {reason}")
-        self.where = where
-        self.field = field
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.where, self.field, self.reason))
+    from collections.abc import Callable, Iterable, Mapping
 
 
 def checked(where: str, field: str, read: Callable[[object], Any], value: object) -> Any:
@@ -49,10 +33,33 @@ def checked(where: str, field: str, read: Callable[[object], Any], value: object
         raise SettingError(where, field, f"{error}") from None
 
 
+#: A number, perhaps with a unit, or a word: what people write by mistake and want to see again.
+_PLAIN = re.compile(r"[+-]?[0-9]{1,12}([.,][0-9]{1,9})?[a-z]{0,3}|[A-Za-z]{1,10}")
+
+
+def described(value: object) -> str:
+    """A wrong value for a message: itself where it is a number or a plain word, else its kind.
+
+    A secret that was put into the wrong field must not get into a log.
+    """
+    if isinstance(value, str):
+        return repr(value) if _PLAIN.fullmatch(value) else f"a text of {len(value)} characters"
+    if isinstance(value, dict):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else repr(value)[:40]
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """``"Did you mean 'x'? "`` for a name that is not known; empty where none is like it."""
+    others = [name for name in known if name != given]
+    match = difflib.get_close_matches(given[:250], others, n=1, cutoff=0.75)
+    return f"Did you mean {match[0]!r}? " if match else ""
+
+
 def read_text(value: object) -> str:
     """A text without control characters."""
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
+        raise ValueError(f"{described(value)} is not a text")
     if any(ord(character) < 32 for character in value):
         raise ValueError("it holds a control character, for example a line break")
     return value.strip()
@@ -65,11 +72,11 @@ def read_seconds(value: object, *, least: float = 0.0, most: float = math.inf) -
             raise ValueError
         number = float(value)
     except ValueError:
-        raise ValueError(f"{value!r} is not a number of seconds") from None
+        raise ValueError(f"{described(value)} is not a number of seconds") from None
     if not math.isfinite(number) or number < least:
-        raise ValueError(f"{value!r} must be at least {least:g} seconds")
+        raise ValueError(f"{described(value)} must be at least {least:g} seconds")
     if number > most:
-        raise ValueError(f"{value!r} must be at most {most:.0f} seconds")
+        raise ValueError(f"{described(value)} must be at most {most:.0f} seconds")
     return number
 
 
@@ -77,7 +84,7 @@ def read_seconds_above_zero(value: object) -> float:
     """A number of seconds above 0."""
     number = read_seconds(value)
     if number == 0:
-        raise ValueError(f"{value!r} leaves no time at all; give seconds above 0")
+        raise ValueError(f"{described(value)} leaves no time at all; give seconds above 0")
     return number
 
 
@@ -90,7 +97,7 @@ def read_count(value: object) -> int:
     """A whole number from 0."""
     text = str(value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{value!r} is not a whole number from 0")
+        raise ValueError(f"{described(value)} is not a whole number from 0")
     return int(text)
 
 
@@ -101,7 +108,7 @@ def read_flag(value: object) -> bool:
         return True
     if text in ("false", "0", "no", "off"):
         return False
-    raise ValueError(f"{value!r} is neither true nor false")
+    raise ValueError(f"{described(value)} is neither true nor false")
 
 
 def read_items(value: object) -> tuple[str, ...]:
@@ -112,12 +119,21 @@ def read_items(value: object) -> tuple[str, ...]:
             try:
                 value = json.loads(value)
             except ValueError:
-                raise ValueError(f"{value!r} is not a list in JSON") from None
+                raise ValueError("it begins like a list in JSON and is none") from None
         else:
             value = [item for item in value.replace(",", " ").split() if item]
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{value!r} is not a list of texts")
+        raise ValueError(f"{described(value)} is not a list of texts")
     return tuple(value)
+
+
+def _looks_like_host(item: str) -> bool:
+    return "." in item or ":" in item
+
+
+def _host(item: str) -> str:
+    """An item of a list of hosts for a message; a word without a dot may be anything."""
+    return repr(shown(item)) if _looks_like_host(item) else described(item)
 
 
 def read_addresses(value: object) -> tuple[str, ...]:
@@ -126,7 +142,7 @@ def read_addresses(value: object) -> tuple[str, ...]:
     for item in items:
         if parse_address(item) is None:
             raise ValueError(
-                f"{item!r} is not an IP address in its usual form (10.0.1.221, fd00::1)"
+                f"{_host(item)} is not an IP address in its usual form (10.0.1.221, fd00::1)"
             )
     return items
 
@@ -147,8 +163,19 @@ def read_nameservers(value: object) -> tuple[str, ...]:
     """Nameservers as ``address`` or ``address:port``."""
     items = read_items(value)
     for item in items:
+        if not _looks_like_host(item):
+            raise ValueError(f"{described(item)} is not a nameserver: give an IP address")
         split_nameserver(item)
     return items
+
+
+def read_srv(value: object) -> str:
+    """An SRV name, for example ``_mlflow._tcp.service.consul``."""
+    name = read_text(value)
+    (hostname,) = read_hostnames(name)
+    if Target.parse(hostname).literal is not None:
+        raise ValueError(f"{hostname} is an address; give the name of an SRV record")
+    return hostname
 
 
 def read_path_prefix(value: object) -> str:
@@ -170,6 +197,8 @@ def read_http_uri(value: object) -> str:
         raise ValueError("it must be an http or https URL")
     if "@" in Target.parse(uri).prefix:
         raise ValueError("it holds a user name or password: a secret has no place in a URI")
+    if "?" in uri or "#" in uri:
+        raise ValueError("it holds a query or fragment: MLflow uses none, and it may be a secret")
     return uri.rstrip("/")
 
 
@@ -179,7 +208,7 @@ def read_stale_over_http(value: object) -> StaleOverHTTP:
         return StaleOverHTTP(str(value).strip().lower())
     except ValueError:
         known = ", ".join(choice.value for choice in StaleOverHTTP)
-        raise ValueError(f"{value!r} is none of {known}") from None
+        raise ValueError(f"{described(value)} is none of {known}") from None
 
 
 #: Every extra of a connection, and how it is read. The form in ``provider_info`` has the same.
@@ -199,5 +228,7 @@ EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "max_stale": read_max_stale,
     "cache_ttl": read_seconds,
     "nameservers": read_nameservers,
+    "srv": read_srv,
+    "srv_lookup": read_flag,
     "allow_stale_over_http": read_stale_over_http,
 }

@@ -10,9 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.client.environment import without_us
-from airflow_provider_hokusai_dns.config.connections import DEFAULT_CONN_ID, TRACKING_VARIABLE
 from airflow_provider_hokusai_dns.config.fields import (
-    SettingError,
     checked,
     read_addresses,
     read_count,
@@ -20,12 +18,16 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_nameservers,
     read_seconds,
 )
+from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: The connection that is used where none is named.
+DEFAULT_CONN_ID = "mlflow_default"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 #: The section of ``airflow.cfg``; ``AIRFLOW__HOKUSAI_DNS__...`` in the environment.
 SECTION = "hokusai_dns"
 #: Where the settings of the former system stand in the environment, stronger than the section.
@@ -49,6 +51,15 @@ def listed_connections() -> tuple[str, ...]:
         _SECTION_NAME, "connections", read_items, option("connections") or DEFAULT_CONN_ID
     )
     return listed
+
+
+def relay_keep() -> int:
+    """Bytes of the temporary files in which a relay keeps artifacts until they have arrived.
+
+    :raises SettingError: it is no number.
+    """
+    mebibytes: int = checked(_SECTION_NAME, "relay_keep", read_count, option("relay_keep") or 1024)
+    return mebibytes * 2**20
 
 
 def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:

@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.gates.decision import DEFAULT_CHECKS, MISSING, PROBE_TIMEOUT
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionMissingError,
+    ConnectionUndefinedError,
+    DNSResolutionError,
+)
+from airflow_provider_hokusai_dns.gates.decision import (
+    DEFAULT_CHECKS,
+    MISSING,
+    PROBE_TIMEOUT,
+    UNDEFINED,
+)
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from airflow_provider_hokusai_dns.resolver import DNSResolver
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 
 #: What a probe is left with when the lookup took all the time, seconds.
 _LEAST_FOR_PROBE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found.
+
+    :param server: what the connection says; ``None`` where it is missing or wrong.
+    :param resolution: what its name resolves to; ``None`` where nothing could be served.
+    """
+
+    verdict: Verdict
+    server: MLflowServer | None = None
+    resolution: Resolution | None = None
+
+    @property
+    def dns(self) -> Level:
+        """How well the name resolves."""
+        if self.server is None:
+            return Level.UNKNOWN
+        if self.resolution is None:
+            return Level.UNHEALTHY
+        return Level.DEGRADED if self.resolution.is_stale else Level.HEALTHY
 
 
 def check_connection(
@@ -28,7 +62,7 @@ def check_connection(
     checks: Collection[str] = DEFAULT_CHECKS,
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
-) -> Verdict:
+) -> Check:
     """Resolve the server of a connection anew, and probe it. Blocks, for a bounded time.
 
     A connection that is missing or wrong is a verdict too: somebody may be correcting it.
@@ -50,15 +84,15 @@ def check_server(
     checks: Collection[str] = DEFAULT_CHECKS,
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
-) -> Verdict:
+) -> Check:
     """:func:`check_connection` for a connection that has been read already."""
     try:
         resolver = runtime.resolver_for(server)
     except ValueError as error:
         return misconfigured(server.conn_id, error)
-    verdict = check_with(server, resolver, checks=checks, deadline=deadline, written_by=written_by)
-    _tell_breaker(server, verdict)
-    return verdict
+    done = check_with(server, resolver, checks=checks, deadline=deadline, written_by=written_by)
+    _tell_breaker(server, done.verdict)
+    return done
 
 
 def check_with(
@@ -68,7 +102,7 @@ def check_with(
     checks: Collection[str] = DEFAULT_CHECKS,
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
-) -> Verdict:
+) -> Check:
     """The same for a server that is known, with a resolver of the caller's choice.
 
     It tells no breaker: the Test button uses a made-up connection id, which no other code uses and
@@ -78,8 +112,9 @@ def check_with(
 
     end = time.monotonic() + deadline
     share = max(deadline - _LEAST_FOR_PROBE, deadline / 2)
+    found = None
     try:
-        found = resolver.refresh(server.hostname, written_by=written_by, patience=share)
+        found = resolver.refresh(server.uri, written_by=written_by, patience=share)
     except DNSResolutionError as error:
         verdict = probe(server, error, checks=checks, deadline=deadline)
     else:
@@ -88,21 +123,24 @@ def check_with(
             found,
             checks=checks,
             deadline=max(_LEAST_FOR_PROBE, end - time.monotonic()),
-            report=lambda address: resolver.report_failure(server.hostname, address),
+            report=lambda place: resolver.report_failure(
+                server.hostname, *Endpoint.parse(place)[:2]
+            ),
         )
     if verdict.latencies:
         observers.count_probe(server.hostname, sum(verdict.latencies.values()))
     runtime.wait_under_dag_test()
-    return verdict
+    return Check(verdict, server, found)
 
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     """A check is never refused, it is rare and bounded; but it tells the other entrances."""
-    from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
+    from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+    from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
     breaker = breaker_for(server)
     before = breaker.status().state
-    if verdict.level != "unhealthy":
+    if verdict.level is not Level.UNHEALTHY:
         breaker.reset()
     try:
         with breaker.attempt() as attempt:
@@ -117,46 +155,43 @@ def former_status(conn_id: str) -> dict[str, Any]:
     """How MLflow is, with the keys of the former system. Probes once; never raises."""
     from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
-    verdict = check_connection(conn_id, written_by="hook")
-    report: dict[str, Any] = {
-        "connected": verdict.level != "unhealthy",
+    done = check_connection(conn_id, written_by="hook")
+    verdict, server = done.verdict, done.server
+    breaker = "closed" if server is None else breaker_for(server).status().state.value
+    return {
+        "connected": verdict.level is not Level.UNHEALTHY,
         "tracking_uri": verdict.tracking_uri or None,
-        "error": None if verdict.level != "unhealthy" else verdict.sentence,
+        "error": None if verdict.level is not Level.UNHEALTHY else verdict.sentence,
         "response_time_ms": round(sum(verdict.latencies.values()), 1) or None,
-        "circuit_breaker_state": "closed",
+        "circuit_breaker_state": breaker,
         "dns_resolution": {
             "raw_uri": verdict.tracking_uri or None,
-            "resolved_uri": None,
+            "resolved_uri": None if done.resolution is None else str(done.resolution),
             "metrics": runtime.metrics(),
-            "health": "unknown",
+            "health": done.dns.value,
         },
         "verdict": dict(verdict.as_dict()),
     }
-    try:
-        server = connections.load_server(conn_id)
-        names = runtime.resolver_for(server)
-        report["circuit_breaker_state"] = breaker_for(server).status().state.value
-        report["dns_resolution"]["health"] = names.state(server.hostname)
-        report["dns_resolution"]["resolved_uri"] = str(names.resolve(server.uri))
-    except (LookupError, ValueError, DNSResolutionError):
-        pass  # the verdict says it
-    return report
 
 
-def misconfigured(conn_id: str, error: Exception) -> Verdict:
-    """The verdict on a connection that is missing or wrong."""
-    missing = isinstance(error, connections.ConnectionMissingError)
-    sentence = str(error)
-    if missing:
+def misconfigured(conn_id: str, error: Exception) -> Check:
+    """The check of a connection that is missing or wrong."""
+    cause, sentence = "connection", str(error)
+    if isinstance(error, ConnectionUndefinedError):
+        cause = UNDEFINED
+    elif isinstance(error, ConnectionMissingError):
+        cause = MISSING
         sentence += (
             " If it does exist, Airflow cannot read it just now (API server, secrets backend): "
-            "a gate looks again until its timeout."
+            "a gate checks again until its timeout. While the API server does not answer, Airflow "
+            "stops a gate in poke mode before that."
         )
-    return Verdict(
+    verdict = Verdict(
         state=State.CONFIG,
-        cause=MISSING if missing else "connection",
+        cause=cause,
         sentence=sentence,
         conn_id=conn_id,
         tracking_uri="",
         checked_at=datetime.now(UTC),
     )
+    return Check(verdict)

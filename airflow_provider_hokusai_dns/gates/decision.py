@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from airflow_provider_hokusai_dns.health.verdict import LEVELS, State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
 STRIKES = 3
 DEFAULT_CHECKS = ("dns", "tracking", "registry")
 ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
+#: Two causes that stand beside the states in ``fail_fast_on``: Airflow did not give out the
+#: connection, and it says clearly that there is none. A gate gives up on the second by default; the
+#: first may pass, and includes the second where an author names it.
+MISSING, UNDEFINED = "missing", "undefined"
+NOT_GIVEN = (MISSING, UNDEFINED)
 DEFAULT_FAIL_FAST = (
     "unauthenticated",
     "forbidden",
@@ -23,16 +31,14 @@ DEFAULT_FAIL_FAST = (
     "tls_error",
     "workspace_missing",
     "config",
+    UNDEFINED,
 )
-#: Stands beside the states in ``fail_fast_on``. A connection that Airflow could not reach looks
-#: like one that does not exist, so by default nobody gives up on it.
-MISSING = "missing"
 #: Seconds for one check, the lookup of the name included.
 PROBE_TIMEOUT = 10.0
 EVENT_VERSION = 1
-#: Of :class:`GatePayload`. Version 1 had no ``end_from_trigger`` and no ``do_xcom_push``; before it
-#: there was none.
-PAYLOAD_VERSION = 2
+#: Of :class:`GatePayload`. Version 2 had no ``silent_fail`` and no ``seen``, version 1 no
+#: ``end_from_trigger`` and no ``do_xcom_push``; before it there was none.
+PAYLOAD_VERSION = 3
 
 
 class GateEvent(TypedDict):
@@ -59,6 +65,10 @@ class GatePayload(TypedDict):
     strikes: NotRequired[dict[str, Any]]
     end_from_trigger: bool
     do_xcom_push: bool
+    #: Go on after a check that raised an exception.
+    silent_fail: bool
+    #: What the worker saw before it deferred.
+    seen: NotRequired[VerdictDict | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +80,8 @@ class Strikes:
 
     def after(self, verdict: Verdict, fail_fast_on: Collection[str]) -> Strikes:
         """The count after one more check."""
-        cause = MISSING if verdict.cause == MISSING else verdict.state.value
-        if cause not in fail_fast_on:
+        cause = verdict.cause if verdict.cause in NOT_GIVEN else verdict.state.value
+        if cause not in fail_fast_on and not (cause == UNDEFINED and MISSING in fail_fast_on):
             return Strikes()
         return replace(self, count=self.count + 1) if cause == self.cause else Strikes(cause, 1)
 
@@ -104,20 +114,38 @@ def check_arguments(
     :raises ValueError: names the argument and the value.
     """
     wanted, fatal = tuple(checks), tuple(fail_fast_on)
-    if min_health not in LEVELS[1:]:
+    if min_health not in USABLE:
         raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
     for check in wanted:
         if check not in ALL_CHECKS:
             raise ValueError(f"checks may hold {', '.join(ALL_CHECKS)}, not {check!r}")
     if not wanted:
         raise ValueError(f"checks is empty; it may hold {', '.join(ALL_CHECKS)}")
-    states = [*(state.value for state in State if state.value not in LEVELS), MISSING]
+    states = [*(state.value for state in State if state.value not in USABLE), *NOT_GIVEN]
     for state in fatal:
         if state not in states:
             raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")
     if not probe_timeout > 0:
         raise ValueError(f"probe_timeout is a number of seconds above 0, not {probe_timeout!r}")
     return wanted, fatal
+
+
+def unchecked(conn_id: str) -> Verdict:
+    """The verdict of a gate whose time was up before its first check had ended."""
+    return Verdict(
+        state=State.UNREACHABLE,
+        cause="timeout",
+        sentence="No check of MLflow ended before the gate's time was up: give the gate more time "
+        "than probe_timeout.",
+        conn_id=conn_id,
+        tracking_uri="",
+        checked_at=datetime.now(UTC),
+    )
+
+
+def log_level(verdict: Verdict) -> int:
+    """At which level a verdict is logged: what is not healthy is a warning."""
+    return logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
 
 
 def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, PicklableError
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 from airflow_provider_hokusai_dns.store import variables
@@ -42,7 +43,7 @@ _MOST_KEYS = 256
 _threads = Workers("hokusai-dns-check")
 
 
-class CheckFailedError(RuntimeError):
+class CheckFailedError(PicklableError, RuntimeError):
     """A check ended with an exception instead of a verdict; that one is the cause.
 
     :param conn_id: the connection that was checked.
@@ -53,9 +54,6 @@ class CheckFailedError(RuntimeError):
         super().__init__(f"The check of MLflow over connection {conn_id!r} failed with {kind}")
         self.conn_id = conn_id
         self.kind = kind
-
-    def __reduce__(self) -> tuple[type[CheckFailedError], tuple[str, str]]:
-        return (type(self), (self.conn_id, self.kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +183,10 @@ async def _check(key: ProbeKey) -> Verdict:
     try:
         server = await _read(key.conn_id)
     except (LookupError, ValueError) as error:
-        return misconfigured(key.conn_id, error)
+        return misconfigured(key.conn_id, error).verdict
     variables.use_triggerer_loop(asyncio.get_running_loop())
     work = partial(check_server, server, checks=key.checks, deadline=key.deadline)
-    return await asyncio.wrap_future(_threads.call(work))
+    return (await asyncio.wrap_future(_threads.call(work))).verdict
 
 
 #: Held here, because a loop holds its tasks weakly.
@@ -209,4 +207,4 @@ async def _read(conn_id: str) -> MLflowServer:
     reading.add_done_callback(_overdue.discard)
     reading.add_done_callback(lambda task: task.cancelled() or task.exception())
     hint = f"Airflow has not given it out within {_READ_PATIENCE:.0f} s."
-    raise connections.ConnectionMissingError(conn_id, hint)
+    raise ConnectionMissingError(conn_id, hint)

@@ -9,16 +9,16 @@ and let everybody through when half open.
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
 
@@ -57,27 +57,6 @@ class BreakerStatus:
     last_failure: datetime | None
     last_success: datetime | None
     reason: str
-
-
-class BreakerOpenError(Exception):
-    """A call was refused because MLflow was down a moment ago.
-
-    :param name: the server.
-    :param reason: the last failure.
-    :param retry_in: seconds until a caller is let through again.
-    """
-
-    def __init__(self, name: str, reason: str, retry_in: float) -> None:
-        super().__init__(
-            f"{name} is not asked for another {retry_in:.0f} s, because it was down just now: "
-            f"{reason}"
-        )
-        self.name = name
-        self.reason = reason
-        self.retry_in = retry_in
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.name, self.reason, self.retry_in))
 
 
 class Call:
@@ -146,7 +125,7 @@ class CircuitBreaker:
         self._clear()
         self._last_failure: float | None = None
         self._last_success: float | None = None
-        _instances.add(self)
+        forks.renewed(self)
 
     def _clear(self) -> None:
         self._failures = 0
@@ -244,7 +223,8 @@ class CircuitBreaker:
         until = self._retry_at if now < self._retry_at else self._prober_until
         return BreakerOpenError(self.name, self._reason, max(0.0, until - now))
 
-    def _after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a child process, which has no prober either."""
         # Another thread of the parent may have held the lock, or been the prober.
         self._lock = threading.Lock()
         self._prober = None
@@ -254,7 +234,6 @@ def _wall(offset: float, stamp: float | None) -> datetime | None:
     return None if stamp is None else utc(offset + stamp)
 
 
-_instances: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 _by_server: dict[tuple[object, ...], CircuitBreaker] = {}
 _by_server_lock = threading.Lock()
 
@@ -268,11 +247,7 @@ def breaker_for(server: MLflowServer) -> CircuitBreaker:
         return _by_server[key]
 
 
-def _after_fork_in_child() -> None:
+@forks.in_child
+def _renew_lock() -> None:
     global _by_server_lock
     _by_server_lock = threading.Lock()
-    for breaker in _instances:
-        breaker._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,7 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
+from airflow_provider_hokusai_dns.resolver.racing import dial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -80,59 +81,11 @@ class Deadline:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
 
-class TLSFileError(ValueError):
-    """A CA file or a client certificate of the connection cannot be used."""
-
-
-def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
-    """The TLS settings of a connection, as ``requests`` would take them; ``None`` for plain http.
-
-    :raises TLSFileError: names the file and what is wrong with it.
-    """
-    if server.scheme != "https":
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if server.verify:
-        bundle = server.ca_file or _default_bundle()
-        try:
-            if os.path.isdir(bundle):  # noqa: PTH112
-                context.load_verify_locations(capath=bundle)
-            else:
-                context.load_verify_locations(cafile=bundle)
-        except (OSError, ssl.SSLError) as error:
-            what = "the ca_file" if server.ca_file else "the CA bundle"
-            raise TLSFileError(_unusable(what, bundle, server, error)) from None
-    else:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if server.client_cert:
-        try:
-            context.load_cert_chain(server.client_cert, password=_refuse_password)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            raise TLSFileError(
-                _unusable("the client_cert", server.client_cert, server, error)
-            ) from None
-    return context
-
-
-def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> str:
-    why = getattr(error, "strerror", None) or "it is no PEM file with what is needed"
-    return f"{what} {path!r} of connection {server.conn_id!r} cannot be used here: {why}"
-
-
-def _refuse_password() -> str:
-    raise ValueError("the key asks for a pass phrase")
-
-
-def _default_bundle() -> str:
-    """The CA bundle that ``requests``, and so MLflow's client, uses by default."""
-    import certifi
-
-    return (
-        os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
-    )
-
+_OPEN_PATHS = {
+    "health": "/health",
+    "version": "/version",
+    "server_info": "/api/3.0/mlflow/server-info",
+}
 
 #: Status, three headers and the body.
 _Answer = tuple[int, str, str, str, bytes]
@@ -141,7 +94,7 @@ _Answer = tuple[int, str, str, str, bytes]
 class ProbeConnection:
     """Requests to one address of one server, one after the other on one fresh connection.
 
-    :param tls: what :func:`tls_context` gave.
+    :param tls: what :func:`~.tls.tls_context` gave.
     :param connect_timeout: seconds for the TCP connection.
     """
 
@@ -206,6 +159,15 @@ class ProbeConnection:
             detail=detail,
         )
 
+    def ask_openly(self) -> list[Reply]:
+        """What needs no credentials, until a request gets no whole answer."""
+        replies = []
+        for check in OPEN_CHECKS:
+            replies.append(self.ask(check, "GET", _OPEN_PATHS[check]))
+            if replies[-1].failure is not None:
+                break
+        return replies
+
     def _exchange(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> tuple[_Answer | None, ReplyFailure | None, str]:
@@ -247,9 +209,7 @@ class ProbeConnection:
 
     def _dial(self) -> socket.socket:
         left = self._deadline.remaining
-        connection = socket.create_connection(
-            (self.address, self.port), timeout=max(0.01, min(left, self._connect_timeout))
-        )
+        connection = dial(self.address, self.port, max(0.01, min(left, self._connect_timeout)))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(max(0.01, self._deadline.remaining))
         self._deadline.watch(connection)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Source
+from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +18,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
-
-#: The checks that are asked without credentials, in this order.
-OPEN_CHECKS = ("health", "version", "server_info")
 
 
 TLS_FAILURES = frozenset(
@@ -30,6 +30,40 @@ TLS_FAILURES = frozenset(
 )
 NO_CONNECTION = frozenset(
     {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
+)
+
+#: Error codes with which MLflow refuses a listing (``ErrorCode`` in its ``databricks.proto``). Any
+#: other text is the server's own: it would become a label of its own in Prometheus.
+_ERROR_CODES = frozenset(
+    {
+        "BAD_REQUEST",
+        "ENDPOINT_NOT_FOUND",
+        "FEATURE_DISABLED",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "NOT_FOUND",
+        "NOT_IMPLEMENTED",
+        "PERMISSION_DENIED",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
+_OTHER_STATUS = "http_other"
+#: Every cause that :func:`judge` gives.
+CAUSES = frozenset(
+    {
+        "ok",
+        "dns",
+        "invalid_host_header",
+        "not_proxied",
+        "old_address_refused",
+        "redirect",
+        _OTHER_STATUS,
+        *(f"http_{status.value}" for status in HTTPStatus),
+        *(code.lower() for code in _ERROR_CODES),
+        *(failure.value for failure in ReplyFailure),
+        *(cause.value for cause in Cause),
+    }
 )
 
 
@@ -85,9 +119,9 @@ _Finding = tuple[State, str, str]
 
 def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     advice = (
-        "look at the hostname of the connection for a typing error"
+        "check the hostname of the connection for a typo"
         if error.cause.says_no_such_name
-        else "look at the DNS servers of this machine"
+        else "check the DNS servers of this machine"
     )
     return (
         State.UNRESOLVED,
@@ -106,25 +140,29 @@ def _state(
     if resolution.is_stale:
         why = resolution.cause.value if resolution.cause else "dns"
         return State.DEGRADED, why, _degraded_sentence(server, resolution, asked, replies)
-    what = f"{server.uri} works" if replies else f"{server.hostname!r} resolves"
-    return State.HEALTHY, "ok", f"{what}; the address is fresh."
+    what = f"{server.uri} answers at" if replies else f"{server.hostname!r} resolves to"
+    known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
+    origin = known.get(resolution.source, ", an address that DNS gave just now")
+    return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 
 def _degraded_sentence(
     server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
 ) -> str:
-    age = resolution.age()
-    what = {
-        Source.STATIC: "the static address of the connection",
-        Source.STORE: "the stored address",
-    }.get(resolution.source, "an old address")
-    old = "" if age is None else f", {age:.0f} s old"
-    why = f" ({resolution.cause.value})" if resolution.cause else ""
-    works = f"{server.uri} works on" if replies else f"{server.hostname!r} is served from"
-    return (
-        f"{works} {what} {asked}{old}, because DNS gives none now{why}: "
-        "look at the DNS of the name."
-    )
+    age, cause = resolution.age(), resolution.cause
+    what = ADDRESSES[resolution.source]
+    old = "" if age is None else f", {age:.0f} s old,"
+    works = "still works" if replies else "is used"
+    if resolution.source is Source.STATIC:
+        advice = "Take it off the connection when DNS is back."
+    elif cause is not None and cause.says_no_such_name:
+        advice = "Is MLflow being redeployed?"
+    else:
+        advice = "Check the DNS servers of this machine."
+    why = f"DNS gives no address for {server.hostname!r}"
+    if cause is Cause.NXDOMAIN:
+        why = f"DNS says that {server.hostname!r} does not exist"
+    return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
 
 
 def _judge_reply(
@@ -199,22 +237,23 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
             return None
         return _not_mlflow(server, reply)
     message = str((document or {}).get("message", ""))
-    code = str((document or {}).get("error_code", ""))
+    code = str((document or {}).get("error_code", "")).upper()
+    cause = code.lower() if code in _ERROR_CODES else _status_cause(reply.status)
     if server.workspace and ("orkspace" in message or reply.status == 404):
         return (
             State.WORKSPACE_MISSING,
-            code.lower() or f"http_{reply.status}",
+            cause,
             f"MLflow does not serve workspace {server.workspace!r} to this connection: create the "
             "workspace, correct its name, or take it off the connection if the server runs "
             "without --enable-workspaces.",
         )
     if reply.status in (401, 407):
-        return State.UNAUTHENTICATED, f"http_{reply.status}", _login_sentence(server)
+        return State.UNAUTHENTICATED, _status_cause(reply.status), _login_sentence(server)
     if reply.status == 403:
         return (
             State.FORBIDDEN,
-            code.lower() or "http_403",
-            f"MLflow knows who signs in with connection {server.conn_id!r} and refuses to show "
+            cause,
+            f"MLflow knows who signs in with {server.named} and refuses to show "
             f"the {what}: give this user the permission.",
         )
     if reply.status >= 500 or reply.status in (408, 429):
@@ -222,15 +261,21 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
     return _not_mlflow(server, reply)
 
 
+def _status_cause(status: int) -> str:
+    """The cause for an HTTP status. A number that is no status has no cause of its own."""
+    cause = f"http_{status}"
+    return cause if cause in CAUSES else _OTHER_STATUS
+
+
 def _login_sentence(server: MLflowServer) -> str:
     if not server.credentials:
         return (
-            f"MLflow asks for a login and connection {server.conn_id!r} has none: "
+            f"MLflow asks for a login and {server.named} has none: "
             "set login and password, or a token as the password alone."
         )
     which = "login and password" if server.credentials.kind == "basic" else "bearer token"
     return (
-        f"MLflow does not accept the {which} of connection {server.conn_id!r}: correct them "
+        f"MLflow does not accept the {which} of {server.named}: correct them "
         "(they may have expired)."
     )
 
@@ -239,7 +284,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
     if reply.status == 200:
         return None
     if reply.status in (401, 403):
-        why = "http_" + str(reply.status)
+        why = _status_cause(reply.status)
         advice = "give this user the permission to edit the experiment"
     elif b"--no-serve-artifacts" in reply.body or reply.detail == "not_proxied":
         why = "not_proxied"
@@ -248,7 +293,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
             "the checks"
         )
     else:
-        why = f"http_{reply.status}"
+        why = _status_cause(reply.status)
         advice = "look at the artifact store of the server (its disk, its bucket, its rights)"
     return State.ARTIFACT_FAILED, why, f"{server.uri} could not store a test artifact: {advice}."
 
@@ -256,7 +301,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
 def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
     return (
         State.BACKEND_DOWN,
-        f"http_{reply.status}",
+        _status_cause(reply.status),
         f"{server.uri} answers {reply.status} for {what}: look at the database behind MLflow and "
         "at the log of its server.",
     )
@@ -265,7 +310,7 @@ def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
 def _not_mlflow(server: MLflowServer, reply: Reply) -> _Finding:
     return (
         State.NOT_MLFLOW,
-        f"http_{reply.status}",
+        _status_cause(reply.status),
         f"what answers at {server.uri} is not an MLflow server (status {reply.status} for "
         f"{reply.check}): look at host, port, schema and path_prefix of the connection.",
     )
@@ -280,16 +325,19 @@ def _failed(
     if failure in TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
     if failure in NO_CONNECTION:
+        dialled = Endpoint.parse(asked)
+        where = f"{dialled.address} port {dialled.port or server.connect_port}"
         why = {
-            ReplyFailure.REFUSED: "nothing listens there",
-            ReplyFailure.CONNECT_TIMEOUT: "it does not take a connection",
-        }.get(failure, reply.detail or "the network gives an error")
-        old = " (an old address: DNS gives none now)" if resolution.is_stale else ""
+            ReplyFailure.REFUSED: f"nothing listens at {where}. MLflow is down, or listens "
+            "elsewhere: start it, or correct the port of the connection",
+            ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is MLflow down, "
+            "or is a firewall blocking it?",
+        }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
+        stale = " That address is stale: DNS gives none now." if resolution.is_stale else ""
         return (
             State.UNREACHABLE,
             failure.value,
-            f"{place}{old} cannot be reached: {why}. Is MLflow running, is the port right, does a "
-            "firewall stand between?",
+            f"{server.uri} cannot be reached: {why}{'' if why.endswith('?') else '.'}{stale}",
         )
     if failure in (ReplyFailure.NOT_HTTP, ReplyFailure.BODY_TOO_LARGE):
         return (
@@ -309,8 +357,8 @@ def _failed(
         return (
             State.UNREACHABLE,
             failure.value,
-            f"{place} takes connections and gives no whole answer ({failure.value}): is it MLflow, "
-            "and is it overloaded or hanging?",
+            f"{place} accepts connections but does not answer completely ({failure.value}): is it "
+            "MLflow, and is it overloaded or hanging?",
         )
     return (
         State.BACKEND_DOWN,

@@ -12,46 +12,40 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.connection import (
     Deadline,
     ProbeConnection,
-    TLSFileError,
-    tls_context,
 )
 from airflow_provider_hokusai_dns.health.judge import (
     NO_CONNECTION,
-    OPEN_CHECKS,
     judge,
-    looks_like_mlflow,
 )
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError, Source
-from airflow_provider_hokusai_dns.server import StaleOverHTTP
+from airflow_provider_hokusai_dns.health.stale_addresses import (
+    CHECK,
+    USE,
+    not_mlflow_at,
+    stale_address_rule,
+)
+from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
 
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")
-
-#: The oldest address that gets credentials over plain http, seconds.
-MAX_AGE_WITH_CREDENTIALS = 900.0
 
 _CONNECT_TIMEOUT = 2.0
 #: For taking the artifact away again; comes on top of the deadline.
 _CLEANUP_SECONDS = 2.0
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
-_OPEN_PATHS = {
-    "health": "/health",
-    "version": "/version",
-    "server_info": "/api/3.0/mlflow/server-info",
-}
 
 
 def probe(
@@ -121,35 +115,25 @@ def _ask(
                 deadline=limit,
                 connect_timeout=min(_CONNECT_TIMEOUT, share),
             ) as connection:
-                replies[:] = _open_part(connection)
+                replies[:] = connection.ask_openly()
                 if replies[0].failure in NO_CONNECTION and report is not None:
-                    report(endpoint.address)
+                    report(str(endpoint))
                 if replies[0].failure is not None and limit.remaining > 0:
                     continue
-                if rule == CHECK and (stranger := _stranger(server, resolution, replies)):
+                if rule == CHECK and (stranger := not_mlflow_at(server, resolution, replies)):
                     # As the pin does: another of the old addresses may still be the server's.
-                    refused = refused or (endpoint.address, stranger, [*replies])
+                    refused = refused or (str(endpoint), stranger, [*replies])
                     continue
-                if judge(server, resolution, replies, checked_at=datetime.now(UTC)).level != (
-                    "unhealthy"
+                if (
+                    judge(server, resolution, replies, checked_at=datetime.now(UTC)).level
+                    is not Level.UNHEALTHY
                 ):
                     _closed_part(server, connection, checks, replies)
-                return endpoint.address, None
+                return str(endpoint), None
     if refused is not None:
         address, stranger, replies[:] = refused
         return address, stranger
-    return resolution.endpoints[-1].address, None
-
-
-def _open_part(connection: ProbeConnection) -> list[Reply]:
-    """What needs no credentials."""
-    replies = []
-    for check in OPEN_CHECKS:
-        reply = connection.ask(check, "GET", _OPEN_PATHS[check])
-        replies.append(reply)
-        if reply.failure is not None:
-            break
-    return replies
+    return resolution.places[-1], None
 
 
 def _closed_part(
@@ -240,79 +224,3 @@ def _artifact_folder(tracking: Reply) -> str | None:
     if parts.scheme != "mlflow-artifacts":
         return None
     return "/".join(part for part in (parts.path.strip("/"), name) if part)
-
-
-#: The two answers of :func:`stale_address_rule` that are not a refusal.
-USE, CHECK = "use", "check"
-
-
-def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
-    """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not.
-
-    Over https the certificate decides, where it is verified. Over plain http, whoever has the
-    address now would get the credentials: that is the author's choice.
-    """
-    if not resolution.is_stale or (server.scheme == "https" and server.verify):
-        return USE
-    if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
-        return USE
-    kind = "a static" if resolution.source is Source.STATIC else "an old"
-    if server.allow_stale_over_http is StaleOverHTTP.NEVER:
-        return (
-            f"DNS gives no address for {server.hostname!r} now, and connection "
-            f"{server.conn_id!r} does not allow {kind} one over plain http "
-            "(allow_stale_over_http is never): use https, or allow it with checked."
-        )
-    age = resolution.age()
-    if server.credentials and age is not None and age > MAX_AGE_WITH_CREDENTIALS:
-        return (
-            f"DNS gives no address for {server.hostname!r} now, and the old one is {age:.0f} s "
-            f"old: over plain http no credentials go to an address older than "
-            f"{MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set allow_stale_over_http to always."
-        )
-    return CHECK
-
-
-def check_stale_address(
-    server: MLflowServer, resolution: Resolution, address: str, port: int, *, timeout: float = 2.0
-) -> str | None:
-    """Whether an address that is not fresh may be used; ``None`` means that it may.
-
-    For the pin, which asks before it hands such an address out. Over plain http in ``checked`` mode
-    this asks the address, without credentials, whether an MLflow answers there. That proves no
-    more: another team's MLflow passes.
-
-    :param timeout: seconds for all of it.
-    :returns: ``None``, or a sentence why not.
-    """
-    rule = stale_address_rule(server, resolution)
-    if rule != CHECK:
-        return None if rule == USE else rule
-    try:
-        tls: ssl.SSLContext | None = tls_context(server)
-    except TLSFileError as error:
-        return f"{error}."
-    with (
-        Deadline(timeout) as limit,
-        ProbeConnection(
-            server, address, port, tls=tls, deadline=limit, connect_timeout=timeout
-        ) as connection,
-    ):
-        return _stranger(server, resolution, _open_part(connection), address)
-
-
-def _stranger(
-    server: MLflowServer,
-    resolution: Resolution,
-    replies: Sequence[Reply],
-    address: str | None = None,
-) -> str | None:
-    """Why what answers at an old address is not taken for MLflow; ``None`` when it is."""
-    if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
-        return None
-    seen = replies[-1].failure or f"status {replies[0].status}"
-    return (
-        f"DNS gives no address for {server.hostname!r} now, and at the old address "
-        f"{address or resolution.address} no MLflow answers ({seen}): nothing was sent there. "
-        "Wait for DNS, use https, or set allow_stale_over_http to always."
-    )

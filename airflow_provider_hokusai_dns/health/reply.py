@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+#: The checks that are asked without credentials, in this order.
+OPEN_CHECKS = ("health", "version", "server_info")
+
 
 class ReplyFailure(StrEnum):
     """Why a request got no whole answer."""

@@ -12,8 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, TypedDict
 
-#: From worst to best; what ``min_health`` may name are the last two.
-LEVELS = ("unhealthy", "degraded", "healthy")
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
 _VERSION = 1
 
@@ -82,11 +81,9 @@ class Verdict:
     latencies: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
-    def level(self) -> str:
+    def level(self) -> Level:
         """``healthy``, ``degraded`` or ``unhealthy``."""
-        if self.state in (State.HEALTHY, State.DEGRADED):
-            return self.state.value
-        return "unhealthy"
+        return Level(self.state.value) if self.state.value in USABLE else Level.UNHEALTHY
 
     def meets(self, min_health: str) -> bool:
         """Whether this is good enough for a gate.
@@ -94,16 +91,16 @@ class Verdict:
         :param min_health: ``"healthy"`` or ``"degraded"``.
         :raises ValueError: for any other word.
         """
-        if min_health not in LEVELS[1:]:
+        if min_health not in USABLE:
             raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
-        return LEVELS.index(self.level) >= LEVELS.index(min_health)
+        return self.level.meets(min_health)
 
     def as_dict(self) -> VerdictDict:
         """This verdict as JSON-safe values."""
         return {
             "version": _VERSION,
             "state": self.state.value,
-            "level": self.level,
+            "level": self.level.value,
             "cause": self.cause,
             "sentence": self.sentence,
             "conn_id": self.conn_id,

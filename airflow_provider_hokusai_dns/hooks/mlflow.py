@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import (
+    DNSResolutionError,
+    MLflowRefusedError,
+    MLflowRestError,
+    MLflowUnreachableError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.gates import check, decision
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
     from mlflow import ActiveRun, MlflowClient
 
+    from airflow_provider_hokusai_dns.client.relay import Relay
     from airflow_provider_hokusai_dns.health.breaker import Call
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
@@ -40,41 +50,6 @@ _NO_FAILURES = (
 )
 
 
-class MLflowUnreachableError(ConnectionError):
-    """Nothing takes a connection where MLflow should be.
-
-    :param uri: the tracking URI, in its hostname form.
-    :param addresses: what was tried.
-    """
-
-    def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
-        super().__init__(
-            f"{uri} cannot be reached: nothing takes a connection at {', '.join(addresses)}. Is "
-            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
-        )
-        self.uri = uri
-        self.addresses = addresses
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.uri, self.addresses))
-
-
-class MLflowRefusedError(RuntimeError):
-    """MLflow cannot be used as the connection has it, and waiting does not change that.
-
-    :param sentence: what is wrong and what to do, as a gate says it.
-    :param state: the state of the server.
-    """
-
-    def __init__(self, sentence: str, state: str) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.state = state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.sentence, self.state))
-
-
 class MLflowHook(BaseHook):
     """Reach the MLflow server of a connection.
 
@@ -87,7 +62,7 @@ class MLflowHook(BaseHook):
     """
 
     conn_name_attr = "mlflow_conn_id"
-    default_conn_name = connections.DEFAULT_CONN_ID
+    default_conn_name = settings.DEFAULT_CONN_ID
     conn_type = "mlflow"
     hook_name = "MLflow"
 
@@ -164,7 +139,7 @@ class MLflowHook(BaseHook):
             info |= {"resolved_uri": str(found), "addresses": list(found.addresses)}
             info |= {"source": found.source.value, "is_stale": found.is_stale}
             info |= {"age": found.age(), "cause": cause, "error": None}
-        info["state"] = self.resolver.state(self.server.hostname)
+        info["state"] = self.resolver.state(self.server.hostname).value
         info["metrics"] = self.resolver.metrics().as_dict()
         return info
 
@@ -262,6 +237,7 @@ class MLflowHook(BaseHook):
         from airflow_provider_hokusai_dns.client import auth
         from airflow_provider_hokusai_dns.client.outage import says_down
         from airflow_provider_hokusai_dns.client.run import open_run
+        from airflow_provider_hokusai_dns.links.mlflow_run import run_url
 
         server = self.server
         with ExitStack() as stack:
@@ -284,14 +260,50 @@ class MLflowHook(BaseHook):
                     )
                 except Exception as error:
                     if says_down(error):
-                        attempt.failure(str(error))
+                        attempt.failure(quoted(error, 500))
                     if (refused := self._refusal(error)) is not None:
                         raise refused from error
                     raise
                 attempt.success()
+            url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
+            self.log.info("MLflow run %r: %s", active.info.run_name, url)
             if not nested:
-                _link_to_run(server, active)
+                _link_to_run(url)
             yield active
+
+    @contextmanager
+    def relay(self, *, export: bool = False, end_timeout: float | None = None) -> Iterator[Relay]:
+        """Let every process of this task reach MLflow: a relay on loopback, while the block runs.
+
+        Children need nothing of this package, and get no credentials::
+
+            with MLflowHook().relay() as relay:
+                subprocess.run(["torchrun", "train.py"], env=relay.environment(), check=True)
+
+        The relay waits while MLflow is away, for up to the ``deadline`` of the connection. It ends
+        the runs that children leave RUNNING: FAILED, or KILLED when the task is stopped. Inside
+        :meth:`run`, ``mlflow.start_run()`` of a child joins the open run.
+
+        :param export: put the variables into this process's environment too, for children that
+            cannot be given one (``multiprocessing``, ``joblib``). Not inside :meth:`run`, whose
+            own variables they are.
+        :param end_timeout: seconds for ending runs after the block has raised; the ``deadline`` of
+            the connection by default.
+        :raises ValueError: ``export`` inside :meth:`run`.
+        :raises TLSFileError: a TLS file of the connection cannot be used.
+        :raises LostDataError: at the end, when something did not arrive although a child went on.
+        """
+        from airflow_provider_hokusai_dns.hooks import relay
+
+        with relay.opened(
+            self.server,
+            self.resolver,
+            export=export,
+            end_timeout=end_timeout,
+            run_tags=_airflow_tags(),
+            status_of=_status_of,
+        ) as opened:
+            yield opened
 
     def rest(
         self,
@@ -316,7 +328,7 @@ class MLflowHook(BaseHook):
             runtime.pin(self.server)
             try:
                 answer = rest.call(self.server, method, path, params=params, json=json)
-            except rest.MLflowRestError as error:
+            except MLflowRestError as error:
                 if error.says_down:
                     attempt.failure(error.reason)
                 else:
@@ -339,26 +351,33 @@ class MLflowHook(BaseHook):
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as the gate does it. Bounded; never raises."""
-        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook")
+        return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 
     def validate_connection(self) -> bool:
         """Whether MLflow can be used now; the reason goes to the log."""
         verdict = self.check()
-        self.log.info("%s", decision.in_one_line(verdict))
-        return verdict.level != "unhealthy"
+        self.log.log(decision.log_level(verdict), "%s", decision.in_one_line(verdict))
+        return verdict.level is not Level.UNHEALTHY
 
     def get_mlflow_status(self) -> dict[str, Any]:
         """How MLflow is, with the keys of the former system. Probes once; never raises."""
         return check.former_status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
-        """The Test button: whether MLflow can be used, and one sentence on why not."""
+        """The Test button: whether MLflow can be used, and one sentence on why not.
+
+        Airflow stores what is in the form under an id that it made up; no sentence names that one.
+        """
         try:
-            server = connections.load_server(self.mlflow_conn_id)
-            verdict = check.check_with(server, runtime.private_resolver(server))
+            server = replace(connections.load_server(self.mlflow_conn_id), conn_id="")
+            verdict = check.check_with(server, runtime.private_resolver(server)).verdict
+        except SettingError as error:
+            mine = error.where == f"connection {self.mlflow_conn_id!r}"
+            where = "this connection" if mine else error.where
+            return False, str(SettingError(where, error.field, error.reason))
         except (LookupError, ValueError) as error:
             return False, str(error)
-        return verdict.level != "unhealthy", verdict.sentence
+        return verdict.level is not Level.UNHEALTHY, verdict.sentence
 
 
 def _in_run(server: MLflowServer) -> bool:
@@ -385,8 +404,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     The wait is that of a call outside a run, ``request_timeout``. After it the pin gives also
     addresses that refuse, so they are tried once more here.
     """
-    from airflow_provider_hokusai_dns.resolver.model import Endpoint
-    from airflow_provider_hokusai_dns.resolver.port_reachability import NoConnectionError
+    from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
@@ -395,23 +413,22 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, error.addresses) from error
     runtime.wait_under_dag_test()
-    if not race([Endpoint(address, server.connect_port) for address in addresses]).winners:
+    if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, tuple(addresses))
     return pins
 
 
-def _link_to_run(server: MLflowServer, active: ActiveRun) -> None:
+def _link_to_run(url: str) -> None:
     """Leave the URL of a run behind, for a button on the task's page."""
     from airflow.sdk import get_current_context
 
-    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url, run_url
+    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url
 
     try:
         ti = get_current_context()["ti"]
     except RuntimeError:
         return  # not in a task
     if getattr(getattr(ti, "task", None), "do_xcom_push", True):
-        url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
         runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
 
 

@@ -6,6 +6,7 @@ while a DAG file is parsed.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
 
+from airflow_provider_hokusai_dns.exceptions import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.pin import bounded
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -33,33 +36,8 @@ _CONNECT_TIMEOUT = 5.0
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow gives, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
-
-
-class MLflowRestError(RuntimeError):
-    """A call of the REST API failed.
-
-    :param method: the HTTP method.
-    :param path: the path that was asked for, without the query.
-    :param status: the HTTP status, 0 when there was no answer.
-    :param code: MLflow's own ``error_code``, empty where it gave none.
-    :param reason: one sentence.
-    """
-
-    def __init__(self, method: str, path: str, status: int, code: str, reason: str) -> None:
-        super().__init__(f"{method} {path} failed ({status or 'no answer'} {code}): {reason}")
-        self.method = method
-        self.path = path
-        self.status = status
-        self.code = code
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.method, self.path, self.status, self.code, self.reason))
-
-    @property
-    def says_down(self) -> bool:
-        """Whether this tells that MLflow is down; a 404 does not."""
-        return self.status == 0 or self.status >= 500
+#: What MLflow's error codes look like; anything else is not repeated.
+_ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
 class _Authorization(AuthBase):
@@ -241,7 +219,7 @@ def _once(
 
 def _translated(error: BaseException, method: str, path: str) -> BaseException:
     """An exception of ``requests`` as ours; its text may hold the URL, which may hold anything."""
-    from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+    from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 
     inner: BaseException | None = error
     while inner is not None:  # the pin's own error is at the bottom, and says the most
@@ -269,8 +247,13 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
     if response.status_code >= 300:
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
-        reason = str(given.get("message") or response.reason)
-        raise MLflowRestError(method, path, response.status_code, code, reason[:500])
+        raise MLflowRestError(
+            method,
+            path,
+            response.status_code,
+            code if _ERROR_CODE.match(code) else "",
+            f"the server says {quoted(given.get('message') or response.reason, 500)}",
+        )
     if not isinstance(document, dict):
         raise MLflowRestError(
             method, path, response.status_code, "", "the answer is no JSON object: is this MLflow?"

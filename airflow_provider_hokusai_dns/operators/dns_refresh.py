@@ -7,17 +7,26 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.operators.probes import ALL_PROBES, ProbeBudget, add_to_history
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError, Source
-from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.operators.refresh_report import (
+    EMPTY_ROW,
+    ChangeRow,
+    RefreshReport,
+    ResolutionRow,
+)
+from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import worst
+from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,64 +35,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Connections and hostnames of one refresh: anybody who may trigger a DAG may name them.
+MOST_NAMES = 100
 _FAIL_ON = ("unresolved", "degraded", "never")
-_SAID = {
-    "dns": "DNS",
-    "system": "the system's own lookup",
-    "hosts": "the hosts file",
-    "literal": "the connection itself",
-    "stale": "memory",
-    "store": "the shared Variable",
-    "static": "the static address",
-}
-
-
-class ResolutionRow(TypedDict):
-    """One target in the XCom ``resolutions``."""
-
-    target: str
-    conn_id: str | None
-    hostname: str | None
-    health: str
-    addresses: list[str]
-    source: str | None
-    cause: str | None
-    age: float | None
-    resolved_at: str | None
-    expires_at: str | None
-    error: str | None
-    lookup_ms: float | None
-    probe: str | None
-    probe_cause: str | None
-    probe_ms: float | None
-
-
-class ChangeRow(TypedDict):
-    """One name in the XCom ``changes``: its address is another one, or it was away."""
-
-    hostname: str
-    old: list[str]
-    new: list[str]
-    away_seconds: float | None
-
-
-class RefreshReport(TypedDict):
-    """The XCom ``return_value``."""
-
-    version: int
-    refreshed_at: str
-    resolutions: list[ResolutionRow]
-    changes: list[ChangeRow]
-    metrics: dict[str, Any]
-    health: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """One thing to refresh."""
+    """One thing to refresh.
 
-    target: str
+    :param given: a connection id, or a target in any form; may hold a secret.
+    """
+
+    given: str = field(repr=False)
     conn_id: str | None = None
+
+    @property
+    def target(self) -> str:
+        """What was given, as rows, lines and XComs show it."""
+        return self.given if self.conn_id is not None else shown(self.given)
 
 
 class DNSRefreshOperator(BaseOperator):
@@ -120,9 +90,14 @@ class DNSRefreshOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.mlflow_conn_ids = mlflow_conn_ids
-        self.hostnames = hostnames
+        self.hostnames = _shown(hostnames)  # as Airflow's UI shows what was serialized
         self.fail_on = fail_on
         self.probe = probe
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Fill in the templates; Airflow stores what comes out, so secrets are left out here."""
+        super().render_template_fields(context, jinja_env)
+        self.hostnames = _shown(self.hostnames)
 
     def execute(self, context: Context) -> RefreshReport:
         """Refresh, publish, and only then fail if that is wanted."""
@@ -164,20 +139,26 @@ def refresh_names(
 
     :param probe: whether to probe MLflow, once per connection.
     :param say: told each row and change in one line, after a format with one place for it.
-    :raises ValueError: there is nothing to refresh.
+    :raises ValueError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
     wanted += [_Wanted(hostname) for hostname in hostnames]
+    wanted = list(dict.fromkeys(wanted))
     if not wanted:
         raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
+    if len(wanted) > MOST_NAMES:
+        raise ValueError(
+            f"a refresh takes at most {MOST_NAMES} connections and hostnames, not {len(wanted)}: "
+            "each leaves two Airflow Variables behind"
+        )
     rows: list[ResolutionRow] = []
     changes: list[ChangeRow] = []
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
-    for one in dict.fromkeys(wanted):
-        row, change, nameservers = _refresh(one, budget)
+    for one in wanted:
+        row, change, asked = _refresh(one, budget)
         rows.append(row)
-        seen.append((nameservers, row))
+        seen.append((asked, row))
         say("%s", _in_one_line(row))
         if change is not None:
             changes.append(change)
@@ -185,6 +166,15 @@ def refresh_names(
     add_to_history(seen)
     runtime.wait_under_dag_test()
     return _report(rows, changes)
+
+
+def _shown(hostnames: Any) -> Any:
+    """Targets without userinfo, path and query; templates and what other tasks give stay."""
+    if isinstance(hostnames, str) and "://" in hostnames and "{" not in hostnames:
+        hostnames = _names(hostnames)
+    if isinstance(hostnames, list | tuple):
+        return [shown(one) if isinstance(one, str) and "{" not in one else one for one in hostnames]
+    return hostnames
 
 
 def _names(value: Sequence[str] | str | None) -> list[str]:
@@ -198,7 +188,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
                 try:
                     value = ast.literal_eval(text)
                 except (ValueError, SyntaxError):
-                    raise ValueError(f"{text!r} is not a list of names") from None
+                    raise ValueError("it begins like a list of names and is none") from None
         else:
             value = text.replace(",", " ").split()
     names = [str(name).strip() for name in value or ()]
@@ -213,18 +203,18 @@ def _refresh(
     :returns: the row, what changed, and the nameservers that the connection names.
     """
     server = None
-    nameservers: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     try:
         if wanted.conn_id is not None:
             server = connections.load_server(wanted.conn_id)
-            nameservers = server.nameservers
+            asked = server.asked
             target, resolver = server.hostname, runtime.resolver_for(server)
         else:
-            target, resolver = wanted.target, runtime.resolver()
-        store = runtime.store(nameservers)
-        hostname = Target.parse(target).hostname
+            target, resolver = wanted.given, runtime.resolver()
+        store = runtime.store(asked)
+        target = hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
-        return _failed(wanted, None, "config", str(error)), None, nameservers
+        return _failed(wanted, None, "config", str(error)), None, asked
     before = store.read(hostname)
     begun = time.monotonic()
     try:
@@ -232,7 +222,7 @@ def _refresh(
     except DNSResolutionError as error:
         row = _failed(wanted, hostname, error.cause.value, str(error))
         row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
-        return row, None, nameservers
+        return row, None, asked
     took: float | None = _milliseconds(time.monotonic() - begun)
     if not found.is_stale:  # without the writing of the Variable
         took = resolver.metrics().latency_ms
@@ -246,9 +236,9 @@ def _refresh(
     row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
     verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
-        row["probe"], row["probe_cause"] = verdict.level, verdict.cause
+        row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
-    return row, _change(before, found), nameservers
+    return row, _change(before, found), asked
 
 
 def _milliseconds(seconds: float) -> float:
@@ -265,44 +255,25 @@ def _is_kept(stored: LastKnownGood | None, found: Resolution) -> bool:
 
 
 def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:
-    return ResolutionRow(
-        target=wanted.target,
-        conn_id=wanted.conn_id,
-        hostname=hostname,
-        health="unhealthy",
-        addresses=[],
-        source=None,
-        cause=cause,
-        age=None,
-        resolved_at=None,
-        expires_at=None,
-        error=error,
-        lookup_ms=None,
-        probe=None,
-        probe_cause=None,
-        probe_ms=None,
-    )
+    row: ResolutionRow = {**EMPTY_ROW, "target": wanted.target, "conn_id": wanted.conn_id}
+    return {**row, "hostname": hostname, "addresses": [], "cause": cause, "error": error}
 
 
 def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
     age = found.age()
-    return ResolutionRow(
-        target=wanted.target,
-        conn_id=wanted.conn_id,
-        hostname=found.hostname,
-        health="degraded" if found.is_stale else "healthy",
-        addresses=list(found.addresses),
-        source=found.source.value,
-        cause=None if found.cause is None else found.cause.value,
-        age=None if age is None else round(age, 1),
-        resolved_at=None if found.resolved_at is None else found.resolved_at.isoformat(),
-        expires_at=None if found.expires_at is None else found.expires_at.isoformat(),
-        error=None,
-        lookup_ms=None,
-        probe=None,
-        probe_cause=None,
-        probe_ms=None,
-    )
+    return {
+        **EMPTY_ROW,
+        "target": wanted.target,
+        "conn_id": wanted.conn_id,
+        "hostname": found.hostname,
+        "health": "degraded" if found.is_stale else "healthy",
+        "addresses": list(found.addresses),
+        "source": found.source.value,
+        "cause": None if found.cause is None else found.cause.value,
+        "age": None if age is None else round(age, 1),
+        "resolved_at": None if found.resolved_at is None else found.resolved_at.isoformat(),
+        "expires_at": None if found.expires_at is None else found.expires_at.isoformat(),
+    }
 
 
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
@@ -328,11 +299,10 @@ def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None
 
 
 def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshReport:
-    levels = ("healthy", "degraded", "unhealthy")
     names: dict[str, str] = {}
     for row in rows:  # two connections may see one name in two ways
         name = row["hostname"] or row["target"]
-        names[name] = max(names.get(name, levels[0]), row["health"], key=levels.index)
+        names[name] = worst((names.get(name, row["health"]), row["health"])).value
     metrics = runtime.metrics()
     return RefreshReport(
         version=1,
@@ -341,7 +311,7 @@ def _report(rows: list[ResolutionRow], changes: list[ChangeRow]) -> RefreshRepor
         changes=changes,
         metrics=metrics,
         health={
-            "status": max(names.values(), key=levels.index),
+            "status": worst(names.values()).value,
             "names": names,
             "window": metrics.get("level", "unknown"),
             "error_rate": metrics.get("error_rate", 0.0),
@@ -360,8 +330,8 @@ def _in_one_line(row: ResolutionRow) -> str:
         name += f" (connection {row['conn_id']})"
     if row["error"] is not None:
         return f"{name}: {row['error'].rstrip('.')}"
-    source = row["source"] or ""
-    line = f"{name}: {', '.join(row['addresses'])} from {_SAID.get(source, source)}"
+    origin = ORIGINS[Source(row["source"] or Source.DNS)]
+    line = f"{name}: {', '.join(row['addresses'])} from {origin}"
     if row["health"] == "degraded":
         age = "" if row["age"] is None else f" {row['age']:.0f} s old,"
         line += f",{age} because DNS gives none now ({row['cause']})"

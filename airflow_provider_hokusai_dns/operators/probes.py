@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 from airflow_provider_hokusai_dns.store.record import iso_seconds
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.operators.dns_refresh import ResolutionRow
+    from airflow_provider_hokusai_dns.operators.refresh_report import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
 
@@ -48,7 +49,7 @@ class ProbeBudget:
         self._left -= time.monotonic() - begun
         if verdict.latencies:
             observers.count_probe(server.hostname, sum(verdict.latencies.values()))
-        level = logging.INFO if verdict.level != "unhealthy" else logging.WARNING
+        level = logging.INFO if verdict.level is not Level.UNHEALTHY else logging.WARNING
         log.log(level, "MLflow is %s: %s", verdict.level, verdict.sentence)
         return verdict
 
@@ -59,15 +60,15 @@ def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> Non
     :param seen: each row with the nameservers that its connection names.
     """
     best: dict[tuple[str, tuple[str, ...]], ResolutionRow] = {}
-    for nameservers, row in seen:
+    for asked, row in seen:
         if row["hostname"] is None or row["source"] == Source.LITERAL:
             continue
-        name = (row["hostname"], nameservers)
+        name = (row["hostname"], asked)
         if name not in best or best[name]["probe"] is None:
             best[name] = row
     now = iso_seconds(time.time())
-    for (hostname, nameservers), row in best.items():
-        runtime.store(nameservers).remember(
+    for (hostname, asked), row in best.items():
+        runtime.store(asked).remember(
             hostname,
             HistoryPoint(
                 at=now,

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import HTTPException, Query, Response
+from fastapi.responses import HTMLResponse
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.plugins import options, prometheus
+from airflow_provider_hokusai_dns.plugins.guide import read_guide, render_guide
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
-from airflow_provider_hokusai_dns.plugins.reference import render_reference
+from airflow_provider_hokusai_dns.plugins.reference import HEADERS, render_reference
 from airflow_provider_hokusai_dns.plugins.schemas import Days, Health, Words
 
 if TYPE_CHECKING:
@@ -26,27 +28,36 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     401: {"description": "Nobody is signed in."},
     403: {"description": "Whoever is signed in may not view plugins."},
 }
+_Fresh = Annotated[
+    bool, Query(description="Ask again where the last answer is older than 2 s: something changed.")
+]
 #: Anonymous and signed-in callers alike: a browser takes an answer for what it says it is.
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class Headers:
-    """Puts our headers on every answer that does not say otherwise, errors included."""
+    """Puts our headers on every answer that does not say otherwise, errors included.
+
+    It also answers HEAD as GET without the body (RFC 9110, 9.3.2), which FastAPI does not.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
 
         async def marked(message: Message) -> None:
+            if is_head and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 given = {name.lower() for name, _ in message["headers"]}
                 more = [(name, value) for name, value in _HEADERS if name not in given]
                 message = {**message, "headers": [*message["headers"], *more]}
             await send(message)
 
-        await self._app(scope, receive, marked)
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, marked)
 
 
 def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> None:
@@ -85,13 +96,14 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         conn_id: Annotated[
             list[str] | None, Query(description="Only these of the listed connections.")
         ] = None,
+        fresh: _Fresh = False,
     ) -> Health:
         """Each listed connection: state, cause, what to do, addresses, ages, the whole verdict."""
         listed, problem = cache.listed()
         if conn_id is not None and not set(conn_id) <= set(listed):
             # Without the id: what a caller makes up has no place in an answer.
             raise HTTPException(404, "[hokusai_dns] connections does not list this connection.")
-        connections = [one.report() for one in cache.connections(conn_id)]
+        connections = [one.status_row() for one in cache.connections(conn_id, fresh=fresh)]
         return Health.model_validate(
             {
                 "generated_at": datetime.now(UTC),
@@ -102,9 +114,10 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         )
 
     @app.get("/history", tags=["for those who may view plugins"], **tell_viewers)
-    def history() -> Days:
+    def history(fresh: _Fresh = False) -> Days:
         """The last day of each listed connection's name, as the refresh DAG saw it."""
-        return Days.model_validate(histories.report(one.target for one in cache.targets()))
+        targets = [one.target for one in cache.targets()]
+        return Days.model_validate(histories.report(targets, fresh=fresh))
 
     @app.get(
         "/metrics",
@@ -130,8 +143,8 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
 
     @app.get("/docs", include_in_schema=False, dependencies=viewers)
     def reference() -> Response:
-        return Response(
-            render_reference(app.openapi()),
-            media_type="text/html; charset=utf-8",
-            headers={"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"},
-        )
+        return HTMLResponse(render_reference(app.openapi()), headers=HEADERS)
+
+    @app.get("/guide", include_in_schema=False, dependencies=viewers)
+    def guide() -> Response:
+        return HTMLResponse(render_guide(read_guide()), headers=HEADERS)

@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.plugins import options
-from airflow_provider_hokusai_dns.plugins.connection_health import (
+from airflow_provider_hokusai_dns.gates.check import Check, check_connection
+from airflow_provider_hokusai_dns.gates.connection_health import (
     ConnectionHealth,
     ConnectionTarget,
-    worst,
 )
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
+from airflow_provider_hokusai_dns.plugins import options
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.resolver import Resolution
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +41,14 @@ _READ_EVERY = 10.0
 _SETTINGS_EVERY = 2.0
 #: Seconds that a caller waits for what it set going.
 _PATIENCE = 3.0
+#: Seconds for which a check is good enough for a caller who asks for a fresh one.
+_FRESH_EVERY = 2.0
 #: Seconds after which a verdict says nothing any more: no request came, so no check was made.
 _FORGET_AFTER = 300.0
 #: Seconds after which work under way is taken for lost, as after a fork.
 _LOST_AFTER = 120.0
+#: Before a connection was read for the first time.
+_UNREAD = ConnectionTarget()
 
 
 @dataclass
@@ -57,6 +60,7 @@ class _CachedConnection:
     checked_from: float = float("-inf")
     reading: bool = False
     checking: bool = False
+    first_read: Future[None] | None = None
     told: tuple[str, str] = ("", "")
 
 
@@ -80,7 +84,7 @@ class HealthCache:
 
     def __init__(
         self,
-        check: Callable[[str], Verdict] | None = None,
+        check: Callable[[str], Check] | None = None,
         now: Callable[[], float] = time.monotonic,
         patience: float = _PATIENCE,
     ) -> None:
@@ -125,29 +129,38 @@ class HealthCache:
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether every listed connection can be used, and the words. Checks where it is due."""
         known = self._up_to_date(self.listed()[0], check=True)
-        usable = bool(known) and all(one.mlflow in ("healthy", "degraded") for one in known)
+        usable = bool(known) and all(one.mlflow in USABLE for one in known)
         return usable, _words(known)
 
-    def connections(self, conn_ids: Sequence[str] | None = None) -> list[ConnectionHealth]:
-        """What is known of some listed connections, or of all. Checks where it is due."""
+    def connections(
+        self, conn_ids: Sequence[str] | None = None, *, fresh: bool = False
+    ) -> list[ConnectionHealth]:
+        """What is known of some listed connections, or of all. Checks where it is due.
+
+        :param fresh: it is due after 2 seconds already: something is known to have changed.
+        """
         listed = self.listed()[0]
         wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
-        return self._up_to_date(wanted, check=True)
+        return self._up_to_date(wanted, check=True, fresh=fresh)
 
     def targets(self) -> list[ConnectionHealth]:
         """The listed connections as they are described, without a check of their servers."""
         return self._up_to_date(self.listed()[0], check=False)
 
-    def _up_to_date(self, conn_ids: Sequence[str], *, check: bool) -> list[ConnectionHealth]:
+    def _up_to_date(
+        self, conn_ids: Sequence[str], *, check: bool, fresh: bool = False
+    ) -> list[ConnectionHealth]:
         """Begin what is due, wait for it a moment, and give what is known then."""
         settings_now, now = self._settings_now(), self._now()
-        every = settings_now.every
+        every = min(settings_now.every, _FRESH_EVERY) if fresh else settings_now.every
         begun: list[Future[None]] = []
         with self._lock:
             for gone in self._entries.keys() - set(settings_now.listed):
                 del self._entries[gone]
             entries = [
-                self._entries.setdefault(conn_id, _CachedConnection(ConnectionHealth(conn_id)))
+                self._entries.setdefault(
+                    conn_id, _CachedConnection(ConnectionHealth(conn_id, _UNREAD))
+                )
                 for conn_id in conn_ids
             ]
             for entry in entries:
@@ -155,6 +168,10 @@ class HealthCache:
                 if since >= (_LOST_AFTER if entry.reading else min(every, _READ_EVERY)):
                     entry.reading, entry.read_at = True, now
                     begun.append(self._readers.call(partial(self._read, entry)))
+                    if entry.known.target is _UNREAD:
+                        entry.first_read = begun[-1]
+                elif entry.first_read is not None and not entry.first_read.done():
+                    begun.append(entry.first_read)  # or this caller would be told of no name
                 since = now - entry.checked_from
                 if check and since >= (max(_LOST_AFTER, every) if entry.checking else every):
                     entry.checking, entry.checked_from = True, now
@@ -162,7 +179,7 @@ class HealthCache:
         wait(begun, self._patience)
         now = self._now()
         with self._lock:
-            return [entry.known.at(now, _FORGET_AFTER + every) for entry in entries]
+            return [entry.known.at(now, _FORGET_AFTER + settings_now.every) for entry in entries]
 
     def _read(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id
@@ -177,32 +194,31 @@ class HealthCache:
 
     def _run_check(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id
-        verdict = found = None
+        done = None
         try:
-            verdict = self._check(conn_id)
-            found = _resolution(conn_id)
+            done = self._check(conn_id)
         except Exception as error:
             log.warning("The check of connection %r ended in %s", conn_id, type(error).__name__)
         with self._lock:
             entry.checking = False
-            if verdict is None:
+            if done is None:
                 return
-            entry.known = entry.known.with_check(verdict, found, seen_at=self._now())
-            before, entry.told = entry.told, (verdict.state.value, verdict.cause)
-        _tell(verdict, before)
+            entry.known = entry.known.with_check(done, seen_at=self._now())
+            before, entry.told = entry.told, (done.verdict.state.value, done.verdict.cause)
+        _tell(done.verdict, before)
 
 
 def _words(known: Sequence[ConnectionHealth]) -> dict[str, str]:
     dns, mlflow = worst(one.dns for one in known), worst(one.mlflow for one in known)
-    return {"overall": worst((dns, mlflow)), "dns": dns, "mlflow": mlflow}
+    return {"overall": worst((dns, mlflow)).value, "dns": dns.value, "mlflow": mlflow.value}
 
 
 def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
     """One line per change of what is wrong; the sentence says what was used, and what to do."""
     now = (verdict.state.value, verdict.cause)
-    if now == before or (verdict.level == "healthy" and before[0] in ("", "healthy")):
+    if now == before or (verdict.level is Level.HEALTHY and before[0] in ("", "healthy")):
         return
-    level = logging.INFO if verdict.level == "healthy" else logging.WARNING
+    level = logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
     log.log(
         level,
         "Connection %r is %s (%s, %s): %s",
@@ -218,26 +234,19 @@ def _target(conn_id: str) -> ConnectionTarget:
     try:
         server = connections.load_server(conn_id)
         target = Target.parse(server.hostname)
-        config = runtime.resolver().config
+        config = runtime.resolver_for(server).config
     except (LookupError, ValueError):
         return ConnectionTarget()
     if target.literal is not None:
         return ConnectionTarget(target.literal, server.uri)
-    record, problem = runtime.store(server.nameservers).examine(target.hostname)
+    record, problem = runtime.store(server.asked).examine(target.hostname)
     return ConnectionTarget(
         target.hostname,
         server.uri,
         record,
         problem,
         no_name_limit=config.max_stale_no_name,
-        nameservers=server.nameservers,
+        max_stale=config.max_stale_for(target.hostname),
+        login_limit=login_age_limit(server),
+        asked=server.asked,
     )
-
-
-def _resolution(conn_id: str) -> Resolution | None:
-    """All addresses of the name as this process has them after a check."""
-    try:
-        server = connections.load_server(conn_id)
-        return runtime.resolver_for(server).resolve(server.hostname)
-    except (LookupError, ValueError, DNSResolutionError):
-        return None

@@ -9,15 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionTarget
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
 #: Seconds for which what was read is good enough.
 _READ_EVERY = 10.0
+#: The same for a caller who asks for what was written a moment ago.
+_FRESH_EVERY = 2.0
+#: Seconds that a caller waits for another who reads names of which nothing is known yet.
+_PATIENCE = 3.0
 #: Seconds without a refresh after which somebody should look why.
 _OUTDATED_AFTER = 7200.0
 _SCHEDULE = 'build_refresh_dag(schedule="*/5 * * * *")'
 
+_Wanted = Mapping[str | None, ConnectionTarget]
 _Names = dict[str | None, tuple[tuple[HistoryPoint, ...], str | None]]
 
 
@@ -33,12 +38,15 @@ class HistoryCache:
         self._read_at = float("-inf")
         self._names: _Names = {}
 
-    def report(self, places: Iterable[ConnectionTarget]) -> dict[str, Any]:
-        """The history of some names, how old it is, and what to do about that."""
-        wanted = {place.history_name: place for place in places if place.hostname is not None}
-        due = self._now() - self._read_at >= _READ_EVERY
-        if due or not wanted.keys() <= self._names.keys():
-            self._read(wanted)
+    def report(self, targets: Iterable[ConnectionTarget], *, fresh: bool = False) -> dict[str, Any]:
+        """The history of some names, how old it is, and what to do about that.
+
+        :param fresh: read it again after 2 seconds already.
+        """
+        wanted = {target.history_name: target for target in targets if target.hostname is not None}
+        every = _FRESH_EVERY if fresh else _READ_EVERY
+        if self._is_due(wanted, every):
+            self._read(wanted, every)
         shown = {name: self._names[name] for name in wanted if name in self._names}
         points = {name: list(known) for name, (known, _) in shown.items()}
         newest = max((known[-1]["at"] for known in points.values() if known), default=None)
@@ -54,13 +62,20 @@ class HistoryCache:
             "problems": {name: problem for name, (_, problem) in shown.items() if problem},
         }
 
-    def _read(self, wanted: Mapping[str | None, ConnectionTarget]) -> None:
-        if not self._reading.acquire(blocking=False):
-            return  # somebody is at it: what is known will do
+    def _is_due(self, wanted: _Wanted, every: float) -> bool:
+        return self._now() - self._read_at >= every or not wanted.keys() <= self._names.keys()
+
+    def _read(self, wanted: _Wanted, every: float) -> None:
+        known = wanted.keys() <= self._names.keys()
+        # While another caller reads, what is known will do; that nothing is known would be wrong.
+        if not self._reading.acquire(timeout=0 if known else _PATIENCE):
+            return
         try:
+            if not self._is_due(wanted, every):
+                return
             self._names = {
-                name: runtime.store(place.nameservers).history(place.hostname or "")
-                for name, place in wanted.items()
+                name: runtime.store(target.asked).history(target.hostname or "")
+                for name, target in wanted.items()
             }
             # What could not be read is read again for the next who asks.
             if all(points or not problem for points, problem in self._names.values()):

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.resolver.level import Level
+
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from airflow_provider_hokusai_dns.plugins.connection_health import ConnectionHealth
+    from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABELS = ("conn_id", "hostname")
-_STATES = ("healthy", "degraded", "unhealthy", "unknown")
 
 #: Gauges with one series per state, of which one is 1.
 CONNECTION_STATE = "hokusai_dns_connection_state"
@@ -91,7 +92,7 @@ def render(
 def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
-    reports = [one.report() for one in known]
+    reports = [one.status_row() for one in known]
     targets = [(report["conn_id"], report["hostname"] or "") for report in reports]
     for name, field, text in (
         (CONNECTION_STATE, "state", "All of a connection in one word."),
@@ -101,8 +102,8 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
         text += " 1 for the state it is in."
         states = GaugeMetricFamily(name, text, labels=(*_LABELS, "state"))
         for target, report in zip(targets, reports, strict=True):
-            for state in _STATES:
-                states.add_metric((*target, state), float(report[field] == state))
+            for level in Level:
+                states.add_metric((*target, level.value), float(report[field] == level))
         yield states
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE,

@@ -10,8 +10,15 @@ _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;"
     "margin:2rem auto;padding:0 1rem}pre{overflow:auto;padding:.8rem;border:1px solid #8886;"
     "border-radius:4px}table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem "
-    ".2rem 0;vertical-align:top}h2{margin-top:2.5rem}"
+    ".2rem 0;vertical-align:top}h2{margin-top:2.5rem}h3{margin:2rem 0 .3rem}"
+    ":target{background:#fd08;outline:.3rem solid #fd08}"
 )
+#: No script and no file from anywhere; the page may stand in a frame of Airflow's own origin.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+    )
+}
 
 
 def render_reference(openapi: dict[str, Any]) -> str:
@@ -27,10 +34,19 @@ def render_reference(openapi: dict[str, Any]) -> str:
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
             parts += _operation(f"{method.upper()} {path}", operation, schemas)
+    return page_of(info["title"], "".join(parts))
+
+
+def page_of(title: str, body: str) -> str:
+    """A plain page; to be served with :data:`HEADERS`.
+
+    :param body: HTML.
+    """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(info['title'])}</title><style>{_STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main></body></html>"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{body}</main></body></html>"
     )
 
 

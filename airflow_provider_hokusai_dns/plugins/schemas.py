@@ -68,6 +68,14 @@ class Stored(BaseModel):
     written_by: str = Field(description="refresh, gate or hook.")
 
 
+class StaleLimit(BaseModel):
+    """How long the stale address in use is still served, and which rule of the policy ends that."""
+
+    ends_in: float = Field(description="Seconds, as of generated_at; 0 when it has ended.")
+    limit: float = Field(description="Seconds that the rule allows in all.")
+    rule: Literal["no_such_name", "age", "login_over_http"]
+
+
 class Connection(BaseModel):
     """One listed connection, as this process last saw it."""
 
@@ -88,6 +96,7 @@ class Connection(BaseModel):
     )
     age: Number = Field(description="Seconds since DNS gave the addresses.")
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
+    stale: StaleLimit | None = Field(description="null unless a stale address is in use.")
     looked_at: Moment | None = Field(description="When MLflow was last looked at.")
     latency_ms: Number = Field(description="What that check took.")
     last_known_good: Stored | None
@@ -115,9 +124,9 @@ class Health(BaseModel):
                             "dns": "degraded",
                             "mlflow": "degraded",
                             "cause": "nxdomain",
-                            "sentence": "http://mlflow.example.local:5000 works on the stored "
-                            "address 10.0.1.221, 83 s old, because DNS gives none now (nxdomain): "
-                            "look at the DNS of the name.",
+                            "sentence": "DNS says that 'mlflow.example.local' does not exist "
+                            "(nxdomain). Its stored address 10.0.1.221, 83 s old, still works. "
+                            "Is MLflow being redeployed?",
                             "hostname": "mlflow.example.local",
                             "history_name": "mlflow.example.local",
                             "tracking_uri": "http://mlflow.example.local:5000",
@@ -125,6 +134,7 @@ class Health(BaseModel):
                             "source": "store",
                             "age": 83.0,
                             "ttl_left": None,
+                            "stale": {"ends_in": 880.0, "limit": 900.0, "rule": "no_such_name"},
                             "looked_at": "2026-11-24T10:59:52Z",
                             "latency_ms": 41.0,
                             "last_known_good": {

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
-    DNSResolutionError,
     Endpoint,
     LastKnownGood,
     Lookup,
-    LookupFailed,
     Resolution,
     Source,
     Store,

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 import urllib.request
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 
 
 def blind_spots(
     hostname: str,
     *,
     proxies: Mapping[str, str] | None = None,
-    modules: Container[str] | None = None,
+    modules: Mapping[str, object] | None = None,
 ) -> list[str]:
     """One sentence for each way in which this process may resolve a name past the pin.
 
-    Processes started by ``subprocess`` or ``spawn`` cannot be seen from here; the README names
-    them.
+    What cannot be seen from here, the README names: processes started by ``subprocess`` or
+    ``spawn``, and a name that is handed to ``connect`` of a socket.
 
     :param hostname: the pinned name.
     :param proxies: proxy URLs by scheme; those of the environment by default.
-    :param modules: names of loaded modules; those of this process by default.
+    :param modules: loaded modules by name; those of this process by default.
     """
     proxies = urllib.request.getproxies() if proxies is None else proxies
     modules = sys.modules if modules is None else modules
@@ -38,9 +38,25 @@ def blind_spots(
             f"uvloop is loaded, whose event loops resolve names themselves: coroutines that "
             f"connect to {hostname} are not covered, threads are"
         )
-    if "aiodns" in modules:
+    if _aiodns_is_used(modules):
         found.append(
-            f"aiodns is loaded, with which aiohttp resolves {hostname} itself: give its connector "
-            "the resolver of MLflowHook.aiohttp_resolver()"
+            f"aiohttp resolves {hostname} by aiodns in this process: give its connector the "
+            "resolver of MLflowHook.aiohttp_resolver()"
         )
+    for module, name in (("gevent.monkey", "gevent"), ("eventlet.green.socket", "eventlet")):
+        if module in modules:
+            found.append(
+                f"{name} has a create_connection of its own, which resolves {hostname} itself: "
+                "requests and MLflow's client are covered, http.client is not"
+            )
     return found
+
+
+def _aiodns_is_used(modules: Mapping[str, object]) -> bool:
+    """Whether a session of aiohttp has a resolver of aiodns; Airflow loads both in every task.
+
+    aiohttp keeps count of them itself (since 3.12), under names that are not public. Without them
+    nothing is said.
+    """
+    manager = getattr(modules.get("aiohttp.resolver"), "_DNSResolverManager", None)
+    return bool(getattr(getattr(manager, "_instance", None), "_loop_data", None))

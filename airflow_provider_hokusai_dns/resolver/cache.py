@@ -4,13 +4,47 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
-from itertools import chain, zip_longest
+from collections.abc import Callable, Sequence
+from itertools import chain, groupby, zip_longest
+from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.serving import Turns
+
+
+#: Against a weight of 0 beside others: "a very small chance of being selected".
+_SLIGHT = 0.01
+#: Steps on a circle that never meet, so that turns fill it evenly without a dice.
+_STEP, _STEP_WITHIN = 0.618034, 0.414214
+
+
+class RecordStatus:
+    """What this process knows of one record of the shared store. The publisher alone writes it.
+
+    :param lock: held during one access to the store; the resolver's own may be taken under it.
+    :param read_at: when it was last read for an answer; monotonic seconds.
+    :param compared_at: when it was last compared with a fresh answer, and is as good.
+    :param has_nxdomain: whether it says since when the name is gone.
+    :param rejected: why it was refused; empty where it was not.
+    """
+
+    __slots__ = ("compared_at", "has_nxdomain", "lock", "read_at", "rejected")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.read_at = self.compared_at = float("-inf")
+        self.has_nxdomain = False
+        self.rejected = ""
+
+
+#: Address and port, as ``endpoint[:2]``.
+Place: TypeAlias = tuple[str, int | None]
 
 
 class Slot:
@@ -18,7 +52,7 @@ class Slot:
 
     :param penalties: until when an address stays at the back of the list (policy rule 13);
         replaced and never changed, because it is read without the lock.
-    :param published: whether this process has compared the store with an answer of its own.
+    :param record: what this process knows of the name's record in the shared store.
     :param version: counts the changes of all that an answer is made of.
     :param held: whether the cache still has it; a caller may wait on one that was dropped.
     """
@@ -27,15 +61,13 @@ class Slot:
         "announced",
         "entry",
         "held",
-        "nxdomain_stored",
         "penalties",
-        "published",
-        "rejected",
+        "record",
         "reported_at",
         "rotation",
         "served",
-        "store_lock",
-        "store_read_at",
+        "texts",
+        "turns",
         "uses_at_last_eviction",
         "version",
     )
@@ -44,18 +76,17 @@ class Slot:
         self.entry = Entry(hostname)
         self.served = Served()
         self.uses_at_last_eviction = 0
-        self.penalties: dict[str, float] = {}
+        self.penalties: dict[Place, float] = {}
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
-        self.published = False
-        self.announced = "unknown"
-        self.rejected = ""
-        self.nxdomain_stored = False
-        self.store_lock = threading.Lock()
-        self.store_read_at = float("-inf")
+        self.announced = Level.UNKNOWN
+        self.record = RecordStatus()
         self.version = 0
         self.held = True
+        #: What the answers have in common, and the targets for which one is kept.
+        self.turns: Turns | None = None
+        self.texts: list[str] = []
 
     @property
     def uses(self) -> int:
@@ -137,9 +168,34 @@ class Cache:
         return True
 
 
+def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
+    """The endpoints by priority, and by weight within one: RFC 2782's draw, without chance.
+
+    Over many turns each comes first as often as its weight says.
+    """
+    ordered: list[Endpoint] = []
+    by_priority = sorted(endpoints, key=lambda endpoint: endpoint.priority)
+    for _, group in groupby(by_priority, key=lambda endpoint: endpoint.priority):
+        left, place = list(group), turn * _STEP % 1.0
+        while left:
+            weights = [endpoint.weight or _SLIGHT for endpoint in left]
+            mark, index = place * sum(weights), 0
+            while index < len(left) - 1 and mark >= weights[index]:
+                mark -= weights[index]
+                index += 1
+            ordered.append(left.pop(index))
+            place = (place + _STEP_WITHIN) % 1.0
+    return ordered
+
+
+def is_weighted(endpoints: tuple[Endpoint, ...]) -> bool:
+    """Whether priority or weight say more about the order than chance."""
+    return len({(one.priority, one.weight) for one in endpoints}) > 1
+
+
 def in_order(
     endpoints: tuple[Endpoint, ...],
-    penalties: dict[str, float],
+    penalties: dict[Place, float],
     now: float,
     *,
     ipv6_first: bool,
@@ -148,6 +204,9 @@ def in_order(
     """The endpoints in the order to try: rotated, families interleaved, losers at the back."""
     if len(endpoints) == 1:
         return endpoints
+    if is_weighted(endpoints):
+        order = in_turn(endpoints, rotation)
+        return tuple(sorted(order, key=lambda e: penalties.get(e[:2], now) > now))
     turn = rotation % len(endpoints)
     rotated = endpoints[turn:] + endpoints[:turn]
     six = [endpoint for endpoint in rotated if ":" in endpoint.address]
@@ -155,4 +214,4 @@ def in_order(
     first, second = (six, four) if ipv6_first else (four, six)
     mixed = [e for e in chain.from_iterable(zip_longest(first, second)) if e is not None]
     # sorted() is stable: the order stays, and the list never becomes empty (rule 13)
-    return tuple(sorted(mixed, key=lambda e: penalties.get(e.address, now) > now))
+    return tuple(sorted(mixed, key=lambda e: penalties.get(e[:2], now) > now))

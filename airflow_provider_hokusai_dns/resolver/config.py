@@ -12,6 +12,8 @@ from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, 
 
 #: The longest age at which an old answer may ever be served (policy rule 6).
 HARD_MAX_STALE = 259_200.0
+#: No duration is longer, in seconds: what is given as a time has to be one that a calendar has.
+_LONGEST = 315_360_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +60,8 @@ class ResolverConfig:
     max_hosts: int = 1024
     #: Rule 16: a stored stamp this far ahead of the clock is invalid.
     max_clock_skew: float = 300.0
-    #: Rule 17: a stored answer older than this is written anew. Below the 900 s after which no
-    #: credentials go to an old address over plain http, or a name that never changes would age.
+    #: Rule 17: a stored answer older than this is written anew. Below the age of rule 18, or a
+    #: name that never changes would grow too old for credentials over plain http.
     store_max_age: float = 600.0
     #: How often a failing name asks the shared store again.
     store_recheck: float = 30.0
@@ -71,6 +73,8 @@ class ResolverConfig:
     nameserver_overrides: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    #: The SRV name that stands for a hostname and says where it is and on which port, by hostname.
+    srv: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
     search: tuple[str, ...] | None = None
     #: Addresses for emergencies, by the hostname they belong to.
@@ -102,6 +106,7 @@ class ResolverConfig:
         self._normalise("ttl_overrides", _check_number)
         self._normalise("max_stale_overrides", _check_max_stale)
         self._normalise("nameserver_overrides", _nameservers)
+        self._normalise("srv", _hostname)
         self._normalise("static_addresses", _static_addresses)
         object.__setattr__(self, "nameservers", _nameservers("nameservers", self.nameservers))
         if self.search is not None:
@@ -135,6 +140,10 @@ class ResolverConfig:
         """The custom nameservers for one name; empty means those of the system."""
         return self.nameserver_overrides.get(_key(hostname), self.nameservers)
 
+    def srv_for(self, hostname: str) -> str | None:
+        """The SRV name that stands for one name, where there is one."""
+        return self.srv.get(_key(hostname))
+
     def max_stale_for(self, hostname: str) -> float:
         """The oldest answer for one name when DNS cannot be asked (rule 6)."""
         return self.max_stale_overrides.get(_key(hostname), self.max_stale)
@@ -150,6 +159,8 @@ def _check_number(name: str, value: object) -> float:
         raise ValueError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must not be negative or infinite, not {value!r}")
+    if value > _LONGEST:
+        raise ValueError(f"{name} must be at most {_LONGEST:.0f} (10 years), not {value!r}")
     return value
 
 
@@ -162,8 +173,10 @@ def _check_max_stale(name: str, value: object) -> float:
 
 def _hostname(name: str, value: object) -> str:
     """A key or item that must be a hostname and nothing more, normalised."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {value!r} is not a hostname")
     try:
-        target = Target.parse(value)  # type: ignore[arg-type]
+        target = Target.parse(value)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     if target.literal is not None or target.text != target.host_text:
@@ -189,7 +202,8 @@ def _static_addresses(name: str, value: object) -> tuple[str, ...]:
         parsed = parse_address(address)
         if parsed is None:
             raise ValueError(
-                f"{name}: {address!r} is not an IP address in its usual form (10.0.1.221, fd00::1)"
+                f"{name}: {shown(address)!r} is not an IP address in its usual form "
+                "(10.0.1.221, fd00::1)"
             )
         canonical.append(parsed)
     return tuple(canonical)
@@ -213,9 +227,10 @@ def split_nameserver(server: str) -> tuple[str, int]:
     try:
         target = Target.parse(server)
     except ValueError as error:
-        raise ValueError(f"{server!r} is not a nameserver: {error}") from None
+        raise ValueError(f"{shown(server)!r} is not a nameserver: {error}") from None
     if target.literal is None or "://" in server:
         raise ValueError(
-            f"{server!r} is not a nameserver: give an IP address, with a port if it is not 53"
+            f"{shown(server)!r} is not a nameserver: give an IP address, with a port if it is not "
+            "53"
         )
     return str(ip_address(target.literal)), target.port or 53

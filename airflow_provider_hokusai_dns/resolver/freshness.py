@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -22,6 +24,8 @@ from airflow_provider_hokusai_dns.resolver.model import (
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 
 _NEVER = float("-inf")
@@ -166,20 +170,20 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
     return now >= entry.failure.at + config.failure_ttl_max
 
 
-def state(entry: Entry, now: float, config: ResolverConfig) -> str:
+def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
     """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
 
     Slow alone does not make a name degraded, a failure does [2].
     """
     if now < expires_at(entry, config):
-        return "healthy"
+        return Level.HEALTHY
     if entry.failure is None:
         if entry.answer is None:
-            return "unknown"
-        return "degraded" if entry.answer.source is Source.STORE else "healthy"
+            return Level.UNKNOWN
+        return Level.DEGRADED if entry.answer.source is Source.STORE else Level.HEALTHY
     if now < stale_until(entry, config) or config.static_addresses_for(entry.hostname):
-        return "degraded"
-    return "unhealthy"
+        return Level.DEGRADED
+    return Level.UNHEALTHY
 
 
 def succeed(entry: Entry, answer: Answer, shorten: float) -> Entry:
@@ -223,7 +227,7 @@ def adopt(
     answer = entry.answer
     if answer is None or (resolved > answer.resolved_at and now >= expires_at(entry, config)):
         answer = Answer(
-            tuple(Endpoint(address) for address in record.addresses),
+            record.endpoints,
             Source.STORE,
             resolved,
             record.ttl,
@@ -251,6 +255,11 @@ def check_record(hostname: str, record: LastKnownGood) -> None:
     for address in addresses:
         if not isinstance(address, str) or parse_address(address) is None:
             raise ValueError(f"addresses: {address!r} is not an IP address")
+    for service in record.services:
+        if not isinstance(service, Endpoint) or parse_address(service.address) is None:
+            raise ValueError(f"services: {service!r} is not an endpoint")
+        if not isinstance(service.port, int) or not 0 < service.port <= 65535:
+            raise ValueError(f"services: {service.port!r} is not a port from 1 to 65535")
     numbers = {"ttl": record.ttl, "no_name_since": record.no_name_since}
     for field, number in {"resolved_at": record.resolved_at, **numbers}.items():
         if number is None and field in numbers:
@@ -269,6 +278,26 @@ def _monotonic(field: str, stamp: float, now: float, wall: float, config: Resolv
     return now + min(ahead, 0.0)
 
 
+def _reach(addresses: Sequence[str]) -> int:
+    """How far addresses reach: 0 to no server, 1 within a machine, 2 for the whole fleet.
+
+    A portal, a filter or a wildcard answers for every name, with 0.0.0.0, an address of loopback,
+    a link-local or a reserved one. It is used as the system would, and it is no last known good:
+    it takes the place of none.
+    """
+    kinds = []
+    for address in map(ip_address, addresses):
+        useless = address.is_unspecified or address.is_link_local or address.is_multicast
+        useless |= address.version == 4 and address.is_reserved  # 240.0.0.0/4, which meshes use
+        kinds.append(0 if useless else 1 if address.is_loopback else 2)
+    return max(kinds, default=0)
+
+
+def is_for_the_fleet(answer: Answer) -> bool:
+    """Whether an answer may be written beside a "no such name" that was seen after it."""
+    return _reach(answer.addresses) > 0
+
+
 def worth_writing(
     stored: LastKnownGood | None,
     answer: Answer,
@@ -281,12 +310,16 @@ def worth_writing(
     :param resolved_at: when the answer was true, in seconds since the epoch.
     :param wall: what the clock says now, in the same.
     """
+    if not _reach(answer.addresses):
+        return False
     if stored is None or stored.resolved_at - wall > config.max_clock_skew:  # [16]
         return True
     if stored.resolved_at >= resolved_at:
         return False
+    if _reach(answer.addresses) < _reach(stored.addresses):
+        return False
     return (
         stored.no_name_since is not None
         or resolved_at - stored.resolved_at > config.store_max_age
-        or not set(stored.addresses) & set(answer.addresses)
+        or not {one[:2] for one in stored.endpoints} & {one[:2] for one in answer.endpoints}
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import Cause, Resolution, Source
 
 #: Below this number of events the window says nothing (policy, States of one name).
@@ -111,18 +112,18 @@ class Window:
             del self._buckets[number]
 
 
-def level(failures: int, successes: int) -> str:
+def level(failures: int, successes: int) -> Level:
     """The health level by error rate: ``healthy``, ``degraded``, ``unhealthy``.
 
     ``unknown`` when there were too few events to say anything.
     """
     total = failures + successes
     if total < MIN_EVENTS:
-        return "unknown"
+        return Level.UNKNOWN
     rate = failures / total
     if rate <= HEALTHY_UP_TO:
-        return "healthy"
-    return "degraded" if rate <= DEGRADED_UP_TO else "unhealthy"
+        return Level.HEALTHY
+    return Level.DEGRADED if rate <= DEGRADED_UP_TO else Level.UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class DNSMetrics:
     latency_ms: float | None = None
     window_events: int = 0
     error_rate: float = 0.0
-    level: str = "unknown"
+    level: Level = Level.UNKNOWN
 
     @classmethod
     def total(cls, several: Sequence[DNSMetrics]) -> DNSMetrics:
@@ -182,7 +183,7 @@ class DNSMetrics:
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON."""
-        values = asdict(self)
+        values = asdict(self) | {"level": self.level.value}
         if self.last_success is not None:
             values["last_success"] = self.last_success.isoformat()
         return values

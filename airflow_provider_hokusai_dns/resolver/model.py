@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.target import Target
@@ -57,10 +59,39 @@ class Cause(StrEnum):
 
 
 class Endpoint(NamedTuple):
-    """One address to try, with a port of its own where the answer carries one (SRV)."""
+    """One address to try, with a port of its own where the answer carries one (SRV).
+
+    Two are the same place where address and port are the same, ``endpoint[:2]``.
+
+    :param priority: those of the lowest number are tried first.
+    :param weight: how often one comes first among those of its priority.
+    """
 
     address: str
     port: int | None = None
+    priority: int = 0
+    weight: float = 0.0
+
+    def __str__(self) -> str:
+        """The address, with its port where it has one of its own: ``10.0.0.1:5001``."""
+        if self.port is None:
+            return self.address
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """The address and port behind ``str(endpoint)``."""
+        host, bracket, rest = text.rpartition("]")
+        if bracket:
+            return cls(host.removeprefix("["), int(rest.removeprefix(":")))
+        if text.count(":") == 1:
+            host, _, port = text.partition(":")
+            return cls(host, int(port))
+        return cls(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +124,9 @@ class Resolution:
 
     One object may serve many callers, so it carries stamps and no ages.
     ``str(resolution)`` is the target in its own form with the address in place of the name.
+
+    :param stale_until: until when a stale or stored answer is served (policy rules 6 and 7);
+        ``None`` for every other.
     """
 
     target: str = field(repr=False)  # a URL may hold a password
@@ -103,14 +137,21 @@ class Resolution:
     cause: Cause | None = None
     resolved_at: datetime | None = None
     expires_at: datetime | None = None
-    rendered: str = field(default="", repr=False)
+    stale_until: datetime | None = None
+    _parsed: Target | None = field(default=None, repr=False, compare=False)
     _stamp: float | None = field(default=None, repr=False, compare=False)
     _clock: Clock | None = field(default=None, repr=False, compare=False)
+    _rendered: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """All addresses, in the order to try."""
         return tuple(endpoint.address for endpoint in self.endpoints)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The same as texts, with a port where an address has one of its own (SRV)."""
+        return tuple(map(str, self.endpoints))
 
     @property
     def address(self) -> str:
@@ -140,8 +181,19 @@ class Resolution:
             return None
         return max(0.0, self.expires_at.timestamp() - wall)
 
+    @property
+    def rendered(self) -> str:
+        """The target in its own form, with the address in place of the name."""
+        if self._rendered is None:
+            text = self.target
+            if self._parsed is not None and self.source is not Source.LITERAL:
+                text = self._parsed.render(*self.endpoints[0][:2])
+            object.__setattr__(self, "_rendered", text)  # the same whoever writes it
+            return text
+        return self._rendered
+
     def __str__(self) -> str:
-        return self.rendered
+        return self._rendered or self.rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,49 +212,6 @@ class Attempt:
     def __str__(self) -> str:
         took = "" if self.seconds is None else f" ({self.seconds:.2f} s)"
         return f"{self.what}: {self.outcome}{took}"
-
-
-class LookupFailed(Exception):
-    """A live lookup gave no address.
-
-    :param cause: why, as data.
-    :param detail: one sentence for people.
-    :param tried: what was asked, in order.
-    """
-
-    def __init__(self, cause: Cause, detail: str = "", tried: Sequence[Attempt] = ()) -> None:
-        super().__init__(detail or cause.value)
-        self.cause = cause
-        self.detail = detail or cause.value
-        self.tried = tuple(tried)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.cause, self.detail, self.tried))
-
-
-class DNSResolutionError(Exception):
-    """Nothing can be served for a hostname.
-
-    :param hostname: the name, without port or path.
-    :param cause: why the live lookup failed.
-    :param tried: what was asked, in order; ends with the store and the static address.
-    """
-
-    def __init__(
-        self, hostname: str, cause: Cause, tried: Sequence[Attempt] = (), detail: str = ""
-    ) -> None:
-        self.hostname = hostname
-        self.cause = cause
-        self.tried = tuple(tried)
-        self.detail = detail
-        steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
-        super().__init__(
-            f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no old, stored or static address left to serve. Tried: {steps}."
-        )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.cause, self.tried, self.detail))
 
 
 class Lookup(Protocol):
@@ -224,6 +233,60 @@ class Lookup(Protocol):
         ...
 
 
+class Search:
+    """A lookup under way. Any thread may drive it, one at a time.
+
+    A :class:`Lookup` that has a method ``begin``, with the parameters of ``lookup``, gives one. The
+    caller then drives it for as long as he is patient, and hands it over to a thread.
+    """
+
+    #: Whether :meth:`run` keeps to the seconds that it is given.
+    can_be_driven = True
+
+    def __init__(self) -> None:
+        #: Whether to go on to further sources where DNS says that it cannot answer; see
+        #: :meth:`Lookup.lookup`. May be set while the search is under way.
+        self.thorough = True
+        #: Whether the outcome is without those further sources.
+        self.left_out = False
+        self.outcome: Answer | LookupFailed | None = None
+
+    def run(self, seconds: float) -> bool:
+        """Drive the search on this thread; returns whether there is an outcome."""
+        del seconds
+        return self.outcome is not None
+
+    def result(self) -> Answer:
+        """The outcome.
+
+        :raises LookupFailed: it is that there is none.
+        """
+        if isinstance(self.outcome, Answer):
+            return self.outcome
+        raise self.outcome or LookupFailed(Cause.TIMEOUT, "the lookup is under way")
+
+    def go_on(self, take: Callable[[Answer], None]) -> None:
+        """Listen, on this thread, to what was still open at the outcome; then close everything.
+
+        That is a family that was late, DNS after another source, another source after the time.
+
+        :param take: called with each better answer, perhaps on another thread and much later.
+        """
+        del take
+        self.close()
+
+    def is_over(self) -> bool:
+        """Whether nothing more can come, so that :meth:`go_on` returns at once."""
+        return True
+
+    def attempts(self) -> list[Attempt]:
+        """What was asked so far, and what came of it."""
+        return []
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
 @dataclass(frozen=True, slots=True)
 class LastKnownGood:
     """One record of the shared store. Stamps are wall time, seconds since the epoch.
@@ -231,6 +294,7 @@ class LastKnownGood:
     :param no_name_since: when anybody in the fleet first saw DNS say that the name does not exist,
         or ``None`` while it does (policy rule 7).
     :param written_by: who wrote it, for people: ``"refresh"``, ``"gate"`` or ``"hook"``.
+    :param services: the endpoints of an answer that carries ports; empty for others.
     """
 
     hostname: str
@@ -239,6 +303,20 @@ class LastKnownGood:
     ttl: float | None = None
     no_name_since: float | None = None
     written_by: str = "hook"
+    services: tuple[Endpoint, ...] = ()
+
+    @classmethod
+    def of(cls, hostname: str, answer: Answer, resolved_at: float, **more: Any) -> LastKnownGood:
+        """The record of an answer."""
+        has_ports = any(endpoint.port is not None for endpoint in answer.endpoints)
+        addresses = tuple(dict.fromkeys(answer.addresses))
+        services = answer.endpoints if has_ports else ()
+        return cls(hostname, addresses, resolved_at, answer.ttl, services=services, **more)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What to try."""
+        return self.services or tuple(Endpoint(address) for address in self.addresses)
 
 
 class Store(Protocol):
@@ -262,6 +340,21 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+#: When an answer was true, when it expires, and until when it is served after that.
+_Dates = tuple[datetime | None, datetime | None, datetime | None]
+
+
+def dates(
+    clock: Clock, stamp: float | None, expires: float | None, stale_until: float | None
+) -> _Dates:
+    """The moments of an answer as aware times; they are given as monotonic seconds."""
+    wall = clock.time() - clock.monotonic()
+    first, second, third = (
+        None if one is None else utc(wall + one) for one in (stamp, expires, stale_until)
+    )
+    return first, second, third
+
+
 def make_resolution(
     target: Target,
     endpoints: tuple[Endpoint, ...],
@@ -269,22 +362,24 @@ def make_resolution(
     *,
     clock: Clock,
     stamp: float | None = None,
-    expires: float | None = None,
+    dates: _Dates = (None, None, None),
     cause: Cause | None = None,
 ) -> Resolution:
-    """Build a finished :class:`Resolution`; ``stamp`` and ``expires`` are monotonic seconds."""
-    wall = clock.time() - clock.monotonic()
-    first = endpoints[0]
+    """Build a finished :class:`Resolution`.
+
+    :param stamp: monotonic seconds at which the answer was true.
+    :param dates: as :func:`dates` gives them.
+    """
+    port = endpoints[0].port
     return Resolution(
-        target=target.text,
-        hostname=target.hostname,
-        endpoints=endpoints,
-        source=source,
-        port=first.port if first.port is not None else target.port,
-        cause=cause,
-        resolved_at=None if stamp is None else utc(wall + stamp),
-        expires_at=None if expires is None else utc(wall + expires),
-        rendered=target.text if source is Source.LITERAL else target.render(*first),
-        _stamp=stamp,
-        _clock=clock,
+        target.text,
+        target.hostname,
+        endpoints,
+        source,
+        target.port if port is None else port,
+        cause,
+        *dates,
+        target,
+        stamp,
+        clock,
     )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.metrics import Event
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ class Observers:
         self._told = (0, 0, 0, 0)
         self._lock = threading.Lock()
         self._observers: tuple[Callable[[Event], None], ...] = ()
+        forks.renewed(self)
 
     def add(self, observer: Callable[[Event], None]) -> None:
         """Tell this one as well."""
@@ -45,6 +47,6 @@ class Observers:
             except Exception:
                 log.debug("An observer of the resolver failed", exc_info=True)
 
-    def after_fork(self) -> None:
-        """Replace the lock in a child process: a thread that is gone may have held it."""
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a child process."""
         self._lock = threading.Lock()

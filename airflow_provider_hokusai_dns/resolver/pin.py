@@ -6,35 +6,80 @@ stays in the URI, so that TLS, SNI, virtual hosts and MLflow's Host check keep w
 host goes to the system as before.
 
 Process-wide on purpose: MLflow logs and uploads from threads of its own, where no context variable
-of the caller reaches. Not covered, because they do not ask here: a proxy named in the environment,
-the resolvers of uvloop, aiodns and gRPC, and processes started by ``spawn`` or ``subprocess``.
+of the caller reaches. What does not ask here is not covered: README, section Limits, names it.
 """
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import logging
-import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import DNSResolutionError
-from airflow_provider_hokusai_dns.resolver.port_reachability import (
-    PinPolicy,
-    PortReachability,
-    StaleAddressCheck,
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
+from airflow_provider_hokusai_dns.resolver.pinned_port import (
+    Handout,
+    PinnedPort,
     bounded,
+    of_family,
+)
+from airflow_provider_hokusai_dns.resolver.port_reachability import (
+    Patience,
+    PinPolicy,
+    StaleAddressCheck,
 )
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.socket_functions import (
+    Function,
+    Sentinel,
+    SocketFunctions,
+)
 from airflow_provider_hokusai_dns.resolver.target import Target
 
-__all__ = ["Pin", "PinConflictError", "StaleAddressCheck", "bounded", "pin_host", "pinned"]
+__all__ = [
+    "Pin",
+    "PinConflictError",
+    "StaleAddressCheck",
+    "bounded",
+    "pin_host",
+    "pinned",
+    "tell_blind_spots",
+]
 
 log = logging.getLogger(__name__)
+
+#: Seconds of patience for ``loop.getaddrinfo``: it occupies a thread of the event loop's executor,
+#: which ``asyncio.run`` joins, also when the coroutine has given up.
+_ON_A_LOOPS_THREAD = 2.0
+
+_ANY_IPV4 = "0.0.0.0"  # noqa: S104
+# As plain numbers: each operation on the enum's members costs a microsecond.
+_NUMERICHOST = int(socket.AI_NUMERICHOST)
+_CANONNAME = int(socket.AI_CANONNAME)
+_V4MAPPED = int(socket.AI_V4MAPPED)
+_ALL = int(socket.AI_ALL)
+
+#: What the system's lookup says, by what ours found.
+_ERRORS = {
+    Cause.NXDOMAIN: socket.EAI_NONAME,
+    Cause.NODATA: getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
+    Cause.MALFORMED: socket.EAI_FAIL,
+    Cause.CONFIG: socket.EAI_FAIL,
+}
+#: What the system says of an address that is not of the family asked for.
+_NO_SUCH_FAMILY = {
+    socket.EAI_NONAME,
+    getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME),
+    getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
+}
 
 
 class PinConflictError(ValueError):
@@ -42,26 +87,52 @@ class PinConflictError(ValueError):
 
 
 class Pin:
-    """One pinned host; made by :func:`pin_host`."""
+    """One pinned host; made by :func:`pin_host`. Leaving it as a context releases it.
+
+    :param hostname: without a final dot.
+    """
 
     def __init__(self, hostname: str, resolver: DNSResolver) -> None:
         self.hostname = hostname
         self.resolver = resolver
-        self.count = 0
         self._lock = threading.Lock()
-        self._policies: dict[str, PinPolicy] = {}
-        self._patient: list[tuple[float, float]] = []
-        self._ports: dict[int, PortReachability] = {}
+        #: By owner; whether the owner's name was absolute stands beside the policy.
+        self._policies: dict[str, tuple[PinPolicy, bool]] = {}
+        self._absolute = False
+        self._patient: list[Patience] = []
+        self._ports: dict[tuple[bool, int, int], PinnedPort] = {}
+        forks.renewed(self)
 
-    def set_policy(self, owner: str, policy: PinPolicy) -> None:
-        """Put a policy in force, in place of the owner's last one. Others' policies stay."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """Those who hold it."""
+        return frozenset(self._policies)
+
+    def set_policy(self, owner: str, policy: PinPolicy | None, *, absolute: bool = False) -> None:
+        """Put a policy in force, in place of the owner's last one. Others' policies stay.
+
+        :param policy: ``None`` takes the owner's away.
+        :param absolute: whether the owner's name is, so that no search domain is appended.
+        """
         with self._lock:
-            self._policies = {**self._policies, owner: policy}
-            for reachability in self._ports.values():
-                reachability.forget()
+            policies = {who: held for who, held in self._policies.items() if who != owner}
+            if policy is not None:
+                policies[owner] = policy, absolute
+            self._policies = policies
+            self._absolute = bool(policies) and all(dotted for _, dotted in policies.values())
+            ports = [*self._ports.values()]
+            self._ports = {k: v for k, v in self._ports.items() if self._policies_for(k[1])}
+        for port in ports:
+            port.forget()
 
     def resolve_by(self, resolver: DNSResolver) -> None:
-        """Answer from another resolver from now on; rules, patience and holds stay."""
+        """Answer from another resolver from now on; rules, patience and owners stay."""
         with self._lock:
             self.resolver = resolver
             self._ports = {}
@@ -72,7 +143,7 @@ class Pin:
 
         :param connect_timeout: that of the client meanwhile, see :func:`pin_host`.
         """
-        block = (seconds, connect_timeout)
+        block = Patience(seconds, connect_timeout)
         with self._lock:
             self._patient.append(block)
         try:
@@ -81,51 +152,73 @@ class Pin:
             with self._lock:
                 self._patient.remove(block)
 
-    def release(self) -> None:
-        """Undo one :func:`pin_host`; the last one takes the pin out."""
-        _release(self)
+    def release(self, owner: str = "") -> None:
+        """Take an owner's policy out of force; with the last owner the pin goes."""
+        self.set_policy(owner, None)
+        with _lock:
+            if not self._policies and _pins.get(self.hostname) is self:
+                del _pins[self.hostname]
+            if not _pins:
+                _functions.take_out()
 
-    def addresses(self, port: int | None, *, connects: bool, tried: bool = False) -> list[str]:
+    def addresses(
+        self,
+        port: int | None,
+        *,
+        connects: bool,
+        tried: bool = False,
+        family: int = 0,
+        absolute: bool = False,
+        longest: float = float("inf"),
+    ) -> Handout:
         """The addresses to hand out now, in the order to try.
 
         :param connects: whether the caller will open a TCP connection to ``port``. If so, and if a
             policy speaks of that port, addresses are tried and an outage is ridden out.
         :param tried: try them in any case, also one that is fresh.
+        :param family: of the addresses that the caller can use, 0 for any. Empty if there is none.
+        :param absolute: whether the caller's name ends with a dot.
+        :param longest: seconds of patience at most.
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
         :raises OSError: an outage was ridden out in vain, and every address swallows connections.
         """
-        if not connects or port is None or not self._policies_for(port):
-            return list(self.resolver.resolve(self.hostname).addresses)
-        reachability = self._ports.get(port)
-        if reachability is None:
+        absolute = absolute or self._absolute
+        key = absolute, port or 0, family
+        pinned_port = self._ports.get(key) if connects else None
+        if pinned_port is None:
+            name = self.hostname + "." if absolute else self.hostname
+            if not connects or port is None or not self._policies_for(port):
+                takes = of_family(family)
+                found = self.resolver.resolve(name).endpoints
+                return Handout([str(place) for place in found if takes(place.address)])
             with self._lock:
-                reachability = self._ports.setdefault(
-                    port,
-                    PortReachability(
-                        self.hostname,
+                pinned_port = self._ports.setdefault(
+                    key,
+                    PinnedPort(
+                        name,
                         port,
                         self.resolver,
                         lambda: self._policies_for(port),
                         lambda: self._patience_for(port),
+                        takes=of_family(family),
                     ),
                 )
-        return reachability.addresses(tried=tried)
+        return pinned_port.addresses(tried=tried, longest=longest)
 
     def _policies_for(self, port: int) -> list[PinPolicy]:
-        return [policy for policy in self._policies.values() if policy.port in (None, port)]
+        return [policy for policy, _ in self._policies.values() if policy.port in (None, port)]
 
-    def _patience_for(self, port: int) -> list[tuple[float, float]]:
-        """Each patience in force with the connect timeout beside it, seconds."""
+    def _patience_for(self, port: int) -> list[Patience]:
+        """Each patience in force."""
         with self._lock:
             # Who asked for the length of a block knows better, also when it is less.
-            return [*self._patient] or [
-                (policy.patience, policy.connect_timeout) for policy in self._policies_for(port)
-            ]
+            in_force = [*self._patient]
+        in_force = in_force or [policy.patience for policy in self._policies_for(port)]
+        return in_force or [Patience(0.0)]  # released meanwhile
 
-    def _after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
+        """Replace the lock in a child: a thread that is gone may have held it."""
         self._lock = threading.Lock()
-        for reachability in self._ports.values():
-            reachability.after_fork()
 
 
 def pin_host(
@@ -143,35 +236,40 @@ def pin_host(
     Pinning the same host to the same resolver again gives the same pin. The policies of several
     owners hold together: each of their stale checks has to agree, and the longest patience counts.
 
-    :param hostname: a name; or an address, whose outages are then ridden out too.
+    :param hostname: a name; or an address, whose outages are then ridden out too. A final dot keeps
+        search domains away from it.
     :param port: addresses are tried and outages ridden out for this port only; ``None`` for all.
     :param patience: seconds for which an outage is ridden out.
     :param stale_check: asked before an address that is not fresh is handed out.
-    :param owner: whose policy this is; it takes the place of the same owner's last one.
+    :param owner: whose policy this is; it takes the place of the same owner's last one, and
+        :meth:`Pin.release` takes it away.
     :param connect_timeout: seconds after which the client gives a connect up, which are then taken
         off the patience where an address swallows connections; 0 if unknown.
     :raises PinConflictError: the host is pinned to another resolver.
     :raises ValueError: ``hostname`` is none.
     """
-    key = Target.parse(hostname).hostname.removesuffix(".")
+    name = Target.parse(hostname).hostname
+    key = name.removesuffix(".")
+    policy = PinPolicy(port, Patience(patience, connect_timeout), stale_check)
     with _lock:
         pin = _pins.get(key)
-        if pin is None:
-            pin = _pins[key] = Pin(key, resolver)
-            _tell_blind_spots(key)
-        elif pin.resolver is not resolver:
+        if pin is not None and pin.resolver is not resolver:
             raise PinConflictError(
                 f"{key!r} is pinned to another resolver in this process already: "
                 "give both connections the same settings, or release the other one first"
             )
-        pin.set_policy(owner, PinPolicy(port, patience, stale_check, connect_timeout))
-        pin.count += 1
-        _install()
+        if pin is None:
+            pin = _pins[key] = Pin(key, resolver)
+        pin.set_policy(owner, policy, absolute=name != key)
+    missing = _functions.missing()  # without the lock, because it calls what others put there
+    with _lock:
+        if _pins:
+            _functions.put_in(missing)
     return pin
 
 
-def _tell_blind_spots(hostname: str) -> None:
-    """Say what this pin does not cover, each thing once in a process."""
+def tell_blind_spots(hostname: str) -> None:
+    """Log what a pin does not cover, each thing once in a process."""
     for sentence in blind_spots(hostname):
         if sentence not in _told:
             _told.add(sentence)
@@ -185,88 +283,152 @@ def pinned(hostname: str) -> Pin | None:
 
 _pins: dict[str, Pin] = {}
 _told: set[str] = set()
-_in_place = False
 _lock = threading.Lock()
 
 
 def _key(host: str) -> str:
+    if not host.isascii():
+        with contextlib.suppress(UnicodeError):  # the codec with which the system's own encodes it
+            host = host.encode("idna").decode("ascii")
     return host.lower().removesuffix(".")
 
 
-def _release(pin: Pin) -> None:
-    global _in_place
-    with _lock:
-        pin.count -= 1
-        if pin.count <= 0 and _pins.get(pin.hostname) is pin:
-            del _pins[pin.hostname]
-        if not _pins and socket.getaddrinfo is _getaddrinfo:  # only if it is still ours
-            socket.getaddrinfo = _getaddrinfo.__hokusai_original__  # type: ignore[attr-defined]
-            _in_place = False
+# --- in the place of the system's functions
 
 
-def _install() -> None:
-    """Take the place of :func:`socket.getaddrinfo`, unless we have it. The lock is held.
-
-    Once somebody has wrapped us we are still in the chain, under a function that we do not know:
-    taking the place a second time would make us our own original.
-    """
-    global _in_place
-    saved = getattr(_getaddrinfo, "__hokusai_original__", None)
-    if not _in_place or socket.getaddrinfo is saved:
-        _getaddrinfo.__hokusai_original__ = socket.getaddrinfo  # type: ignore[attr-defined]
-        socket.getaddrinfo = _getaddrinfo
-        _in_place = True
+def _pin_for(host: Any) -> Pin | None:
+    """The pin that a call is answered by; ``None`` where the system is asked."""
+    if isinstance(host, Sentinel):
+        host.was_seen = True
+        return None
+    name = _text(host)
+    return _pins.get(_key(name)) if isinstance(name, str) and not is_looking_up() else None
 
 
-def _getaddrinfo(
-    host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
-) -> list[Any]:
-    """Stands where :func:`socket.getaddrinfo` stood."""
-    system = _getaddrinfo.__hokusai_original__  # type: ignore[attr-defined]
-    name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    pin = _pins.get(_key(name)) if isinstance(name, str) else None
-    if pin is None or flags & socket.AI_NUMERICHOST or is_looking_up():
-        return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
-    number = _port_number(port)
-    connects = number is not None and type in (0, socket.SOCK_STREAM)
+def _text(host: Any) -> Any:
+    return host.decode("ascii", "replace") if isinstance(host, bytes | bytearray) else host
+
+
+def _make_getaddrinfo(system: Function) -> Function:
+    def getaddrinfo(
+        host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        """Stands where :func:`socket.getaddrinfo` stood."""
+        pin = _pin_for(host)
+        if pin is None or flags & _NUMERICHOST:
+            return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
+        # Whose caller is an executor was called by ``loop.getaddrinfo``: see the constant.
+        caller = sys._getframe(1).f_globals.get("__name__")
+        on_loop = caller in ("concurrent.futures.thread", "asyncio.base_events")
+        longest = _ON_A_LOOPS_THREAD if on_loop else float("inf")
+        return _answer(pin, _text(host), (port, family, type, proto, flags), longest)
+
+    return getaddrinfo
+
+
+def _make_gethostbyname(system: Function) -> Function:
+    def gethostbyname(host: Any) -> str:
+        """Stands where :func:`socket.gethostbyname` stood."""
+        pin = _pin_for(host)
+        return system(host) if pin is None else _ipv4_of(pin, _text(host))[0]
+
+    return gethostbyname
+
+
+def _make_gethostbyname_ex(system: Function) -> Function:
+    def gethostbyname_ex(host: Any) -> tuple[str, list[str], list[str]]:
+        """Stands where :func:`socket.gethostbyname_ex` stood."""
+        pin = _pin_for(host)
+        if pin is None:
+            return system(host)  # type: ignore[no-any-return]
+        return _text(host), [], _ipv4_of(pin, _text(host))
+
+    return gethostbyname_ex
+
+
+_functions = SocketFunctions(
+    {
+        "getaddrinfo": _make_getaddrinfo,
+        "gethostbyname": _make_gethostbyname,
+        "gethostbyname_ex": _make_gethostbyname_ex,
+    }
+)
+
+
+def _ipv4_of(pin: Pin, name: str) -> list[str]:
+    found = _answer(pin, name, (None, socket.AF_INET, socket.SOCK_STREAM, 0, 0), float("inf"))
+    return [item[4][0] for item in found]
+
+
+class _Found(list[Any]):
+    """An answer. A client that takes it one by one and stops in the middle has connected there."""
+
+    __slots__ = ("_handout",)
+
+    def __init__(self, found: list[Any], handout: Handout) -> None:
+        super().__init__(found)
+        self._handout = handout
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            try:
+                yield item
+            except GeneratorExit:
+                self._handout.connected(*item[4][:2])
+                raise
+
+
+def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> _Found:
+    """What the system would say of a pinned host if DNS said what we know."""
+    port, family, type, proto, flags = arguments
+    # First what is wrong with the arguments: nobody waits for a name to hear it.
+    numeric = (port, family, type, proto, flags | _NUMERICHOST)
+    any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
+    template = _numeric(any_host, numeric)
+    number = int(template[0][4][1])
+    mapped = family == socket.AF_INET6 and flags & _V4MAPPED
     try:
-        addresses = pin.addresses(number, connects=connects)
-    except DNSResolutionError as error:
-        raise socket.gaierror(socket.EAI_AGAIN, str(error)) from error
-    found: list[Any] = []
-    for address in addresses:
-        try:
-            # The system makes the tuples, so that family, type, protocol and flags are its own.
-            found += system(address, port, family, type, proto, flags | socket.AI_NUMERICHOST)
-        except socket.gaierror as error:
-            failed = error  # an address of the other family than the one asked for
-    if not found:
-        raise socket.gaierror(
-            socket.EAI_NONAME, f"{name} has no address of the family asked for: {failed}"
+        handout = pin.addresses(
+            number or None,
+            connects=type in (0, socket.SOCK_STREAM),
+            family=0 if mapped else family,
+            absolute=name.endswith("."),
+            longest=longest,
         )
-    if flags & socket.AI_CANONNAME:
+    except DNSResolutionError as error:
+        raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
+    places = [*map(Endpoint.parse, handout)]
+    if mapped and not flags & _ALL:  # those of IPv4 only for want of better
+        places = [place for place in places if ":" in place.address] or places
+    found: list[Any] = []
+    for address, own, *_ in places:
+        if any_host == _ANY_IPV4 and ":" not in address:
+            found += [(*item[:4], (address, own or number)) for item in template]
+            continue
+        try:
+            found += _numeric(address, (own or port, *numeric[1:]))
+        except socket.gaierror as error:
+            if error.errno not in _NO_SUCH_FAMILY:
+                raise
+    if not found:
+        raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
+    if flags & _CANONNAME:
         found[0] = (*found[0][:3], name, found[0][4])
-    return found
+    return _Found(found, handout)
 
 
-def _port_number(port: Any) -> int | None:
-    if isinstance(port, bytes):
-        port = port.decode("ascii", "replace")
-    if isinstance(port, int):
-        return port or None
-    if isinstance(port, str):
-        if port.isdigit():
-            return int(port) or None
-        with contextlib.suppress(OSError):
-            return socket.getservbyname(port)
-    return None
+def _numeric(address: str, arguments: tuple[Any, ...]) -> list[Any]:
+    """The system makes the tuples, so that family, type, protocol and flags are its own.
+
+    The C function, past what others may have put into the place of the Python one.
+    """
+    return [
+        (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
+        for item in _socket.getaddrinfo(address, *arguments)
+    ]
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
-    for pin in _pins.values():
-        pin._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,91 +1,58 @@
-"""One port of a pinned host: which of its addresses take connections, and how long to wait.
+"""The state of one port of a pinned host: which addresses take connections, how long to wait.
 
-A client walks over refused addresses silently, and a black-holed first one costs it a whole request
-time-out. So addresses that are several, not fresh, or may have failed are tried by short connects
-before they are handed out, and while none takes one DNS is asked again and again: that is how a
-redeploy to a new address is ridden out.
+Frozen values and pure steps that are given ``now``; :mod:`~.pinned_port` has the sockets, the clock
+and the threads. A client walks over refused addresses silently, and a black-holed first one costs
+it a whole connect time-out. So an address is tried by a short connect before it is handed out
+wherever there is doubt about it; and while none takes a connection DNS is asked again and again:
+that is how a redeploy to a new address is ridden out.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import logging
-import random
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
-from airflow_provider_hokusai_dns.resolver.model import (
-    Attempt,
-    Cause,
-    DNSResolutionError,
-    Endpoint,
-    Resolution,
-)
-from airflow_provider_hokusai_dns.resolver.racing import Trial, race
-from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
-from airflow_provider_hokusai_dns.resolver.workers import Workers
-
-log = logging.getLogger(__name__)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.model import Resolution
+from airflow_provider_hokusai_dns.resolver.racing import CONNECT_TIMEOUT
 
 #: Asks whether an address that is not fresh may be used: ``None``, or the sentence why not.
 StaleAddressCheck = Callable[[Resolution, str, int], str | None]
 
-#: Seconds for which an address that took a connection counts as alive. Short: a client comes back
-#: for the name when its connection failed, and a dead address costs it one of its retries.
+#: Seconds for which an address that took a connection counts as alive whatever else is known.
 ALIVE_FOR = 1.0
-#: Seconds for which the stale checks need not be asked again about an address that they let pass.
-_PASSED_FOR = 5.0
-#: Seconds for which they need not be asked again about one that they refused, once an outage has
-#: been given up on. So long it is not tried either, if it swallows connections: each retry of a
-#: client comes by here, and would wait for the same black hole again.
-_REFUSED_FOR = 10.0
-#: A caller who comes again within this many seconds may have failed with what it was given.
+#: Seconds for which it does while there is no doubt; and for which an answer whose outcome is
+#: unknown is a reason to doubt, because a caller who comes again may have failed with it.
 _AGAIN = 60.0
+#: Seconds for which the stale checks need not be asked again about an address that they let pass.
+PASSED_FOR = 5.0
+#: Seconds for which, once an outage has been given up on, what refused or swallowed connections is
+#: not tried again: each retry of a client comes by here, and would wait for the same once more.
+REFUSED_FOR = 10.0
 #: A caller who has been away this long meets a new outage and not the rest of the old one.
 _FORGET_AFTER = 300.0
 #: Seconds that a client takes at most to come back after a connect that it gave up.
 _SLOW = 1.5
 #: Seconds between two rounds while nothing accepts a connection (policy rule 13).
-_ROUND = 1.0
+ROUND = 1.0
 
-_NEVER = (float("-inf"), float("-inf"))
-
-_thread = threading.local()
-_checking = Workers("hokusai-dns-stale-check")
+_NEVER = float("-inf")
 
 
-@contextlib.contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """On this thread, wait for an address until ``seconds`` from now at most, and not longer."""
-    before = getattr(_thread, "end", float("inf"))
-    _thread.end = min(before, time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _thread.end = before
+class Patience(NamedTuple):
+    """How long an outage is ridden out.
 
-
-class NoConnectionError(OSError):
-    """Nothing comes back from any address of a host: connecting there would only hang.
-
-    :param hostname: the name.
-    :param addresses: those that were tried.
+    :param seconds: from its beginning and not from each call, so that a client's retries do not
+        multiply it.
+    :param connect_timeout: seconds after which the client gives a connect up, 0 if unknown. A
+        caller who comes back just then was sent into a black hole, and the outage began before
+        that.
     """
 
-    def __init__(self, hostname: str, addresses: tuple[str, ...]) -> None:
-        super().__init__(
-            errno.EHOSTUNREACH,
-            f"{hostname}: none of {', '.join(addresses)} takes a connection, nothing comes back",
-        )
-        self.hostname = hostname
-        self.addresses = addresses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.hostname, self.addresses))
+    seconds: float
+    connect_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,198 +60,250 @@ class PinPolicy:
     """What one owner of a pin wants.
 
     :param port: the port it speaks of; ``None`` for every port.
-    :param patience: seconds for which an outage is ridden out, counted from its beginning and not
-        from each call, so that a client's retries do not multiply it.
+    :param patience: how long an outage is ridden out.
     :param stale_check: asked before an address that is not fresh is handed out.
-    :param connect_timeout: seconds after which the owner's client gives a connect up, 0 if unknown.
-        Whoever comes back just then was sent into a black hole, and the outage began before that.
     """
 
     port: int | None
-    patience: float
+    patience: Patience
     stale_check: StaleAddressCheck | None = None
-    connect_timeout: float = 0.0
 
 
-class PortReachability:
-    """The state of one port. Thread-safe.
+@dataclass(frozen=True, slots=True)
+class Round:
+    """All that one round found: one resolution, and one trial of its addresses.
 
-    :param policies: gives the policies in force for this port, at least one.
-    :param patience: gives each patience in force with the connect timeout beside it, in seconds;
-        the longest counts.
+    :param addresses: those that may be used, in the order to try.
+    :param winners: those that took a connection.
+    :param silent: those from which nothing came back.
+    :param tried_at: when they were tried, monotonic seconds; long ago where none had to be.
+    :param passed: until when a stale check need not be asked again about an address.
+    :param refused: what the stale checks said against an address.
+    :param error: why there is no address at all.
+    :param is_untried: whether there was no doubt about the addresses, so that none was tried.
     """
 
-    def __init__(
-        self,
-        hostname: str,
-        port: int,
-        resolver: DNSResolver,
-        policies: Callable[[], list[PinPolicy]],
-        patience: Callable[[], list[tuple[float, float]]],
-    ) -> None:
-        self._hostname = hostname
-        self._port = port
-        self._resolver = resolver
-        self._policies = policies
-        self._patience = patience
-        self._lock = threading.Lock()
-        self._outage_since: float | None = None
-        self._failed_at = 0.0
-        self._handed_out = float("-inf")
-        self._alive: dict[str, float] = {}
-        self._passed: dict[tuple[str, StaleAddressCheck], float] = {}
-        self._refused: dict[str, str] = {}
-        self._silent: frozenset[str] = frozenset()
-        #: When this outage was given up on, and when the patience of that moment was to end.
-        self._given_up = _NEVER
-        #: The last answer that was tried: resolution, until when it holds, addresses.
-        self._last: tuple[Resolution, float, list[str]] | None = None
+    addresses: tuple[str, ...] = ()
+    winners: tuple[str, ...] = ()
+    silent: frozenset[str] = frozenset()
+    tried_at: float = _NEVER
+    passed: Mapping[tuple[str, StaleAddressCheck], float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    error: DNSResolutionError | None = None
+    is_untried: bool = False
 
-    def addresses(self, *, tried: bool = False) -> list[str]:
-        """The addresses to connect to, in the order to try.
+    @property
+    def ends_an_outage(self) -> bool:
+        """Whether the addresses can be handed out. An empty answer is the system's to explain."""
+        answered = self.is_untried or not self.addresses
+        return bool(self.winners) or (self.error is None and answered)
 
-        :param tried: try them in any case, also one that is fresh.
-        :raises DNSResolutionError: nothing can be served, or nothing that may be used.
-        :raises NoConnectionError: patience is over, and every address swallows connections.
+    @property
+    def why(self) -> str:
+        """What is wrong, as the end of a sentence."""
+        if self.error is not None:
+            return f"cannot be resolved ({self.error.cause})"
+        return f"none of {', '.join(self.addresses)} takes a connection"
+
+
+class Outcome(NamedTuple):
+    """What became of addresses that were handed out.
+
+    :param token: which hand-out it was.
+    :param at: when that is known, monotonic seconds.
+    :param address: where the client connected; ``None`` where that cannot be told.
+    :param skipped: the addresses before it, which the client went past.
+    """
+
+    token: int
+    at: float
+    address: str | None = None
+    skipped: tuple[str, ...] = ()
+
+
+class Verdict(NamedTuple):
+    """What a failed round means for one caller.
+
+    :param pause: seconds until the next round at most; ``None`` where patience is over.
+    :param begins: whether it is the first of an outage.
+    :param patience: the longest in force, seconds.
+    """
+
+    pause: float | None
+    begins: bool
+    patience: float
+
+
+class PortReachability(NamedTuple):
+    """What is known of one port. All times are monotonic seconds.
+
+    A tuple because each new connection makes one: ``dataclasses.replace`` takes ten times as long.
+
+    :param outage_since: since when no address took a connection.
+    :param failed_at: when a caller last met that.
+    :param handed_out: when addresses were last handed out.
+    :param unconfirmed: when addresses were last handed out of which it is not known that the
+        client could connect.
+    :param connecting: when clients were given the addresses with which they are busy now.
+    :param alive: when an address last took a connection.
+    :param passed: until when a stale check need not be asked again about an address.
+    :param last: the last round, if it found nothing.
+    :param given_up: when this outage was last given up on, and when the patience of that moment
+        was to end.
+    """
+
+    outage_since: float | None = None
+    failed_at: float = _NEVER
+    handed_out: float = _NEVER
+    unconfirmed: float = _NEVER
+    connecting: Mapping[int, float] = MappingProxyType({})
+    alive: Mapping[str, float] = MappingProxyType({})
+    passed: Mapping[tuple[str, StaleAddressCheck], float] = MappingProxyType({})
+    last: Round | None = None
+    given_up: tuple[float, float] = (_NEVER, _NEVER)
+
+    # --- what may be handed out without a round
+
+    def at_once(
+        self, now: float, addresses: Sequence[str], *, stale: bool, tried: bool
+    ) -> list[str] | None:
+        """The addresses in the order to try, where none has to be tried before.
+
+        :param stale: whether they are: then only a round may hand them out.
+        :param tried: whether the caller wants one that took a connection just now.
+        :returns: ``None`` where a round is needed.
         """
-        while True:
-            started, handed_out = time.monotonic(), self._handed_out
-            try:
-                found, alive = self._round(tried=tried)
-            except DNSResolutionError as error:
-                if not self._wait(started, handed_out, f"cannot be resolved ({error.cause})"):
-                    raise
-                continue
-            if alive:
-                return found
-            silent = self._silent
-            why = f"none of {', '.join(found)} takes a connection"
-            if not self._wait(started, handed_out, why):
-                if silent.issuperset(found):
-                    raise NoConnectionError(self._hostname, tuple(found))
-                # The caller gets the error of its own connect, but is not left hanging in one.
-                return [address for address in found if address not in silent]
-
-    def forget(self) -> None:
-        """The policies have changed: what was found under the old ones holds no more."""
-        self._last = None
-        self._given_up = _NEVER
-
-    def after_fork(self) -> None:
-        """Replace the lock in a child process: a thread that is gone may have held it."""
-        self._lock = threading.Lock()
-
-    def _round(self, *, tried: bool) -> tuple[list[str], bool]:
-        """Resolve once, and try what has to be tried; whether there is hope in the answer."""
-        resolution = self._resolver.resolve(self._hostname)
-        now = time.monotonic()
-        if (last := self._last) is not None and resolution is last[0] and now < last[1]:
-            return [*last[2]], True
-        addresses = list(resolution.addresses)
-        # Only an address that took a connection ends an outage, so after one it is tried.
-        doubtful = now - self._handed_out < _AGAIN or self._outage_since is not None
-        self._handed_out = now
-        if len(addresses) == 1 and not (resolution.is_stale or doubtful or tried):
-            return addresses, True
-        if resolution.is_stale:
-            addresses = self._usable(resolution, addresses)
-        known = [a for a in addresses if now < self._alive.get(a, 0.0)]
-        if known:
-            return [*known, *(a for a in addresses if a not in known)], True
-        if self._gave_up_lately(now) and self._silent.issuperset(addresses):
-            trial = Trial((), tuple(addresses), self._silent)
-        else:
-            trial = race([Endpoint(address, self._port) for address in addresses])
-        self._silent = trial.silent
-        for loser in trial.losers:
-            self._resolver.report_failure(self._hostname, loser)
-        rest = [a for a in addresses if a not in trial.winners and a not in trial.losers]
-        found = [*trial.winners, *rest, *trial.losers]
-        for winner in trial.winners:
-            self._alive[winner] = until = time.monotonic() + ALIVE_FOR
-            self._last = (resolution, until, found)
-            self._over()
-        return found, bool(trial.winners)
-
-    def _usable(self, resolution: Resolution, addresses: list[str]) -> list[str]:
-        """Those of several old addresses to which nobody objects.
-
-        All are asked about at the same time: a black-holed one takes the check seconds, and eight
-        of them one after the other would leave no deadline standing.
-        """
-        refused: dict[str, str | None] = {}
-        if self._gave_up_lately(time.monotonic()):
-            refused = {a: self._refused[a] for a in addresses if a in self._refused}
-        asked = {
-            address: _checking.call(partial(self._objection, resolution, address))
-            for address in addresses
-            if address not in refused
-        }
-        refused |= {address: answer.result() for address, answer in asked.items()}
-        self._refused = {address: why for address, why in refused.items() if why is not None}
-        usable = [address for address in addresses if refused[address] is None]
-        if usable:
-            return usable
-        tried = [Attempt(f"{resolution.source} {a}", f"not used: {refused[a]}") for a in addresses]
-        raise DNSResolutionError(self._hostname, resolution.cause or Cause.TIMEOUT, tried)
-
-    def _objection(self, resolution: Resolution, address: str) -> str | None:
-        """Ask each policy's check: one connection's never take those of another away."""
-        for policy in self._policies():
-            check = policy.stale_check
-            if check is None or time.monotonic() < self._passed.get((address, check), 0.0):
-                continue
-            why = check(resolution, address, self._port)
-            if why is not None:  # asked again at the next round: the server may just be starting
-                return why
-            now = time.monotonic()
-            with self._lock:
-                kept = {key: until for key, until in self._passed.items() if until > now}
-                self._passed = {**kept, (address, check): now + _PASSED_FOR}
+        if stale:
+            return None
+        doubt = tried or self._in_doubt(now)
+        if len(addresses) <= 1 and not doubt:
+            return list(addresses)
+        if known := self.known_alive(addresses, now, ALIVE_FOR if doubt else _AGAIN):
+            return known
         return None
 
-    def _gave_up_lately(self, now: float) -> bool:
-        return now < self._given_up[0] + _REFUSED_FOR
+    def known_alive(
+        self, addresses: Sequence[str], now: float, seconds: float = ALIVE_FOR
+    ) -> list[str]:
+        """The addresses with those first that took a connection lately; empty if none did."""
+        known = [a for a in addresses if now - self.alive.get(a, _NEVER) < seconds]
+        return [*known, *(a for a in addresses if a not in known)] if known else []
 
-    def _wait(self, started: float, handed_out: float, why: str) -> bool:
-        """Whether to try another round; waits until then.
+    def _in_doubt(self, now: float) -> bool:
+        """Whether an address that DNS gives may be dead all the same.
 
-        :param started: when this round began, monotonic seconds.
-        :param handed_out: when somebody was given addresses before that.
+        Only an address that took a connection ends an outage, so after one it is tried.
         """
-        in_force = self._patience()
-        patience = max(seconds for seconds, _ in in_force)
-        with self._lock:
-            away, self._failed_at = started - self._failed_at, time.monotonic()
-            if self._outage_since is None or away > _FORGET_AFTER:
-                spent = started - handed_out
-                hung = any(limit and limit <= spent < limit + _SLOW for _, limit in in_force)
-                self._outage_since = handed_out if hung else started
-                log.warning(
-                    "%s: %s. Trying again for up to %.0f s, and asking DNS again meanwhile.",
-                    self._hostname,
-                    why,
-                    patience,
-                )
-            now, end = time.monotonic(), self._outage_since + patience
-            if self._gave_up_lately(now) and end <= self._given_up[1]:
-                return False
-            # The next round may take as long as this one did, and has to end in time too.
-            left = end - now - (now - started)
-            self._given_up = (now, end) if left <= 0 else _NEVER
-        left = min(left, getattr(_thread, "end", float("inf")) - time.monotonic())
-        if left <= 0:
-            return False
-        # Not for secrecy: a client's threads must not all come back to the server in one moment.
-        time.sleep(min(_ROUND * random.uniform(0.5, 1.5), left))  # noqa: S311
-        return True
+        return (
+            self.outage_since is not None
+            or now - self.unconfirmed < _AGAIN
+            or any(CONNECT_TIMEOUT < now - at < _AGAIN for at in self.connecting.values())
+        )
 
-    def _over(self) -> None:
-        if self._outage_since is None:
-            return
-        with self._lock:
-            since, self._outage_since = self._outage_since, None
-        if since is not None:
-            log.warning(
-                "%s: reachable again after %.1f s.", self._hostname, time.monotonic() - since
-            )
+    def hand_out(self, now: float, token: int) -> PortReachability:
+        """A client gets addresses and begins to connect."""
+        return self._replace(handed_out=now, connecting={**self.connecting, token: now})
+
+    def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
+        """What became of addresses that were handed out."""
+        connecting, alive, unconfirmed = dict(self.connecting), dict(self.alive), self.unconfirmed
+        for outcome in outcomes:
+            began = connecting.pop(outcome.token, _NEVER)
+            if outcome.address is None or outcome.skipped:
+                unconfirmed = max(unconfirmed, began)
+            elif began > unconfirmed:
+                unconfirmed = _NEVER
+            if outcome.address is not None:
+                alive[outcome.address] = outcome.at
+            for address in outcome.skipped:
+                alive.pop(address, None)
+        return self._replace(connecting=connecting, alive=alive, unconfirmed=unconfirmed)
+
+    # --- what a round need not ask again
+
+    def objection(self, now: float, address: str) -> str | None:
+        """What the stale checks said against an address, where they are not asked again."""
+        if self.last is None or not self._gave_up_lately(now):
+            return None
+        return self.last.refused.get(address)
+
+    def trial(self, now: float, addresses: Sequence[str]) -> Round | None:
+        """The last trial of these addresses, where they are not tried again so soon."""
+        last = self.last
+        if last is None or last.error is not None or set(last.addresses) != set(addresses):
+            return None
+        again = self._gave_up_lately(now) and last.silent.issuperset(addresses)
+        return last if again or now - last.tried_at < ROUND / 2 else None
+
+    # --- what follows from a round
+
+    def after(self, now: float, found: Round) -> tuple[PortReachability, float | None]:
+        """The state after a round, and how long the outage was that it ends, seconds."""
+        passed = {key: until for key, until in self.passed.items() if until > now}
+        alive = {
+            address: at
+            for address, at in self.alive.items()
+            if now - at < _AGAIN and (address not in found.addresses or address in found.winners)
+        }
+        alive |= {a: max(found.tried_at, self.alive.get(a, _NEVER)) for a in found.winners}
+        state = self._replace(passed={**passed, **found.passed}, alive=alive)
+        if not found.ends_an_outage:
+            return state._replace(last=found), None
+        since = self.outage_since
+        state = state._replace(last=None, outage_since=None, given_up=(_NEVER, _NEVER))
+        return state, None if since is None else now - since
+
+    def patience_end(
+        self, started: float, handed_out: float, in_force: Sequence[Patience]
+    ) -> float:
+        """When a caller whose round began at ``started`` gives up.
+
+        :param handed_out: when addresses were handed out before that.
+        """
+        begun = self._outage_begun(started, handed_out, in_force)
+        return begun + max(patience.seconds for patience in in_force)
+
+    def is_hopeless(self, now: float, end: float, known: Resolution | None) -> bool:
+        """Whether the outage has been given up on lately, and nothing has changed since.
+
+        :param end: when this caller's patience is over.
+        :param known: what DNS gives now, where that is known without asking it.
+        """
+        if self.last is None or not self._gave_up_lately(now) or end > self.given_up[1]:
+            return False
+        dead = {*self.last.silent, *self.last.refused}
+        return known is None or dead.issuperset(known.places)
+
+    def failed(
+        self, now: float, started: float, handed_out: float, in_force: Sequence[Patience]
+    ) -> tuple[PortReachability, Verdict]:
+        """A caller's round brought nothing: whether there is to be another."""
+        begun = self._outage_begun(started, handed_out, in_force)
+        patience = max(patience.seconds for patience in in_force)
+        end = begun + patience
+        state = self._replace(outage_since=begun, failed_at=now)
+        # The next round may take as long as this one did, and has to end in time too.
+        left = end - now - (now - started)
+        is_over = left <= 0
+        if self._gave_up_lately(now) and end <= self.given_up[1]:
+            is_over = True
+        else:
+            state = state._replace(given_up=(now, end) if is_over else (_NEVER, _NEVER))
+        pause = None if is_over else left
+        return state, Verdict(pause, begun != self.outage_since, patience)
+
+    def forget(self) -> PortReachability:
+        """The policies have changed: what was given up on under the old ones is tried again."""
+        return self._replace(last=None, given_up=(_NEVER, _NEVER))
+
+    def _outage_begun(
+        self, started: float, handed_out: float, in_force: Sequence[Patience]
+    ) -> float:
+        if self.outage_since is not None and started - self.failed_at <= _FORGET_AFTER:
+            return self.outage_since
+        spent = started - handed_out
+        hung = any(limit and limit <= spent < limit + _SLOW for _, limit in in_force)
+        return handed_out if hung else started
+
+    def _gave_up_lately(self, now: float) -> bool:
+        return now < self.given_up[0] + REFUSED_FOR

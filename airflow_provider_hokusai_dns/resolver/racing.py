@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
@@ -32,13 +33,30 @@ class Trial:
     silent: frozenset[str] = frozenset()
 
 
-def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Trial:
-    """Connect to several endpoints until one accepts, and hang up again.
+def dial(address: str, port: int, timeout: float) -> socket.socket:
+    """Connect to a literal address, past every pin: the caller has a deadline of its own.
 
-    :param endpoints: each with a port.
+    :param timeout: seconds.
+    :raises OSError: no connection within the time.
+    """
+    family, where = _sockaddr(address, port)
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(where)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) -> Trial:
+    """Connect to several addresses until one accepts, and hang up again.
+
+    :param addresses: with a port where one has its own, as :attr:`.Resolution.places` gives them.
     :param timeout: seconds for each of them.
     """
-    waiting = list(endpoints)
+    waiting = list(addresses)
     losers: list[str] = []
     silent: set[str] = set()
     open_until: dict[socket.socket, tuple[str, float]] = {}
@@ -48,13 +66,13 @@ def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Tri
             while waiting or open_until:
                 now = time.monotonic()
                 if waiting and (now >= next_start or not open_until):
-                    endpoint = waiting.pop(0)
-                    connection = _start(endpoint)
+                    address = waiting.pop(0)
+                    connection = _start(address, port)
                     if connection is None:
-                        losers.append(endpoint.address)
+                        losers.append(address)
                         continue
                     selector.register(connection, selectors.EVENT_WRITE)
-                    open_until[connection] = (endpoint.address, now + timeout)
+                    open_until[connection] = (address, now + timeout)
                     next_start = now + CONNECTION_ATTEMPT_DELAY
                 first_end = min(end for _, end in open_until.values())
                 until = min(first_end, next_start) if waiting else first_end
@@ -79,22 +97,23 @@ def race(endpoints: Sequence[Endpoint], timeout: float = CONNECT_TIMEOUT) -> Tri
                 _close(connection, selector, open_until)
 
 
-def _start(endpoint: Endpoint) -> socket.socket | None:
-    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """What ``connect`` wants; the flag keeps pins and name servers out of it."""
+    place = Endpoint.parse(address)
+    [found, *_] = socket.getaddrinfo(
+        place.address, place.port or port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    )
+    return found[0], found[4]
+
+
+def _start(address: str, port: int) -> socket.socket | None:
     try:
-        found = socket.getaddrinfo(
-            endpoint.address,
-            endpoint.port,
-            family,
-            socket.SOCK_STREAM,
-            0,
-            socket.AI_NUMERICHOST,
-        )
+        family, where = _sockaddr(address, port)
         connection = socket.socket(family, socket.SOCK_STREAM)
     except OSError:
         return None
     connection.setblocking(False)
-    code = connection.connect_ex(found[0][4])
+    code = connection.connect_ex(where)
     if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
         return connection
     connection.close()

@@ -6,25 +6,14 @@ The way of a call: target, cache, freshness, single flight, lookup, cache and st
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-import weakref
 from collections.abc import Callable, Iterable
 
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.cache import Cache, Slot
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Action
-from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
-from airflow_provider_hokusai_dns.resolver.metrics import (
-    Counters,
-    DNSMetrics,
-    Event,
-    Served,
-    Window,
-    level,
-)
+from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Endpoint,
     Lookup,
@@ -32,12 +21,11 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Source,
     Store,
     make_resolution,
-    utc,
 )
-from airflow_provider_hokusai_dns.resolver.observers import Observers
 from airflow_provider_hokusai_dns.resolver.publishing import Publisher
 from airflow_provider_hokusai_dns.resolver.serving import Serving
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
+from airflow_provider_hokusai_dns.resolver.state import ResolverState
 from airflow_provider_hokusai_dns.resolver.steps import Steps, run_async, run_blocking
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
 from airflow_provider_hokusai_dns.resolver.updater import Updater
@@ -46,6 +34,8 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 #: How far dnspython overshoots its lifetime, and the way through two threads.
 _GRACE = 0.5
 _CLEANUP_INTERVAL = 60.0
+#: One for each lookup that hangs: the bound is that of the names held, and no healthy name queues.
+_THREADS = 4096
 #: No version of a slot: join the lookup under way, if it still is, and begin none.
 _JOIN_ONLY = -1
 
@@ -69,73 +59,43 @@ class DNSResolver:
         store: Store | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._config = config or ResolverConfig()
-        self._clock = clock or SystemClock()
-        self._monotonic = self._clock.monotonic
         self._given_lookup = lookup
-        self._workers = Workers("hokusai-dns")
-        self._flights = SingleFlight(self._workers)
-        self._lock = threading.RLock()
-        self._cache = Cache()
-        self._counters = Counters(Window(self._config.window))
-        self._observers = Observers(self._served)
-        self._cleaned_at = self._monotonic()
-        self._publisher = Publisher(
-            store,
-            self._clock,
-            self._lock,
-            self._observers,
-            invalidate=lambda slot: self._serving.invalidate(slot),
-        )
-        self._serving = Serving(
-            self._config,
-            self._clock,
-            self._lock,
-            self._counters,
-            self._observers,
-            self._publisher,
-        )
-        self._ready = self._serving.ready
+        self._workers = Workers("hokusai-dns", limit=_THREADS)
+        self._state = ResolverState(config or ResolverConfig(), clock or SystemClock())
+        # Read on each hit, without a step in between.
+        self._ready, self._monotonic = self._state.ready, self._state.now
+        publisher = Publisher(self._state, store)
+        self._serving = Serving(self._state, publisher)
         self._updater = Updater(
-            config=self._config,
-            lookup=lookup or LiveLookup(self._config),
-            clock=self._clock,
-            lock=self._lock,
-            workers=self._workers,
-            flights=self._flights,
-            publisher=self._publisher,
-            counters=self._counters,
-            observers=self._observers,
-            invalidate=self._serving.invalidate,
+            self._state,
+            lookup or _live_lookup(self._state.config),
+            self._workers,
+            SingleFlight(self._workers),
+            publisher,
         )
-        _all_resolvers.add(self)
 
     # --- the public face
 
     @property
     def config(self) -> ResolverConfig:
         """The configuration in force."""
-        return self._config
+        return self._state.config
 
     def reconfigure(self, config: ResolverConfig) -> None:
         """Swap the configuration in whole, while running.
 
         What is cached stays, and is judged by the new numbers from now on.
         """
-        with self._lock:
-            if self._given_lookup is None:
-                self._updater.lookup = LiveLookup(config)
-            if config.window != self._config.window:
-                self._counters.window = Window(config.window)
-            self._config = self._updater.config = self._serving.config = config
-            self._ready.clear()
+        if self._given_lookup is None:
+            self._updater.lookup = _live_lookup(config)
+        self._state.reconfigure(config)
 
     def add_observer(self, observer: Callable[[Event], None]) -> None:
         """Be told of events; called on the thread where they happen, outside of locks.
 
         :param observer: must be quick; what it raises is passed over.
         """
-        self._observers.add(observer)
+        self._state.observers.add(observer)
 
     def resolve(self, target: str) -> Resolution:
         """Resolve a target in any form of :class:`~.target.Target`.
@@ -148,7 +108,8 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return run_blocking(self._steps(target))
+        parsed = Target.parse(target)
+        return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
     async def aresolve(self, target: str) -> Resolution:
         """:meth:`resolve` for a coroutine; never blocks the event loop."""
@@ -156,7 +117,8 @@ class DNSResolver:
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
-        return await run_async(self._steps(target))
+        parsed = Target.parse(target)
+        return self._serving.known(parsed) or await run_async(self._steps(parsed))
 
     def refresh(
         self,
@@ -178,38 +140,29 @@ class DNSResolver:
         :raises DNSResolutionError: there is nothing to serve.
         :raises ValueError: the target can never be right.
         """
-        resolution = run_blocking(self._steps(target, live=True, patience=patience))
+        resolution = run_blocking(self._steps(Target.parse(target), live=True, patience=patience))
         self._publish(resolution, written_by, always=always)
         return resolution
 
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
-        resolution = await run_async(self._steps(target, live=True))
+        resolution = await run_async(self._steps(Target.parse(target), live=True))
         await asyncio.to_thread(self._publish, resolution, written_by)
         return resolution
 
-    def report_failure(self, target: str, address: str) -> None:
+    def report_failure(self, target: str, address: str, port: int | None = None) -> None:
         """Say that an address did not take a connection (policy rule 13).
 
         It goes to the back of the list for a while, and the name is looked up again.
 
+        :param port: the one that was tried, where answers carry ports of their own (SRV).
         :raises ValueError: ``address`` is none, or the target can never be right.
         """
         canonical = parse_address(address)
         if canonical is None:
             raise ValueError(f"{address!r} is not an IP address")
-        slot = self._cache.get(Target.parse(target).hostname)
-        if slot is None:
-            return
-        now = self._monotonic()
-        with self._lock:
-            current = {a: until for a, until in slot.penalties.items() if until > now}
-            slot.penalties = {**current, canonical: now + self._config.penalty}
-            self._serving.invalidate(slot)
-            due = now - slot.reported_at >= self._config.report_interval
-            if due:
-                slot.reported_at = now
-        if due:
+        slot = self._state.find(Target.parse(target).hostname)
+        if slot is not None and self._state.penalize(slot, canonical, port):
             self._updater.start_or_join(slot)
 
     def warm(self, targets: Iterable[str]) -> None:
@@ -221,69 +174,32 @@ class DNSResolver:
         now = self._monotonic()
         for target in parsed:
             if target.literal is None:
-                slot = self._slot(target.hostname, now)
-                action = freshness.decide(slot.entry, now, self._config).action
+                slot = self._state.slot(target.hostname, self._updater.busy)
+                action = freshness.decide(slot.entry, now, self._state.config).action
                 if action not in (Action.FRESH, Action.STALE, Action.FAILED):
                     self._updater.start_or_join(slot)
 
     def clear(self, target: str | None = None) -> None:
         """Forget one name, or all; the shared store keeps what it has."""
-        with self._lock:
-            slots = self._cache.slots()
-            if target is not None:
-                hostname = Target.parse(target).hostname
-                slots = [slot for slot in slots if slot.entry.hostname == hostname]
-            for slot in slots:
-                self._cache.drop(slot.entry.hostname)
-                self._serving.invalidate(slot)
+        self._state.clear(None if target is None else Target.parse(target).hostname)
 
     def cleanup(self) -> int:
         """Drop names that have nothing left to serve; returns how many."""
-        with self._lock:
-            self._cleaned_at = now = self._monotonic()
-            dropped = self._cache.cleanup(now, self._config, self._updater.busy)
-            for key in [key for key, ready in self._ready.items() if now >= ready.until]:
-                del self._ready[key]
-            return dropped
+        return self._state.cleanup(self._updater.busy)
 
-    def state(self, target: str) -> str:
+    def state(self, target: str) -> Level:
         """The state of one name: ``healthy``, ``degraded``, ``unhealthy`` or ``unknown``."""
         parsed = Target.parse(target)
         if parsed.literal is not None:
-            return "healthy"
-        slot = self._cache.get(parsed.hostname)
+            return Level.HEALTHY
+        slot = self._state.find(parsed.hostname)
         if slot is None:
-            return "unknown"
-        return freshness.state(slot.entry, self._monotonic(), self._config)
+            return Level.UNKNOWN
+        return freshness.state(slot.entry, self._monotonic(), self._state.config)
 
     def metrics(self) -> DNSMetrics:
         """A snapshot of all counters."""
-        now = self._monotonic()
-        with self._lock:
-            counters, slots, cache = self._counters, self._cache.slots(), self._cache
-            hits, stale, stored, static = self._served()
-            fallback = stored + static
-            failures, successes = counters.window.counts(now)
-            attempts = hits + stale + fallback + counters.misses + counters.failed
-            last = counters.last_success
-            return DNSMetrics(
-                attempts=attempts,
-                hits=hits,
-                misses=counters.misses,
-                stale=stale,
-                fallback=fallback,
-                failed=counters.failed,
-                lookups=counters.lookups,
-                errors=dict(counters.errors),
-                hit_rate=hits / attempts if attempts else 0.0,
-                cache_size=len(cache),
-                expired=sum(now >= freshness.expires_at(s.entry, self._config) for s in slots),
-                last_success=None if last is None else utc(self._clock.time() - now + last),
-                latency_ms=None if counters.latency is None else counters.latency * 1000,
-                window_events=failures + successes,
-                error_rate=failures / (failures + successes) if failures + successes else 0.0,
-                level=level(failures, successes),
-            )
+        return self._state.metrics()
 
     def wait_idle(self, timeout: float = 10.0) -> bool:
         """Wait until no lookup and no store access is under way, for tests and orderly ends.
@@ -295,18 +211,16 @@ class DNSResolver:
 
     # --- the way of a call
 
-    def _steps(self, text: str, *, live: bool = False, patience: float | None = None) -> Steps:
+    def _steps(self, target: Target, *, live: bool = False, patience: float | None = None) -> Steps:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
-        target = Target.parse(text)
         if target.literal is not None:
             return make_resolution(
-                target, (Endpoint(target.literal),), Source.LITERAL, clock=self._clock
+                target, (Endpoint(target.literal),), Source.LITERAL, clock=self._state.clock
             )
-        config = self._config
+        config = self._state.config
         now = self._monotonic()
-        slot = self._slot(target.hostname, now)
-        if now - self._cleaned_at > _CLEANUP_INTERVAL:
-            self._cleaned_at = now
+        slot = self._state.slot(target.hostname, self._updater.busy)
+        if self._state.is_cleanup_due(now, _CLEANUP_INTERVAL):
             self._workers.run(self.cleanup)
         flight = None
         while flight is None:
@@ -319,13 +233,21 @@ class DNSResolver:
                 return self._serving.serve(target, slot, now)
             if action is Action.FAILED:
                 seen = _JOIN_ONLY
-            flight = self._updater.start_or_join(slot, refresh=live, seen=None if live else seen)
+            flight = self._updater.start_or_join(
+                slot,
+                refresh=live,
+                seen=None if live else seen,
+                lead=action in (Action.WAIT, Action.STALE_WAIT),
+            )
         if action in (Action.AHEAD, Action.STALE_RECHECK):
-            return self._serving.serve(target, slot, now)
+            hold = flight.started + config.timeout
+            return self._serving.serve(target, slot, now, hold=hold)
         if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
             if left > 0:
-                yield flight.final, left
+                yield flight.final, left, flight.lead
+            elif flight.lead is not None:
+                flight.lead(None)
             if not flight.final.done():  # until it is, nobody else need wait at all
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
@@ -334,55 +256,27 @@ class DNSResolver:
             if patience is not None:
                 end = min(end, now + patience)
             landing = flight.final if live else flight.early
-            yield landing, min(config.stale_after, max(0.0, end - now))
+            yield landing, min(config.stale_after, max(0.0, end - now)), flight.lead
             if not landing.done():
                 self._updater.ask_store(slot, flight)
-                yield landing, max(0.0, end - self._monotonic())
+                yield landing, max(0.0, end - self._monotonic()), None
+            if live and slot.entry.failure is not None and flight.left_out:
+                # It was under way without the system; a refresh asks all sources.
+                flight = self._updater.start_or_join(slot, refresh=True) or flight
+                landing = flight.final
+                yield landing, max(0.0, end - self._monotonic()), None
             if not flight.final.done() and (not landing.done() or self._monotonic() >= end):
                 self._updater.give_up(slot, flight)
         return self._serving.serve(target, slot, self._monotonic(), since=now, live=live)
 
-    # --- the rest
-
-    def _slot(self, hostname: str, now: float) -> Slot:
-        slot = self._cache.get(hostname)
-        if slot is None:
-            with self._lock:
-                if self._cache.make_room(now, self._config, self._updater.busy):
-                    self._ready.clear()
-                slot = self._cache.add(hostname)
-        return slot
-
     def _publish(self, resolution: Resolution, written_by: str, *, always: bool = False) -> None:
-        slot = self._cache.get(resolution.hostname)
+        slot = self._state.find(resolution.hostname)
         if slot is not None and not resolution.is_stale:
-            self._publisher.publish(slot, self._config, written_by, always=always)
-
-    def _served(self) -> tuple[int, int, int, int]:
-        """Hits, stale, stored and static over all names that are or were held."""
-        total = Served()
-        with self._lock:
-            total.absorb(self._cache.gone)
-            for slot in self._cache.slots():
-                total.absorb(slot.served)
-        return total.numbers()
-
-    def _after_fork(self) -> None:
-        """Replace every lock: one may have been held by a thread that did not come along."""
-        self._lock = self._updater.lock = self._serving.lock = threading.RLock()
-        self._publisher.after_fork(self._lock)
-        self._observers.after_fork()
-        self._flights.after_fork()
-        for slot in self._cache.slots():
-            slot.store_lock = threading.Lock()
+            self._updater.publisher.publish(slot, written_by, always=always)
 
 
-_all_resolvers: weakref.WeakSet[DNSResolver] = weakref.WeakSet()
+def _live_lookup(config: ResolverConfig) -> Lookup:
+    """The default lookup. A DAG file that is parsed makes none, and need not import it."""
+    from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 
-
-def _after_fork_in_child() -> None:
-    for resolver in _all_resolvers:
-        resolver._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+    return LiveLookup(config)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
+from functools import partial
 
+from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: he may
+#: have been interrupted in between.
+_UNLED = 1.0
 
 
 class Flight:
@@ -18,10 +25,22 @@ class Flight:
     :param started: monotonic seconds.
     """
 
-    __slots__ = ("early", "failed", "final", "refresh", "started", "store_asked")
+    __slots__ = (
+        "_lock",
+        "early",
+        "failed",
+        "final",
+        "lead",
+        "leader",
+        "refresh",
+        "search",
+        "started",
+        "store_asked",
+    )
 
     def __init__(self, started: float) -> None:
         self.started = started
+        self._lock = threading.Lock()
         #: Done when anything can be served: the lookup ended, or the store had an old answer.
         self.early: Future[None] = _running()
         #: Done when the lookup ended.
@@ -31,6 +50,30 @@ class Flight:
         self.failed = False
         #: Somebody waits for it who will write the store himself.
         self.refresh = False
+        #: What is under way; ``None`` until it began.
+        self.search: Search | None = None
+
+        #: Set where the caller who began it drives it: called with the seconds that he has for it,
+        #: or with ``None`` to have it driven by a thread.
+        self.lead: Callable[[float | None], None] | None = None
+        self.leader: int | None = None
+
+    @property
+    def left_out(self) -> bool:
+        """Whether sources were left out that somebody who joined late may want."""
+        return self.search is not None and self.search.left_out
+
+    def want_all(self) -> None:
+        """Somebody joined who wants every source asked."""
+        if self.search is not None:
+            self.search.thorough = True
+
+    def take(self, mark: str) -> bool:
+        """Set ``store_asked`` or ``failed``; returns whether this caller was the first to."""
+        with self._lock:
+            first = not getattr(self, mark)
+            setattr(self, mark, True)
+            return first
 
     def land(self) -> None:
         """Wake everybody who waits."""
@@ -49,6 +92,7 @@ class SingleFlight:
         self._workers = workers
         self._lock = threading.Lock()
         self._flights: dict[Hashable, Flight] = {}
+        forks.renewed(self)
 
     def join(
         self,
@@ -58,6 +102,7 @@ class SingleFlight:
         *,
         refresh: bool = False,
         wanted: Callable[[], bool] | None = None,
+        lead: Callable[[Flight, float], Callable[[], None] | None] | None = None,
     ) -> Flight | None:
         """The flight for a key, started here if there is none.
 
@@ -65,36 +110,74 @@ class SingleFlight:
             what is left to do when nobody waits any more.
         :param wanted: whether a new flight is; asked under the lock. One may have landed since the
             caller decided that he needs it, and then he gets ``None``, and finds its outcome.
+        :param lead: the same as ``work`` on the caller's own thread, for so many seconds; returns
+            ``None`` where ``work`` has to go on with it. The caller then has to call
+            :attr:`Flight.lead`.
         """
         with self._lock:
             flight = self._flights.get(key)
-            if flight is not None:
-                flight.refresh |= refresh
+            # In a signal handler, above the frame that drives it: nothing would ever come of it.
+            if flight is not None and flight.leader != threading.get_ident():
+                if refresh:
+                    flight.refresh = True
+                    flight.want_all()
+                if flight.lead is not None and now - flight.started > _UNLED:
+                    flight.lead = None
+                    self._workers.run(partial(self._run, key, flight, work))
                 return flight
             if wanted is not None and not wanted():
                 return None
             flight = self._flights[key] = Flight(now)
             flight.refresh = refresh
+            if lead is not None:
+                flight.leader = threading.get_ident()
+                flight.lead = partial(self._lead, key, flight, work, lead)
+        if lead is None:
+            self._workers.run(partial(self._run, key, flight, work))
+        return flight
 
-        def run() -> None:
-            try:
-                afterwards = work(flight)
-            finally:
-                # Only the creator removes it, and always; a caller who comes now finds the cache.
-                with self._lock:
-                    if self._flights.get(key) is flight:
-                        del self._flights[key]
-                flight.land()
+    def _run(
+        self, key: Hashable, flight: Flight, work: Callable[[Flight], Callable[[], None]]
+    ) -> None:
+        try:
+            afterwards = work(flight)
+        finally:
+            self._end(key, flight)
+        afterwards()
+
+    def _lead(
+        self,
+        key: Hashable,
+        flight: Flight,
+        work: Callable[[Flight], Callable[[], None]],
+        lead: Callable[[Flight, float], Callable[[], None] | None],
+        seconds: float | None,
+    ) -> None:
+        flight.lead = None
+        afterwards = None
+        try:
+            if seconds is not None:
+                afterwards = lead(flight, seconds)
+        finally:  # also where the caller was interrupted: others wait for it
+            flight.leader = None
+            if afterwards is None:
+                self._workers.run(partial(self._run, key, flight, work))
+        if afterwards is not None:
+            self._end(key, flight)
             afterwards()
 
-        self._workers.run(run)
-        return flight
+    def _end(self, key: Hashable, flight: Flight) -> None:
+        # Only its creator removes it, and always; a caller who comes now finds the cache.
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        flight.land()
 
     def current(self, key: Hashable) -> Flight | None:
         """The flight under way, if there is one."""
         return self._flights.get(key)
 
-    def after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
         self._lock = threading.Lock()
         self._flights = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
@@ -18,6 +19,8 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _MAX_NAME = 253
 _MAX_LABEL = 63
 _MAX_TEXT = 8192
+#: Stands in an error for the target as it may be shown; no host holds such a character.
+_THE_TARGET = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +80,11 @@ class Target:
         if is_url:
             userinfo, at, authority = authority.rpartition("@")
             prefix += userinfo + at
-        host_text, port_text, colon = _split_port(authority, shown(text), is_url=is_url)
-        port = _parse_port(port_text, shown(text)) if port_text else None
-        suffix = colon + port_text + rest
-        if not host_text or host_text == "[]":
-            raise ValueError(f"{shown(text)!r} has no host")
-        if host_text.startswith("["):
-            literal: str | None = _parse_ipv6(host_text[1:-1], is_url=is_url)
-            if literal is None:
-                raise ValueError(f"{host_text!r} in {shown(text)!r} is not an IPv6 address")
-            hostname = literal
-        else:
-            literal = parse_address(host_text)
-            hostname = literal if literal is not None else normalise_hostname(host_text)
-        return cls(text, hostname, host_text, prefix, suffix, port, literal, colon + port_text)
+        try:
+            hostname, host_text, port, literal, port_text = _parse_place(authority, is_url)
+        except ValueError as error:
+            raise ValueError(str(error).replace(_THE_TARGET, repr(shown(text)))) from None
+        return cls(text, hostname, host_text, prefix, port_text + rest, port, literal, port_text)
 
     def render(self, address: str, port: int | None = None) -> str:
         """The text with ``address`` in place of the host.
@@ -110,10 +104,29 @@ def shown(text: str) -> str:
     prefix, authority, rest = _split_url(text)
     if not prefix:
         host, *rests = re.split("[/?#]", text.rpartition("@")[2], maxsplit=1)
-        return host[:300] + ("/..." if rests else "")
+        return _shown_authority(host)[:300] + ("/..." if rests else "")
     if "@" in rest:  # Perhaps a slash in a password: where the host begins is anybody's guess.
         return f"{prefix}..."
-    return (prefix + authority.rpartition("@")[2] + ("/..." if len(rest) > 1 else rest))[:300]
+    authority = _shown_authority(authority.rpartition("@")[2])
+    return (prefix + authority + ("/..." if len(rest) > 1 else rest))[:300]
+
+
+def _shown_authority(authority: str) -> str:
+    """Host and port; what stands after a colon and is no port may be a password."""
+    end = authority.find("]") + 1 if authority.startswith("[") else 0
+    host, colon, port = authority[end:].partition(":")
+    if not port or port.isdigit() or parse_address(authority) is not None:
+        return authority
+    return f"{authority[:end]}{host}{colon}..."
+
+
+def quoted(said: object, limit: int = 200) -> str:
+    """What a server or an editor of a Variable said, for messages: one line, bounded, in quotes.
+
+    :param limit: characters of it.
+    """
+    text = str(said)
+    return repr(text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def _split_url(text: str) -> tuple[str, str, str]:
@@ -125,27 +138,57 @@ def _split_url(text: str) -> tuple[str, str, str]:
     return scheme + separator, after[:end], after[end:]
 
 
-def _split_port(authority: str, text: str, *, is_url: bool) -> tuple[str, str, str]:
+@lru_cache(maxsize=128)
+def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, str | None, str]:
+    """Hostname, host as written, port, literal address, and the port with its colon.
+
+    Kept by what was given: there are many URLs of one host. It holds no userinfo.
+
+    :raises ValueError: with :data:`_THE_TARGET` where the target is to be named.
+    """
+    host_text, port_text, colon = _split_port(authority, is_url=is_url)
+    port = _parse_port(port_text) if port_text else None
+    if not host_text or host_text == "[]":
+        raise ValueError(f"{_THE_TARGET} has no host")
+    if host_text.startswith("["):
+        literal: str | None = _parse_ipv6(host_text[1:-1], is_url=is_url)
+        if literal is None:
+            raise ValueError(f"{host_text!r} in {_THE_TARGET} is not an IPv6 address")
+        hostname = literal
+    else:
+        literal = parse_address(host_text)
+        if literal is None and ":" in host_text:
+            raise ValueError(f"{_THE_TARGET} is neither host:port nor an IPv6 address")
+        hostname = literal if literal is not None else normalise_hostname(host_text)
+    return hostname, host_text, port, literal, colon + port_text
+
+
+def _split_port(authority: str, *, is_url: bool) -> tuple[str, str, str]:
     """Host, port and the colon between them, each empty where there is none."""
     if authority.startswith("["):
         host, bracket, after = authority.partition("]")
         if not bracket or (after and not after.startswith(":")):
-            raise ValueError(f"{text!r} has a bracket that does not close around an IPv6 address")
+            raise ValueError(
+                f"{_THE_TARGET} has a bracket that does not close around an IPv6 address"
+            )
         host, port, colon = host + bracket, after[1:], after[:1]
     elif authority.count(":") > 1:
         if is_url:
-            raise ValueError(f"{text!r}: write an IPv6 address in a URL in brackets, as in [::1]")
+            raise ValueError(
+                f"{_THE_TARGET}: write an IPv6 address in a URL in brackets, as in [::1]"
+            )
         host, port, colon = authority, "", ""
     else:
         host, colon, port = authority.partition(":")
     if colon and not port and not is_url:
-        raise ValueError(f"{text!r} has a colon but no port")
+        raise ValueError(f"{_THE_TARGET} has a colon but no port")
     return host, port, colon
 
 
-def _parse_port(text: str, target: str) -> int:
+def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= 65535 and len(text) <= 5):
-        raise ValueError(f"port {text[:20]!r} in {target!r} is not a number from 1 to 65535")
+        port = f"port {text[:20]!r}" if text.isdigit() else "the port"
+        raise ValueError(f"{port} in {_THE_TARGET} is not a number from 1 to 65535")
     return int(text)
 
 

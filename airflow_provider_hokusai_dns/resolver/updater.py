@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-import random
-import threading
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.metrics import Counters, Event
-from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup, LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.begun import begin
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup, Search
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.cache import Slot
-    from airflow_provider_hokusai_dns.resolver.clock import Clock
-    from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.observers import Observers
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
+    from airflow_provider_hokusai_dns.resolver.state import ResolverState
     from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 
 @dataclass(slots=True)
 class Updater:
-    """Starts lookups and writes their outcome into slots.
+    """Starts lookups, and hands their outcome to the state.
 
-    :param lock: the resolver's own, under which entries are replaced.
-    :param invalidate: called under the lock with a slot whose finished resolutions are void.
+    :param lookup: the live lookup; another one takes its place with another configuration.
     """
 
-    config: ResolverConfig
+    state: ResolverState
     lookup: Lookup
-    clock: Clock
-    lock: threading.RLock
     workers: Workers
     flights: SingleFlight
     publisher: Publisher
-    counters: Counters
-    observers: Observers
-    invalidate: Callable[[Slot], None]
 
     def start_or_join(
-        self, slot: Slot, *, refresh: bool = False, seen: int | None = None
+        self,
+        slot: Slot,
+        *,
+        refresh: bool = False,
+        seen: int | None = None,
+        lead: bool = False,
     ) -> Flight | None:
         """The lookup under way for a name, started now if there is none.
 
@@ -51,14 +49,17 @@ class Updater:
 
         :param refresh: the caller will write the store himself.
         :param seen: the version of the slot on which the caller decided. Where it is another by
-            now, and no lookup is under way, none is started: ``None`` means "decide anew".
+            now, and no lookup is under way, none is started: ``None`` means "decide again".
+        :param lead: the caller drives one that is started for him (:attr:`Flight.lead`): an answer
+            that comes soon needs no other thread.
         """
         return self.flights.join(
             slot,
-            self.clock.monotonic(),
+            self.state.now(),
             lambda flight: self._run_lookup(slot, flight),
             refresh=refresh,
             wanted=None if seen is None else lambda: slot.version == seen,
+            lead=partial(self._lead_lookup, slot) if lead else None,
         )
 
     def busy(self, slot: Slot) -> bool:
@@ -67,123 +68,134 @@ class Updater:
 
     def ask_store(self, slot: Slot, flight: Flight) -> None:
         """Ask the shared store beside a slow lookup, once per flight (policy rule 3)."""
-        with self.lock:
-            if flight.store_asked:
-                return
-            flight.store_asked = True
+        if not flight.take("store_asked"):
+            return
 
         def ask() -> None:
-            self.publisher.consult(slot, self.config)
-            if self.clock.monotonic() < freshness.stale_until(slot.entry, self.config):
+            self.publisher.consult(slot)
+            if self.state.now() < freshness.stale_until(slot.entry, self.state.config):
                 flight.land_early()
 
         self.workers.run(ask)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
         """The lookup hangs past its bound: count it as failed once, and let it go on alone."""
-        with self.lock:
-            if flight.failed or flight.final.done():
-                return
-            flight.failed = True
-        seconds = self.clock.monotonic() - flight.started
-        tried = (Attempt("live lookup", "no outcome", seconds),)
-        self._failed(
-            slot, LookupFailed(Cause.TIMEOUT, f"no outcome within {seconds:.1f} s", tried), seconds
-        )
-        self.announce(slot)
+        if flight.final.done() or not flight.take("failed"):
+            return
+        seconds = self.state.now() - flight.started
+        tried = [] if flight.search is None else flight.search.attempts()
+        tried = tried or [Attempt("live lookup", "no outcome", seconds)]
+        failed = LookupFailed(Cause.TIMEOUT, f"no outcome within {seconds:.1f} s", tried)
+        self.state.failed(slot, failed, seconds)
+        self.state.announce(slot)
 
-    def announce(self, slot: Slot) -> None:
-        """Tell observers when the state of a name is another than the one they know."""
-        now = self.clock.monotonic()
-        with self.lock:
-            entry = slot.entry
-            state = freshness.state(entry, now, self.config)
-            previous, slot.announced = slot.announced, state
-        if state != previous:
-            failure = entry.failure
-            self.observers.emit(
-                Event(
-                    "state",
-                    entry.hostname,
-                    cause=None if failure is None else failure.cause,
-                    state=state,
-                    previous=previous,
-                    detail="" if failure is None else failure.detail,
-                )
-            )
-
-    def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
-        """One live lookup, on a worker thread; returns what to do once the callers are gone."""
-        hostname = slot.entry.hostname
-        entry = slot.entry
-        started = self.clock.monotonic()
+    def _begin(self, slot: Slot, flight: Flight) -> Search:
+        entry, config, now = slot.entry, self.state.config, self.state.now()
         thorough = (
             flight.refresh
-            or any(until > started for until in slot.penalties.values())  # the old one is no good
-            or freshness.wants_all_sources(entry, started, self.config)
+            or any(until > now for until in slot.penalties.values())  # the old one is no good
+            or freshness.wants_all_sources(entry, now, config)
         )
+        search = flight.search = begin(
+            self.lookup,
+            entry.hostname,
+            timeout=config.timeout,
+            hint=None if entry.answer is None else entry.answer.name,
+            thorough=thorough,
+        )
+        if flight.refresh:  # one may have joined meanwhile
+            flight.want_all()
+        return search
+
+    def _lead_lookup(self, slot: Slot, flight: Flight, seconds: float) -> Callable[[], None] | None:
+        """One live lookup on the caller's thread; ``None`` where a worker has to go on with it.
+
+        That is where it takes longer than he has, and where the store is to be asked.
+        """
+        search: Search | None = None
         try:
-            answer = self.lookup.lookup(
-                hostname,
-                timeout=self.config.timeout,
-                hint=None if entry.answer is None else entry.answer.name,
-                thorough=thorough,
-            )
-            if not answer.endpoints:
-                raise LookupFailed(Cause.NODATA, "the answer held no address")
-        except Exception as error:
-            if isinstance(error, LookupFailed):
-                failed = error
-            else:
-                failed = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
-            with self.lock:
-                again, flight.failed = flight.failed, True
-            self._failed(slot, failed, self.clock.monotonic() - started, again=again)
-            self.publisher.consult(slot, self.config)
-            return lambda: self.announce(slot)
-        self._succeeded(slot, answer, self.clock.monotonic() - started, again=flight.failed)
+            search = self._begin(slot, flight)
+            if not search.can_be_driven or not search.run(seconds):
+                return None
+        except BaseException as error:
+            # A signal handler may raise anything in here. The worker begins again.
+            if search is not None:
+                search.close()
+            flight.search = None
+            if isinstance(error, Exception) and not _is_foreign(error):
+                return None
+            raise
+        if self.publisher.store is not None and not isinstance(search.outcome, Answer):
+            return None
+        taken = self._conclude(slot, flight, search)
 
         def afterwards() -> None:
-            self.announce(slot)
-            if not flight.refresh:
-                self.publisher.after_success(slot, self.config)
+            rest = partial(self._afterwards, slot, flight, search, taken)
+            is_due = taken is not None and self.publisher.is_due(slot) and not flight.refresh
+            if is_due or not search.is_over():
+                self.workers.run(rest)
+            else:
+                rest()
 
         return afterwards
 
-    def _succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> None:
-        now = self.clock.monotonic()
-        with self.lock:
-            answer = replace(answer, resolved_at=now)
-            # Not for secrecy: jitter only has to differ between processes.
-            slot.entry = freshness.succeed(slot.entry, answer, random.random())  # noqa: S311
-            slot.rotation += 1
-            slot.penalties = {a: until for a, until in slot.penalties.items() if until > now}
-            self.invalidate(slot)
-            self.counters.lookups += not again
-            self.counters.last_success, self.counters.latency = now, seconds
-            self.counters.window.add(now, ok=True)
-        self.observers.emit(Event("lookup", slot.entry.hostname, seconds=seconds))
+    def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
+        """One live lookup, on a worker thread; returns what to do once the callers are gone."""
+        search = flight.search
+        try:
+            search = search or self._begin(slot, flight)
+            search.run(self.state.config.timeout)
+        except Exception as error:
+            if search is not None:
+                search.close()
+            search = Search()
+            search.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+        taken = self._conclude(slot, flight, search)
+        return partial(self._afterwards, slot, flight, search, taken)
 
-    def _failed(
-        self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False
-    ) -> None:
-        now = self.clock.monotonic()
-        with self.lock:
-            slot.entry = freshness.fail(
-                slot.entry, failed.cause, now, failed.detail, failed.tried, again=again
-            )
-            self.invalidate(slot)
-            if again:  # counted and told when it was given up
+    def _conclude(self, slot: Slot, flight: Flight, search: Search) -> Answer | None:
+        """Hand the outcome to the state; returns the answer that is held, where there is one."""
+        state, outcome = self.state, search.outcome
+        seconds = state.now() - flight.started
+        if isinstance(outcome, Answer) and outcome.endpoints:
+            return state.succeeded(slot, outcome, seconds, again=flight.failed)
+        if not isinstance(outcome, LookupFailed):
+            outcome = LookupFailed(Cause.NODATA, "the answer held no address")
+        state.failed(slot, outcome, seconds, again=not flight.take("failed"))
+        self.publisher.consult(slot)
+        return None
+
+    def _afterwards(self, slot: Slot, flight: Flight, search: Search, taken: Answer | None) -> None:
+        """What is left to do when the callers are gone.
+
+        :param taken: the answer that the lookup gave.
+        """
+        state = self.state
+        state.announce(slot)
+        if taken is not None and not flight.refresh:
+            self.publisher.after_lookup(slot)
+
+        def take(answer: Answer) -> None:
+            """A better answer of the same lookup."""
+            nonlocal taken
+            now, entry = state.now(), slot.entry
+            is_fresh = entry.failure is None and now < freshness.expires_at(entry, state.config)
+            if is_fresh and entry.answer is not taken:  # another lookup was there before it
                 return
-            self.counters.lookups += 1
-            self.counters.errors[failed.cause.value] += 1
-            self.counters.window.add(now, ok=False)
-        self.observers.emit(
-            Event(
-                "lookup_failed",
-                slot.entry.hostname,
-                cause=failed.cause,
-                seconds=seconds,
-                detail=failed.detail,
-            )
-        )
+            taken = state.succeeded(slot, answer, now - flight.started, again=True)
+            state.announce(slot)
+            self.publisher.after_lookup(slot)
+
+        search.go_on(take)
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether an error was raised by code that a lookup does not call: that of a signal handler."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+    package = module.partition(".")[0]
+    return package not in (__name__.partition(".")[0], "dns") and (
+        package not in sys.stdlib_module_names
+    )

@@ -7,14 +7,14 @@ and a process that must end would wait for a lookup that nobody waits for any mo
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+
+from airflow_provider_hokusai_dns.resolver import forks
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -31,10 +31,11 @@ class Workers:
         self._name = name
         self._limit = limit
         self._linger = linger
-        self._after_fork()
-        _all_workers.add(self)
+        self.renew_after_fork()
+        forks.renewed(self)
 
-    def _after_fork(self) -> None:
+    def renew_after_fork(self) -> None:
+        """Begin without threads in a child process: they did not come along."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], object]] = deque()
         self._threads = 0
@@ -52,10 +53,12 @@ class Workers:
             self._threads += 1
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except RuntimeError:  # no new threads while the interpreter ends: do it here
+        except RuntimeError:  # no further thread: another takes it, or it is done here
             with self._changed:
                 self._threads -= 1
-            self._drain()
+                others = self._threads
+            if not others:
+                self._drain()
 
     def call(self, job: Callable[[], T]) -> Future[T]:
         """Run a job on a thread; the future gives what it returned or raised."""
@@ -114,14 +117,3 @@ class Workers:
             job()
         except Exception:
             log.exception("A background job of the resolver failed")
-
-
-_all_workers: weakref.WeakSet[Workers] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for workers in _all_workers:  # their threads did not come along
-        workers._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

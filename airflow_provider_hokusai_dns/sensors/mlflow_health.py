@@ -12,10 +12,12 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
+from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_hokusai_dns.gates.check import check_connection
@@ -30,6 +32,8 @@ from airflow_provider_hokusai_dns.gates.decision import (
     Strikes,
     check_arguments,
     in_one_line,
+    log_level,
+    unchecked,
 )
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
@@ -39,8 +43,25 @@ if TYPE_CHECKING:
 
 #: Under this key Airflow 3.3 keeps the strikes between two pokes in reschedule mode.
 _STATE_KEY = "hokusai_dns_strikes"
+#: Seconds; Airflow takes 0 for "no limit".
+_SHORTEST = 1e-3
+#: Seconds between two processes of a gate in reschedule mode. Where the next is queued before the
+#: scheduler has heard of the end of the last, Airflow takes the task for failed.
+_LEAST_RESCHEDULE = 5.0
 #: Where Airflow cannot keep them: seconds between the checks of one poke.
 _CONFIRM_PAUSE = 10.0
+
+
+class _StartTriggerArgs:
+    """What a gate that begins in the triggerer is made of, worked out when it is asked for.
+
+    That is when the DAG is serialized: an author may have given it an outlet since.
+    """
+
+    def __get__(
+        self, sensor: MLflowHealthSensor | None, owner: type | None = None
+    ) -> StartTriggerArgs | None:
+        return None if sensor is None else sensor._start_trigger_args()
 
 
 class MLflowHealthSensor(BaseSensorOperator):
@@ -54,8 +75,9 @@ class MLflowHealthSensor(BaseSensorOperator):
         an old one on which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
     :param fail_fast_on: causes that waiting cannot cure. Seen three times running, they end the
-        wait without a retry; ``soft_fail`` is honoured. ``"missing"``, a connection that does not
-        exist, is not among them by default: Airflow says the same of one that it cannot reach.
+        wait without a retry; ``soft_fail`` is honoured. ``"undefined"`` is a connection that
+        Airflow says it does not have; ``"missing"``, not among them by default, also one that could
+        not be read.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer that
         ask the same share their checks: what one saw within ``poke_interval`` is good for the next.
     :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
@@ -66,7 +88,8 @@ class MLflowHealthSensor(BaseSensorOperator):
         ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it ends on a
         worker all the same; and so does a gate that stays shut.
     :param poke_interval: seconds between two checks.
-    :param timeout: seconds after which the gate gives up.
+    :param timeout: seconds after which the gate gives up; ``execution_timeout``, where it is
+        shorter, ends it in the triggerer too.
     :param probe_timeout: seconds for one check: the lookup of the name, and the probe, which has
         two left where the lookup takes longer.
     :raises ValueError: names the argument and the value.
@@ -74,11 +97,12 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     template_fields: Sequence[str] = ("mlflow_conn_id",)
     ui_color = "#d5f0ee"
-    # None: for a mapped task Airflow would take the class's, which know nothing of its arguments.
-    start_trigger_args: StartTriggerArgs | None = None
+    # None on the class: for a mapped task Airflow takes those, which know nothing of its arguments.
+    start_trigger_args = _StartTriggerArgs()
     start_from_trigger = False
     _strikes = Strikes()
     _last: Verdict | None = None
+    _began = 0.0
 
     def __init__(
         self,
@@ -108,21 +132,55 @@ class MLflowHealthSensor(BaseSensorOperator):
         self.start_from_trigger = (
             start_from_trigger and deferrable and isinstance(mlflow_conn_id, str)
         )
-        if self.start_from_trigger:
-            self.start_trigger_args = StartTriggerArgs(
-                trigger_cls=f"{MLflowHealthTrigger.__module__}.{MLflowHealthTrigger.__qualname__}",
-                trigger_kwargs=dict(self._payload(delay=0.0)),
-                next_method="execute_complete",
-                timeout=self._patience,
-            )
+
+    def _start_trigger_args(self) -> StartTriggerArgs | None:
+        if not self.start_from_trigger:
+            return None
+        return StartTriggerArgs(
+            trigger_cls=f"{MLflowHealthTrigger.__module__}.{MLflowHealthTrigger.__qualname__}",
+            trigger_kwargs=dict(self._payload(delay=0.0)),
+            next_method="execute_complete",
+            timeout=timedelta(seconds=max(self.timeout, _SHORTEST)),  # Airflow cuts it further
+        )
 
     def execute(self, context: Context) -> Any:
         """Wait, in the mode that was chosen."""
+        self._began = time.monotonic()
+        self._last = None
         try:
             return super().execute(context)
+        except AirflowTaskTimeout as error:
+            self._last = self._last or unchecked(self.mlflow_conn_id)
+            self._push_verdict(context)
+            late = AirflowTaskTimeout(self._too_late(by_execution_timeout=True))
+            raise self._outcome(late) from error
+        except AirflowSensorTimeout as error:
+            self._push_verdict(context)
+            raise AirflowSensorTimeout(self._too_late()) from error
+        except AirflowSkipException as error:
+            if isinstance(error.__cause__, AirflowTaskTimeout):
+                self._last = self._last or unchecked(self.mlflow_conn_id)
+            self._push_verdict(context)
+            raise AirflowSkipException(f"{error} {self._seen()}") from error
         except AirflowException:
             self._push_verdict(context)
             raise
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Go on after the wait in the triggerer, and end as in the other modes.
+
+        Airflow's own sensors treat flags differently once a task has been deferred.
+        """
+        try:
+            return super(BaseSensorOperator, self).resume_execution(
+                next_method, next_kwargs, context
+            )
+        except TaskDeferralTimeout as error:
+            raise self._outcome(self._timed_out()) from error
+        except (AirflowException, AirflowTaskTimeout) as error:
+            raise self._outcome(error) from error.__cause__
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Check once. Ends the wait where it is of no use; in deferrable mode it is the only check.
@@ -135,12 +193,10 @@ class MLflowHealthSensor(BaseSensorOperator):
             seen = self._poke(context)
         except (AirflowFailException, AirflowSkipException):
             raise
-        except Exception as error:
-            if self.soft_fail:  # as Airflow does with whatever ends the wait later on
-                raise AirflowSkipException(f"Skipping, as soft_fail is set: {error}") from error
+        except Exception:
             if not self.silent_fail:
                 raise
-            self.log.exception("The first check failed; the triggerer goes on looking")
+            self.log.exception("The first check failed; the triggerer goes on checking")
             self._wait_in_triggerer()
         if not seen.is_done:
             self._push_verdict(context)  # in case that Airflow ends the wait without asking us
@@ -161,14 +217,11 @@ class MLflowHealthSensor(BaseSensorOperator):
             ) from None
         self._last = verdict
         if is_open:
-            self.log.info("%s", in_one_line(verdict))
+            self.log.log(log_level(verdict), "%s", in_one_line(verdict))
             return dict(verdict.as_dict())
         self._push_verdict(context)
         if told.get("timed_out"):
-            raise AirflowSensorTimeout(
-                f"The gate has waited for as long as it may ({self.timeout:g} s, or "
-                f"execution_timeout): {in_one_line(verdict)}"
-            )
+            raise self._timed_out()
         raise self._hopeless(verdict)
 
     def _poke(self, context: Context) -> PokeReturnValue:
@@ -180,18 +233,57 @@ class MLflowHealthSensor(BaseSensorOperator):
         payload = self._payload(delay=self.poke_interval)
         payload["strikes"] = self._strikes.as_dict()
         self.defer(
-            timeout=self._patience,
+            timeout=timedelta(seconds=max(self._seconds_to_wait(), _SHORTEST)),
             trigger=MLflowHealthTrigger(**payload),
             method_name="execute_complete",
         )
 
-    @property
-    def _patience(self) -> timedelta:
-        return timedelta(seconds=max(self.timeout, 1e-3))  # Airflow takes 0 for "no limit"
+    def _seconds_to_wait(self) -> float:
+        """In the triggerer; Airflow does not count its ``execution_timeout`` down there."""
+        if self.execution_timeout is None:
+            return self.timeout
+        left = self.execution_timeout.total_seconds() - (time.monotonic() - self._began)
+        return min(self.timeout, left)
+
+    def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
+        """Airflow's pause, but never beyond the timeout: the last check is then."""
+        pause = float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
+        least = min(pause, _LEAST_RESCHEDULE) if self.reschedule else 0.0
+        left: float = self.timeout - run_duration()
+        return max(least, min(pause, left))
+
+    # --- how a wait ends: as in the poke mode of Airflow's own sensors, in every mode
+
+    def _outcome(self, error: BaseException) -> BaseException:
+        """What is raised in place of what ended the wait, by the flags of the author."""
+        if isinstance(error, AirflowSkipException):
+            return error
+        gives_up = isinstance(
+            error, AirflowSensorTimeout | AirflowTaskTimeout | AirflowFailException
+        )
+        if self.soft_fail and gives_up:
+            return AirflowSkipException(f"Skipping due to soft_fail is set to True. {error}")
+        if self.never_fail and not isinstance(error, AirflowSensorTimeout):
+            return AirflowSkipException(f"Skipping due to never_fail is set to True. {error}")
+        return error
+
+    def _timed_out(self) -> AirflowSensorTimeout | AirflowTaskTimeout:
+        limit = self.execution_timeout
+        if limit is not None and limit.total_seconds() < self.timeout:
+            return AirflowTaskTimeout(self._too_late(by_execution_timeout=True))
+        return AirflowSensorTimeout(self._too_late())
+
+    def _too_late(self, *, by_execution_timeout: bool = False) -> str:
+        limit = self.execution_timeout
+        if by_execution_timeout and limit is not None:
+            return f"Gate ended by execution_timeout ({limit.total_seconds():g} s). {self._seen()}"
+        return f"Gate timed out after {self.timeout:g} s. {self._seen()}"
+
+    def _seen(self) -> str:
+        return "" if self._last is None else in_one_line(self._last)
 
     def _payload(self, *, delay: float) -> GatePayload:
         """What the trigger is made of; plain values, as they wait in the serialized DAG as well."""
-        needs_worker = self.outlets or self.multiple_outputs or self._post_execute_hook
         return GatePayload(
             version=PAYLOAD_VERSION,
             mlflow_conn_id=self.mlflow_conn_id,
@@ -201,8 +293,25 @@ class MLflowHealthSensor(BaseSensorOperator):
             poke_interval=self.poke_interval,
             probe_timeout=self.probe_timeout,
             delay=delay,
-            end_from_trigger=self.end_from_trigger and not needs_worker,
+            end_from_trigger=self.end_from_trigger and not self._needs_worker(),
             do_xcom_push=self.do_xcom_push,
+            silent_fail=self.silent_fail,
+            seen=None if self._last is None else self._last.as_dict(),
+        )
+
+    def _has_dag(self) -> bool:
+        return bool(self.has_dag())  # type: ignore[no-untyped-call]
+
+    def _needs_worker(self) -> bool:
+        """Whether an open gate leaves something behind that Airflow makes on a worker alone."""
+        after = getattr(self.post_execute, "__func__", self.post_execute)
+        return bool(
+            self.outlets
+            or self.multiple_outputs
+            or self._post_execute_hook
+            or after is not BaseSensorOperator.post_execute
+            or getattr(self, "returns_dag_result", False)  # Airflow 3.3
+            or (self._has_dag() and any(self.iter_mapped_dependants()))
         )
 
     def _check(self, context: Context) -> Verdict:
@@ -210,9 +319,9 @@ class MLflowHealthSensor(BaseSensorOperator):
         while True:
             self._last = verdict = check_connection(
                 self.mlflow_conn_id, checks=self.checks, deadline=self.probe_timeout
-            )
+            ).verdict
             before, strikes = strikes, strikes.after(verdict, self.fail_fast_on)
-            self.log.info("%s", in_one_line(verdict, strikes))
+            self.log.log(log_level(verdict), "%s", in_one_line(verdict, strikes))
             if strikes.out:
                 raise self._hopeless(verdict)
             if not strikes.count or not self._must_confirm_at_once(context):

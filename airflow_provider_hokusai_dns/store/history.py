@@ -10,12 +10,13 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
+    asked_field,
     iso_seconds,
     load_of,
-    nameservers_field,
     read_stamp,
     variable_key,
 )
@@ -28,7 +29,7 @@ MAX_ADDRESSES = 8
 _MAX_TEXT = 60_000
 _PREFIX = "hokusai_dns_history_"
 _STATES = ("resolved", "stale", "failed")
-_LEVELS = ("healthy", "degraded", "unhealthy")
+_LEVELS = (*USABLE, Level.UNHEALTHY)
 
 
 class HistoryPoint(TypedDict):
@@ -53,14 +54,14 @@ class History:
     passed_over: int = 0
 
 
-def history_key(hostname: str, nameservers: tuple[str, ...] = ()) -> str:
+def history_key(hostname: str, asked: tuple[str, ...] = ()) -> str:
     """The key of the Variable that holds the history of a hostname."""
-    return variable_key(hostname, _PREFIX, nameservers=nameservers)
+    return variable_key(hostname, _PREFIX, asked=asked)
 
 
-def shown_name(hostname: str, nameservers: tuple[str, ...] = ()) -> str:
+def shown_name(hostname: str, asked: tuple[str, ...] = ()) -> str:
     """A name for people: with the nameservers that its connection names, where it does."""
-    return f"{hostname} at {', '.join(nameservers)}" if nameservers else hostname
+    return f"{hostname} at {', '.join(asked)}" if asked else hostname
 
 
 def parse_history(
@@ -69,7 +70,7 @@ def parse_history(
     *,
     now: float,
     skew: float = 300.0,
-    nameservers: tuple[str, ...] = (),
+    asked: tuple[str, ...] = (),
 ) -> History:
     """Read a stored text; points that somebody edited into nonsense are passed over one by one.
 
@@ -78,10 +79,10 @@ def parse_history(
 
     :param now: seconds since the epoch.
     :param skew: seconds by which a point may be ahead of ``now``.
-    :param nameservers: those whose answers it has to hold; empty for the system's.
+    :param asked: those whose answers it has to hold; empty for the system's.
     :raises BrokenVariableError: the whole of it is no history of this hostname.
     """
-    values = load_of(hostname, text, VERSION, nameservers)
+    values = load_of(hostname, text, VERSION, asked)
     stored = values.get("points")
     if not isinstance(stored, list):
         raise BrokenVariableError("its points are not a list")
@@ -109,11 +110,11 @@ def with_point(
 
 
 def render_history(
-    hostname: str, points: tuple[HistoryPoint, ...], nameservers: tuple[str, ...] = ()
+    hostname: str, points: tuple[HistoryPoint, ...], asked: tuple[str, ...] = ()
 ) -> str:
     """The text of some points; where it would get too long, the oldest go."""
     lines = [json.dumps(_short(point), separators=(",", ":")) for point in points]
-    about = {"version": VERSION, "hostname": hostname, **nameservers_field(nameservers)}
+    about = {"version": VERSION, "hostname": hostname, **asked_field(asked)}
     head = json.dumps(about).removesuffix("}") + ', "points": [\n'
     room = _MAX_TEXT - len(head) - 2
     kept = len(lines)

@@ -13,14 +13,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, utc
+from airflow_provider_hokusai_dns.resolver.model import Endpoint, LastKnownGood, utc
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 VERSION = 1
+#: Of a record whose addresses have ports of their own (SRV). Who reads version 1 alone passes over
+#: it, and does not overwrite it.
+VERSION_WITH_PORTS = 2
 _PREFIX = "hokusai_dns_"
 _MAX_KEY = 200
 _MAX_TEXT = 65_536
 _MAX_ADDRESSES = 500
+#: How every Fernet token begins. Airflow hands it over undecrypted where ``fernet_key`` is empty.
+_FERNET_TOKEN = "gAAAAA"  # noqa: S105 - no secret
 #: Airflow masks the value of a Variable whose key has one of these, and so would hide ours.
 _MASKED = re.compile(
     "access_key|access_token|api_key|apikey|auth_header|authorization|bearer|connection_string|dsn|"
@@ -44,17 +49,26 @@ class BrokenVariableError(ValueError):
         self.foreign = foreign
 
 
-def variable_key(hostname: str, prefix: str = _PREFIX, *, nameservers: tuple[str, ...] = ()) -> str:
+class EncryptedVariableError(BrokenVariableError):
+    """A stored text that this process cannot decrypt; never overwritten, it may be as it should."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "it is encrypted with a Fernet key that this process does not have", foreign=True
+        )
+
+
+def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...] = ()) -> str:
     """The key for one hostname: readable, unique, and never one that Airflow masks.
 
     :param prefix: what it begins with; that of the last-known-good by default.
-    :param nameservers: those that a connection names, in its order. What they say about a name is
-        kept apart from what the system's nameservers, and those of other connections, say.
+    :param asked: those that a connection names, in its order. What they say about a name is
+        kept apart from what the system's asked, and those of other connections, say.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
     while _MASKED.search(slug):  # taking one out may put the halves of another together
         slug = re.sub(r"_+", "_", _MASKED.sub("_", slug))
-    digest = hashlib.sha256("\n".join((hostname, *nameservers)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("\n".join((hostname, *asked)).encode()).hexdigest()[:8]
     slug = slug[: _MAX_KEY - len(prefix) - len(digest) - 1].strip("_")
     return f"{prefix}{slug}_{digest}" if slug else f"{prefix}{digest}"
 
@@ -65,16 +79,16 @@ def parse_record(
     *,
     now: float,
     skew: float = 300.0,
-    nameservers: tuple[str, ...] = (),
+    asked: tuple[str, ...] = (),
 ) -> LastKnownGood:
     """Read a stored text.
 
     :param now: seconds since the epoch.
-    :param nameservers: those whose answer it has to be; empty for the system's.
+    :param asked: those whose answer it has to be; empty for the system's.
     :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: says what is wrong with it.
     """
-    values = load_of(hostname, text, VERSION, nameservers)
+    values = load_of(hostname, text, (VERSION, VERSION_WITH_PORTS), asked)
     stored = values.get("addresses")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its addresses are not a list with at least one address")
@@ -96,12 +110,40 @@ def parse_record(
         resolved_at=resolved_at,
         ttl=_ttl(values.get("ttl")),
         no_name_since=since if since is not None and since >= resolved_at else None,
-        written_by=written_by if isinstance(written_by, str) else "unknown",
+        written_by=written_by[:40] if isinstance(written_by, str) else "unknown",
+        services=_services(values) if values["version"] == VERSION_WITH_PORTS else (),
     )
 
 
+def _services(values: dict[str, Any]) -> tuple[Endpoint, ...]:
+    """The endpoints of a record with ports.
+
+    :raises BrokenVariableError: says which of them is none.
+    """
+    stored = values.get("services")
+    if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
+        raise BrokenVariableError("its services are not a list with at least one endpoint")
+    return tuple(_service(item) for item in stored)
+
+
+def _service(item: object) -> Endpoint:
+    values = item if isinstance(item, dict) else {}
+    text = values.get("address")
+    address = parse_address(text) if isinstance(text, str) else None
+    numbers = [values.get("port"), values.get("priority", 0), values.get("weight", 0)]
+    port, priority, weight = (
+        -1.0 if isinstance(one, bool) or not isinstance(one, int | float) else one
+        for one in numbers
+    )
+    whole = isinstance(port, int) and isinstance(priority, int)
+    in_range = 0 < port <= 65535 and 0 <= priority <= 65535 and 0 <= weight <= 65535
+    if address is None or not whole or not in_range:
+        raise BrokenVariableError(f"{str(item)[:120]!r} in its services is not an endpoint")
+    return Endpoint(address, int(port), int(priority), float(weight))
+
+
 def load_of(
-    hostname: str, text: str, expected: int, nameservers: tuple[str, ...] = ()
+    hostname: str, text: str, expected: int | tuple[int, ...], asked: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The JSON object in a stored text, of one version, one hostname and its nameservers.
 
@@ -109,14 +151,18 @@ def load_of(
     """
     values = _load_object(text)
     version = values.get("version")
-    if isinstance(version, bool) or version != expected:
+    versions = expected if isinstance(expected, tuple) else (expected,)
+    if isinstance(version, bool) or version not in versions:
+        known = " or ".join(map(str, versions))
         raise BrokenVariableError(
-            f"its version is {str(version)[:20]!r} and not {expected}", foreign=True
+            f"its version is {str(version)[:20]!r} and not {known}", foreign=True
         )
     if values.get("hostname") != hostname:
         raise BrokenVariableError("its hostname is another one", foreign=True)
-    if values.get("nameservers", []) != list(nameservers):
-        raise BrokenVariableError("its nameservers are other ones", foreign=True)
+    if values.get("asked", []) != list(asked):
+        raise BrokenVariableError(
+            "it holds what other nameservers, or another SRV record, said", foreign=True
+        )
     return values
 
 
@@ -127,6 +173,8 @@ def _load_object(text: str) -> dict[str, Any]:
     """
     if len(text) > _MAX_TEXT:
         raise BrokenVariableError(f"it is {len(text)} characters long")
+    if text.startswith(_FERNET_TOKEN):
+        raise EncryptedVariableError
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -167,12 +215,12 @@ def _ttl(value: object) -> float | None:
 
 
 def render_record(
-    record: LastKnownGood, *, beside: str | None = None, nameservers: tuple[str, ...] = ()
+    record: LastKnownGood, *, beside: str | None = None, asked: tuple[str, ...] = ()
 ) -> str:
     """The text of a record; fields that somebody added to the old text are kept.
 
     :param beside: the text that is being replaced.
-    :param nameservers: those that gave the answer; empty for the system's.
+    :param asked: those that gave the answer; empty for the system's.
     """
     values: dict[str, Any] = {}
     if beside is not None:
@@ -181,9 +229,9 @@ def render_record(
         except BrokenVariableError:
             values = {}
     values |= {
-        "version": VERSION,
+        "version": VERSION_WITH_PORTS if record.services else VERSION,
         "hostname": record.hostname,
-        **nameservers_field(nameservers),
+        **asked_field(asked),
         "addresses": list(record.addresses),
         "ttl": int(record.ttl) if record.ttl and record.ttl.is_integer() else record.ttl,
         "resolved_at": iso_seconds(record.resolved_at),
@@ -192,12 +240,15 @@ def render_record(
         else iso_seconds(record.no_name_since),
         "written_by": record.written_by,
     }
+    values.pop("services", None)
+    if record.services:
+        values["services"] = [one._asdict() for one in record.services]
     return json.dumps(values, indent=2)
 
 
-def nameservers_field(nameservers: tuple[str, ...]) -> dict[str, list[str]]:
+def asked_field(asked: tuple[str, ...]) -> dict[str, list[str]]:
     """The field that tells whose answer a stored text is; none for the system's nameservers."""
-    return {"nameservers": list(nameservers)} if nameservers else {}
+    return {"asked": list(asked)} if asked else {}
 
 
 def iso_seconds(seconds: float) -> str:
@@ -216,10 +267,10 @@ def whole_seconds(record: LastKnownGood) -> LastKnownGood:
     )
 
 
-def _rank(record: LastKnownGood) -> tuple[float, tuple[str, ...], float, str]:
+def _rank(record: LastKnownGood) -> tuple[Any, ...]:
     """The order in which one of two records wins. A lifetime of 0 is another than none."""
     ttl = -1.0 if record.ttl is None else record.ttl
-    return record.resolved_at, record.addresses, ttl, record.written_by
+    return record.resolved_at, record.addresses, record.services, ttl, record.written_by
 
 
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:

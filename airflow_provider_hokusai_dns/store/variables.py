@@ -8,7 +8,7 @@ One Variable per hostname, JSON that an admin can read and edit. Three things ma
   and the author's next XCom waits behind it. So every call is waited for two seconds at most, there
   is never more than one of ours on the line, and while one is overdue no other is begun: an API
   server that hangs costs a task two seconds of ours once, and not two per name and attempt.
-* *There is no compare-and-set.* Two writers are reconciled by :func:`~.records.merge`, which takes
+* *There is no compare-and-set.* Two writers are reconciled by :func:`~.record.merge`, which takes
   the newer answer and the earliest "no such name" after it, in whatever order they come. What is
   lost to a race of milliseconds is found again at the next refresh.
 """
@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from copy import copy
@@ -28,6 +26,7 @@ from typing import Protocol, TypeVar
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
+from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall, CallOverdue
 from airflow_provider_hokusai_dns.store.history import (
     History,
     HistoryPoint,
@@ -38,6 +37,7 @@ from airflow_provider_hokusai_dns.store.history import (
 )
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
+    EncryptedVariableError,
     merge,
     parse_record,
     render_record,
@@ -138,60 +138,6 @@ class MetastoreVariables:
         return bool(Variable.delete(key))
 
 
-class _Overdue(Exception):
-    """The line is held by a call that did not come back in time."""
-
-
-class _Line:
-    """The way to the Variables: one call at a time, and never waited for longer than agreed.
-
-    :param patience: seconds for one call, waiting for the line included.
-    """
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._reset()
-
-    def _reset(self) -> None:
-        self._pid = os.getpid()
-        self._free = threading.Lock()
-        self._overdue: threading.Event | None = None
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` on a thread of its own.
-
-        :raises _Overdue: when it, or a call before it, did not come back in time.
-        """
-        if self._pid != os.getpid():  # the thread that held the line did not survive the fork
-            self._reset()
-        deadline = time.monotonic() + self._patience
-        overdue = self._overdue
-        if overdue is not None and not overdue.is_set():
-            raise _Overdue
-        line, done = self._free, threading.Event()
-        if not line.acquire(timeout=self._patience):
-            raise _Overdue
-        outcome: list[tuple[T, None] | tuple[None, BaseException]] = []
-
-        def work() -> None:
-            try:
-                outcome.append((function(), None))
-            except BaseException as error:
-                outcome.append((None, error))
-            finally:
-                line.release()
-                done.set()
-
-        threading.Thread(target=work, name="hokusai-dns-variables", daemon=True).start()
-        if not done.wait(max(0.0, deadline - time.monotonic())):
-            self._overdue = done
-            raise _Overdue
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]
-
-
 class VariableStore:
     """A :class:`~.resolver.model.Store` that never raises and never takes longer than agreed.
 
@@ -208,26 +154,26 @@ class VariableStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._variables = variables or SdkVariables()
-        self._line = _Line(patience)
+        self._bounded = BoundedCall(patience)
         self._patience = patience
         self._now = now
         self._skew = ResolverConfig().max_clock_skew
         self._said: dict[str, str] = {}
         #: Whose answers are kept here; empty for those of the system's nameservers.
-        self._nameservers: tuple[str, ...] = ()
+        self._asked: tuple[str, ...] = ()
 
-    def seen_by(self, nameservers: tuple[str, ...]) -> VariableStore:
+    def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
         """The same store, for the answers of the nameservers that a connection names.
 
         They are kept under keys of their own: who may edit one connection must not decide where
         the fleet goes by another.
 
-        :param nameservers: in the order of the connection; none means those of the system.
+        :param asked: in the order of the connection; none means those of the system.
         """
-        if nameservers == self._nameservers:
+        if asked == self._asked:
             return self
         other = copy(self)  # one line to Airflow for all of them
-        other._nameservers = nameservers
+        other._asked = asked
         return other
 
     def read(self, hostname: str) -> LastKnownGood | None:
@@ -240,7 +186,7 @@ class VariableStore:
         """
         key = self._key(hostname)
         try:
-            text = self._line.call(lambda: self._variables.get(key))
+            text = self._bounded.call(lambda: self._variables.get(key))
             record = None
             if text is not None:
                 record = self._parse(hostname, text)
@@ -256,14 +202,15 @@ class VariableStore:
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
         """What refreshes wrote down about a name, and a sentence on what cannot be read of it."""
-        key = history_key(hostname, self._nameservers)
+        key = history_key(hostname, self._asked)
         try:
-            text = self._line.call(lambda: self._variables.get(key))
+            text = self._bounded.call(lambda: self._variables.get(key))
             if text is None:
                 return (), None
             known = self._parse_history(hostname, text)
         except BrokenVariableError as error:
-            return (), f"The Variable {key} is passed over: {error}; the next refresh begins anew."
+            what = _advice(error) if error.foreign else "the next refresh starts a new history"
+            return (), f"The Variable {key} is passed over: {error}; {what}."
         except Exception as error:  # not known is not the same as nothing there
             self._report_trouble("read", key, error)
             return (), f"The Variable {key} could not be read just now: look again in a moment."
@@ -280,10 +227,10 @@ class VariableStore:
         A text that cannot be read makes room for a new one: only the picture of a day is lost. One
         of another version or name stays. Of two writers in the same milliseconds one loses a point.
         """
-        key = history_key(hostname, self._nameservers)
+        key = history_key(hostname, self._asked)
         points: tuple[HistoryPoint, ...] = ()
         try:
-            text = self._line.call(lambda: self._variables.get(key))
+            text = self._bounded.call(lambda: self._variables.get(key))
             if text is not None:
                 try:
                     known = self._parse_history(hostname, text)
@@ -294,9 +241,9 @@ class VariableStore:
                     if error.foreign:
                         return False
             points = with_point(points, point, now=self._now())
-            rendered = render_history(hostname, points, self._nameservers)
+            rendered = render_history(hostname, points, self._asked)
             description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
-            self._line.call(lambda: self._variables.set(key, rendered, description))
+            self._bounded.call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
             self._report_trouble("written", key, error)
             return False
@@ -310,15 +257,15 @@ class VariableStore:
         """
         key = self._key(record.hostname)
         try:
-            text = self._line.call(lambda: self._variables.get(key))
+            text = self._bounded.call(lambda: self._variables.get(key))
             merged = self._reconcile(key, text, whole_seconds(record))
             if merged is None:
                 return False
             if text is not None and merged == self._parsed(record.hostname, text):
                 return True
-            rendered = render_record(merged, beside=text, nameservers=self._nameservers)
+            rendered = render_record(merged, beside=text, asked=self._asked)
             description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
-            self._line.call(lambda: self._variables.set(key, rendered, description))
+            self._bounded.call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
             self._report_trouble("written", key, error)
             return False
@@ -331,8 +278,8 @@ class VariableStore:
         :returns: whether it came through in time. It never raises.
         """
         try:
-            self._line.call(function)
-        except _Overdue:
+            self._bounded.call(function)
+        except CallOverdue:
             log.warning("%s was not sent within %s s: Airflow's API server does not answer",
                         what, self._patience)  # fmt: skip
         except Exception as error:
@@ -342,17 +289,13 @@ class VariableStore:
         return False
 
     def _key(self, hostname: str) -> str:
-        return variable_key(hostname, nameservers=self._nameservers)
+        return variable_key(hostname, asked=self._asked)
 
     def _parse(self, hostname: str, text: str) -> LastKnownGood:
-        return parse_record(
-            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
-        )
+        return parse_record(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
 
     def _parse_history(self, hostname: str, text: str) -> History:
-        return parse_history(
-            hostname, text, now=self._now(), skew=self._skew, nameservers=self._nameservers
-        )
+        return parse_history(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
 
     def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
         try:
@@ -373,7 +316,7 @@ class VariableStore:
             if error.foreign or record.written_by != "refresh":
                 return None
             aside = f"{key}_unreadable"
-            self._line.call(
+            self._bounded.call(
                 lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
             )
             log.warning(
@@ -391,7 +334,7 @@ class VariableStore:
     def _report_trouble(self, done: str, key: str, error: Exception) -> None:
         if isinstance(error, ImportError):  # a process that cannot write, by Airflow's design
             log.debug("Variable %s cannot be %s in this process", key, done)
-        elif isinstance(error, _Overdue):
+        elif isinstance(error, CallOverdue):
             text = (
                 "Variable %s could not be %s within %s s, going on without it: Airflow's API "
                 "server does not answer, look at its load and its log"
@@ -414,6 +357,8 @@ class VariableStore:
 def _advice(error: BrokenVariableError) -> str:
     if error.replaceable:
         return "the next good answer replaces it"
+    if isinstance(error, EncryptedVariableError):
+        return "set the same [core] fernet_key for every component of Airflow"
     if error.foreign:
         return "correct or delete it under Admin, Variables"
     return "correct it under Admin, Variables, or run the refresh DAG, which repairs it"

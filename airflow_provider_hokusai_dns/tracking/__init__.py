@@ -7,35 +7,24 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-_PACKAGE = "airflow_provider_hokusai_dns"
-#: By former module: the present module of each name, and the present name where that is another.
+#: By former module: where its public names are now.
 _MOVED = {
-    "auth": {"ConnectionAuthProvider": "client.auth"},
-    "breaker": {
-        "Attempt": "health.breaker:Call",
-        "BreakerOpenError": "health.breaker",
-        "BreakerState": "health.breaker",
-        "BreakerStatus": "health.breaker",
-        "CircuitBreaker": "health.breaker",
-        "breaker_for": "health.breaker",
-    },
-    "run": {"LostDataError": "client.run", "RunEndError": "client.run"},
-    "server": {"Credentials": "server", "MLflowServer": "server", "StaleOverHTTP": "server"},
-    "verdict": {
-        "State": "health.verdict",
-        "Verdict": "health.verdict",
-        "VerdictDict": "health.verdict",
-    },
+    "auth": ("client.auth",),
+    "breaker": ("health.breaker", "exceptions"),
+    "run": ("exceptions",),
+    "server": ("server",),
+    "verdict": ("health.verdict",),
 }
+_RENAMED = {"Attempt": "Call"}
 
 
 class _Former(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        moved = _MOVED[self.__name__.rpartition(".")[2]]
-        if name not in moved:
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        module, _, present = moved[name].partition(":")
-        return getattr(import_module(f"{_PACKAGE}.{module}"), present or name)
+        for present in _MOVED[self.__name__.rpartition(".")[2]]:
+            module = import_module(f"airflow_provider_hokusai_dns.{present}")
+            if hasattr(module, _RENAMED.get(name, name)):
+                return getattr(module, _RENAMED.get(name, name))
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
 
 for _name in _MOVED:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -20,12 +22,23 @@ from airflow_provider_hokusai_dns.gates.decision import (
     Strikes,
     check_arguments,
     in_one_line,
+    log_level,
+    unchecked,
 )
-from airflow_provider_hokusai_dns.gates.shared_probes import ProbeKey, shared_probes
+from airflow_provider_hokusai_dns.gates.shared_probes import (
+    CheckFailedError,
+    ProbeKey,
+    shared_probes,
+)
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.gates.shared_probes import TimedVerdict
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
+    from airflow_provider_hokusai_dns.health.verdict import VerdictDict
+
+#: Seconds before Airflow ends the wait at which the trigger ends it, so that its event comes first;
+#: and the share of a short wait.
+_MARGIN, _MARGIN_SHARE = 1.0, 0.1
 
 
 class MLflowHealthTrigger(BaseTrigger):
@@ -43,9 +56,11 @@ class MLflowHealthTrigger(BaseTrigger):
     :param poke_interval: seconds between two checks.
     :param probe_timeout: seconds for one check.
     :param delay: seconds before the first check; a worker may have looked just now.
-    :param strikes: what has been seen before, as :meth:`~.gate.Strikes.as_dict`.
+    :param strikes: what has been seen before, as :meth:`~.decision.Strikes.as_dict`.
     :param end_from_trigger: whether an open gate ends its task here, without a worker.
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
+    :param silent_fail: whether to go on after a check that raised an exception.
+    :param seen: the last verdict of the worker, as :meth:`~.Verdict.as_dict`.
     :param version: of these arguments, which wait in the database while packages are upgraded. One
         without it was written before there was one.
     :param later: what a newer version has put down beside them.
@@ -69,6 +84,8 @@ class MLflowHealthTrigger(BaseTrigger):
         strikes: Mapping[str, Any] | None = None,
         end_from_trigger: bool = False,
         do_xcom_push: bool = True,
+        silent_fail: bool = False,
+        seen: VerdictDict | None = None,
         version: int = PAYLOAD_VERSION,
         **later: Any,
     ) -> None:
@@ -95,6 +112,8 @@ class MLflowHealthTrigger(BaseTrigger):
         self.strikes = Strikes.from_dict(strikes)
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
+        self.silent_fail = silent_fail
+        self.seen = seen
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and what makes this trigger again."""
@@ -110,54 +129,101 @@ class MLflowHealthTrigger(BaseTrigger):
             strikes=self.strikes.as_dict(),
             end_from_trigger=self.end_from_trigger,
             do_xcom_push=self.do_xcom_push,
+            silent_fail=self.silent_fail,
+            seen=self.seen,
         )
         return f"{type(self).__module__}.{type(self).__qualname__}", dict(payload)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until there is something to say."""
-        await asyncio.sleep(self.delay)
+        """Check until there is something to say."""
         key = ProbeKey.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
         probe = shared_probes().get(key)
-        strikes, seen_last, told = self.strikes, None, None
+        strikes, seen_last, told, pause = self.strikes, None, None, self.delay
+        margin = min(_MARGIN, (self._seconds_left() or math.inf) * _MARGIN_SHARE)
         while True:
+            left = self._seconds_left()
             try:
-                async with asyncio.timeout(self._seconds_left(seen_last)):
+                async with asyncio.timeout(None if left is None else left - margin):
+                    await asyncio.sleep(pause)
                     seen_last = await probe.next(self.poke_interval, after=seen_last)
             except TimeoutError:
-                if seen_last is not None:
-                    yield _event(seen_last.verdict, open=False, timed_out=True)
+                yield self._too_late(seen_last)
                 return
-            verdict = seen_last.verdict
+            except CheckFailedError:
+                if not self.silent_fail:
+                    raise
+                self.log.exception("A check failed; the gate goes on, as silent_fail is set")
+                pause = self.poke_interval
+                continue
+            pause, verdict = 0.0, seen_last.verdict
             strikes = strikes.after(verdict, self.fail_fast_on)
             news = (verdict.state, verdict.cause, verdict.dns_cause, strikes.count)
             if news != told:
                 told = news
-                self.log.info("%s", in_one_line(verdict, strikes))
+                self.log.log(log_level(verdict), "%s", in_one_line(verdict, strikes))
             if verdict.meets(self.min_health):
-                yield self._opening(verdict)
+                yield await self._opening(verdict)
                 return
             if strikes.out:
                 yield _event(verdict, open=False)
                 return
 
-    def _seconds_left(self, seen_last: TimedVerdict | None) -> float | None:
+    def _seconds_left(self) -> float | None:
         """Until Airflow ends the wait. Done here as well, the task can say what was seen last."""
         end = self.timeout_after
-        if end is None or seen_last is None:
+        if end is None:
             return None
         end = end if end.tzinfo else end.replace(tzinfo=UTC)
         return (end - datetime.now(UTC)).total_seconds()
 
-    def _opening(self, verdict: Verdict) -> TriggerEvent:
-        event = _event(verdict, open=True)
-        if not self.end_from_trigger:
-            return event
-        xcoms: Any = {"return_value": dict(verdict.as_dict())} if self.do_xcom_push else None
-        end = TaskSuccessEvent(xcoms=xcoms)
-        # What ends a task has no payload, and a triggerer sends none; but `dag.test()` knows no
-        # such event, and resumes the task with its payload.
-        end.payload = event.payload
-        return end
+    def _too_late(self, seen_last: TimedVerdict | None) -> TriggerEvent:
+        if seen_last is not None:
+            verdict = seen_last.verdict
+        elif self.seen is not None:
+            verdict = Verdict.from_dict(self.seen)
+        else:
+            verdict = unchecked(self.mlflow_conn_id)
+        return _event(verdict, open=False, timed_out=True)
+
+    async def _opening(self, verdict: Verdict) -> TriggerEvent:
+        """What opens the gate: the end of its task, or an event that goes to a worker."""
+        ti = self.task_instance  # None under `dag.test()`, which knows no event that ends a task
+        can_end = self.end_from_trigger and ti is not None
+        if can_end and (not self.do_xcom_push or await self._push_xcom(ti, verdict)):
+            return TaskSuccessEvent()
+        return _event(verdict, open=True)
+
+    async def _push_xcom(self, ti: Any, verdict: Verdict) -> bool:
+        """Push the verdict as a task pushes it; where that fails, a worker is to do it.
+
+        The event could carry it, but Airflow stores that as a text of JSON, and downstream tasks
+        would get a text where they get a dict in every other mode.
+        """
+        from airflow.sdk.execution_time.xcom import XCom
+
+        xcom: dict[str, Any] = {
+            "key": "return_value",
+            "value": dict(verdict.as_dict()),
+            "dag_id": ti.dag_id,
+            "task_id": ti.task_id,
+            "run_id": ti.run_id,
+            "map_index": -1 if ti.map_index is None else ti.map_index,
+        }
+        try:
+            if hasattr(XCom, "aset"):  # Airflow 3.3
+                await XCom.aset(**xcom)
+            else:
+                from asgiref.sync import sync_to_async
+
+                await sync_to_async(partial(XCom.set, **xcom), thread_sensitive=False)()
+        except Exception as error:
+            self.log.warning(
+                "The gate is open, but its XCom could not be pushed from here (%s): a worker ends "
+                "the task",
+                type(error).__name__,
+            )
+            return False
+        return True
 
 
 def _event(verdict: Verdict, *, open: bool, timed_out: bool = False) -> TriggerEvent:

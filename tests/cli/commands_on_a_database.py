@@ -200,6 +200,32 @@ class Scenarios:
             "login in a target": self.call("resolve", f"http://me:{SECRET}@localhost/"),
         }
 
+    def another_fernet_key(self) -> Any:
+        from airflow.models.crypto import get_fernet
+        from cryptography.fernet import Fernet
+
+        def use(key: str) -> None:
+            os.environ["AIRFLOW__CORE__FERNET_KEY"] = key
+            get_fernet.cache_clear()
+
+        try:
+            use(Fernet.generate_key().decode())
+            self.connect("locked", NAME, login="me", password=SECRET)
+            self.put(STORED, render_record(LastKnownGood(STORED, ("10.0.0.7",), time.time())))
+            use(Fernet.generate_key().decode())
+            seen = {
+                "resolve": self.call("resolve", "--conn-id", "locked"),
+                "status": self.call("status", "--conn-id", "locked"),
+                "refresh": self.call("refresh", "--conn-id", "locked"),
+                "misspelt": self.call("resolve", "--conn-id", "mlflow_defualt"),
+            }
+            use("")
+            return {**seen, "no key": self.call("status", "--conn-id", "locked"),
+                    "variable": self.call("resolve", STORED)}  # fmt: skip
+        finally:
+            del os.environ["AIRFLOW__CORE__FERNET_KEY"]
+            get_fernet.cache_clear()
+
     def no_database(self) -> Any:
         """Last: it is gone afterwards."""
         from airflow import settings

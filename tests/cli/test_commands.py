@@ -112,7 +112,7 @@ class TestStatus:
         table = seen["status_of_a_healthy_connection"]["table"]
         assert table["code"] == 0
         assert "mlflow_default" in table["out"]
-        assert "the address is fresh" in table["out"]
+        assert "an address that DNS gave just now" in table["out"]
         assert seen["status_of_a_healthy_connection"]["variable"] is None
 
     def test_as_json_has_the_keys_of_the_endpoint(self, seen):
@@ -196,7 +196,7 @@ class TestResolve:
         call = seen["nothing_is_known"]["resolve"]
         (one,) = document(call)["targets"]
         assert (call["code"], one["state"], one["cause"]) == (1, "unhealthy", "nxdomain")
-        assert "typing error" in one["sentence"]
+        assert "for a typo" in one["sentence"]
 
     def test_works_without_a_database(self, seen):
         """In the worst night DNS can still be looked at; what is not known is said."""
@@ -308,3 +308,28 @@ def test_nothing_hostile_reaches_the_terminal(seen):
 def test_no_secret_is_printed(seen):
     """Neither of a connection nor of a target."""
     assert SECRET not in json.dumps(seen)
+
+
+@pytest.mark.parametrize("command", ["resolve", "status", "refresh", "no key"])
+def test_a_connection_that_cannot_be_decrypted_is_told_as_it_is(seen, command):
+    """Airflow calls it undefined; to add it once more would not help."""
+    call = seen["another_fernet_key"][command]
+    said = " ".join((call["out"] + call["err"]).split())
+    assert "connection 'locked', password and extra: they are in Airflow's database" in said
+    assert "fernet_key" in said
+    assert "Add it" not in said
+    assert call["code"] == 2
+
+
+def test_a_variable_that_is_still_encrypted_is_no_broken_json(seen):
+    """Whoever repaired it would lose what the old key still opens."""
+    call = seen["another_fernet_key"]["variable"]
+    said = " ".join((call["out"] + call["err"]).split())
+    assert "encrypted with another key" in said
+    assert "not valid JSON" not in said
+
+
+def test_a_misspelt_connection_is_told_with_the_one_that_was_meant(seen):
+    """Out of the database, which the command line may read."""
+    call = seen["another_fernet_key"]["misspelt"]
+    assert "Did you mean 'mlflow_default'?" in call["out"] + call["err"]

@@ -20,12 +20,6 @@ HOST = "mlflow.aio.test"
 
 
 @pytest.fixture
-def dns() -> Iterator[DNSServer]:
-    with DNSServer() as server:
-        yield server
-
-
-@pytest.fixture
 def pin(dns: DNSServer) -> Iterator[Pin]:
     config = ResolverConfig(nameservers=(dns.address,), timeout=1, min_ttl=0, failure_ttl=0)
     pin = pin_host(HOST, DNSResolver(config), patience=0.0)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.exceptions import AuthProviderError
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.conftest import ADMIN
 from tests.servers import MLflowProcess, Request, Stranger, http
@@ -211,7 +212,7 @@ def test_a_foreign_plugin_of_our_name_is_refused(monkeypatch: pytest.MonkeyPatch
             return lambda request: request
 
     monkeypatch.setattr(registry._request_auth_provider_registry, "_registry", [Impostor()])
-    with pytest.raises(auth.AuthProviderError, match="credentials would go nowhere"):
+    with pytest.raises(AuthProviderError, match="credentials would go nowhere"):
         auth.sign_in(a_server(credentials=Credentials(secret=SECRET)))
 
 
@@ -228,7 +229,7 @@ def test_without_our_entry_point_we_register_ourselves(monkeypatch: pytest.Monke
 def test_aws_signing_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would come before every plugin, and the login of the connection would not be used."""
     monkeypatch.setenv("MLFLOW_TRACKING_AWS_SIGV4", "true")
-    with pytest.raises(auth.AuthProviderError, match="SIGV4"):
+    with pytest.raises(AuthProviderError, match="SIGV4"):
         auth.sign_in(a_server(credentials=Credentials(secret=SECRET)))
     assert auth.sign_in(a_server()) == "http://mlflow_test@mlflow.test"
 

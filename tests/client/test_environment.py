@@ -8,14 +8,13 @@ import threading
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.auth import NotSignedInError
 from airflow_provider_hokusai_dns.client.deadlines import HTTPSettings, patience
 from airflow_provider_hokusai_dns.client.environment import (
-    EnvironmentConflictError,
     experiment_in_use,
     fluent_uri,
     without_us,
 )
+from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError, NotSignedInError
 from tests.values import a_server
 
 

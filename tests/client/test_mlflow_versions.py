@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.exceptions import AuthProviderError
 from airflow_provider_hokusai_dns.server import MLflowServer
 from tests.servers import OTHER_CLIENT, MLflowProcess
 from tests.values import a_server
@@ -85,7 +86,7 @@ def test_without_a_private_name_a_run_is_complete_or_says_what_is_lost(
     server: MLflowServer = a_server(hostname=mlflow_server.host, port=mlflow_server.port)
     without(monkeypatch, name, sys.modules[module] if holder is None else holder, attribute)
     if name is mlflow_private.AUTH:
-        with pytest.raises(auth.AuthProviderError):
+        with pytest.raises(AuthProviderError):
             auth.sign_in(server)
         return
     with open_run(server, auth.sign_in(server)) as run:

@@ -19,9 +19,9 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth, orphaned_runs, sigterm
 from airflow_provider_hokusai_dns.client import run as run_module
-from airflow_provider_hokusai_dns.client.begun_inside import AmbiguousRunError
 from airflow_provider_hokusai_dns.client.environment import fluent_uri
-from airflow_provider_hokusai_dns.client.run import LostDataError, open_run
+from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError, LostDataError
 from airflow_provider_hokusai_dns.server import MLflowServer
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import MLflowProcess, Stranger, http

@@ -18,10 +18,22 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth, delivery_hooks, orphaned_runs, sigterm
-from airflow_provider_hokusai_dns.client.environment import EnvironmentConflictError
-from airflow_provider_hokusai_dns.client.run import LostDataError, RunEndError, _OpenRun, open_run
+from airflow_provider_hokusai_dns.client.run import _OpenRun, open_run
+from airflow_provider_hokusai_dns.exceptions import (
+    EnvironmentConflictError,
+    LostDataError,
+    RunEndError,
+)
 from airflow_provider_hokusai_dns.server import MLflowServer
-from tests.servers import MLflowProcess, Request, Stranger, client_environment, free_port, http
+from tests.servers import (
+    MLflowProcess,
+    Request,
+    Stranger,
+    client_environment,
+    free_port,
+    http,
+    wait_until,
+)
 from tests.values import a_server
 
 # ruff: noqa: PT012 - a run is a block, and its end is what raises.
@@ -773,11 +785,8 @@ def test_system_metrics_of_a_run_arrive(
     mlflow.set_system_metrics_samples_before_logging(1)
     try:
         with open_run(server, uri) as run:
-            until = time.monotonic() + 60
-            while time.monotonic() < until and not any(
-                key.startswith("system/") for key in client.get_run(run.info.run_id).data.metrics
-            ):
-                time.sleep(0.1)
+            metrics = lambda: client.get_run(run.info.run_id).data.metrics  # noqa: E731
+            wait_until(lambda: any(key.startswith("system/") for key in metrics()), 60, pause=0.1)
     finally:
         mlflow.set_system_metrics_sampling_interval(None)
         mlflow.set_system_metrics_samples_before_logging(None)

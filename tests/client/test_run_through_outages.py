@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.client.run import open_run
-from airflow_provider_hokusai_dns.health.probe import check_stale_address, probe
+from airflow_provider_hokusai_dns.health.probe import probe
+from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
@@ -29,12 +29,6 @@ pytestmark = [
 ]
 
 NAME = "mlflow.test"
-
-
-@pytest.fixture
-def dns() -> Iterator[DNSServer]:
-    with DNSServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.connections import ConnectionMissingError
-from airflow_provider_hokusai_dns.config.fields import EXTRAS, SettingError
+from airflow_provider_hokusai_dns.config.fields import EXTRAS
+from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, SettingError
 from airflow_provider_hokusai_dns.plugins import options as options_of_endpoints
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
@@ -371,7 +371,7 @@ class TestTheProviderInfo:
         """No option is read that is not described, nor the other way round."""
         options = get_provider_info()["config"]["hokusai_dns"]["options"]
         read = {name for name, _ in settings.policy_options()}
-        assert options.keys() == read | {"connections", *options_of_endpoints.NAMES}
+        assert options.keys() == read | {"connections", "relay_keep", *options_of_endpoints.NAMES}
         default = ResolverConfig()
         for item in fields(ResolverConfig):
             if item.type in ("float", "int"):

@@ -7,6 +7,9 @@ import importlib.util
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -18,7 +21,9 @@ import jsonschema
 import yaml
 
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.health.breaker import BreakerState
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
+from airflow_provider_hokusai_dns.resolver import Cause
 from airflow_provider_hokusai_dns.store.record import parse_record, variable_key
 from tests.docs import sentences
 from tests.docs.blocks import DOCS, PYTHONS, REPOSITORY, Block, commands
@@ -42,6 +47,7 @@ def check(block: Block) -> None:
         "ini": lambda block, _: _check_ini(block.text),
         "text": _check_text,
         "tree": lambda block, _: _check_tree(block.text),
+        "none": _check_conf,
     }
     assert block.language in by_language, f"a block of {block.language!r} cannot be checked"
     by_language[block.language](block, kind)
@@ -173,7 +179,7 @@ def options() -> dict[str, Any]:
 def _airflow_has(section: str, option: str) -> bool:
     from airflow.configuration import conf
 
-    return bool(conf.has_option(section, option)) or (section, option) == ("metrics", "statsd_on")
+    return option in conf.configuration_description.get(section, {}).get("options", {})
 
 
 def _check_ini(text: str) -> None:
@@ -202,6 +208,11 @@ def _check_json(block: Block, kind: str) -> None:
     elif kind == "environment":
         for item in value["environment"]:
             check_variable(item["name"])
+    elif kind == "agent":
+        (port,) = re.findall(
+            r":(\d+)", value["metrics"]["metrics_collected"]["statsd"]["service_address"]
+        )
+        assert f"statsd_port = {port}" in (REPOSITORY / block.file).read_text()
     else:
         _check_answer(kind, value)
 
@@ -248,8 +259,63 @@ def _check_yaml(block: Block, kind: str) -> None:
             check_url(f"http://{job['static_configs'][0]['targets'][0]}{job['metrics_path']}")
     elif kind == "pod":
         assert value["dnsConfig"]["options"], value
+    elif kind == "collector":
+        _check_collector(value)
+    elif kind == "alarms":
+        _check_alarms(value)
     else:
         raise AssertionError(f"nobody knows how to check yaml {kind!r}")
+
+
+def _check_collector(value: dict[str, Any]) -> None:
+    """Each part of a pipeline is configured, each configured part is used, and OTLP comes in."""
+    service = value["service"]
+    for kind in ("receivers", "processors", "exporters"):
+        used = {part for pipeline in service["pipelines"].values() for part in pipeline[kind]}
+        assert used == value[kind].keys(), kind
+    assert set(service["extensions"]) == value["extensions"].keys()
+    (condition,) = value["processors"]["filter/hokusai"]["metrics"]["metric"]
+    (pattern,) = re.findall(r'^not IsMatch\(name, "([^"]+)"\)$', condition)
+    assert all(re.match(pattern.replace("\\\\", "\\"), name) for name in airflow_metrics())
+
+
+def _check_alarms(value: dict[str, Any]) -> None:
+    """Over metrics that Airflow sends for us."""
+    for name, resource in value["Resources"].items():
+        assert resource["Type"] == "AWS::CloudWatch::Alarm"
+        assert resource["Properties"]["MetricName"] in airflow_metrics(), name
+
+
+@cache
+def airflow_metrics() -> frozenset[str]:
+    """The names that Airflow's backends get, with the prefix that Airflow gives them."""
+    table = (DOCS / "metrics.md").read_text()
+    names = set(re.findall(r"^\| `hokusai_dns\.(\w+)` ", table, re.MULTILINE))
+    names |= {f"error.{cause.value}" for cause in Cause}
+    names |= {f"breaker.{state.value}" for state in BreakerState}
+    return frozenset(f"airflow.hokusai_dns.{name}" for name in names)
+
+
+def _check_conf(block: Block, kind: str) -> None:
+    """The configuration of a resolver; unbound's by its own checker, where it is installed."""
+    if kind == "unbound":
+        checker = shutil.which("unbound-checkconf") or shutil.which("/usr/sbin/unbound-checkconf")
+        if checker is None:
+            assert "serve-expired: yes" in block.text
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(block.text + '    chroot: ""\n    directory: "/"\n    username: ""\n')
+            file.flush()
+            done = subprocess.run([checker, file.name], capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+    elif kind == "resolved":
+        parser = configparser.ConfigParser()
+        parser.read_string(block.text)
+        assert parser.options("Resolve") == ["staleretentionsec"]
+    else:
+        assert kind == "coredns", f"nobody knows how to check {kind!r}"
+        assert block.text.count("{") == block.text.count("}")
+        assert re.search(r"^\s+serve_stale \d+h verify$", block.text, re.MULTILINE)
 
 
 def check_alerts(value: dict[str, Any]) -> None:

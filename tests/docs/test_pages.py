@@ -16,8 +16,8 @@ from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.fields import EXTRAS
 from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.health.breaker import BreakerState, CircuitBreaker
-from airflow_provider_hokusai_dns.health.probe import MAX_AGE_WITH_CREDENTIALS
 from airflow_provider_hokusai_dns.health.reply import ReplyFailure
+from airflow_provider_hokusai_dns.health.stale_addresses import MAX_AGE_WITH_CREDENTIALS
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import Cause, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE
@@ -81,11 +81,12 @@ class TestFailureGuide:
         words = {cause for cause in judged if not cause.startswith("http_")}
         listed = {*others, *Cause, *ReplyFailure}
         assert words <= listed, words - listed
-        assert decision.MISSING in others
+        assert {decision.MISSING, decision.UNDEFINED} <= others.keys()
 
     def test_names_what_ends_a_wait(self) -> None:
         """The states in ``fail_fast_on`` by default are states of the guide, or missing."""
-        assert set(decision.DEFAULT_FAIL_FAST) <= {state.value for state in State}
+        others = {decision.UNDEFINED}
+        assert set(decision.DEFAULT_FAIL_FAST) <= {state.value for state in State} | others
 
     def test_has_the_numbers_of_the_breaker(self) -> None:
         """Failures that open it, and its pauses."""
@@ -112,10 +113,10 @@ class TestPolicy:
 
     NUMBERS = re.findall(r"`([a-z_]+)` ([\d.]*\d)", POLICY)
 
-    def test_has_seventeen_rules_in_order(self) -> None:
+    def test_has_eighteen_rules_in_order(self) -> None:
         """Code and tests quote them by number."""
         numbers = re.findall(r"^\| (\d+) \|", section(POLICY, "The rules"), flags=re.MULTILINE)
-        assert list(map(int, numbers)) == list(range(1, 18))
+        assert list(map(int, numbers)) == list(range(1, 19))
 
     def test_every_number_is_the_default(self) -> None:
         """Each that stands behind the name of a setting."""
@@ -149,7 +150,9 @@ class TestPolicy:
             defaults["request_timeout"],
             defaults["deadline"],
         ]
-        assert f"{MAX_AGE_WITH_CREDENTIALS:.0f} seconds" in (DOCS / "security.md").read_text()
+        age = f"{MAX_AGE_WITH_CREDENTIALS:.0f}"
+        assert f"{age} seconds" in (DOCS / "security.md").read_text()
+        assert re.search(rf"^\| 18 \| .* \| {age}, no setting \|", POLICY, re.MULTILINE)
 
 
 POLICY_WAITS = "An old address is not a cure for everything"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from fleet.__main__ import why_not
 from fleet.sizes import SMALL
 from tests.e2e.clone import Clone, assert_ports_are_free, read_until
+from tests.servers import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fleet, pytest.mark.timeout(900)]
 
@@ -63,10 +63,7 @@ def test_killed_command_takes_its_servers_along(clone: Clone) -> None:
     seen = read_until(process, "Redis on")
     process.kill()
     rest, _ = process.communicate(timeout=60)
-    deadline = time.monotonic() + 60
-    while clone.leftovers() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert clone.leftovers() == []
+    wait_until(lambda: clone.leftovers() == [], 60, pause=0.1, told=lambda: f"{clone.leftovers()}")
     assert_ports_are_free(seen + rest)
 
 

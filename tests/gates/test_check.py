@@ -89,7 +89,7 @@ class TestALook:
 
     def test_sees_a_healthy_server(self, usable, tiny):
         """Name, server, database and registry were asked, once each."""
-        seen = check_connection("mlflow_default")
+        seen = check_connection("mlflow_default").verdict
         assert (seen.state, seen.address_source) == (State.HEALTHY, "dns")
         assert (tiny.count(SEARCH), tiny.count(REGISTRY)) == (1, 1)
 
@@ -104,14 +104,14 @@ class TestALook:
         """Degraded, with the cause and the age."""
         check_connection("mlflow_default")
         dns.no_such_name(HOSTNAME)
-        seen = check_connection("mlflow_default")
+        seen = check_connection("mlflow_default").verdict
         assert (seen.state, seen.dns_cause) == (State.DEGRADED, "nxdomain")
         assert seen.address_age is not None
 
     def test_sees_a_name_that_is_not_there(self, usable, dns):
         """Nothing is remembered by a fresh process."""
         dns.no_such_name(HOSTNAME)
-        assert check_connection("mlflow_default").state is State.UNRESOLVED
+        assert check_connection("mlflow_default").verdict.state is State.UNRESOLVED
 
     @pytest.mark.parametrize(
         ("status_code", "body", "state"),
@@ -126,15 +126,15 @@ class TestALook:
     def test_tells_the_states_apart(self, usable, tiny, status_code, body, state):
         """Each is a different thing to do about it."""
         tiny.answers[SEARCH] = (status_code, body)
-        assert check_connection("mlflow_default").state is state
+        assert check_connection("mlflow_default").verdict.state is state
 
     def test_sees_a_connection_that_is_wrong_or_missing(self, connect, clean_runtime):
         """Somebody may be correcting it: it is a verdict, and no exception."""
         connect(host="ml flow.local")
-        seen = check_connection("mlflow_default")
+        seen = check_connection("mlflow_default").verdict
         assert seen.state is State.CONFIG
         assert "ml flow.local" in seen.sentence
-        missing = check_connection("nowhere")
+        missing = check_connection("nowhere").verdict
         assert (missing.state, missing.cause) == (State.CONFIG, "missing")
 
     def test_sees_a_connection_that_may_not_be_read(self, monkeypatch, clean_runtime):
@@ -145,7 +145,7 @@ class TestALook:
             raise PermissionError("no")
 
         monkeypatch.setattr(BaseHook, "get_connection", denied)
-        seen = check_connection("ml")
+        seen = check_connection("ml").verdict
         assert (seen.state, seen.cause) == (State.CONFIG, "connection")
         assert "may not read" in seen.sentence
 
@@ -170,7 +170,7 @@ class TestALook:
         from airflow_provider_hokusai_dns.health import breaker
 
         server = replace(connections.load_server(), conn_id="made_up")
-        assert check_with(server, runtime.private_resolver(server)).state is State.HEALTHY
+        assert check_with(server, runtime.private_resolver(server)).verdict.state is State.HEALTHY
         assert not any(conn_id == "made_up" for conn_id, *_ in breaker._by_server)
 
 

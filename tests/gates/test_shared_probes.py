@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_hokusai_dns.gates import shared_probes
 from airflow_provider_hokusai_dns.gates.shared_probes import (
@@ -294,8 +293,8 @@ async def test_hundreds_of_gates_cost_one_check_per_interval(usable, tiny, dns, 
     opened = time.monotonic()
     events = await asyncio.wait_for(asyncio.gather(*gates), PATIENCE)
     assert time.monotonic() - opened < every + 20
-    assert all(isinstance(event, TaskSuccessEvent) for event in events)
-    assert len({event.xcoms["return_value"]["checked_at"] for event in events}) == 1
+    assert all(event.payload["open"] for event in events)
+    assert len({event.payload["verdict"]["checked_at"] for event in events}) == 1
     lines = [line for line in capfd.readouterr().out.splitlines() if "MLflow is" in line]
     assert len(lines) == 2 * len(gates)  # what was wrong, and that it is over
 
@@ -327,13 +326,13 @@ async def test_different_questions_stay_apart(usable, tiny, dns, connect):
     ]
     named = waiting(20, mlflow_conn_id="bob", checks=("dns",))
     events = await asyncio.wait_for(asyncio.gather(*named), PATIENCE)
-    assert {event.xcoms["return_value"]["level"] for event in events} == {"healthy"}
+    assert {event.payload["verdict"]["level"] for event in events} == {"healthy"}
     await until(lambda: tiny.count(SEARCH) >= 6)
     sent = [headers["Authorization"] for _, path, headers in tiny.asked if path == SEARCH]
     assert len(set(sent)) == 2
     tiny.answers.clear()
     events = await asyncio.wait_for(asyncio.gather(*gates), PATIENCE)
-    seen = [event.xcoms["return_value"]["conn_id"] for event in events]
+    seen = [event.payload["verdict"]["conn_id"] for event in events]
     assert seen == ["alice"] * 20 + ["bob"] * 40
 
 
@@ -346,11 +345,11 @@ async def test_what_one_calls_good_enough_is_no_question(usable, tiny, dns):
     strict = waiting(20, min_health="healthy", poke_interval=0.3)
     content = waiting(20, poke_interval=0.3)
     events = await asyncio.wait_for(asyncio.gather(*content), PATIENCE)
-    assert {event.xcoms["return_value"]["level"] for event in events} == {"degraded"}
+    assert {event.payload["verdict"]["level"] for event in events} == {"degraded"}
     assert tiny.count(SEARCH) == asked + 1
     dns.set_records(HOSTNAME, [tiny.address])
     events = await asyncio.wait_for(asyncio.gather(*strict), PATIENCE)
-    assert {event.xcoms["return_value"]["level"] for event in events} == {"healthy"}
+    assert {event.payload["verdict"]["level"] for event in events} == {"healthy"}
 
 
 async def test_a_changed_connection_is_used_at_the_next_check(usable, tiny, connect, dns):
@@ -363,7 +362,7 @@ async def test_a_changed_connection_is_used_at_the_next_check(usable, tiny, conn
     changed = time.monotonic()
     events = await asyncio.wait_for(asyncio.gather(*gates), PATIENCE)
     assert time.monotonic() - changed < 0.5 + 20
-    assert {event.xcoms["return_value"]["address"] for event in events} == {tiny.address}
+    assert {event.payload["verdict"]["address"] for event in events} == {tiny.address}
 
 
 async def test_a_deleted_connection_is_a_cause_and_its_return_is_noticed(
@@ -380,7 +379,7 @@ async def test_a_deleted_connection_is_a_cause_and_its_return_is_noticed(
     tiny.answers.clear()
     usable()
     events = await asyncio.wait_for(asyncio.gather(*gates), PATIENCE)
-    assert all(isinstance(event, TaskSuccessEvent) for event in events)
+    assert all(event.payload["open"] for event in events)
 
 
 async def test_a_connection_that_airflow_does_not_give_out_holds_nobody(usable, monkeypatch):
@@ -401,7 +400,7 @@ async def test_a_connection_that_airflow_does_not_give_out_holds_nobody(usable, 
     given_out.set()
     monkeypatch.setattr(shared_probes, "_READ_PATIENCE", 60)
     events = await asyncio.wait_for(asyncio.gather(*gates), PATIENCE)
-    assert all(isinstance(event, TaskSuccessEvent) for event in events)
+    assert all(event.payload["open"] for event in events)
     assert not shared_probes._overdue
 
 
@@ -416,7 +415,7 @@ async def test_gates_that_are_cancelled_in_a_check_harm_no_other(usable, tiny, d
     await asyncio.sleep(0)
     dns.set_records(HOSTNAME, [tiny.address])
     event = await asyncio.wait_for(gates[299], PATIENCE)
-    assert event.xcoms["return_value"]["level"] == "healthy"
+    assert event.payload["verdict"]["level"] == "healthy"
     done = await asyncio.gather(*gates[:299], return_exceptions=True)
     assert all(isinstance(one, asyncio.CancelledError) for one in done)
 

@@ -9,12 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_provider_hokusai_dns.health.breaker import (
-    BreakerOpenError,
-    BreakerState,
-    CircuitBreaker,
-    breaker_for,
-)
+from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+from airflow_provider_hokusai_dns.health.breaker import BreakerState, CircuitBreaker, breaker_for
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock
 from tests.values import a_server

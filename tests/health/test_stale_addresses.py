@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_hokusai_dns.health.probe import (
+from airflow_provider_hokusai_dns.health.probe import probe
+from airflow_provider_hokusai_dns.health.stale_addresses import (
     CHECK,
     USE,
     check_stale_address,
-    probe,
     stale_address_rule,
 )
 from airflow_provider_hokusai_dns.health.verdict import State
@@ -147,3 +147,16 @@ def test_a_stranger_at_one_old_address_does_not_hide_the_server_at_the_next() ->
             a_server(port=other.port), an_address(other.host, own.host, source=Source.STALE, age=60)
         )
         assert (verdict.state, verdict.address) == (State.UNRESOLVED, other.host)
+
+
+def test_a_dead_address_offers_no_setting_that_cures_nothing() -> None:
+    """Where nothing listens, allow_stale_over_http changes nothing; at another server it may."""
+    resolution = an_address("127.0.0.1", source=Source.STALE, age=10)
+    dead = check_stale_address(a_server(), resolution, "127.0.0.1", free_port())
+    assert dead is not None
+    assert "Wait for DNS." in dead
+    assert "allow_stale_over_http" not in dead
+    with Stranger(lambda _: http(404, b"no")) as stranger:
+        other = check_stale_address(a_server(), resolution, "127.0.0.1", stranger.port)
+    assert other is not None
+    assert "allow_stale_over_http to always" in other

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_hokusai_dns.client import transport
-from airflow_provider_hokusai_dns.config.connections import ConnectionMissingError
-from airflow_provider_hokusai_dns.config.fields import SettingError
-from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
-from airflow_provider_hokusai_dns.hooks.mlflow import (
-    MLflowHook,
+from airflow_provider_hokusai_dns.exceptions import (
+    BreakerOpenError,
+    ConnectionMissingError,
+    DNSResolutionError,
     MLflowRefusedError,
     MLflowUnreachableError,
+    SettingError,
 )
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.pin import pinned
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import MLflowProcess, free_port
@@ -82,7 +83,7 @@ class TestTheTestButton:
         """Without touching what the process knows."""
         ok, sentence = MLflowHook().test_connection()
         assert ok
-        assert "works" in sentence
+        assert "answers at" in sentence
 
     def test_works_under_a_made_up_id(self, usable, connect, dns, tiny, clean_runtime):
         """The admin tries other values than those in use: that is no conflict."""
@@ -112,7 +113,7 @@ class TestTheTestButton:
         assert told in sentence
 
     def test_says_that_there_is_no_such_name(self, usable, dns):
-        """And that it may be a typing error."""
+        """And that it may be a typo."""
         dns.no_such_name(HOSTNAME)
         ok, sentence = MLflowHook().test_connection()
         assert not ok
@@ -305,7 +306,7 @@ class TestOnARealServer:
 
     def test_the_breaker_never_acts_inside_a_run(self, hook):
         """Calls that failed there close nothing."""
-        from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
+        from airflow_provider_hokusai_dns.exceptions import MLflowRestError
 
         with hook.run():
             for _ in range(4):
@@ -323,7 +324,7 @@ class TestOnARealServer:
 
     def test_asynchronous_logging_outside_a_run_is_refused(self, hook):
         """MLflow sends it at the exit of a process that Airflow does not wait for."""
-        from airflow_provider_hokusai_dns.client.outside_runs import AsyncOutsideRunError
+        from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
 
         client = hook.get_conn()
         run_id = client.create_run("0").info.run_id
@@ -377,6 +378,7 @@ class TestOnARealServer:
             assert not [k for k, v in os.environ.items() if SECRET in v and k != connection]
         out, err = capfd.readouterr()
         assert SECRET not in caplog.text + out + err
+        assert "mlflow_default@" not in caplog.text + out + err, "a link with our tag in it"
         assert SECRET not in repr(hook.server) + repr(hook.get_dns_info())
 
     def test_a_registered_model_goes_to_the_same_server(self, hook):

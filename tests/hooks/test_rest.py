@@ -14,10 +14,10 @@ import pytest
 import requests
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError, breaker_for
+from airflow_provider_hokusai_dns.exceptions import BreakerOpenError, MLflowRestError
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks import rest
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
-from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import Stranger
 
@@ -63,6 +63,17 @@ def test_no_extra_of_the_connection_becomes_a_header(signed_in, tiny):
     signed_in.rest("POST", SEARCH, json={})
     sent = {name.lower() for name in tiny.asked[-1][2]}
     assert not sent & {"nameservers", "request_timeout", "workspace"}
+
+
+def test_an_error_repeats_what_a_server_says_on_one_bounded_line(signed_in, tiny):
+    """A message of 20 kB with a line break would forge a line of the log."""
+    said = "no\n[2026-11-26] INFO all is well " + "x" * 20_000
+    tiny.answers[SEARCH] = (404, {"error_code": said, "message": said})
+    with pytest.raises(MLflowRestError) as caught:
+        signed_in.rest("POST", SEARCH, json={})
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 800
+    assert caught.value.code == ""
 
 
 def test_an_error_has_status_code_and_message(signed_in, tiny):

@@ -7,13 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from tests.servers import _watch_over, end_session, free_port
+from tests.servers import _watch_over, end_session, free_port, wait_until
 
 START_SECONDS = 200.0
 USERS = ("viewer", "admin")
@@ -24,11 +23,12 @@ class ApiServer:
 
     :param home: its folder.
     :param settings: further environment variables.
+    :param prefix: the path of ``[api] base_url``.
     """
 
-    def __init__(self, home: Path, settings: dict[str, str]) -> None:
+    def __init__(self, home: Path, settings: dict[str, str], prefix: str = "") -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://127.0.0.1:{self.port}{prefix}"
         self.log_file = home / "api-server.log"
         passwords = home / "passwords.json"
         passwords.write_text(json.dumps({user: f"{user}-password" for user in USERS}))
@@ -78,15 +78,13 @@ class ApiServer:
         return self.log_file.read_text(errors="replace")
 
     def _wait(self) -> None:
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
-            if self._process.poll() is not None:
-                break
+        def up() -> bool:
+            assert self._process.poll() is None, self.log[-5000:]
             with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.url}/hokusai-dns/health", timeout=5).ok:
-                    return
-            time.sleep(0.2)
-        raise RuntimeError(f"Airflow's API server did not start:\n{self.log[-5000:]}")
+                return requests.get(f"{self.url}/hokusai-dns/health", timeout=5).ok
+            return False
+
+        wait_until(up, START_SECONDS, pause=0.2, told=lambda: self.log[-5000:])
 
     def token(self, user: str) -> str:
         """A token, as the login form would leave it in a cookie."""

@@ -23,7 +23,7 @@ from airflow_provider_hokusai_dns.store.history import (
 from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.conftest import LOOK_EVERY
-from tests.servers import Stranger
+from tests.servers import Stranger, wait_until
 
 SECRET = "hunter2-password"
 ADDRESS = "127.0.0.9"
@@ -40,8 +40,8 @@ def tiny():
 def keep_record(api_server, names, record):
     """As a refresh of this connection, which names its nameserver, writes it."""
     asked = (names.address,)
-    text = render_record(record, nameservers=asked)
-    api_server.set_variable(variable_key(HOSTNAME, nameservers=asked), text)
+    text = render_record(record, asked=asked)
+    api_server.set_variable(variable_key(HOSTNAME, asked=asked), text)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,11 +120,8 @@ def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server, names):
 def test_what_the_api_server_does_is_in_airflows_metrics(api_server, statsd):
     """It takes part like any task: its lookups and its checks arrive at StatsD."""
     api_server.get("/health/mlflow", "viewer")
-    end = time.monotonic() + 20
     wanted = {"airflow.hokusai_dns.lookup", "airflow.hokusai_dns.probe_ms"}
-    while not wanted <= statsd.names and time.monotonic() < end:
-        time.sleep(0.1)
-    assert wanted <= statsd.names
+    wait_until(lambda: wanted <= statsd.names, 20, told=lambda: f"{statsd.names}")
 
 
 def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
@@ -137,14 +134,14 @@ def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
 def test_a_variable_edited_into_nonsense_is_shown_as_such(api_server, names):
     """By hand, in the UI; everything else goes on."""
     try:
-        key = variable_key(HOSTNAME, nameservers=(names.address,))
+        key = variable_key(HOSTNAME, asked=(names.address,))
         api_server.set_variable(key, '{"version": 1, "hostname": "<script>')
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
+
+        def with_a_problem():
             (one,) = api_server.get("/health/mlflow", "viewer").json()["connections"]
-            if one["variable_problem"]:
-                break
-            time.sleep(0.3)
+            return one if one["variable_problem"] else None
+
+        one = wait_until(with_a_problem, 30, pause=0.3)
         assert "not valid JSON" in one["variable_problem"]
         assert (one["last_known_good"], one["mlflow"]) == (None, "healthy")
     finally:

@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.store.record import variable_key
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.airflow_without_scheduler import airflow_without_scheduler
-from tests.servers import is_installed
+from tests.servers import is_installed, wait_until
 
 ADDRESS, OTHER_ADDRESS = "127.0.0.9", "127.0.0.10"
 #: Seconds for which a request for a Variable is not answered: over our patience of two, and under
@@ -33,7 +33,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def dns():
+def name_server():
     with DNSServer() as server:
         server.set_records(HOSTNAME, [ADDRESS], ttl=10)
         yield server
@@ -46,12 +46,12 @@ def mlflow():
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory, dns, mlflow):
+def airflow(tmp_path_factory, name_server, mlflow):
     connection = {
         "conn_type": "mlflow",
         "host": HOSTNAME,
         "port": mlflow.port,
-        "extra": {"nameservers": dns.address},
+        "extra": {"nameservers": name_server.address},
     }
     home = tmp_path_factory.mktemp("tasks")
     with airflow_without_scheduler(home, connection) as running:
@@ -59,17 +59,17 @@ def airflow(tmp_path_factory, dns, mlflow):
 
 
 @pytest.fixture(scope="module")
-def story(airflow, dns):
+def story(airflow, name_server):
     """The tasks of a fleet one after the other, each in a process that knows nothing yet."""
     seen = {}
 
     def stored():
-        return airflow.variable(variable_key(HOSTNAME, nameservers=(dns.address,)))
+        return airflow.variable(variable_key(HOSTNAME, asked=(name_server.address,)))
 
     def run(name, dag="one_task"):
-        dns.clear_queries()
+        name_server.clear_queries()
         result = airflow.run(dag)
-        result |= {"queries": len(dns.queries), "variable": stored()}
+        result |= {"queries": len(name_server.queries), "variable": stored()}
         result["said"] = result["xcoms"].get("resolve.return_value")
         seen[name] = result
 
@@ -80,12 +80,12 @@ def story(airflow, dns):
     run("first")
     run("good day")
     run("many calls", "many_calls")
-    dns.no_such_name(HOSTNAME)
+    name_server.no_such_name(HOSTNAME)
     run("gone")
     run("still gone")
     airflow.proxy.before = hold
     run("gone and no answer from the API server")
-    dns.set_records(HOSTNAME, [ADDRESS], ttl=10)
+    name_server.set_records(HOSTNAME, [ADDRESS], ttl=10)
     run("no answer from the API server")
     airflow.proxy.before = lambda request: None
     run("back")
@@ -162,7 +162,7 @@ class TestAnOutage:
         assert (after["variable_gets"], after["variable_puts"]) == (1, 0)
 
 
-def test_two_writers_at_once_never_leave_less_than_there_was(airflow, dns, story):
+def test_two_writers_at_once_never_leave_less_than_there_was(airflow, name_server, story):
     """Both have read before either writes, which is as bad as it gets without a compare-and-set."""
     before = story["good again"]["variable"]
     both = threading.Barrier(2, timeout=60)
@@ -171,16 +171,16 @@ def test_two_writers_at_once_never_leave_less_than_there_was(airflow, dns, story
         if request.is_variable and request.method == "PUT":
             both.wait()
 
-    dns.set_records(HOSTNAME, [OTHER_ADDRESS], ttl=10)
+    name_server.set_records(HOSTNAME, [OTHER_ADDRESS], ttl=10)
     airflow.proxy.before = together
     try:
         result = airflow.run("two_writers")
     finally:
         airflow.proxy.before = lambda request: None
-        dns.set_records(HOSTNAME, [ADDRESS], ttl=10)
+        name_server.set_records(HOSTNAME, [ADDRESS], ttl=10)
     assert result["tasks"] == {"first": "success", "second": "success"}
     assert result["variable_puts"] == 2
-    after = airflow.variable(variable_key(HOSTNAME, nameservers=(dns.address,)))
+    after = airflow.variable(variable_key(HOSTNAME, asked=(name_server.address,)))
     assert after["addresses"] == [OTHER_ADDRESS]
     assert (after["version"], after["hostname"]) == (1, HOSTNAME)
     assert after["resolved_at"] > before["resolved_at"]
@@ -211,12 +211,13 @@ def test_a_task_that_is_marked_failed_ends_its_run(airflow, mlflow, story):
 
 def wait_for(condition, running):
     """Until it is so, for as long as a busy machine takes, or until what runs has failed."""
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
+
+    def so_far():
         if running.done():
             running.result()
-        time.sleep(0.1)
+        return condition()
+
+    wait_until(so_far, 120, pause=0.1)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ USUAL = {
     "timeout": 600,
     "deferrable": True,
     "start_from_trigger": True,
-    "fail_fast_on": ["missing"],
     "retries": 2,
     "retry_delay": 0,
 }

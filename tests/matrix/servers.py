@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -10,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,14 @@ from typing import Any
 from tests.certificates import Authority
 from tests.matrix import axes
 from tests.matrix.file_host import FileHost
-from tests.servers import MLflowProcess, free_port, has_basic_auth, has_program, session_members
+from tests.servers import (
+    MLflowProcess,
+    free_port,
+    has_basic_auth,
+    has_program,
+    session_members,
+    wait_until,
+)
 
 HERE = Path(__file__).parent
 _ADDRESSES = {"plain": "127.0.0.61", "tls": "127.0.0.62", "basic-auth": "127.0.0.63",
@@ -300,15 +307,14 @@ def _nginx(
 
 
 def _wait_for(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
-    end = time.monotonic() + 20
-    while time.monotonic() < end and process.poll() is None:
-        try:
+    def listens() -> bool:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(OSError):
             socket.create_connection((host, port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"nginx does not listen: {log.read_text()}")
+            return True
+        return False
+
+    wait_until(listens, 20, pause=0.05, told=log.read_text)
 
 
 def spellings_of(secret: str, login: str | None = None) -> tuple[str, ...]:

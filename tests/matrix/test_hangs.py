@@ -24,12 +24,6 @@ Connect = Callable[..., str]
 GRACE = 8.0
 
 
-@pytest.fixture
-def dns() -> Iterator[DNSServer]:
-    with DNSServer() as server:
-        yield server
-
-
 def nothing_to_serve(dns: DNSServer, port: int) -> Any:
     """A hook whose client was taken on a good day; then the name, and all that is old, is gone."""
     dns.set_records(HOSTNAME, ["127.0.0.77"], ttl=1)

@@ -189,7 +189,7 @@ class TestTheArguments:
         [
             ({"fail_on": "always"}, "always"),
             ({"mlflow_conn_ids": [], "hostnames": []}, "nothing to refresh"),
-            ({"hostnames": "[a.local"}, r"\[a\.local"),
+            ({"hostnames": "[a.local"}, "begins like a list"),
         ],
     )
     def test_that_are_wrong_are_named(self, refresh, given, told):

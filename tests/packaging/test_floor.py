@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,8 +21,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import wait_until
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-PYTHON = REPOSITORY / ".venv-floor" / "bin" / "python"
+#: test_next.py runs most of this in another environment.
+ENVIRONMENT = os.environ.get("FLOOR_TESTS_IN", ".venv-floor")
+PYTHON = REPOSITORY / ENVIRONMENT / "bin" / "python"
 DISTRIBUTION = "airflow-provider-hokusai-dns"
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -239,13 +242,12 @@ def _run(arguments: list[str], env: dict[str, str]) -> str:
 
 def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+
+    def answers() -> bool:
         assert server.poll() is None, log.read_text()
-        try:
+        with contextlib.suppress(OSError, urllib.error.URLError):
             opener.open(url, timeout=2).close()
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
-        else:
-            return
-    pytest.fail(f"MLflow did not answer:\n{log.read_text()}")
+            return True
+        return False
+
+    wait_until(answers, 120, pause=0.2, told=log.read_text)

@@ -63,14 +63,3 @@ def test_no_tracked_file_points_outside_the_repository(
         if forbidden.search(line)
     ]
     assert found == []
-
-
-def test_every_module_has_one_job_and_fits_on_few_screens() -> None:
-    """No Python file of ours is longer than 400 lines (a rule of CONTRIBUTING.md)."""
-    long = {
-        str(file.relative_to(REPOSITORY)): lines
-        for file in tracked_files()
-        if file.suffix == ".py" and "tests" not in file.parts
-        if (lines := len(file.read_text().splitlines())) > 400
-    }
-    assert long == {}

@@ -68,6 +68,7 @@ def test_wheel_holds_the_package_and_nothing_of_the_repository(wheel: Path) -> N
     names = zipfile.ZipFile(wheel).namelist()
     assert f"{PACKAGE}/py.typed" in names
     assert f"{PACKAGE}/refresh_dag.py" in names
+    assert f"{PACKAGE}/plugins/failures.md" in names, "the failure guide of the API server"
     page = REPOSITORY / PACKAGE / "plugins" / "page"
     files = [
         file.name for file in page.iterdir() if file.suffix in (".css", ".html", ".js", ".svg")

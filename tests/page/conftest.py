@@ -31,7 +31,7 @@ PATIENCE_MS = 30_000
 def without_chromium() -> str | None:
     """Why no test here can run; ``None`` where they can."""
     if not CHROMIUM:
-        return "needs Chromium (Debian: apt-get install chromium)"
+        return "needs Chromium (Debian: chromium)"
     return None if importlib.util.find_spec("playwright") else "needs playwright"
 
 

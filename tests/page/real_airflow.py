@@ -8,13 +8,12 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.servers import _watch_over, end_session, free_port
+from tests.servers import _watch_over, end_session, free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 START_SECONDS = 240.0
@@ -73,7 +72,7 @@ class RealAirflow:
         try:
             for part in ("api-server", "scheduler", "dag-processor"):
                 self.start(part)
-            self._wait()
+            self.wait()
         except BaseException:
             self.__exit__()
             raise
@@ -120,18 +119,21 @@ class RealAirflow:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
-    def _wait(self) -> None:
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
+    def wait(self) -> None:
+        """Return when the API server answers and knows the refresh DAG."""
+
+        def up() -> bool:
             for part, (process, _) in self._processes.items():
-                if process.poll() is not None:
-                    raise RuntimeError(f"{part} ended while it started:\n{self.log(part)}")
+                assert process.poll() is None, self.log(part)
             with contextlib.suppress(OSError, urllib.error.HTTPError):
                 self.ask("GET", "/api/v2/dags/hokusai_dns_refresh")
-                return
-            time.sleep(0.3)
-        logs = "\n".join(self.log(part) for part in self._processes)
-        raise RuntimeError(f"Airflow did not start in {START_SECONDS:.0f} s:\n{logs}")
+                return True
+            return False
+
+        def logs() -> str:
+            return "\n".join(self.log(part) for part in self._processes)
+
+        wait_until(up, START_SECONDS, pause=0.3, told=logs)
 
     def log(self, part: str) -> str:
         """The end of what a process wrote."""

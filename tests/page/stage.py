@@ -31,6 +31,7 @@ class Stage(HTTPThread):
         self.may_trigger = True
         self.away = False
         self.asked: list[tuple[str, str]] = []
+        self.queries: list[str] = []
         stage = self
 
         class Answering(Handler):
@@ -38,6 +39,7 @@ class Stage(HTTPThread):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 path = self.path.partition("?")[0].removeprefix("/airflow")
                 stage.asked.append((self.command, path))
+                stage.queries.append(self.path.removeprefix("/airflow/hokusai-dns/"))
                 if stage.away and "/page/" not in path:
                     self.close_connection = True
                     return

@@ -31,7 +31,8 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "healthy": {
             "dns": "healthy",
             "mlflow": "healthy",
-            "sentence": "MLflow answers at 10.0.1.221, an address that DNS gave just now.",
+            "sentence": f"http://{hostname}:5000 answers at 10.0.1.221, an address that DNS gave "
+            "just now.",
             "source": "dns",
             "age": 4.2,
             "ttl_left": 5.8,
@@ -42,32 +43,36 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
             "mlflow": "degraded",
             "cause": "nxdomain",
             "sentence": (
-                f"DNS says that {hostname} does not exist; its old address 10.0.1.221 still "
-                "answers, and is used until it is 15 minutes old. Is MLflow being redeployed?"
+                f"DNS says that {hostname!r} does not exist (nxdomain). Its stored address "
+                "10.0.1.221, 412 s old, still works. Is MLflow being redeployed?"
             ),
             "source": "store",
             "age": 412.0,
             "ttl_left": None,
             "latency_ms": 58.0,
+            "stale": {"ends_in": 522.6, "limit": 900.0, "rule": "no_such_name"},
             "last_known_good": {**known, "age": 412.0, "name_away_for": 377.0},
+            "verdict": {"state": "degraded", "dns_cause": "nxdomain"},
         },
         "unhealthy": {
             "dns": "healthy",
             "mlflow": "unhealthy",
             "cause": "refused",
             "sentence": (
-                "Nothing listens at 10.0.1.221 port 5000: MLflow is down, or listens elsewhere. "
-                "Start it, or correct the port of the connection."
+                f"http://{hostname}:5000 cannot be reached: nothing listens at 10.0.1.221 port "
+                "5000. MLflow is down, or listens elsewhere: start it, or correct the port of the "
+                "connection."
             ),
             "source": "dns",
             "age": 3.0,
             "ttl_left": 7.0,
             "latency_ms": None,
+            "verdict": {"state": "unreachable", "dns_cause": None},
         },
         "unknown": {
             "dns": "unknown",
             "mlflow": "unknown",
-            "sentence": "Nobody has looked yet.",
+            "sentence": "This API server process has not looked yet.",
             "source": None,
             "addresses": [],
             "age": None,
@@ -81,6 +86,7 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "state": state,
         "cause": None,
         "hostname": hostname,
+        "history_name": hostname,
         "tracking_uri": f"http://{hostname}:5000",
         "addresses": ["10.0.1.221"],
         "looked_at": stamp(now - timedelta(seconds=3)),
@@ -88,6 +94,7 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "last_known_good": known,
         "variable_problem": None,
         "verdict": None,
+        "stale": None,
         **told[state],
         **changes,
     }
@@ -139,7 +146,7 @@ def history(names: dict[str, list[dict[str, Any]]], **changes: Any) -> dict[str,
         "generated_at": stamp(now),
         "newest": stamp(now - timedelta(seconds=140)),
         "age": 140.0,
-        "note": "The refresh DAG looked last 2 min ago.",
+        "note": "The last refresh was 2 minutes ago.",
         "names": names,
         "problems": {},
         **changes,

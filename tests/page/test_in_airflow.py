@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.plugins.page import REFRESH_DAG
+from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.store.record import variable_key
 from tests.conftest import HOSTNAME
-from tests.page import stories
 from tests.page.conftest import PATIENCE_MS
 from tests.page.real_airflow import RealAirflow
 from tests.servers import MLflowProcess
@@ -57,6 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
             "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
             "AIRFLOW__HOKUSAI_DNS__NAMESERVERS": dns.address,
             "AIRFLOW__HOKUSAI_DNS__LOOK_EVERY": "3",
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         }
         airflow = stack.enter_context(RealAirflow(home, settings))
         started.result()
@@ -78,14 +79,14 @@ def open_frame(page: Any) -> Any:
     """By the entry in the navigation; gives the frame with the page, after its first answer."""
     page.get_by_role("link", name="MLflow DNS").click()
     frame = page.frame_locator("iframe[title='MLflow DNS']")
-    frame.locator(".connection").wait_for()
+    frame.locator(".connection").first.wait_for()
     return frame
 
 
 @pytest.fixture(scope="module")
 def admin(browser: Any, world: SimpleNamespace) -> Iterator[Any]:
     """The window of an administrator, with the page in its frame."""
-    context = browser.new_context(viewport={"width": 1280, "height": 440}, timezone_id="UTC")
+    context = browser.new_context(viewport={"width": 1280, "height": 560}, timezone_id="UTC")
     context.set_default_timeout(PATIENCE_MS)
     window = sign_in(context, world.airflow, "admin")
     yield SimpleNamespace(window=window, frame=open_frame(window))
@@ -93,27 +94,26 @@ def admin(browser: Any, world: SimpleNamespace) -> Iterator[Any]:
 
 
 def picture(admin: Any, name: str) -> None:
-    """For the docs, in both themes, and only when somebody asked for it.
-
-    The state is real; the day behind it is made up, because nobody waits a day for a picture.
-    """
+    """Photograph a state for the docs, in both themes, and only when somebody asked for it."""
     if not (folder := os.environ.get("PICTURES")):
         return
-    trouble = {
-        "healthy": ((96, 99, "stale"),),
-        "degraded": ((96, 99, "stale"), (286, 288, "stale")),
-        "down": ((96, 99, "stale"), (211, 213, "failed")),
-    }[name]
-    day = stories.history({HOSTNAME: stories.day(7, trouble=trouble)})
-    admin.window.route("**/hokusai-dns/history", lambda route: route.fulfill(json=day))
-    admin.window.frames[-1].evaluate("dispatchEvent(new Event('online'))")
-    admin.frame.locator(".summary", has_text="288 looks").wait_for()
     for theme in ("dark", "light"):
         choose_theme(admin, theme)
-        path = Path(folder) / f"status-{name}{'-dark' if theme == 'dark' else ''}.png"
-        admin.window.screenshot(path=path)
-        assert path.stat().st_size < 200_000
-    admin.window.unroute("**/hokusai-dns/history")
+        photograph(admin.window, folder, name, theme)
+
+
+def photograph(window: Any, folder: str, name: str, theme: str) -> None:
+    """After whatever is fading or sliding in has come to rest."""
+    path = Path(folder) / f"{name}{'-dark' if theme == 'dark' else ''}.png"
+    window.evaluate(
+        """() => Promise.allSettled(
+            document.getAnimations()
+                .filter((one) => one.effect.getComputedTiming().endTime !== Infinity)
+                .map((one) => one.finished)
+        )"""
+    )
+    window.screenshot(path=path)
+    assert path.stat().st_size < 300_000
 
 
 def choose_theme(admin: Any, theme: str) -> None:
@@ -174,8 +174,8 @@ def test_healthy(world, admin):
     until(admin, ".badge", "Healthy")
     assert HOSTNAME in told(admin, ".sentence")
     assert re.search(
-        rf"Address {ADDRESS} Source DNS(, from the cache)?, \d+ s old, TTL (\d s left|over) "
-        r"DNS healthy MLflow healthy, [\d.]+ ms, seen \d+ s ago",
+        rf"Address {ADDRESS} Source DNS(, cached)?, \d+ s old, TTL (\d s left|expired) "
+        r"DNS resolves MLflow works, [\d.]+ ms, checked \d+ s ago",
         told(admin, ".facts"),
     ), told(admin, ".facts")
 
@@ -187,10 +187,10 @@ def test_the_button_runs_the_refresh_dag(world, admin):
     said.get_by_text("1 name resolved in").wait_for(timeout=1000 * CHANGE_SECONDS)
     (run,) = world.airflow.ask("GET", f"/api/v2/dags/{REFRESH_DAG}/dagRuns")["dag_runs"]
     assert (run["state"], run["run_type"]) == ("success", "manual")
-    until(admin, ".summary", "1 look")
+    until(admin, ".summary", "1 check")
     assert admin.frame.locator("rect.resolved").count() == 1
-    assert "1 look: resolved 100 %" in told(admin, ".summary")
-    picture(admin, "healthy")
+    assert "1 check, 100 % resolved" in told(admin, ".summary")
+    picture(admin, "status-healthy")
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
@@ -212,16 +212,68 @@ def test_follows_the_theme_of_airflow(admin, axe_source, theme):
     assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_forms_name_their_keys_and_the_test_button_says_what_to_do(world, browser, theme):
+    """The connection form, what its Test button found, and the form of the refresh DAG."""
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 1000}, timezone_id="UTC", color_scheme=theme
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    page = sign_in(context, world.airflow, "admin")
+
+    def pictured(name: str) -> None:
+        if folder := os.environ.get("PICTURES"):
+            photograph(page, folder, name, theme)
+
+    page.goto(f"{world.airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    page.locator("input[name=connection_id]").fill(f"mlflow_{theme}")
+    page.get_by_role("combobox").last.click()
+    page.keyboard.type("MLflow")
+    page.keyboard.press("Enter")
+    page.locator("input[name=host]").fill(HOSTNAME)
+    page.locator("input[name=port]").fill("1")
+    page.locator("input[name=schema]").fill("http")
+    page.get_by_text("Extra Fields").first.click()
+    page.locator("input[name=element_nameservers]").fill(world.dns.address)
+    (connection,) = get_provider_info()["connection-types"]
+    for key in connection["conn-fields"]:
+        assert page.get_by_text(f"({key})").count() == 1
+    page.get_by_text("Extra Fields").first.scroll_into_view_if_needed()
+    pictured("connection-form")
+    page.get_by_role("button", name="Save").click()
+    page.set_viewport_size({"width": 1280, "height": 440})
+    row = page.get_by_role("row", name=f"mlflow_{theme}")
+    row.get_by_role("button", name="Test Connection").click()
+    said = page.get_by_text("nothing listens at")
+    said.wait_for()
+    assert f"http://{HOSTNAME}:1 cannot be reached" in said.inner_text()
+    pictured("test-button")
+
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(f"{world.airflow.url}/dags/{REFRESH_DAG}")
+    page.get_by_role("button", name="Trigger").first.click()
+    for key in ("connections", "hostnames", "fail_on_unresolved"):
+        page.get_by_text(f"({key})").wait_for()
+    pictured("trigger-form")
+    context.close()
+
+
 def test_degraded(world, admin):
-    """The name is gone, the old address works: the page says which, how old, and why."""
+    """The name is gone, the stale address works: the page says which, how old, and why."""
     world.dns.no_such_name(HOSTNAME)
     until(admin, ".badge", "Degraded")
     facts = told(admin, ".facts")
-    assert re.search(rf"Address {ADDRESS} Source [^,]+, \d+ s old DNS degraded, nxdomain", facts), (
-        facts
-    )
+    assert re.search(rf"Address {ADDRESS} Source .+, \d+ s old DNS no such name", facts), facts
+    assert "MLflow works, " in facts
     assert "nxdomain" in told(admin, ".sentence")
-    picture(admin, "degraded")
+    until(admin, ".limit:visible", "limit: 15 min")
+    assert re.search(r"Used for another 1[45] min", told(admin, ".limit"))
+    picture(admin, "status-degraded")
+    admin.frame.get_by_role("link", name="no such name").click()
+    admin.frame.locator("h3:target", has_text="nxdomain").wait_for()
+    admin.frame.get_by_role("link", name="Back to the status page").click()
+    until(admin, ".badge", "Degraded")
 
 
 def test_down(world, admin):
@@ -230,8 +282,8 @@ def test_down(world, admin):
     world.mlflow.stop()
     until(admin, ".badge", "Unhealthy")
     assert "cannot be reached" in told(admin, ".sentence")
-    assert "MLflow unhealthy, refused" in told(admin, ".facts")
-    picture(admin, "down")
+    assert "MLflow unreachable, connection refused" in told(admin, ".facts")
+    picture(admin, "status-down")
 
 
 def test_a_variable_that_was_edited_into_nonsense(world, admin):
@@ -278,3 +330,50 @@ def test_an_api_server_that_is_away_is_said(world, admin):
     trouble = admin.frame.locator("#trouble")
     trouble.get_by_text("The API server does not answer").wait_for()
     assert admin.frame.locator(".connections.old .connection").count() == 1
+
+
+def test_fifty_connections(world, admin, axe_source):
+    """Real ones: the worst first, each with what the refresh DAG saw of it."""
+    airflow, mlflow, dns = world.airflow, world.mlflow, world.dns
+    hosts = {f"mlflow_team_{n:02}": f"mlflow-{n:02}.hokusai-test.local" for n in range(50)}
+    for conn_id, host in hosts.items():
+        dns.set_records(host, [ADDRESS], ttl=2)
+        port = 1 if conn_id == "mlflow_team_03" else mlflow.port
+        airflow.environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(
+            {
+                "conn_type": "mlflow",
+                "host": host,
+                "port": port,
+                "schema": "http",
+                "extra": {"nameservers": dns.address},
+            }
+        )
+    airflow.environment["AIRFLOW__HOKUSAI_DNS__CONNECTIONS"] = ",".join(hosts)
+    mlflow.start()
+    airflow.stop("scheduler")
+    for part in ("api-server", "scheduler"):
+        airflow.start(part)
+    airflow.wait()
+    dns.no_such_name(hosts["mlflow_team_40"])
+    run = {"logical_date": None, "conf": {"connections": list(hosts), "fail_on_unresolved": False}}
+    path = f"/api/v2/dags/{REFRESH_DAG}/dagRuns"
+    run_id = airflow.ask("POST", path, run)["dag_run_id"]
+    end = time.monotonic() + 2 * CHANGE_SECONDS
+    while airflow.ask("GET", f"{path}/{run_id}")["state"] not in ("success", "failed"):
+        assert time.monotonic() < end
+        time.sleep(1)
+    for conn_id in ("mlflow_team_17", "mlflow_team_31"):
+        dns.no_such_name(hosts[conn_id])
+
+    admin.window.goto(f"{airflow.url}/")
+    admin.frame = open_frame(admin.window)
+    until(admin, "#overall", "46 of 50 connections are healthy; 2 unhealthy, 2 degraded.")
+    names = admin.frame.locator(".connection h2").all_inner_texts()
+    assert names[:4] == ["mlflow_team_03", "mlflow_team_40", "mlflow_team_17", "mlflow_team_31"]
+    admin.frame.locator("rect").nth(40).wait_for(state="attached")
+    admin.window.set_viewport_size({"width": 1280, "height": 760})
+    picture(admin, "status-many")
+    frame = admin.window.frames[-1]
+    frame.evaluate(axe_source)
+    found = frame.evaluate("axe.run()")["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []

@@ -89,7 +89,7 @@ class TestTheDetails:
     def test_name_address_age_and_verdict(self, usable, store, tiny, clock):
         """Of each listed connection."""
         store(written_by="refresh")
-        one = HealthCache(now=clock).connections()[0].report()
+        one = HealthCache(now=clock).connections()[0].status_row()
         assert one["conn_id"] == "mlflow_default"
         assert one["last_known_good"]["addresses"] == ["10.0.0.1"]
         assert 59 <= one["last_known_good"]["age"] <= 65
@@ -126,7 +126,7 @@ class TestTheDetails:
     def test_say_what_is_wrong_with_a_connection(self, connect, clock, clean_runtime):
         """And the endpoint answers all the same."""
         connect(host="ml flow.local")
-        one = HealthCache(now=clock).connections()[0].report()
+        one = HealthCache(now=clock).connections()[0].status_row()
         assert (one["dns"], one["mlflow"]) == ("unknown", "unhealthy")
         assert "ml flow.local" in one["verdict"]["sentence"]
 

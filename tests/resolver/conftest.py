@@ -9,7 +9,6 @@ import pytest
 
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.testing import (
-    DNSServer,
     ManualClock,
     MemoryStore,
     ScriptedLookup,
@@ -29,12 +28,6 @@ def lookup(clock: ManualClock) -> ScriptedLookup:
 @pytest.fixture
 def store(clock: ManualClock) -> MemoryStore:
     return MemoryStore(clock)
-
-
-@pytest.fixture
-def dns() -> Iterator[DNSServer]:
-    with DNSServer() as server:
-        yield server
 
 
 @pytest.fixture

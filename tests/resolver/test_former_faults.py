@@ -13,13 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    DNSResolver,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 
 NAME = "mlflow.hokusai-development.local"
@@ -222,7 +217,7 @@ def test_locks_that_grow_without_end(make, lookup, clock):
     assert resolver.wait_idle()
     assert resolver.metrics().cache_size <= 16
     assert len(resolver._ready) <= 64
-    assert not resolver._flights._flights
+    assert not resolver._updater.flights._flights
     assert threading.active_count() <= before + 64
 
 

@@ -12,14 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Endpoint,
     LastKnownGood,
-    LookupFailed,
     ResolverConfig,
     Source,
 )

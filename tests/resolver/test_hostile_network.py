@@ -9,14 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.resolver import (
-    Answer,
-    Cause,
-    DNSResolutionError,
-    DNSResolver,
-    LookupFailed,
-    ResolverConfig,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
+from airflow_provider_hokusai_dns.resolver import Answer, Cause, DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault, ManualClock

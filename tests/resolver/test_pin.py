@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib.util
+import logging
 import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
@@ -18,11 +24,11 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSResolutionError,
     DNSResolver,
     ResolverConfig,
-    port_reachability,
 )
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
-from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR, NoConnectionError
+from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
+from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
 from tests.servers import black_hole
 
@@ -38,12 +44,6 @@ def listening(address: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[socke
         server.bind((address, port))
         server.listen(16)
         yield server, server.getsockname()[1]
-
-
-@pytest.fixture
-def dns() -> Iterator[DNSServer]:
-    with DNSServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -69,23 +69,19 @@ def test_only_the_pinned_host_is_answered_by_the_resolver(
     """A pinned name comes from the resolver, whatever its case and final dot; others do not."""
     dns.set_records(HOST, ["127.0.0.9"], ttl=60)
     system = socket.getaddrinfo
-    pin = pin_host(HOST, resolver, patience=0.0)
-    try:
+    with pin_host(HOST, resolver, patience=0.0):
         for name in (HOST, HOST.upper(), HOST + ".", HOST.encode()):
             found = socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)
             assert found == [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.9", 80))]
         assert socket.getaddrinfo("localhost", 80) == system("localhost", 80)
         with pytest.raises(socket.gaierror):
             socket.getaddrinfo("other.test.invalid", 80)
-    finally:
-        pin.release()
 
 
 def test_family_type_and_flags_are_honoured(dns: DNSServer, resolver: DNSResolver) -> None:
     """What is asked for is what comes back, as from the system."""
     dns.set_records(HOST, ["127.0.0.9", "::1"], ttl=60)
-    pin = pin_host(HOST, resolver)
-    try:
+    with pin_host(HOST, resolver):
         four = socket.getaddrinfo(HOST, None, socket.AF_INET, socket.SOCK_STREAM)
         six = socket.getaddrinfo(HOST, None, socket.AF_INET6, socket.SOCK_STREAM)
         assert [item[4][0] for item in four] == ["127.0.0.9"]
@@ -98,8 +94,6 @@ def test_family_type_and_flags_are_honoured(dns: DNSServer, resolver: DNSResolve
         resolver.refresh(HOST)
         with pytest.raises(socket.gaierror, match="no address of the family"):
             socket.getaddrinfo(HOST, None, socket.AF_INET6)
-    finally:
-        pin.release()
 
 
 def test_every_thread_is_covered(dns: DNSServer, resolver: DNSResolver) -> None:
@@ -139,16 +133,13 @@ def test_a_name_that_is_gone_keeps_its_connections_coming(
         dns.set_records(HOST, ["127.0.0.9"], ttl=0)
         thread = threading.Thread(target=serve, args=(server,), daemon=True)
         thread.start()
-        pin = pin_host(HOST, resolver)
-        try:
+        with pin_host(HOST, resolver):
             url = f"http://{HOST}:{port}/"
             assert urllib.request.urlopen(url, timeout=5).read() == b"ok"
             dns.no_such_name(HOST)
             time.sleep(0.01)
             assert urllib.request.urlopen(url, timeout=5).read() == b"ok"
             assert resolver.resolve(HOST).is_stale
-        finally:
-            pin.release()
         thread.join(5)
     assert hosts == [f"{HOST}:{port}"] * 2
 
@@ -159,14 +150,11 @@ def test_several_addresses_are_tried_and_the_dead_one_goes_to_the_back(
     """Whatever order DNS gives, what is handed out first takes connections."""
     with listening("127.0.0.12") as (_, port):
         dns.set_records(HOST, ["127.0.0.11", "127.0.0.12", "127.0.0.13"], ttl=60)
-        pin = pin_host(HOST, resolver)
-        try:
+        with pin_host(HOST, resolver):
             for _ in range(3):
                 found = socket.getaddrinfo(HOST, port, type=socket.SOCK_STREAM)
                 assert found[0][4] == ("127.0.0.12", port)
                 assert len(found) == 3
-        finally:
-            pin.release()
 
 
 def test_a_redeploy_to_a_new_address_is_ridden_out(dns: DNSServer, resolver: DNSResolver) -> None:
@@ -198,16 +186,13 @@ def test_a_redeploy_to_a_new_address_is_ridden_out(dns: DNSServer, resolver: DNS
 def test_patience_is_counted_once_per_outage(dns: DNSServer, resolver: DNSResolver) -> None:
     """A client that retries does not multiply the wait."""
     dns.no_such_name(HOST)
-    pin = pin_host(HOST, resolver, patience=1.0)
-    try:
+    with pin_host(HOST, resolver, patience=1.0):
         started = time.monotonic()
         for _ in range(5):
             with pytest.raises(socket.gaierror) as caught:
                 socket.getaddrinfo(HOST, 80)
             assert isinstance(caught.value.__cause__, DNSResolutionError)
         assert 0.9 < time.monotonic() - started < 4.5
-    finally:
-        pin.release()
 
 
 def test_an_old_address_that_the_vet_refuses_is_not_used(
@@ -222,8 +207,7 @@ def test_an_old_address_that_the_vet_refuses_is_not_used(
 
     with listening("127.0.0.11") as (_, port):
         dns.set_records(HOST, ["127.0.0.11"], ttl=0)
-        pin = pin_host(HOST, resolver, patience=0.0, stale_check=stale_check)
-        try:
+        with pin_host(HOST, resolver, patience=0.0, stale_check=stale_check):
             socket.getaddrinfo(HOST, port)
             assert not asked
             dns.servfail(HOST)
@@ -234,8 +218,6 @@ def test_an_old_address_that_the_vet_refuses_is_not_used(
             cause = caught.value.__cause__
             assert isinstance(cause, DNSResolutionError)
             assert cause.cause is Cause.SERVFAIL
-        finally:
-            pin.release()
 
 
 def test_the_vet_is_asked_about_all_old_addresses_at_once(
@@ -250,60 +232,13 @@ def test_the_vet_is_asked_about_all_old_addresses_at_once(
         return "nobody answers there"
 
     dns.set_records(HOST, old, ttl=0)
-    pin = pin_host(HOST, resolver, patience=0.0, stale_check=stale_check)
-    try:
+    with pin_host(HOST, resolver, patience=0.0, stale_check=stale_check):
         resolver.resolve(HOST)
         dns.servfail(HOST)
         resolver.refresh(HOST)
         with pytest.raises(socket.gaierror, match="nobody answers there") as caught:
             socket.getaddrinfo(HOST, 80)
         assert all(address in str(caught.value) for address in old)
-    finally:
-        pin.release()
-
-
-def test_once_patience_is_over_a_refusal_is_remembered_for_a_while(
-    dns: DNSServer, resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each retry of a client comes back for the name, and a black hole costs each check seconds."""
-    monkeypatch.setattr(port_reachability, "_REFUSED_FOR", 60.0)
-    asked: list[float] = []
-
-    def stale_check(resolution: object, address: str, port: int) -> str | None:
-        asked.append(time.monotonic())
-        time.sleep(0.7)
-        return "nobody answers there"
-
-    def is_refused(port: int) -> None:
-        with pytest.raises(socket.gaierror, match="nobody answers there"):
-            socket.getaddrinfo(HOST, port)
-
-    dns.set_records(HOST, ["127.0.0.21"], ttl=0)
-    with listening("127.0.0.22") as (_, port):
-        pin = pin_host(HOST, resolver, patience=1.0, stale_check=stale_check)
-        try:
-            resolver.resolve(HOST)
-            dns.servfail(HOST)
-            resolver.refresh(HOST)
-            is_refused(port)
-            assert len(asked) == 1  # a second round would end too late
-            is_refused(port)
-            is_refused(port)
-            assert len(asked) == 1
-            with pin.patient(5.0):  # it may just be starting
-                is_refused(port)
-            so_far = len(asked)
-            assert so_far > 2
-            is_refused(port)
-            assert len(asked) == so_far
-            monkeypatch.setattr(port_reachability, "_REFUSED_FOR", 0.0)
-            is_refused(port)
-            assert len(asked) == so_far + 1
-            dns.set_records(HOST, ["127.0.0.22"], ttl=0)
-            resolver.refresh(HOST)
-            assert socket.getaddrinfo(HOST, port)[0][4] == ("127.0.0.22", port)
-        finally:
-            pin.release()
 
 
 @pytest.fixture
@@ -319,8 +254,7 @@ def test_nobody_is_sent_into_a_black_hole_for_want_of_better(
     """When patience is over the caller hears it, and need not wait for its own time-out."""
     host, port = hole
     dns.set_records(HOST, [host], ttl=0)
-    pin = pin_host(HOST, resolver, patience=3.0)
-    try:
+    with pin_host(HOST, resolver, patience=3.0) as pin:
         assert pin.addresses(port, connects=True) == [host]  # fresh, and nobody has complained
         with pytest.raises(NoConnectionError, match=f"none of {host}") as caught:
             pin.addresses(port, connects=True)
@@ -334,26 +268,6 @@ def test_nobody_is_sent_into_a_black_hole_for_want_of_better(
             dns.set_records(HOST, ["127.0.0.22"], ttl=0)
             resolver.refresh(HOST)
             assert socket.getaddrinfo(HOST, port)[0][4] == ("127.0.0.22", port)
-    finally:
-        pin.release()
-
-
-def test_what_a_client_spent_in_a_black_hole_counts(
-    dns: DNSServer, resolver: DNSResolver, hole: tuple[str, int]
-) -> None:
-    """Its own connect time-out comes first, and a deadline holds both."""
-    host, port = hole
-    dns.set_records(HOST, [host], ttl=0)
-    pin = pin_host(HOST, resolver, patience=4.0, connect_timeout=2.0)
-    try:
-        pin.addresses(port, connects=True)
-        time.sleep(2.05)  # as long as the client hangs
-        started = time.monotonic()
-        with pytest.raises(NoConnectionError):
-            pin.addresses(port, connects=True)
-        assert time.monotonic() - started < 2.2  # it would be patient for 4 seconds more
-    finally:
-        pin.release()
 
 
 def test_of_dead_addresses_those_that_refuse_are_handed_out(
@@ -362,26 +276,20 @@ def test_of_dead_addresses_those_that_refuse_are_handed_out(
     """They give the caller an error of its own at once, the others would not."""
     host, port = hole
     dns.set_records(HOST, [host, "127.0.0.23"], ttl=0)
-    pin = pin_host(HOST, resolver, patience=0.0)
-    try:
+    with pin_host(HOST, resolver, patience=2.0) as pin:
         assert pin.addresses(port, connects=True) == ["127.0.0.23"]
-    finally:
-        pin.release()
 
 
 def test_two_resolvers_for_one_host_are_refused_aloud(resolver: DNSResolver) -> None:
     """Which of two connections' settings would hold must never be a matter of luck."""
     other = DNSResolver(lookup=ScriptedLookup())
-    pin = pin_host(HOST, resolver)
-    try:
-        again = pin_host(HOST.upper(), resolver)
+    with pin_host(HOST, resolver) as pin:
+        again = pin_host(HOST.upper(), resolver, owner="again")
         assert again is pin
-        again.release()
+        again.release("again")
         with pytest.raises(PinConflictError, match=HOST):
             pin_host(HOST, other)
         assert pinned(HOST) is pin
-    finally:
-        pin.release()
     assert pinned(HOST) is None
 
 
@@ -407,8 +315,7 @@ def test_it_is_taken_out_only_if_it_is_still_ours(
 def test_it_works_in_a_forked_child(dns: DNSServer, resolver: DNSResolver) -> None:
     """Locks and threads of the parent do not hang the child."""
     dns.set_records(HOST, ["127.0.0.9"], ttl=0)
-    pin = pin_host(HOST, resolver)
-    try:
+    with pin_host(HOST, resolver):
         socket.getaddrinfo(HOST, 80)
         child = os.fork()
         if child == 0:  # pragma: no cover: coverage does not see the child
@@ -423,18 +330,13 @@ def test_it_works_in_a_forked_child(dns: DNSServer, resolver: DNSResolver) -> No
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert done[1] == 0
-    finally:
-        pin.release()
 
 
 def test_the_systems_own_lookup_does_not_come_back_to_the_pin() -> None:
     """The resolver's last live source is the function that stood there before."""
     resolver = DNSResolver(ResolverConfig(timeout=2.0))
-    pin = pin_host("localhost", resolver)
-    try:
+    with pin_host("localhost", resolver):
         assert {item[4][0] for item in socket.getaddrinfo("localhost", None)} & {"127.0.0.1", "::1"}
-    finally:
-        pin.release()
 
 
 def test_an_address_that_died_is_not_handed_out_for_long(
@@ -465,14 +367,11 @@ def test_an_address_that_died_is_not_handed_out_for_long(
 def test_other_ports_of_the_host_are_as_they_were(dns: DNSServer, resolver: DNSResolver) -> None:
     """A closed port that nobody spoke of fails at once, however patient the pin is for another."""
     dns.set_records(HOST, ["127.0.0.11"], ttl=60)
-    pin = pin_host(HOST, resolver, port=5000, patience=20.0)
-    try:
+    with pin_host(HOST, resolver, port=5000, patience=20.0):
         started = time.monotonic()
         for _ in range(3):
             socket.getaddrinfo(HOST, 9)
         assert time.monotonic() - started < 15
-    finally:
-        pin.release()
 
 
 def test_asking_without_a_port_does_not_end_an_outage(
@@ -516,8 +415,8 @@ def test_the_rules_of_two_owners_hold_together(dns: DNSServer, resolver: DNSReso
             with pytest.raises(socket.gaierror, match="A says no"):
                 socket.getaddrinfo(HOST, port)
         finally:
-            second.release()
-            first.release()
+            second.release("b")
+            first.release("a")
 
 
 def test_a_wrapper_around_us_is_no_reason_to_install_again(
@@ -587,14 +486,11 @@ def test_patience_begins_anew_after_an_outage_that_nobody_sat_out(
 def test_a_thread_can_bound_its_own_wait(dns: DNSServer, resolver: DNSResolver) -> None:
     """Whoever has a deadline of his own does not wait as long as a run may."""
     dns.no_such_name(HOST)
-    pin = pin_host(HOST, resolver, patience=30.0)
-    try:
+    with pin_host(HOST, resolver, patience=30.0):
         started = time.monotonic()
         with bounded(0.5), pytest.raises(socket.gaierror):
             socket.getaddrinfo(HOST, 80)
         assert time.monotonic() - started < 20
-    finally:
-        pin.release()
 
 
 def test_a_fresh_address_is_tried_where_that_is_wanted(
@@ -602,10 +498,161 @@ def test_a_fresh_address_is_tried_where_that_is_wanted(
 ) -> None:
     """At the entrance of a run nobody has failed yet, and somebody must be there all the same."""
     dns.set_records(HOST, ["127.0.0.11"], ttl=60)
-    pin = pin_host(HOST, resolver, port=9, patience=1.0)
-    try:
+    with pin_host(HOST, resolver, port=9, patience=1.0) as pin:
         started = time.monotonic()
         assert pin.addresses(9, connects=True, tried=True) == ["127.0.0.11"]
         assert time.monotonic() - started > 0.9
+
+
+def test_a_pin_is_found_again_after_one_who_was_there_first_put_the_systems_back(
+    resolver: DNSResolver, dns: DNSServer
+) -> None:
+    """As ``mock.patch`` does at its end: the next use of the pin takes the place again."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with mock.patch("socket.getaddrinfo", side_effect=AssertionError("no DNS in this test")):
+        pin = pin_host(HOST, resolver, port=1)
+        assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+    with pin, pytest.raises(socket.gaierror):
+        socket.getaddrinfo(HOST, 80)
+    with pin_host(HOST, resolver, port=1):
+        assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+        assert socket.gethostbyname(HOST) == "127.0.0.9"
+
+
+def test_one_who_lets_no_other_name_through_is_no_reason_to_go_in_circles(
+    resolver: DNSResolver, dns: DNSServer
+) -> None:
+    """A wrapper of ours that answers itself hides us; taking the place again must not loop."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    before = socket.getaddrinfo
+    first = pin_host(HOST, resolver, port=1, owner="first")
+    ours = socket.getaddrinfo
+
+    def guard(host: object, *arguments: object, **named: object) -> object:
+        if host != "localhost":
+            raise OSError("not in this process")
+        return ours(host, *arguments, **named)  # type: ignore[arg-type]
+
+    socket.getaddrinfo = guard  # type: ignore[assignment]
+    try:
+        with pin_host(HOST, resolver, port=1):
+            assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+            assert socket.getaddrinfo("localhost", 80)
+            with pytest.raises(OSError, match="not in this process"):
+                socket.getaddrinfo("other.test.local", 80)
+            first.release("first")
+        assert socket.getaddrinfo is guard
     finally:
-        pin.release()
+        socket.getaddrinfo = before
+
+
+@pytest.mark.parametrize(
+    ("module", "patch"),
+    [
+        ("gevent", "import gevent.monkey; gevent.monkey.patch_all()"),
+        ("eventlet", "import eventlet; eventlet.monkey_patch(thread=False)"),
+        ("pytest_socket", "import pytest_socket; pytest_socket.disable_socket()"),
+    ],
+)
+def test_a_pin_is_found_again_after_others_put_functions_there(module: str, patch: str) -> None:
+    """Once the process has been patched by others, the next use of the pin covers it."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
+    script = f"""
+import socket
+from airflow_provider_hokusai_dns.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
+
+resolver = DNSResolver(lookup=ScriptedLookup({{{HOST!r}: "127.0.0.9"}}))
+pin_host({HOST!r}, resolver, port=1)
+{patch}
+pin_host({HOST!r}, resolver, port=1)
+print(socket.getaddrinfo({HOST!r}, 80)[0][4][0])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "127.0.0.9", done.stderr
+
+
+def test_an_absolute_name_stays_absolute(dns: DNSServer) -> None:
+    """A wildcard of a search domain must not be handed out, with credentials, for ``name.``."""
+    dns.no_such_name(HOST)
+    dns.set_records(f"{HOST}.corp.example", ["127.0.0.66"], ttl=60)
+    resolver = DNSResolver(
+        ResolverConfig(nameservers=(dns.address,), search=("corp.example",), timeout=2.0)
+    )
+    with pin_host(HOST, resolver, port=1):
+        assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.66"
+        with pytest.raises(socket.gaierror):
+            socket.getaddrinfo(HOST + ".", 80)
+    with pin_host(HOST + ".", resolver, port=1) as pin:
+        for name in (HOST, HOST + "."):
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo(name, 80)
+            with pytest.raises(DNSResolutionError):
+                pin.addresses(None, connects=False)
+
+
+def test_a_log_handler_that_connects_to_the_host_is_no_deadlock(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """Logs are shipped over HTTP, perhaps to the same host: nothing is logged under a lock."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with listening("127.0.0.9") as (_, port):
+        pass  # and gone again: refused
+
+    class Ships(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            shipper = threading.Thread(target=lambda: socket.getaddrinfo(HOST, port), daemon=True)
+            shipper.start()
+            shipper.join(5)
+            arrived.append(not shipper.is_alive())
+
+    arrived: list[bool] = []
+    logger = logging.getLogger("airflow_provider_hokusai_dns")
+    handler = Ships(logging.WARNING)
+    with pin_host(HOST, resolver, patience=1.0) as pin:
+        logger.addHandler(handler)
+        try:
+            pin.addresses(port, connects=True, tried=True)
+        finally:
+            logger.removeHandler(handler)
+    assert arrived == [True]
+
+
+def test_the_rule_of_an_owner_goes_with_its_release(dns: DNSServer, resolver: DNSResolver) -> None:
+    """A connection that is not in use any more holds up no other one."""
+    dns.set_records(HOST, ["127.0.0.11"], ttl=60)
+    with listening("127.0.0.11") as (_, port):
+        pass
+    patient = pin_host(HOST, resolver, patience=60.0, owner="patient")
+    with pin_host(HOST, resolver, patience=0.5):
+        patient.release("patient")
+        began = time.monotonic()
+        assert patient.addresses(port, connects=True, tried=True) == ["127.0.0.11"]
+        assert time.monotonic() - began < 5
+
+
+def test_a_coroutine_that_gave_up_does_not_hold_up_its_process(
+    dns: DNSServer, resolver: DNSResolver
+) -> None:
+    """``asyncio.run`` joins its executor: a thread of that does not wait as long as a run may."""
+    dns.no_such_name(HOST)
+
+    async def give_up() -> float:
+        loop = asyncio.get_running_loop()
+        waits = [
+            asyncio.ensure_future(asyncio.wait_for(loop.getaddrinfo(HOST, 80), 0.2))
+            for _ in range(40)
+        ]
+        await asyncio.gather(*waits, return_exceptions=True)
+        began = time.monotonic()
+        await asyncio.to_thread(lambda: None)
+        return time.monotonic() - began
+
+    with pin_host(HOST, resolver, patience=60.0):
+        began = time.monotonic()
+        assert asyncio.run(give_up()) < 5
+        assert time.monotonic() - began < 6

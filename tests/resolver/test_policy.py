@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     Endpoint,
     LastKnownGood,
     ResolverConfig,
@@ -371,7 +371,8 @@ def test_rule_13_an_address_that_failed_goes_to_the_back_and_the_list_never_beco
     """Until its 30 s are over; and when all failed, all are still there."""
     endpoints = tuple(Endpoint(f"10.0.0.{n}") for n in (1, 2, 3))
 
-    def order(penalties, now=T0):
+    def order(by_address, now=T0):
+        penalties = {(address, None): until for address, until in by_address.items()}
         return [e.address for e in in_order(endpoints, penalties, now, ipv6_first=False)]
 
     assert order({"10.0.0.1": T0 + 30}) == ["10.0.0.2", "10.0.0.3", "10.0.0.1"]
@@ -568,22 +569,62 @@ def test_rule_17_whether_a_stored_stamp_is_valid_is_asked_of_the_clock_and_not_o
     assert not worth_writing(record(WALL + 400, "10.0.0.7"), answer(), WALL, WALL + 400, CONFIG)
 
 
-def test_rule_17_refresh_writes_and_resolve_only_where_there_is_none(make, lookup, store, clock):
-    """The hook writes a first record; changes are the business of gate and refresh."""
+def test_rule_17_every_process_keeps_the_record_true_and_young(make, lookup, store, clock):
+    """No refresh DAG runs here, and the record never gets older than ten minutes."""
+    resolver = make(store=store)
+    for hour in range(36):
+        lookup.set(NAME, f"10.0.0.{hour}")
+        for _ in range(6):
+            clock.advance(600)
+            resolver.resolve(NAME)
+            assert resolver.wait_idle()
+            record = store.records[NAME]
+            assert record.addresses == (f"10.0.0.{hour}",)
+            assert clock.time() - record.resolved_at <= 600
+
+
+def test_rule_17_costs_one_read_per_interval_and_a_write_where_one_is_due(
+    make, lookup, store, clock
+):
+    """Counted over an hour of one process that looks the name up every ten seconds."""
+    lookup.set(NAME, Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10))
+    resolver = make(store=store, jitter=0.0)
+    for _ in range(360):
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+        clock.advance(10)
+    assert store.reads[NAME] <= 7
+    assert store.writes[NAME] <= 7
+
+
+def test_rule_17_a_store_that_was_unreachable_is_asked_again(make, lookup, store, clock):
+    """The record is published when it is stored, and not when that was tried."""
+    lookup.set(NAME, Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10))
+    store.unreachable = True
+    resolver = make(store=store, jitter=0.0)
+    for _ in range(10):
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+        clock.advance(10)
+    assert 2 <= store.writes[NAME] <= 4, "once per store_recheck of 30 s"
+    store.unreachable = False
+    clock.advance(30)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    clock.advance(2000)
+    lookup.set(NAME, Cause.SERVFAIL)
+    assert make(store=store).resolve(NAME).addresses == ("10.0.0.1",)
+
+
+def test_rule_17_a_refresh_writes_in_any_case(make, lookup, store, clock):
+    """Whoever asks for one wants the record to be as young as the refresh."""
     lookup.set(NAME, "10.0.0.1")
-    first = make(store=store)
-    first.resolve(NAME)
-    assert first.wait_idle()
-    assert store.records[NAME].addresses == ("10.0.0.1",)
+    resolver = make(store=store)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
     assert store.records[NAME].written_by == "hook"
     clock.advance(100)
-    lookup.set(NAME, "10.0.0.2")
-    second = make(store=store)
-    second.resolve(NAME)
-    assert second.wait_idle()
-    assert store.records[NAME].addresses == ("10.0.0.1",)
-    second.refresh(NAME)
-    assert store.records[NAME].addresses == ("10.0.0.2",)
+    resolver.refresh(NAME, always=True)
     assert store.records[NAME].written_by == "refresh"
 
 

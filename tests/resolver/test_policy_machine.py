@@ -16,13 +16,12 @@ from hypothesis.stateful import (
     rule,
 )
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Endpoint,
-    LookupFailed,
     Resolution,
     ResolverConfig,
     Source,

@@ -22,13 +22,8 @@ import dns.message
 import dns.query
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolver,
-    LookupFailed,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ManualClock
 
@@ -45,6 +40,17 @@ RECORDS = {
     "many": MANY,
 }
 
+#: As Kubernetes has them for a named port, Consul for a service, and RFC 2782 for "no service".
+SERVICES = {
+    "_http._tcp.mlflow": (f"0 100 5000 v4only.{ZONE}",),
+    "_mlflow._tcp.service": (
+        f"1 10 5001 v4only.{ZONE}",
+        f"1 90 5002 v6only.{ZONE}",
+        f"2 1 5003 alias.{ZONE}",
+    ),
+    "_gone._tcp": ("0 0 0 .",),
+}
+
 
 class RealServer(ABC):
     """A nameserver of the field as a process of ours, on a free port of loopback."""
@@ -57,7 +63,7 @@ class RealServer(ABC):
         # Debian's sbin is not on an ordinary user's path.
         found = shutil.which(self.program) or shutil.which(self.program, path="/usr/sbin")
         if found is None:
-            pytest.skip(f"{self.program} is not installed (Debian package {self.package})")
+            pytest.skip(f"{self.program} is not installed (Debian: {self.package})")
         self.path = found
         self.folder = folder
         self.port = free_port()
@@ -135,6 +141,8 @@ class Nsd(RealServer):
         for name, addresses in RECORDS.items():
             for address in addresses:
                 zone.append(f"{name} {'AAAA' if ':' in address else 'A'} {address}")
+        zone += [f"{name} SRV {text.replace(f'.{ZONE}', '')}"
+                 for name, records in SERVICES.items() for text in records]  # fmt: skip
         (self.folder / "zone").write_text("\n".join(zone) + "\n")
         config = self.folder / "nsd.conf"
         config.write_text(
@@ -215,7 +223,15 @@ class Dnsmasq(RealServer):
             "--listen-address=127.0.0.1", "--bind-interfaces", f"--local=/{ZONE}/",
             f"--addn-hosts={hosts}", f"--local-ttl={TTL}", f"--cname=alias.{ZONE},{NAME}",
             f"--txt-record=text.{ZONE},no address",
+            *(f"--srv-host={name}.{ZONE},{_dnsmasq(text)}"
+              for name, records in SERVICES.items() for text in records),
         ]  # fmt: skip
+
+
+def _dnsmasq(record: str) -> str:
+    """``priority weight port target`` as dnsmasq wants it."""
+    priority, weight, port, target = record.split()
+    return "" if target == "." else ",".join((target, port, priority, weight))
 
 
 def free_port() -> int:
@@ -281,6 +297,28 @@ def test_a_family_without_records_cancels_nothing_of_the_other(server: RealServe
     """Rule 10: real servers answer "no data" for the other family."""
     answer = live(server.address).lookup(f"{name}.{ZONE}", timeout=5)
     assert answer.addresses == RECORDS[name]
+
+
+def test_a_service_has_a_port_for_each_address(server: RealServer):
+    """SRV records by priority, with glue or looked up, and the TTL of the whole chain."""
+    srv = {NAME: f"_mlflow._tcp.service.{ZONE}"}
+    answer = live(server.address, srv=srv).lookup(NAME, timeout=8)
+    places = {(one.address, one.port, one.priority) for one in answer.endpoints}
+    assert places >= {("10.0.0.3", 5001, 1), ("fd00::3", 5002, 1)}
+    assert {(address, 5003, 2) for address in RECORDS["mlflow"]} <= places
+    assert answer.name == f"_mlflow._tcp.service.{ZONE}."
+    assert answer.ttl is not None
+    assert answer.ttl <= TTL
+
+
+def test_a_named_port_of_kubernetes_and_a_service_that_is_not_there(server: RealServer):
+    """One target is enough; a target that is the root means that there is no such service."""
+    lookup = live(server.address, srv={NAME: f"_http._tcp.mlflow.{ZONE}"})
+    (one,) = lookup.lookup(NAME, timeout=8).endpoints
+    assert one[:2] == ("10.0.0.3", 5000)
+    for name, cause in (("_gone._tcp", Cause.NODATA), ("_typo._tcp", Cause.NXDOMAIN)):
+        found = fails_with(live(server.address, srv={NAME: f"{name}.{ZONE}"}), NAME)
+        assert found in (cause, Cause.NODATA)
 
 
 def test_an_answer_that_is_too_large_for_udp_is_fetched_over_tcp(server: RealServer):

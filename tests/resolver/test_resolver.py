@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Attempt,
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Endpoint,
     LastKnownGood,

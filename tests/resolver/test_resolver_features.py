@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Answer,
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Endpoint,
     ResolverConfig,
@@ -202,7 +202,7 @@ def test_reports_do_not_pile_up(make, lookup, clock):
         resolver.report_failure(NAME, f"10.1.{number // 250}.{number % 250}")
         clock.advance(1)
     assert resolver.wait_idle()
-    assert len(resolver._cache.get(NAME).penalties) < 100
+    assert len(resolver._state.find(NAME).penalties) < 100
 
 
 def test_an_answer_may_carry_a_port_per_address(make, lookup):

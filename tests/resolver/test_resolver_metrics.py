@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Event,
     Resolution,

@@ -8,11 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import Cause, Source
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock, ScriptedLookup
 
 NAME = "mlflow.example.local"
@@ -118,7 +115,7 @@ def test_an_answer_that_arrives_while_an_old_one_is_served_is_not_hidden_by_it(m
     resolver.resolve(NAME)
     clock.advance(101)
     resolver.resolve(NAME)  # the failure is known now
-    resolver._ready.clear()
+    resolver._state._forget_ready()
     clock.act = lambda: resolver.refresh(NAME)
     assert resolver.resolve(NAME).address == "10.0.0.1"
     found = resolver.resolve(NAME)
@@ -131,7 +128,7 @@ def test_a_report_that_arrives_while_answers_are_made_is_not_lost(make):
     lookup = ScriptedLookup({NAME: ("10.0.0.1", "10.0.0.2", "10.0.0.3")}, clock=clock, ttl=100)
     resolver = make(clock=clock, lookup=lookup)
     resolver.resolve(NAME)
-    resolver._ready.clear()
+    resolver._state._forget_ready()
     clock.act = lambda: resolver.report_failure(NAME, "10.0.0.2")
     resolver.resolve(NAME)
     assert resolver.wait_idle()
@@ -145,7 +142,7 @@ def test_a_reconfiguration_while_answers_are_made_is_not_lost(make):
     lookup = ScriptedLookup({NAME: "10.0.0.1"}, clock=clock, ttl=100)
     resolver = make(clock=clock, lookup=lookup)
     resolver.resolve(NAME)
-    resolver._ready.clear()
+    resolver._state._forget_ready()
     clock.act = lambda: resolver.reconfigure(replace(resolver.config, cache_ttl=20))
     resolver.resolve(NAME)
     clock.advance(50)

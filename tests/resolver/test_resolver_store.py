@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
-    DNSResolutionError,
     DNSResolver,
     Event,
     LastKnownGood,
@@ -247,7 +247,7 @@ def test_observers_of_a_refused_record_may_use_the_resolver(make, lookup, store,
 
     def observer(event: Event) -> None:
         if event.kind == "store_rejected":
-            resolver._publisher.publish(resolver._cache.get(NAME), resolver.config, "test")
+            resolver._updater.publisher.publish(resolver._state.find(NAME), "test")
             done.set()
 
     resolver.add_observer(observer)

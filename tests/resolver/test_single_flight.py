@@ -15,13 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver import (
-    Cause,
-    DNSResolutionError,
-    DNSResolver,
-    ResolverConfig,
-    Source,
-)
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 from airflow_provider_hokusai_dns.resolver.updater import Updater
@@ -274,13 +269,13 @@ def test_after_fork_with_a_lookup_in_flight_the_child_starts_its_own(lookup, res
 def test_after_fork_locks_that_were_held_are_free(lookup, resolver):
     """Also those of the slots, the workers and the observers; waiting for idle ends as well."""
     resolver.resolve(NAME)
-    slot = resolver._cache.get(NAME)
+    slot = resolver._state.find(NAME)
     held = [
-        resolver._lock,
-        resolver._flights._lock,
+        resolver._state._lock,
+        resolver._updater.flights._lock,
         resolver._workers._changed,
-        resolver._observers._lock,
-        slot.store_lock,
+        resolver._state.observers._lock,
+        slot.record.lock,
     ]
     taken, go_on = threading.Event(), threading.Event()
 
@@ -320,7 +315,7 @@ def run_script(text: str, timeout: float = 20) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("just_begun", ["dns.resolver", "dns.message", "dns.quic"])
+@pytest.mark.parametrize("just_begun", ["dns.name", "dns.message", "dns.rdtypes.IN.A"])
 def test_a_fork_while_dnspython_is_being_imported_leaves_a_child_that_resolves(just_begun):
     """The first lookup imports it, which takes a fifth of a second; a fork may come just then."""
     done = run_script(
@@ -472,3 +467,21 @@ def test_a_failure_that_is_known_starts_no_lookup_when_the_one_under_way_has_jus
         resolver.resolve(NAME)
     assert not answers
     assert lookup.calls(NAME) == 1
+
+
+def test_a_lookup_whose_caller_vanished_before_he_drove_it_is_taken_over():
+    """He was interrupted between the two; the next caller has it driven by a thread."""
+    workers = Workers("test")
+    flights = SingleFlight(workers)
+    flight = flights.join(
+        "key", 0.0, lambda flight: lambda: None, lead=lambda flight, seconds: None
+    )
+    with ThreadPoolExecutor(1) as others:
+        soon = others.submit(flights.join, "key", 0.5, lambda flight: lambda: None)
+        assert soon.result(10) is flight
+        assert not flight.final.done()
+        later = others.submit(flights.join, "key", 2.0, lambda flight: lambda: None)
+        assert later.result(10) is flight
+    flight.final.result(10)
+    assert workers.wait_idle()
+    assert flights.current("key") is None

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Cause,
     Endpoint,
     LastKnownGood,
-    LookupFailed,
     Source,
 )
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock, MemoryStore, ScriptedLookup

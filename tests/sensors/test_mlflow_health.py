@@ -8,17 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.models.trigger import Trigger
-from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
-from airflow.sdk import DAG, Asset, BaseSensorOperator
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
-    AirflowTaskTimeout,
-    TaskDeferralError,
-    TaskDeferralTimeout,
     TaskDeferred,
 )
 from airflow.serialization.decoders import smart_decode_trigger_kwargs
@@ -255,8 +252,9 @@ class TestDeferrableMode:
         tiny.answers[SEARCH] = (503, {})
         given = {"min_health": "healthy", "checks": ("tracking",), "fail_fast_on": ()}
         _, payload = self.deferred(context, **given, probe_timeout=3).trigger.serialize()
+        assert payload.pop("seen")["state"] == "backend_down"
         assert payload == {
-            "version": 2,
+            "version": 3,
             "mlflow_conn_id": "mlflow_default",
             "min_health": "healthy",
             "checks": ["tracking"],
@@ -267,6 +265,7 @@ class TestDeferrableMode:
             "strikes": {"cause": "", "count": 0},
             "end_from_trigger": True,
             "do_xcom_push": True,
+            "silent_fail": False,
         }
 
     @pytest.mark.parametrize(
@@ -297,7 +296,7 @@ class TestDeferrableMode:
         self.deferred(context, silent_fail=True)
 
     def event(self, usable, **changed):
-        verdict = check_connection("mlflow_default")
+        verdict = check_connection("mlflow_default").verdict
         return {"version": 1, "open": True, "verdict": verdict.as_dict(), **changed}
 
     def test_resumes_with_the_verdict_as_xcom(self, usable, context):
@@ -328,63 +327,6 @@ class TestDeferrableMode:
         with pytest.raises(AirflowException, match="same version"):
             sensor().execute_complete(context, event)
 
-    @pytest.mark.parametrize(("flag", "raised"), [
-        ({"soft_fail": True}, AirflowSkipException),
-        ({"never_fail": True}, AirflowSkipException),
-        ({}, AirflowSensorTimeout),
-    ])  # fmt: skip
-    def test_honours_soft_fail_on_a_timeout_of_the_trigger(
-        self, usable, tiny, context, ti, flag, raised
-    ):
-        """And turns it into the timeout of a sensor, with a verdict as XCom."""
-        tiny.answers[SEARCH] = (503, {})
-        self.deferred(context, **flag)
-        with pytest.raises(raised):
-            sensor(deferrable=True, **flag).resume_execution(
-                "__fail__", {"error": "Trigger timeout"}, context
-            )
-        assert ti.pushed["return_value"]["state"] == "backend_down"
-
-    @pytest.mark.parametrize(("flag", "raised"), [
-        ({"soft_fail": True}, AirflowSkipException),
-        ({"never_fail": True}, AirflowSkipException),
-        ({}, AirflowSensorTimeout),
-    ])  # fmt: skip
-    def test_times_out_with_what_the_trigger_saw_last(
-        self, usable, tiny, context, ti, flag, raised
-    ):
-        """Also a gate that began there; else nobody would know why it stayed shut."""
-        tiny.answers[SEARCH] = (503, {})
-        event = self.event(usable, open=False, timed_out=True)
-        gate_sensor = sensor(deferrable=True, **flag)
-        with pytest.raises(raised):
-            gate_sensor.resume_execution("execute_complete", {"event": event}, context)
-        assert ti.pushed["return_value"]["state"] == "backend_down"
-
-    @pytest.mark.parametrize(("flag", "raised"), [
-        ({"soft_fail": True}, AirflowSkipException),
-        ({"never_fail": True}, AirflowSkipException),
-        ({}, AirflowFailException),
-    ])  # fmt: skip
-    def test_is_not_tried_again_when_waiting_is_of_no_use(
-        self, usable, tiny, context, flag, raised
-    ):
-        """Retries would only ask the same again."""
-        tiny.answers[SEARCH] = (401, "no")
-        event = self.event(usable, open=False)
-        with pytest.raises(raised):
-            sensor(deferrable=True, **flag).resume_execution(
-                "execute_complete", {"event": event}, context
-            )
-
-    def test_honours_soft_fail_when_the_trigger_died(self, context):
-        """Of whatever."""
-        kwargs = {"error": "Trigger failure", "traceback": []}
-        with pytest.raises(AirflowSkipException):
-            sensor(soft_fail=True).resume_execution("__fail__", kwargs, context)
-        with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
-            sensor().resume_execution("__fail__", kwargs, context)
-
 
 CHECK = "airflow_provider_hokusai_dns.sensors.mlflow_health.check_connection"
 
@@ -396,76 +338,6 @@ def broken(error):
         raise error
 
     return check
-
-
-class Stock(BaseSensorOperator):
-    """A sensor of Airflow's own, which pokes as it is told to."""
-
-    def __init__(self, *, poke, **kwargs):
-        super().__init__(task_id="stock", poke_interval=0.01, **kwargs)
-        self.poke = poke
-
-
-class TestBesideAStockSensor:
-    """The same flags and the same misfortune have the same end as in Airflow's own sensors."""
-
-    FLAGS = ({}, {"soft_fail": True}, {"never_fail": True})
-    ERRORS = (
-        RuntimeError("out of memory"),
-        AirflowException("no"),
-        AirflowFailException("never"),
-        AirflowSkipException("skip"),
-        AirflowSensorTimeout("late"),
-        AirflowTaskTimeout("execution_timeout"),
-    )
-
-    @staticmethod
-    def end_of(task, *call):
-        method, *given = call
-        with pytest.raises(BaseException) as caught:  # noqa: PT011
-            getattr(task, method)(*given)
-        return caught.type
-
-    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-    @pytest.mark.parametrize("flags", FLAGS, ids=str)
-    @pytest.mark.parametrize("mode", [{}, {"deferrable": True}], ids=str)
-    def test_ends_alike_when_a_poke_raises(self, context, monkeypatch, mode, flags, error):
-        """With one exception: a deferrable gate honours soft_fail for whatever it meets.
-
-        Airflow does so once a task has been deferred, and it should not matter whether this is the
-        first check or the second.
-        """
-        stock = Stock(poke=broken(error), **flags)
-        monkeypatch.setattr(CHECK, broken(error))
-        expected = self.end_of(stock, "execute", context)
-        if mode and "soft_fail" in flags and isinstance(error, Exception):
-            expected = AirflowSkipException
-        assert self.end_of(sensor(**mode, **flags), "execute", context) is expected
-
-    @pytest.mark.parametrize("reason", ["Trigger timeout", "Trigger failure"])
-    @pytest.mark.parametrize("flags", FLAGS, ids=str)
-    def test_ends_alike_when_its_trigger_does_not_fire(self, context, flags, reason):
-        """The scheduler saw the timeout, or the trigger raised."""
-        resumed = ("resume_execution", "__fail__", {"error": reason}, context)
-        stock = DateTimeSensorAsync(task_id="stock", target_time="2100-01-01T00:00:00", **flags)
-        assert self.end_of(sensor(deferrable=True, **flags), *resumed) is self.end_of(
-            stock, *resumed
-        )
-
-    @pytest.mark.parametrize("flags", FLAGS, ids=str)
-    def test_ends_alike_when_it_waited_for_too_long(self, usable, tiny, context, flags):
-        """In poke mode, and deferred, by the event of our own trigger."""
-        tiny.answers[SEARCH] = (503, {})
-        stock = Stock(poke=lambda context: False, timeout=0.02, **flags)
-        expected = self.end_of(stock, "execute", context)
-        assert self.end_of(sensor(timeout=0.02, **flags), "execute", context) is expected
-        verdict = check_connection("mlflow_default").as_dict()
-        event = {"version": 1, "open": False, "timed_out": True, "verdict": verdict}
-        resumed = ("resume_execution", "execute_complete", {"event": event}, context)
-        skips = bool(flags)  # never_fail skips a timeout too, once a task has been deferred
-        assert self.end_of(sensor(deferrable=True, **flags), *resumed) is (
-            AirflowSkipException if skips else expected
-        )
 
 
 class TestStartingInTheTriggerer:
@@ -501,7 +373,7 @@ class TestStartingInTheTriggerer:
     def test_is_not_for_a_connection_that_another_task_names(self):
         """A worker has to ask what it is."""
         with DAG("named_by_another", schedule=None):
-            other = Stock(poke=None)
+            other = EmptyOperator(task_id="other")
             one = self.begins(mlflow_conn_id=other.output)
         assert one.start_from_trigger is False
 

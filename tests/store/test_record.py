@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.resolver import Endpoint, LastKnownGood
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     merge,
@@ -43,6 +43,15 @@ records = st.builds(
     resolved_at=st.integers(1, int(NOW)).map(float),
     ttl=st.none() | st.integers(0, 2**31).map(float),
     no_name_since=st.none() | st.integers(1, int(NOW)).map(float),
+    services=st.lists(
+        st.builds(
+            Endpoint,
+            st.ip_addresses().map(str),
+            st.integers(1, 65535),
+            st.integers(0, 65535),
+            st.floats(0, 65535),
+        )
+    ).map(tuple),
     written_by=st.sampled_from(["refresh", "gate", "hook"]),
 )
 
@@ -72,7 +81,8 @@ def test_what_is_written_is_read_back(record):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
+        ({"version": 2}, "services"),
         ({"version": True}, "version"),
         ({"version": None}, "version"),
         ({"hostname": "other.local"}, "hostname"),
@@ -205,3 +215,31 @@ def test_a_key_can_be_read_and_is_unique():
     """An admin recognises the name; two names that look alike do not share a Variable."""
     assert variable_key(NAME).startswith("hokusai_dns_mlflow_hokusai_development_local_")
     assert variable_key("a-b.local") != variable_key("a.b.local")
+
+
+SERVICE = {"address": "10.0.1.221", "port": 5000, "priority": 1, "weight": 2.5}
+WITH_PORTS = {**GOOD, "version": 2, "services": [SERVICE]}
+
+
+def test_a_record_of_version_2_carries_ports():
+    """Those of an SRV record; without them the text is of version 1, as older readers want it."""
+    record = parse_record(NAME, json.dumps(WITH_PORTS), now=NOW)
+    assert record.services == (Endpoint("10.0.1.221", 5000, 1, 2.5),)
+    assert json.loads(render_record(record)) == WITH_PORTS
+    plain = json.loads(render_record(replace(record, services=()), beside=json.dumps(WITH_PORTS)))
+    assert plain == GOOD
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 0}, {"port": 65536}, {"port": "5000"}, {"port": True}, {"port": None},
+        {"port": 5000.5}, {"priority": -1}, {"priority": 1.5}, {"weight": -1}, {"weight": 70000},
+        {"weight": float("nan")}, {"weight": None}, {"address": "1.2"}, {"address": 7},
+    ],
+)  # fmt: skip
+def test_an_endpoint_that_is_none_is_told(wrong):
+    """An admin who edited it learns which one to look at."""
+    text = json.dumps({**WITH_PORTS, "services": [SERVICE, {**SERVICE, **wrong}]})
+    with pytest.raises(BrokenVariableError, match="is not an endpoint"):
+        parse_record(NAME, text, now=NOW)

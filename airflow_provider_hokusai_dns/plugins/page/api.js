@@ -41,12 +41,16 @@ function detailOf(body) {
   return typeof detail?.reason === "string" ? detail.reason : "";
 }
 
-export const health = () => ask("health/mlflow");
+/** The state of each connection.
+ *
+ * @param fresh whether the server is to check again, also where its last check is young.
+ */
+export const health = (fresh = false) => ask(`health/mlflow${fresh ? "?fresh=true" : ""}`);
 
 /** The last day, or null where the server has none to give. */
-export async function history() {
+export async function history(fresh = false) {
   try {
-    return await ask("history");
+    return await ask(`history${fresh ? "?fresh=true" : ""}`);
   } catch (error) {
     if (error instanceof Refused && error.status === 404) return null;
     throw error;

@@ -1,7 +1,7 @@
 // One connection of the list: built once, then only what changed is touched, so that the focus,
 // a text selection and an opened detail stay where they are.
 
-import { el, mark, say, svg } from "./dom.js";
+import { el, fill, mark, say, svg } from "./dom.js";
 import { Picture } from "./picture.js";
 import * as words from "./words.js";
 
@@ -28,6 +28,9 @@ export class Card {
     this.sentence = el("p", { class: "sentence" });
     this.problem = el("p", { class: "problem" });
     this.unread = el("p", { class: "problem", hidden: "" });
+    this.left = el("progress", { "aria-label": "Time left for the stale address" });
+    this.countdown = el("p", { class: "quiet" });
+    this.limit = el("div", { class: "limit", hidden: "" }, this.left, this.countdown);
     this.facts = el("dl", { class: "facts" });
     this.rows = new Map();
     this.picture = new Picture(connId);
@@ -41,6 +44,7 @@ export class Card {
         el("div", { class: "name" }, this.badge.node, el("h2", { id: title }, connId)),
         this.uri,
         this.sentence,
+        this.limit,
         this.problem,
         this.unread,
       ),
@@ -64,7 +68,7 @@ export class Card {
     say(this.sentence, one.sentence || (one.cause ? `Cause: ${one.cause}.` : ""));
     say(this.problem, one.variable_problem);
     const addresses = one.addresses ?? [];
-    this.#fact("Address", addresses.length ? words.addresses(addresses) : "none", { mono: true });
+    this.#fact("Address", [addresses.length ? words.addresses(addresses) : "none"], { mono: true });
     this.grow(0);
   }
 
@@ -75,9 +79,10 @@ export class Card {
   grow(passed) {
     const { one } = this;
     this.#fact("Source", this.#source(passed));
-    this.#fact("DNS", join(words.state(one.dns), this.#whyNotFresh(passed)), { state: one.dns });
-    this.#fact("MLflow", this.#mlflow(passed), { state: one.mlflow });
+    this.#fact("DNS", this.#dns(passed), { state: one.dns });
+    this.#fact("MLflow", this.#mlflow(passed), { state: works(one) ? "healthy" : one.mlflow });
     this.#fact("Last good", this.#lastGood(passed));
+    this.#countDown(passed);
   }
 
   /** Draw the last day.
@@ -100,53 +105,89 @@ export class Card {
   #source(passed) {
     const { age, dns, ttl_left: ttl } = this.one;
     let left = null;
-    // An old answer has no time to live left, whatever is known of when DNS is asked next.
-    if (typeof ttl === "number" && dns === "healthy") left = ttl > passed ? `TTL ${words.span(ttl - passed)} left` : "TTL over";
+    // A stale answer has no time to live left, whatever is known of when DNS is asked next.
+    if (typeof ttl === "number" && dns === "healthy") left = ttl > passed ? `TTL ${words.span(ttl - passed)} left` : "TTL expired";
     return join(words.source(this.one.source), typeof age === "number" ? `${words.span(age + passed)} old` : null, left);
   }
 
-  #mlflow(passed) {
-    const { cause, dns, mlflow, latency_ms: ms } = this.one;
-    const took = words.milliseconds(ms);
-    if (mlflow !== "unhealthy") return join(words.state(mlflow), took, this.#looked(passed));
-    // How long it took to fail is no latency. A cause in DNS stands in the line above.
-    const why = dns === "healthy" ? cause : null;
-    return join("unhealthy", why, took && `after ${took}`, this.#looked(passed));
-  }
-
-  #whyNotFresh(passed) {
-    const { cause, dns, last_known_good: good } = this.one;
-    if (dns === "healthy") return null;
+  #dns(passed) {
+    const { dns, last_known_good: good } = this.one;
+    if (dns === "healthy") return ["resolves"];
+    const why = words.dnsCause(dnsCause(this.one)) ?? (words.state(dns) === "unknown" ? "unknown" : "does not resolve");
     const away = good?.name_away_for;
-    return join(cause, typeof away === "number" ? `name away for ${words.span(away + passed)}` : null);
+    return join(why, typeof away === "number" ? `for ${words.span(away + passed)}` : null);
   }
 
-  /** What the fleet falls back on, where that is not what is in use anyway. */
+  /** MLflow apart from DNS: it works, by whatever address. */
+  #mlflow(passed) {
+    const { cause, mlflow, latency_ms: ms, verdict } = this.one;
+    const took = words.milliseconds(ms);
+    if (works(this.one)) return join("works", took, this.#checked(passed));
+    if (words.state(mlflow) !== "unhealthy") return join("unknown", this.#checked(passed));
+    const why = words.mlflowState(verdict?.state);
+    // Without an address no request was made: the cause is that of DNS, in the line above.
+    const failed = verdict?.state === "unresolved" ? null : words.requestFailure(cause);
+    // How long it took to fail is no latency.
+    return join(why ?? failed ?? "does not work", why && failed, took && `after ${took}`, this.#checked(passed));
+  }
+
+  /** What every process falls back on, where that is not what is in use already. */
   #lastGood(passed) {
     const { last_known_good: good, source, addresses } = this.one;
-    if (!good || (source === "store" && String(good.addresses) === String(addresses))) return null;
-    const by = good.written_by ? `by ${good.written_by}` : null;
-    return join(words.addresses(good.addresses ?? [], 2), `${words.span(good.age + passed)} old`, by);
+    if (!good || (source === "store" && String(good.addresses) === String(addresses))) return [];
+    const by = words.writer(good.written_by);
+    return join(words.addresses(good.addresses ?? [], 2), `${by ? `written by ${by} ` : ""}${words.span(good.age + passed)} ago`);
   }
 
-  #looked(passed) {
+  #checked(passed) {
     const [at, said] = [Date.parse(this.one.looked_at), this.said];
-    return Number.isNaN(at) || said === undefined ? null : `seen ${words.span((said - at) / 1000 + passed)} ago`;
+    return Number.isNaN(at) || said === undefined ? null : `checked ${words.span((said - at) / 1000 + passed)} ago`;
   }
 
-  #fact(name, text, { mono = false, state = null } = {}) {
+  /** How long the stale address is still used, and which rule ends that. */
+  #countDown(passed) {
+    const { stale } = this.one;
+    const hidden = typeof stale?.ends_in !== "number" || typeof stale.limit !== "number";
+    if (this.limit.hidden !== hidden) this.limit.hidden = hidden;
+    if (hidden) return;
+    const left = Math.max(0, stale.ends_in - passed);
+    mark(this.left, "max", String(stale.limit));
+    mark(this.left, "value", String(Math.floor(left)));
+    const limit = words.span(stale.limit);
+    const rule = { no_such_name: `${limit} after DNS first said “no such name”`, login_over_http: `${limit} with a login over plain http` }[stale.rule] ?? `${limit} of age`;
+    say(this.countdown, left > 0 ? `Used for another ${words.countdown(left)} (limit: ${rule}).` : `No longer used: its limit has passed (${rule}).`);
+  }
+
+  #fact(name, parts, { mono = false, state = null } = {}) {
     let row = this.rows.get(name);
     if (!row) {
       row = el("div", {}, el("dt", {}, name), el("dd", { class: mono ? "mono" : null }));
       this.rows.set(name, row);
       this.facts.append(row);
     }
-    say(row.lastChild, text);
+    fill(row.lastChild, parts);
     if (state) mark(row.lastChild, "data-state", words.state(state));
     if (row.hidden !== row.lastChild.hidden) row.hidden = row.lastChild.hidden;
   }
 }
 
+/** Whether MLflow can be used, whatever DNS says. */
+export const works = (one) => one.mlflow === "healthy" || one.mlflow === "degraded";
+
+/** Why DNS gives no address; a server that says it nowhere has it in `cause`. */
+export const dnsCause = (one) => one.verdict?.dns_cause ?? (one.dns === "healthy" ? null : one.cause);
+
+/** The parts that are there, with commas between; neighbouring texts become one. */
 function join(...parts) {
-  return parts.filter(Boolean).join(", ") || null;
+  const found = [];
+  for (const part of parts.filter(Boolean)) {
+    if (found.length) found.push(", ");
+    found.push(part);
+  }
+  const merged = [];
+  for (const part of found) {
+    if (typeof part === "string" && typeof merged.at(-1) === "string") merged[merged.length - 1] += part;
+    else merged.push(part);
+  }
+  return merged;
 }

@@ -2,9 +2,11 @@
 
 import * as words from "./words.js";
 
-export const DAY = 24 * 3600 * 1000;
+const DAY = 24 * 3600 * 1000;
+/** Seconds that a picture may show: a young history must not hide in the corner of a day. */
+const WINDOWS = [10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400];
 const SHORTEST_HOLD = 10 * 60 * 1000;
-const SAID = { resolved: "resolved", stale: "old answer used", failed: "failed" };
+const SAID = { resolved: "resolved", stale: "stale answer used", failed: "failed" };
 
 /** Points of the last day that can be read, oldest first, each with the time it speaks for.
  *
@@ -12,7 +14,8 @@ const SAID = { resolved: "resolved", stale: "old answer used", failed: "failed" 
  */
 export function read(points, now) {
   const read = (Array.isArray(points) ? points : [])
-    .map((point) => ({ ...point, time: Date.parse(point.at) }))
+    // How long it took to fail is no latency.
+    .map((point) => ({ ...point, time: Date.parse(point.at), probe_ms: point.probe === "unhealthy" ? null : point.probe_ms }))
     .filter(({ time, state }) => time > now - DAY && time <= now + 300_000 && state in SAID)
     .sort((a, b) => a.time - b.time);
   const hold = holdOf(read);
@@ -28,6 +31,12 @@ function holdOf(read) {
   gaps.sort((a, b) => a - b);
   const usual = gaps.length ? gaps[Math.floor(gaps.length / 2)] : SHORTEST_HOLD;
   return Math.max(SHORTEST_HOLD, 2.5 * usual);
+}
+
+/** Milliseconds that a picture of these points shows. */
+export function windowOf(read, now) {
+  const young = read.length ? now - read[0].time : DAY;
+  return 1000 * (WINDOWS.find((window) => young <= 1000 * window) ?? WINDOWS.at(-1));
 }
 
 /** Stretches of one state, so that a quiet day is one rectangle and not 288. */
@@ -64,17 +73,17 @@ export function summary(read) {
   if (!read.length) return "No run of the refresh DAG in the last 24 hours.";
   const parts = ["resolved", "stale", "failed"].flatMap((state) => {
     const number = read.filter((point) => point.state === state).length;
-    return number ? [`${SAID[state]} ${words.percent(number, read.length)}`] : [];
+    return number ? [`${words.percent(number, read.length)} ${state}`] : [];
   });
   const bad = stretches(read).filter(({ state }) => state !== "resolved");
-  let text = `${words.count(read.length, "look", "looks")}: ${parts.join(", ")}.`;
+  let text = `${words.count(read.length, "check", "checks")}, ${parts.join(", ")}.`;
   if (bad.length) {
     const last = bad.at(-1);
     const lasts = last.until >= read.at(-1).until;
     text += lasts ? ` Trouble since ${words.clock(last.time)}.` : ` Last trouble ${words.clock(last.time)}–${words.clock(last.until)}.`;
   }
   const times = read.map((point) => point.probe_ms).filter((ms) => typeof ms === "number").sort((a, b) => a - b);
-  if (times.length) text += ` MLflow: ${words.milliseconds(times[Math.floor(times.length / 2)])} typical.`;
+  if (times.length) text += ` MLflow: median ${words.milliseconds(times[Math.floor(times.length / 2)])}.`;
   return text;
 }
 

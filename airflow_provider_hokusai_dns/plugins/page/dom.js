@@ -32,3 +32,27 @@ export function say(node, text) {
 export function mark(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
+
+/** Give a node its content: texts, and links as `{ text, href }`.
+ *
+ * What is already there is kept and only changed, so that a link does not lose the focus while the
+ * age beside it grows.
+ */
+export function fill(node, parts) {
+  parts.forEach((part, index) => {
+    const link = typeof part !== "string";
+    let child = node.childNodes[index];
+    if (!child || (child.nodeType === Node.ELEMENT_NODE) !== link) {
+      const made = link ? el("a") : new Text();
+      if (child) child.replaceWith(made);
+      else node.append(made);
+      child = made;
+    }
+    if (link) mark(child, "href", part.href);
+    const text = link ? part.text : part;
+    if (child.textContent !== text) child.textContent = text;
+  });
+  while (node.childNodes.length > parts.length) node.lastChild.remove();
+  const empty = parts.length === 0;
+  if (node.hidden !== empty) node.hidden = empty;
+}

@@ -1,24 +1,24 @@
 // The page: asks at intervals, shows what was answered, and says so when nothing is.
 
 import * as api from "./api.js";
-import { Card } from "./card.js";
+import { Card, dnsCause, works } from "./card.js";
 import { el, mark, say } from "./dom.js";
 import { Refresh } from "./refresh.js";
 import * as words from "./words.js";
 
 const HEALTH_EVERY_MS = 15_000;
 const HISTORY_EVERY_MS = 60_000;
-/** Soon enough, where a part of it could not be read. */
+/** For a history of which a part could not be read. */
 const HISTORY_AGAIN_MS = 10_000;
-/** The server reads what a run wrote at most each 10 s; until then it answers with what it knew. */
-const SERVER_READS_AGAIN_MS = 12_000;
+/** A server that has just started checks for the first time. */
+const FIRST_CHECK_AGAIN_MS = 2_000;
 const OLD_AFTER_S = 60;
 const SEARCH_FROM = 9;
 
 const $ = (id) => document.getElementById(id);
 const list = $("connections");
 const cards = new Map();
-const known = { health: null, arrived: 0, history: null, historyArrived: 0, failed: null };
+const known = { health: null, arrived: 0, history: null, historyArrived: 0, failed: null, again: 0 };
 let shownState = null;
 
 const refresh = new Refresh(
@@ -27,28 +27,29 @@ const refresh = new Refresh(
   document.body.dataset.refreshDag,
   document.body.dataset.mayTrigger === "yes",
   () => {
-    for (const wait of [0, SERVER_READS_AGAIN_MS]) {
-      setTimeout(askHealth, wait);
-      setTimeout(askHistory, wait);
-    }
+    askHealth(true);
+    askHistory(true);
   },
 );
 
-async function askHealth() {
+async function askHealth(fresh = false) {
   try {
-    const answer = await api.health();
+    const answer = await api.health(fresh);
     if (!Array.isArray(answer?.connections)) throw new api.Refused(200, "the answer has no connections");
     Object.assign(known, { health: answer, arrived: performance.now(), failed: null });
     showConnections();
+    const isUnchecked = answer.connections.some((one) => one.looked_at === null);
+    clearTimeout(known.again);
+    if (isUnchecked && !document.hidden) known.again = setTimeout(askHealth, FIRST_CHECK_AGAIN_MS);
   } catch (error) {
     known.failed = error;
   }
   showAges();
 }
 
-async function askHistory() {
+async function askHistory(fresh = false) {
   try {
-    known.history = await api.history();
+    known.history = await api.history(fresh);
     known.historyArrived = performance.now();
   } catch (error) {
     if (!known.history) say($("history-note"), "The last day could not be read.");
@@ -86,12 +87,12 @@ function showConnections() {
   showObserver();
 }
 
-/** Whose numbers these are: another process of the API server may answer the next time. */
+/** Which process measured this: another one of the API server may answer the next time. */
 function showObserver() {
   const { seen_by: by } = known.health;
   const since = Date.parse(by?.since);
   let text = "this API server process";
-  if (by) text += ` (${by.host}, process ${by.pid}${Number.isNaN(since) ? "" : `, looking since ${words.clock(since)}`})`;
+  if (by) text += ` (${by.host}, process ${by.pid}${Number.isNaN(since) ? "" : `, started ${words.clock(since)}`})`;
   say($("observer"), text);
 }
 
@@ -116,19 +117,31 @@ function tally() {
 function showOverall() {
   const counts = tally();
   const all = cards.size;
-  const trouble = counts.unhealthy + counts.degraded;
+  list.classList.toggle("one", all === 1);
   let text;
   if (!all) text = "No connection is listed.";
-  else if (counts.healthy === all) text = all === 1 ? "MLflow is reachable, by a fresh address." : `All ${all} connections are healthy.`;
-  else if (!trouble) text = `Nothing is known yet of ${all === 1 ? "this connection" : words.count(counts.unknown, "connection", "connections")}.`;
-  else if (all === 1) text = counts.unhealthy ? "MLflow cannot be used now." : "MLflow can be used, but not all is well.";
+  else if (all === 1) text = headline([...cards.values()][0].one);
+  else if (counts.healthy === all) text = `All ${all} connections are healthy.`;
   else {
     const parts = ["unhealthy", "degraded", "unknown"].filter((state) => counts[state]).map((state) => `${counts[state]} ${state}`);
-    text = `Of ${all} connections ${parts.join(", ")}.`;
+    text = `${counts.healthy} of ${all} connections are healthy; ${parts.join(", ")}.`;
   }
   say($("overall"), text);
   mark($("overall"), "data-state", words.STATES.find((state) => counts[state]) ?? "unknown");
   say($("empty"), all ? "" : known.health.problem || "List the ids of your MLflow connections in [hokusai_dns] connections of airflow.cfg, or in AIRFLOW__HOKUSAI_DNS__CONNECTIONS.");
+}
+
+/** A connection in one sentence: MLflow, and apart from it its name. */
+function headline(one) {
+  const state = words.state(one.state);
+  if (state === "healthy") return "MLflow is reachable at a current address.";
+  if (state === "unknown") return "MLflow has not been checked yet.";
+  const resolves = one.dns === "healthy";
+  const noName = ["nxdomain", "nodata"].includes(dnsCause(one));
+  const why = noName ? "its name does not resolve" : "DNS gives no address";
+  if (works(one)) return resolves ? "MLflow works, with problems." : `MLflow works; ${why}.`;
+  if (resolves) return "MLflow does not work; its name resolves.";
+  return one.verdict?.state === "unresolved" ? `MLflow cannot be reached: ${why}.` : `MLflow does not work, and ${why}.`;
 }
 
 function showFilters() {
@@ -166,7 +179,7 @@ function filter() {
     if (card.node.hidden !== hidden) card.node.hidden = hidden;
     if (!hidden) shown += 1;
   }
-  if (cards.size) say($("empty"), shown ? "" : "No connection is like that.");
+  if (cards.size) say($("empty"), shown ? "" : "No connection matches.");
 }
 
 /** The server's time, so that a wrong clock of this machine moves nothing. */
@@ -189,7 +202,7 @@ function drawAll() {
 function showAges() {
   const passed = (performance.now() - known.arrived) / 1000;
   if (known.health) for (const card of cards.values()) card.grow(passed);
-  say($("answered"), known.health ? `as of ${words.span(passed)} ago` : "");
+  say($("answered"), known.health ? `updated ${words.span(passed)} ago` : "");
   say($("trouble"), trouble(passed));
   list.classList.toggle("old", known.health !== null && (known.failed !== null || passed > OLD_AFTER_S));
 }
@@ -204,7 +217,7 @@ function trouble(passed) {
   return `The API server cannot say (${failed.status ? `status ${failed.status}` : failed.message}${failed.detail ? `: ${failed.detail}` : ""}).${old}`;
 }
 
-/** Ask now and at intervals; not while nobody looks, and at once when somebody looks again. */
+/** Ask now and at intervals; not while the page is hidden, and at once when it is shown again. */
 function keepAsking(ask, every) {
   let timer;
   let asking = false;
@@ -226,7 +239,7 @@ function keepAsking(ask, every) {
 
 $("find").addEventListener("input", filter);
 $("zone").textContent = `Times are in ${words.zone()}.`;
-keepAsking(askHealth, HEALTH_EVERY_MS);
-keepAsking(askHistory, HISTORY_EVERY_MS);
-keepAsking(() => refresh.look(), HISTORY_EVERY_MS);
+keepAsking(() => askHealth(), HEALTH_EVERY_MS);
+keepAsking(() => askHistory(), HISTORY_EVERY_MS);
+keepAsking(() => refresh.check(), HISTORY_EVERY_MS);
 setInterval(() => document.hidden || showAges(), 1000);

@@ -1,8 +1,8 @@
 // The last day of one name as a drawing: latency as a line, states as a strip below. A failure
-// stands taller than an old answer, and that taller than a good one: readable without colour.
-// With the pointer, or the arrow keys once it has the focus, each look can be read one by one.
+// stands taller than a stale answer, and that taller than a good one: readable without colour.
+// With the pointer, or the arrow keys once it has the focus, each check can be read one by one.
 
-import { DAY, inWords, lines, read, slowest, stretches, summary } from "./day.js";
+import { inWords, lines, read, slowest, stretches, summary, windowOf } from "./day.js";
 import { el, mark, say, svg } from "./dom.js";
 import * as words from "./words.js";
 
@@ -20,7 +20,7 @@ export class Picture {
     this.scale = el("span", { class: "scale" });
     this.said = el("p", { class: "summary" });
     this.axis = el("div", { class: "axis", "aria-hidden": "true", hidden: "" });
-    this.axis.append(el("span", {}, "24 h ago"), el("span", {}, "12 h"), el("span", {}, "now"));
+    this.axis.append(el("span"), el("span"), el("span", {}, "now"));
     this.drawing = svg("svg", {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
       preserveAspectRatio: "none",
@@ -37,7 +37,7 @@ export class Picture {
     this.frame.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Draw anew.
+  /** Draw these points instead of the last ones.
    *
    * @param points as the history endpoint gives them.
    * @param now milliseconds, on the server's clock.
@@ -47,7 +47,11 @@ export class Picture {
     this.points = read(points, now);
     this.text = summary(this.points);
     const most = slowest(this.points);
-    say(this.scale, most ? `${words.milliseconds(most)} at most` : "");
+    say(this.scale, most ? `max ${words.milliseconds(most)}` : "");
+    this.window = windowOf(this.points, now);
+    const [start, middle] = this.axis.children;
+    say(start, `${words.span(this.window / 1000)} ago`);
+    say(middle, words.span(this.window / 2000));
     this.cursor = svg("path", { class: "cursor", d: "", "vector-effect": "non-scaling-stroke" });
     this.drawing.replaceChildren(...this.#grid(), ...this.#strip(), ...this.#line(most), this.cursor);
     this.axis.hidden = false;
@@ -56,12 +60,12 @@ export class Picture {
   }
 
   #x(time) {
-    return Math.round((10 * WIDTH * (time - this.now + DAY)) / DAY) / 10;
+    return Math.round((10 * WIDTH * (time - this.now + this.window)) / this.window) / 10;
   }
 
   #grid() {
-    const hours = [6, 12, 18].map((hour) => `M${(hour * WIDTH) / 24} 0V${HEIGHT}`).join("");
-    const d = `${hours}M0 ${HEIGHT - 0.5}H${WIDTH}`;
+    const quarters = [1, 2, 3].map((quarter) => `M${(quarter * WIDTH) / 4} 0V${HEIGHT}`).join("");
+    const d = `${quarters}M0 ${HEIGHT - 0.5}H${WIDTH}`;
     return [svg("path", { class: "grid", d, "vector-effect": "non-scaling-stroke" })];
   }
 
@@ -79,7 +83,8 @@ export class Picture {
     const d = lines(this.points)
       .map((line) => {
         const [first, ...rest] = line.map((point) => `${this.#x(point.time)} ${y(point.probe_ms)}`);
-        return `M${first}${rest.length ? `L${rest.join(" ")}` : "h0.1"}`;
+        // One alone would be a dot: it is drawn for as long as it holds.
+        return `M${first}${rest.length ? `L${rest.join(" ")}` : `H${this.#x(line[0].until)}`}`;
       })
       .join("");
     const bad = this.points
@@ -124,7 +129,7 @@ export class Picture {
   #point(event) {
     if (!this.points.length) return;
     const box = this.frame.getBoundingClientRect();
-    const time = this.now - DAY + (DAY * (event.clientX - box.left)) / box.width;
+    const time = this.now - this.window + (this.window * (event.clientX - box.left)) / box.width;
     const after = this.points.findIndex((point) => point.time > time);
     this.#choose(after === -1 ? this.points.length - 1 : Math.max(0, after - 1));
   }

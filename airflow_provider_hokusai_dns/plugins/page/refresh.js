@@ -21,8 +21,8 @@ export class Refresh {
     button.addEventListener("click", () => this.#start());
   }
 
-  /** Look at the DAG, and offer the button or say why not. */
-  async look() {
+  /** Ask for the DAG, and offer the button or say why not. */
+  async check() {
     if (this.running) return;
     this.why = await this.#obstacle();
     if (this.running) return;
@@ -105,6 +105,11 @@ function failure(error) {
   return `Airflow refused the run: ${error.message}.`;
 }
 
+function inWords(cause) {
+  const said = words.dnsCause(cause);
+  return said?.text ?? said ?? "no cause given";
+}
+
 /** What a run found, in one sentence and a tone. */
 function outcome(state, report, took) {
   const rows = report?.resolutions ?? [];
@@ -114,11 +119,11 @@ function outcome(state, report, took) {
   if (bad.length) {
     const [first] = bad;
     const more = bad.length > 1 ? ` and ${bad.length - 1} more` : "";
-    return [`${name(first)}${more} did not resolve (${first.cause ?? "no cause given"}).`, "bad"];
+    return [`${name(first)}${more} did not resolve (${inWords(first.cause)}).`, "bad"];
   }
   if (state === "failed") return [`The run failed after ${took}; the log of its task says why.`, "bad"];
   if (!rows.length) return [`The run succeeded in ${took}.`, "done"];
-  if (old.length) return [`${name(old[0])} gave no fresh answer (${old[0].cause}); the old one stays in use.`, "bad"];
+  if (old.length) return [`${name(old[0])} gave no fresh answer (${inWords(old[0].cause)}); the stale one stays in use.`, "bad"];
   const changes = report.changes ?? [];
   const asked = `${words.count(rows.length, "name", "names")} resolved in ${took}`;
   if (!changes.length) return [`${asked}; nothing changed.`, "done"];

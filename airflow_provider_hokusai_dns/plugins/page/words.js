@@ -14,13 +14,77 @@ export const SIGNS = {
 const SOURCES = {
   dns: "DNS",
   system: "the system’s resolver",
-  cache: "DNS, from the cache",
+  cache: "DNS, cached",
   hosts: "the hosts file",
   literal: "written in the connection",
-  stale: "an old answer of DNS",
-  store: "the fleet’s last known good",
+  stale: "DNS, stale",
+  store: "the shared last known good",
   static: "static, for emergencies",
 };
+
+/** Who wrote a last known good. */
+const WRITERS = { refresh: "the refresh DAG", gate: "a gate", hook: "a task" };
+
+/** Why DNS gives no address. The keys are those of `Cause`. */
+const DNS_CAUSES = {
+  nxdomain: "no such name",
+  nodata: "no address record",
+  servfail: "the DNS server failed",
+  refused: "the DNS server refused",
+  timeout: "no answer from DNS",
+  network: "DNS cannot be reached",
+  malformed: "an invalid answer from DNS",
+  config: "DNS is not configured",
+};
+
+/** What is wrong with MLflow. The keys are those of `State`, without the two that work. */
+const STATES_OF_MLFLOW = {
+  unresolved: "no address to use",
+  unreachable: "unreachable",
+  tls_error: "no secure connection",
+  host_rejected: "host name rejected",
+  unauthenticated: "login rejected",
+  forbidden: "permission missing",
+  workspace_missing: "workspace missing",
+  backend_down: "database unavailable",
+  not_mlflow: "not an MLflow server",
+  artifact_failed: "artifacts not stored",
+  config: "connection misconfigured",
+};
+
+/** Why a request got no complete answer. The keys are those of `Failure`. */
+const REQUEST_FAILURES = {
+  refused: "connection refused",
+  connect_timeout: "connection timed out",
+  network: "network error",
+  timeout: "no answer in time",
+  broken_off: "connection closed early",
+  not_http: "not HTTP",
+  body_too_large: "answer too large",
+  certificate_expired: "certificate expired",
+  certificate_name: "certificate for another name",
+  certificate_untrusted: "certificate not trusted",
+  tls: "TLS handshake failed",
+  tls_file: "certificate file unusable",
+};
+
+/** A word of the code in words, with a link to its section of the failure guide.
+ *
+ * One that a newer server made up is shown as it is.
+ */
+function explained(table, section, word) {
+  if (!word) return null;
+  return word in table ? { text: table[word], href: `guide#${section}.${word}` } : String(word);
+}
+
+export const dnsCause = (word) => explained(DNS_CAUSES, "causes-of-dns", word);
+export const mlflowState = (word) => explained(STATES_OF_MLFLOW, "states-of-a-verdict", word);
+export const requestFailure = (word) => (word in REQUEST_FAILURES ? explained(REQUEST_FAILURES, "failures-of-a-request", word) : null);
+
+/** Who wrote a last known good; an unknown word is shown as it is. */
+export function writer(word) {
+  return word ? (WRITERS[word] ?? String(word)) : null;
+}
 
 /** A number and its unit, which stay on one line. */
 const of = (number, unit) => `${number}\u00a0${unit}`;
@@ -47,9 +111,16 @@ export function span(seconds) {
   if (whole < 3600) return of(Math.floor(whole / 60), "min");
   const hours = Math.floor(whole / 3600);
   const minutes = Math.floor((whole % 3600) / 60);
-  if (hours < 24) return minutes ? `${of(hours, "h")} ${of(minutes, "min")}` : of(hours, "h");
-  const days = Math.floor(hours / 24);
-  return of(days, days === 1 ? "day" : "days");
+  if (hours < 48) return minutes ? `${of(hours, "h")} ${of(minutes, "min")}` : of(hours, "h");
+  return of(Math.floor(hours / 24), "days");
+}
+
+/** The time that is left, in two units: a countdown that stands still for a minute tells nothing. */
+export function countdown(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole >= 3600) return span(whole);
+  const minutes = Math.floor(whole / 60);
+  return minutes ? `${of(minutes, "min")} ${of(whole % 60, "s")}` : of(whole, "s");
 }
 
 export function milliseconds(value) {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+_BLANK = " \t\r\f\v"
+_BLANKS = re.compile(f"[{_BLANK}]+")
 
 
 class WatchedFile(Generic[T]):
@@ -32,7 +36,8 @@ class WatchedFile(Generic[T]):
         if known is not None and known[0] == signature:
             return known[1]
         try:
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+            # As bytes: in text mode a lone carriage return would end a line.
+            text = self._path.read_bytes().decode("utf-8", errors="replace")
         except OSError:
             text = ""
         value = self._parse(text)
@@ -41,12 +46,16 @@ class WatchedFile(Generic[T]):
 
 
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
-    """Addresses by lower-case name, in the order of the file (``hosts(5)``)."""
+    """Addresses by lower-case name, in the order of the file (``hosts(5)``).
+
+    As glibc reads it: a line ends with a line feed and with nothing else, and only the blanks of
+    ASCII part its words. Else what stands in a comment could come to life.
+    """
     from airflow_provider_hokusai_dns.resolver.target import parse_address
 
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        address, *names = line.partition("#")[0].split() or [""]
+    for line in text.split("\n"):
+        address, *names = _BLANKS.split(line.partition("#")[0].strip(_BLANK)) or [""]
         canonical = parse_address(address)
         if canonical is None:
             continue

@@ -5,15 +5,26 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from concurrent.futures import Future
+from functools import partial
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
     Endpoint,
-    LookupFailed,
+    Lookup,
     Source,
 )
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+#: Seconds for which an answer of the system lives. It does not tell the record's own TTL, which may
+#: be over at once: short, then, as that of the names that need it most (Cloud Map's is 10).
+SYSTEM_TTL = 10.0
+#: Threads, each for one name. The names held are fewer by default, so nothing queues here.
+_LIMIT = 4096
 
 _CAUSES = {
     socket.EAI_NONAME: Cause.NXDOMAIN,
@@ -33,13 +44,6 @@ def is_looking_up() -> bool:
     return getattr(_here, "inside", False)
 
 
-def original(function: object) -> object:
-    """What stood behind :func:`socket.getaddrinfo` before the pin took its place."""
-    while hasattr(function, "__hokusai_original__"):
-        function = function.__hokusai_original__
-    return function
-
-
 class SystemLookup:
     """``getaddrinfo`` as the system has it, past our own pin. Blocks as long as it likes."""
 
@@ -49,20 +53,58 @@ class SystemLookup:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
         del timeout, hint, thorough
         started = time.monotonic()
-        getaddrinfo = original(socket.getaddrinfo)
-        _here.inside = True  # somebody may have wrapped our pin, so that it cannot be seen through
+        _here.inside = True  # the pin stays out of the way, wherever in the chain it is
         try:
-            found = getaddrinfo(hostname, None, type=socket.SOCK_STREAM)  # type: ignore[operator]
-        except (socket.gaierror, UnicodeError) as error:
+            # By position: eventlet's own has other names for what follows.
+            found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)
+        except Exception as error:
+            # With EAI_SYSTEM it is the OSError of the call that failed, and no gaierror.
             code = error.errno if isinstance(error, socket.gaierror) else None
-            cause = _CAUSES.get(code or 0, Cause.MALFORMED)
+            otherwise = Cause.NETWORK if isinstance(error, OSError) else Cause.MALFORMED
+            cause = _CAUSES.get(code, Cause.MALFORMED) if code is not None else otherwise
+            text = str(error) or type(error).__name__
             took = time.monotonic() - started
             raise LookupFailed(
-                cause,
-                f"the system's lookup failed: {error}",
-                (Attempt("system", str(error), took),),
+                cause, f"the system's lookup failed: {text}", (Attempt("system", text, took),)
             ) from error
         finally:
             _here.inside = False
         addresses = dict.fromkeys(str(item[4][0]) for item in found)
-        return Answer(tuple(Endpoint(address) for address in addresses), Source.SYSTEM)
+        endpoints = tuple(Endpoint(address) for address in addresses)
+        return Answer(endpoints, Source.SYSTEM, ttl=SYSTEM_TTL)
+
+
+class SystemCalls:
+    """The system's lookups that are under way: one per name, however many wait for it.
+
+    They cannot be cancelled, and go on when nobody waits for them any more. Who asks for the name
+    again finds the one that hangs, and adds no thread to it.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self.renew_after_fork()
+        forks.renewed(self)
+        self._workers = Workers("hokusai-dns-system", limit=_LIMIT)
+
+    def renew_after_fork(self) -> None:
+        """Forget what the parent had under way: its threads did not come along."""
+        self._lock = threading.Lock()
+        self._calls: dict[str, Future[Answer]] = {}
+
+    def call(self, hostname: str, timeout: float) -> Future[Answer]:
+        """The call for a name, begun now if there is none."""
+        with self._lock:
+            future = self._calls.get(hostname)
+            if future is None:
+                future = self._calls[hostname] = self._workers.call(
+                    partial(self._run, hostname, timeout)
+                )
+        return future
+
+    def _run(self, hostname: str, timeout: float) -> Answer:
+        try:
+            return self._lookup.lookup(hostname, timeout=timeout)
+        finally:
+            with self._lock:
+                self._calls.pop(hostname, None)

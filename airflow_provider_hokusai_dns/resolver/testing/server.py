@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 from airflow_provider_hokusai_dns.resolver.testing.faults import Plan
 from airflow_provider_hokusai_dns.resolver.testing.zone import Zone
@@ -214,12 +214,12 @@ def _bind(host: str, port: int, *, tcp: bool) -> list[socket.socket]:
         sockets = [udp]
         try:
             _enlarge(udp)
-            udp.bind((host, port))
+            udp.bind(_sockaddr(host, port))
             if tcp:
                 listener = socket.socket(family, socket.SOCK_STREAM)
                 sockets.append(listener)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((host, udp.getsockname()[1]))
+                listener.bind(_sockaddr(host, udp.getsockname()[1]))
                 listener.listen(1024)
         except OSError as error:
             for opened in sockets:
@@ -231,6 +231,11 @@ def _bind(host: str, port: int, *, tcp: bool) -> list[socket.socket]:
                 opened.setblocking(False)
             return sockets
     raise AssertionError("unreachable")
+
+
+def _sockaddr(host: str, port: int) -> Any:
+    """The address to bind; the zone of ``fe80::1%eth0`` as the number that it is."""
+    return socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)[0][4]
 
 
 def _enlarge(udp: socket.socket) -> None:

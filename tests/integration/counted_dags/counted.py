@@ -7,9 +7,9 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
-from airflow_provider_hokusai_dns.resolver import DNSResolutionError
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
 
 RUN_URL = "http://mlflow.example.local:5000/#/experiments/1/runs/abc"

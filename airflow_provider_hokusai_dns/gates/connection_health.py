@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.level import Level, worst
 from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
 if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.gates.check import Check
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
-#: From best to worst, for "the worst of all".
-WORDS = ("healthy", "unknown", "degraded", "unhealthy")
 _NOT_CHECKED = (
     "This API server process has not looked yet, or a first check is under way: ask again in a "
     "moment."
 )
-
-
-def worst(words: Iterable[str]) -> str:
-    """The worst of some words; ``unknown`` of none."""
-    return max(words, key=WORDS.index, default="unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +29,38 @@ class ConnectionTarget:
 
     :param problem: what is wrong with that Variable, in a sentence.
     :param no_name_limit: seconds for which an address is served after the name went away.
-    :param nameservers: those that the connection names; empty for the system's.
+    :param max_stale: seconds of age up to which an address is served while DNS cannot be asked.
+    :param login_limit: the same for a connection that sends credentials over plain http; ``None``
+        where that makes no difference.
+    :param asked: those that the connection names; empty for the system's.
     """
 
     hostname: str | None = None
     uri: str | None = None
     record: LastKnownGood | None = None
     problem: str | None = None
-    no_name_limit: float = 900.0
-    nameservers: tuple[str, ...] = ()
+    no_name_limit: float = ResolverConfig().max_stale_no_name
+    max_stale: float = ResolverConfig().max_stale
+    login_limit: float | None = None
+    asked: tuple[str, ...] = ()
 
     @property
     def history_name(self) -> str | None:
         """Under what the history endpoint gives the last day of this name."""
-        return None if self.hostname is None else shown_name(self.hostname, self.nameservers)
+        return None if self.hostname is None else shown_name(self.hostname, self.asked)
 
     def away_for(self, wall: float) -> float | None:
         """Seconds since the fleet first saw that the name is gone; ``None`` while it is there."""
         return None if self.record is None else away_for(self.record, wall)
 
-    def dns(self, wall: float) -> str:
+    def dns(self, wall: float) -> Level:
         """The state of the name by what was written down."""
         if self.record is None:
-            return "unknown"
+            return Level.UNKNOWN
         away = self.away_for(wall)
         if away is None:
-            return "healthy"
-        return "degraded" if away < self.no_name_limit else "unhealthy"
+            return Level.HEALTHY
+        return Level.DEGRADED if away < self.no_name_limit else Level.UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,9 @@ class ConnectionHealth:
         """The same after Airflow was read."""
         return replace(self, target=target)
 
-    def with_check(
-        self, verdict: Verdict, found: Resolution | None, *, seen_at: float
-    ) -> ConnectionHealth:
+    def with_check(self, done: Check, *, seen_at: float = 0.0) -> ConnectionHealth:
         """The same after a check."""
-        return replace(self, verdict=verdict, found=found, seen_at=seen_at)
+        return replace(self, verdict=done.verdict, found=done.resolution, seen_at=seen_at)
 
     def at(self, now: float, limit: float) -> ConnectionHealth:
         """The same, without a verdict that is older than ``limit`` seconds."""
@@ -90,19 +88,23 @@ class ConnectionHealth:
         return replace(self, verdict=None, found=None)
 
     @property
-    def mlflow(self) -> str:
+    def mlflow(self) -> Level:
         """Whether MLflow can be used: the level of the last check."""
-        return "unknown" if self.verdict is None else self.verdict.level
+        return Level.UNKNOWN if self.verdict is None else self.verdict.level
 
     @property
-    def dns(self) -> str:
+    def dns(self) -> Level:
         """The state of the name: by the last check, or else by what the fleet wrote down."""
         if self.verdict is None:
             return self.target.dns(time.time())
         if self.verdict.address is None:
             unresolved = self.verdict.state is State.UNRESOLVED
-            return "unhealthy" if unresolved else self.target.dns(time.time())
-        return "healthy" if self.verdict.dns_cause is None and not self._is_stale else "degraded"
+            return Level.UNHEALTHY if unresolved else self.target.dns(time.time())
+        return (
+            Level.HEALTHY
+            if self.verdict.dns_cause is None and not self._is_stale
+            else Level.DEGRADED
+        )
 
     @property
     def _is_stale(self) -> bool:
@@ -110,7 +112,7 @@ class ConnectionHealth:
         return source in ("stale", "store", "static")
 
     @property
-    def state(self) -> str:
+    def state(self) -> Level:
         """One word for all of it."""
         return worst((self.dns, self.mlflow)) if self.verdict is None else self.verdict.level
 
@@ -121,14 +123,14 @@ class ConnectionHealth:
             return None
         return self.verdict.cause
 
-    def report(self) -> dict[str, Any]:
-        """All of it as plain values, ages as of now."""
+    def status_row(self) -> dict[str, Any]:
+        """All of it as plain values, ages as of now: a row of the endpoint and of the command."""
         wall, verdict, found = time.time(), self.verdict, self.found
         age = left = None
         if found is not None:
             age = found.age()
             left = None if self._is_stale else found.ttl_left(wall)
-        addresses = list(found.addresses) if found else []
+        addresses = list(found.places) if found else []
         source = None if found is None else found.source.value
         if verdict is not None and verdict.address is not None:
             addresses = addresses or [verdict.address]
@@ -136,9 +138,9 @@ class ConnectionHealth:
             age = verdict.address_age if age is None else age
         return {
             "conn_id": self.conn_id,
-            "state": self.state,
-            "dns": self.dns,
-            "mlflow": self.mlflow,
+            "state": self.state.value,
+            "dns": self.dns.value,
+            "mlflow": self.mlflow.value,
             "cause": self.cause,
             "sentence": _NOT_CHECKED if verdict is None else verdict.sentence,
             "hostname": self.target.hostname,
@@ -148,6 +150,7 @@ class ConnectionHealth:
             "source": source,
             "age": _rounded(age),
             "ttl_left": _rounded(left),
+            "stale": None if found is None else stale_limit(found, self.target, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": _rounded(sum(verdict.latencies.values()))
             if verdict is not None and verdict.latencies
@@ -158,6 +161,23 @@ class ConnectionHealth:
             "variable_problem": self.target.problem,
             "verdict": None if verdict is None else dict(verdict.as_dict()),
         }
+
+
+def stale_limit(found: Resolution, target: ConnectionTarget, wall: float) -> dict[str, Any] | None:
+    """How long a stale address is still served; ``None`` for one that is not stale.
+
+    :param wall: seconds since the epoch.
+    """
+    if found.stale_until is None or found.resolved_at is None:
+        return None
+    since, until = found.resolved_at.timestamp(), found.stale_until.timestamp()
+    # The sooner of two limits is in force (policy rules 6 and 7); stamps are rounded on their way.
+    rule, limit = "age", target.max_stale
+    if until < since + target.max_stale - 1:
+        rule, limit = "no_such_name", target.no_name_limit
+    if target.login_limit is not None and since + target.login_limit < until:
+        rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit
+    return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}
 
 
 def _rounded(value: float | None) -> float | None:

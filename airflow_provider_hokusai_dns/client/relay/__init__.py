@@ -1,0 +1,30 @@
+"""A relay on loopback: every process of a task reaches MLflow through it.
+
+A child that was started by ``subprocess``, ``spawn`` or in another language knows nothing of this
+package. It is an MLflow client with a tracking URI on 127.0.0.1 and a token that is good there
+only. The relay holds the credentials, waits while MLflow is away, repeats what may be repeated,
+and ends the runs that its clients leave behind.
+
+=====================  =======================================================================
+:mod:`.routes`         pure: which request may be repeated, and how
+:mod:`.creates`        pure: how a create is marked, and found again
+:mod:`.headers`        pure: which headers go through
+:mod:`.patience`       pure: wait, look for it, answer or give up
+:mod:`.records`        what the relay has seen: runs that were begun, calls that were lost
+:mod:`.variables`      pure: the environment of a child
+:mod:`.messages`       request and answer
+:mod:`.bodies`         request bodies that are kept until they have arrived
+:mod:`.upstream`       one request to MLflow (aiohttp)
+:mod:`.forwarding`     one request of a client, with all its tries
+:mod:`.listener`       the loopback port, token and limits
+:mod:`.addresses`      the addresses of the server, from the process's resolver
+:mod:`.orphans`        runs that nobody will end
+:mod:`.relay`          the thread, its start and its end
+=====================  =======================================================================
+"""
+
+from __future__ import annotations
+
+from airflow_provider_hokusai_dns.client.relay.relay import Relay, RelayLostDataError, open_relay
+
+__all__ = ["Relay", "RelayLostDataError", "open_relay"]

@@ -1,0 +1,358 @@
+"""One request of a client, with all its tries, until it is answered or given up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from airflow_provider_hokusai_dns.client.relay import creates
+from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
+from airflow_provider_hokusai_dns.client.relay.headers import to_server
+from airflow_provider_hokusai_dns.client.relay.messages import (
+    Answer,
+    Request,
+    an_error,
+    begun,
+    release,
+)
+from airflow_provider_hokusai_dns.client.relay.patience import (
+    Call,
+    Step,
+    Try,
+    error_code,
+    next_step,
+    pause,
+    retry_after,
+)
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, LostCalls, Runs, run_id_in
+from airflow_provider_hokusai_dns.client.relay.routes import Repeat, Route, route
+from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+_log = logging.getLogger(__name__)
+
+#: What a client gets when its call was given up. Not 503 or 504: MLflow's clients repeat those,
+#: and hide what is written in them. An unknown 5xx is an error to everybody (RFC 9110, 15).
+GIVEN_UP = 598
+#: The longest body of a create.
+LONGEST_CREATE = 8 * 2**20
+#: A caller that comes after this many seconds without a failure meets a new outage.
+_FORGET_AFTER = 300.0
+#: What one sending gets at least, seconds.
+_LEAST = 5.0
+#: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
+_REFUSALS = frozenset({401, 403, 413})
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
+
+
+@dataclass
+class _State:
+    """One call under way."""
+
+    request: Request
+    route: Route
+    waiting_since: float
+    call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    tries: int = 0
+    is_open: bool = False  # an earlier try may have been carried out
+    reason: str = ""
+    create: dict[str, Any] | None = None
+
+
+class Forwarder:
+    """Sends what clients ask for to MLflow. Used on one event loop.
+
+    :param run_tags: the tags of the task, for every run that is begun.
+    """
+
+    def __init__(
+        self, server: MLflowServer, upstream: Upstream, runs: Runs, run_tags: Mapping[str, str]
+    ) -> None:
+        self.runs = runs
+        self.lost = LostCalls()
+        #: The last call that was given up, of those that only read too.
+        self.gave_up: LostCall | None = None
+        #: The calls that may have made something twice, with what they answered.
+        self.doubtful: list[tuple[str, str, str]] = []
+        self._server = server
+        self._upstream = upstream
+        self._run_tags = run_tags
+        self._away_since: float | None = None
+        self._last_failure = 0.0
+
+    async def answer(
+        self,
+        request: Request,
+        is_wanted: Callable[[], bool] = lambda: True,
+        deadline: float | None = None,
+    ) -> Answer:
+        """Send a request until it is answered, or until its patience is over.
+
+        :param is_wanted: whether the client is still there.
+        :param deadline: seconds; that of the connection by default.
+        :raises ClientGoneError: the client hung up.
+        """
+        patience = self._server.deadline if deadline is None else deadline
+        call = _State(
+            request, route(request.method, request.path.partition("?")[0]), time.monotonic()
+        )
+        if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call):
+            return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
+        while True:
+            call.tries += 1
+            last, answer = await self._try(call, patience)
+            now = time.monotonic()
+            self._note(last, now)
+            state = Call(
+                repeat=call.route.repeat,
+                deadline=patience,
+                waiting_since=call.waiting_since,
+                away_since=self._away_since,
+                tries=call.tries,
+                can_send_again=not isinstance(request.body, Body) or request.body.can_send_again,
+            )
+            step = next_step(last, state, now)
+            call.is_open = call.is_open or not (step is Step.ANSWER or last.was_not_carried_out)
+            if step is Step.READ_BACK:
+                release(answer)
+                answer = await self._read_back(call, max(0.0, state.gives_up_at - now))
+                step = Step.ANSWER if answer is not None else Step.AGAIN
+            if step is Step.ANSWER and answer is not None:
+                return self._answered(call, answer)
+            release(answer)
+            if step is Step.GIVE_UP:
+                return self._given_up(call, now)
+            if not is_wanted() and not _is_delivered_in_any_case(call):
+                raise ClientGoneError("the client hung up")
+            if call.tries == 1:
+                _log.info(
+                    "%s %s: %s; it is sent again", request.method, call.route.name, call.reason
+                )
+            left = state.gives_up_at - now
+            # Not for secrecy: the clients must not all come back in one moment.
+            spread = random.uniform(0.5, 1.0)  # noqa: S311
+            await asyncio.sleep(pause(last, call.tries, left) * spread)
+
+    async def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, deadline: float
+    ) -> Answer:
+        """A request of the relay's own."""
+        content = None if body is None else json.dumps(body).encode()
+        headers = [] if body is None else [("Content-Type", "application/json")]
+        return await self.answer(Request(method, path, headers, content), deadline=deadline)
+
+    async def _prepare(self, call: _State) -> bool:
+        """Put our mark into a create; whether it is short enough for that."""
+        request = call.request
+        body = request.body
+        content = await body.whole(LONGEST_CREATE) if isinstance(body, Body) else body or b""
+        if content is None:
+            return False
+        request.body = content
+        document = None
+        with contextlib.suppress(ValueError, RecursionError):
+            document = json.loads(content)
+        if not isinstance(document, dict):
+            # Not what MLflow takes; it says so itself.
+            call.route = Route(call.route.name, "", Repeat.ONCE, call.route.writes)
+            return True
+        call.create = creates.marked(call.route.name, document, call.call_id, self._run_tags)
+        request.body = json.dumps(call.create).encode()
+        return True
+
+    async def _try(self, call: _State, patience: float) -> tuple[Try, Answer | None]:
+        """Send it once. The answer's body is read as far as a cut in it can be mended."""
+        request, loop = call.request, asyncio.get_running_loop()
+        body: bytes | AsyncIterator[bytes] | None = None
+        if isinstance(request.body, Body):
+            body = request.body.pieces()
+        elif request.body is not None:
+            body = request.body
+        headers = to_server(request.headers, self._server, request.path)
+        if isinstance(request.body, Body) and request.length is not None:
+            headers.append(("Content-Length", str(request.length)))
+        ends = call.waiting_since + max(patience, _LEAST)
+        limit = asyncio.timeout(max(_LEAST, ends - time.monotonic()))
+
+        def got_further() -> None:
+            call.waiting_since = time.monotonic()
+            limit.reschedule(loop.time() + max(patience, _LEAST))
+
+        watched = request.body if isinstance(request.body, Body) else None
+        if watched is not None:
+            watched.on_progress = got_further
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with limit:
+                response = await self._upstream.send(
+                    request.method,
+                    request.path,
+                    headers,
+                    body,
+                    fresh=call.route.repeat is not Repeat.FREELY,
+                )
+                answer = await begun(response)
+        except (aiohttp.ClientError, OSError) as error:
+            if response is not None:
+                response.close()
+            if watched is not None and watched.client_is_gone:
+                raise ClientGoneError("the client hung up") from error
+            failure = failure_of(error)
+            call.reason = reason_of(error)
+            return Try(failure=failure), None
+        finally:
+            if watched is not None:
+                watched.on_progress = _nothing
+        call.reason = f"MLflow answers {answer.status}"
+        asked = retry_after(response.headers.get("Retry-After", ""))
+        return Try(status=answer.status, retry_after=asked, body=answer.head), answer
+
+    def _note(self, last: Try, now: float) -> None:
+        """Keep in mind since when MLflow is away, for all calls."""
+        if not last.says_away:
+            if self._away_since is not None and last.failure is None:
+                _log.info("MLflow answers again, after %.1f s.", now - self._away_since)
+                self._away_since = None
+            return
+        if self._away_since is None or now - self._last_failure > _FORGET_AFTER:
+            self._away_since = now
+        self._last_failure = now
+
+    async def _read_back(self, call: _State, left: float) -> Answer | None:
+        """Whether a create was carried out although its answer was lost; twice, with a pause.
+
+        A proxy gives up on a server that may still be at it.
+        """
+        assert call.create is not None
+        name = call.route.name
+        asked = creates.question(name, call.route.base, call.create, call.call_id)
+        if asked is None:
+            return None
+        for again in (False, True):
+            if again:
+                await asyncio.sleep(min(1.0, left))
+            headers = [("Content-Type", "application/json")]
+            found = await self.answer(
+                Request(asked.method, asked.path, headers, asked.body), deadline=left
+            )
+            release(found)
+            made = creates.answer(name, call.create, call.call_id, found.document)
+            if found.status == 200 and made is not None:
+                _log.info("%s was carried out, although its answer was lost.", name)
+                content = json.dumps(made).encode()
+                return Answer(200, [("Content-Type", "application/json")], content)
+            if found.status == GIVEN_UP:
+                return None
+        return None
+
+    def _answered(self, call: _State, answer: Answer) -> Answer:
+        """Take note of what MLflow said, and correct what only a second sending can have caused."""
+        if call.route.removes and call.is_open and error_code(answer.head) in _NOT_THERE:
+            release(answer)
+            answer = Answer(200, [("Content-Type", "application/json")], b"{}")
+        if call.route.writes:
+            if answer.status < 400:
+                if self.lost:
+                    self.lost.arrived(_key(call))
+                self._note_run(call, answer)
+            elif answer.status >= 500 or answer.status in _REFUSALS:
+                code = error_code(answer.head)
+                reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
+                permanent = answer.status < 500
+                self.lost.lost(_key(call), _lost(call, reason, permanent=permanent))
+        return answer
+
+    def _given_up(self, call: _State, now: float) -> Answer:
+        waited = now - call.waiting_since
+        reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
+        self.gave_up = _lost(call, reason)
+        if call.route.writes:
+            self.lost.lost(_key(call), self.gave_up)
+        sentence = (
+            f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
+            "The deadline of the Airflow connection says how long a call waits."
+        )
+        _log.error("%s", sentence)
+        return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
+
+    def _note_run(self, call: _State, answer: Answer) -> None:
+        match call.route.name:
+            case "runs/create":
+                if (made := creates.run_of(answer.document)) is not None:
+                    self.runs.begun(*made)
+                    if call.tries > 1:
+                        self.doubtful.append((made[1], call.call_id, made[0]))
+            case "runs/update" | "runs/delete" as name:
+                given = _document(call)
+                if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
+                    if name == "runs/delete":
+                        self.runs.deleted(run_id)
+                    else:
+                        self.runs.updated(run_id, _status(given.get("status")))
+
+
+#: ``RunStatus`` of MLflow's protocol, for clients that send the number.
+_STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
+
+
+def _status(value: Any) -> str:
+    return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_delivered_in_any_case(call: _State) -> bool:
+    """Whether it is of use to a client that has died: data that it has sent whole, no create."""
+    body = call.request.body
+    return (
+        call.route.writes
+        and call.route.repeat is not Repeat.READ_BACK
+        and (not isinstance(body, Body) or body.is_complete)
+    )
+
+
+def _text(call: _State) -> str:
+    body = call.request.body
+    if isinstance(body, Body):
+        body = body.kept_beginning(LONGEST_CREATE)
+    return (body or b"").decode("utf-8", "replace")
+
+
+def _document(call: _State) -> Mapping[str, Any]:
+    try:
+        document = json.loads(_text(call))
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _lost(call: _State, reason: str, *, permanent: bool = False) -> LostCall:
+    run_id = run_id_in(call.request.path, _text(call))
+    return LostCall(call.route.name, run_id, reason, permanent)
+
+
+def _key(call: _State) -> tuple[str, str, str]:
+    """What makes two calls the same: an artifact its path, everything else its body too."""
+    request = call.request
+    digest = ""
+    if request.method != "PUT":
+        content = json.dumps(call.create, sort_keys=True) if call.create else _text(call)
+        if call.create:
+            content = content.replace(call.call_id, "")
+        digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    return request.method, request.path, digest

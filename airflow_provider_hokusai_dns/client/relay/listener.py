@@ -1,0 +1,219 @@
+"""The port on loopback: who may use it, what it takes, and what it passes on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import hmac
+import logging
+import re
+import socket
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+
+from airflow_provider_hokusai_dns.client.relay.bodies import Body, Budget, ClientGoneError
+from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
+from airflow_provider_hokusai_dns.client.relay.headers import to_client
+from airflow_provider_hokusai_dns.client.relay.messages import Answer, Request
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+_log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: Connections at the same time; what comes beyond is closed at once.
+_CONNECTIONS = 1024
+#: Seconds in which a new connection has to bring a request with the token.
+_FIRST_REQUEST = 30.0
+#: The relay never closes an idle connection: its client would take that for an error. Seconds.
+_KEEP_IDLE = 7 * 24 * 3600.0
+_DOTS = re.compile(r"(?:^|/)\.\.?(?:/|$)")
+#: Waits for the rest of a request that was answered early, seconds.
+_LINGER = 10.0
+
+
+class Listener:
+    """The HTTP server of a relay. Used on one event loop.
+
+    :param token: what a client has to show.
+    """
+
+    def __init__(
+        self, server: MLflowServer, forwarder: Forwarder, token: str, budget: Budget
+    ) -> None:
+        self.refused = 0
+        self._server = server
+        self._forwarder = forwarder
+        self._token = token.encode()
+        self._budget = budget
+        self._unknown: set[asyncio.BaseProtocol] = set()
+        self._under_way: set[asyncio.Task[object]] = set()
+        self._web = web.Server(
+            self._handle,
+            keepalive_timeout=_KEEP_IDLE,
+            lingering_time=_LINGER,
+            auto_decompress=False,
+            read_bufsize=2**18,
+            access_log=None,
+        )
+
+    async def start(self) -> int:
+        """Listen on a free port of loopback, and give it back."""
+        loop = asyncio.get_running_loop()
+        self.socket = socket.create_server((HOST, 0), backlog=512)
+        self._listening = await loop.create_server(self._new_connection, sock=self.socket)
+        self.port = int(self.socket.getsockname()[1])
+        return self.port
+
+    @property
+    def uri(self) -> str:
+        """Where it listens."""
+        return f"http://{HOST}:{self.port}"
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no new connection, and wait for the calls under way; whether all have ended."""
+        self._listening.close()
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=seconds)
+        return not self._under_way
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._listening.close()
+        await self._web.shutdown(0.5)
+
+    def _new_connection(self) -> asyncio.BaseProtocol:
+        if len(self._web.connections) >= _CONNECTIONS:
+            return _Refusal()
+        protocol = self._web()
+        self._unknown.add(protocol)
+        asyncio.get_running_loop().call_later(_FIRST_REQUEST, self._close_if_unknown, protocol)
+        return protocol
+
+    def _close_if_unknown(self, protocol: web.RequestHandler) -> None:
+        if protocol in self._unknown:
+            self._unknown.discard(protocol)
+            protocol.force_close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if not self._is_allowed(request.headers.get("Authorization", "")):
+            self.refused += 1
+            if self.refused == 1:
+                _log.warning("A request without the token of this relay was refused.")
+            return _error(401, "this relay is for the processes of one Airflow task: its token "
+                          "is missing or wrong", "PERMISSION_DENIED")  # fmt: skip
+        self._unknown.discard(request.protocol)
+        path = request.raw_path
+        if request.method not in _METHODS or not _is_plain(path):
+            return _error(400, "this relay takes paths of MLflow only", "BAD_REQUEST")
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            return await self._forward(request, path)
+        except ClientGoneError:
+            request.protocol.force_close()
+            return web.Response(status=400)  # to where nobody is
+        finally:
+            self._under_way.discard(task)
+
+    async def _forward(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        headers = list(request.headers.items())
+        shown = f"{request.method} {path.partition('?')[0]}"
+
+        def is_wanted() -> bool:
+            """Whether the client is still there."""
+            return request.transport is not None and not request.transport.is_closing()
+
+        if not request.body_exists:
+            answer = await self._forwarder.answer(Request(request.method, path, headers), is_wanted)
+            return await self._pass_on(request, answer)
+        with Body(request.content, self._budget, shown) as body:
+            asked = Request(request.method, path, headers, body, request.content_length)
+            return await self._pass_on(request, await self._forwarder.answer(asked, is_wanted))
+
+    async def _pass_on(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+        headers = CIMultiDict(to_client(answer.headers, self._server, self.uri))
+        if answer.rest is None and request.method != "HEAD":
+            headers.pop("Content-Length", None)
+            return web.Response(status=answer.status, headers=headers, body=answer.head)
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await response.prepare(request)
+        if answer.rest is not None:
+            try:
+                await response.write(answer.head)
+                async for piece in _pieces(answer.rest, self._server.deadline):
+                    await response.write(piece)
+            except (aiohttp.ClientError, OSError):
+                # Half an answer must not look like a whole one.
+                _log.error("%s %s: the answer broke off.", request.method, request.path)
+                _cut(request)
+                raise
+            finally:
+                answer.rest.close()
+        await response.write_eof()
+        return response
+
+    def _is_allowed(self, authorization: str) -> bool:
+        """Whether a header holds the token: as a bearer, or as the password of any user."""
+        kind, _, value = authorization.partition(" ")
+        given = b""
+        if kind.lower() == "bearer":
+            given = value.strip().encode()
+        elif kind.lower() == "basic":
+            try:
+                given = base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+            except (binascii.Error, ValueError):
+                given = b""
+        return hmac.compare_digest(given, self._token)
+
+
+class _Refusal(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+async def _pieces(response: aiohttp.ClientResponse, deadline: float) -> AsyncIterator[bytes]:
+    while True:
+        async with asyncio.timeout(max(5.0, deadline)):
+            piece = await response.content.readany()
+        if not piece:
+            return
+        yield piece
+
+
+def _cut(request: web.BaseRequest) -> None:
+    """End a connection so that the client sees it, also where a forked child holds the socket."""
+    if request.transport is not None:
+        sock = request.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        request.transport.abort()
+
+
+def _is_plain(path: str) -> bool:
+    """Whether this is a path below the server's prefix: no other host, nothing that leads out."""
+    if not path.startswith("/") or path.startswith("//") or "#" in path or not path.isascii():
+        return False
+    return not _DOTS.search(unquote(path.partition("?")[0]))
+
+
+def _error(status: int, message: str, code: str) -> web.Response:
+    response = web.json_response({"error_code": code, "message": message}, status=status)
+    response.force_close()
+    return response

@@ -1,0 +1,127 @@
+"""Runs that nobody will end: those of an earlier try, and those that were made twice.
+
+By REST and by tags, without MLflow's client: the parent of the processes need not import it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.client.orphaned_runs import (
+    TAG_DAG,
+    TAG_DAG_RUN,
+    TAG_MAP_INDEX,
+    TAG_TASK,
+    TAG_TRY,
+)
+from airflow_provider_hokusai_dns.client.relay.creates import TAG_CALL, tags_of
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.client.relay.messages import Answer
+
+_log = logging.getLogger(__name__)
+
+_API = "/api/2.0/mlflow"
+_IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
+#: MLflow's own limits of a page.
+_EXPERIMENTS, _RUNS = 1000, 100
+
+Ask = Callable[[str, str, Mapping[str, Any] | None], Awaitable["Answer"]]
+
+
+def has_earlier_try(tags: Mapping[str, str]) -> bool:
+    """Whether the task may have left something in an earlier try."""
+    tried = tags.get(TAG_TRY, "")
+    return all(key in tags for key in _IDENTITY) and tried.isdigit() and int(tried) > 1
+
+
+async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None) -> None:
+    """End as KILLED what clients of an earlier try of this task left RUNNING.
+
+    In whatever experiment it is. A failure is reported and not raised: the task matters more.
+
+    :param tags: those of this try.
+    :param own_run_id: a run of this task that goes on.
+    """
+    ended = []
+    try:
+        experiments = [found async for found in _experiments(ask)]
+        # All are read first: a run that is ended leaves the search, and moves its pages.
+        for run in [run async for run in _running(ask, experiments, tags)]:
+            run_id = str(run["info"]["run_id"])
+            if run_id != own_run_id and _try_of(run) < int(tags[TAG_TRY]):
+                await _update(ask, run_id, "KILLED")
+                ended.append(run_id)
+    except Exception as error:
+        _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
+    if ended:
+        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))
+
+
+async def delete_doubles(ask: Ask, doubtful: Iterable[tuple[str, str, str]]) -> None:
+    """Delete the runs that a call made beside the one that its client was told of.
+
+    :param doubtful: experiment id, call id and the run that the client knows.
+    """
+    for experiment_id, call_id, known in doubtful:
+        answer = await ask("POST", f"{_API}/runs/search", {
+            "experiment_ids": [experiment_id], "filter": f"tags.`{TAG_CALL}` = '{call_id}'",
+        })  # fmt: skip
+        for run in answer.document.get("runs") or ():
+            run_id = str(run["info"]["run_id"])
+            if run_id != known:
+                await _update(ask, run_id, "FAILED")
+                await ask("POST", f"{_API}/runs/delete", {"run_id": run_id})
+                _log.info("Deleted run %s, which was run %s made twice.", run_id, known)
+
+
+async def _experiments(ask: Ask) -> AsyncIterator[str]:
+    token = ""
+    while True:
+        asked = {"max_results": _EXPERIMENTS, **({"page_token": token} if token else {})}
+        document = (await ask("POST", f"{_API}/experiments/search", asked)).document
+        for experiment in document.get("experiments") or ():
+            yield str(experiment["experiment_id"])
+        token = document.get("next_page_token") or ""
+        if not token:
+            return
+
+
+async def _running(
+    ask: Ask, experiments: list[str], tags: Mapping[str, str]
+) -> AsyncIterator[Mapping[str, Any]]:
+    """The RUNNING runs of this task, of whatever try."""
+    # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
+    conditions = ["attributes.status = 'RUNNING'"] + [
+        f"tags.`{key}` = '{tags[key]}'" for key in _IDENTITY if "'" not in tags[key]
+    ]
+    for first in range(0, len(experiments), _EXPERIMENTS):
+        token = ""
+        while True:
+            document = (await ask("POST", f"{_API}/runs/search", {
+                "experiment_ids": experiments[first : first + _EXPERIMENTS],
+                "filter": " and ".join(conditions),
+                "max_results": _RUNS,
+                **({"page_token": token} if token else {}),
+            })).document  # fmt: skip
+            for run in document.get("runs") or ():
+                there = tags_of(run)
+                if all(there.get(key) == tags[key] for key in _IDENTITY):
+                    yield run
+            token = document.get("next_page_token") or ""
+            if not token:
+                break
+
+
+async def _update(ask: Ask, run_id: str, status: str) -> None:
+    ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
+    await ask("POST", f"{_API}/runs/update", ended)
+
+
+def _try_of(run: Mapping[str, Any]) -> int:
+    tried = tags_of(run).get(TAG_TRY, "")
+    # One without a number is not ours to end.
+    return int(tried) if tried.isdigit() else 1_000_000

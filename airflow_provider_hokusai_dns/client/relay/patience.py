@@ -1,0 +1,165 @@
+"""Wait and send it again, look whether it was carried out, answer, or give up. Pure.
+
+One rule for every call: it waits for MLflow for up to the ``deadline`` of the connection, counted
+while nothing gets through. Where MLflow has been away for a while already, from then on, so that a
+client that logs on and on does not wait the deadline again at each call.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from airflow_provider_hokusai_dns.client.relay.routes import Repeat
+
+#: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
+_AWAY = frozenset({502, 503, 504})
+_OVERRUN = frozenset({408, 425, 429})
+#: MLflow's own 500: its database may be locked. A plain client repeats it for as many seconds.
+_PATIENCE_WITH_500 = 240.0
+#: Pauses grow from the first to the last, seconds; the caller spreads them.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
+#: A server may ask for an hour; it is asked again sooner, seconds.
+_LONGEST_RETRY_AFTER = 30.0
+#: What SQLAlchemy says when no connection comes free; MLflow answers it with 400.
+_POOL_IS_FULL = b"QueuePool limit of size"
+
+
+class Failure(StrEnum):
+    """Why there is no answer."""
+
+    #: No connection came about: nothing was sent.
+    NOT_SENT = "not_sent"
+    #: The connection ended before the whole answer was there: it may have been carried out.
+    CUT = "cut"
+    #: A certificate, or a TLS file: waiting does not help.
+    TLS = "tls"
+
+
+class Step(StrEnum):
+    """What to do next."""
+
+    ANSWER = "answer"
+    AGAIN = "again"
+    READ_BACK = "read_back"
+    GIVE_UP = "give_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """What came of one sending.
+
+    :param status: of the answer; 0 where there was none.
+    :param failure: why there was none.
+    :param retry_after: seconds that the server asked for; 0 for none.
+    :param body: the answer, as far as it was read; for JSON of MLflow it is whole.
+    """
+
+    status: int = 0
+    failure: Failure | None = None
+    retry_after: float = 0.0
+    body: bytes = b""
+
+    @property
+    def says_away(self) -> bool:
+        """Whether MLflow was not there at all, as far as this can tell."""
+        return self.failure in (Failure.NOT_SENT, Failure.CUT) or self.status in _AWAY
+
+    @property
+    def was_not_carried_out(self) -> bool:
+        """Whether it is certain that MLflow has done nothing.
+
+        A 429, and a 503 without an error of MLflow's own, come from a proxy that has no server, or
+        from a server that has not begun.
+        """
+        if self.failure is not None:
+            return self.failure is not Failure.CUT
+        return self.status in (425, 429) or (self.status == 503 and not self.is_mlflows)
+
+    @property
+    def is_mlflows(self) -> bool:
+        """Whether the answer is an error of MLflow's own."""
+        return error_code(self.body) != ""
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may be taken later."""
+        if self.failure is not None:
+            return self.failure is not Failure.TLS
+        return (
+            self.status in _AWAY
+            or self.status in _OVERRUN
+            or self.status == 500
+            or (self.status == 400 and _POOL_IS_FULL in self.body)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How far one call of a client has come. Times are monotonic seconds.
+
+    :param waiting_since: when it came, or when it got further for the last time.
+    :param away_since: when MLflow went away for all calls; ``None`` while it is there.
+    :param can_send_again: whether the whole body is still there.
+    """
+
+    repeat: Repeat
+    deadline: float
+    waiting_since: float
+    away_since: float | None
+    tries: int
+    can_send_again: bool
+
+    @property
+    def gives_up_at(self) -> float:
+        """When this call's patience is over."""
+        began = self.waiting_since
+        if self.away_since is not None:
+            began = min(began, self.away_since)
+        return began + self.deadline
+
+
+def next_step(last: Try, call: Call, now: float) -> Step:
+    """Decide what follows a sending. A step ``AGAIN`` comes after :func:`pause`."""
+    if not last.may_pass:
+        return Step.ANSWER if last.failure is None else Step.GIVE_UP
+    over = Step.ANSWER if last.failure is None else Step.GIVE_UP
+    if not call.can_send_again:
+        return over
+    if call.repeat is Repeat.ONCE and not last.was_not_carried_out:
+        return over
+    end = call.gives_up_at
+    if last.status == 500:
+        end = min(end, call.waiting_since + _PATIENCE_WITH_500)
+    if now >= end:
+        return over
+    if call.repeat is Repeat.READ_BACK and not last.was_not_carried_out:
+        return Step.READ_BACK
+    return Step.AGAIN
+
+
+def pause(last: Try, tries: int, left: float) -> float:
+    """Seconds to wait before the next sending, at most ``left``.
+
+    :param tries: how often it was sent.
+    """
+    grown = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
+    asked = min(_LONGEST_RETRY_AFTER, last.retry_after)
+    return max(0.0, min(left, max(grown, asked)))
+
+
+def error_code(body: bytes) -> str:
+    """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
+    if not body.lstrip().startswith(b"{"):
+        return ""
+    try:
+        return str(json.loads(body).get("error_code") or "")
+    except (ValueError, RecursionError):
+        return ""
+
+
+def retry_after(text: str) -> float:
+    """The seconds of a ``Retry-After``; a date and nonsense count as none."""
+    text = text.strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0

@@ -1,0 +1,104 @@
+"""What a relay has seen: the runs that its clients began, and the calls that did not arrive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from airflow_provider_hokusai_dns.client.delivery import Loss
+
+_RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+_MAX_REASONS = 3
+_TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
+
+
+def run_id_in(*texts: str) -> str | None:
+    """The first run id in a path or a body, for naming what was lost."""
+    for text in texts:
+        if match := _RUN_ID.search(text):
+            return match[0]
+    return None
+
+
+@dataclass
+class Runs:
+    """The runs that clients of a relay began and have not ended. One thread writes it.
+
+    :param joined: a run that is ended by whoever opened it, and not by the relay.
+    """
+
+    joined: str | None = None
+    open: dict[str, str] = field(default_factory=dict)
+
+    def begun(self, run_id: str, experiment_id: str = "") -> None:
+        """A run was created, or resumed."""
+        if run_id != self.joined:
+            self.open.setdefault(run_id, experiment_id)
+
+    def updated(self, run_id: str, status: str) -> None:
+        """A client has set the status of a run."""
+        if status in _TERMINAL:
+            self.open.pop(run_id, None)
+        elif status == "RUNNING":
+            self.begun(run_id)
+
+    def deleted(self, run_id: str) -> None:
+        """A run is gone."""
+        self.open.pop(run_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class LostCall:
+    """A write that did not reach MLflow.
+
+    :param name: what was called, for example ``runs/log-batch``.
+    :param run_id: where the call names a run.
+    :param reason: why, for people.
+    :param permanent: whether MLflow refused it, so that sending it later would not help.
+    """
+
+    name: str
+    run_id: str | None
+    reason: str
+    permanent: bool = False
+
+
+@dataclass
+class LostCalls:
+    """The calls that did not arrive, until the same call does. One thread writes it."""
+
+    _by_key: dict[tuple[str, str, str], LostCall] = field(default_factory=dict)
+
+    def lost(self, key: tuple[str, str, str], call: LostCall) -> None:
+        """A call was given up.
+
+        :param key: what makes it the same call when it comes again.
+        """
+        self._by_key[key] = call
+
+    def arrived(self, key: tuple[str, str, str]) -> None:
+        """The client has sent it again, and now it is there."""
+        self._by_key.pop(key, None)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
+    def all(self) -> tuple[LostCall, ...]:
+        """What is still lost."""
+        return tuple(self._by_key.values())
+
+
+def losses_of(calls: Iterable[LostCall]) -> tuple[Loss, ...]:
+    """Calls as losses by kind, with the first few reasons."""
+    by_name: dict[str, list[LostCall]] = {}
+    for call in calls:
+        by_name.setdefault(call.name, []).append(call)
+    return tuple(
+        Loss(
+            f"calls of {name}" if len(group) > 1 else f"call of {name}",
+            len(group),
+            tuple(dict.fromkeys(call.reason for call in group))[:_MAX_REASONS],
+        )
+        for name, group in by_name.items()
+    )

@@ -1,0 +1,373 @@
+"""The relay of a task: a thread with an event loop, from the block's beginning to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from airflow_provider_hokusai_dns.client import sigterm
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
+from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
+from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
+from airflow_provider_hokusai_dns.client.run import status_of as plain_status_of
+from airflow_provider_hokusai_dns.exceptions import LostDataError
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
+    from airflow_provider_hokusai_dns.client.relay.listener import Listener
+    from airflow_provider_hokusai_dns.client.relay.upstream import AddressesNow, Upstream
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Bytes of temporary files in which bodies are kept, all together.
+KEEP = 2**30
+_START = 30.0
+#: For ending runs after a block that was left because the task's time is over, seconds.
+_SHORT = sigterm.SECONDS
+
+
+class RelayLostDataError(LostDataError):
+    """Calls that clients of a relay made, and that did not reach MLflow.
+
+    :param conn_id: the connection of the relay.
+    :param calls: which, and why.
+    """
+
+    def __init__(self, conn_id: str, calls: tuple[LostCall, ...]) -> None:
+        runs = sorted({call.run_id for call in calls if call.run_id})
+        losses = losses_of(calls)
+        RuntimeError.__init__(
+            self,
+            f"what processes of this task sent to MLflow (connection {conn_id!r}) did not arrive: "
+            f"{', '.join(map(str, losses))}"
+            + (f"; runs: {', '.join(runs)}" if runs else "")
+            + ". A longer deadline on the connection waits longer for MLflow.",
+        )
+        self.conn_id = conn_id
+        self.calls = calls
+        self.run_id = runs[0] if runs else ""
+        self.losses = losses
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.conn_id, self.calls))
+
+
+class Relay:
+    """An open relay; made by :meth:`.MLflowHook.relay`.
+
+    :param uri: the tracking URI for the processes of this task, on 127.0.0.1.
+    """
+
+    def __init__(
+        self,
+        server: MLflowServer,
+        addresses: AddressesNow,
+        *,
+        keep: int,
+        run_tags: Mapping[str, str],
+        run_id: str | None,
+        experiment_id: str | None,
+        end_timeout: float | None,
+    ) -> None:
+        self._server = server
+        self._addresses = addresses
+        self._keep = keep
+        self._run_tags = dict(run_tags)
+        self._run_id = run_id
+        self._experiment_id = experiment_id
+        self._end_timeout = end_timeout
+        #: What a client of this relay shows; good for nothing else.
+        self.token = secrets.token_urlsafe(32)
+        self._pid = os.getpid()
+        self._stopped = False
+        self._loop = asyncio.SelectorEventLoop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="hokusai-dns-relay", daemon=True
+        )
+        self._forwarder: Forwarder
+        self._listener: Listener
+        self._upstream: Upstream
+        self._thread.start()
+        try:
+            self._run(self._open(), _START)
+        except BaseException:
+            self._end_thread()
+            raise
+        self.uri = self._listener.uri
+        _open_relays.append(self)
+
+    def __repr__(self) -> str:
+        return f"<Relay {self.uri} to {self._server.uri}>"
+
+    def variables(self, base: Mapping[str, str] | None = None) -> dict[str, str | None]:
+        """What :meth:`environment` changes; ``None`` takes a variable away.
+
+        :param base: the environment to change; that of this process by default.
+        """
+        return child_variables(
+            os.environ if base is None else base,
+            uri=self.uri,
+            token=self.token,
+            deadline=self._server.deadline,
+            registry_uri=_other_registry(self._server),
+            run_id=self._run_id,
+            experiment_id=self._experiment_id,
+            workspace=self._server.workspace,
+        )
+
+    def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment for a child process, so that its MLflow client uses this relay.
+
+        The login and the TLS settings of MLflow are not in it, nor is the Airflow connection.
+
+        :param base: the environment to start from; that of this process by default.
+        """
+        base = os.environ if base is None else base
+        connection = f"AIRFLOW_CONN_{self._server.conn_id.upper()}"
+        return changed(base, {**self.variables(base), connection: None})
+
+    def close(self, error: BaseException | None, status: str) -> None:
+        """End what is open, wait for what is under way, and say what was lost.
+
+        :param error: what the block was left by; it must come out, so nothing is raised then.
+        :param status: for the runs that clients have left RUNNING.
+        :raises RelayLostDataError: something did not arrive, and the block had ended well.
+        """
+        if os.getpid() != self._pid:
+            return  # a forked child leaves the block of its parent
+        out_of_time = error is not None and not isinstance(error, Exception | SystemExit)
+        seconds = self._server.deadline
+        if error is not None and self._end_timeout is not None:
+            seconds = min(seconds, self._end_timeout)
+        if out_of_time:
+            seconds = min(seconds, _SHORT)
+        try:
+            with suppress(concurrent.futures.TimeoutError):
+                self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
+            lost, gave_up = self._forwarder.lost.all(), self._forwarder.gave_up
+        finally:
+            self._end_thread()
+        if lost and error is None:
+            raise RelayLostDataError(self._server.conn_id, lost)
+        if error is not None and (calls := lost or ((gave_up,) if gave_up else ())):
+            behind = RelayLostDataError(self._server.conn_id, calls)
+            _log.error("%s", behind)
+            _put_behind(error, behind)
+
+    def stop(self, seconds: float) -> None:
+        """The task is told to stop: end the runs of its clients now, as KILLED."""
+        self._stopped = True
+        with suppress(concurrent.futures.TimeoutError):
+            self._run(self._end_runs(KILLED, seconds), seconds)
+
+    def _run(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
+
+    async def _open(self) -> None:
+        from airflow_provider_hokusai_dns.client.relay.bodies import Budget
+        from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
+        from airflow_provider_hokusai_dns.client.relay.listener import Listener
+        from airflow_provider_hokusai_dns.client.relay.upstream import Upstream
+
+        self._upstream = Upstream(self._server, self._addresses)
+        runs = Runs(self._run_id)
+        self._forwarder = Forwarder(self._server, self._upstream, runs, self._run_tags)
+        self._listener = Listener(self._server, self._forwarder, self.token, Budget(self._keep))
+        await self._listener.start()
+        self._cleaning: asyncio.Task[None] | None = None
+        if orphans := self._orphans():
+            self._cleaning = asyncio.create_task(orphans)
+
+    def _orphans(self) -> Coroutine[Any, Any, None] | None:
+        from airflow_provider_hokusai_dns.client.relay.orphans import end_orphans, has_earlier_try
+
+        if not has_earlier_try(self._run_tags):
+            return None
+        ask = partial(self._forwarder.ask, deadline=self._server.deadline)
+        return end_orphans(ask, self._run_tags, self._run_id)
+
+    async def _finish(self, status: str, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        if not await self._listener.drain(seconds):
+            _log.warning("Calls of processes of this task were still under way at its end.")
+        await self._end_runs(status, max(_SHORT, end - time.monotonic()))
+        await self._delete_doubles(max(0.0, end - time.monotonic()))
+        if self._cleaning is not None:
+            await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
+            self._cleaning.cancel()
+        await self._listener.close()
+        await self._upstream.close()
+
+    async def _end_runs(self, status: str, seconds: float) -> None:
+        """End the runs that clients have begun and not ended, all at the same time."""
+        status = KILLED if self._stopped else status
+        run_ids = list(self._forwarder.runs.open)
+        await asyncio.gather(*(self._end_run(run_id, status, seconds) for run_id in run_ids))
+
+    async def _end_run(self, run_id: str, status: str, seconds: float) -> None:
+        answer = await self._forwarder.ask(
+            "POST",
+            "/api/2.0/mlflow/runs/update",
+            {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)},
+            deadline=seconds,
+        )
+        if answer.status == 200:
+            self._forwarder.runs.deleted(run_id)
+            _log.warning(
+                "Run %s was left RUNNING by the process that began it: ended as %s.", run_id, status
+            )
+        else:
+            _log.error("Run %s is still RUNNING: the next try of the task ends it.", run_id)
+
+    async def _delete_doubles(self, seconds: float) -> None:
+        """Delete what a create made once more, because its first sending was carried out late."""
+        from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles
+
+        if doubtful := self._forwarder.doubtful:
+            ask = partial(self._forwarder.ask, deadline=seconds)
+            await delete_doubles(ask, doubtful)
+
+    def _end_thread(self) -> None:
+        async def cancel_all() -> None:
+            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+
+        with suppress(Exception):
+            self._run(cancel_all(), 5.0)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5.0)
+        if not self._thread.is_alive():
+            self._loop.close()
+        if self in _open_relays:
+            _open_relays.remove(self)
+
+    def _after_fork(self) -> None:
+        # The child must not hold the port open when the parent has closed it.
+        with suppress(OSError, AttributeError):
+            os.close(self._listener.socket.detach())
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether a call was given up, to read or to write."""
+        return self._forwarder.gave_up is not None
+
+
+_open_relays: list[Relay] = []
+
+
+def an_open_relay_gave_up() -> bool:
+    """Whether MLflow was away for longer than an open relay of this process waits."""
+    return any(relay.gave_up for relay in _open_relays)
+
+
+def _put_behind(error: BaseException, behind: BaseException) -> None:
+    """Make one exception the last in the context of another: how a child ended, and why."""
+    seen = {id(error)}
+    while error.__context__ is not None and id(error.__context__) not in seen:
+        error = error.__context__
+        seen.add(id(error))
+    if error.__context__ is None:
+        error.__context__ = behind
+
+
+@contextmanager
+def open_relay(
+    server: MLflowServer,
+    addresses: AddressesNow,
+    *,
+    keep: int = KEEP,
+    run_tags: Mapping[str, str] | None = None,
+    run_id: str | None = None,
+    experiment_id: str | None = None,
+    export: bool = False,
+    end_timeout: float | None = None,
+    status_of: Callable[[BaseException], str] = plain_status_of,
+) -> Iterator[Relay]:
+    """Open a relay for the length of a block.
+
+    :param addresses: gives the addresses of the server to try now; called on a thread.
+    :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
+        together.
+    :param run_tags: put on every run that a client begins.
+    :param run_id: the open run that clients join.
+    :param experiment_id: the experiment of that run.
+    :param export: put the variables into this process's environment too, for the block.
+    :param end_timeout: seconds for the end after a block that raised; the connection's deadline by
+        default.
+    :param status_of: gives the status of a run whose block was left by an exception.
+    :raises TLSFileError: a TLS file of the connection cannot be used.
+    :raises RelayLostDataError: at the end, when something did not arrive.
+    """
+    relay = Relay(
+        server,
+        addresses,
+        keep=keep,
+        run_tags=run_tags or {},
+        run_id=run_id,
+        experiment_id=experiment_id,
+        end_timeout=end_timeout,
+    )
+    with sigterm.on_sigterm(relay.stop):
+        try:
+            if export:
+                with _exported(relay.variables()):
+                    yield relay
+            else:
+                yield relay
+        except BaseException as error:
+            status = status_of(error)
+            relay.close(error, FAILED if status == FINISHED else status)
+            raise
+        # Whoever ends its runs has ended them by now: MLflow's own API does it when a process ends.
+        relay.close(None, FAILED)
+
+
+@contextmanager
+def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Change the environment of this process, and change back what nobody else has changed."""
+    before = {name: os.environ.get(name) for name in variables}
+    _put(variables)
+    try:
+        yield
+    finally:
+        _put({k: v for k, v in before.items() if os.environ.get(k) == variables[k]})
+
+
+def _put(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _other_registry(server: MLflowServer) -> str | None:
+    """A model registry that is no part of the tracking server; its clients go there directly."""
+    if server.registry_uri is None:
+        return None
+    there, here = urlsplit(server.registry_uri), urlsplit(server.uri)
+    same = (there.scheme, there.hostname, there.port) == (here.scheme, here.hostname, here.port)
+    return None if same else server.registry_uri
+
+
+def _after_fork_in_child() -> None:
+    for relay in _open_relays:
+        relay._after_fork()
+    _open_relays.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,120 @@
+"""Which request may be sent again. Pure.
+
+The rules are those of MLflow's stores (3.1 to 3.18), read and tried: a metric, parameter, tag or
+artifact is taken a second time without effect, a create is not.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Repeat(StrEnum):
+    """What a second sending does."""
+
+    FREELY = "freely"
+    #: It makes something a second time, and what it made can be found again.
+    READ_BACK = "read_back"
+    #: It may do harm: only where it is certain that MLflow has not carried out the first.
+    ONCE = "once"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is known of one method and path.
+
+    :param name: the path below ``/mlflow/``, or the whole path; ids are left in.
+    :param base: what stands before it, for questions to the same API; empty outside of it.
+    :param writes: whether something is lost when it does not arrive.
+    :param removes: a second time answers "does not exist", which is then what was wanted.
+    """
+
+    name: str
+    base: str
+    repeat: Repeat
+    writes: bool
+    removes: bool = False
+
+
+_API = re.compile(r"(?P<base>/(?:ajax-)?api/(?P<version>\d+)\.\d+/mlflow)/(?P<name>.+?)/?\Z")
+_ARTIFACTS = re.compile(r"/(?:ajax-)?api/\d+\.\d+/mlflow-artifacts/(?P<name>.+)\Z")
+
+#: POSTs that only read.
+_READING = re.compile(
+    r"""(?:.+/)?(?:search|search-datasets|batchGetInfos|calculate-filter-correlation|list)
+      | traces/metrics
+      | registered-models/get-latest-versions
+      | artifacts/presigned-(?:upload|download)-url
+    """,
+    re.VERBOSE,
+)
+#: POSTs that write, and that change nothing when they come a second time.
+_IDEMPOTENT = re.compile(
+    r"""runs/(?:update|log-metric|log-parameter|log-batch|log-inputs|set-tag|delete-tag)
+      | experiments/(?:update|set-experiment-tag|delete-experiment-tag)
+      | traces/(?:link-to-run|link-prompts)
+      | logged-models/[^/]+/params
+      | (?:registered-models|model-versions)/set-tag
+      | registered-models/alias
+      | model-versions/transition-stage
+      | datasets/[^/]+/(?:add-experiments|remove-experiments|records)
+      | upload-artifact
+    """,
+    re.VERBOSE,
+)
+#: POSTs whose second sending is refused, because the first has done it.
+_REMOVING = re.compile(
+    r"(?:runs|experiments)/(?:delete|restore)|registered-models/rename|traces/delete-traces"
+)
+#: What :mod:`.creates` can find again.
+_CREATING = re.compile(
+    r"runs/create|experiments/create|registered-models/create|model-versions/create|logged-models"
+    r"|runs/outputs|runs/log-model"
+)
+
+
+def route(method: str, path: str) -> Route:
+    """Judge a request.
+
+    :param method: in upper case.
+    :param path: decoded or not, without the query.
+    """
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return Route(path, "", Repeat.FREELY, writes=False)
+    if method == "DELETE":
+        return Route(_short(path), "", Repeat.FREELY, writes=True, removes=True)
+    if method in ("PUT", "PATCH"):  # artifacts; updates of tags, models and traces
+        return Route(_short(path), "", Repeat.FREELY, writes=True)
+    if match := _API.match(path):
+        return _api_post(match["base"], match["name"], int(match["version"]))
+    if match := _ARTIFACTS.match(path):
+        return _artifact_post(match["name"])
+    if path.rstrip("/") == "/v1/traces":  # OpenTelemetry: spans have ids of their own
+        return Route("v1/traces", "", Repeat.FREELY, writes=True)
+    return Route(_short(path), "", Repeat.ONCE, writes=True)
+
+
+def _api_post(base: str, name: str, version: int) -> Route:
+    if _READING.fullmatch(name):
+        return Route(name, base, Repeat.FREELY, writes=False)
+    # Since API 3 the client gives a trace its id.
+    if _IDEMPOTENT.fullmatch(name) or (name == "traces" and version >= 3):
+        return Route(name, base, Repeat.FREELY, writes=True)
+    if _REMOVING.fullmatch(name):
+        return Route(name, base, Repeat.FREELY, writes=True, removes=True)
+    if _CREATING.fullmatch(name):
+        return Route(name, base, Repeat.READ_BACK, writes=True)
+    return Route(name, base, Repeat.ONCE, writes=True)
+
+
+def _artifact_post(name: str) -> Route:
+    # A second multipart upload leaves the first without parts; completing one twice is refused.
+    again = name.startswith(("mpu/create/", "mpu/abort/", "presigned/"))
+    return Route(name, "", Repeat.FREELY if again else Repeat.ONCE, writes=True)
+
+
+def _short(path: str) -> str:
+    match = _API.match(path) or _ARTIFACTS.match(path)
+    return match["name"] if match else path

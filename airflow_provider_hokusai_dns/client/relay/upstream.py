@@ -1,0 +1,142 @@
+"""One request to MLflow: the address from the resolver, the name in the URL, TLS and the bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from airflow_provider_hokusai_dns.client.aio import resolve_result
+from airflow_provider_hokusai_dns.client.relay.headers import Headers
+from airflow_provider_hokusai_dns.client.relay.patience import Failure
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.pinned_port import bounded
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.tls import tls_context
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: Gives the addresses to try now, and does not wait for better ones.
+AddressesNow = Callable[[], list[str]]
+
+_CONNECT_TIMEOUT = 5.0
+#: Below the five seconds after which MLflow's server closes an idle connection, and the two of
+#: gunicorn: a request on a connection that is just being closed may have been carried out.
+_KEEP_IDLE = 1.5
+_CONNECTIONS = 100
+
+_asking = Workers("hokusai-dns-relay")
+
+
+class Upstream:
+    """The connections of a relay to its MLflow server. Used on one event loop.
+
+    :param addresses: asked on a thread, at each new connection.
+    :raises TLSFileError: a TLS file of the connection cannot be used.
+    """
+
+    def __init__(self, server: MLflowServer, addresses: AddressesNow) -> None:
+        self._server = server
+        tls = tls_context(server)
+        self._resolver = _Addresses(addresses)
+        self._sessions = [
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    resolver=self._resolver,
+                    use_dns_cache=False,
+                    ssl=True if tls is None else tls,
+                    limit=_CONNECTIONS,
+                    **({"force_close": True} if fresh else {"keepalive_timeout": _KEEP_IDLE}),
+                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+                trust_env=False,
+                read_bufsize=2**18,
+            )
+            for fresh in (False, True)
+        ]
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes] | None,
+        *,
+        fresh: bool,
+    ) -> aiohttp.ClientResponse:
+        """Send one request, and give back its answer before the body is read. Never redirects.
+
+        :param path: raw, with the query, below the server's prefix.
+        :param fresh: on a new connection, where one that is just being closed would leave open
+            whether the request was carried out.
+        :raises aiohttp.ClientError: see :func:`failure_of`.
+        """
+        return await self._sessions[fresh].request(
+            method,
+            URL(self._server.uri + path, encoded=True),
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for session in self._sessions:
+            await session.close()
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What an exception of :meth:`Upstream.send` says about the request."""
+    if isinstance(error, aiohttp.ClientSSLError) and not isinstance(
+        error.__cause__ or error.os_error, ConnectionError | TimeoutError
+    ):
+        return Failure.TLS
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return Failure.NOT_SENT
+    return Failure.CUT
+
+
+def reason_of(error: BaseException) -> str:
+    """Why there is no answer, in words without a secret."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"no secure connection: {error.certificate_error}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error.strerror or error.os_error)
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__
+
+
+class _Addresses(AbstractResolver):
+    """The process's answers for one name; one question at a time, however many connections wait."""
+
+    def __init__(self, addresses: AddressesNow) -> None:
+        self._ask = addresses
+        self._asked: asyncio.Future[list[str]] | None = None
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.wrap_future(_asking.call(self._at_once))
+        try:
+            found = await asyncio.shield(self._asked)
+        except DNSResolutionError as error:
+            raise OSError(None, str(error)) from error
+        return [resolve_result(host, place, port) for place in found]
+
+    def _at_once(self) -> list[str]:
+        with bounded(0):  # the waiting is done in one place, by the calls themselves
+            return self._ask()
+
+    async def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,76 @@
+"""The environment of a child, so that any MLflow client in it uses the relay. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+#: Longer than any wait of the relay, so that a child never gives up first, seconds.
+_MARGIN = 60
+#: What leads an MLflow client elsewhere, or what only the relay needs.
+_REMOVED = (
+    "MLFLOW_TRACKING_AUTH",
+    "MLFLOW_TRACKING_AWS_SIGV4",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+)
+_LOOPBACK = ("127.0.0.1", "localhost")
+_NO_PROXY = ("NO_PROXY", "no_proxy")
+
+
+def child_variables(
+    base: Mapping[str, str],
+    *,
+    uri: str,
+    token: str,
+    deadline: float,
+    registry_uri: str | None = None,
+    run_id: str | None = None,
+    experiment_id: str | None = None,
+    workspace: str | None = None,
+) -> dict[str, str | None]:
+    """What changes in an environment; ``None`` takes a variable away.
+
+    The client repeats nothing and waits longer than the relay: one retry policy, not two
+    multiplied. The token stands as user name and password too, because MLflow's clients prefer
+    those, and would take them from ``~/.mlflow/credentials``.
+
+    :param base: the environment that is changed, for its ``NO_PROXY`` and a longer time-out.
+    :param deadline: seconds for which the relay waits.
+    :param registry_uri: a model registry that is another server; the relay by default.
+    :param run_id: of the run that ``mlflow.start_run()`` joins.
+    """
+    timeout = int(deadline) + _MARGIN
+    given = base.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "")
+    if given.isascii() and given.isdigit():
+        timeout = max(timeout, int(given))
+    proxies = ",".join(base[name] for name in _NO_PROXY if base.get(name))
+    hosts = [host.strip() for host in proxies.split(",") if host.strip()]
+    no_proxy = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    changes: dict[str, str | None] = {
+        **dict.fromkeys(_REMOVED),
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_REGISTRY_URI": registry_uri or uri,
+        "MLFLOW_TRACKING_USERNAME": "relay",
+        "MLFLOW_TRACKING_PASSWORD": token,
+        "MLFLOW_TRACKING_TOKEN": token,
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        # It would print a link to the relay, which leads people nowhere.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        **dict.fromkeys(_NO_PROXY, no_proxy),
+    }
+    if workspace is not None:
+        changes["MLFLOW_WORKSPACE"] = None  # the relay sets the header
+    if run_id is not None:
+        changes["MLFLOW_RUN_ID"] = run_id
+    if experiment_id is not None:
+        changes["MLFLOW_EXPERIMENT_ID"] = experiment_id
+        changes["MLFLOW_EXPERIMENT_NAME"] = None
+    return changes
+
+
+def changed(base: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """An environment with changes made to it."""
+    merged = {**base, **changes}
+    return {name: value for name, value in merged.items() if value is not None}

@@ -1,0 +1,124 @@
+"""Why Airflow did not give out a connection.
+
+Airflow itself does not tell: its secrets backends are asked in turn, their errors are passed over,
+and what none of them gave is called undefined. So this asks once more, and only where an answer can
+be trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from enum import StrEnum
+from typing import Any
+
+
+class Reason(StrEnum):
+    """Why there is no connection."""
+
+    #: Airflow could not be asked, or a secrets backend may have failed.
+    UNKNOWN = "unknown"
+    #: Airflow has none of this id.
+    UNDEFINED = "undefined"
+    #: It is in the database, encrypted with a key that this process does not have.
+    ENCRYPTED = "encrypted"
+
+
+def why(conn_id: str) -> Reason:
+    """Ask in a task, on the command line or in the API server. Never raises."""
+    try:
+        comms = _comms()
+        if comms is None:
+            return _in_database(conn_id)
+        if _has_backend_of_its_own() or type(comms).__name__ == "TriggerCommsDecoder":
+            return Reason.UNKNOWN  # a thread of the triggerer must not use its line
+        return _meaning(comms.send(_question(conn_id)))
+    except Exception:
+        return Reason.UNKNOWN
+
+
+async def awhy(conn_id: str) -> Reason:
+    """The same for a coroutine of the triggerer."""
+    try:
+        comms = _comms()
+        if _has_backend_of_its_own() or not hasattr(comms, "asend"):
+            return Reason.UNKNOWN
+        return _meaning(await comms.asend(_question(conn_id)))
+    except Exception:
+        return Reason.UNKNOWN
+
+
+def known_connections() -> set[str]:
+    """Ids of connections that this process can see without asking for each; for a suggestion."""
+    known = {
+        name.removeprefix("AIRFLOW_CONN_").lower()
+        for name in os.environ
+        if name.startswith("AIRFLOW_CONN_")
+    }
+    # A task that was forked from the scheduler is marked as a server too, and has no database.
+    if _is_server() and _comms() is None:
+        from airflow.models import Connection
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        types = ("mlflow", "http", "https")
+        question = select(Connection.conn_id).where(Connection.conn_type.in_(types)).limit(1000)
+        with contextlib.suppress(Exception), create_session() as session:  # only a suggestion
+            known |= set(session.scalars(question))
+    return known
+
+
+def _comms() -> Any:
+    """The task's or trigger's line to its supervisor; ``None`` in a process that has none."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    return getattr(runner, "SUPERVISOR_COMMS", None)
+
+
+def _has_backend_of_its_own() -> bool:
+    """Whether a secrets backend is configured, whose errors Airflow passes over."""
+    from airflow.providers.common.compat.sdk import conf
+
+    options = (("secrets", "backend"), ("workers", "secrets_backend"))
+    return any(conf.get(*option, fallback=None) for option in options)
+
+
+def _question(conn_id: str) -> Any:
+    from airflow.sdk.execution_time.comms import GetConnection
+
+    return GetConnection(conn_id=conn_id)
+
+
+def _meaning(answer: object) -> Reason:
+    """The API server says in so many words that there is none; any other error may pass."""
+    error = getattr(answer, "error", None)
+    is_undefined = getattr(error, "value", error) == "CONNECTION_NOT_FOUND"
+    return Reason.UNDEFINED if is_undefined else Reason.UNKNOWN
+
+
+def _is_server() -> bool:
+    """Whether this process reads connections from the database itself, as Airflow marks it."""
+    return os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server"
+
+
+def _in_database(conn_id: str) -> Reason:
+    if not _is_server():
+        return Reason.UNKNOWN
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    with create_session() as session:
+        if not session.scalar(select(Connection.id).where(Connection.conn_id == conn_id)):
+            return Reason.UNKNOWN if _has_backend_of_its_own() else Reason.UNDEFINED
+        try:
+            found = session.scalars(select(Connection).where(Connection.conn_id == conn_id)).one()
+            _ = found.password, found.extra
+        except SQLAlchemyError:
+            raise
+        except (
+            Exception
+        ):  # Fernet's own where the key is another one, Airflow's where there is none
+            return Reason.ENCRYPTED
+    return Reason.UNKNOWN

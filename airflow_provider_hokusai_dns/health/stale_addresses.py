@@ -1,0 +1,145 @@
+"""Stale addresses over plain http: which may be used, and which get credentials (policy rule 18).
+
+Over https the certificate decides. Over plain http, whatever server has the address now would get
+the credentials of a request, so the choice of the connection's author and the age decide. Hosts
+beside MLflow (``also_pin``), where presigned artifacts live, cannot be asked who they are, and a
+presigned URL is a credential of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.health.connection import (
+    Deadline,
+    ProbeConnection,
+)
+from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
+from airflow_provider_hokusai_dns.resolver.model import Source
+from airflow_provider_hokusai_dns.server import StaleOverHTTP
+from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+
+    from airflow_provider_hokusai_dns.health.reply import Reply
+    from airflow_provider_hokusai_dns.resolver.model import Resolution
+    from airflow_provider_hokusai_dns.server import MLflowServer
+
+#: The oldest address that gets credentials over plain http, seconds (policy rule 18).
+MAX_AGE_WITH_CREDENTIALS = 900.0
+_HTTPS = 443
+#: The two answers of :func:`stale_address_rule` that are not a refusal.
+USE, CHECK = "use", "check"
+
+
+def login_age_limit(server: MLflowServer) -> float | None:
+    """Seconds of age up to which credentials go to an address that is not fresh.
+
+    ``None`` where age makes no difference to them: https with a certificate that is verified, no
+    credentials, or a connection that allows every age.
+    """
+    if not server.credentials or (server.scheme == "https" and server.verify):
+        return None
+    allowed = server.allow_stale_over_http is not StaleOverHTTP.ALWAYS
+    return MAX_AGE_WITH_CREDENTIALS if allowed else None
+
+
+def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
+    """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not (rule 18)."""
+    if not resolution.is_stale or (server.scheme == "https" and server.verify):
+        return USE
+    if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
+        return USE
+    kind = "a static" if resolution.source is Source.STATIC else "an old"
+    if server.allow_stale_over_http is StaleOverHTTP.NEVER:
+        return (
+            f"DNS gives no address for {server.hostname!r} now, and "
+            f"{server.named} does not allow {kind} one over plain http "
+            "(allow_stale_over_http is never): use https, or allow it with checked."
+        )
+    age, limit = resolution.age(), login_age_limit(server)
+    if limit is not None and age is not None and age > limit:
+        return (
+            f"DNS gives no address for {server.hostname!r} now, and the old one is {age:.0f} s "
+            f"old: over plain http no credentials go to an address older than "
+            f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
+        )
+    return CHECK
+
+
+def check_stale_address(
+    server: MLflowServer, resolution: Resolution, address: str, port: int, *, timeout: float = 2.0
+) -> str | None:
+    """Whether an address that is not fresh may be used; ``None`` means that it may.
+
+    For the pin, which asks before it hands such an address out. Over plain http in ``checked`` mode
+    this asks the address, without credentials, whether an MLflow answers there. That proves no
+    more: another team's MLflow passes.
+
+    :param timeout: seconds for all of it.
+    :returns: ``None``, or a sentence why not.
+    """
+    rule = stale_address_rule(server, resolution)
+    if rule != CHECK:
+        return None if rule == USE else rule
+    try:
+        tls: ssl.SSLContext | None = tls_context(server)
+    except TLSFileError as error:
+        return f"{error}."
+    with (
+        Deadline(timeout) as limit,
+        ProbeConnection(
+            server, address, port, tls=tls, deadline=limit, connect_timeout=timeout
+        ) as connection,
+    ):
+        return not_mlflow_at(server, resolution, connection.ask_openly(), address)
+
+
+def not_mlflow_at(
+    server: MLflowServer,
+    resolution: Resolution,
+    replies: Sequence[Reply],
+    address: str | None = None,
+) -> str | None:
+    """Why what answers at an old address is not taken for MLflow; ``None`` when it is."""
+    if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
+        return None
+    failure = replies[-1].failure
+    # Where nothing takes a connection, no setting makes the address work.
+    more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
+    return (
+        f"DNS gives no address for {server.hostname!r} now, and at the old address "
+        f"{address or resolution.address} no MLflow answers "
+        f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
+        f"Wait for DNS{more}."
+    )
+
+
+def check_stale_file_host(
+    server: MLflowServer, resolution: Resolution, address: str, port: int
+) -> str | None:
+    """Whether an address that is not fresh may be used; ``None`` means that it may.
+
+    On the port of https the certificate decides. Elsewhere ``checked`` allows what ``always`` does,
+    up to the age at which credentials may go to an old address.
+
+    :returns: ``None``, or a sentence why not.
+    """
+    if port == _HTTPS or server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
+        return None
+    told = f"DNS gives no address for {resolution.hostname!r} now, and"
+    if server.allow_stale_over_http is StaleOverHTTP.NEVER:
+        return (
+            f"{told} {server.named} does not allow the old one, {address}, over "
+            "plain http (allow_stale_over_http is never): use https, or allow it with checked."
+        )
+    age = resolution.age()
+    if age is not None and age > MAX_AGE_WITH_CREDENTIALS:
+        return (
+            f"{told} the old one, {address}, is {age:.0f} s old: over plain http no presigned URL "
+            f"goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or set "
+            "allow_stale_over_http to always."
+        )
+    return None

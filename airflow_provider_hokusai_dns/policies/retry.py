@@ -1,0 +1,216 @@
+"""A retry policy (Airflow 3.3, AIP-105) that judges a failed task by the state of MLflow::
+
+@task(retries=5, retry_policy=MLflowRetryPolicy())
+def train(): ...
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
+from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.gates.decision import DEFAULT_FAIL_FAST
+
+try:
+    from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
+except ImportError:
+    from importlib.metadata import version
+
+    raise ImportError(
+        "MLflowRetryPolicy needs Airflow 3.3 or newer, which has retry policies (AIP-105); this is "
+        f"{version('apache-airflow-core')}. Take retry_policy off the task, and let retries and "
+        "retry_delay of the task decide"
+    ) from None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk.definitions.context import Context
+
+    from airflow_provider_hokusai_dns.health.verdict import Verdict
+
+_LONGEST = timedelta(minutes=15)
+#: MLflow's own codes for what no retry changes.
+_WRONG = {
+    "RESOURCE_DOES_NOT_EXIST": "what the task asks for is not on the server",
+    "UNAUTHENTICATED": "the login of the connection is not accepted",
+    "PERMISSION_DENIED": "the user of the connection has no permission",
+}
+
+
+class MLflowRetryPolicy(RetryPolicy):
+    """Retry while MLflow is away; fail at once where that cannot help; else leave it to the task.
+
+    The exception decides whether this is about MLflow at all; for the author's own the task's
+    ``retries`` and ``retry_delay`` hold. Where it is, MLflow is probed once, as a gate does it:
+
+    - away (no name, no connection, no database): retry after a pause that grows with the tries, and
+      not before the circuit breaker lets a caller through;
+    - wrong (login, Host check, certificate, workspace, connection): fail at once, with the sentence
+      that says what to do;
+    - well: leave it to the task.
+
+    A retry is one of the task's ``retries``. From Airflow 3.4 on it is rescheduled instead, which
+    costs no try and holds no slot meanwhile.
+
+    :param mlflow_conn_id: the connection that the task uses.
+    :param delay: before the first retry; it doubles with each, up to ``max_delay``.
+    :param max_delay: the longest pause.
+    :param give_up_after: Airflow 3.4: for so long it is rescheduled; then the retries are used.
+    :raises ValueError: a delay that cannot be.
+    """
+
+    def __init__(
+        self,
+        mlflow_conn_id: str = DEFAULT_CONN_ID,
+        *,
+        delay: timedelta = timedelta(seconds=60),
+        max_delay: timedelta = _LONGEST,
+        give_up_after: timedelta = timedelta(days=1),
+    ) -> None:
+        if not timedelta(0) < delay <= max_delay <= give_up_after:
+            raise ValueError(
+                "0 < delay <= max_delay <= give_up_after must hold, and these are "
+                f"{delay!r}, {max_delay!r}, {give_up_after!r}"
+            )
+        self.mlflow_conn_id = mlflow_conn_id
+        self.delay = delay
+        self.max_delay = max_delay
+        self.give_up_after = give_up_after
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,
+        context: Context | None = None,
+    ) -> RetryDecision:
+        """Judge the exception that came out of the task; see the class."""
+        causes = tuple(_chain(exception))
+        if not any(_is_of_mlflow(cause) for cause in causes) and not _a_child_met_an_outage(causes):
+            return RetryDecision.default()
+        verdict = self._verdict()
+        if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":
+            return RetryDecision.fail(reason=verdict.sentence)
+        if why := _what_is_wrong(causes):
+            return RetryDecision.fail(reason=why)
+        if verdict.level == "unhealthy":
+            why = verdict.sentence
+        elif _says_away(causes):
+            why = f"MLflow was away, and is {verdict.level} again"
+        else:
+            return RetryDecision.default()
+        # On 3.4 a rescheduled task keeps its try number.
+        times = try_number - 1 + int((context or {}).get("task_reschedule_count") or 0)
+        return self._later(times, why, _breaker_wait(causes))
+
+    def serialize(self) -> dict[str, Any]:
+        """This policy as JSON-safe values."""
+        return {
+            "mlflow_conn_id": self.mlflow_conn_id,
+            "delay": self.delay.total_seconds(),
+            "max_delay": self.max_delay.total_seconds(),
+            "give_up_after": self.give_up_after.total_seconds(),
+        }
+
+    @classmethod
+    def deserialize(cls, data: dict[str, Any]) -> MLflowRetryPolicy:
+        """The policy behind :meth:`serialize`."""
+        return cls(
+            data["mlflow_conn_id"],
+            delay=timedelta(seconds=data["delay"]),
+            max_delay=timedelta(seconds=data["max_delay"]),
+            give_up_after=timedelta(seconds=data["give_up_after"]),
+        )
+
+    def _verdict(self) -> Verdict:
+        from airflow_provider_hokusai_dns.gates.check import check_connection
+
+        return check_connection(self.mlflow_conn_id, written_by="retry policy").verdict
+
+    def _later(self, times: int, reason: str, at_least: float) -> RetryDecision:
+        grown = self.delay * 2.0 ** min(max(0, times), 20)
+        # Not for secrecy: a thousand tasks must not come back in one moment.
+        spread = random.uniform(0.75, 1.25)  # noqa: S311
+        delay = max(min(grown, self.max_delay) * spread, timedelta(seconds=at_least))
+        if hasattr(RetryAction, "RESCHEDULE"):
+            reschedule: Any = RetryDecision
+            later: RetryDecision = reschedule.reschedule(
+                delay, reschedule_timeout=self.give_up_after, reason=reason
+            )
+            return later
+        return RetryDecision.retry(delay=delay, reason=reason)
+
+
+def _chain(exception: BaseException) -> Iterator[BaseException]:
+    """An exception and what is beneath it, groups opened, each once."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [exception]
+    while waiting:
+        error = waiting.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        waiting += [error.__context__ if not error.__suppress_context__ else None, error.__cause__]
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
+
+
+def _is_of_mlflow(error: BaseException) -> bool:
+    """Whether an exception is ours, or MLflow's."""
+    module = type(error).__module__
+    return module.startswith(("airflow_provider_hokusai_dns.", "mlflow."))
+
+
+def _a_child_met_an_outage(causes: tuple[BaseException, ...]) -> bool:
+    """Whether a child of the task ended badly, whose relay is still open and has given a call up.
+
+    A relay that is closed has put its error behind the exception.
+    """
+    import subprocess
+
+    from airflow.providers.common.compat.sdk import AirflowException
+
+    from airflow_provider_hokusai_dns.client.relay.relay import an_open_relay_gave_up
+
+    ended = any(isinstance(c, subprocess.SubprocessError | AirflowException) for c in causes)
+    return ended and an_open_relay_gave_up()
+
+
+def _what_is_wrong(causes: tuple[BaseException, ...]) -> str:
+    """Why no retry can help, as the exception itself says it; empty where it does not."""
+    for error in causes:
+        if isinstance(error, SettingError):
+            return str(error)
+        code = str(getattr(error, "error_code", "") or getattr(error, "code", ""))
+        if code in _WRONG and _is_of_mlflow(error):
+            return f"{_WRONG[code]}: {str(error)[:300]}"
+        calls = getattr(error, "calls", ())
+        if calls and all(getattr(call, "permanent", False) for call in calls):
+            return str(error)
+    return ""
+
+
+def _says_away(causes: tuple[BaseException, ...]) -> bool:
+    from airflow_provider_hokusai_dns.client.outage import says_down
+    from airflow_provider_hokusai_dns.exceptions import (
+        BreakerOpenError,
+        LostDataError,
+        MLflowRestError,
+        RunEndError,
+    )
+
+    return _a_child_met_an_outage(causes) or any(
+        isinstance(error, BreakerOpenError | LostDataError | RunEndError)
+        or (isinstance(error, MLflowRestError) and error.says_down)
+        or (isinstance(error, Exception) and _is_of_mlflow(error) and says_down(error))
+        for error in causes
+    )
+
+
+def _breaker_wait(causes: tuple[BaseException, ...]) -> float:
+    return max((float(getattr(error, "retry_in", 0.0)) for error in causes), default=0.0)

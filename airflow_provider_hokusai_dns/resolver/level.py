@@ -1,0 +1,33 @@
+"""How well a name, a server or a process is doing, as one ordered type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """From best to worst. A string as well: it stands as its value in JSON, XComs and labels."""
+
+    HEALTHY = "healthy"
+    #: Nothing has been seen yet.
+    UNKNOWN = "unknown"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+    def meets(self, least: str) -> bool:
+        """Whether this is as good as ``least``, or better.
+
+        :raises ValueError: ``least`` is none.
+        """
+        return _ORDER.index(self) <= _ORDER.index(Level(least))
+
+
+_ORDER = tuple(Level)
+#: What a gate may insist on.
+USABLE = (Level.HEALTHY, Level.DEGRADED)
+
+
+def worst(levels: Iterable[str]) -> Level:
+    """The worst of some levels; ``unknown`` of none."""
+    return max(map(Level, levels), key=_ORDER.index, default=Level.UNKNOWN)

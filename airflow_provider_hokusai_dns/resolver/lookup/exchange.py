@@ -1,0 +1,252 @@
+"""The sockets of lookups: sends what plans want to have sent, and tells them what comes back.
+
+UDP sockets are connected, so that a closed port is known at once and nobody but the nameserver can
+answer. They stay open until the lookup ends: a late reply finds its question.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_hokusai_dns.resolver.lookup import messages
+from airflow_provider_hokusai_dns.resolver.lookup.plan import Ask, Plan
+from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
+
+if TYPE_CHECKING:
+    from dns.message import Message
+
+_LARGEST = 65_535
+#: Packets read in a row: whoever floods a socket must not keep the others waiting.
+_AT_ONCE = 8
+_READ, _WRITE = 0x1, 0x4  # select.POLLIN and POLLOUT, which eventlet takes away
+
+Report = Callable[[Ask, Reply | Exception], None]
+
+
+class _Line(Protocol):
+    """One socket and the queries on it."""
+
+    sock: socket.socket
+    events: int
+
+    def turn(self, report: Report) -> bool:
+        """Do what the socket is ready for; returns whether it is of further use."""
+        ...
+
+
+class Exchange:
+    """The sockets of any number of plans; one thread at a time drives them."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lines: dict[int, _Line] = {}
+
+    def pump(
+        self,
+        plans: Sequence[Plan],
+        until: float,
+        done: Callable[[], bool],
+        wake: socket.socket | None = None,
+    ) -> None:
+        """Drive plans until something is done, or the time is over.
+
+        :param until: on the clock that was given.
+        :param wake: returns early when this can be read.
+        """
+        while True:
+            now = self._monotonic()
+            for plan in plans:
+                if now >= plan.wake_at:
+                    plan.tick(now)
+                while plan.outbox:
+                    self._send(plan)
+            if done() or now >= until:
+                return
+            left = min([until, *(plan.wake_at for plan in plans)]) - now
+            if self._wait(left, wake):
+                return
+
+    def close(self) -> None:
+        """Close every socket."""
+        for line in self._lines.values():
+            line.sock.close()
+        self._lines.clear()
+
+    def _wait(self, seconds: float, wake: socket.socket | None) -> bool:
+        """Wait for packets and pass them on; returns whether ``wake`` can be read."""
+        ready = _poll(
+            [(fd, line.events) for fd, line in self._lines.items()]
+            + ([] if wake is None else [(wake.fileno(), _READ)]),
+            max(0.0, seconds),
+        )
+        for fd in ready:
+            line = self._lines.get(fd)
+            if line is not None and not line.turn(self._report):
+                self._drop(line)
+        return wake is not None and wake.fileno() in ready
+
+    def _report(self, ask: Ask, what: Reply | Exception) -> None:
+        now = self._monotonic()
+        if isinstance(what, Exception):
+            ask.plan.broke(ask, messages.unsendable(what), now)
+        else:
+            ask.plan.replied(ask, what, now)
+
+    def _send(self, plan: Plan) -> None:
+        """Send what a plan wants to have sent: what goes to one server at once, from one socket."""
+        asks, plan.outbox = plan.outbox, []
+        # All are made before any is sent: a server that wakes up in between takes the processor.
+        outgoing: list[tuple[_Datagrams, bytes]] = []
+        shared: dict[Server, _Datagrams] = {}
+        for ask in asks:
+            try:
+                query = messages.make_query(ask.question, edns=ask.edns)
+                if ask.tcp:
+                    self._add(_Stream(ask, query))
+                    continue
+                line = None if ask.fresh_port else shared.get(ask.server)
+                if line is None:
+                    line = shared[ask.server] = _Datagrams(ask.server)
+                    self._add(line)
+                outgoing.append((line, line.add(ask, query)))
+            except Exception as error:  # no name that fits into a message, no way to the server
+                self._report(ask, error)
+        for line, wire in outgoing:
+            if line.sock.fileno() >= 0 and not line.send(wire, self._report):
+                self._drop(line)
+
+    def _add(self, line: _Line) -> None:
+        self._lines[line.sock.fileno()] = line
+
+    def _drop(self, line: _Line) -> None:
+        del self._lines[line.sock.fileno()]
+        line.sock.close()
+
+
+class _Datagrams:
+    """A connected UDP socket."""
+
+    events = _READ
+
+    def __init__(self, server: Server) -> None:
+        family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            self.sock.setblocking(False)
+            self.sock.connect(_sockaddr(server))
+        except BaseException:
+            self.sock.close()
+            raise
+        self._asks: dict[int, tuple[Ask, Message]] = {}
+
+    def add(self, ask: Ask, query: Message) -> bytes:
+        """Expect the answer to one more query; returns what to send."""
+        while query.id in self._asks:  # two questions on one socket are told apart by it
+            query.id = (query.id + 1) & 0xFFFF
+        self._asks[query.id] = (ask, query)
+        return query.to_wire()
+
+    def send(self, wire: bytes, report: Report) -> bool:
+        """Send one query; returns whether the socket is of further use."""
+        try:
+            self.sock.send(wire)
+        except OSError as error:
+            return self._fail(error, report)
+        return True
+
+    def turn(self, report: Report) -> bool:
+        for _ in range(_AT_ONCE):  # the answer to the other family is mostly there too
+            try:
+                wire = self.sock.recv(_LARGEST)
+            except BlockingIOError:
+                return True
+            except OSError as error:
+                return self._fail(error, report)
+            known = self._asks.get(int.from_bytes(wire[:2], "big"))
+            reply = None if known is None else messages.read_reply(known[1], wire)
+            if known is not None and reply is not None:
+                del self._asks[known[1].id]
+                report(known[0], reply)
+                if not self._asks:
+                    return False
+        return True
+
+    def _fail(self, error: OSError, report: Report) -> bool:
+        """The error may be about any query that was sent from here: it is told once only."""
+        for ask, _ in self._asks.values():
+            report(ask, error)
+        return False
+
+
+class _Stream:
+    """A TCP connection for one query."""
+
+    def __init__(self, ask: Ask, query: Message) -> None:
+        self._ask, self._query = ask, query
+        wire = query.to_wire()
+        self._out = len(wire).to_bytes(2, "big") + wire
+        self._in = b""
+        self.events = _WRITE
+        family = socket.AF_INET6 if ":" in ask.server.address else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self.sock.setblocking(False)
+            self.sock.connect(_sockaddr(ask.server))
+        except BlockingIOError:
+            pass
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def turn(self, report: Report) -> bool:
+        try:
+            if self._out:
+                error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if error:
+                    raise OSError(error, os.strerror(error))
+                self._out = self._out[self.sock.send(self._out) :]
+                if not self._out:
+                    self.events = _READ
+                return True
+            piece = self.sock.recv(_LARGEST)
+            if not piece:
+                raise ConnectionError("the connection was closed before an answer")
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            report(self._ask, error)
+            return False
+        self._in += piece
+        length = int.from_bytes(self._in[:2], "big")
+        if len(self._in) < 2 or len(self._in) < 2 + length:
+            return True
+        reply = messages.read_reply(self._query, self._in[2 : 2 + length])
+        report(self._ask, reply or messages.NONSENSE)
+        return False
+
+
+def _sockaddr(server: Server) -> tuple[str, int] | tuple[str, int, int, int]:
+    """The address of a nameserver; a zone as the number of its interface."""
+    address, _, zone = server.address.partition("%")
+    if not zone:
+        return address, server.port
+    number = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    return address, server.port, 0, number
+
+
+def _poll(wanted: Iterable[tuple[int, int]], seconds: float) -> list[int]:
+    """The descriptors that are ready; any error counts as ready."""
+    if not hasattr(select, "poll"):  # taken away by eventlet
+        reads = [fd for fd, events in wanted if events & _READ]
+        writes = [fd for fd, events in wanted if events & _WRITE]
+        ready = select.select(reads, writes, [], None if math.isinf(seconds) else seconds)
+        return [*ready[0], *ready[1]]
+    poll = select.poll()
+    for fd, events in wanted:
+        poll.register(fd, events)
+    return [fd for fd, _ in poll.poll(None if math.isinf(seconds) else math.ceil(seconds * 1000))]

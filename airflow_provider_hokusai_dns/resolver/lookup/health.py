@@ -1,0 +1,46 @@
+"""Which nameservers are silent, as far as this process has seen. Expires, and knows no answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_hokusai_dns.resolver.lookup.questions import Server
+
+#: Seconds of silence after which a nameserver counts as silent.
+SILENT_AFTER = 1.0
+#: Seconds for which a silent one is asked after the others. Then it is asked in its place again,
+#: and the next one at the same moment, so that finding out costs a query and no time.
+SILENT_FOR = 30.0
+
+
+class Health:
+    """Silence per nameserver. Only a packet heals, whatever it says, and only silence makes ill.
+
+    That a nameserver says SERVFAIL, or "no such name", is about the name. Used by any number of
+    threads without a lock: each change is one assignment, and the last word is as good as any.
+    """
+
+    def __init__(self) -> None:
+        self._silent_until: dict[Server, float] = {}
+        self._heard_at: dict[Server, float] = {}
+
+    def heard(self, server: Server, now: float) -> None:
+        """A packet of this nameserver came."""
+        self._heard_at[server] = now
+        self._silent_until.pop(server, None)
+
+    def unheard(self, server: Server, since: float, now: float) -> None:
+        """It has not answered what was sent at ``since``; it may have answered others."""
+        heard = self._heard_at.get(server)
+        if now >= since + SILENT_AFTER and (heard is None or heard < since):
+            self._silent_until[server] = now + SILENT_FOR
+
+    def is_silent(self, server: Server) -> bool:
+        """Whether nothing was heard of it since it fell silent, however long ago that was."""
+        return server in self._silent_until
+
+    def order(self, servers: Sequence[Server], now: float) -> tuple[Server, ...]:
+        """As listed, those that are silent behind the others."""
+        if not self._silent_until:
+            return tuple(servers)
+        return tuple(sorted(servers, key=lambda s: self._silent_until.get(s, now) > now))

@@ -1,0 +1,619 @@
+"""The schedule of one lookup over DNS: which nameserver is asked what, and when.
+
+Pure: it is given ``now`` and what happened, and says what to send. No socket and no clock here.
+
+Nameservers are asked in their listed order. The next one is asked when the one before it fails, or
+while it is still listened to; what any of them says counts whenever it comes. Both families are
+asked side by side, and so are the candidates of the search list, once one keeps the others waiting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.health import Health
+from airflow_provider_hokusai_dns.resolver.lookup.questions import (
+    MAX_ADDRESSES,
+    Question,
+    Reply,
+    Said,
+    Server,
+)
+from airflow_provider_hokusai_dns.resolver.model import (
+    Answer,
+    Attempt,
+    Cause,
+    Endpoint,
+    Source,
+)
+
+_NEVER = math.inf
+
+#: Seconds until the next packet for a question that has no answer yet: to the next nameserver,
+#: or to the same one where there is no other. They lengthen with each turn of the list. A lost
+#: packet costs the first of them.
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
+#: Seconds for which the address of a later nameserver waits for those listed before it.
+_HOLD = 1.0
+#: The same for a "no such name": it starts the clock of policy rule 7, so it has to be true.
+_HOLD_NO = 2.5
+#: How long a missing AAAA is waited for once there are IPv4 addresses. RFC 8305 section 3 advises
+#: 50 ms; a second answer that was sent at the same moment may be a busy server's.
+_LATE_AAAA = 0.25
+#: How long a missing A is waited for. That one of the two is lost or slow is no sign that servers
+#: or firewalls do not know the type, as it is with AAAA (RFC 4074), and few can do without it.
+_LATE_A = 1.0
+#: How long a silent AAAA keeps a "no such name" of A waiting.
+_LATE_AAAA_OF_NONE = 2.0
+#: Seconds until the next candidate is asked for beside one that has no answer yet.
+_NEXT_CANDIDATE = 1.0
+#: The share of the time for which a candidate that is silent holds back those after it, and the
+#: most of it that any single wait may take.
+_SHARE = 0.25
+#: How long a family that is late is listened to after the outcome, so that it is not lost.
+_LISTEN_ON = 3.0
+
+
+class Ask:
+    """One query to one nameserver, from :attr:`Plan.outbox`.
+
+    :param tcp: over TCP.
+    :param edns: with an OPT record.
+    :param fresh_port: from a port of its own: a firewall may drop what comes from the old one.
+    """
+
+    __slots__ = ("asking", "edns", "ended_at", "fresh_port", "reply", "sent_at", "server", "tcp")
+
+    def __init__(
+        self, asking: Asking, server: Server, now: float, *, tcp: bool, edns: bool, fresh: bool
+    ) -> None:
+        self.asking = asking
+        self.server = server
+        self.tcp = tcp
+        self.edns = edns
+        self.fresh_port = fresh
+        self.sent_at = now
+        self.ended_at: float | None = None
+        self.reply: Reply | None = None
+
+    @property
+    def question(self) -> Question:
+        """What to ask."""
+        return self.asking.question
+
+    @property
+    def plan(self) -> Plan:
+        """Whom to tell what came of it."""
+        return self.asking.plan
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How nameservers are asked.
+
+    :param tcp: never over UDP.
+    :param one_at_a_time: one family after the other.
+    :param wait: seconds for which the system itself would wait for one nameserver.
+    :param wait_for_all: seconds for which it would wait for one name.
+    """
+
+    tcp: bool = False
+    edns: bool = False
+    one_at_a_time: bool = False
+    wait: float = _NEVER
+    wait_for_all: float = _NEVER
+
+
+class Asking:
+    """One question, and how far it has got. ``rank`` is a nameserver's place in the list."""
+
+    def __init__(self, question: Question, plan: Plan) -> None:
+        self.question = question
+        self.asks: list[Ask] = []
+        #: The reply that stands, or will from ``stands_at`` on.
+        self.reply: Reply | None = None
+        self.stands_at = _NEVER
+        #: No nameserver is left that could answer.
+        self.failed = False
+        self.next_at = _NEVER
+        self.plan = plan
+        self.rank = len(plan.listed)
+        self._erred: set[Server] = set()
+        self._answered: set[Server] = set()
+        self._turn = 0
+
+    # --- what happened
+
+    def begin(self, now: float) -> None:
+        """Send the first query."""
+        if not self.asks:
+            self._ask_next(now)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        health = self.plan.health
+        for ask in self.asks:
+            if ask.ended_at is None:
+                health.unheard(ask.server, ask.sent_at, now)
+        if self.reply is not None and now < self.stands_at:
+            self._weigh(now)
+        while now >= self.next_at:
+            # Once the lookup has its outcome, a packet that may be lost is made good for once.
+            if self.plan.outcome is not None and len(self.asks) > 1:
+                self.next_at = _NEVER
+                return
+            self._ask_next(now)
+
+    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
+        """A packet came for this question, from whichever query of it, however late."""
+        ask.ended_at, ask.reply = now, reply
+        self.plan.health.heard(ask.server, now)
+        if reply.truncated:
+            if ask.tcp:  # nothing is longer than what TCP can carry
+                self._err(ask, Reply(Cause.MALFORMED, note="truncated over TCP"), now)
+            else:
+                self._send(ask.server, now, tcp=True)
+        elif ask.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
+            self._send(ask.server, now, tcp=ask.tcp)
+        elif reply.cause is None or reply.is_no:
+            self._consider(ask.server, reply, now)
+        else:
+            self._err(ask, reply, now)
+
+    def broke(self, ask: Ask, why: Reply, now: float) -> None:
+        """This query cannot be answered, and no packet said so."""
+        if ask.ended_at is None:
+            ask.ended_at = now
+            self._err(ask, why, now)
+
+    # --- how it stands
+
+    def stands(self, now: float) -> bool:
+        """Whether there is a reply that nothing can outvote any more."""
+        return self.reply is not None and now >= self.stands_at
+
+    def settled(self, now: float) -> bool:
+        """Whether nothing more is to come."""
+        return self.failed or self.stands(now)
+
+    def has_addresses(self, now: float) -> bool:
+        """Whether the reply that stands gives something."""
+        return self.has_some and now >= self.stands_at
+
+    @property
+    def has_some(self) -> bool:
+        """Whether any nameserver gave something."""
+        return self.reply is not None and self.reply.cause is None
+
+    def says_no(self, now: float) -> bool:
+        """Whether the reply that stands is a "no"."""
+        return self.reply is not None and self.reply.is_no and now >= self.stands_at
+
+    def is_word_of(self, rank: int) -> bool:
+        """Whether a nameserver that is believed about the other family, or a better one, spoke."""
+        return self.reply is not None and self.rank <= rank
+
+    def seems_no(self) -> bool:
+        """Whether all that could say something else are nameservers that have fallen silent."""
+        return (
+            self.reply is not None
+            and self.reply.is_no
+            and all(self.plan.health.is_silent(server) for server in self._before(self.rank))
+        )
+
+    def cause(self) -> Cause:
+        """Why there is no address, as things stand."""
+        if self.reply is not None and self.reply.cause is not None:
+            return self.reply.cause
+        replies = [ask.reply for ask in self.asks if ask.reply is not None]
+        causes = [reply.cause for reply in replies if reply.cause is not None]
+        for cause in (Cause.SERVFAIL, Cause.REFUSED):
+            if cause in causes:
+                return cause
+        if any(ask.ended_at is None for ask in self.asks) or not causes:
+            return Cause.TIMEOUT
+        return Cause.NETWORK if set(causes) == {Cause.NETWORK} else Cause.MALFORMED
+
+    def said(self, now: float) -> list[Said]:
+        """Who said what: the last word of each nameserver that was asked."""
+        words: dict[Server, Said] = {}
+        for ask in self.asks:
+            reply = ask.reply
+            if reply is None or reply.truncated:
+                if ask.server in words:
+                    continue
+                reply, ended = Reply(Cause.TIMEOUT), now
+            else:
+                ended = ask.ended_at or now
+            words[ask.server] = Said(
+                str(ask.server),
+                *self.question,
+                reply.addresses,
+                reply.ttl,
+                reply.cause,
+                ended - ask.sent_at,
+                reply.note,
+            )
+        return list(words.values())
+
+    # --- inside
+
+    def _send_first(self, server: Server, now: float) -> None:
+        self._send(server, now, tcp=self.plan.manner.tcp, edns=self.plan.manner.edns)
+
+    def _send(self, server: Server, now: float, *, tcp: bool, edns: bool = False) -> None:
+        fresh = bool(self.asks)
+        ask = Ask(self, server, now, tcp=tcp, edns=edns, fresh=fresh)
+        self.asks.append(ask)
+        self.plan.outbox.append(ask)
+
+    def _ask_next(self, now: float) -> None:
+        """Ask the next nameserver that has not failed; at the end of the list begin again."""
+        done = self._erred | self._answered
+        servers = [server for server in self.plan.order if server not in done]
+        if not servers:
+            self.next_at = _NEVER
+            return
+        asked = {ask.server for ask in self.asks}
+        unasked = [server for server in servers if server not in asked]
+        if unasked:
+            server = unasked[0]
+        else:
+            server = servers[self._turn % len(servers)]
+            self._turn += 1
+        turns = len(self.asks) // len(servers)
+        pause = _PAUSES[min(turns, len(_PAUSES) - 1)]
+        if len(unasked) > 1 and self.plan.health.is_silent(server):
+            pause = 0.0
+        self._send_first(server, now)
+        self.next_at = now + pause
+
+    def _consider(self, server: Server, reply: Reply, now: float) -> None:
+        """A yes or a no: a yes counts more, and then the word of an earlier nameserver."""
+        rank = self.plan.listed.index(server)
+        self._answered.add(server)
+        known = self.reply
+        if known is not None and (known.cause is None, -self.rank) >= (
+            reply.cause is None,
+            -rank,
+        ):
+            return
+        self.reply, self.rank = reply, rank
+        self._weigh(now)
+
+    def _weigh(self, now: float) -> None:
+        """Work out from when on the reply stands."""
+        assert self.reply is not None
+        before = self._before(self.rank)
+        if self.reply.cause is None:
+            # One that has fallen silent is not waited for, or it would cost its time every time.
+            since = [self._first(s, now) for s in before if not self.plan.health.is_silent(s)]
+            self.stands_at = max(since, default=-_NEVER) + self.plan.hold
+            self.next_at = _NEVER
+            return
+        asked = {ask.server for ask in self.asks}
+        for server in before:
+            if server not in asked:  # it does not outvote one that was not asked
+                self._send_first(server, now)
+        since = [self._first(server, now) for server in before]
+        self.stands_at = max(since, default=-_NEVER) + self.plan.hold_no
+        if not before:
+            self.next_at = _NEVER
+
+    def _before(self, rank: int) -> list[Server]:
+        """The nameservers that are listed earlier and may still say something."""
+        return [server for server in self.plan.listed[:rank] if server not in self._erred]
+
+    def _first(self, server: Server, now: float) -> float:
+        """When a nameserver was asked for the first time; now, where it is about to be."""
+        return min((ask.sent_at for ask in self.asks if ask.server == server), default=now)
+
+    def _err(self, ask: Ask, reply: Reply, now: float) -> None:
+        ask.reply = reply
+        self._erred.add(ask.server)
+        if self.reply is not None:
+            self._weigh(now)
+            return
+        asked = {one.server for one in self.asks}
+        left = [server for server in self.plan.listed if server not in self._erred]
+        if not left:
+            self.failed, self.next_at = True, _NEVER
+        elif any(server not in asked for server in left):
+            self._ask_next(now)
+
+
+class _Candidate:
+    """One absolute name, asked for in each family."""
+
+    def __init__(self, name: str, kinds: Iterable[str], plan: Plan) -> None:
+        self.name = name
+        self.askings = [Asking(Question(name, kind), plan) for kind in kinds]
+        self.started_at: float | None = None
+
+    def begin(self, now: float, *, one_at_a_time: bool) -> None:
+        if self.started_at is None:
+            self.started_at = now
+        for asking in self.askings:
+            asking.begin(now)
+            if one_at_a_time and not asking.settled(now):
+                return
+
+    def verdict(self, now: float) -> tuple[bool | None, float]:
+        """True for addresses, False for none, None for not yet; and when that may change."""
+        found, open_ = [], []
+        for asking in self.askings:
+            if not asking.settled(now):
+                open_.append(asking)
+            elif asking.has_some:
+                found.append(asking)
+        if not open_:
+            return bool(found), _NEVER
+        until = _NEVER
+        if found:
+            rank = max(asking.rank for asking in found)
+            open_ = [asking for asking in open_ if not asking.is_word_of(rank)]
+            if not open_:
+                return True, _NEVER
+            late = _LATE_A if any(one.question.kind == "A" for one in open_) else _LATE_AAAA
+            until = min(_ended(asking, now) for asking in found) + late
+            if now >= until:
+                return True, _NEVER
+        elif len(self.askings) == 2:
+            four = self.askings[0]
+            # RFC 4074, 4.2: servers say "no such name" of AAAA where they mean "no data".
+            if four.says_no(now) and four.cause() is Cause.NXDOMAIN:
+                until = _ended(four, now) + _LATE_AAAA_OF_NONE
+                if now >= until:
+                    return False, _NEVER
+        return None, until
+
+    def seems_no(self) -> bool:
+        """Whether all families say that there is nothing, as far as anybody speaks."""
+        return all(asking.seems_no() for asking in self.askings)
+
+    def cause(self, now: float) -> Cause:
+        """Why this name has no address (policy rule 10). What A says decides."""
+        causes = [asking.cause() for asking in self.askings]
+        if causes[0] is Cause.NODATA and len(causes) == 2:
+            return causes[1]
+        return causes[0]
+
+
+def _ended(asking: Asking, now: float) -> float:
+    """When the reply of a question came, or began to stand."""
+    ended = [ask.ended_at for ask in asking.asks if ask.reply is asking.reply and ask.ended_at]
+    return max(min(ended, default=now), asking.stands_at)
+
+
+class Plan:
+    """A lookup of one name over DNS.
+
+    The edge sends what is in :attr:`outbox`, reports with :meth:`replied` and :meth:`broke`, calls
+    :meth:`tick` at :attr:`wake_at`, and stops when :attr:`outcome` is there. It may go on until
+    :meth:`is_over`: then :meth:`answer` may have more to say than the outcome.
+
+    :param candidates: absolute names, in the order in which they count.
+    :param hint: the one among them that answered before.
+    :param timeout: seconds.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[str],
+        servers: Sequence[Server],
+        health: Health,
+        now: float,
+        timeout: float,
+        *,
+        kinds: Sequence[str] = ("A", "AAAA"),
+        hint: str | None = None,
+        manner: Manner = Manner(),
+    ) -> None:
+        self.listed = tuple(servers)
+        self.health = health
+        self.order = health.order(servers, now)
+        self.manner = manner
+        self.outbox: list[Ask] = []
+        self.outcome: Answer | LookupFailed | None = None
+        self.end = now + timeout
+        self.wake_at = now
+        self._hint = hint
+        self._candidates = [_Candidate(name, kinds, self) for name in candidates]
+        self._as_is = min(candidates, key=len)
+        self._patience = min(timeout * _SHARE, manner.wait_for_all)
+        self.hold = min(_HOLD, timeout * _SHARE, manner.wait)
+        self.hold_no = min(_HOLD_NO, timeout * _SHARE, manner.wait)
+        self._step = min(_NEXT_CANDIDATE, timeout / (2 * len(candidates)))
+        self._chosen: _Candidate | None = None
+        self._evaluate(now)
+
+    # --- events
+
+    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
+        """A packet came for a query that was sent."""
+        ask.asking.replied(ask, reply, now)
+        self._evaluate(now)
+
+    def broke(self, ask: Ask, why: Reply, now: float) -> None:
+        """A query that was to be sent cannot be answered; ``why`` holds the cause."""
+        ask.asking.broke(ask, why, now)
+        self._evaluate(now)
+
+    def tick(self, now: float) -> None:
+        """It is :attr:`wake_at`."""
+        for asking in self._begun():
+            if not asking.settled(now):
+                asking.tick(now)
+        self._evaluate(now)
+
+    # --- how it stands
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing more can come of it."""
+        if now >= self.end:
+            return True
+        if isinstance(self.outcome, LookupFailed):
+            return True
+        chosen = self._chosen
+        if chosen is None:
+            return False
+        rank = max(one.rank for one in chosen.askings if one.has_some)
+        return all(one.settled(now) or one.is_word_of(rank) for one in chosen.askings)
+
+    def answer(self) -> Answer:
+        """What the chosen name has by now: a family that came late is in it."""
+        assert self._chosen is not None
+        replies = [
+            asking.reply
+            for asking in self._chosen.askings
+            if asking.reply is not None and asking.has_some
+        ]
+        addresses = dict.fromkeys(address for reply in replies for address in reply.addresses)
+        return Answer(
+            tuple(Endpoint(address) for address in list(addresses)[:MAX_ADDRESSES]),
+            Source.DNS,
+            ttl=min(reply.ttl for reply in replies if reply.ttl is not None),
+            name=self._chosen.name,
+        )
+
+    def reply(self) -> Reply:
+        """What stands for the one question of the chosen name."""
+        assert self._chosen is not None
+        reply = self._chosen.askings[0].reply
+        assert reply is not None
+        return reply
+
+    def name(self) -> str:
+        """The absolute name that was chosen; before that, the first of them."""
+        return (self._chosen or self._candidates[0]).name
+
+    def said(self, now: float) -> list[Said]:
+        """Who said what so far."""
+        return [word for asking in self._begun() for word in asking.said(now)]
+
+    def attempts(self, now: float) -> list[Attempt]:
+        """The same, as an error shows it."""
+        return [
+            Attempt(f"dns {one.nameserver} {one.family} {one.name}", one.outcome, one.seconds)
+            for one in self.said(now)
+        ]
+
+    # --- inside
+
+    def _begun(self) -> list[Asking]:
+        return [asking for one in self._candidates for asking in one.askings if asking.asks]
+
+    def _evaluate(self, now: float) -> None:
+        """Choose, give up, or see when the next thing is due."""
+        if self.outcome is not None:
+            self.wake_at = self._next_tick(now, self.end)
+            return
+        changes = self.end
+        verdicts: list[bool | None] = []
+        for candidate in self._candidates:
+            if candidate.started_at is None:
+                due = self._due(now)
+                if now < due:
+                    changes = min(changes, due)
+                    break
+            if candidate.started_at is None or self.manner.one_at_a_time:
+                candidate.begin(now, one_at_a_time=self.manner.one_at_a_time)
+            verdict, until = candidate.verdict(now)
+            verdicts.append(verdict)
+            changes = min(changes, until)
+            if verdict:
+                held_until = self._held_until(verdicts[:-1])
+                if now >= held_until:
+                    self._choose(candidate, now)
+                else:
+                    changes = min(changes, held_until)
+                break
+        else:
+            if all(verdict is False for verdict in verdicts):
+                self.outcome = self._failure(now)
+        if self.outcome is None and now >= self.end:
+            self.outcome = self._last_resort(now) or self._failure(now)
+        if self.outcome is not None:
+            self.wake_at = now  # worked out where the lookup goes on
+            return
+        self.wake_at = self._next_tick(now, changes)
+
+    def _due(self, now: float) -> float:
+        """When the first candidate that was not asked for is."""
+        begun = [one for one in self._candidates if one.started_at is not None]
+        if not begun:
+            return now
+        last = begun[-1]
+        if last.verdict(now)[0] is False or last.seems_no():
+            return now
+        assert last.started_at is not None
+        return last.started_at + self._step
+
+    def _held_until(self, verdicts: Sequence[bool | None]) -> float:
+        """Until when earlier candidates that are not decided hold an answer back."""
+        return max(
+            (
+                (candidate.started_at or 0.0) + self._patience
+                for candidate, verdict in zip(self._candidates, verdicts, strict=False)
+                if verdict is None and not candidate.seems_no()
+            ),
+            default=-_NEVER,
+        )
+
+    def _next_tick(self, now: float, changes: float) -> float:
+        for asking in self._begun():
+            if not asking.settled(now):
+                changes = min(changes, asking.next_at)
+                if now < asking.stands_at:
+                    changes = min(changes, asking.stands_at)
+        return max(now, changes)
+
+    def _choose(self, candidate: _Candidate, now: float) -> Answer:
+        self._chosen = candidate
+        self.outcome = answer = self.answer()
+        self.end = min(self.end, now + _LISTEN_ON)
+        return answer
+
+    def _last_resort(self, now: float) -> Answer | None:
+        """An address that was held back until the time was over."""
+        for candidate in self._candidates:
+            if any(asking.has_some for asking in candidate.askings):
+                return self._choose(candidate, now)
+        return None
+
+    def _failure(self, now: float) -> LookupFailed:
+        begun = [one for one in self._candidates if one.started_at is not None]
+        cause = self._deciding(begun).cause(now)
+        return LookupFailed(cause, _SENTENCES[cause], self.attempts(now))
+
+    def _deciding(self, begun: Sequence[_Candidate]) -> _Candidate:
+        """The candidate whose cause is that of the lookup, as glibc chooses it.
+
+        The name that answered before; else the name as it is, where it was asked for first. Asked
+        for last it only decides where no search domain has the name without an address, and none
+        is there whose nameserver could not tell. A domain that is refused says nothing.
+        """
+        by_name = {one.name: one for one in begun}
+        if self._hint in by_name:
+            return by_name[self._hint]
+        if begun[0].name == self._as_is:
+            return begun[0]
+        causes = {one.cause(self.end): one for one in reversed(begun)}
+        for cause in (Cause.NODATA, Cause.SERVFAIL):
+            if cause in causes:
+                return causes[cause]
+        return begun[-1]
+
+
+_SENTENCES = {
+    Cause.NXDOMAIN: "DNS says that there is no such name",
+    Cause.NODATA: "DNS says that the name has no address",
+    Cause.SERVFAIL: "the nameserver could not answer (SERVFAIL)",
+    Cause.REFUSED: "the nameserver refused to answer (REFUSED)",
+    Cause.TIMEOUT: "no nameserver answered in time",
+    Cause.NETWORK: "no nameserver can be reached",
+    Cause.MALFORMED: "the nameserver's answer could not be understood",
+}

@@ -1,0 +1,96 @@
+"""The values of a lookup over DNS: whom to ask, what to ask, and what a packet said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from airflow_provider_hokusai_dns.resolver.model import Cause
+
+#: Addresses kept of one answer.
+MAX_ADDRESSES = 64
+
+
+class Server(NamedTuple):
+    """A nameserver. The address may carry a zone, as ``fe80::1%eth0``."""
+
+    address: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else ":".join(map(str, self))
+
+
+class Question(NamedTuple):
+    """What is asked.
+
+    :param name: absolute, with its final dot.
+    :param kind: ``"A"``, ``"AAAA"`` or ``"SRV"``.
+    """
+
+    name: str
+    kind: str
+
+
+class Service(NamedTuple):
+    """One SRV record (RFC 2782). The target is absolute and lower case."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one packet says to one question.
+
+    :param cause: why it holds no address; ``None`` where it holds some.
+    :param ttl: the smallest along the chain of aliases, seconds.
+    :param truncated: the whole of it is to be had over TCP.
+    :param note: for people, where the cause alone does not tell.
+    :param services: the SRV records of a question for them.
+    :param glue: addresses by target from the additional section.
+    """
+
+    cause: Cause | None = None
+    addresses: tuple[str, ...] = ()
+    ttl: float | None = None
+    truncated: bool = False
+    note: str = ""
+    services: tuple[Service, ...] = ()
+    glue: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def is_no(self) -> bool:
+        """Whether it says that there is nothing to give."""
+        return self.cause is not None and self.cause.says_no_such_name
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one nameserver said to one question, for people.
+
+    :param cause: why it gave no address; ``None`` where it gave some.
+    :param seconds: until its answer, or how long it was listened to.
+    """
+
+    nameserver: str
+    name: str
+    family: str
+    addresses: tuple[str, ...]
+    ttl: float | None
+    cause: Cause | None
+    seconds: float | None
+    note: str = ""
+
+    @property
+    def outcome(self) -> str:
+        """One line."""
+        if self.cause is None:
+            return ", ".join(self.addresses) or self.note
+        if self.cause is Cause.TIMEOUT:
+            return "no answer"
+        return f"{self.cause.value}: {self.note}" if self.note else self.cause.value

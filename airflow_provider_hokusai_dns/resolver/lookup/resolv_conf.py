@@ -1,0 +1,143 @@
+"""``resolv.conf(5)`` as glibc reads it: what it cannot understand, it ignores line by line."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from airflow_provider_hokusai_dns.resolver.lookup.questions import Server
+
+#: Characters of an absolute name, its final dot included (RFC 1035, 3.1).
+_MAX_NAME = 254
+_LABEL = re.compile(r"[!-\[\]-~]{1,63}\Z")
+#: Options with a number: the least and the most that glibc takes.
+_NUMBERS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
+#: Where no usable line names a nameserver, the one on this machine is asked (resolv.conf(5)).
+_LOCAL = Server("127.0.0.1")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """Which nameservers to ask for which names, and how.
+
+    :param search: domains as written; which of them make a name is :meth:`candidates`' business.
+    :param rotate: begin with another nameserver at each lookup.
+    :param use_vc: ask over TCP only.
+    :param edns0: say that larger UDP answers are welcome (RFC 6891).
+    :param single_request: ask for the second family when the first has its answer.
+    :param no_aaaa: ask for IPv4 addresses only.
+    :param no_tld_query: never ask for a name without a dot as it is.
+    :param timeout: seconds that glibc gives one try at one nameserver.
+    :param attempts: how often it goes through the list.
+    """
+
+    nameservers: tuple[Server, ...] = (_LOCAL,)
+    search: tuple[str, ...] = ()
+    ndots: int = 1
+    rotate: bool = False
+    use_vc: bool = False
+    edns0: bool = False
+    single_request: bool = False
+    no_aaaa: bool = False
+    no_tld_query: bool = False
+    timeout: int = 5
+    attempts: int = 2
+
+    def searching(self, search: tuple[str, ...]) -> ResolvConf:
+        """The same with other search domains."""
+        return replace(self, search=search)
+
+    def candidates(self, hostname: str, hint: str | None = None) -> list[str]:
+        """The absolute names to try, in the order of ``resolv.conf(5)``; ``hint`` goes first."""
+        if hostname.endswith("."):
+            return [hostname]
+        as_is = hostname + "."
+        names = []
+        for domain in self.search:
+            # Of a leading dot glibc takes the rest; the root alone means "as it is".
+            domain = domain.removeprefix(".").removesuffix(".")
+            name = f"{hostname}.{domain}." if domain else as_is
+            if len(name) <= _MAX_NAME and all(map(_LABEL.match, name[:-1].split("."))):
+                names.append(name)
+        dots = hostname.count(".")
+        if dots >= self.ndots:
+            names.insert(0, as_is)
+        elif dots or not names or not self.no_tld_query:
+            names.append(as_is)
+        if hint in names:
+            names.insert(0, hint)
+        return list(dict.fromkeys(names))
+
+
+def parse_resolv_conf(
+    text: str,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    port: int = 53,
+    hostname: Callable[[], str] = socket.gethostname,
+) -> ResolvConf:
+    """Read a ``resolv.conf``, with what ``LOCALDOMAIN`` and ``RES_OPTIONS`` add to it.
+
+    :param port: where its nameservers listen; the file itself cannot say.
+    :param hostname: the machine's own name, whose domain is searched where the file names none.
+    """
+    nameservers: list[Server] = []
+    search: tuple[str, ...] | None = None
+    options: list[str] = []
+    for line in text.split("\n"):
+        # A keyword begins its line, and a blank or a tab follows it.
+        keyword, *words = re.split(r"[ \t]+", line.rstrip(" \t\r")) if line[:1].strip() else [""]
+        if keyword == "nameserver" and words:
+            address = _nameserver(words[0])
+            if address is not None:
+                nameservers.append(Server(address, port))
+        elif keyword in ("search", "domain") and words:
+            search = tuple(words) if keyword == "search" else (words[0],)
+        elif keyword == "options":
+            options += words
+    if local := environ.get("LOCALDOMAIN", "").split():
+        search = tuple(local)
+    if search is None:
+        search = tuple(filter(None, [hostname().partition(".")[2]]))
+    options += environ.get("RES_OPTIONS", "").split()
+    known = ResolvConf(tuple(dict.fromkeys(nameservers)) or (Server("127.0.0.1", port),), search)
+    return _with_options(known, options)
+
+
+def _nameserver(text: str) -> str | None:
+    """An address as ``inet_aton`` or ``inet_pton`` takes it; a zone may follow the latter."""
+    try:
+        return socket.inet_ntoa(socket.inet_aton(text))
+    except (OSError, UnicodeError):
+        pass
+    address, percent, zone = text.partition("%")
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, address)
+    except (OSError, UnicodeError, ValueError):
+        return None
+    link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+    canonical = socket.inet_ntop(socket.AF_INET6, packed)
+    return f"{canonical}%{zone}" if percent and zone and link_local else canonical
+
+
+def _with_options(conf: ResolvConf, options: list[str]) -> ResolvConf:
+    """``conf`` with the options that are honoured; the docs list those that are not."""
+    for option in options:
+        name, _, value = option.partition(":")
+        if name in _NUMBERS:
+            digits = re.match(r"\d{1,9}", value)
+            least, most = _NUMBERS[name]
+            number = max(least, min(int(digits.group()) if digits else 0, most))
+            conf = replace(conf, **dict[str, Any]({name: number}))
+        elif name in ("single-request", "single-request-reopen"):
+            conf = replace(conf, single_request=True)
+        elif (field := name.replace("-", "_")) in _FLAGS and not value:
+            conf = replace(conf, **dict[str, Any]({field: True}))
+    return conf
+
+
+_FLAGS = ("rotate", "use_vc", "edns0", "no_aaaa", "no_tld_query")

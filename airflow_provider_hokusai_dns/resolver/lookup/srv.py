@@ -1,0 +1,183 @@
+"""Lookups of SRV records: a name, its targets, their addresses, each with a port (RFC 2782)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
+
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
+from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
+from airflow_provider_hokusai_dns.resolver.lookup.questions import MAX_ADDRESSES, Reply, Service
+from airflow_provider_hokusai_dns.resolver.model import (
+    Answer,
+    Attempt,
+    Cause,
+    Endpoint,
+    Search,
+    Source,
+)
+
+#: Targets followed of one answer, the best of them.
+_MAX_TARGETS = 32
+#: How long further targets are waited for once one has addresses, seconds.
+_LATE_TARGET = 1.0
+
+
+class SRVSearch(Search):
+    """Looks an SRV name up, then each target that came without an address beside it.
+
+    The system's own lookup cannot tell a port, so it is not asked.
+
+    :param hosts: addresses of a target from the hosts file, where it has some.
+    """
+
+    def __init__(
+        self,
+        query: DNSQuery,
+        name: str,
+        timeout: float,
+        hint: str | None,
+        hosts: Callable[[str], Sequence[str]],
+    ) -> None:
+        super().__init__()
+        self._query = query
+        self._hosts = hosts
+        self._now = query.monotonic
+        self._plan = query.plan(name, timeout, hint=hint, kinds=("SRV",))
+        self._end = self._plan.end
+        self._exchange = Exchange(self._now)
+        self._reply: Reply | None = None
+        self._known: dict[str, tuple[str, ...]] = {}
+        self._asked: dict[str, Plan] = {}
+        self._first_at = inf
+
+    def run(self, seconds: float) -> bool:
+        """See :class:`~.model.Search`, as for those below."""
+        until = min(self._now() + seconds, self._end)
+        while not self._decide():
+            now = self._now()
+            if until <= now < self._end:
+                return False
+            plans = self._plans()
+            due = min(until, self._first_at + _LATE_TARGET)
+            self._exchange.pump(plans, due, partial(_any_outcome, plans))
+        return True
+
+    def go_on(self, take: Callable[[Answer], None]) -> None:
+        """Listen to targets and families that are late."""
+        plans, taken = list(self._asked.values()), self.outcome
+        while isinstance(taken, Answer):
+            answer = self._answer()
+            if answer.endpoints != taken.endpoints:
+                taken = answer
+                take(answer)
+            now = self._now()
+            plans = [plan for plan in plans if not plan.is_over(now)]
+            if not plans:
+                break
+            self._exchange.pump(plans, self._end, partial(self._has_more, len(taken.endpoints)))
+        self.close()
+
+    def is_over(self) -> bool:
+        """Whether every target has said all that it will."""
+        now = self._now()
+        return isinstance(self.outcome, LookupFailed) or all(
+            plan.is_over(now) for plan in self._asked.values()
+        )
+
+    def attempts(self) -> list[Attempt]:
+        """Each nameserver, name and family."""
+        now = self._now()
+        return [step for plan in (self._plan, *self._asked.values()) for step in plan.attempts(now)]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._exchange.close()
+
+    # --- inside
+
+    def _has_more(self, known: int) -> bool:
+        return len(self._answer().endpoints) > known
+
+    def _plans(self) -> list[Plan]:
+        plans = [self._plan] if self._reply is None else list(self._asked.values())
+        return [plan for plan in plans if plan.outcome is None]
+
+    def _decide(self) -> bool:
+        now = self._now()
+        for plan in self._plans():
+            if now >= plan.end:
+                plan.tick(now)
+        outcome = self._plan.outcome
+        if isinstance(outcome, LookupFailed):
+            self.outcome = outcome
+        elif outcome is not None:
+            self._follow(now)
+            self._conclude(now)
+        return self.outcome is not None
+
+    def _follow(self, now: float) -> None:
+        """Ask for the targets that have no address yet."""
+        if self._reply is not None:
+            return
+        self._reply = reply = self._plan.reply()
+        for service in _best(reply.services):
+            target = service.target
+            found = reply.glue.get(target) or tuple(self._hosts(target.removesuffix(".")))
+            if found:
+                self._known[target] = found
+                self._first_at = now
+            elif target not in self._asked:
+                self._asked[target] = self._query.plan(target, max(self._end - now, 0.01))
+
+    def _conclude(self, now: float) -> None:
+        outcomes = [plan.outcome for plan in self._asked.values()]
+        found = bool(self._known) or any(isinstance(one, Answer) for one in outcomes)
+        if found:
+            self._first_at = min(self._first_at, now)
+        waited = found and now >= self._first_at + _LATE_TARGET
+        if None in outcomes and not waited:
+            return
+        if found:
+            self.outcome = self._answer()
+            return
+        causes = [one.cause for one in outcomes if isinstance(one, LookupFailed)]
+        unclear = [cause for cause in causes if not cause.says_no_such_name]
+        self.outcome = LookupFailed(
+            unclear[0] if unclear else Cause.NODATA,
+            f"no target of the SRV record {self._plan.name()} has an address",
+            self.attempts(),
+        )
+
+    def _answer(self) -> Answer:
+        assert self._reply is not None
+        endpoints: dict[tuple[str, int | None], Endpoint] = {}
+        ttls = [] if self._reply.ttl is None else [self._reply.ttl]
+        for priority, weight, port, target in _best(self._reply.services):
+            addresses = self._known.get(target, ())
+            plan = self._asked.get(target)
+            if plan is not None and isinstance(plan.outcome, Answer):
+                answer = plan.answer()
+                addresses = answer.addresses
+                ttls += [] if answer.ttl is None else [answer.ttl]
+            for address in addresses:
+                # The weight is the target's, however many addresses it has.
+                one = Endpoint(address, port, priority, weight / len(addresses))
+                endpoints.setdefault(one[:2], one)
+        return Answer(
+            tuple(endpoints.values())[:MAX_ADDRESSES],
+            Source.DNS,
+            ttl=min(ttls, default=None),
+            name=self._plan.name(),
+        )
+
+
+def _any_outcome(plans: Sequence[Plan]) -> bool:
+    return any(plan.outcome is not None for plan in plans)
+
+
+def _best(services: Sequence[Service]) -> list[Service]:
+    return sorted(services, key=lambda one: (one.priority, -one.weight))[:_MAX_TARGETS]

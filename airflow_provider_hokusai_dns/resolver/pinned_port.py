@@ -1,0 +1,417 @@
+"""One port of a pinned host: its :class:`PortReachability` with threads, clock and sockets.
+
+Rounds run on a thread of their own, one at a time, and all who need one wait for the same: a
+hundred threads make one trial, and each caller leaves when its own patience is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import logging
+import random
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, replace
+from functools import partial
+
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
+from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.port_reachability import (
+    PASSED_FOR,
+    ROUND,
+    Outcome,
+    Patience,
+    PinPolicy,
+    PortReachability,
+    Round,
+    StaleAddressCheck,
+)
+from airflow_provider_hokusai_dns.resolver.racing import Trial, race
+from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.workers import Workers
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a round gets however little patience is left: a name server and a closed port answer
+#: within that, so that a recovery is seen. Deadlines promise half a second.
+_GRACE = 0.25
+#: Seconds beyond the end of patience for a round that was to be over by then.
+_NEARLY = 0.1
+
+_thread = threading.local()
+_rounds = Workers("hokusai-dns-round")
+_checking = Workers("hokusai-dns-stale-check")
+
+
+@contextlib.contextmanager
+def bounded(seconds: float) -> Iterator[None]:
+    """On this thread, wait for an address until ``seconds`` from now at most, and not longer."""
+    before = getattr(_thread, "end", float("inf"))
+    _thread.end = min(before, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _thread.end = before
+
+
+class NoConnectionError(PicklableError, OSError):
+    """Nothing comes back from any address of a host: connecting there would only hang.
+
+    :param hostname: the name.
+    :param addresses: those that were tried.
+    """
+
+    def __init__(self, hostname: str, addresses: tuple[str, ...]) -> None:
+        super().__init__(
+            errno.EHOSTUNREACH,
+            f"{hostname}: none of {', '.join(addresses)} takes a connection, nothing comes back",
+        )
+        self.hostname = hostname
+        self.addresses = addresses
+
+
+class Handout(list[str]):
+    """Addresses handed to a client. What becomes of them is told once, without a lock.
+
+    Where nothing is told, the client may have failed with them: that is said when they are gone.
+    """
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, addresses: Sequence[str], tell: Callable[..., None] | None = None) -> None:
+        super().__init__(addresses)
+        self._tell = tell
+
+    def connected(self, address: str, port: int | None = None) -> None:
+        """The client stopped at this address."""
+        place = str(Endpoint(address, port))
+        place = place if place in self else address
+        if self._tell is not None and place in self:
+            tell, self._tell = self._tell, None
+            tell(place, tuple(self[: self.index(place)]))
+
+    def __del__(self) -> None:
+        if self._tell is not None:
+            self._tell()
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What a port does in the world; tests put a scripted one in its place.
+
+    :param start: runs a round beside its callers.
+    :param wait: waits for a future for so many seconds.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    sleep: Callable[[float], object] = time.sleep
+    race: Callable[[Sequence[str], int], Trial] = race
+    start: Callable[[Callable[[], None]], object] = _rounds.run
+    wait: Callable[[Future[Round], float], object] = lambda future, seconds: wait(
+        (future,), seconds
+    )
+
+
+class _Flight:
+    """A round under way."""
+
+    __slots__ = ("future", "started", "tried")
+
+    def __init__(self, started: float, *, tried: bool) -> None:
+        self.started = started
+        self.tried = tried
+        self.future: Future[Round] = Future()
+        self.future.set_running_or_notify_cancel()
+
+
+class PinnedPort:
+    """Answers for one port of a pinned host. Thread-safe.
+
+    :param name: what is resolved; a final dot means that it is absolute.
+    :param takes: whether a caller of this port can use an address, by its family.
+    :param policies: gives the policies in force for this port, at least one.
+    :param patience: gives each patience in force; the longest counts.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        port: int,
+        resolver: DNSResolver,
+        policies: Callable[[], list[PinPolicy]],
+        patience: Callable[[], list[Patience]],
+        *,
+        takes: Callable[[str], bool] = lambda address: True,
+        edge: Edge | None = None,
+    ) -> None:
+        self._name = name
+        self._port = port
+        self._resolver = resolver
+        self._policies = policies
+        self._patience = patience
+        self._takes = takes
+        self._edge = edge or Edge()
+        self._lock = threading.Lock()
+        self._state = PortReachability()
+        self._flight: _Flight | None = None
+        #: The last resolution, what of it can be used here, and until when it is fresh.
+        self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
+        self._outcomes: deque[Outcome] = deque()
+        self._tokens = itertools.count()
+        forks.renewed(self)
+
+    def addresses(self, *, tried: bool = False, longest: float = float("inf")) -> Handout:
+        """The addresses to connect to, in the order to try; empty where the family has none.
+
+        :param tried: only addresses of which one took a connection just now, also if they are
+            fresh.
+        :param longest: seconds of patience at most, counted from the beginning of the outage.
+        :raises DNSResolutionError: nothing can be served, or nothing that may be used.
+        :raises NoConnectionError: patience is over, and every address swallows connections.
+        """
+        now, handed_out = self._edge.monotonic, self._state.handed_out
+        bound = getattr(_thread, "end", float("inf"))
+        while True:
+            started = now()
+            known = self._known_fresh(started)
+            if (at_once := self._at_once(started, known, tried=tried)) is not None:
+                return at_once
+            state = self._state
+            in_force = [
+                each._replace(seconds=min(each.seconds, longest)) for each in self._patience()
+            ]
+            end = state.patience_end(started, handed_out, in_force)
+            flight = self._join(tried=tried)
+            until = max(min(end, bound) + _NEARLY, flight.started + _GRACE)
+            if not (self._has_no_news(known) and state.is_hopeless(started, end, known)):
+                self._edge.wait(flight.future, max(0.0, until - now()))
+            result = flight.future.result() if flight.future.done() else None
+            if result is not None and tried and result.is_untried:
+                continue  # begun by a caller who did not want that
+            if result is not None and result.ends_an_outage:
+                return self._hand_out(result.addresses)
+            with self._lock:
+                result = result or self._state.last or self._unfinished(now() - flight.started)
+                self._state, verdict = self._state.failed(now(), started, handed_out, in_force)
+            if verdict.begins:
+                log.warning(
+                    "%s: %s. Trying again for up to %.0f s, and asking DNS again meanwhile.",
+                    self._name,
+                    result.why,
+                    verdict.patience,
+                )
+            pause = None if verdict.pause is None else min(verdict.pause, bound - now())
+            if pause is None or pause <= 0:
+                return self._give_up(result)
+            # Not for secrecy: a client's threads must not all come back to the server at once.
+            self._edge.sleep(min(ROUND * random.uniform(0.5, 1.5), pause))  # noqa: S311
+
+    def forget(self) -> None:
+        """The policies have changed."""
+        with self._lock:
+            self._state = self._state.forget()
+
+    def renew_after_fork(self) -> None:
+        """In a child: the threads that held the lock, ran a round or connected are gone."""
+        self._lock = threading.Lock()
+        self._flight = None
+        self._state = self._state._replace(connecting={})
+
+    # --- handing out
+
+    def _at_once(self, now: float, known: Resolution | None, *, tried: bool) -> Handout | None:
+        """What needs no round; what has become of earlier answers is taken into account."""
+        with self._lock:
+            if self._outcomes:
+                self._state = self._state.learn(self._take_outcomes())
+            if known is None:
+                return None
+            found = self._state.at_once(now, known.places, stale=False, tried=tried)
+            return None if found is None else self._note(now, found)
+
+    def _hand_out(self, addresses: Sequence[str]) -> Handout:
+        with self._lock:
+            return self._note(self._edge.monotonic(), addresses)
+
+    def _note(self, now: float, addresses: Sequence[str]) -> Handout:
+        """Hand addresses out; the lock is held."""
+        token = next(self._tokens)
+        self._state = self._state.hand_out(now, token)
+        return Handout(addresses, partial(self._tell, token))
+
+    def _tell(self, token: int, address: str | None = None, skipped: tuple[str, ...] = ()) -> None:
+        """Without the lock: the garbage collector may be calling while it is held."""
+        self._outcomes.append(Outcome(token, self._edge.monotonic(), address, skipped))
+
+    def _take_outcomes(self) -> list[Outcome]:
+        """Those told so far; the lock is held, so that nothing else takes one."""
+        found = []
+        while self._outcomes:
+            found.append(self._outcomes.popleft())
+        return found
+
+    def _give_up(self, result: Round) -> Handout:
+        if result.error is not None:
+            raise result.error
+        # The caller gets the error of its own connect, but is not left hanging in one.
+        usable = [address for address in result.addresses if address not in result.silent]
+        if not usable:
+            raise NoConnectionError(self._name, result.addresses)
+        return self._hand_out(usable)
+
+    def _unfinished(self, seconds: float) -> Round:
+        attempt = Attempt("live lookup and trial connects", "no outcome", seconds)
+        return Round(error=DNSResolutionError(self._name, Cause.TIMEOUT, (attempt,)))
+
+    # --- resolving
+
+    def _known_fresh(self, now: float) -> Resolution | None:
+        """What the resolver serves at once and fresh; ``None`` where it may have to ask DNS."""
+        if now >= self._last[2]:
+            return None
+        try:
+            resolution = self._resolve()
+        except DNSResolutionError:
+            return None
+        return None if resolution.is_stale else resolution
+
+    def _has_no_news(self, known: Resolution | None) -> bool:
+        return known is not None or self._resolver.state(self._name) != "healthy"
+
+    def _resolve(self) -> Resolution:
+        """What the resolver gives, as far as a caller of this family can use it."""
+        found = self._resolver.resolve(self._name)
+        last, usable, _ = self._last
+        if found is last and usable is not None:
+            return usable
+        endpoints = tuple(each for each in found.endpoints if self._takes(each.address))
+        usable = found if endpoints == found.endpoints else replace(found, endpoints=endpoints)
+        left = found.ttl_left(self._edge.wall())
+        lasts = float("inf") if found.source is Source.LITERAL else left or 0.0
+        self._last = found, usable, self._edge.monotonic() + lasts
+        return usable
+
+    # --- rounds
+
+    def _join(self, *, tried: bool) -> _Flight:
+        """The round under way, begun now if there is none."""
+        with self._lock:
+            if self._flight is not None:
+                return self._flight
+            flight = self._flight = _Flight(self._edge.monotonic(), tried=tried)
+        try:
+            self._edge.start(partial(self._fly, flight))
+        except BaseException:
+            self._land(flight)
+            raise
+        return flight
+
+    def _fly(self, flight: _Flight) -> None:
+        lasted = None
+        try:
+            found = self._round(tried=flight.tried)
+            with self._lock:
+                self._state, lasted = self._state.after(self._edge.monotonic(), found)
+        except BaseException as error:
+            self._land(flight)
+            flight.future.set_exception(error)
+            return
+        self._land(flight)
+        if lasted is not None:
+            log.warning("%s: reachable again after %.1f s.", self._name, lasted)
+        flight.future.set_result(found)
+
+    def _land(self, flight: _Flight) -> None:
+        with self._lock:
+            if self._flight is flight:
+                self._flight = None
+
+    def _round(self, *, tried: bool) -> Round:
+        """Resolve once, and try what has to be tried."""
+        try:
+            resolution = self._resolve()
+        except DNSResolutionError as error:
+            return Round(error=error)
+        addresses = resolution.places
+        checked = Round(addresses)
+        if resolution.is_stale and addresses:
+            checked = self._check_stale(resolution)
+            addresses = checked.addresses
+        now, state = self._edge.monotonic(), self._state
+        if not addresses or checked.error is not None:
+            return checked
+        if known := state.known_alive(addresses, now):
+            return replace(checked, addresses=tuple(known), winners=(known[0],))
+        at_once = state.at_once(now, addresses, stale=resolution.is_stale, tried=tried)
+        if at_once is not None:
+            return Round(tuple(at_once), is_untried=True)
+        if (again := state.trial(now, addresses)) is not None:
+            return replace(again, passed=checked.passed, refused=checked.refused)
+        trial = self._edge.race(addresses, self._port)
+        for loser in map(Endpoint.parse, trial.losers):
+            self._resolver.report_failure(self._name, loser.address, loser.port)
+        rest = (a for a in addresses if a not in trial.winners and a not in trial.losers)
+        return replace(
+            checked,
+            addresses=(*trial.winners, *rest, *trial.losers),
+            winners=trial.winners,
+            silent=trial.silent,
+            tried_at=self._edge.monotonic(),
+        )
+
+    def _check_stale(self, resolution: Resolution) -> Round:
+        """Which of several stale addresses may be used.
+
+        All are asked about at the same time: a black-holed one takes the check seconds, and eight
+        of them one after the other would leave no deadline standing.
+        """
+        now, state = self._edge.monotonic(), self._state
+        known = {address: state.objection(now, address) for address in resolution.places}
+        asked = {
+            address: _checking.call(partial(self._ask_checks, resolution, address))
+            for address, refusal in known.items()
+            if refusal is None
+        }
+        answers = {address: answer.result() for address, answer in asked.items()}
+        passed = {key: until for _, several in answers.values() for key, until in several.items()}
+        refused = {a: why for a in known if (why := known[a] or answers[a][0]) is not None}
+        usable = tuple(address for address in known if address not in refused)
+        error = None
+        if not usable:
+            tried = [Attempt(f"{resolution.source} {a}", f"not used: {refused[a]}") for a in known]
+            error = DNSResolutionError(self._name, resolution.cause or Cause.TIMEOUT, tried)
+        return Round(usable, passed=passed, refused=refused, error=error)
+
+    def _ask_checks(
+        self, resolution: Resolution, address: str
+    ) -> tuple[str | None, dict[tuple[str, StaleAddressCheck], float]]:
+        """Ask each policy's check: one connection's never take those of another away."""
+        passed: dict[tuple[str, StaleAddressCheck], float] = {}
+        for policy in self._policies():
+            check = policy.stale_check
+            until = self._state.passed.get((address, check), 0.0) if check is not None else 0.0
+            if check is None or self._edge.monotonic() < until:
+                continue
+            place = Endpoint.parse(address)
+            why = check(resolution, place.address, place.port or self._port)
+            if why is not None:  # asked again at the next round: the server may just be starting
+                return why, passed
+            passed[address, check] = self._edge.monotonic() + PASSED_FOR
+        return None, passed
+
+
+def of_family(family: int) -> Callable[[str], bool]:
+    """Whether an address can be used by a caller who wants this family; 0 is any."""
+    if family == socket.AF_INET:
+        return lambda address: ":" not in address
+    if family == socket.AF_INET6:
+        return lambda address: ":" in address
+    return lambda address: True

@@ -1,0 +1,313 @@
+"""The one owner of everything that changes in a resolver, and the only code that changes it.
+
+Readers take no lock: an entry, the configuration and the finished answers are replaced and never
+changed. Whoever replaces one of them does it here, under one lock, together with what depends on
+it. Nothing is logged, called back or waited for under that lock.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.resolver import forks, freshness
+from airflow_provider_hokusai_dns.resolver.cache import Cache, Slot
+from airflow_provider_hokusai_dns.resolver.metrics import (
+    Counters,
+    DNSMetrics,
+    Event,
+    Served,
+    Window,
+    level,
+)
+from airflow_provider_hokusai_dns.resolver.model import utc
+from airflow_provider_hokusai_dns.resolver.observers import Observers
+from airflow_provider_hokusai_dns.resolver.target import parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hokusai_dns.exceptions import LookupFailed
+    from airflow_provider_hokusai_dns.resolver.clock import Clock
+    from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+    from airflow_provider_hokusai_dns.resolver.freshness import Entry
+    from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood
+    from airflow_provider_hokusai_dns.resolver.serving import Ready, Turns
+
+
+class ResolverState:
+    """Configuration, names held, finished answers and counters of one resolver. Thread-safe.
+
+    :param config: the policy; :meth:`reconfigure` replaces it.
+    :param clock: a source of time.
+    """
+
+    def __init__(self, config: ResolverConfig, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        self.now = clock.monotonic
+        #: Finished resolutions by target string; the hit path reads them without the lock.
+        self.ready: dict[str, Ready] = {}
+        self.observers = Observers(self.served)
+        # Reentrant: a signal handler may resolve a name in the thread that was interrupted here.
+        self._lock = threading.RLock()
+        self._cache = Cache()
+        self._counters = Counters(Window(config.window))
+        self._cleaned_at = self.now()
+        forks.renewed(self)
+
+    # --- names
+
+    def find(self, hostname: str) -> Slot | None:
+        """The slot of a name, without a lock; ``None`` where it is not held."""
+        return self._cache.get(hostname)
+
+    def slot(self, hostname: str, busy: Callable[[Slot], bool]) -> Slot:
+        """The slot of a name, made if there is none (policy rule 14).
+
+        :param busy: whether a lookup is under way for a slot; such slots are dropped last.
+        """
+        slot = self._cache.get(hostname)
+        if slot is None:
+            with self._lock:
+                if self._cache.make_room(self.now(), self.config, busy):
+                    self._forget_ready()
+                slot = self._cache.add(hostname)
+        return slot
+
+    def is_cleanup_due(self, now: float, interval: float) -> bool:
+        """Whether the last cleanup is ``interval`` seconds ago; the caller then does the next."""
+        if now - self._cleaned_at <= interval:
+            return False
+        self._cleaned_at = now
+        return True
+
+    def cleanup(self, busy: Callable[[Slot], bool]) -> int:
+        """Drop names that have nothing left to serve; returns how many."""
+        with self._lock:
+            self._cleaned_at = now = self.now()
+            dropped = self._cache.cleanup(now, self.config, busy)
+            for text in [text for text, ready in self.ready.items() if now >= ready.until]:
+                del self.ready[text]
+            return dropped
+
+    def clear(self, hostname: str | None = None) -> None:
+        """Forget one name, or all."""
+        with self._lock:
+            for slot in self._cache.slots():
+                if hostname in (None, slot.entry.hostname):
+                    self._cache.drop(slot.entry.hostname)
+                    self._replace(slot, slot.entry)
+
+    def reconfigure(self, config: ResolverConfig) -> None:
+        """Replace the policy; what is held is judged by the new one from now on."""
+        with self._lock:
+            if config.window != self.config.window:
+                self._counters.window = Window(config.window)
+            self.config = config
+            self._forget_ready()
+
+    # --- what becomes of an entry
+
+    def _replace(self, slot: Slot, entry: Entry) -> None:
+        """Put an entry in place, and take the answers that were made of the old one away.
+
+        The lock is held. The version is counted up after the change: who read the old version has
+        seen the old entry, or will be refused by :meth:`keep`.
+        """
+        slot.entry = entry
+        slot.version += 1
+        texts, slot.texts, slot.turns = slot.texts, [], None
+        for text in texts:
+            self.ready.pop(text, None)
+
+    def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
+        """A lookup gave addresses.
+
+        :param seconds: how long it took.
+        :param again: it was counted before, when its caller gave it up.
+        :returns: the answer as it is held, with its stamp.
+        """
+        with self._lock:
+            now = self.now()
+            slot.rotation += 1
+            slot.penalties = {a: until for a, until in slot.penalties.items() if until > now}
+            # Not for secrecy: jitter only has to differ between processes.
+            jitter = random.random()  # noqa: S311
+            answer = replace(answer, resolved_at=now)
+            self._replace(slot, freshness.succeed(slot.entry, answer, jitter))
+            self._counters.lookups += not again
+            self._counters.last_success, self._counters.latency = now, seconds
+            self._counters.window.add(now, ok=True)
+        self.observers.emit(Event("lookup", slot.entry.hostname, seconds=seconds))
+        return answer
+
+    def failed(
+        self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False
+    ) -> None:
+        """A lookup failed, or was given up; the parameters are those of :meth:`succeeded`."""
+        with self._lock:
+            now = self.now()
+            entry = freshness.fail(
+                slot.entry, failed.cause, now, failed.detail, failed.tried, again=again
+            )
+            self._replace(slot, entry)
+            if again:
+                return
+            self._counters.lookups += 1
+            self._counters.errors[failed.cause.value] += 1
+            self._counters.window.add(now, ok=False)
+        self.observers.emit(
+            Event(
+                "lookup_failed",
+                entry.hostname,
+                cause=failed.cause,
+                seconds=seconds,
+                detail=failed.detail,
+            )
+        )
+
+    def adopt(self, slot: Slot, record: LastKnownGood) -> None:
+        """Take over what the shared store holds (policy rules 15 to 17).
+
+        :raises ValueError: says which field of the record makes no sense.
+        """
+        with self._lock:
+            now, wall = self.now(), self.clock.time()
+            self._replace(slot, freshness.adopt(slot.entry, record, now, wall, self.config))
+
+    def penalize(self, slot: Slot, address: str, port: int | None = None) -> bool:
+        """Put an address at the back of the list (policy rule 13).
+
+        :param port: where the answer carries ports, the one that did not take a connection; all
+            of the address where it is not known.
+        :returns: whether the name is to be looked up again because of it.
+        """
+        with self._lock:
+            now = self.now()
+            current = {a: until for a, until in slot.penalties.items() if until > now}
+            answer = slot.entry.answer
+            known = () if answer is None else answer.endpoints
+            places = {
+                one[:2]
+                for one in known
+                if parse_address(one.address) == address
+                and (None in (port, one.port) or port == one.port)
+            } or {(address, None)}
+            until = now + self.config.penalty
+            slot.penalties = {**current, **dict.fromkeys(places, until)}
+            self._replace(slot, slot.entry)
+            due = now - slot.reported_at >= self.config.report_interval
+            if due:
+                slot.reported_at = now
+            return due
+
+    def announce(self, slot: Slot) -> None:
+        """Tell observers when the state of a name is another than the one they know."""
+        with self._lock:
+            entry = slot.entry
+            state = freshness.state(entry, self.now(), self.config)
+            previous, slot.announced = slot.announced, state
+        if state == previous:
+            return
+        failure = entry.failure
+        self.observers.emit(
+            Event(
+                "state",
+                entry.hostname,
+                cause=None if failure is None else failure.cause,
+                state=state,
+                previous=previous,
+                detail="" if failure is None else failure.detail,
+            )
+        )
+
+    # --- what was served
+
+    def keep(
+        self,
+        text: str,
+        ready: Ready,
+        turns: Turns,
+        slot: Slot,
+        version: int,
+        config: ResolverConfig,
+    ) -> None:
+        """Keep a finished answer for the hit path.
+
+        Not where the slot or the policy changed since it was made: the change took away what stood
+        there, and an older answer must not come after it.
+        """
+        with self._lock:
+            if slot.held and slot.version == version and self.config is config:
+                if len(self.ready) >= 4 * config.max_hosts:
+                    self._forget_ready()
+                if text not in self.ready:
+                    slot.texts.append(text)
+                self.ready[text] = ready
+                slot.turns = turns
+
+    def _forget_ready(self) -> None:
+        """Take every finished answer away. The lock is held."""
+        self.ready.clear()
+        for slot in self._cache.slots():
+            slot.texts.clear()
+            slot.turns = None
+
+    def count_miss(self) -> None:
+        """A caller waited for a lookup, and it succeeded."""
+        with self._lock:
+            self._counters.misses += 1
+
+    def count_failed(self) -> None:
+        """A call ended in an error."""
+        with self._lock:
+            self._counters.failed += 1
+
+    def served(self) -> tuple[int, int, int, int]:
+        """Hits, stale, stored and static over all names that are or were held."""
+        with self._lock:
+            return self._served()
+
+    def _served(self) -> tuple[int, int, int, int]:
+        total = Served()
+        total.absorb(self._cache.gone)
+        for slot in self._cache.slots():
+            total.absorb(slot.served)
+        return total.numbers()
+
+    def metrics(self) -> DNSMetrics:
+        """A snapshot of all counters."""
+        with self._lock:
+            now, counters, slots = self.now(), self._counters, self._cache.slots()
+            hits, stale, stored, static = self._served()
+            fallback = stored + static
+            failures, successes = counters.window.counts(now)
+            attempts = hits + stale + fallback + counters.misses + counters.failed
+            last = counters.last_success
+            return DNSMetrics(
+                attempts=attempts,
+                hits=hits,
+                misses=counters.misses,
+                stale=stale,
+                fallback=fallback,
+                failed=counters.failed,
+                lookups=counters.lookups,
+                errors=dict(counters.errors),
+                hit_rate=hits / attempts if attempts else 0.0,
+                cache_size=len(slots),
+                expired=sum(now >= freshness.expires_at(s.entry, self.config) for s in slots),
+                last_success=None if last is None else utc(self.clock.time() - now + last),
+                latency_ms=None if counters.latency is None else counters.latency * 1000,
+                window_events=failures + successes,
+                error_rate=failures / (failures + successes) if failures + successes else 0.0,
+                level=level(failures, successes),
+            )
+
+    def renew_after_fork(self) -> None:
+        """Replace the locks in a child process."""
+        self._lock = threading.RLock()
+        for slot in self._cache.slots():
+            slot.record.lock = threading.Lock()

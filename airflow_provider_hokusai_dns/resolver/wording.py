@@ -1,0 +1,31 @@
+"""Where an address came from, in words for logs, errors and tables."""
+
+from __future__ import annotations
+
+from airflow_provider_hokusai_dns.resolver.model import Source
+
+#: After "from": which source gave it.
+ORIGINS = {
+    Source.LITERAL: "the connection itself",
+    Source.HOSTS: "the hosts file",
+    Source.CACHE: "memory",
+    Source.DNS: "DNS",
+    Source.SYSTEM: "the system's own lookup",
+    Source.STALE: "memory",
+    Source.STORE: "the shared Variable",
+    Source.STATIC: "the static address",
+}
+#: An address that is not fresh, at the start of a sentence after one about the name.
+ADDRESSES = {
+    Source.STALE: "Its stale address",
+    Source.STORE: "Its stored address",
+    Source.STATIC: "The static address of the connection",
+}
+#: Why a source that is as good as DNS was chosen.
+REASONS = {
+    Source.LITERAL: "it is an address itself",
+    Source.HOSTS: "the hosts file has it, and that goes before DNS",
+    Source.CACHE: "DNS answered a moment ago",
+    Source.DNS: "DNS answered",
+    Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
+}

@@ -1,0 +1,226 @@
+"""The pure parts of a relay: what may be repeated, how long it waits, what goes through."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_hokusai_dns.client.relay import creates
+from airflow_provider_hokusai_dns.client.relay.patience import (
+    Call,
+    Failure,
+    Step,
+    Try,
+    next_step,
+    pause,
+    retry_after,
+)
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
+from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.routes import Repeat, route
+from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
+
+A2, A3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
+ARTIFACTS = "/api/2.0/mlflow-artifacts"
+
+
+@pytest.mark.parametrize(("method", "path", "repeat", "writes"), [
+    ("GET", f"{A2}/runs/get", "freely", False),
+    ("POST", f"{A2}/runs/search", "freely", False),
+    ("POST", f"{A3}/traces/search", "freely", False),
+    ("POST", "/ajax-api/2.0/mlflow/experiments/search", "freely", False),
+    ("POST", f"{A2}/runs/log-batch", "freely", True),
+    ("POST", f"{A2}/runs/update", "freely", True),
+    ("POST", f"{A2}/runs/log-inputs", "freely", True),
+    ("POST", f"{A3}/traces", "freely", True),
+    ("POST", f"{A2}/traces", "once", True),
+    ("POST", "/v1/traces", "freely", True),
+    ("PATCH", f"{A2}/logged-models/m-1", "freely", True),
+    ("PUT", f"{ARTIFACTS}/artifacts/1/a/artifacts/x", "freely", True),
+    ("POST", f"{ARTIFACTS}/mpu/create/1/a", "freely", True),
+    ("POST", f"{ARTIFACTS}/mpu/complete/1/a", "once", True),
+    ("DELETE", f"{A2}/model-versions/delete", "freely", True),
+    ("POST", f"{A2}/runs/create", "read_back", True),
+    ("POST", f"{A2}/experiments/create", "read_back", True),
+    ("POST", f"{A2}/registered-models/create", "read_back", True),
+    ("POST", f"{A2}/model-versions/create", "read_back", True),
+    ("POST", f"{A2}/logged-models", "read_back", True),
+    ("POST", f"{A2}/runs/outputs", "read_back", True),
+    ("POST", f"{A2}/logged-models/search", "freely", False),
+    ("POST", f"{A3}/traces/t/assessments", "once", True),
+    ("POST", "/graphql", "once", True),
+    ("POST", "/api/2.0/mlflow/runs/create/x", "once", True),
+])  # fmt: skip
+def test_each_request_has_a_rule(method: str, path: str, repeat: str, writes: bool) -> None:
+    """By method and path alone; what is unknown is not repeated."""
+    found = route(method, path)
+    assert (found.repeat, found.writes) == (repeat, writes)
+
+
+def test_every_endpoint_of_mlflow_that_makes_something_is_known() -> None:
+    """A create of a newer MLflow that this table does not have is sent once, never freely."""
+    pytest.importorskip("mlflow")
+    from mlflow.protos.databricks_pb2 import rpc
+    from mlflow.protos.model_registry_pb2 import ModelRegistryService
+    from mlflow.protos.service_pb2 import MlflowService
+
+    freely = set()
+    services: list[Any] = [MlflowService, ModelRegistryService]
+    for service in services:
+        for method in service.DESCRIPTOR.methods:
+            for endpoint in method.GetOptions().Extensions[rpc].endpoints:
+                path = f"/api/{endpoint.since.major}.0/{endpoint.path.lstrip('/')}"
+                if route(endpoint.method, path).repeat is Repeat.FREELY:
+                    freely.add(method.name)
+    makes = {name for name in freely if name.lower().startswith(("create", "register", "start"))}
+    assert makes == {"createPresignedUploadUrl", "createPresignedDownloadUrl", "startTraceV3"}
+
+
+AWAY = [Try(failure=Failure.NOT_SENT), Try(failure=Failure.CUT), Try(502), Try(503), Try(504)]
+
+
+def a_call(repeat: Repeat = Repeat.FREELY, **changes: Any) -> Call:
+    return Call(**{
+        "repeat": repeat, "deadline": 100.0, "waiting_since": 0.0, "away_since": None, "tries": 1,
+        "can_send_again": True, **changes,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("last", AWAY)
+def test_what_may_be_repeated_is_repeated_until_the_deadline(last: Try) -> None:
+    """And then the client gets what there is."""
+    over = Step.GIVE_UP if last.failure else Step.ANSWER
+    assert next_step(last, a_call(), now=99.0) is Step.AGAIN
+    assert next_step(last, a_call(), now=100.0) is over
+    assert next_step(last, a_call(waiting_since=50.0), now=149.0) is Step.AGAIN
+    assert next_step(last, a_call(waiting_since=50.0, away_since=10.0), now=110.0) is over
+    assert next_step(last, a_call(can_send_again=False), now=1.0) is over
+
+
+@pytest.mark.parametrize("last", AWAY)
+def test_what_may_do_harm_is_repeated_only_where_nothing_was_done(last: Try) -> None:
+    """A create is looked for instead."""
+    nothing_done = last in (AWAY[0], AWAY[3])
+    once = next_step(last, a_call(Repeat.ONCE), now=1.0)
+    assert (once is Step.AGAIN) == nothing_done
+    create = next_step(last, a_call(Repeat.READ_BACK), now=1.0)
+    assert create is (Step.AGAIN if nothing_done else Step.READ_BACK)
+
+
+@given(st.integers(100, 599), st.floats(0, 1e6), st.sampled_from(Repeat))
+def test_an_answer_that_is_no_outage_is_passed_on(status: int, now: float, repeat: Repeat) -> None:
+    """At any time."""
+    if status in (408, 425, 429, 500, 502, 503, 504):
+        return
+    assert next_step(Try(status), a_call(repeat), now) is Step.ANSWER
+
+
+def test_a_certificate_is_not_waited_for() -> None:
+    """It stays as wrong as it is."""
+    assert next_step(Try(failure=Failure.TLS), a_call(), now=0.0) is Step.GIVE_UP
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1000), st.floats(0, 1e5))
+def test_a_pause_ends_by_the_deadline(tries: int, left: float, asked: float) -> None:
+    """However long the server would like it."""
+    assert 0 <= pause(Try(503, retry_after=asked), tries, left) <= min(left, 30.0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("3", 3.0), (" 10 ", 10.0), ("", 0.0), ("-1", 0.0), ("1e9", 0.0), ("9" * 400, 0.0),
+    ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), ("²", 0.0),
+])  # fmt: skip
+def test_retry_after_is_seconds_or_nothing(text: str, seconds: float) -> None:
+    """A header of a stranger never raises."""
+    assert retry_after(text) == seconds
+
+
+def test_a_mark_leaves_the_clients_own_tags() -> None:
+    """The task's tags go on runs alone."""
+    body = {"tags": [{"key": "a", "value": "1"}], "name": "n"}
+    run = creates.marked("runs/create", body, "id", {"a": "2", "b": "3"})
+    assert {t["key"]: t["value"] for t in run["tags"]} == {
+        "a": "1", "b": "3", creates.TAG_CALL: "id",
+    }  # fmt: skip
+    model = creates.marked("registered-models/create", body, "id", {"b": "3"})
+    assert [t["key"] for t in model["tags"]] == ["a", creates.TAG_CALL]
+    assert creates.marked("runs/outputs", {"x": 1}, "id", {"b": "3"}) == {"x": 1}
+
+
+def test_what_someone_else_made_is_not_taken_for_ours() -> None:
+    """The same name without our tag: the create is sent again, and MLflow says that it exists."""
+    found = {"registered_model": {"name": "n", "tags": [{"key": creates.TAG_CALL, "value": "x"}]}}
+    assert creates.answer("registered-models/create", {"name": "n"}, "id", found) is None
+    assert creates.answer("registered-models/create", {"name": "n"}, "x", found) == found
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["runs", "run", "info", "data", "tags", "key", "experiment", "outputs"]),
+        inner, max_size=4,
+    ),
+    max_leaves=12,
+))  # fmt: skip
+def test_no_answer_of_a_server_breaks_the_reading_back(document: Any) -> None:
+    """Whatever JSON it is."""
+    if not isinstance(document, dict):
+        return
+    for name in ("runs/create", "experiments/create", "runs/outputs", "runs/log-model"):
+        found = creates.answer(name, {"models": [{"model_id": "m"}]}, "id", document)
+        assert found is None or isinstance(found, dict)
+
+
+def test_the_environment_of_a_child_has_no_secret_and_leads_to_the_relay() -> None:
+    """One retry policy, loopback past every proxy, nothing of the connection."""
+    base = {
+        "PATH": "/bin", "no_proxy": "internal", "HTTPS_PROXY": "http://proxy:1",
+        "MLFLOW_TRACKING_AUTH": "x", "MLFLOW_TRACKING_SERVER_CERT_PATH": "/ca",
+        "MLFLOW_TRACKING_PASSWORD": "secret", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    }  # fmt: skip
+    changes = child_variables(base, uri="http://127.0.0.1:1", token="t", deadline=600.0)
+    there = changed(base, changes)
+    assert "secret" not in there.values()
+    assert there["MLFLOW_TRACKING_URI"] == there["MLFLOW_REGISTRY_URI"] == "http://127.0.0.1:1"
+    assert there["NO_PROXY"] == there["no_proxy"] == "internal,127.0.0.1,localhost"
+    assert there["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "660"
+    assert there["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+    assert not {"MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_SERVER_CERT_PATH"} & there.keys()
+    assert (there["PATH"], there["HTTPS_PROXY"]) == ("/bin", "http://proxy:1")
+
+
+def test_an_authors_longer_time_out_stays() -> None:
+    """It only has to be longer than the relay waits."""
+    base = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3600"}
+    changes = child_variables(base, uri="u", token="t", deadline=600.0)
+    assert changes["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "3600"
+
+
+def test_the_relay_knows_which_runs_are_left_open() -> None:
+    """Begun, resumed, ended, deleted; the joined one belongs to someone else."""
+    runs = Runs(joined="j")
+    for run_id in ("a", "b", "j"):
+        runs.begun(run_id)
+    runs.updated("a", "FINISHED")
+    runs.updated("c", "RUNNING")
+    runs.updated("j", "RUNNING")
+    runs.deleted("b")
+    assert list(runs.open) == ["c"]
+
+
+def test_the_error_names_calls_and_runs_and_survives_pickling() -> None:
+    """It crosses processes."""
+    import pickle
+
+    run_id = "0123456789abcdef" * 2
+    assert run_id_in("/x", json.dumps({"run_id": run_id})) == run_id
+    calls = tuple(LostCall("runs/log-batch", run_id, why) for why in ("away", "away", "cut"))
+    error = pickle.loads(pickle.dumps(RelayLostDataError("c", calls)))
+    assert "3 calls of runs/log-batch (away; cut)" in str(error)
+    assert run_id in str(error)
+    assert (error.calls, error.losses) == (calls, losses_of(calls))

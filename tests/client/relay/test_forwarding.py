@@ -1,0 +1,326 @@
+"""What goes through a relay, and what does not, against servers that answer as a test wants."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.server import Credentials
+from tests.client.relay.conftest import OpenRelay
+from tests.client.relay.support import API, NAME, ask, asked, token_of
+from tests.servers import Request, Stranger, http
+
+OK = http(body=json.dumps({"done": True}), content_type="application/json")
+
+
+def stranger(*answers: Any) -> Stranger:
+    """Gives these answers one after the other, and the last one for ever."""
+    left = list(answers)
+
+    def answer(request: Request) -> Any:
+        found = left.pop(0) if len(left) > 1 else left[0]
+        return found(request) if callable(found) else found
+
+    return Stranger(answer, host="127.0.0.52")
+
+
+def cut(request: Request) -> Iterator[bytes]:
+    """The connection ends before the answer."""
+    yield b""
+
+
+def half(request: Request) -> Iterator[bytes]:
+    """The connection ends in the middle of the answer."""
+    yield b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+
+
+def test_a_request_carries_the_connections_login_and_host_and_not_the_clients(
+    relay_to: OpenRelay,
+) -> None:
+    """The token of the relay goes nowhere, the hostname is in Host, the prefix before the path."""
+    changes = {
+        "credentials": Credentials("user", "secret"), "path_prefix": "/there", "workspace": "w",
+    }  # fmt: skip
+    with stranger(OK) as there, relay_to(there, changes=changes) as relay:
+        given = {
+            "X-Mine": "1", "Connection": "close, X-Hop", "X-Hop": "1", "X-MLFLOW-WORKSPACE": "v",
+        }  # fmt: skip
+        status, body, _ = ask(relay, "GET", "/api/2.0/a%20b?c=d%2Fe", headers=given)
+        assert (status, json.loads(body)) == (200, {"done": True})
+        (request,) = there.requests
+    assert request.path == "/there/api/2.0/a%20b?c=d%2Fe"
+    assert request.headers["host"] == f"{NAME}:{there.port}"
+    assert request.headers["authorization"] == "Basic dXNlcjpzZWNyZXQ="
+    assert request.headers["x-mlflow-workspace"] == "w"
+    assert request.headers["x-mine"] == "1"
+    assert "x-hop" not in request.headers
+
+
+def test_without_credentials_no_authorization_is_sent(relay_to: OpenRelay) -> None:
+    """The token of the relay is no login of the server."""
+    with stranger(OK) as there, relay_to(there) as relay:
+        ask(relay, "GET", "/health")
+    assert "authorization" not in there.requests[0].headers
+
+
+@pytest.mark.parametrize("answer", [
+    http(503, "away"), http(502), http(504), http(429), cut, half,
+    http(400, '{"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5"}'),
+    http(503, '{"error_code": "TEMPORARILY_UNAVAILABLE"}', Retry_After="1"),
+])  # fmt: skip
+def test_a_metric_is_sent_again_until_it_arrives(relay_to: OpenRelay, answer: Any) -> None:
+    """With the same body."""
+    with stranger(answer, answer, OK) as there, relay_to(there) as relay:
+        metric = {"run_id": "r", "key": "m", "value": 1.0, "timestamp": 1, "step": 0}
+        assert asked(relay, "POST", f"{API}/runs/log-metric", metric) == {"done": True}
+    assert [json.loads(request.body) for request in there.requests] == [metric] * 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
+def test_mlflows_own_refusal_goes_through_as_it_is(relay_to: OpenRelay, status: int) -> None:
+    """Once, with its words."""
+    said = json.dumps({"error_code": "X", "message": "no"})
+    with stranger(http(status, said)) as there, relay_to(there) as relay:
+        assert ask(relay, "GET", f"{API}/runs/get?run_id=1")[:2] == (status, said.encode())
+    assert len(there.requests) == 1
+
+
+def test_what_may_do_harm_twice_is_sent_once_when_its_answer_is_lost(relay_to: OpenRelay) -> None:
+    """And the loss is named at the end, although the client may have swallowed it."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"1 call of gateway/secrets/create"),
+        stranger(cut) as there,
+        relay_to(there) as relay,
+    ):
+        status, body, _ = ask(relay, "POST", "/api/3.0/mlflow/gateway/secrets/create", {"a": 1})
+        assert status == 598
+        assert NAME in json.loads(body)["message"]
+    assert len(there.requests) == 1
+
+
+def test_what_may_do_harm_twice_is_sent_again_when_no_server_took_it(relay_to: OpenRelay) -> None:
+    """A load balancer without a server says 503 in its own words."""
+    path = "/api/3.0/mlflow/gateway/secrets/create"
+    with stranger(http(503, "<html>"), OK) as there, relay_to(there) as relay:
+        assert asked(relay, "POST", path, {"a": 1}) == {"done": True}
+    assert len(there.requests) == 2
+
+
+def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRelay) -> None:
+    """The answer to the first sending was lost after MLflow had carried it out."""
+    made: list[dict[str, Any]] = []
+
+    def mlflow(request: Request) -> Any:
+        body = json.loads(request.body)
+        if request.path.endswith("/runs/create"):
+            made.append(body)
+            return cut(request)
+        if request.path.endswith("/runs/search"):
+            runs = [
+                {"info": {"run_id": "a" * 32, "experiment_id": "7"}, "data": {"tags": one["tags"]}}
+                for one in made
+            ]
+            return http(body=json.dumps({"runs": runs}), content_type="application/json")
+        return OK
+
+    tags = {"airflow.dag_id": "d", "mine": "not this"}
+    with stranger(mlflow) as there, relay_to(there, run_tags=tags) as relay:
+        body = {"experiment_id": "7", "tags": [{"key": "mine", "value": "1"}]}
+        run = asked(relay, "POST", f"{API}/runs/create", body)["run"]
+        assert run["info"]["run_id"] == "a" * 32
+    assert len(made) == 1
+    given = {tag["key"]: tag["value"] for tag in made[0]["tags"]}
+    assert (given["airflow.dag_id"], given["mine"]) == ("d", "1")
+    ended = json.loads(there.requests[-1].body)
+    assert (ended["run_id"], ended["status"]) == ("a" * 32, "FAILED")
+
+
+def test_a_create_that_was_not_carried_out_is_sent_again(relay_to: OpenRelay) -> None:
+    """After it was searched for twice."""
+    run = {"run": {"info": {"run_id": "b" * 32, "experiment_id": "7"}}}
+    answers = iter([cut, http(body="{}"), http(body="{}"), http(body=json.dumps(run))])
+
+    def mlflow(request: Request) -> Any:
+        found = next(answers, OK)
+        return found(request) if callable(found) else found
+
+    with stranger(mlflow) as there, relay_to(there) as relay:
+        assert asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "7"}) == run
+    names = [request.path.removeprefix(API) for request in there.requests]
+    assert names[:4] == ["/runs/create", "/runs/search", "/runs/search", "/runs/create"]
+
+
+def test_a_server_that_is_slow_to_create_is_asked_once(relay_to: OpenRelay) -> None:
+    """One call may take its deadline."""
+    run = {"run": {"info": {"run_id": "c" * 32, "experiment_id": "7"}}}
+
+    def slow(request: Request) -> bytes:
+        there.wait(3)
+        return http(body=json.dumps(run))
+
+    with stranger(slow) as there, relay_to(there) as relay:
+        assert asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "7"}) == run
+        there.answer = lambda request: OK
+    assert [r.path for r in there.requests].count(f"{API}/runs/create") == 1
+
+
+def test_a_call_is_given_up_at_the_deadline_and_the_next_ones_at_once(relay_to: OpenRelay) -> None:
+    """A client that logs on and on does not wait the deadline again at each call."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"2 calls of runs/log-metric") as error,
+        stranger(http(503)) as there,
+        relay_to(there, changes={"deadline": 2}) as relay,
+    ):
+        began = time.monotonic()
+        run_id = "d" * 32
+        status, body, _ = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": run_id})
+        assert (status, 1.5 < time.monotonic() - began < 6) == (503, True), body
+        began = time.monotonic()
+        assert ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": run_id, "a": 1})[0] == 503
+        assert time.monotonic() - began < 1.5
+    assert run_id in str(error.value)
+    assert error.value.calls[0].run_id == run_id
+
+
+def test_what_arrives_later_is_not_lost(relay_to: OpenRelay) -> None:
+    """The client has sent the same again by itself."""
+    with stranger(http(503)) as there, relay_to(there, changes={"deadline": 1}) as relay:
+        assert ask(relay, "POST", f"{API}/runs/set-tag", {"run_id": "1"})[0] == 503
+        there.answer = lambda request: OK
+        assert ask(relay, "POST", f"{API}/runs/set-tag", {"run_id": "1"})[0] == 200
+
+
+def test_the_blocks_own_error_comes_out_and_the_loss_goes_to_the_log(
+    relay_to: OpenRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loss never hides why the block was left."""
+    with (  # noqa: PT012
+        pytest.raises(KeyError) as error,
+        stranger(http(500)) as there,
+        relay_to(there, changes={"deadline": 0.5}) as relay,
+    ):
+        ask(relay, "PUT", "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a", b"body")
+        raise KeyError("mine")
+    assert isinstance(error.value.__context__, RelayLostDataError)
+    assert (
+        "did not arrive: 1 call of artifacts/1/x/artifacts/a (MLflow answered 500)" in caplog.text
+    )
+
+
+def test_an_upload_is_sent_again_from_its_beginning(relay_to: OpenRelay) -> None:
+    """The server hangs up after it has read all of 3 MB; what was sent is still there."""
+    content = bytes(range(256)) * 12_000
+    with stranger(cut, OK) as there, relay_to(there) as relay:
+        path = "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a"
+        assert ask(relay, "PUT", path, content)[0] == 200
+    assert [request.body for request in there.requests] == [content] * 2
+
+
+@pytest.mark.parametrize("keep", [0, 1_000_000])
+def test_an_upload_that_is_too_long_to_keep_is_sent_once(
+    relay_to: OpenRelay, keep: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It arrives on a good day; when it does not, the client and the log say so."""
+    content, path = bytes(3_000_000), "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a"
+    with stranger(OK) as there, relay_to(there, keep=keep) as relay:
+        assert ask(relay, "PUT", path, content)[0] == 200
+        assert "It is sent once" in caplog.text
+        there.answer = cut
+        assert ask(relay, "PUT", path, content)[0] == 598
+        there.answer = lambda request: OK
+        assert ask(relay, "PUT", path, content)[0] == 200
+    assert len(there.requests) == 3
+
+
+def test_a_long_answer_that_breaks_off_does_not_look_whole(relay_to: OpenRelay) -> None:
+    """The client of a download sees that it broke off."""
+    import http.client
+
+    def long(request: Request) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 X\r\nContent-Length: 4000000\r\n\r\n" + bytes(3_000_000)
+
+    with (
+        stranger(long) as there,
+        relay_to(there) as relay,
+        pytest.raises((http.client.IncompleteRead, ConnectionResetError)),
+    ):
+        ask(relay, "GET", "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a")
+
+
+def test_a_second_delete_that_finds_nothing_has_succeeded(relay_to: OpenRelay) -> None:
+    """The first was carried out, and its answer was lost."""
+    gone = http(404, json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST"}))
+    with stranger(cut, gone) as there, relay_to(there) as relay:
+        assert ask(relay, "DELETE", f"{API}/registered-models/delete", {"name": "m"})[0] == 200
+        assert ask(relay, "DELETE", f"{API}/registered-models/delete", {"name": "m"})[0] == 404
+
+
+def test_a_redirect_to_the_server_leads_to_the_relay_and_none_is_followed(
+    relay_to: OpenRelay,
+) -> None:
+    """Elsewhere the client goes by itself, without the login."""
+    with stranger(OK) as there, relay_to(there, changes={"path_prefix": "/p"}) as relay:
+        for location, expected in (
+            (f"http://{NAME}:{there.port}/p/x?y=1", f"{relay.uri}/x?y=1"),
+            ("/p/x", "/x"),
+            ("http://elsewhere/x", "http://elsewhere/x"),
+        ):
+            there.answer = lambda request, location=location: http(307, Location=location)
+            status, _, headers = ask(relay, "GET", "/a")
+            assert (status, headers["location"]) == (307, expected)
+    assert len(there.requests) == 3
+
+
+def test_two_hundred_calls_at_once_all_arrive_through_an_outage(
+    relay_to: OpenRelay, dns: DNSServer
+) -> None:
+    """The server is away while they come."""
+    with stranger(http(503)) as there, relay_to(there) as relay:
+        statuses: list[int] = []
+
+        def log(step: int) -> None:
+            statuses.append(ask(relay, "POST", f"{API}/runs/log-metric", {"step": step})[0])
+
+        threads = [threading.Thread(target=log, args=(step,)) for step in range(200)]
+        for thread in threads:
+            thread.start()
+        time.sleep(2)
+        there.answer = lambda request: OK
+        for thread in threads:
+            thread.join()
+    assert statuses == [200] * 200
+
+
+@pytest.mark.parametrize("token", [None, "wrong", "x" * 43])
+def test_without_the_token_nothing_is_forwarded(relay_to: OpenRelay, token: str | None) -> None:
+    """401, whoever asks and whatever for."""
+    with stranger(OK) as there, relay_to(there) as relay:
+        for method, path in (("GET", "/health"), ("POST", f"{API}/runs/create"), ("PUT", "/x")):
+            status, body, _ = ask(relay, method, path, b"{}", token=token)
+            assert status == 401
+            assert token_of(relay) not in body.decode()
+    assert there.requests == []
+
+
+@pytest.mark.parametrize("path", [
+    "http://elsewhere/x", "//elsewhere/x", "/a/../b", "/a/%2e%2e/b", "/..", "*",
+])  # fmt: skip
+def test_a_path_that_leads_elsewhere_is_refused(relay_to: OpenRelay, path: str) -> None:
+    """No absolute form, and nothing above the server's prefix."""
+    with stranger(OK) as there, relay_to(there) as relay:
+        assert ask(relay, "GET", path)[0] == 400
+    assert there.requests == []
+
+
+def test_connect_is_refused(relay_to: OpenRelay) -> None:
+    """The relay is no proxy to elsewhere."""
+    with stranger(OK) as there, relay_to(there) as relay:
+        assert ask(relay, "CONNECT", "elsewhere:443")[0] in (400, 405)
+    assert there.requests == []

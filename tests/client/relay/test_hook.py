@@ -1,0 +1,129 @@
+"""The relay as a DAG author opens it: by the hook, and by one argument of an operator."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_hokusai_dns.client.run import LostDataError
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from airflow_provider_hokusai_dns.operators.mlflow import mlflow_for_children
+from tests.client.relay.support import API, ask
+from tests.conftest import HOSTNAME, TinyMLflow
+
+LOG = f"{API}/runs/log-metric"
+
+
+def test_the_hook_opens_a_relay_to_its_connection(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """By name, with the connection's token; the child's environment has neither."""
+    usable()
+    connection = os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"]
+    with_password = connection.replace("{", '{"password": "a-bearer-token", ', 1)
+    os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"] = with_password
+    with MLflowHook().relay() as relay:
+        assert ask(relay, "GET", "/version")[:2] == (200, b"3.17.2")
+        environment = relay.environment()
+    method, path, headers = tiny.asked[-1]
+    assert (method, path) == ("GET", "/version")
+    assert headers["Host"].startswith(HOSTNAME)
+    assert headers["Authorization"] == "Bearer a-bearer-token"
+    assert "a-bearer-token" not in "".join(environment.values())
+    assert environment["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+
+
+def test_a_relay_that_lost_something_raises_the_error_that_a_run_raises(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """One except clause for both."""
+    usable(deadline=0.5)
+    tiny.answers[LOG] = (503, "away")
+    with pytest.raises(LostDataError, match=r"log-metric"), MLflowHook().relay() as relay:
+        ask(relay, "POST", LOG, {"run_id": "1"})
+
+
+def a_task(log: list[str]) -> Any:
+    """What an operator has of what ``pre_execute`` uses."""
+    return SimpleNamespace(
+        post_execute=lambda context, result=None: log.append("own post_execute"),
+        on_failure_callback=[lambda context: log.append("own callback")],
+        on_retry_callback=None,
+        on_skipped_callback=(),
+    )
+
+
+def test_the_relay_of_a_task_ends_with_it(usable: Callable[..., str], tiny: TinyMLflow) -> None:
+    """After the operator's own post_execute; then the environment is as before."""
+    usable()
+    before, log = dict(os.environ), list[str]()
+    task = a_task(log)
+    mlflow_for_children()({"task": task})
+    assert os.environ["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+    task.post_execute({})
+    assert log == ["own post_execute"]
+    assert dict(os.environ) == before
+    for callback in task.on_failure_callback:
+        callback({})
+    assert log == ["own post_execute", "own callback"]
+
+
+def test_the_relay_of_a_task_that_failed_ends_in_its_callbacks(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """Before the author's own, which are all called."""
+    usable()
+    before, log = dict(os.environ), list[str]()
+    task = a_task(log)
+    mlflow_for_children()({"task": task})
+    for callback in task.on_failure_callback:
+        callback({"exception": ValueError("the author's")})
+    assert log == ["own callback"]
+    assert dict(os.environ) == before
+
+
+def test_a_task_that_succeeded_and_lost_something_fails(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """What its process has swallowed."""
+    usable(deadline=0.5)
+    tiny.answers[LOG] = (503, "away")
+    task = a_task([])
+    mlflow_for_children()({"task": task})
+    script = (
+        "import os, urllib.request as u\n"
+        f"r = u.Request(os.environ['MLFLOW_TRACKING_URI'] + '{LOG}', b'{{}}')\n"
+        "r.add_header('Authorization', 'Bearer ' + os.environ['MLFLOW_TRACKING_TOKEN'])\n"
+        "try: u.urlopen(r)\n"
+        "except Exception: pass\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+    with pytest.raises(LostDataError, match="log-metric"):
+        task.post_execute({})
+
+
+def test_the_argument_of_an_operator_can_be_pickled() -> None:
+    """As a DAG is, for some executors."""
+    import pickle
+
+    assert pickle.loads(pickle.dumps(mlflow_for_children("x"))).args == ("x",)
+
+
+def test_a_relay_costs_a_dag_file_no_import() -> None:
+    """aiohttp comes when one is opened, and MLflow's client never."""
+    code = (
+        "import sys, airflow.sdk\n"
+        "import airflow_provider_hokusai_dns.operators.mlflow\n"
+        "import airflow_provider_hokusai_dns.policies.retry\n"
+        "print([n for n in ('mlflow', 'aiohttp', 'dns', 'requests') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip().endswith("[]")

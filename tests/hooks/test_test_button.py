@@ -1,0 +1,35 @@
+"""The Test button names no id that Airflow made up for the time of the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from tests.conftest import HOSTNAME, SEARCH
+
+MADE_UP = "x7f3kq"
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "said"),
+    [
+        ({}, (401, "no"), "MLflow asks for a login and this connection has none"),
+        (
+            {"login": "me", "password": "secret"},
+            (401, "no"),
+            "MLflow does not accept the login and password of this connection",
+        ),
+        ({"login": "me", "password": "secret"}, (403, {}), "who signs in with this connection"),
+        ({"port": 99999}, (200, {}), "this connection, port: "),
+        ({"extra": {"cash_ttl": 5}}, (200, {}), "this connection, "),
+    ],
+)
+def test_the_connection_is_called_this_connection(usable, connect, dns, tiny, fields, answer, said):
+    """The reader of the form has never seen the made-up id."""
+    tiny.answers[SEARCH] = answer
+    usual = {"host": HOSTNAME, "port": tiny.port, "extra": {"nameservers": dns.address}}
+    connect(MADE_UP, **{**usual, **fields})
+    ok, sentence = MLflowHook(MADE_UP).test_connection()
+    assert not ok
+    assert said in sentence
+    assert MADE_UP not in sentence.lower()

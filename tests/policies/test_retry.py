@@ -1,0 +1,162 @@
+"""What the retry policy makes of an exception, and of how MLflow is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision
+
+from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.records import LostCall
+from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError
+from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
+from airflow_provider_hokusai_dns.policies.retry import MLflowRetryPolicy
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolutionError
+from tests.conftest import SEARCH, TinyMLflow
+
+MINUTE = timedelta(minutes=1)
+POLICY = MLflowRetryPolicy(delay=MINUTE, max_delay=timedelta(minutes=5))
+
+
+def judged(error: BaseException, try_number: int = 1) -> RetryDecision:
+    return POLICY.evaluate(error, try_number, 5, None)
+
+
+def chained(outer: BaseException, inner: BaseException) -> BaseException:
+    outer.__cause__ = inner
+    return outer
+
+
+AWAY = [
+    DNSResolutionError("mlflow.test", Cause.NXDOMAIN),
+    MLflowRestError("GET", "/x", 503, "", "away"),
+    RelayLostDataError("c", (LostCall("runs/log-batch", None, "away"),)),
+    chained(
+        subprocess.CalledProcessError(1, "train"),
+        RelayLostDataError("c", (LostCall("runs/search", None, "away"),)),
+    ),
+    chained(ValueError("of a library"), DNSResolutionError("mlflow.test", Cause.TIMEOUT)),
+    ExceptionGroup("two", [ValueError(), MLflowRestError("GET", "/x", 0, "", "away")]),
+]
+
+
+@pytest.mark.parametrize("error", AWAY, ids=lambda error: type(error).__name__)
+def test_an_outage_is_retried_after_a_pause_that_grows(
+    usable: Callable[..., str], error: BaseException
+) -> None:
+    """Also where MLflow is back already."""
+    usable()
+    first, third, late = (judged(error, number) for number in (1, 3, 30))
+    assert {d.action for d in (first, third, late)} == {RetryAction.RETRY}
+    assert 0.75 * MINUTE <= first.retry_delay <= 1.25 * MINUTE  # type: ignore[operator]
+    assert 3 * MINUTE <= third.retry_delay <= 5 * MINUTE  # type: ignore[operator]
+    assert late.retry_delay <= 1.25 * timedelta(minutes=5)  # type: ignore[operator]
+
+
+def test_the_pause_is_no_shorter_than_the_breakers(usable: Callable[..., str]) -> None:
+    """It would refuse the next try."""
+    usable()
+    decision = judged(BreakerOpenError("MLflow", "down", 600.0))
+    assert decision.retry_delay == timedelta(seconds=600)
+
+
+def test_while_mlflow_is_down_the_reason_is_its_verdict(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """The sentence of a gate stands at the task."""
+    usable()
+    tiny.answers["*"] = (503, "down")
+    decision = judged(AWAY[0])
+    assert decision.action is RetryAction.RETRY
+    assert "answers 503" in str(decision.reason)
+
+
+@pytest.mark.parametrize(("answer", "sentence"), [
+    ((401, ""), "asks for a login"),
+    ((403, "Invalid Host header"), "--allowed-hosts"),
+])  # fmt: skip
+def test_what_a_retry_cannot_help_fails_at_once_with_what_to_do(
+    usable: Callable[..., str], tiny: TinyMLflow, answer: tuple[int, str], sentence: str
+) -> None:
+    """Whatever MLflow's client made of it."""
+    usable()
+    tiny.answers[SEARCH] = answer
+    decision = judged(MLflowRestError("GET", "/x", answer[0], "", "no"))
+    assert decision.action is RetryAction.FAIL
+    assert sentence in str(decision.reason)
+
+
+def test_a_connection_that_is_wrong_fails_at_once(
+    connect: Callable[..., str], clean_runtime: Any
+) -> None:
+    """The field is named."""
+    from airflow_provider_hokusai_dns import settings
+
+    connect(host="mlflow.test", extra={"deadlin": 5})
+    with pytest.raises(settings.SettingError) as error:
+        settings.load_server()
+    decision = judged(error.value)
+    assert decision.action is RetryAction.FAIL
+    assert "deadlin" in str(decision.reason)
+
+
+@pytest.mark.parametrize("error", [
+    MLflowRestError("GET", "/x", 404, "RESOURCE_DOES_NOT_EXIST", "no such experiment"),
+    RelayLostDataError("c", (LostCall("runs/log-batch", None, "answered 403", permanent=True),)),
+])  # fmt: skip
+def test_what_mlflow_refuses_fails_at_once(
+    usable: Callable[..., str], error: BaseException
+) -> None:
+    """It would refuse the next try as well."""
+    usable()
+    assert judged(error).action is RetryAction.FAIL
+
+
+@pytest.mark.parametrize("error", [
+    ValueError("mine"), KeyboardInterrupt(), subprocess.CalledProcessError(1, "x"),
+    MLflowRestError("GET", "/x", 400, "BAD_REQUEST", "no"),
+])  # fmt: skip
+def test_the_authors_own_errors_are_the_tasks_business(
+    usable: Callable[..., str], error: BaseException
+) -> None:
+    """Their retries and retry_delay hold."""
+    usable()
+    assert judged(error).action is RetryAction.DEFAULT
+
+
+def test_an_authors_error_costs_no_probe(usable: Callable[..., str], tiny: TinyMLflow) -> None:
+    """MLflow is asked only where it may be about MLflow."""
+    usable()
+    judged(ValueError("mine"))
+    assert tiny.asked == []
+
+
+def test_a_policy_survives_serialization() -> None:
+    """Of the DAG."""
+    again = MLflowRetryPolicy.deserialize(POLICY.serialize())
+    assert again.serialize() == POLICY.serialize()
+
+
+def test_a_delay_that_cannot_be_is_refused() -> None:
+    """At parse time, with the numbers."""
+    with pytest.raises(ValueError, match="0 < delay <= max_delay"):
+        MLflowRetryPolicy(delay=timedelta(hours=1))
+
+
+def test_on_airflow_3_2_the_import_says_what_to_do() -> None:
+    """At parse time; there the SDK has no retry policies."""
+    code = (
+        "import sys\n"
+        "sys.modules['airflow.sdk.definitions.retry_policy'] = None\n"
+        "import airflow_provider_hokusai_dns.policies.retry\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "ImportError: MLflowRetryPolicy needs Airflow 3.3 or newer" in done.stderr
+    assert "Take retry_policy off the task" in done.stderr

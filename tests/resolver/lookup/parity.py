@@ -1,0 +1,384 @@
+"""Our lookup beside ``getaddrinfo``, inside a network and an ``/etc`` of our own.
+
+``python -m tests.resolver.lookup.parity GROUP`` runs in a private namespace (see ``test_parity``),
+and prints one JSON line per case. The nameservers are another process in there, so that neither
+lookup is measured with the other's interpreter lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import (
+    ResolverConfig,
+)
+from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
+from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.testing import ANY, DNSServer, Fault, ScriptedLookup
+
+ETC = Path("/etc")
+MAIN, GOOD, SILENT, SERVFAIL, NXDOMAIN, LAME, SLOW, CLOSED, LOCAL = (
+    f"127.0.0.{n}" for n in (2, 3, 4, 5, 6, 7, 8, 9, 1)
+)
+LINK_LOCAL = "fe80::53"
+
+# --- resolv.conf
+
+
+def plain(text: str) -> Callable[[], None]:
+    return lambda: (ETC / "resolv.conf").write_text(text)
+
+
+def renamed() -> None:
+    (ETC / "resolv.conf.new").write_text(f"nameserver {MAIN}\n")
+    (ETC / "resolv.conf.new").replace(ETC / "resolv.conf")
+
+
+def linked() -> None:
+    (ETC / "run-resolv.conf").write_text(f"nameserver {MAIN}\n")
+    (ETC / "resolv.conf").unlink(missing_ok=True)
+    (ETC / "resolv.conf").symlink_to("run-resolv.conf")
+
+
+def missing() -> None:
+    (ETC / "resolv.conf").unlink(missing_ok=True)
+
+
+NS = f"nameserver {MAIN}\n"
+FORMS: dict[str, Callable[[], None]] = {
+    name: plain(text)
+    for name, text in {
+        "one": NS,
+        "two": f"{NS}nameserver {GOOD}\n",
+        "five": NS + "".join(f"nameserver {ns}\n" for ns in (GOOD, CLOSED, GOOD, LOCAL)),
+        "closed first": f"nameserver {CLOSED}\n{NS}",
+        "servfail first": f"nameserver {SERVFAIL}\n{NS}",
+        "lame first": f"nameserver {LAME}\n{NS}",
+        "search": f"{NS}search a.test zone.test\n",
+        "search before": f"search a.test zone.test\n{NS}",
+        "search twice": f"search zone.test\nsearch a.test\n{NS}",
+        "domain": f"{NS}domain zone.test\n",
+        "domain and search": f"domain a.test\nsearch zone.test\n{NS}",
+        "ndots 5": f"{NS}search a.test zone.test\noptions ndots:5\n",
+        "ndots 0": f"{NS}search zone.test\noptions ndots:0\n",
+        "ndots 99": f"{NS}search zone.test\noptions ndots:99\n",
+        "ndots none": f"{NS}search zone.test\noptions ndots:\n",
+        "root searched": f"{NS}search . zone.test\n",
+        "dotted search": f"{NS}search .zone.test zone.test.\n",
+        "odd search": f"{NS}search a..b {'x' * 64}.test zone.test\n",
+        "comma search": f"{NS}search a.test,zone.test zone.test\n",
+        "named nameserver": f"nameserver good.zone.test\n{NS}",
+        "nameserver with port": f"nameserver 127.0.0.9:53\nnameserver [::1]:53\n{NS}",
+        "nameservers with comma": f"nameserver {CLOSED},{GOOD}\n{NS}",
+        "trailing words": f"nameserver {MAIN} 127.0.0.9 # the good one\n",
+        "tabs": f"nameserver\t{MAIN}\nsearch\tzone.test\t\n",
+        "indented": f"  nameserver {CLOSED}\n{NS}",
+        "comments": f"# nameserver {CLOSED}\n;nameserver {CLOSED}\n\n{NS}",
+        "unknown words": f"lookup file bind\nsortlist 127.0.0.0\n{NS}options blue:1\n",
+        "short address": "nameserver 127.2\n",
+        "hex address": "nameserver 0x7f.2\n",
+        "any address": "nameserver 0.0.0.0\n",
+        "ipv6": "nameserver ::1\n",
+        "link-local": f"nameserver {LINK_LOCAL}%lo\n",
+        "empty": "",
+        "only comments": "# nothing here\n",
+        "no newline": f"nameserver {MAIN}",
+        "rotate": f"{NS}nameserver {GOOD}\noptions rotate\n",
+        "use-vc": f"{NS}options use-vc\n",
+        "edns0": f"{NS}options edns0 trust-ad\n",
+        "single-request": f"{NS}options single-request\n",
+        "single-request-reopen": f"{NS}options single-request-reopen\n",
+        "no-tld-query": f"{NS}search a.test\noptions no-tld-query\n",
+        "no-aaaa": f"{NS}options no-aaaa\n",
+        "many options": f"{NS}options ndots:2 timeout:1 attempts:1 rotate debug inet6\n",
+    }.items()
+}
+FORMS |= {"renamed": renamed, "linked": linked, "missing": missing}
+
+#: Those that wait: each case costs glibc seconds.
+SLOW_FORMS = {
+    name: plain(text)
+    for name, text in {
+        "slow one": f"{NS}options timeout:1 attempts:3\n",
+        "silent first": f"nameserver {SILENT}\n{NS}options timeout:1\n",
+        "two silent first": f"nameserver {SILENT}\nnameserver 127.0.0.14\n{NS}options timeout:1\n",
+        "dead search": f"{NS}search dead.example\noptions ndots:5 timeout:1 attempts:1\n",
+        "slow nameserver": f"nameserver {SLOW}\n",
+        "slow beside another": f"nameserver {SLOW}\nnameserver {NXDOMAIN}\n",
+    }.items()
+}
+
+# --- hosts
+
+HOSTS = {
+    "none": b"",
+    "usual": b"127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+    "two lines": b"10.9.0.1 both.zone.test\nfd09::1 both.zone.test other\n"
+    b"10.9.0.2 both.zone.test\n",
+    "comments": b"# x\r10.9.0.3 both.zone.test\n# y\x0c10.9.0.4 both.zone.test\n"
+    b"# z\xc2\x8510.9.0.5 both.zone.test\n# \xe2\x80\xa810.9.0.6 both.zone.test\n",
+    "crlf and case": b"10.9.0.7\tBOTH.zone.test v4only.zone.test\r\n",
+    "junk": b"\xff\xfe\nnot-an-address both.zone.test\n10.9.0.8\n0x7f.1 v4only.zone.test\n"
+    b"10.9.0.9 \t v6only.zone.test#comment\n",
+}
+
+# --- names, each with what its nameserver does
+
+BOTH = ("10.0.0.1", "fd00::1")
+NAMES = {
+    "both.zone.test": BOTH,
+    "v4only.zone.test": ("10.0.0.2",),
+    "v6only.zone.test": ("fd00::2",),
+    "eight.zone.test": tuple(f"10.0.1.{n}" for n in range(8)),
+    "under_score.zone.test": BOTH,
+    "xn--mnchen-3ya.zone.test": BOTH,
+    "sink.zone.test": ("0.0.0.0",),
+    "single": BOTH,
+    "cut.zone.test": tuple(f"10.0.2.{n}" for n in range(60)),
+    "nodata.zone.test": (),
+    "nx-a.zone.test": ("fd00::3",),
+    "nx-aaaa.zone.test": ("10.0.0.3",),
+    "fail-aaaa.zone.test": ("10.0.0.4",),
+    "refuse-aaaa.zone.test": ("10.0.0.5",),
+    "servfail.zone.test": BOTH,
+    "refused.zone.test": BOTH,
+    "formerr.zone.test": BOTH,
+    "late.zone.test": BOTH,
+    "both.a.test": ("10.5.0.1",),
+}
+ASKED = (
+    *(name for name in NAMES if name not in ("single", "both.a.test", "late.zone.test")),
+    "both.zone.test.", "BOTH.Zone.TEST", "alias.zone.test", "chain.zone.test", "loop.zone.test",
+    "nowhere.zone.test", "gone.zone.test", "gone.example", "single", "single.", "both", "v4only",
+    "under_score", "münchen.zone.test", "localhost", "a.localhost", "x" * 63 + ".zone.test",
+)  # fmt: skip
+SLOW_NAMES = {
+    "both.zone.test": BOTH,
+    "lost.zone.test": BOTH,
+    "lost-a.zone.test": BOTH,
+    "lost-aaaa.zone.test": BOTH,
+    "silent-aaaa.zone.test": ("10.0.0.6",),
+    "garbage-first.zone.test": BOTH,
+    "wrong-id-first.zone.test": BOTH,
+    "slow.zone.test": BOTH,
+}
+SOME_HOSTS = ("none", "usual")
+
+
+def groups() -> dict[str, list[tuple[str, str, str]]]:
+    """The cases of each process: form, hosts file, name."""
+    fast = [(form, hosts, name) for form in FORMS for hosts in SOME_HOSTS for name in ASKED]
+    fast += [
+        ("one", hosts, name) for hosts in HOSTS for name in (*ASKED, "other", "BOTH.zone.test")
+    ]
+    fast += [
+        (form, "none", "late.zone.test") for form in ("one", "two", "use-vc", "single-request")
+    ]
+    # What glibc does not do, and we do on purpose: an entry holds for the absolute form too.
+    fast = [case for case in fast if not (case[1] in _HIDING and case[2] == "both.zone.test.")]
+    found = {"fast": fast}
+    for form in SLOW_FORMS:
+        found[form] = [(form, "none", name) for name in SLOW_NAMES]
+    return found
+
+
+_HIDING = ("two lines", "crlf and case")
+
+
+# --- nameservers
+
+
+def fill(server: DNSServer) -> DNSServer:
+    for name, addresses in {**NAMES, **SLOW_NAMES}.items():
+        if addresses:
+            server.set_records(name, addresses)
+    server.set_rdata("nodata.zone.test", "TXT", ['"x"'])
+    server.set_cname("alias.zone.test", "both.zone.test")
+    server.set_cname("chain.zone.test", "alias.zone.test")
+    server.set_cname("loop.zone.test", "pool.zone.test")
+    server.set_cname("pool.zone.test", "loop.zone.test")
+    server.set_cname("nowhere.zone.test", "gone.zone.test")
+    server.set_records("x" * 63 + ".zone.test", ["10.0.3.1"])
+    server.fault("nx-a.zone.test", Fault.NO_SUCH_NAME, rdtype="A")
+    server.fault("nx-aaaa.zone.test", Fault.NO_SUCH_NAME, rdtype="AAAA")
+    server.fault("fail-aaaa.zone.test", Fault.SERVFAIL, rdtype="AAAA")
+    server.fault("refuse-aaaa.zone.test", Fault.REFUSED, rdtype="AAAA")
+    return server
+
+
+def break_(server: DNSServer) -> DNSServer:
+    """What only the first nameserver does."""
+    server.servfail("servfail.zone.test")
+    server.fault("refused.zone.test", Fault.REFUSED)
+    server.fault("formerr.zone.test", Fault.FORMERR)
+    server.delay("late.zone.test", 0.3)
+    lost = (Fault.SILENT, *[Fault.ANSWER] * 9999)
+    server.fault("lost.zone.test", *lost, every=2)
+    server.fault("lost-a.zone.test", *lost, rdtype="A")
+    server.fault("lost-aaaa.zone.test", *lost, rdtype="AAAA")
+    server.fault("silent-aaaa.zone.test", Fault.SILENT, rdtype="AAAA")
+    server.fault("garbage-first.zone.test", Fault.GARBAGE, Fault.ANSWER, every=2)
+    server.fault("wrong-id-first.zone.test", Fault.WRONG_ID, Fault.ANSWER, every=2)
+    server.delay("slow.zone.test", 1.3)
+    for name in SLOW_NAMES:
+        server.fault(f"{name}.dead.example", Fault.SILENT)
+    return server
+
+
+def lame(wire: bytes) -> bytes:
+    """An empty answer of one that knows nothing and looks nothing up (RFC 2308, 2.2)."""
+    import dns.flags
+    import dns.message
+
+    message = dns.message.from_wire(wire)
+    message.answer, message.authority = [], []
+    message.set_rcode(0)
+    message.flags &= ~(dns.flags.RA | dns.flags.AA)
+    return message.to_wire()
+
+
+def serve() -> None:
+    """All nameservers in this process, until its input ends."""
+    servers = [break_(fill(DNSServer(MAIN, 53)))]
+    servers += [fill(DNSServer(host, 53)) for host in (GOOD, LOCAL, "::1", f"{LINK_LOCAL}%lo")]
+    for host, spoil in {
+        SILENT: lambda server: server.silent(),
+        "127.0.0.14": lambda server: server.silent(),
+        SERVFAIL: lambda server: server.servfail(),
+        NXDOMAIN: lambda server: server.no_such_name(),
+        LAME: lambda server: server.garbage(payload=lame),
+        SLOW: lambda server: server.delay(ANY, 1.3),
+    }.items():
+        server = DNSServer(host, 53)
+        if host == SLOW:
+            fill(server)
+        spoil(server)
+        servers.append(server)
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.enter_context(server)
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+# --- the two lookups
+
+
+def theirs(name: str) -> tuple[set[str] | str, float]:
+    """glibc's addresses, or its error; on a thread of its own, whose resolver state is new."""
+    found: list[set[str] | str] = []
+
+    def ask() -> None:
+        try:
+            infos = socket.getaddrinfo(name, None, 0, socket.SOCK_STREAM)
+            found.append({str(info[4][0]) for info in infos})
+        except (OSError, UnicodeError) as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    started = time.monotonic()
+    thread.start()
+    thread.join()
+    return found[0], time.monotonic() - started
+
+
+def ours(name: str) -> tuple[set[str] | str, float]:
+    """Our addresses without any help of the system, and the seconds until the first of them."""
+    lookup = LiveLookup(ResolverConfig(), system=ScriptedLookup())
+    started = time.monotonic()
+    try:
+        hostname = Target.parse(name).hostname
+        search = lookup.begin(hostname, timeout=10.0)
+        search.run(10.0)
+        took = time.monotonic() - started
+        answers = [search.result()]
+    except (LookupFailed, ValueError) as error:
+        return str(error), time.monotonic() - started
+    search.go_on(answers.append)
+    return set(answers[-1].addresses), took
+
+
+def compare(case: tuple[str, str, str]) -> dict[str, Any]:
+    form, hosts, name = case
+    {**FORMS, **SLOW_FORMS}[form]()
+    (ETC / "hosts").write_bytes(HOSTS[hosts])
+    (their, their_time), (our, our_time) = theirs(name), ours(name)
+    wrong = ""
+    if isinstance(their, set) and their != our:
+        wrong = "other addresses"
+    elif isinstance(their, set) and our_time > their_time + 0.5:
+        wrong = "later"
+    shown = [sorted(found) if isinstance(found, set) else found for found in (their, our)]
+    return {"case": case, "wrong": wrong, "theirs": shown[0], "ours": shown[1],
+            "seconds": [round(their_time, 2), round(our_time, 2)]}  # fmt: skip
+
+
+# --- the place
+
+
+def furnish(folder: Path) -> None:
+    """Loopback with a link-local address, and an ``/etc`` of our own. Inside the namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        flags = struct.unpack(
+            "16sh14x", fcntl.ioctl(control, 0x8913, struct.pack("16sh14x", b"lo", 0))
+        )
+        fcntl.ioctl(control, 0x8914, struct.pack("16sh14x", b"lo", flags[1] | 1))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
+        address = socket.inet_pton(socket.AF_INET6, LINK_LOCAL)
+        fcntl.ioctl(control, 0x8916, struct.pack("16sIi", address, 64, socket.if_nametoindex("lo")))
+    socket.sethostname("worker.zone.test")
+    for name in ("ld.so.cache", "passwd", "group", "host.conf", "localtime"):
+        if (ETC / name).exists():
+            shutil.copy(ETC / name, folder / name)
+    (folder / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
+    subprocess.run(["mount", "--bind", str(folder), str(ETC)], check=True)
+    if Path("/run/nscd").is_dir():
+        subprocess.run(["mount", "-t", "tmpfs", "none", "/run/nscd"], check=True)
+
+
+@contextlib.contextmanager
+def nameservers() -> Iterator[None]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.resolver.lookup.parity", "--serve"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", "the nameservers do not start"
+        yield
+        process.kill()
+
+
+def main(word: str) -> None:
+    if word == "--serve":
+        serve()
+        return
+    for name in ("LOCALDOMAIN", "RES_OPTIONS"):
+        os.environ.pop(name, None)
+    with tempfile.TemporaryDirectory() as folder:
+        furnish(Path(folder))
+        with nameservers():
+            for case in groups()[word]:
+                found = compare(case)
+                if found["wrong"]:  # a busy machine may be late once
+                    found = compare(case)
+                sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

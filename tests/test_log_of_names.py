@@ -1,0 +1,40 @@
+"""The log lines about a name: what is used, and the cause as the failure guide names it."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.resolver import DNSResolutionError, LastKnownGood
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
+from tests.conftest import HOSTNAME
+
+
+@pytest.fixture
+def told(clean_runtime, dns, monkeypatch, caplog):
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    caplog.set_level(logging.INFO)
+    return lambda: [r.getMessage() for r in caplog.records if "DNS gives no" in r.getMessage()]
+
+
+def test_a_stored_address_is_told_before_the_lookup_has_failed(told, dns, monkeypatch):
+    """A task that is shorter than the timeout of DNS would otherwise use it without a word."""
+    record = LastKnownGood(HOSTNAME, ("10.0.0.1",), time.time() - 300)
+    monkeypatch.setenv(f"AIRFLOW_VAR_{variable_key(HOSTNAME).upper()}", render_record(record))
+    dns.silent(HOSTNAME)
+    assert runtime.resolver().resolve(HOSTNAME).source.value == "store"
+    (line,) = told()
+    assert f"{HOSTNAME!r} (no answer yet): using 10.0.0.1 from the shared Variable, 30" in line
+
+
+def test_the_cause_in_brackets_is_a_word_of_the_failure_guide(told, dns):
+    """As the on-call page shows it, and nothing else between the brackets."""
+    dns.no_such_name(HOSTNAME)
+    with pytest.raises(DNSResolutionError):
+        runtime.resolver().resolve(HOSTNAME)
+    runtime.resolver().wait_idle(10)
+    (line,) = told()
+    assert line.startswith(f"DNS gives no address for {HOSTNAME!r} (nxdomain) and there is nothing")
