@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from configparser import ConfigParser
-from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -325,8 +323,10 @@ def _credentials_from_environment() -> Credentials:
         return Credentials(username, password)
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
         return Credentials(None, token)
+    from configparser import ConfigParser, Error
+
     file = ConfigParser()
-    with contextlib.suppress(OSError, ConfigParserError):
+    with contextlib.suppress(OSError, Error):
         file.read(Path("~/.mlflow/credentials").expanduser(), encoding="utf-8")
     username = file.get("mlflow", "mlflow_tracking_username", fallback="")
     password = file.get("mlflow", "mlflow_tracking_password", fallback="")
