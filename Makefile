@@ -8,13 +8,15 @@ PYTEST := $(PY) -m pytest
 TWO_AT_ONCE := -n 2 --dist loadfile
 # The floor has the versions that an installation got when Airflow 3.2 was released.
 FLOOR_DATE := 2026-06-01
+# MLflow's client: the oldest supported and the newest; the pinned one is in .venv.
+MLFLOW_VERSIONS := 3.10.1 3.18.0
 # The Airflow release after the one in constraints.txt, pre-releases included.
 NEXT_AIRFLOW := 3.4.0b1
 LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-floor setup-next lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
+.PHONY: help setup setup-floor setup-next setup-mlflow lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ setup-floor: ## create .venv-floor with Airflow 3.2 and the oldest supported ver
 
 setup-next: setup ## create .venv-next with the next Airflow, pre-releases included; it may not install yet
 	@.ci/setup-next .venv-next $(NEXT_AIRFLOW)
+
+setup-mlflow: setup ## unpack further versions of MLflow's client for the tests that run on each
+	@.ci/setup-mlflow .mlflow-versions $(MLFLOW_VERSIONS)
 
 lint: setup ## run ruff, mypy and the import rules
 	$(PY) -m ruff check .
@@ -41,7 +46,7 @@ check: lint ## run lint and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 # The fleet test runs alone: it starts seven Airflow processes, and some of its claims are times in seconds.
-test: lint docs setup-floor setup-next test-fleet ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests
+test: lint docs setup-floor setup-next setup-mlflow test-fleet ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests
 	$(PYTEST) $(TWO_AT_ONCE) -m "not fleet" --durations=20
 
 test-fleet: setup ## run the small form of make fleet as a test
@@ -83,5 +88,5 @@ build: setup ## build the wheel and the source distribution in dist/
 clean: ## remove everything these commands created: environments, DAGs and MLflow data of make up
 	@if [ -x $(PY) ]; then $(PY) -m demo down || true; fi
 	@if [ -d .demo/up ]; then echo "Removing .demo/up: your DAGs and MLflow's data of make up."; fi
-	rm -rf $(VENV) .venv-* .demo .fleet .tools dist build *.egg-info docs/_build .coverage* .hypothesis .*_cache
+	rm -rf $(VENV) .venv-* .mlflow-versions .demo .fleet .tools dist build *.egg-info docs/_build .coverage* .hypothesis .*_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

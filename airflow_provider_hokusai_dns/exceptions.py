@@ -244,3 +244,42 @@ class RunEndError(PicklableError, RuntimeError):
         self.run_id = run_id
         self.status = status
         self.losses = losses
+
+
+class MLflowRefusedError(PicklableError, RuntimeError):
+    """MLflow cannot be used as the connection has it, and waiting does not change that.
+
+    :param sentence: what is wrong and what to do, as a gate says it.
+    :param state: the state of the server.
+    """
+
+    def __init__(self, sentence: str, state: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.state = state
+
+
+class AmbiguousRunError(PicklableError, RuntimeError):
+    """It cannot be told which of several runs is meant.
+
+    :param why: one sentence.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class AsyncOutsideRunError(PicklableError, RuntimeError):
+    """Something was to be logged asynchronously where nothing waits for its arrival.
+
+    :param call: the method of the client.
+    """
+
+    def __init__(self, call: str) -> None:
+        super().__init__(
+            f"{call}(synchronous=False) outside of hook.run: MLflow sends it when the process "
+            "exits, and Airflow ends the process before that. Log inside `with hook.run(...)` "
+            "(run_id= resumes a run), which waits for it, or with synchronous=True"
+        )
+        self.call = call

@@ -317,9 +317,6 @@ def metrics() -> dict[str, Any]:
 
 def forget() -> None:
     """Start over: the next call makes another resolver. For tests."""
-    from airflow_provider_hokusai_dns.client import environment
-
-    environment.release_all()
     with _locked():
         for held in _process.pins.values():
             _release(held.pin)

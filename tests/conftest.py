@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.servers import Handler, HTTPThread, MLflowProcess, has_basic_auth
+from tests.servers import OTHER_CLIENT, Handler, HTTPThread, MLflowProcess, has_basic_auth
 from tests.skips import pytest_terminal_summary  # noqa: F401 - a hook
 
 # A machine that is busy with something else must not fail a property.
@@ -31,6 +32,11 @@ for name in list(os.environ):
         del os.environ[name]
 for name in ("DNS_CACHE_TTL", "DNS_TIMEOUT"):
     os.environ.pop(name, None)
+
+# These tests on another version of MLflow's client, see tests/client/test_mlflow_versions.py.
+# The servers that they start stay those of the environment.
+if OTHER_CLIENT is not None:
+    sys.path.insert(0, OTHER_CLIENT)
 
 HOSTNAME = "mlflow.hokusai-test.local"
 #: The login of ``auth_server``.

@@ -24,6 +24,13 @@ T = TypeVar("T")
 
 #: It takes ten on an idle machine; the limit is for busy ones.
 START_SECONDS = 180.0
+#: The folder of the MLflow client to test with, where that is not the environment's.
+OTHER_CLIENT = os.environ.get("HOKUSAI_TEST_MLFLOW")
+
+
+def client_environment() -> dict[str, str]:
+    """The environment for a child that uses the MLflow client that is tested."""
+    return {**os.environ, **({"PYTHONPATH": OTHER_CLIENT} if OTHER_CLIENT else {})}
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from collections.abc import Callable
+
+    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 #: The name of our plugin, and the value of ``MLFLOW_TRACKING_AUTH`` while somebody is signed in.
 PROVIDER = "hokusai_dns"
@@ -43,13 +46,17 @@ _signed_out: set[str] = set()
 _previous: str | None = None
 
 
-def sign_in(server: MLflowServer) -> str:
+def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None) -> str:
     """Keep the credentials of a connection in memory, and give back the URI that uses them.
 
     Signing in again replaces what was kept. The URI holds the connection id and no secret.
 
+    :param renew: gives the credentials as the connection has them now; asked when the server
+        answers 401, because a token may expire during a run.
     :raises AuthProviderError: when MLflow would send requests without these credentials.
     """
+    from airflow_provider_hokusai_dns.client import transport
+
     _check_registered()
     if server.credentials and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in (
         "true",
@@ -61,7 +68,7 @@ def sign_in(server: MLflowServer) -> str:
             "unset it, or take the login off the connection"
         )
     entry = _SignedIn(
-        origin=_origin(server.uri),
+        origin=origin_of(server.uri),
         authorization=server.credentials.authorization(),
         workspace=server.workspace,
     )
@@ -69,7 +76,17 @@ def sign_in(server: MLflowServer) -> str:
         _signed_in[server.conn_id] = entry
         _signed_out.discard(server.conn_id)
         _take_slot()
+    transport.carry(server, None if renew is None else partial(_renewed, server.conn_id, renew))
     return tagged_uri(server)
+
+
+def _renewed(conn_id: str, renew: Callable[[], Credentials]) -> str | None:
+    """The login of a connection as it is now, which later requests use too."""
+    authorization = renew().authorization()
+    with _lock:
+        if (entry := _signed_in.get(conn_id)) is not None:
+            _signed_in[conn_id] = replace(entry, authorization=authorization)
+    return authorization
 
 
 def tagged_uri(server: MLflowServer) -> str:
@@ -78,10 +95,16 @@ def tagged_uri(server: MLflowServer) -> str:
 
 
 def registry_uri(server: MLflowServer) -> str | None:
-    """The model registry of a connection; with our tag where it is on the same server."""
-    if server.registry_uri is None or _origin(server.registry_uri) != _origin(server.uri):
-        return server.registry_uri
-    parts = urlsplit(server.registry_uri)
+    """The model registry of a connection; with our tag where it is on the same server.
+
+    Where the connection names none, ``MLFLOW_REGISTRY_URI`` does, as for MLflow's own client.
+    """
+    from airflow_provider_hokusai_dns.client.environment import without_us
+
+    named = server.registry_uri or without_us("MLFLOW_REGISTRY_URI")
+    if not named or origin_of(named) != origin_of(server.uri):
+        return named or None
+    parts = urlsplit(named)
     netloc = f"{tag_of(server.conn_id)}@{parts.netloc.rpartition('@')[2]}"
     return parts._replace(netloc=netloc).geturl()
 
@@ -108,6 +131,9 @@ def forget(tag: str) -> None:
             else:
                 os.environ[_VARIABLE] = _previous
             _previous = None
+    from airflow_provider_hokusai_dns.client import transport
+
+    transport.drop(conn_id)
 
 
 class ConnectionAuthProvider:
@@ -121,15 +147,16 @@ class ConnectionAuthProvider:
         """The name that ``MLFLOW_TRACKING_AUTH`` holds."""
         return PROVIDER
 
-    def get_auth(self) -> _Authorize:
+    def get_auth(self) -> Authorize:
         """A ``requests`` auth object; which connection it is for is decided per request."""
-        return _Authorize()
+        return Authorize()
 
 
-class _Authorize:
+class Authorize:
     """Puts the right ``Authorization`` on one request, and takes every other one off."""
 
     def __call__(self, request: Any) -> Any:
+        """Sign one request."""
         parts = urlsplit(request.url)
         conn_id = unquote(parts.username or "") if parts.password is None else ""
         entry = _signed_in.get(conn_id)
@@ -140,7 +167,11 @@ class _Authorize:
         # MLflow fills this in from MLFLOW_TRACKING_TOKEN, _USERNAME and _PASSWORD before it asks
         # us: those belong to another server.
         request.headers.pop("Authorization", None)
-        if _origin(request.url) == entry.origin:
+        if entry.authorization is None and _previous is not None:
+            request = _as_if_absent(
+                request
+            )  # another plugin signs in where the connection does not
+        if origin_of(request.url) == entry.origin:
             if entry.authorization is not None:
                 request.headers["Authorization"] = entry.authorization
             if entry.workspace is not None and "/mlflow/workspaces" not in parts.path:
@@ -148,7 +179,7 @@ class _Authorize:
         return request
 
 
-def _origin(url: str) -> tuple[str, str, int]:
+def origin_of(url: str) -> tuple[str, str, int]:
     """Scheme, host and port, normalised so that two spellings of one place are equal."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
@@ -189,9 +220,11 @@ def _check_registered() -> None:
     """Make sure that MLflow finds our plugin: an unknown name only makes it warn and go on."""
     from mlflow.tracking.request_auth import registry as mlflow_registry
 
+    from airflow_provider_hokusai_dns.client import mlflow_private
+
     registry: Any = mlflow_registry
     try:
-        providers = registry._request_auth_provider_registry
+        providers = mlflow_private.AUTH.find()
         ours = [provider for provider in providers if provider.get_name() == PROVIDER]
         if not ours:
             # The package runs without its metadata (from a source folder): no entry point.
@@ -200,9 +233,9 @@ def _check_registered() -> None:
     except (AttributeError, TypeError) as error:
         raise AuthProviderError(
             "this version of MLflow has no request_auth_provider plugins as this package knows "
-            f"them ({error}): use mlflow-skinny 3.1 or newer"
+            f"them ({error}): use mlflow-skinny 3.10.1 or newer"
         ) from error
-    if not isinstance(found, _Authorize):
+    if not isinstance(found, Authorize):
         raise AuthProviderError(
             f"another package has registered an MLflow request_auth_provider named {PROVIDER!r} "
             f"({type(found).__module__}): remove it, or credentials would go nowhere"

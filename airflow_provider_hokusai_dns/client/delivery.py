@@ -6,12 +6,15 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
+from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 _MAX_EXAMPLES = 3
+#: Seconds between two looks at what does not notify.
+_POLL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class DeliveryTracker:
     _reasons: dict[str, list[str]] = field(default_factory=dict)
     _traces: dict[str, _Trace] = field(default_factory=dict)
 
+    _got_through: float = 0.0
+    #: Whether MLflow's queue for batches is known, so that what it holds is counted.
+    counts_batches: bool = True
+    counts_traces: bool = True
+
     def __post_init__(self) -> None:
         _all_trackers.add(self)
 
@@ -64,6 +72,7 @@ class DeliveryTracker:
 
     def done(self, counts: dict[str, int]) -> None:
         """The store took it."""
+        self._got_through = time.monotonic()
         self._add(self._done, counts)
 
     def failed(self, counts: dict[str, int], error: BaseException) -> None:
@@ -87,6 +96,8 @@ class DeliveryTracker:
                 return
             if error is not None:
                 self._reason("traces", error)
+            else:
+                self._got_through = time.monotonic()
             if part == "info":
                 trace.delivered, trace.failed = error is None, error is not None
             elif part == "data":
@@ -95,21 +106,27 @@ class DeliveryTracker:
                 # Each span is sent once: that the next batch arrives does not heal it.
                 trace.spans_missing = True
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until every batch and artifact was sent or has failed; whether that was in time."""
-        end = time.monotonic() + seconds
+    def wait(self, quiet: float, limit: float, is_busy: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until every batch and artifact was sent or has failed; whether that was in time.
+
+        :param quiet: seconds after which to give up when nothing gets through.
+        :param limit: seconds after which to give up in any case.
+        :param is_busy: further work to wait for.
+        """
+        end = time.monotonic() + limit
         with self._condition:
-            while any(self._open().values()):
-                left = end - time.monotonic()
+            self._got_through = time.monotonic()
+            while any(self._open().values()) or is_busy():
+                left = min(end, self._got_through + quiet) - time.monotonic()
                 if left <= 0:
                     return False
-                self._condition.wait(min(left, 1.0))
+                self._condition.wait(min(left, _POLL))
             return True
 
     @property
     def has_traces(self) -> bool:
-        """Whether any trace was opened."""
-        return bool(self._traces)
+        """Whether any trace was opened, as far as that is known."""
+        return bool(self._traces) or not self.counts_traces
 
     def losses(self) -> tuple[Loss, ...]:
         """What has not arrived by now: to be asked after :meth:`wait` and a flush of the traces."""
@@ -161,10 +178,10 @@ def _is_lost(trace_id: str, trace: _Trace) -> bool:
 
 def _is_open(trace_id: str) -> bool:
     """Whether MLflow still holds a trace because a span of it has not ended."""
-    from mlflow.tracing.trace_manager import InMemoryTraceManager
-
-    manager: Any = InMemoryTraceManager
-    with manager.get_instance().get_trace(trace_id) as trace:
+    get_manager = mlflow_private.TRACE_HELD.find()
+    if get_manager is None:
+        return False
+    with get_manager().get_trace(trace_id) as trace:
         if trace is None:
             return False
         spans = list(trace.span_dict.values())

@@ -6,22 +6,29 @@ two ends of MLflow's queues: what the author's code put in, and what the store t
 error. What was put in and not taken is lost. The same for asynchronous artifacts, and for traces
 by their ids.
 
-The seams are methods of MLflow's classes, wrapped for as long as a run is open. Where a version of
-MLflow lacks one, that kind is not watched, and the log says so.
+The seams are methods of MLflow's classes, wrapped for as long as a run is open; what happens where
+a version of MLflow lacks one is in :mod:`~.mlflow_private`.
+
+Autologging and the monitor of system metrics go on with a warning when the server refuses what
+they log. So a request of theirs that failed counts as lost too.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
+from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName
 from airflow_provider_hokusai_dns.client.redelivery import deliver
 
 _log = logging.getLogger(__name__)
@@ -31,6 +38,10 @@ _trackers: list[DeliveryTracker] = []
 _owners: dict[str, DeliveryTracker] = {}
 _undo: list[Callable[[], None]] = []
 _mine = threading.local()
+#: The process whose queues have threads: a forked child has the queues and not the threads.
+_owner = os.getpid()
+_counts_batches = _counts_traces = True
+_MAX_FRAMES = 200
 
 
 @contextmanager
@@ -40,11 +51,13 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     with _lock:
         if not _trackers:
             _install()
+        tracker.counts_batches, tracker.counts_traces = _counts_batches, _counts_traces
         _trackers.append(tracker)
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     stack.append(tracker)
     try:
-        yield tracker
+        with transport.watched(functools.partial(_failed, tracker)):
+            yield tracker
     finally:
         stack.remove(tracker)
         with _lock:
@@ -54,6 +67,11 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
             if not _trackers:
                 while _undo:
                     _undo.pop()()
+
+
+def is_tracking() -> bool:
+    """Whether a run of this process waits at its end for what is logged asynchronously."""
+    return bool(_trackers)
 
 
 def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
@@ -75,34 +93,62 @@ def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
 
 def _install() -> None:
     """Wrap the seams. The lock is held."""
-    for install in (_hook_batches, _hook_artifacts, _hook_traces):
-        try:
-            install()
-        except (ImportError, AttributeError) as error:
-            _log.warning(
-                "This version of MLflow is not known to us (%s): %s are not watched, and "
-                "losses among them would go unseen.",
-                error,
-                install.__name__.removeprefix("_watch_"),
-            )
+    global _owner, _counts_batches, _counts_traces
+    _owner = os.getpid()
+    _counts_batches = mlflow_private.BATCHES.find() is not None
+    _counts_traces = all(name.find() is not None for name in mlflow_private.TRACE_NAMES)
+    if _counts_batches:
+        _hook_batches()
+    if _counts_traces:
+        _hook_traces()
+    if mlflow_private.ARTIFACTS.find() is not None:
+        _hook_artifacts()
 
 
-def _wrap(owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    original = getattr(owner, name)
+def _swallowing() -> tuple[str, ...]:
+    """The modules whose failed requests are losses that nothing else tells of."""
+    return (
+        *mlflow_private.SWALLOWING,
+        *(() if _counts_batches else mlflow_private.BATCH_MODULES),
+        *(() if _counts_traces else mlflow_private.TRACE_MODULES),
+    )
+
+
+def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
+    """Count a request that failed and whose error its caller, a part of MLflow, swallows."""
+    frame, modules = sys._getframe(), list[str]()
+    while frame is not None and len(modules) < _MAX_FRAMES:
+        modules.append(str(frame.f_globals.get("__name__", "")))
+        frame = frame.f_back  # type: ignore[assignment]
+    swallowed = any(module.startswith(_swallowing()) for module in modules)
+    if not swallowed or tracker is not _trackers[-1]:
+        return
+    counts = {"calls of MLflow itself": 1}
+    with suppress(ValueError, AttributeError):
+        fields = json.loads(failure.body)
+        found = {kind: len(fields.get(kind, ())) for kind in ("metrics", "params", "tags")}
+        counts = {kind: count for kind, count in found.items() if count} or counts
+    if failure.method == "PUT":
+        counts = {"artifacts": 1}
+    tracker.put(counts)
+    tracker.failed(counts, failure.error)
+
+
+def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    owner, attribute = name.holder()
+    original = getattr(owner, attribute)
     wrapper = functools.wraps(original)(make(original))
-    setattr(owner, name, wrapper)
+    setattr(owner, attribute, wrapper)
 
     def undo() -> None:
         # Somebody may have wrapped it once more in the meantime: then ours stays, and is idle.
-        if owner.__dict__.get(name) is wrapper:
-            setattr(owner, name, original)
+        if owner.__dict__.get(attribute) is wrapper:
+            setattr(owner, attribute, original)
 
     _undo.append(undo)
 
 
 def _hook_batches() -> None:
-    from mlflow.utils.async_logging.async_logging_queue import AsyncLoggingQueue
-
     def taking(store: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(store)
         def log_batch(run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
@@ -125,6 +171,8 @@ def _hook_batches() -> None:
 
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
         def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
+            if os.getpid() != _owner:
+                return _now(self, run_id=run_id, params=params, tags=tags, metrics=metrics)
             if not getattr(self._logging_func, "_is_ours", False):
                 self._logging_func = taking(self._logging_func)
             tracker = _tracker_of(run_id)
@@ -140,14 +188,21 @@ def _hook_batches() -> None:
 
         return log_batch_async
 
-    _wrap(AsyncLoggingQueue, "log_batch_async", putting)
+    _wrap(mlflow_private.BATCHES, putting)
+
+
+def _now(queue: Any, **batch: Any) -> Any:
+    """Log a batch at once, in a child that ends without waiting for its queues."""
+    from mlflow.utils.async_logging.run_operations import RunOperations
+
+    done: Future[None] = Future()
+    deliver(lambda: queue._logging_func(**batch))
+    done.set_result(None)
+    operations: Any = RunOperations
+    return operations(operation_futures=[done])
 
 
 def _hook_artifacts() -> None:
-    from mlflow.utils.async_logging.async_artifacts_logging_queue import (
-        AsyncArtifactsLoggingQueue,
-    )
-
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
         def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
             # This queue merges nothing, so here the futures tell the truth.
@@ -160,7 +215,7 @@ def _hook_artifacts() -> None:
 
         return log_artifacts_async
 
-    _wrap(AsyncArtifactsLoggingQueue, "log_artifacts_async", putting)
+    _wrap(mlflow_private.ARTIFACTS, putting)
 
 
 def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
@@ -172,17 +227,20 @@ def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
 
 
 def _hook_traces() -> None:
-    from mlflow.tracing.client import TracingClient
     from mlflow.tracing.constant import TraceMetadataKey
-    from mlflow.tracing.trace_manager import InMemoryTraceManager
 
     def beginning(original: Callable[..., Any]) -> Callable[..., Any]:
         def register_trace(
             self: Any, otel_trace_id: int, trace_info: Any, *args: Any, **kwargs: Any
         ) -> Any:
             run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
-            if (tracker := _tracker_of(run_id)) is not None:
+            is_remote = kwargs.get("is_remote_trace") or True in args
+            goes_to_mlflow = is_remote or _experiment_of(trace_info) is not None
+            tracker = _tracker_of(run_id) if goes_to_mlflow else None
+            if tracker is not None:
                 tracker.trace_begun(trace_info.trace_id)
+                if is_remote:  # the process that began it sends it; from here go spans only
+                    tracker.trace_result(trace_info.trace_id, "info", None)
             return original(self, otel_trace_id, trace_info, *args, **kwargs)
 
         return register_trace
@@ -211,21 +269,23 @@ def _hook_traces() -> None:
     def of_info(trace_info: Any, *_: Any) -> Iterator[str]:
         yield trace_info.trace_id
 
-    def of_trace(trace: Any) -> Iterator[str]:
-        yield trace.info.trace_id
-
     def of_spans(location: Any, spans: Any) -> Iterator[str]:
         for span in spans:
             yield span.trace_id
 
-    _wrap(InMemoryTraceManager, "register_trace", beginning)
-    if hasattr(TracingClient, "start_trace_v3"):  # MLflow before 3.2
-        _wrap(TracingClient, "start_trace_v3", sending("info", of_trace))
-    else:
-        _wrap(TracingClient, "start_trace", sending("info", of_info))
-    if hasattr(TracingClient, "log_spans"):
-        _wrap(TracingClient, "log_spans", sending("spans", of_spans))
-    _wrap(TracingClient, "_upload_trace_data", sending("data", of_info))
+    _wrap(mlflow_private.TRACE_BEGUN, beginning)
+    _wrap(mlflow_private.TRACE_SENT, sending("info", of_info))
+    _wrap(mlflow_private.TRACE_SPANS, sending("spans", of_spans))
+    _wrap(mlflow_private.TRACE_DATA, sending("data", of_info))
+
+
+def _experiment_of(trace_info: Any) -> str | None:
+    """Where MLflow stores a trace; ``None`` for one that goes to a collector or elsewhere."""
+    try:
+        found: str | None = trace_info.experiment_id
+    except AttributeError:
+        return None
+    return found
 
 
 def _sent_later(part: str, error: BaseException) -> bool:

@@ -13,12 +13,14 @@ def says_down(error: BaseException) -> bool:
     if isinstance(error, DNSResolutionError | ConnectionError):
         return True
     from mlflow.exceptions import RestException
-    from requests.exceptions import RequestException, RetryError
+    from requests.exceptions import HTTPError, RequestException, RetryError
 
     if isinstance(error, RestException):
         return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
     # MLflow raises its own exception while it handles that of requests, without a code.
-    cause = error if isinstance(error, RequestException) else error.__context__
+    cause = error if isinstance(error, RequestException) else error.__cause__ or error.__context__
+    if isinstance(cause, HTTPError):
+        return cause.response is not None and cause.response.status_code >= 500
     if isinstance(cause, RetryError):
         return "too many 4" not in str(cause)  # urllib3 gives the status as text only
     # A URL or a header that cannot be is a ValueError too.

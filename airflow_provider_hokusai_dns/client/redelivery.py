@@ -1,11 +1,8 @@
-"""Send a batch again when what failed was its way to the server, and not the batch.
+"""Send a batch again when the process, and not the server or the batch, was at fault.
 
-MLflow's client repeats a request that finds no server or gets a 5xx. It does not repeat one whose
-answer broke off or stopped in the body, as when a server is stopped in that moment, nor one that
-met a full connection pool in MLflow's database layer, which MLflow answers with 400, nor one that
-read the environment in the moment in which MLflow's telemetry took its variable out. Sending a
-batch twice is safe: MLflow's stores take the same metric, parameter or tag a second time without
-effect.
+What breaks on the way is sent again by :mod:`~.transport`. Before a request gets there,
+``requests`` walks over ``os.environ`` for proxies, and fails when MLflow's telemetry thread takes
+its variable out in that moment.
 """
 
 from __future__ import annotations
@@ -15,44 +12,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Sendings after the first. Where the server is away, each waits for it as patiently as the pin.
 _AGAIN = 5
-_MAX_PAUSE = 5.0
-#: What SQLAlchemy says when no connection comes free; MLflow passes the text on, and no code.
-_POOL_IS_FULL = "QueuePool limit of size"
-#: The KeyError of a thread that walks over ``os.environ`` (requests does, for proxies) while the
-#: telemetry thread changes it; MLflow passes this text on, too.
+#: The KeyError of a thread that walks over ``os.environ``; MLflow passes its text on.
 _ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 
 
-def deliver(send: Callable[[], T], *, pause: float = 0.2) -> T:
-    """Call ``send``, and again with growing, random pauses while only the way was at fault.
+def deliver(send: Callable[[], T]) -> T:
+    """Call ``send``, and again while the environment was changed under it.
 
-    :param pause: seconds; where the pauses begin.
     :raises Exception: what ``send`` raised last.
     """
-    import tenacity
-
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(was_on_the_way),
-        stop=tenacity.stop_after_attempt(1 + _AGAIN),
-        wait=tenacity.wait_random_exponential(multiplier=pause, max=_MAX_PAUSE),
-        reraise=True,
-    )(send)
-
-
-def was_on_the_way(error: BaseException) -> bool:
-    """Whether an error of MLflow's client leaves open that the same batch is taken next time."""
-    from requests.exceptions import ChunkedEncodingError, ConnectionError
-    from urllib3.exceptions import ReadTimeoutError
-
-    # MLflow raises its own exception while it handles that of requests, without a code.
-    cause = error.__context__
-    if isinstance(cause, ConnectionError) and cause.args:
-        return isinstance(cause.args[0], ReadTimeoutError)  # the answer had begun, and stopped
-    text = str(error)
-    return (
-        isinstance(cause, ChunkedEncodingError)
-        or _POOL_IS_FULL in text
-        or _ENVIRONMENT_CHANGED in text
-    )
+    for _ in range(_AGAIN):
+        try:
+            return send()
+        except Exception as error:
+            if _ENVIRONMENT_CHANGED not in str(error):
+                raise
+    return send()

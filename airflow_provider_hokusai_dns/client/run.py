@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.client import sigterm
+from airflow_provider_hokusai_dns.client import mlflow_private, sigterm, transport
 from airflow_provider_hokusai_dns.client.auth import registry_uri
-from airflow_provider_hokusai_dns.client.deadlines import connect_timeout, patience
+from airflow_provider_hokusai_dns.client.begun_inside import (
+    begun_inside,
+    block_of_others,
+    check_nesting,
+)
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker, Loss
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
-from airflow_provider_hokusai_dns.client.environment import claim, fluent_uri
+from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
 from airflow_provider_hokusai_dns.exceptions import LostDataError, RunEndError
@@ -31,6 +35,8 @@ FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 
 #: ``force_flush`` of MLflow's span processors gives up after 30 s without a word.
 _TRACE_FLUSH_GIVES_UP = 25.0
+#: Where nothing may wait (deadline 0), what is on its way still takes its time, seconds.
+_ON_ITS_WAY = 10.0
 
 
 def status_of(error: BaseException) -> str:
@@ -64,13 +70,15 @@ def open_run(
     as long as one; what is patient for a whole run is patient from then on.
 
     :param tracking_uri: what :func:`~.auth.sign_in` gave.
-    :param experiment_name: made if it does not exist; else the connection's, else MLflow's default.
+    :param experiment_name: made if it does not exist; else that of the enclosing run, else the
+        connection's, else MLflow's default.
     :param run_id: resume this run instead of making one. Tags that it has are left as they are.
     :param end: ``False`` leaves the run open for the next task when the block ends well.
     :param nested: make it a child of the run that is open in this thread.
     :param tags: complete; with those of :mod:`~.orphaned_runs`, what an earlier try left
         RUNNING ends.
-    :param flush_deadline: seconds for the last flush; the connection's ``deadline`` by default.
+    :param flush_deadline: seconds for which the last flush goes on while nothing gets through; the
+        connection's ``deadline`` by default.
     :param status_of: maps the exception that left the block to a status, for those that are no
         failure.
     :param pins: made patient from the start of the run to its end.
@@ -80,20 +88,24 @@ def open_run(
     """
     with ExitStack() as stack:
         stack.enter_context(repeated_lines_held_back())
-        claimed = stack.enter_context(claim(server, in_run=True, started=False))
+        mlflow_private.tell_what_is_missing()
         stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
         tags = dict(tags or {})
+        outer = nested and _enclosing()
         active = _start(
             tracking_uri,
-            experiment_name=experiment_name or server.experiment,
+            experiment_name=experiment_name or (None if outer else server.experiment),
             run_name=run_name,
             run_id=run_id,
             nested=nested,
             tags=tags,
         )
+        if not nested:
+            stack.enter_context(experiment_in_use(active.info.experiment_id))
         run = _OpenRun(
             active.info.run_id,
             tracking_uri,
+            server.conn_id,
             tracker=stack.enter_context(track_delivery(active.info.run_id)),
             end=end,
             deadline=server.deadline if flush_deadline is None else flush_deadline,
@@ -102,11 +114,10 @@ def open_run(
         try:
             if run_id is None:
                 end_orphaned_runs(tracking_uri, active.info.experiment_id, active.info.run_id, tags)
-            claimed.start(server)
+            stack.enter_context(begun_inside(active, tags))
+            stack.enter_context(transport.run_is_open(server.conn_id))
             for pin in pins:
-                stack.enter_context(
-                    pin.patient(patience(server, in_run=True), connect_timeout(server, in_run=True))
-                )
+                stack.enter_context(pin.patient(server.deadline, transport.CONNECT_TIMEOUT))
             yield active
         except BaseException as error:
             run.close_after(error, status_of(error))
@@ -127,19 +138,33 @@ def _start(
 
     client = mlflow.MlflowClient(tracking_uri)
     if run_id is not None:
-        there = client.get_run(run_id).data.tags
-        return mlflow.start_run(
-            run_id=run_id,
-            run_name=run_name,
-            nested=nested,
-            tags={key: value for key, value in tags.items() if key not in there} or None,
-        )
+        there = client.get_run(run_id)
+        # MLflow refuses a run that is not in the experiment that is set.
+        with experiment_in_use(there.info.experiment_id):
+            return mlflow.start_run(
+                run_id=run_id,
+                run_name=run_name,
+                nested=nested,
+                tags={k: v for k, v in tags.items() if k not in there.data.tags} or None,
+            )
+    parent = None
+    if nested:
+        check_nesting()
+        parent = _enclosing()
     return mlflow.start_run(
         experiment_id=None if experiment_name is None else _experiment(client, experiment_name),
         run_name=run_name,
         nested=nested,
+        parent_run_id=None if parent is None else parent.info.run_id,
         tags=tags or None,
     )
+
+
+def _enclosing() -> mlflow.ActiveRun | None:
+    """The run that a nested one becomes a child of."""
+    import mlflow
+
+    return mlflow.active_run() or block_of_others()
 
 
 def _experiment(client: mlflow.MlflowClient, name: str) -> str:
@@ -180,45 +205,47 @@ class _OpenRun:
         self,
         run_id: str,
         tracking_uri: str,
+        conn_id: str,
         *,
         tracker: DeliveryTracker,
         end: bool,
         deadline: float,
     ) -> None:
-        from mlflow.tracking import fluent
-
         self._run_id = run_id
         self._uri = tracking_uri
+        self._conn_id = conn_id
         self._tracker = tracker
         self._end = end
         self._deadline = deadline
         self._stopped = False
-        # The fluent API's own stack of this thread. It has no other way to put a run down
-        # without ending it on the server, nor to end it without waiting for its queues.
-        stack: Any = fluent._active_run_stack
-        self._fluent: list[Any] = stack.get()
-        self._monitors: dict[str, Any] = fluent.run_id_to_system_metrics_monitor
+        self._fluent = mlflow_private.active_runs()
+        #: How many runs of this thread are not ours to end.
+        self._others = max(0, len(self._fluent or ()) - 1)
 
     def close(self) -> None:
         """The block ended well."""
         with self._ending_in_any_case(FAILED):
-            losses = self._flush(self._deadline)
+            losses = self._flush(max(self._deadline, _ON_ITS_WAY))
             self._finish(FAILED if losses else FINISHED, losses)
         if losses:
             raise LostDataError(self._run_id, losses)
 
     def close_after(self, error: BaseException, status: str) -> None:
         """The block was left by an exception, which must come out as it is."""
-        seconds = self._deadline
-        if _is_out_of_time(error, status):
-            seconds = min(seconds, sigterm.SECONDS)
+        if self._stopped and status == FAILED:
+            status = KILLED  # what a task that is told to stop raises
+        limit = sigterm.SECONDS if _is_out_of_time(error, status) else float("inf")
+        end = time.monotonic() + limit
         try:
             with self._ending_in_any_case(FAILED if status == FINISHED else status):
-                if losses := self._flush(seconds):
+                if losses := self._flush(max(self._deadline, _ON_ITS_WAY), limit):
                     _log.error("%s", LostDataError(self._run_id, losses))
-                self._finish(status)
+                # A server that answers is told also when the flush has taken all of the time.
+                with transport.limited(max(1.0, end - time.monotonic())):
+                    self._finish(status)
         except Exception as trouble:
-            _log.error("After %s: %s", type(error).__name__, trouble, exc_info=True)
+            why = f": {trouble.__cause__}" if trouble.__cause__ is not None else ""
+            _log.error("After %s: %s%s", type(error).__name__, trouble, why)
 
     @contextmanager
     def _ending_in_any_case(self, status: str) -> Iterator[None]:
@@ -227,7 +254,7 @@ class _OpenRun:
             yield
         except BaseException as error:
             if not isinstance(error, RunEndError):
-                with suppress(Exception):
+                with suppress(Exception), transport.limited(sigterm.SECONDS):
                     self._finish(status)
             raise
 
@@ -246,13 +273,21 @@ class _OpenRun:
 
         ending = threading.Thread(target=kill, daemon=True)
         ending.start()
-        self._drain(max(0.0, end - time.monotonic()))
+        self._drain(seconds, max(0.0, end - time.monotonic()))
         ending.join(max(0.0, end - time.monotonic()))
 
-    def _flush(self, seconds: float) -> tuple[Loss, ...]:
-        end = time.monotonic() + seconds
-        self._stop_monitors(seconds)
-        self._drain(max(0.0, end - time.monotonic()))
+    def _flush(self, quiet: float, limit: float = float("inf")) -> tuple[Loss, ...]:
+        """Wait for what is on its way.
+
+        :param quiet: seconds after which it is given up on when nothing gets through.
+        :param limit: seconds after which it is given up on in any case.
+        """
+        end = time.monotonic() + limit
+        self._stop_monitors(min(quiet, limit))
+        self._drain(quiet, max(0.0, end - time.monotonic()))
+        if (carrier := transport.carrier_of(self._conn_id)) is not None:
+            with transport.limited(max(1.0, end - time.monotonic())):
+                carrier.sweep()
         if unfinished := self._tracker.unfinished_traces():
             _log.warning(
                 "%d traces of run %s have spans that were never ended: they are not sent.",
@@ -266,7 +301,8 @@ class _OpenRun:
 
         They wait without a bound for their own thread, which may be waiting for the server.
         """
-        monitors = [self._monitors.pop(run_id, None) for run_id in self._ids()]
+        known = mlflow_private.monitors()
+        monitors = [known.pop(run_id, None) for run_id in self._ids()]
         threads = [
             threading.Thread(target=monitor.finish, daemon=True)
             for monitor in monitors
@@ -278,26 +314,30 @@ class _OpenRun:
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 
-    def _drain(self, seconds: float) -> None:
-        """Wait until what was logged asynchronously is sent, or until the time is over."""
-        end = time.monotonic() + seconds
-        traces = None
+    def _drain(self, quiet: float, limit: float) -> None:
+        """Wait until what was logged asynchronously is sent, or until nothing gets through."""
+        given_up = threading.Event()
+        flushes = []
+        # MLflow's flushes have no bound of their own.
         if self._tracker.has_traces:
-            # MLflow's flush has no bound of its own.
-            traces = threading.Thread(target=_flush_traces, args=(end,), daemon=True)
-            traces.start()
+            flushes.append(threading.Thread(target=_flush_traces, args=(given_up,), daemon=True))
+        if not self._tracker.counts_batches:
+            import mlflow
+
+            flushes.append(threading.Thread(target=mlflow.flush_async_logging, daemon=True))
+        for flush in flushes:
+            flush.start()
         # Its queues empty themselves all the time. Their own flush() would stop them first, under
         # the feet of other runs in this process.
-        self._tracker.wait(seconds)
-        if traces is not None:
-            traces.join(max(0.0, end - time.monotonic()))
+        self._tracker.wait(quiet, limit, lambda: any(flush.is_alive() for flush in flushes))
+        given_up.set()
 
     def _finish(self, status: str, losses: tuple[Loss, ...] = ()) -> None:
         """Tell the server, and put the run down in the fluent API whether or not it hears it."""
-        if self._stopped:
-            status = KILLED
         ids = self._ids()
-        is_active = any(run.info.run_id == self._run_id for run in self._fluent)
+        is_active = self._fluent is None or any(
+            run.info.run_id == self._run_id for run in self._fluent
+        )
         self._put_down()
         try:
             for run_id in ids[:-1]:
@@ -311,25 +351,27 @@ class _OpenRun:
             raise RunEndError(self._run_id, status, losses) from error
 
     def _ids(self) -> list[str]:
-        """This run, after those that the author's code has opened inside and not ended."""
-        ids = [str(run.info.run_id) for run in self._fluent]
-        if self._run_id not in ids:
-            return [self._run_id]
-        return ids[ids.index(self._run_id) :][::-1]
+        """This run, after those that the author's code has begun inside and not ended."""
+        inside = [str(run.info.run_id) for run in (self._fluent or ())[self._others :]]
+        return [*(run_id for run_id in inside[::-1] if run_id != self._run_id), self._run_id]
 
     def _put_down(self) -> None:
-        ids = [run.info.run_id for run in self._fluent]
-        if self._run_id in ids:
-            del self._fluent[ids.index(self._run_id) :]
+        if self._fluent is not None:
+            del self._fluent[self._others :]
+            mlflow_private.set_last_run(self._run_id)
+            return
+        import mlflow
+
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
 
 
-def _flush_traces(end: float) -> None:
+def _flush_traces(given_up: threading.Event) -> None:
     """Flush MLflow's traces until its span processors have handed all of them over."""
     import mlflow
 
-    while True:
+    while not given_up.is_set():
         began = time.monotonic()
         mlflow.flush_trace_async_logging()
-        now = time.monotonic()
-        if now >= end or now - began < _TRACE_FLUSH_GIVES_UP:
+        if time.monotonic() - began < _TRACE_FLUSH_GIVES_UP:
             return

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote
 
@@ -84,6 +85,9 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     ):
         raise SettingError(where, "path_prefix", f"the host already names {location.path_prefix!r}")
     extras.setdefault("path_prefix", location.path_prefix)
+    if location.scheme == "https" and extras.get("verify", True):
+        # The machine's, which MLflow's client uses too: gate, run and REST calls see one server.
+        extras.setdefault("ca_file", os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
     hostname = location.hostname
     if extras.pop("srv_lookup", False):
         if "srv" in extras:
@@ -116,7 +120,10 @@ def _credentials(where: str, connection: ConnectionLike) -> Credentials:
     if login and not password:
         raise SettingError(where, "password", "a login needs a password; for a bearer token, "
                            "leave the login empty and put the token into the password")  # fmt: skip
-    return Credentials(login, password)
+    try:
+        return Credentials(login, password)
+    except ValueError as error:
+        raise SettingError(where, "login" if login else "password", f"{error}") from None
 
 
 def _location(where: str, connection: ConnectionLike, conn_type: str) -> _ServerLocation:
@@ -315,4 +322,13 @@ def _credentials_from_environment() -> Credentials:
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
     if username and password:
         return Credentials(username, password)
-    return Credentials(None, os.environ.get("MLFLOW_TRACKING_TOKEN") or None)
+    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+        return Credentials(None, token)
+    from configparser import ConfigParser, Error
+
+    file = ConfigParser()
+    with contextlib.suppress(OSError, Error):
+        file.read(Path("~/.mlflow/credentials").expanduser(), encoding="utf-8")
+    username = file.get("mlflow", "mlflow_tracking_username", fallback="")
+    password = file.get("mlflow", "mlflow_tracking_password", fallback="")
+    return Credentials(username, password) if username and password else Credentials()

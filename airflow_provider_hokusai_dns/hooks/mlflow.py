@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import (
     DNSResolutionError,
+    MLflowRefusedError,
     MLflowRestError,
     MLflowUnreachableError,
     SettingError,
@@ -28,10 +30,24 @@ if TYPE_CHECKING:
     from mlflow import ActiveRun, MlflowClient
 
     from airflow_provider_hokusai_dns.client.relay import Relay
+    from airflow_provider_hokusai_dns.health.breaker import Call
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
+
+
+#: States that a gate ends its wait for.
+_REFUSALS = ("tls_error", "host_rejected", "unauthenticated", "workspace_missing", "not_mlflow")
+#: With these a task ends neither well nor as failed; not each Airflow has all of them.
+_NO_FAILURES = (
+    "AirflowSkipException",
+    "AirflowRescheduleException",
+    "DagRunTriggerException",
+    "DownstreamTasksSkipped",
+    "TaskAwaitingInput",
+    "TaskDeferred",
+)
 
 
 class MLflowHook(BaseHook):
@@ -69,7 +85,10 @@ class MLflowHook(BaseHook):
 
     @property
     def tracking_uri(self) -> str:
-        """The tracking URI with the hostname in it; the one to use."""
+        """The tracking URI with the hostname in it, for links and logs.
+
+        A client made of it has no login: take the one of :meth:`get_conn`.
+        """
         return self.server.uri
 
     @property
@@ -129,19 +148,61 @@ class MLflowHook(BaseHook):
     def get_conn(self) -> MlflowClient:
         """An MLflow client that works until this process ends.
 
+        Asynchronous logging with it is for the inside of :meth:`run`, whose end waits for it;
+        outside it raises ``AsyncOutsideRunError``.
+
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
-        from airflow_provider_hokusai_dns.client import auth, environment
+        from airflow_provider_hokusai_dns.client import auth
         from airflow_provider_hokusai_dns.health.breaker import breaker_for
 
-        breaker_for(self.server).check()
+        if not _in_run(self.server):
+            breaker_for(self.server).check()
         runtime.pin(self.server)
-        environment.claim(self.server)
-        uri = auth.sign_in(self.server)
+        uri = auth.sign_in(self.server, self._login_now)
 
-        from mlflow import MlflowClient
+        from airflow_provider_hokusai_dns.client.outside_runs import OutsideRunsClient
 
-        return MlflowClient(tracking_uri=uri, registry_uri=auth.registry_uri(self.server) or uri)
+        return OutsideRunsClient(
+            tracking_uri=uri, registry_uri=auth.registry_uri(self.server) or uri
+        )
+
+    @contextmanager
+    def fluent(self) -> Iterator[None]:
+        """Use MLflow's fluent API on this server without a run, for the length of a block.
+
+        For ``mlflow.search_runs()``, ``mlflow.pyfunc.load_model("models:/churn@live")`` and the
+        like; what is written belongs into :meth:`run`.
+
+        :raises EnvironmentConflictError: while a run on another server is open.
+        """
+        from airflow_provider_hokusai_dns.client import auth, environment
+
+        client = self.get_conn()
+        with environment.fluent_uri(
+            self.server.conn_id, client.tracking_uri, auth.registry_uri(self.server)
+        ):
+            yield
+
+    def _refusal(self, error: Exception) -> MLflowRefusedError | None:
+        """What a gate says of a server that refused a run; ``None`` where a gate would open."""
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import SSLError
+
+        from airflow_provider_hokusai_dns.client.outage import says_down
+
+        is_tls = isinstance(error.__context__, SSLError)
+        if not isinstance(error, MlflowException) or (says_down(error) and not is_tls):
+            return None
+        verdict = self.check()
+        refuses = verdict.state.value in _REFUSALS
+        return MLflowRefusedError(verdict.sentence, verdict.state.value) if refuses else None
+
+    def _login_now(self) -> Credentials:
+        """The login on the connection as it is now: a token may have been replaced."""
+        server = connections.load_server(self.mlflow_conn_id)
+        runtime.mask_credentials(server)
+        return server.credentials
 
     @contextmanager
     def run(
@@ -169,23 +230,24 @@ class MLflowHook(BaseHook):
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is nothing to serve for the name.
         :raises MLflowUnreachableError: nothing accepts a connection.
+        :raises MLflowRefusedError: wrong login, Host check, certificate or path; MLflow's own
+            error is its cause.
         :raises LostDataError: at the end, when something logged asynchronously did not arrive.
         """
         from airflow_provider_hokusai_dns.client import auth
         from airflow_provider_hokusai_dns.client.outage import says_down
         from airflow_provider_hokusai_dns.client.run import open_run
-        from airflow_provider_hokusai_dns.health.breaker import breaker_for
         from airflow_provider_hokusai_dns.links.mlflow_run import run_url
 
         server = self.server
         with ExitStack() as stack:
-            with breaker_for(server).attempt() as attempt:
+            with _attempt(server) as attempt:
                 try:
                     pins = _entrance(server)
                     active = stack.enter_context(
                         open_run(
                             server,
-                            auth.sign_in(server),
+                            auth.sign_in(server, self._login_now),
                             experiment_name=experiment_name,
                             run_name=run_name,
                             run_id=run_id,
@@ -199,6 +261,8 @@ class MLflowHook(BaseHook):
                 except Exception as error:
                     if says_down(error):
                         attempt.failure(quoted(error, 500))
+                    if (refused := self._refusal(error)) is not None:
+                        raise refused from error
                     raise
                 attempt.success()
             url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
@@ -259,10 +323,9 @@ class MLflowHook(BaseHook):
         :raises MLflowRestError: names status, MLflow's error code and its message.
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
-        from airflow_provider_hokusai_dns.health.breaker import breaker_for
         from airflow_provider_hokusai_dns.hooks import rest
 
-        with breaker_for(self.server).attempt() as attempt:
+        with _attempt(self.server) as attempt:
             runtime.pin(self.server)
             try:
                 answer = rest.call(self.server, method, path, params=params, json=json)
@@ -316,6 +379,24 @@ class MLflowHook(BaseHook):
         except (LookupError, ValueError) as error:
             return False, str(error)
         return verdict.level is not Level.UNHEALTHY, verdict.sentence
+
+
+def _in_run(server: MLflowServer) -> bool:
+    """Whether a run of this connection is open, without importing what only runs need."""
+    transport = sys.modules.get("airflow_provider_hokusai_dns.client.transport")
+    return transport is not None and transport.has_open_run(server.conn_id)
+
+
+@contextmanager
+def _attempt(server: MLflowServer) -> Iterator[Call]:
+    """One call through the breaker, which stands at the entrances and never inside a run."""
+    from airflow_provider_hokusai_dns.health.breaker import Call, breaker_for
+
+    if _in_run(server):
+        yield Call()
+        return
+    with breaker_for(server).attempt() as attempt:
+        yield attempt
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
@@ -375,9 +456,10 @@ def _airflow_tags() -> dict[str, str]:
 
 
 def _status_of(error: BaseException) -> str:
-    """A run whose task skips itself or defers has not failed."""
-    from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+    """A run whose task skips itself or others, defers, waits or triggers has not failed."""
+    from airflow.sdk import exceptions
 
     from airflow_provider_hokusai_dns.client.run import FINISHED, status_of
 
-    return FINISHED if isinstance(error, AirflowSkipException | TaskDeferred) else status_of(error)
+    kinds = tuple(getattr(exceptions, name) for name in _NO_FAILURES if hasattr(exceptions, name))
+    return FINISHED if isinstance(error, kinds) else status_of(error)

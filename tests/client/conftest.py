@@ -11,12 +11,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def _same_process_after() -> Iterator[None]:
     """Put back what a test changes in the process: the environment and who is signed in."""
-    from airflow_provider_hokusai_dns.client import auth, environment
+    from airflow_provider_hokusai_dns.client import auth
 
-    environment.release_all()
     before = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
     yield
-    environment.release_all()
     for conn_id in list(auth._signed_in):
         auth.forget(auth.tag_of(conn_id))
     auth._signed_out.clear()

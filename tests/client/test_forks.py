@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client import auth, delivery_hooks, environment, sigterm
+from airflow_provider_hokusai_dns.client import (
+    auth,
+    begun_inside,
+    delivery_hooks,
+    environment,
+    sigterm,
+    transport,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -87,7 +94,8 @@ def test_a_child_may_leave_the_block_and_have_work_of_its_own(tmp_path: Path) ->
         (delivery_hooks, "_lock"),
         (auth, "_lock"),
         (environment, "_lock"),
-        (environment, "_uri_lock"),
+        (begun_inside, "_lock"),
+        (transport, "_lock"),
         (None, "_condition"),
     ],
 )

@@ -8,73 +8,33 @@ from collections.abc import Iterator
 
 import pytest
 from mlflow.exceptions import MlflowException
-from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout
-from urllib3.exceptions import ReadTimeoutError
 
 from airflow_provider_hokusai_dns.client.auth import sign_in
-from airflow_provider_hokusai_dns.client.redelivery import deliver, was_on_the_way
+from airflow_provider_hokusai_dns.client.redelivery import deliver
 from airflow_provider_hokusai_dns.client.run import open_run
 from tests.servers import MLflowProcess
 from tests.values import a_server
 
-
-def as_mlflow_raises_it(error: Exception) -> MlflowException:
-    """MLflow raises its own while it handles the other, without a ``from``."""
-    try:
-        try:
-            raise error
-        except Exception:
-            raise MlflowException(f"API request failed with exception {error}")  # noqa: B904
-    except MlflowException as wrapped:
-        return wrapped
-
-
-BROKEN_OFF = as_mlflow_raises_it(ChunkedEncodingError("Connection broken: IncompleteRead"))
-STOPPED = as_mlflow_raises_it(
-    ConnectionError(ReadTimeoutError(None, "/", "Read timed out."))  # type: ignore[arg-type]
-)
-POOL_FULL = MlflowException("QueuePool limit of size 5 overflow 10 reached")
-ENVIRONMENT_CHANGED = as_mlflow_raises_it(KeyError("_MLFLOW_TELEMETRY_SESSION_ID"))
-NO_SERVER = as_mlflow_raises_it(ConnectTimeout("nobody there"))
+ENVIRONMENT_CHANGED = MlflowException("API request failed: '_MLFLOW_TELEMETRY_SESSION_ID'")
 BAD_BATCH = MlflowException("INVALID_PARAMETER_VALUE: no such run")
 
 
-@pytest.mark.parametrize(
-    ("error", "again"),
-    [
-        (BROKEN_OFF, True),
-        (STOPPED, True),
-        (POOL_FULL, True),
-        (ENVIRONMENT_CHANGED, True),
-        (KeyError("_MLFLOW_TELEMETRY_SESSION_ID"), True),
-        (NO_SERVER, False),
-        (BAD_BATCH, False),
-    ],
-)
-def test_only_what_mlflow_does_not_repeat_itself_is_repeated(error: Exception, again: bool) -> None:
-    """A server that is away was waited for already, and a bad batch stays bad."""
-    assert was_on_the_way(error) is again
-
-
-def test_what_succeeds_in_the_end_is_returned_and_what_does_not_is_raised() -> None:
-    """The last error comes out as it is; the number of sendings is bounded."""
-    errors = [BROKEN_OFF, POOL_FULL]
+def test_a_batch_that_met_a_changed_environment_is_sent_again_and_no_other() -> None:
+    """What breaks on the way is the transport's, and a bad batch stays bad."""
+    errors: list[Exception] = [
+        BAD_BATCH,
+        ENVIRONMENT_CHANGED,
+        KeyError("_MLFLOW_TELEMETRY_SESSION_ID"),
+    ]
 
     def send() -> str:
         if errors:
             raise errors.pop()
         return "taken"
 
-    assert deliver(send, pause=0.0) == "taken"
-    sent = []
-
-    def never() -> None:
-        sent.append(1)
-        raise POOL_FULL
-
-    with pytest.raises(MlflowException, match="QueuePool"):
-        deliver(never, pause=0.0)
-    assert len(sent) == 6
+    with pytest.raises(MlflowException, match="no such run"):
+        deliver(send)
+    assert deliver(send) == "taken"
 
 
 class BreakingProxy:

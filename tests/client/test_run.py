@@ -25,7 +25,15 @@ from airflow_provider_hokusai_dns.exceptions import (
     RunEndError,
 )
 from airflow_provider_hokusai_dns.server import MLflowServer
-from tests.servers import MLflowProcess, Request, Stranger, free_port, http, wait_until
+from tests.servers import (
+    MLflowProcess,
+    Request,
+    Stranger,
+    client_environment,
+    free_port,
+    http,
+    wait_until,
+)
 from tests.values import a_server
 
 # ruff: noqa: PT012 - a run is a block, and its end is what raises.
@@ -517,6 +525,8 @@ if mode == "chained":
     signal.signal(signal.SIGTERM, lambda *_: (print("earlier handler", flush=True), os._exit(7)))
 elif mode == "ignored":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif mode == "survived":
+    signal.signal(signal.SIGTERM, lambda *_: print("on_kill", flush=True))
 server = a_server(hostname=host, port=int(port), experiment="stopped")
 import mlflow
 with open_run(server, auth.sign_in(server)) as run:
@@ -536,6 +546,7 @@ def a_task(server: MLflowServer, mode: str) -> Iterator[tuple[subprocess.Popen[s
         [sys.executable, "-c", SCRIPT, server.hostname, str(server.port), mode],
         stdout=subprocess.PIPE,
         text=True,
+        env=client_environment(),
         cwd=Path(__file__).parents[2],
     )
     try:
@@ -569,6 +580,18 @@ def test_a_process_that_ignores_the_signal_goes_on(server: MLflowServer, client:
     with a_task(server, "ignored") as (process, run_id):
         process.terminate()
         output, _ = process.communicate(timeout=30)
+    assert "went on" in output
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_task_that_survives_the_signal_finishes_its_run(
+    server: MLflowServer, client: Any
+) -> None:
+    """Airflow forwards SIGTERM to ``on_kill``, and the task may go on and succeed."""
+    with a_task(server, "survived") as (process, run_id):
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert "on_kill" in output
     assert "went on" in output
     assert client.get_run(run_id).info.status == "FINISHED"
 

@@ -238,6 +238,39 @@ class TestFindingAConnection:
         server = connections.load_server()
         assert (server.uri, server.credentials.secret) == ("https://mlflow.local", "p@ss")
 
+    def test_takes_the_file_of_mlflow_s_own_credentials_last(self, monkeypatch, tmp_path):
+        """In the order of MLflow's client."""
+        (tmp_path / ".mlflow").mkdir()
+        (tmp_path / ".mlflow" / "credentials").write_text(
+            "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = secret\n"
+        )
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.local")
+        assert connections.load_server().credentials.kind == "basic"
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+        assert connections.load_server().credentials.kind == "bearer"
+
+    @pytest.mark.parametrize(
+        ("login", "password", "field"),
+        [("me:you", "secret", "login"), (None, "to\nken", "password")],
+    )
+    def test_a_login_that_can_never_be_right_is_named(self, connect, login, password, field):
+        """With its connection and field, and without its value."""
+        connect("wrong", host="mlflow.local", login=login, password=password)
+        with pytest.raises(SettingError, match=rf"'wrong'.*{field}") as caught:
+            connections.load_server("wrong")
+        assert password not in str(caught.value)
+
+    def test_the_machine_s_ca_file_holds_for_https_without_one(self, connect, monkeypatch):
+        """As for MLflow's client, so that gate, run and REST calls see one server."""
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/etc/company.pem")
+        connect("tls", host="https://mlflow.local")
+        assert connections.load_server("tls").ca_file == "/etc/company.pem"
+        connect("own", host="https://mlflow.local", extra={"ca_file": "/own.pem"})
+        assert connections.load_server("own").ca_file == "/own.pem"
+        connect("plain", host="http://mlflow.local")
+        assert connections.load_server("plain").ca_file is None
+
     def test_stays_with_a_connection_that_airflow_cannot_reach_for_a_while(
         self, connect, monkeypatch
     ):

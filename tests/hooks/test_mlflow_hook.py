@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.client import transport
 from airflow_provider_hokusai_dns.exceptions import (
     BreakerOpenError,
     ConnectionMissingError,
     DNSResolutionError,
+    MLflowRefusedError,
     MLflowUnreachableError,
     SettingError,
 )
@@ -179,8 +181,9 @@ class TestTheEntrance:
         tiny.answers["*"] = (200, {"run": run})
         hook = MLflowHook()
         with hook.run():
-            assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) > 2
+            assert transport.carrier_of("mlflow_default").patience == 600
             assert pinned(HOSTNAME)._patience_for(tiny.port)[0] > (100, 2)
+        assert transport.carrier_of("mlflow_default").patience == 2
         assert pinned(HOSTNAME)._patience_for(tiny.port) <= [(2, 2)]
 
     def test_fails_at_once_after_that_happened_three_times(self, usable, dns):
@@ -284,6 +287,75 @@ class TestOnARealServer:
         with pytest.raises(AirflowSkipException), hook.run() as run:
             raise AirflowSkipException
         assert hook.get_conn().get_run(run.info.run_id).info.status == "FINISHED"
+
+    @pytest.mark.parametrize(
+        "name",
+        ["AirflowRescheduleException", "DagRunTriggerException", "DownstreamTasksSkipped",
+         "TaskAwaitingInput", "TaskDeferred"],
+    )  # fmt: skip
+    def test_a_task_that_ends_in_another_way_has_not_failed(self, hook, name):
+        """Nor one that waits for a person, triggers another DAG, or skips what comes after it."""
+        from airflow.sdk import exceptions
+
+        kind = getattr(exceptions, name, None)
+        if kind is None:
+            pytest.skip(f"this Airflow has no {name}")
+        with pytest.raises(kind), hook.run() as run:
+            raise kind.__new__(kind)
+        assert hook.get_conn().get_run(run.info.run_id).info.status == "FINISHED"
+
+    def test_the_breaker_never_acts_inside_a_run(self, hook):
+        """Calls that failed there close nothing."""
+        from airflow_provider_hokusai_dns.exceptions import MLflowRestError
+
+        with hook.run():
+            for _ in range(4):
+                with pytest.raises(MLflowRestError):
+                    hook.rest("GET", "/api/2.0/mlflow/no-such-thing")
+            breaker = breaker_for(hook.server)
+            for _ in range(3):
+                with breaker.attempt() as attempt:
+                    attempt.failure("as another thread has it")
+            with hook.run(nested=True):
+                assert hook.get_conn().search_experiments()
+                assert hook.rest("GET", "/api/2.0/mlflow/experiments/search?max_results=1")
+        with pytest.raises(BreakerOpenError):
+            hook.get_conn()
+
+    def test_asynchronous_logging_outside_a_run_is_refused(self, hook):
+        """MLflow sends it at the exit of a process that Airflow does not wait for."""
+        from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
+
+        client = hook.get_conn()
+        run_id = client.create_run("0").info.run_id
+        with pytest.raises(AsyncOutsideRunError, match=r"hook\.run"):
+            client.log_metric(run_id, "m", 1.0, synchronous=False)
+        client.log_metric(run_id, "m", 1.0)
+        with hook.run(run_id=run_id):
+            client.log_metric(run_id, "n", 1.0, synchronous=False)
+        assert client.get_run(run_id).data.metrics == {"m": 1.0, "n": 1.0}
+
+    def test_the_fluent_api_can_be_used_without_a_run(self, hook):
+        """To search, and to load models."""
+        import mlflow
+
+        before = mlflow.get_tracking_uri()
+        with hook.fluent():
+            assert mlflow.search_experiments()
+        assert mlflow.get_tracking_uri() == before
+
+    def test_a_server_that_refuses_is_named_as_a_gate_names_it(self, server, dns, connect, hook):
+        """The gate's sentence first, MLflow's own error beneath."""
+        from mlflow.exceptions import MlflowException
+
+        dns.set_records("other.test", ["127.0.0.8"])
+        connect("refused", host="other.test", port=server.port,
+                extra={"nameservers": dns.address, "request_timeout": 5})  # fmt: skip
+        refused = MLflowHook("refused")
+        with pytest.raises(MLflowRefusedError, match="--allowed-hosts") as caught, refused.run():
+            pytest.fail("the block must not run")
+        assert caught.value.state == "host_rejected"
+        assert isinstance(caught.value.__cause__, MlflowException)
 
     def test_two_tasks_share_a_run(self, hook):
         """The first leaves it open, the second resumes it by its id."""

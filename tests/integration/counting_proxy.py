@@ -1,8 +1,9 @@
-"""A proxy in front of Airflow's API server that writes down what it was asked, and can be slow."""
+"""A proxy in front of a server that writes down what it was asked, and can be slow or at fault."""
 
 from __future__ import annotations
 
 import http.client
+import socket
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,12 +27,15 @@ class Request(NamedTuple):
 class CountingProxy(HTTPThread):
     """Forwards to one port of loopback.
 
-    ``before`` is called with each request on its own thread, and may take its time.
+    ``before`` is called with each request on its own thread, and may take its time. So is
+    ``after``, when the server has answered. Each may give a status to answer in place of the
+    server, or 0 to cut the connection.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.requests: list[Request] = []
-        self.before: Callable[[Request], None] = lambda request: None
+        self.before: Callable[[Request], int | None] = lambda request: None
+        self.after: Callable[[Request], int | None] = lambda request: None
         proxy = self
 
         class Forwarding(Handler):
@@ -39,13 +43,16 @@ class CountingProxy(HTTPThread):
                 request = Request(time.monotonic(), self.command, self.path)
                 proxy.requests.append(request)
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                proxy.before(request)
-                behind = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                if (status := proxy.before(request)) is not None:
+                    return self.answer(status)
+                behind = http.client.HTTPConnection(host, port, timeout=60)
                 try:
                     headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
                     behind.request(self.command, self.path, body, headers)
                     answer = behind.getresponse()
                     data = answer.read()
+                    if (status := proxy.after(request)) is not None:
+                        return self.answer(status)
                     self.send_response(answer.status)
                     for name, value in answer.getheaders():
                         if name.lower() not in _HOP:
@@ -58,9 +65,20 @@ class CountingProxy(HTTPThread):
                 finally:
                     behind.close()
 
+            def answer(self, status: int) -> None:
+                if not status:
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                data = b"<html>as a load balancer says it</html>"
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = forward
 
-        super().__init__(Forwarding)
+        super().__init__(Forwarding, host)
 
     def variables(self, method: str = "") -> list[Request]:
         """The requests for Variables, all of them or those of one method."""

@@ -1,0 +1,151 @@
+"""What a task begins inside a run belongs to it, also in other threads and in forked children.
+
+The fluent API keeps its active runs per thread: MLflow begins a run of its own for what a thread
+without one logs, which nothing ends. While a block is open, such a thread logs to the run of the
+block, ``mlflow.start_run(nested=True)`` in it gets that run as its parent, and every run that is
+begun by the fluent API has the tags of the task, so that the next try finds it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError
+
+if TYPE_CHECKING:
+    import mlflow
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """An open run and the thread that opened it."""
+
+    active: mlflow.ActiveRun
+    tags: Mapping[str, str]
+    thread: int = field(default_factory=threading.get_ident)
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_mine(self) -> bool:
+        return (self.thread, self.pid) == (threading.get_ident(), os.getpid())
+
+
+_lock = threading.Lock()
+_blocks: list[_Block] = []
+_undo: list[Callable[[], None]] = []
+#: The run of the innermost block of this thread or asyncio task.
+_innermost: ContextVar[str | None] = ContextVar("hokusai_dns_run", default=None)
+
+
+@contextmanager
+def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[None]:
+    """While the block runs, what is begun belongs to ``active`` and gets ``tags``."""
+    block = _Block(active, tags)
+    with _lock:
+        if not _blocks:
+            _install()
+        _blocks.append(block)
+    token = _innermost.set(active.info.run_id)
+    try:
+        yield
+    finally:
+        _innermost.reset(token)
+        with _lock:
+            _blocks.remove(block)
+            while _undo and not _blocks:
+                _undo.pop()()
+
+
+def block_of_others() -> mlflow.ActiveRun | None:
+    """The run that a thread or forked child without a run of its own belongs to, if there is one.
+
+    :raises AmbiguousRunError: several threads have one.
+    """
+    blocks = tuple(_blocks)
+    if not blocks or any(block.is_mine for block in blocks):
+        return None
+    if len({block.thread for block in blocks}) > 1:
+        ids = ", ".join(block.active.info.run_id for block in blocks)
+        raise AmbiguousRunError(
+            f"several runs are open in this process ({ids}), and this thread has opened none of "
+            "them: say which one with run_id=, or open one here with hook.run(...)"
+        )
+    return blocks[-1].active
+
+
+def check_nesting() -> None:
+    """See that a nested run gets the parent that its author sees.
+
+    The fluent API keeps one stack per thread, which asyncio tasks share.
+
+    :raises AmbiguousRunError: another asyncio task has opened the innermost run of this thread.
+    """
+    stack = mlflow_private.active_runs()
+    mine = [block for block in _blocks if block.is_mine]
+    if not stack or not mine or stack[-1].info.run_id == _innermost.get():
+        return
+    if any(block.active.info.run_id == stack[-1].info.run_id for block in mine):
+        raise AmbiguousRunError(
+            "another asyncio task of this thread has a run open, and MLflow's fluent API would mix "
+            "the two: open nested runs one after the other, or each in a thread of its own "
+            "(asyncio.to_thread)"
+        )
+
+
+def _install() -> None:
+    """Wrap what begins runs. The lock is held."""
+    import mlflow
+    from mlflow.tracking import fluent
+
+    original: Any = fluent.start_run
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def start_run(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        if given.get("run_id") is None:
+            if given.get("nested") and not given.get("parent_run_id"):
+                parent = None if mlflow_private.active_runs() else block_of_others()
+                if parent is not None:
+                    given["parent_run_id"] = parent.info.run_id
+            if blocks := tuple(_blocks):
+                given["tags"] = {**blocks[-1].tags, **(given.get("tags") or {})}
+        return original(**given)
+
+    for module in (mlflow, fluent):
+        _replace(module, "start_run", original, start_run)
+    if (implicit := mlflow_private.IMPLICIT_RUN.find()) is not None:
+
+        @functools.wraps(implicit)
+        def get_or_start_run() -> Any:
+            joined = None if mlflow_private.active_runs() else block_of_others()
+            return implicit() if joined is None else joined
+
+        _replace(fluent, "_get_or_start_run", implicit, get_or_start_run)
+
+
+def _replace(module: Any, name: str, original: Any, ours: Any) -> None:
+    setattr(module, name, ours)
+
+    def undo() -> None:
+        if getattr(module, name, None) is ours:
+            setattr(module, name, original)
+
+    _undo.append(undo)
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

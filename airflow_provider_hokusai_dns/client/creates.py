@@ -1,0 +1,167 @@
+"""Calls of MLflow's REST API that make something: how to send one again without making two.
+
+An answer that broke off, a time-out, a 502, 503 or 504 leaves open whether the server has done what
+it was asked. MLflow before 3.18 sends such a call again and may make two; 3.18 raises. We ask the
+server first: by a tag that is put into the request, or by the name where that is unique.
+
+Only what the documented REST API says is used; nothing here sends.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+#: On every run, model version and logged model that a task makes: which request has made it.
+TAG = "airflow.request_id"
+
+#: POSTs that MLflow's stores take a second time without effect, and those that only read; what
+#: MLflow 3.18 repeats itself, and the logging of inputs, which its stores compare before adding.
+_IDEMPOTENT_POSTS = frozenset(
+    f"{where}/{what}"
+    for where, whats in {
+        "runs": "search log-batch log-metric log-parameter set-tag update delete restore"
+        " log-inputs log-model outputs",
+        "experiments": "search set-experiment-tag",
+        "registered-models": "search set-tag alias get-latest-versions",
+        "model-versions": "search set-tag",
+        "logged-models": "search",
+        "datasets": "search",
+        "traces": "search metrics",
+        "issues": "search",
+    }.items()
+    for what in whats.split()
+) | {"traces"}
+
+
+class Ask(NamedTuple):
+    """One call below ``.../mlflow/``; ``fields`` are the query of a GET, else the JSON body."""
+
+    method: str
+    path: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """One call that makes something.
+
+    :param body: the JSON to send in place of the caller's.
+    :param ask: the call that tells whether it is made.
+    :param found: what an answer to ``ask`` lists, each as the answer to the create would have been.
+    :param discard: the calls that take one of them back; for a duplicate.
+    """
+
+    body: bytes
+    ask: Ask
+    found: Callable[[Mapping[str, Any]], list[dict[str, Any]]]
+    discard: Callable[[Mapping[str, Any]], list[Ask]]
+
+
+def below_mlflow(path: str) -> str | None:
+    """The part of a REST path after ``.../mlflow/``; ``None`` for paths of other kinds."""
+    head, found, tail = path.partition("/mlflow/")
+    return tail if found and head.rpartition("/")[0].endswith("api") else None
+
+
+def is_idempotent(method: str, path: str) -> bool:
+    """Whether a call may be sent twice without asking.
+
+    Artifacts, multipart uploads and spans are outside of ``.../mlflow/``: MLflow repeats them.
+    """
+    tail = below_mlflow(path)
+    return method != "POST" or tail is None or tail in _IDEMPOTENT_POSTS
+
+
+def create_of(method: str, path: str, body: bytes | str | None) -> Create | None:
+    """What a request makes, where that can be asked for; with the tag put in."""
+    kind = _KINDS.get(below_mlflow(path) or "") if method == "POST" else None
+    if kind is None or not body:
+        return None
+    try:
+        fields = json.loads(body)
+        return kind(fields)
+    except (ValueError, TypeError, KeyError):
+        return None  # not as the API has it: for the server to refuse
+
+
+def _tagged(fields: dict[str, Any]) -> tuple[bytes, str]:
+    token = uuid.uuid4().hex
+    fields["tags"] = [*fields.get("tags", ()), {"key": TAG, "value": token}]
+    return json.dumps(fields).encode(), f"tags.`{TAG}` = '{token}'"
+
+
+def _run(fields: dict[str, Any]) -> Create:
+    body, has_tag = _tagged(fields)
+
+    def discard(answer: Mapping[str, Any]) -> list[Ask]:
+        run_id, now = answer["run"]["info"]["run_id"], int(time.time() * 1000)
+        end = {"run_id": run_id, "status": "KILLED", "end_time": now}
+        return [Ask("POST", "runs/update", end), Ask("POST", "runs/delete", {"run_id": run_id})]
+
+    return Create(
+        body,
+        Ask("POST", "runs/search", {"experiment_ids": [fields["experiment_id"]],
+                                    "filter": has_tag, "max_results": 10}),
+        lambda answer: [{"run": run} for run in answer.get("runs", ())],
+        discard,
+    )  # fmt: skip
+
+
+def _logged_model(fields: dict[str, Any]) -> Create:
+    body, has_tag = _tagged(fields)
+    return Create(
+        body,
+        Ask("POST", "logged-models/search", {"experiment_ids": [fields["experiment_id"]],
+                                             "filter": has_tag, "max_results": 10}),
+        lambda answer: [{"model": model} for model in answer.get("models", ())],
+        lambda answer: [Ask("DELETE", f"logged-models/{answer['model']['info']['model_id']}", {})],
+    )  # fmt: skip
+
+
+def _model_version(fields: dict[str, Any]) -> Create:
+    body, has_tag = _tagged(fields)
+
+    def discard(answer: Mapping[str, Any]) -> list[Ask]:
+        version = answer["model_version"]
+        fields = {"name": version["name"], "version": version["version"]}
+        return [Ask("DELETE", "model-versions/delete", fields)]
+
+    return Create(
+        body,
+        Ask("GET", "model-versions/search", {"filter": has_tag, "max_results": 10}),
+        lambda answer: [{"model_version": each} for each in answer.get("model_versions", ())],
+        discard,
+    )
+
+
+def _experiment(fields: dict[str, Any]) -> Create:
+    def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        there = answer.get("experiment", {})
+        is_active = there.get("lifecycle_stage") == "active"
+        return [{"experiment_id": there["experiment_id"]}] if is_active else []
+
+    ask = Ask("GET", "experiments/get-by-name", {"experiment_name": fields["name"]})
+    return Create(json.dumps(fields).encode(), ask, found, lambda _: [])
+
+
+def _registered_model(fields: dict[str, Any]) -> Create:
+    return Create(
+        json.dumps(fields).encode(),
+        Ask("GET", "registered-models/get", {"name": fields["name"]}),
+        lambda answer: [dict(answer)] if "registered_model" in answer else [],
+        lambda _: [],
+    )
+
+
+_KINDS: dict[str, Callable[[dict[str, Any]], Create]] = {
+    "runs/create": _run,
+    "experiments/create": _experiment,
+    "registered-models/create": _registered_model,
+    "model-versions/create": _model_version,
+    "logged-models": _logged_model,
+}

@@ -1,0 +1,44 @@
+"""The client of ``hook.get_conn()``. Imports MLflow, so it is imported where one is needed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
+
+from airflow_provider_hokusai_dns.client.delivery_hooks import is_tracking
+from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
+
+
+class OutsideRunsClient(MlflowClient):
+    """An ``MlflowClient`` that loses nothing in silence outside of ``hook.run``."""
+
+
+def is_async_by_default() -> bool:
+    """Whether MLflow logs asynchronously where the call does not say."""
+    variable: Any = MLFLOW_ENABLE_ASYNC_LOGGING
+    return bool(variable.get())
+
+
+def _checked(name: str) -> Callable[..., Any]:
+    original = getattr(MlflowClient, name)
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        synchronous = signature.bind(*args, **kwargs).arguments.get("synchronous")
+        if synchronous is None and name != "log_image":
+            synchronous = not is_async_by_default()
+        if synchronous is False and not is_tracking():
+            raise AsyncOutsideRunError(name)
+        return original(*args, **kwargs)
+
+    return call
+
+
+for _name in ("log_metric", "log_param", "set_tag", "log_batch", "log_image"):
+    setattr(OutsideRunsClient, _name, _checked(_name))

@@ -1,0 +1,556 @@
+"""How the requests of MLflow's client reach a connection's server, and how long they wait for it.
+
+MLflow's own session repeats by a number of tries, counts a slow answer as none, and which calls it
+repeats changes with its version. So a request for a signed-in connection is carried by an adapter
+of ours. ``requests`` asks its session for an adapter by the URL, and ours answers for those URLs
+that hold the tag of a connection (see :mod:`~.auth`); every other request goes as before, and no
+private name of MLflow is needed.
+
+One call waits for its server until the deadline of the connection: ``deadline`` while a run is
+open, else ``request_timeout``. Whatever it is that is away counts: the name, a connection, the
+answer, or a server that says so (502, 503, 504). A call that makes something is sent again only
+after the server was asked whether it is made (see :mod:`~.creates`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from urllib.parse import unquote, urlencode, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout, ReadTimeout
+from requests.utils import rewind_body
+from urllib3 import HTTPResponse
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+from airflow_provider_hokusai_dns.client.auth import origin_of
+from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
+from airflow_provider_hokusai_dns.resolver.pin import bounded
+from airflow_provider_hokusai_dns.server import MLflowServer
+
+_log = logging.getLogger(__name__)
+
+#: Seconds for one TCP connect: the pin has tried the address before.
+CONNECT_TIMEOUT = 10.0
+#: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
+_ANSWER_TIMEOUT = 120.0
+#: The least that a first attempt waits for its answer, seconds.
+_SHORTEST_ANSWER = 10.0
+#: MLflow's own retries are over after this many seconds; an error 500 is repeated no longer.
+_PLAIN_CLIENT_WAITS = 247.0
+_MAX_PAUSE = 10.0
+#: Seconds until a peer that acknowledges nothing counts as gone.
+_DEAD_PEER = 20
+_POOL_SIZE = 64
+#: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
+_POOL_IS_FULL = b"QueuePool limit of size"
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+
+
+class Fault(Enum):
+    """Why an attempt was in vain."""
+
+    NOT_SENT = "there was no connection"
+    UNSURE = "there was no whole answer"
+    AWAY = "the server said that it is away"
+    BUSY = "the server said that it could not do it now"
+
+
+class ServerAwayError(requests.exceptions.RetryError):
+    """A server answered 502, 503 or 504 until the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request whose caller gets an error.
+
+    :param conn_id: the connection.
+    :param path: without the query.
+    :param body: what was sent, where that is no file.
+    :param error: one sentence.
+    """
+
+    conn_id: str
+    method: str
+    path: str
+    body: bytes
+    error: Exception
+
+
+def pause_before_next(
+    fault: Fault, attempt: int, *, elapsed: float, patience: float, may_repeat: bool, jitter: float
+) -> float | None:
+    """Seconds to wait before a request is sent again; ``None`` to give up.
+
+    :param attempt: how often it was sent, from 1.
+    :param elapsed: seconds since the call began.
+    :param patience: seconds for which it may wait.
+    :param may_repeat: whether nothing can happen twice.
+    :param jitter: a random number from 0 to 1.
+    """
+    if fault is Fault.BUSY:
+        patience = min(patience, _PLAIN_CLIENT_WAITS)
+    left = patience - elapsed
+    if left <= 0 or not (may_repeat or fault is Fault.NOT_SENT):
+        return None
+    pause = min(_MAX_PAUSE, 0.25 * 2.0**attempt)
+    return min(left, pause * (0.5 + jitter / 2))
+
+
+def fault_of(outcome: requests.Response | Exception) -> Fault | None:
+    """What kind of failure an attempt was; ``None`` for what another attempt does not change."""
+    if isinstance(outcome, requests.Response):
+        status = outcome.status_code
+        if status in (502, 503, 504):
+            return Fault.AWAY
+        is_busy = status in (408, 429, 500) or (status == 400 and _POOL_IS_FULL in outcome.content)
+        return Fault.BUSY if is_busy else None
+    if isinstance(outcome, ConnectTimeout):
+        return Fault.NOT_SENT
+    if isinstance(outcome, requests.exceptions.SSLError):
+        # A server that stops in the middle of the handshake; all else is how things are set up.
+        return Fault.NOT_SENT if "EOF" in repr(outcome) else None
+    if isinstance(outcome, requests.exceptions.ProxyError):
+        return Fault.NOT_SENT
+    if isinstance(outcome, ConnectionError):
+        inner = outcome.args[0] if outcome.args else None
+        reason = inner.reason if isinstance(inner, MaxRetryError) else inner
+        return Fault.NOT_SENT if isinstance(reason, NewConnectionError) else Fault.UNSURE
+    if isinstance(outcome, ReadTimeout | ChunkedEncodingError):
+        return Fault.UNSURE
+    return None
+
+
+_thread = threading.local()
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """On this thread, let no call wait longer than until ``seconds`` from now."""
+    before = getattr(_thread, "end", float("inf"))
+    _thread.end = min(before, time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _thread.end = before
+
+
+def _limit() -> float:
+    return float(getattr(_thread, "end", float("inf"))) - time.monotonic()
+
+
+class Carrier(HTTPAdapter):
+    """Sends the requests of one connection. Thread-safe.
+
+    :param renew: gives the header ``Authorization`` of the connection as it is now, for a 401.
+    """
+
+    def __init__(
+        self,
+        server: MLflowServer,
+        *,
+        renew: Callable[[], str | None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
+        self.server = server
+        self.renew = renew
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._away = False
+        #: Creates whose answer was once not seen: a slow server may have made them later.
+        self._in_doubt: list[tuple[requests.PreparedRequest, Create, dict[str, Any]]] = []
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """With keep-alive, so that a host that is gone is noticed while an answer is awaited."""
+        options = list(HTTPConnection.default_socket_options)
+        options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+        for name, value in (
+            ("TCP_KEEPIDLE", _DEAD_PEER // 2),
+            ("TCP_KEEPINTVL", _DEAD_PEER // 4),
+            ("TCP_KEEPCNT", 2),
+            ("TCP_USER_TIMEOUT", _DEAD_PEER * 1000),
+        ):
+            if (number := getattr(socket, name, None)) is not None:
+                options.append((socket.IPPROTO_TCP, number, value))
+        super().init_poolmanager(*args, socket_options=options, **kwargs)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a call that begins now may wait."""
+        in_run = has_open_run(self.server.conn_id)
+        whole = self.server.deadline if in_run else self.server.request_timeout
+        return max(0.0, min(whole, _limit()))
+
+    def send(  # type: ignore[override]
+        self, request: requests.PreparedRequest, stream: bool = False, **kwargs: Any
+    ) -> requests.Response:
+        """Send a request, and again while its server is away; see the module.
+
+        :raises ServerAwayError: it answered 502, 503 or 504 until the deadline.
+        :raises requests.RequestException: what the last attempt raised.
+        """
+        path = urlsplit(request.url or "").path
+        method = (request.method or "").upper()
+        body = request.body if isinstance(request.body, bytes | str) else None
+        create = create_of(method, path, body)
+        if create is not None:
+            request = request.copy()
+            request.prepare_body(create.body, None)
+        may_repeat = create is not None or is_idempotent(method, path)
+        began, doubt, attempt, renewed = self._monotonic(), False, 0, False
+        while True:
+            attempt += 1
+            left = self.patience - (self._monotonic() - began) if attempt > 1 else None
+            outcome = self._once(request, stream, left, create, **kwargs)
+            fault = fault_of(outcome)
+            if doubt and create is not None and isinstance(outcome, requests.Response):
+                made = self._settled(request, create, outcome)
+                if made is not None:
+                    return made
+            if fault is None:
+                if _status(outcome) == 401 and not renewed and self._has_new_login(request):
+                    renewed = True
+                    continue
+                break
+            doubt = doubt or fault in (Fault.UNSURE, Fault.AWAY)
+            if body is None and request.body is not None:
+                # A file that is sent once more takes its time; that is no outage.
+                began = began if attempt > 1 else self._monotonic()
+                may_repeat = may_repeat and _can_rewind(request)
+            allowed = self.server.max_retries
+            pause = pause_before_next(
+                fault,
+                attempt,
+                elapsed=self._monotonic() - began,
+                patience=self.patience,
+                may_repeat=may_repeat and (allowed is None or attempt <= allowed),
+                jitter=random.random(),  # noqa: S311
+            )
+            if pause is None:
+                break
+            self._told_away(outcome)
+            _drop(outcome)
+            self._sleep(pause)
+            if doubt and create is not None:
+                with limited(max(1.0, self.patience - (self._monotonic() - began))):
+                    found = self._made(request, create)
+                if found:
+                    return self._answer(request, create, found)
+        return self._last(request, outcome, fault, body, self._monotonic() - began)
+
+    def _once(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool,
+        left: float | None,
+        create: Create | None,
+        **kwargs: Any,
+    ) -> requests.Response | Exception:
+        """One attempt: the response with its body, or the error.
+
+        :param left: seconds until the deadline; ``None`` for the first attempt.
+        """
+        patience, limit = self.patience, _limit()
+        if left is None:
+            # Where nothing may wait (deadline 0) an answer still takes its time.
+            left = max(patience, min(self.server.request_timeout, _SHORTEST_ANSWER, limit))
+        left = answer = max(left, 0.5)
+        if request.body is not None and not isinstance(request.body, bytes | str):
+            answer = max(answer, patience)  # a slow store behind the server has the file now
+        elif create is None:
+            answer = min(answer, _ANSWER_TIMEOUT)
+        if limit == float("inf"):
+            answer = max(answer, _author_s_timeout())
+        kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), answer)
+        kwargs["cert"] = self.server.client_cert
+        if not self.server.verify:
+            kwargs["verify"] = False
+        elif self.server.ca_file is not None:
+            kwargs["verify"] = self.server.ca_file
+        elif not kwargs.get("verify"):
+            kwargs["verify"] = True
+        try:
+            with bounded(left):
+                response = super().send(request, stream=stream, **kwargs)
+            if not stream:
+                _ = response.content
+            return response
+        except (requests.exceptions.RequestException, ssl.SSLError) as error:
+            return error
+
+    def _last(
+        self,
+        request: requests.PreparedRequest,
+        outcome: requests.Response | Exception,
+        fault: Fault | None,
+        body: bytes | str | None,
+        took: float,
+    ) -> requests.Response:
+        """Give the caller what came of it, and tell who watches if that is an error."""
+        status = _status(outcome)
+        if status and fault is not Fault.AWAY:
+            self._told_back()
+        if fault is Fault.AWAY and isinstance(outcome, requests.Response):
+            text = " ".join(outcome.text.split())[:200]
+            outcome = ServerAwayError(
+                f"{request.method} {request.path_url.partition('?')[0]}: the server of connection "
+                f"{self.server.conn_id!r} answered {status} for {took:.0f} s: {text}",
+                request=request, response=outcome,
+            )  # fmt: skip
+        if isinstance(outcome, Exception) or status >= 400:
+            said = outcome if isinstance(outcome, Exception) else _as_error(outcome)
+            content = body.encode() if isinstance(body, str) else body or b""
+            path = urlsplit(request.url or "").path
+            failure = Failure(self.server.conn_id, request.method or "", path, content, said)
+            for watch in tuple(_watches):
+                watch(failure)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    # --- creates
+
+    def _settled(
+        self, request: requests.PreparedRequest, create: Create, response: requests.Response
+    ) -> requests.Response | None:
+        """The answer to a create that was sent more than once, without what was made twice."""
+        if response.status_code == 400 and b"RESOURCE_ALREADY_EXISTS" in response.content:
+            found = self._made(request, create)
+            return self._answer(request, create, found) if found else None
+        if not response.ok:
+            return None
+        first = response.json()
+        self._in_doubt.append((request, create, first))
+        self._discard_twins(request, create, first)
+        return response
+
+    def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
+        """What of a create is at the server; nothing where that cannot be asked."""
+        with contextlib.suppress(requests.exceptions.RequestException, ValueError):
+            response = self._ask(request, create.ask)
+            if response.ok:
+                return create.found(response.json())
+        return []
+
+    def _answer(
+        self, request: requests.PreparedRequest, create: Create, found: list[dict[str, Any]]
+    ) -> requests.Response:
+        """The response that the caller would have got, from what is at the server."""
+        self._told_back()
+        first = found[-1]  # runs and models are listed newest first
+        self._in_doubt.append((request, create, first))
+        self._discard_twins(request, create, first)
+        raw = HTTPResponse(
+            io.BytesIO(json.dumps(first).encode()),
+            headers={"Content-Type": "application/json"},
+            status=200,
+            preload_content=False,
+        )
+        return self.build_response(request, raw)
+
+    def _discard_twins(
+        self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
+    ) -> int:
+        wanted = create.discard(kept)
+        others = [create.discard(each) for each in self._made(request, create)]
+        twins = [asks for asks in others if asks and _which(asks) != _which(wanted)]
+        for asks in twins:
+            for ask in asks:
+                with contextlib.suppress(requests.exceptions.RequestException):
+                    self._ask(request, ask)
+        if twins:
+            path = urlsplit(request.url or "").path
+            _log.warning("%s was carried out %d times: took back all but one", path, len(twins) + 1)
+        return len(twins)
+
+    def sweep(self) -> None:
+        """Take back what a slow server has made a second time after all."""
+        doubts, self._in_doubt = self._in_doubt, []
+        for request, create, kept in doubts:
+            self._discard_twins(request, create, kept)
+
+    def _ask(self, like: requests.PreparedRequest, ask: Ask) -> requests.Response:
+        """Another call of the same API, signed in as the first."""
+        request = like.copy()
+        request.method = ask.method
+        request.headers.pop("Content-Length", None)
+        base = (like.url or "").partition("/mlflow/")[0]
+        query = f"?{urlencode(ask.fields)}" if ask.method == "GET" else ""
+        request.url = f"{base}/mlflow/{ask.path}{query}"
+        request.prepare_body(None, None, json=None if query else dict(ask.fields))
+        return self.send(request)
+
+    # --- logins, and what is said
+
+    def _has_new_login(self, request: requests.PreparedRequest) -> bool:
+        """Whether the connection has another login by now; it is then on the request."""
+        before = request.headers.get("Authorization")
+        if self.renew is None or (now := self.renew()) is None or now == before:
+            return False
+        request.headers["Authorization"] = now
+        return bool(_can_rewind(request))
+
+    def _told_away(self, outcome: requests.Response | Exception) -> None:
+        if not self._away and _limit() == float("inf"):
+            self._away = True
+            _log.warning(
+                "MLflow at %s is away (%s). Waiting for up to %.0f s.",
+                self.server.uri,
+                _status(outcome) or type(outcome).__name__,
+                self.patience,
+            )
+
+    def _told_back(self) -> None:
+        if self._away and _limit() == float("inf"):  # not by what is asked in between
+            self._away = False
+            _log.warning("MLflow at %s answers again.", self.server.uri)
+
+
+def _status(outcome: requests.Response | Exception) -> int:
+    return outcome.status_code if isinstance(outcome, requests.Response) else 0
+
+
+def _as_error(response: requests.Response) -> Exception:
+    try:
+        said = response.json()
+        text = f"{said.get('error_code', '')}: {said.get('message', '')}"
+    except (ValueError, AttributeError):
+        text = " ".join(response.text.split())
+    return requests.exceptions.HTTPError(f"{response.status_code} {text[:300]}")
+
+
+def _which(asks: list[Ask]) -> list[Any]:
+    return [(ask.path, {k: v for k, v in ask.fields.items() if k != "end_time"}) for ask in asks]
+
+
+def _drop(outcome: requests.Response | Exception) -> None:
+    if isinstance(outcome, requests.Response):
+        outcome.close()
+
+
+def _can_rewind(request: requests.PreparedRequest) -> bool:
+    """Put a file that is sent back to its beginning."""
+    if request.body is None or isinstance(request.body, bytes | str):
+        return True
+    try:
+        rewind_body(request)
+    except requests.exceptions.UnrewindableBodyError:
+        return False
+    return True
+
+
+def _author_s_timeout() -> float:
+    """MLflow's own variable, where somebody has set it, seconds."""
+    try:
+        return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
+    except ValueError:
+        return 0.0
+
+
+# --- which requests are carried
+
+_lock = threading.Lock()
+_carriers: dict[str, Carrier] = {}
+#: How many runs are open, by connection.
+_runs: dict[str, int] = {}
+_watches: list[Callable[[Failure], None]] = []
+
+
+def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
+    """Carry the requests of a connection from now on, as it is described now."""
+    with _lock:
+        held = _carriers.get(server.conn_id)
+        if held is not None and held.server == server:
+            held.renew = renew
+        else:
+            _carriers[server.conn_id] = Carrier(server, renew=renew)
+        _install()
+
+
+def drop(conn_id: str) -> None:
+    """Carry nothing for a connection any more."""
+    with _lock:
+        _carriers.pop(conn_id, None)
+
+
+def carrier_of(conn_id: str) -> Carrier | None:
+    """What carries the requests of a connection."""
+    return _carriers.get(conn_id)
+
+
+@contextlib.contextmanager
+def run_is_open(conn_id: str) -> Iterator[None]:
+    """While the block runs, a call of this connection may wait as long as one inside a run."""
+    with _lock:
+        _runs[conn_id] = _runs.get(conn_id, 0) + 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs[conn_id] -= 1
+
+
+def has_open_run(conn_id: str) -> bool:
+    """Whether a run of this connection is open in this process."""
+    return _runs.get(conn_id, 0) > 0
+
+
+@contextlib.contextmanager
+def watched(watch: Callable[[Failure], None]) -> Iterator[None]:
+    """Tell of each request that fails in the end, on the thread of its caller."""
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
+
+
+def _install() -> None:
+    """Be asked for adapters from now on. The lock is held.
+
+    Where somebody has wrapped us we are in the chain: taking the place again would make us our own
+    original.
+    """
+    saved = getattr(_get_adapter, "__hokusai_original__", None)
+    if saved is None or requests.Session.get_adapter is saved:
+        _get_adapter.__hokusai_original__ = requests.Session.get_adapter  # type: ignore[attr-defined]
+        requests.Session.get_adapter = _get_adapter  # type: ignore[method-assign]
+
+
+def _get_adapter(self: requests.Session, url: str) -> Any:
+    """Stands where ``requests.Session.get_adapter`` stood."""
+    if "@" in url and _carriers:
+        parts = urlsplit(url)
+        tag = parts.username if parts.password is None else None
+        carrier = _carriers.get(unquote(tag)) if tag else None
+        if carrier is not None and origin_of(url) == origin_of(carrier.server.uri):
+            return carrier
+    return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    # A connection that parent and child both used would mix their answers.
+    for conn_id, carrier in list(_carriers.items()):
+        _carriers[conn_id] = Carrier(carrier.server, renew=carrier.renew)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

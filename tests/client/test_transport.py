@@ -1,0 +1,392 @@
+"""How long a call waits for its server, and that nothing is made twice, on a real MLflow server.
+
+A proxy stands in front of it, as a load balancer does, and answers in its place or cuts.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_provider_hokusai_dns.client import auth, transport
+from airflow_provider_hokusai_dns.client.creates import TAG
+from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.client.transport import Fault, fault_of, pause_before_next
+from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
+from tests.integration.counting_proxy import CountingProxy, Request
+from tests.servers import MLflowProcess, Stranger, http
+from tests.values import a_server
+
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
+integration = pytest.mark.integration
+
+#: What a load balancer does, as a status; 0 is a cut.
+FAULTS = (502, 503, 504, 0)
+
+
+@pytest.fixture
+def front(mlflow_server: MLflowProcess) -> Iterator[CountingProxy]:
+    with CountingProxy(mlflow_server.port, mlflow_server.host) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def server(front: CountingProxy, mlflow_server: MLflowProcess) -> MLflowServer:
+    return a_server(hostname=mlflow_server.host, port=front.port, experiment="transport")
+
+
+@pytest.fixture
+def client(server: MLflowServer) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(auth.sign_in(server))
+
+
+@pytest.fixture
+def direct(mlflow_server: MLflowProcess) -> Any:
+    """A plain client that does not go through the proxy."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(mlflow_server.uri)
+
+
+def faulty(status: int, path: str, times: int = 1) -> Callable[[Request], int | None]:
+    """Answer like that to the first requests for a path."""
+    left = [times]
+
+    def decide(request: Request) -> int | None:
+        if path in request.path and left[0] > 0:
+            left[0] -= 1
+            return status
+        return None
+
+    return decide
+
+
+# --- the decision, without a clock
+
+
+def waited(fault: Fault, patience: float, may_repeat: bool = True) -> float:
+    """Seconds that a call waits between its attempts when each fails at once."""
+    elapsed, attempt = 0.0, 1
+    while True:
+        pause = pause_before_next(
+            fault, attempt, elapsed=elapsed, patience=patience, may_repeat=may_repeat, jitter=0.5
+        )
+        if pause is None:
+            return elapsed
+        assert 0 < pause <= 10
+        elapsed, attempt = elapsed + pause, attempt + 1
+
+
+@pytest.mark.parametrize("fault", [Fault.NOT_SENT, Fault.UNSURE, Fault.AWAY])
+@pytest.mark.parametrize("patience", [0.0, 3.0, 30.0, 170.0, 600.0])
+def test_whatever_is_away_is_waited_for_until_the_deadline_and_no_longer(
+    fault: Fault, patience: float
+) -> None:
+    """No connection, a cut, 502, 503 and 504 alike: 170 s of 503 are less than the default."""
+    assert waited(fault, patience) == pytest.approx(patience)
+
+
+def test_an_error_500_is_repeated_as_long_as_a_plain_client_does() -> None:
+    """It may be the server's last word."""
+    assert waited(Fault.BUSY, 600) == pytest.approx(247)
+
+
+def test_what_could_happen_twice_is_sent_again_only_where_it_was_not_sent() -> None:
+    """MLflow 3.18 raises too."""
+    assert waited(Fault.NOT_SENT, 30, may_repeat=False) == pytest.approx(30)
+    assert waited(Fault.UNSURE, 30, may_repeat=False) == 0
+    assert waited(Fault.AWAY, 30, may_repeat=False) == 0
+
+
+def test_a_certificate_that_is_wrong_is_not_waited_for() -> None:
+    """Another attempt changes nothing; a handshake that stops in the middle is another matter."""
+    wrong = requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get issuer")
+    assert fault_of(wrong) is None
+    assert fault_of(requests.exceptions.SSLError("UNEXPECTED_EOF_WHILE_READING")) is Fault.NOT_SENT
+
+
+# --- outages in front of a real server
+
+
+@integration
+@pytest.mark.parametrize("status", FAULTS)
+def test_a_run_loses_nothing_while_a_load_balancer_has_no_server(
+    server: MLflowServer, front: CountingProxy, direct: Any, status: int
+) -> None:
+    """Asynchronous and synchronous metrics, an artifact; then the run is FINISHED."""
+    import mlflow
+
+    with open_run(server, auth.sign_in(server)) as run:
+        back_at = time.monotonic() + 4
+        front.before = lambda _: status if time.monotonic() < back_at else None
+        for step in range(20):
+            mlflow.log_metric("later", step, step=step, synchronous=False)
+        mlflow.log_metric("now", 1.0)
+        mlflow.log_text("text", "note.txt")
+    done = direct.get_run(run.info.run_id)
+    assert (done.info.status, done.data.metrics["now"]) == ("FINISHED", 1.0)
+    assert len(direct.get_metric_history(run.info.run_id, "later")) == 20
+    assert [found.path for found in direct.list_artifacts(run.info.run_id)] == ["note.txt"]
+
+
+@integration
+def test_outside_a_run_a_call_waits_for_its_request_timeout(
+    mlflow_server: MLflowProcess, front: CountingProxy
+) -> None:
+    """And says what was answered, by which server."""
+    from mlflow import MlflowClient
+
+    server = a_server(hostname=mlflow_server.host, port=front.port, request_timeout=2.0)
+    front.before = lambda _: 503
+    began = time.monotonic()
+    with pytest.raises(Exception, match=r"mlflow_test.*answered 503 for \d s: .*load balancer"):
+        MlflowClient(auth.sign_in(server)).search_experiments()
+    assert 2 <= time.monotonic() - began < 8
+
+
+Make = Callable[[Any, str], str]
+
+
+def _run(client: Any, name: str) -> str:
+    return str(client.create_run("0", tags={"kind": name}).info.run_id)
+
+
+def _experiment(client: Any, name: str) -> str:
+    return str(client.create_experiment(name))
+
+
+def _registered_model(client: Any, name: str) -> str:
+    return str(client.create_registered_model(name).name)
+
+
+def _version(client: Any, name: str) -> str:
+    run = client.create_run("0")
+    source = f"{run.info.artifact_uri}/model"
+    return str(client.create_model_version(name, source, run_id=run.info.run_id).version)
+
+
+def _logged_model(client: Any, name: str) -> str:
+    return str(client.create_logged_model("0", name=name).model_id)
+
+
+def _inputs(client: Any, name: str) -> str:
+    from mlflow.entities import Dataset, DatasetInput
+
+    run_id = name.rpartition("/")[2]
+    dataset = Dataset(name="d", digest="1", source_type="code", source="{}", schema=None)
+    client.log_inputs(run_id, [DatasetInput(dataset=dataset)])
+    return run_id
+
+
+def _count(direct: Any, kind: str, name: str) -> int:
+    """How many of them are at the server."""
+    if kind == "runs/create":
+        return len(direct.search_runs(["0"], f"tags.kind = '{name}'"))
+    if kind == "experiments/create":
+        return len(direct.search_experiments(filter_string=f"name = '{name}'"))
+    if kind == "registered-models/create":
+        return len(direct.search_registered_models(f"name = '{name}'"))
+    if kind == "model-versions/create":
+        return len(direct.search_model_versions(f"name = '{name}'"))
+    if kind == "logged-models":
+        return len(direct.search_logged_models(["0"], f"name = '{name}'"))
+    return len(direct.get_run(name.rpartition("/")[2]).inputs.dataset_inputs)
+
+
+CREATES: dict[str, Make] = {
+    "runs/create": _run,
+    "experiments/create": _experiment,
+    "registered-models/create": _registered_model,
+    "model-versions/create": _version,
+    "logged-models": _logged_model,
+    "runs/log-inputs": _inputs,
+}
+
+
+@integration
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("status", [503, 0])
+@pytest.mark.parametrize("kind", CREATES)
+def test_what_is_made_through_a_fault_is_made_once(
+    front: CountingProxy, client: Any, direct: Any, kind: str, status: int, when: str
+) -> None:
+    """Whether the server was reached (and has made it) or not, and twice in a row."""
+    name = f"{kind.replace('/', '-')}-{status}-{when}"
+    if kind == "model-versions/create":
+        direct.create_registered_model(name)
+    if kind == "runs/log-inputs":
+        name = f"{name}/{direct.create_run('0').info.run_id}"
+    setattr(front, when, faulty(status, kind, times=2))
+    made = CREATES[kind](client, name)
+    assert made
+    assert _count(direct, kind, name) == 1
+    if kind == "runs/create":
+        assert direct.get_run(made).data.tags["kind"] == name
+
+
+@integration
+def test_a_slow_create_is_sent_once(
+    mlflow_server: MLflowProcess, front: CountingProxy, direct: Any
+) -> None:
+    """One call may take its deadline: nine of thirty seconds are no failure."""
+    from mlflow import MlflowClient
+
+    server = a_server(hostname=mlflow_server.host, port=front.port, request_timeout=6.0)
+    front.before = lambda request: time.sleep(2.5) if "create" in request.path else None
+    client = MlflowClient(auth.sign_in(server))
+    run = client.create_run("0", tags={"kind": "slow"})
+    assert sum("runs/create" in request.path for request in front.requests) == 1
+    assert direct.get_run(run.info.run_id).info.status == "RUNNING"
+    front.before = lambda request: time.sleep(2.5) if "search" in request.path else None
+    assert client.search_runs(["0"], "tags.kind = 'slow'")
+
+
+@integration
+def test_a_run_that_a_slow_server_has_begun_twice_after_all_is_taken_back(
+    server: MLflowServer, front: CountingProxy, mlflow_server: MLflowProcess, direct: Any
+) -> None:
+    """The first request was cut, was not there when we asked, and was carried out later."""
+    from mlflow.entities import ViewType
+
+    bodies: list[bytes] = []
+    original = transport.Carrier._once
+
+    def keep(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        if "runs/create" in request.url:
+            bodies.append(request.body)
+        return original(self, request, *args, **kwargs)
+
+    front.before = faulty(0, "runs/create")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transport.Carrier, "_once", keep)
+        with open_run(server, auth.sign_in(server), experiment_name="late") as run:
+            requests.post(
+                f"{mlflow_server.uri}/api/2.0/mlflow/runs/create",
+                json=json.loads(bodies[0]),
+                timeout=30,
+            ).raise_for_status()
+            experiment = [run.info.experiment_id]
+            assert len(direct.search_runs(experiment)) == 2
+    (left,) = direct.search_runs(experiment)
+    assert (left.info.run_id, left.info.status) == (run.info.run_id, "FINISHED")
+    every = direct.search_runs(experiment, run_view_type=ViewType.ALL)
+    assert {each.info.status for each in every} == {"FINISHED", "KILLED"}
+    assert len({each.data.tags[TAG] for each in every}) == 1
+
+
+@integration
+def test_an_upload_that_takes_its_time_is_left_alone(
+    mlflow_server: MLflowProcess, front: CountingProxy, tmp_path: Path
+) -> None:
+    """A slow store behind the server answers late; a plain client sends the file once."""
+    import mlflow
+
+    server = a_server(hostname=mlflow_server.host, port=front.port, deadline=8.0)
+    front.before = lambda request: time.sleep(5) if request.method == "PUT" else None
+    big = tmp_path / "big.bin"
+    big.write_bytes(b"x" * 1_000_000)
+    with open_run(server, auth.sign_in(server)):
+        mlflow.log_artifact(str(big))
+    assert sum(request.method == "PUT" for request in front.requests) == 1
+
+
+@integration
+def test_an_upload_that_was_cut_is_sent_again_from_its_beginning(
+    server: MLflowServer, front: CountingProxy, direct: Any, tmp_path: Path
+) -> None:
+    """The file is put back to its first byte."""
+    import mlflow
+
+    big = tmp_path / "big.bin"
+    big.write_bytes(bytes(range(250)) * 4000)
+    front.before = faulty(0, "big.bin", times=2)
+    with open_run(server, auth.sign_in(server)) as run:
+        mlflow.log_artifact(str(big))
+    back = direct.download_artifacts(run.info.run_id, "big.bin", str(tmp_path))
+    assert Path(back).read_bytes() == big.read_bytes()
+
+
+def test_the_author_s_time_out_wins_where_it_is_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours is for those who have said nothing."""
+    seen: list[Any] = []
+
+    def send(self: Any, request: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["timeout"][1])
+        raise requests.exceptions.InvalidURL("enough")
+
+    monkeypatch.setattr(transport.HTTPAdapter, "send", send)
+    request = requests.Request("GET", "http://mlflow.test/api/2.0/mlflow/runs/get").prepare()
+    for value, expected in ((None, 30), ("200", 200), ("5", 30)):
+        if value is not None:
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", value)
+        with pytest.raises(requests.exceptions.InvalidURL):
+            transport.Carrier(a_server()).send(request)
+        assert seen.pop() == pytest.approx(expected, abs=0.1)
+
+
+@integration
+def test_a_login_that_expires_during_a_run_is_read_again(tmp_path: Path) -> None:
+    """Once, at a 401; a wrong one fails as before."""
+    from mlflow import MlflowClient
+
+    good = ["first"]
+
+    def answer(request: Any) -> bytes:
+        if request.headers.get("authorization") != f"Bearer {good[0]}":
+            return http(401, "no")
+        return http(body='{"experiments": []}', content_type="application/json")
+
+    with Stranger(answer) as stranger:
+        server = a_server(
+            hostname=stranger.host, port=stranger.port, credentials=Credentials(secret="first")
+        )
+        client = MlflowClient(auth.sign_in(server, lambda: Credentials(secret=good[0])))
+        assert client.search_experiments() == []
+        good[0] = "second"
+        assert client.search_experiments() == []
+        assert client.search_experiments() == []
+        assert len(stranger.requests) == 4
+        good[0] = "third"
+        uri = auth.sign_in(server, lambda: Credentials(secret="fourth"))
+        with pytest.raises(Exception, match="401"):
+            MlflowClient(uri).search_experiments()
+
+
+def test_requests_of_others_go_as_before() -> None:
+    """No tag, another tag, or our tag with another server."""
+    session = requests.Session()
+    auth.sign_in(a_server())
+    carrier = transport.carrier_of("mlflow_test")
+    assert session.get_adapter("http://mlflow_test@mlflow.test/api") is carrier
+    for url in (
+        "http://mlflow.test/api",
+        "http://somebody@mlflow.test/",
+        "http://mlflow_test:secret@mlflow.test/",
+        "http://mlflow_test@other.test/",
+        "https://mlflow_test@mlflow.test/",
+    ):
+        assert session.get_adapter(url) is session.adapters[url.partition(":")[0] + "://"]
+    auth.forget("mlflow_test")
+    assert session.get_adapter("http://mlflow_test@mlflow.test/api") is session.adapters["http://"]
+
+
+@integration
+def test_many_threads_at_once_leave_no_line_about_a_full_pool(
+    server: MLflowServer, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As MLflow's ten threads and the author's do on a good day."""
+    threads = [threading.Thread(target=client.search_experiments) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert "pool is full" not in caplog.text
