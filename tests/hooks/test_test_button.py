@@ -19,7 +19,7 @@ MADE_UP = "x7f3kq"
             (401, "no"),
             "MLflow does not accept the login and password of this connection",
         ),
-        ({"login": "me", "password": "secret"}, (403, {}), "who signs in with this connection"),
+        ({"login": "me", "password": "secret"}, (403, {}), "the login of this connection"),
         ({"port": 99999}, (200, {}), "this connection, port: "),
         ({"extra": {"cash_ttl": 5}}, (200, {}), "this connection, "),
     ],
