@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.health.verdict import VerdictDict
 
-#: A cause that retrying will not fix must be seen this often in a row.
+#: A cause that retrying will not fix must be seen this often in a row; none ends a gate at once.
 STRIKES = 3
 DEFAULT_CHECKS = ("dns", "tracking", "registry")
 ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
