@@ -162,12 +162,11 @@ class Ready:
     def _grow(self) -> Resolution:
         turn = next(self._count)  # each to one caller, also of many threads
         total = self._turns.count
-        if turn >= total:
-            return self._made[turn % len(self._made)]
-        one = self._turns.make(self._target, turn)
-        self._made.append(one)
-        if turn == total - 1:
-            self.next = cycle(self._made).__next__
+        one = self._turns.make(self._target, turn % total)
+        if turn < total:
+            self._made.append(one)
+            if len(self._made) == total:  # the others may still be making theirs
+                self.next = cycle(self._made).__next__
         return one
 
 
