@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.resolver.freshness import (
     Action,
     Entry,
     adopt,
+    check_record,
     decide,
     expires_at,
     fail,
@@ -637,3 +638,19 @@ def test_rule_17_a_refresh_that_meets_an_empty_store_signs_its_record(make, look
         resolver.refresh(NAME, written_by="gate")
         assert resolver.wait_idle()
         assert store.records[NAME].written_by == "gate"
+
+
+@pytest.mark.parametrize(
+    ("services", "said"),
+    [
+        (("10.0.0.1",), "not an endpoint"),
+        ((Endpoint("name.local", 5000),), "not an endpoint"),
+        ((Endpoint("10.0.0.1", None),), "not a port"),
+        ((Endpoint("10.0.0.1", 0),), "not a port"),
+        ((Endpoint("10.0.0.1", 65536),), "not a port"),
+    ],
+)
+def test_a_stored_record_with_impossible_services_is_refused(services, said):
+    """A store may be of any kind: an SRV record's ports are checked as its addresses are."""
+    with pytest.raises(ValueError, match=said):
+        check_record(NAME, replace(record(WALL, "10.0.0.1"), services=services))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -147,3 +148,30 @@ def test_a_reconfiguration_while_answers_are_made_is_not_lost(make):
     resolver.resolve(NAME)
     clock.advance(50)
     assert resolver.resolve(NAME).source is Source.DNS
+
+
+def test_the_first_calls_of_a_url_by_many_threads_all_get_an_answer(make, lookup):
+    """While the turns of its addresses are still being made for the first of them."""
+    lookup.set(NAME, ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    resolver = make()
+    resolver.resolve(NAME)
+    errors = []
+
+    def ask():
+        for number in range(300):
+            try:
+                resolver.resolve(f"http://{NAME}/{number}")
+            except Exception as error:
+                errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert errors == []
