@@ -46,7 +46,7 @@ class MLflowHealthTrigger(BaseTrigger):
 
     All triggers of a process that ask the same share one check per interval, see
     :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
-        change of the verdict is one line in its log. The event is a
+    change of the verdict is one line in its log. The event is a
     :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or ends the task in its place.
 
     :param mlflow_conn_id: the connection.
