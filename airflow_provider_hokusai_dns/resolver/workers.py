@@ -109,7 +109,10 @@ class Workers:
                         self._changed.notify_all()
                         return
                 job = self._jobs.popleft()
-            self._do(job)
+            try:
+                self._do(job)
+            except BaseException:  # SystemExit, for one: it ends a job and not the thread
+                log.exception("A background job of the resolver failed")
 
     @staticmethod
     def _do(job: Callable[[], object]) -> None:
