@@ -170,7 +170,7 @@ class TestTheGate:
         assert one["tasks"] == {"gate": "failed"}
         verdict = one["xcoms"]["gate.return_value"]
         assert (verdict["state"], "nowhere" in verdict["sentence"]) == ("config", True)
-        assert seen["log"].count("Seen 2 of 3 times") >= 1
+        assert seen["log"].count("Check 2 of 3") >= 1
 
     def test_skips_softly_in_deferrable_mode(self, seen):
         """The author said that this task may be left out; the rest of the DAG goes on."""

@@ -95,11 +95,12 @@ def test_a_connection_that_is_wrong_fails_at_once(
     connect: Callable[..., str], clean_runtime: Any
 ) -> None:
     """The field is named."""
-    from airflow_provider_hokusai_dns import settings
+    from airflow_provider_hokusai_dns.config import connections
+    from airflow_provider_hokusai_dns.exceptions import SettingError
 
     connect(host="mlflow.test", extra={"deadlin": 5})
-    with pytest.raises(settings.SettingError) as error:
-        settings.load_server()
+    with pytest.raises(SettingError) as error:
+        connections.load_server()
     decision = judged(error.value)
     assert decision.action is RetryAction.FAIL
     assert "deadlin" in str(decision.reason)
