@@ -6,16 +6,18 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 
 
 def says_down(error: BaseException) -> bool:
-    """Whether nobody answered, or the answer was a 5xx.
+    """Whether no server answered, or the answer was a 5xx.
 
     A 4xx is an answer, and what MLflow refuses before it sends anything tells nothing.
     """
     if isinstance(error, DNSResolutionError | ConnectionError):
         return True
-    from mlflow.exceptions import RestException
+    from mlflow.exceptions import MlflowException, RestException
     from requests.exceptions import HTTPError, RequestException, RetryError
 
     if isinstance(error, RestException):
+        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
+    if isinstance(error, MlflowException) and _is_of_an_answer(error):
         return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
     # MLflow raises its own exception while it handles that of requests, without a code.
     cause = error if isinstance(error, RequestException) else error.__cause__ or error.__context__
@@ -25,3 +27,11 @@ def says_down(error: BaseException) -> bool:
         return "too many 4" not in str(cause)  # urllib3 gives the status as text only
     # A URL or a header that cannot be is a ValueError too.
     return isinstance(cause, RequestException) and not isinstance(cause, ValueError)
+
+
+def _is_of_an_answer(error: BaseException) -> bool:
+    """Whether MLflow made this of an answer that was no JSON, such as that of a load balancer.
+
+    From 3.18 on it says so in the class of the error; before, the error of requests is its cause.
+    """
+    return str(getattr(error, "error_class", "")).startswith("CP_")
