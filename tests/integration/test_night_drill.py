@@ -123,7 +123,7 @@ BREAKAGES = [
     Breakage(host_check, "unhealthy", "host_rejected", "invalid_host_header", "--allowed-hosts"),
     Breakage(certificate_expired, "unhealthy", "tls_error", "certificate_expired", "expired"),
     Breakage(database_gone, "unhealthy", "backend_down", "http_503", "database behind MLflow"),
-    Breakage(mlflow_down, "unhealthy", "unreachable", "refused", "Is MLflow running", False),
+    Breakage(mlflow_down, "unhealthy", "unreachable", "refused", "MLflow is down", False),
 ]
 
 

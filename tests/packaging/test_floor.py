@@ -115,18 +115,31 @@ def test_floor_is_what_it_says(env: dict[str, str]) -> None:
 
 
 def test_every_public_module_imports(env: dict[str, str]) -> None:
-    """Nothing needs what only a newer Airflow, MLflow or dnspython has."""
+    """Nothing needs what only a newer Airflow, MLflow or dnspython has, but the retry policy."""
     script = """
 import importlib, pkgutil
 import airflow_provider_hokusai_dns as package
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith(("__main__", ".policies.retry")):
         importlib.import_module(module.name)
         print(module.name)
 """
     imported = _run(["-c", script], env).split()
     assert "airflow_provider_hokusai_dns.sensors.mlflow_health" in imported
     assert "airflow_provider_hokusai_dns.hooks.mlflow" in imported
+
+
+def test_the_retry_policy_says_which_airflow_it_needs(env: dict[str, str]) -> None:
+    """When the DAG file is parsed, with what to do."""
+    script = """
+try:
+    import airflow_provider_hokusai_dns.policies.retry
+except ImportError as error:
+    print(error)
+"""
+    said = _run(["-c", script], env)
+    assert "needs Airflow 3.3 or newer" in said
+    assert "Remove retry_policy" in said
 
 
 def test_provider_is_listed(env: dict[str, str]) -> None:
