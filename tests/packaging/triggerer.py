@@ -40,6 +40,7 @@ CONNECTION = {
 STORED = {
     "version": 1,
     "hostname": "mlflow.floor.test",
+    "asked": ["127.0.0.1:1"],
     "addresses": ["127.0.0.1"],
     "ttl": 10,
     "resolved_at": sys.argv[1],
