@@ -31,7 +31,7 @@ def test_a_section_prints_its_table_and_writes_the_same_as_json(tmp_path: Path):
     done = run("--quick", "--here", "--only", "misses", "--only", "memory", "--json", str(file))
     assert done.returncode == 0, done.stderr
     written = json.loads(file.read_text(encoding="utf-8"))
-    assert [table["key"] for table in written["tables"]] == ["miss", "memory", "goals"]
+    assert [table["key"] for table in written["tables"]] == ["miss", "memory", "urls", "goals"]
     for table in written["tables"]:
         for row in table["rows"]:
             assert row["name"] in done.stdout

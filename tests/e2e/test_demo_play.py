@@ -42,7 +42,7 @@ def test_what_is_up_can_be_played_with_and_keeps_what_is_put_in(
     size = database.stat().st_size
     code, output = demo.run("up")
     assert code == 0, output
-    assert "Kept from the last time" in output
+    assert "Kept from the last run" in output
     assert mine.exists()
     assert database.stat().st_size >= size
     assert demo.run("down")[0] == 0
