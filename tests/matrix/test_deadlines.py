@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_hokusai_dns.client import deadlines
-from airflow_provider_hokusai_dns.client.environment import claim
+from airflow_provider_hokusai_dns.client import transport
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
@@ -95,11 +94,13 @@ def entrances() -> dict[str, tuple[float, Callable[[MLflowHook, Any], object]]]:
             pass
 
     def in_run(hook: MLflowHook, client: Any) -> None:
-        patience = deadlines.patience(hook.server, in_run=True)
-        connect_timeout = deadlines.connect_timeout(hook.server, in_run=True)
-        pin = pinned(hook.server.hostname)
+        server = hook.server
+        pin = pinned(server.hostname)
         assert pin is not None
-        with claim(hook.server, in_run=True), pin.patient(patience, connect_timeout):
+        with (
+            transport.run_is_open(server.conn_id),
+            pin.patient(server.deadline, transport.CONNECT_TIMEOUT),
+        ):
             client.search_experiments()
 
     return {
