@@ -1,6 +1,6 @@
-"""How the deadlines of a connection become MLflow's own time-out and retries, and our patience.
+"""How the deadlines of a connection become time-out, retries and the patience of its pin.
 
-Pure arithmetic: what puts it into the process is :mod:`~.environment`.
+Pure arithmetic: the requests themselves are sent by :mod:`~.transport`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
-
-_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-_BACKOFF = "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"
-_JITTER = "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"
-_RETRY_AFTER = "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"
 
 #: MLflow refuses more retries than this.
 _MAX_RETRIES = 10
@@ -80,25 +74,6 @@ class HTTPSettings:
             if (settings := cls(timeout, retries)).worst_case <= seconds
         ]
         return fitting[-1] if fitting else cls(timeout, 0)
-
-    def strictest(self, other: HTTPSettings) -> HTTPSettings:
-        """What satisfies both."""
-        return HTTPSettings(
-            min(self.timeout, other.timeout),
-            min(self.retries, other.retries),
-            min(self.backoff, other.backoff),
-        )
-
-    def variables(self) -> dict[str, str]:
-        """As MLflow reads them."""
-        return {
-            _TIMEOUT: str(self.timeout),
-            _RETRIES: str(self.retries),
-            _BACKOFF: str(self.backoff),
-            _JITTER: str(_JITTER_SECONDS),
-            # A server may ask for an hour.
-            _RETRY_AFTER: "false",
-        }
 
 
 def http_settings(server: MLflowServer, *, in_run: bool = False) -> HTTPSettings:
