@@ -13,7 +13,6 @@ OPTIONS = ["-q", "-p", "tests.lock_watch", "-p", "no:cacheprovider", "--no-heade
 ROOT = Path(__file__).parents[1]
 #: Where it is known, and why it is there still.
 KNOWN = {
-    "client.environment._warn_of_others": "a warning about two connections' deadlines",
     "resolver.publishing": "one at a time asks the store for a name, for as long as it takes",
 }
 #: Tests that come by most of the code and need no server of their own.
