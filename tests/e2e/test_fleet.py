@@ -51,7 +51,7 @@ def test_small_fleet_bears_every_fault(clone: Clone) -> None:
 def test_interrupt_leaves_nothing_running(clone: Clone) -> None:
     """Ctrl-C while Airflow works: one clear line, exit 130, no process, no port, no traceback."""
     process = clone.start("--small")
-    seen = read_until(process, "Airflow runs")
+    seen = read_until(process, "Airflow is running")
     assert len(clone.leftovers()) > 10
     clone.interrupt(process, seen)
 
