@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Sequence
-from itertools import chain, groupby, zip_longest
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
-from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.serving import Turns
-
-
-#: Against a weight of 0 beside others: "a very small chance of being selected".
-_SLIGHT = 0.01
-#: Steps on a circle that never meet, so that turns fill it evenly without a dice.
-_STEP, _STEP_WITHIN = 0.618034, 0.414214
+    from airflow_provider_hokusai_dns.resolver.order import AddressAndPort
+    from airflow_provider_hokusai_dns.resolver.ready import Turns
 
 
 class RecordStatus:
@@ -41,10 +34,6 @@ class RecordStatus:
         self.read_at = self.compared_at = float("-inf")
         self.has_nxdomain = False
         self.rejected = ""
-
-
-#: Address and port, as ``endpoint[:2]``.
-Place: TypeAlias = tuple[str, int | None]
 
 
 class Slot:
@@ -76,7 +65,7 @@ class Slot:
         self.entry = Entry(hostname)
         self.served = Served()
         self.uses_at_last_eviction = 0
-        self.penalties: dict[Place, float] = {}
+        self.penalties: dict[AddressAndPort, float] = {}
         self.reported_at = float("-inf")
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(1 << 16)  # noqa: S311
@@ -166,52 +155,3 @@ class Cache:
         for slot in self._slots.values():
             slot.uses_at_last_eviction = slot.uses
         return True
-
-
-def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
-    """The endpoints by priority, and by weight within one: RFC 2782's draw, without chance.
-
-    Over many turns each comes first as often as its weight says.
-    """
-    ordered: list[Endpoint] = []
-    by_priority = sorted(endpoints, key=lambda endpoint: endpoint.priority)
-    for _, group in groupby(by_priority, key=lambda endpoint: endpoint.priority):
-        left, place = list(group), turn * _STEP % 1.0
-        while left:
-            weights = [endpoint.weight or _SLIGHT for endpoint in left]
-            mark, index = place * sum(weights), 0
-            while index < len(left) - 1 and mark >= weights[index]:
-                mark -= weights[index]
-                index += 1
-            ordered.append(left.pop(index))
-            place = (place + _STEP_WITHIN) % 1.0
-    return ordered
-
-
-def is_weighted(endpoints: tuple[Endpoint, ...]) -> bool:
-    """Whether priority or weight say more about the order than chance."""
-    return len({(one.priority, one.weight) for one in endpoints}) > 1
-
-
-def in_order(
-    endpoints: tuple[Endpoint, ...],
-    penalties: dict[Place, float],
-    now: float,
-    *,
-    ipv6_first: bool,
-    rotation: int = 0,
-) -> tuple[Endpoint, ...]:
-    """The endpoints in the order to try: rotated, families interleaved, losers at the back."""
-    if len(endpoints) == 1:
-        return endpoints
-    if is_weighted(endpoints):
-        order = in_turn(endpoints, rotation)
-        return tuple(sorted(order, key=lambda e: penalties.get(e[:2], now) > now))
-    turn = rotation % len(endpoints)
-    rotated = endpoints[turn:] + endpoints[:turn]
-    six = [endpoint for endpoint in rotated if ":" in endpoint.address]
-    four = [endpoint for endpoint in rotated if ":" not in endpoint.address]
-    first, second = (six, four) if ipv6_first else (four, six)
-    mixed = [e for e in chain.from_iterable(zip_longest(first, second)) if e is not None]
-    # sorted() is stable: the order stays, and the list never becomes empty (rule 13)
-    return tuple(sorted(mixed, key=lambda e: penalties.get(e[:2], now) > now))

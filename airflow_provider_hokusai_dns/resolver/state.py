@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
     from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood
-    from airflow_provider_hokusai_dns.resolver.serving import Ready, Turns
+    from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
 
 
 class ResolverState:

@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
-from airflow_provider_hokusai_dns.resolver.cache import Cache, in_order
+from airflow_provider_hokusai_dns.resolver.cache import Cache
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE
 from airflow_provider_hokusai_dns.resolver.freshness import (
     Action,
@@ -33,6 +33,7 @@ from airflow_provider_hokusai_dns.resolver.freshness import (
     wants_all_sources,
     worth_writing,
 )
+from airflow_provider_hokusai_dns.resolver.order import in_order
 
 NAME = "mlflow.example.local"
 CONFIG = ResolverConfig(jitter=0.0)

@@ -18,8 +18,8 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
-from airflow_provider_hokusai_dns.resolver.cache import in_turn
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
+from airflow_provider_hokusai_dns.resolver.order import in_turn
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 
 NAME = "mlflow.service.test"
