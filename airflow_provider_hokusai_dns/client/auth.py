@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from airflow_provider_hokusai_dns.client.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 PROVIDER = "hokusai_dns"
 
 _VARIABLE = "MLFLOW_TRACKING_AUTH"
-_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +177,6 @@ class Authorize:
             if entry.workspace is not None and "/mlflow/workspaces" not in parts.path:
                 request.headers["X-MLFLOW-WORKSPACE"] = entry.workspace
         return request
-
-
-def origin_of(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port, normalised so that two spellings of one place are equal."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".")
-    if not host.isascii():
-        import idna
-
-        host = idna.encode(host, uts46=True).decode("ascii")
-    return parts.scheme, host, parts.port or _PORTS.get(parts.scheme, 0)
 
 
 def _as_if_absent(request: Any) -> Any:

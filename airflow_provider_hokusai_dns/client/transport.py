@@ -38,8 +38,8 @@ from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-from airflow_provider_hokusai_dns.client.auth import origin_of
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
+from airflow_provider_hokusai_dns.client.origin import origin_of
 from airflow_provider_hokusai_dns.resolver.pin import bounded
 from airflow_provider_hokusai_dns.server import MLflowServer
 

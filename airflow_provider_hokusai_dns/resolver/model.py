@@ -10,11 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -231,60 +227,6 @@ class Lookup(Protocol):
         :raises LookupFailed: with the cause as data.
         """
         ...
-
-
-class Search:
-    """A lookup under way. Any thread may drive it, one at a time.
-
-    A :class:`Lookup` that has a method ``begin``, with the parameters of ``lookup``, gives one. The
-    caller then drives it within its own time limit, and hands it over to a thread.
-    """
-
-    #: Whether :meth:`run` keeps to the seconds that it is given.
-    can_be_driven = True
-
-    def __init__(self) -> None:
-        #: Whether to go on to further sources where DNS says that it cannot answer; see
-        #: :meth:`Lookup.lookup`. May be set while the search is under way.
-        self.thorough = True
-        #: Whether the outcome is without those further sources.
-        self.left_out = False
-        self.outcome: Answer | LookupFailed | None = None
-
-    def run(self, seconds: float) -> bool:
-        """Drive the search on this thread; returns whether there is an outcome."""
-        del seconds
-        return self.outcome is not None
-
-    def result(self) -> Answer:
-        """The outcome.
-
-        :raises LookupFailed: it is that there is none.
-        """
-        if isinstance(self.outcome, Answer):
-            return self.outcome
-        raise self.outcome or LookupFailed(Cause.TIMEOUT, "the lookup is under way")
-
-    def go_on(self, take: Callable[[Answer], None]) -> None:
-        """Listen, on this thread, to what was still open at the outcome; then close everything.
-
-        That is a family that was late, DNS after another source, another source after the time.
-
-        :param take: called with each better answer, perhaps on another thread and much later.
-        """
-        del take
-        self.close()
-
-    def is_over(self) -> bool:
-        """Whether nothing more can come, so that :meth:`go_on` returns at once."""
-        return True
-
-    def attempts(self) -> list[Attempt]:
-        """What was asked so far, and what came of it."""
-        return []
-
-    def close(self) -> None:
-        """Close what is open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from airflow_provider_hokusai_dns.resolver import forks
-from airflow_provider_hokusai_dns.resolver.model import Search
+from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 #: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: it may

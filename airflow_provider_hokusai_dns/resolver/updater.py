@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.lookup.begun import begin
-from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup, Search
+from airflow_provider_hokusai_dns.resolver.lookup.search import Search, begin
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
 
 if TYPE_CHECKING:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.resolver.lookup.begun import Known
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.lookup.dns_search import DNSSearch
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
-from airflow_provider_hokusai_dns.resolver.lookup.search import DNSSearch
+from airflow_provider_hokusai_dns.resolver.lookup.search import Known, Search
 from airflow_provider_hokusai_dns.resolver.lookup.srv import SRVSearch
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemCalls, SystemLookup
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Source
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.model import Lookup, Search
+    from airflow_provider_hokusai_dns.resolver.model import Lookup
 
 #: Seconds until the hosts file is read again: it is edited in an emergency.
 _HOSTS_TTL = 10.0
@@ -64,7 +64,7 @@ class LiveLookup:
     def begin(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Search:
-        """Begin a lookup that its caller drives; see :class:`~.model.Search`."""
+        """Begin a lookup that its caller drives; see :class:`~.search.Search`."""
         nameservers = self._config.nameservers_for(hostname)
         if service := self._config.srv_for(hostname):
             return SRVSearch(

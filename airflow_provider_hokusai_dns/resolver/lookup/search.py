@@ -1,192 +1,107 @@
-"""One lookup under way, driven by its caller: DNS, and beside it the system's own."""
+"""Lookups of any kind as searches, which a caller drives. Imports nothing that asks DNS."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
-from airflow_provider_hokusai_dns.resolver.model import (
-    Answer,
-    Attempt,
-    Cause,
-    Search,
-    Source,
-)
+from airflow_provider_hokusai_dns.resolver.model import Answer, Cause
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
-
-#: What a nameserver says that was reached and has no answer, neither yes nor no.
-_CANNOT_ANSWER = (Cause.SERVFAIL, Cause.REFUSED)
+    from airflow_provider_hokusai_dns.resolver.model import Attempt, Lookup
 
 
-class DNSSearch(Search):
-    """DNS with a head start; then the system's own lookup beside it. The first answer is taken.
+class Search:
+    """A lookup under way. Any thread may drive it, one at a time.
 
-    The system mostly asks the same servers, which say so when they cannot answer, and asks each of
-    them twice: so it is left out where the caller can do without it for now.
-
-    :param system: begins the system's lookup, given the seconds that are left; ``None`` where the
-        author named the nameservers.
-    :param head_start: seconds.
+    A :class:`~..model.Lookup` that has a method ``begin``, with the parameters of ``lookup``, gives
+    one. The caller then drives it within its own time limit, and hands it over to a thread.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        monotonic: Callable[[], float],
-        system: Callable[[float], Future[Answer]] | None = None,
-        head_start: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self._plan = plan
-        self._monotonic = monotonic
-        self._exchange = Exchange(monotonic)
-        self._begin_system = system
-        self._system: Future[Answer] | None = None
-        self._system_at = monotonic() + head_start
-        self._bell: tuple[socket.socket, socket.socket] | None = None
+    #: Whether :meth:`run` keeps to the seconds that it is given.
+    can_be_driven = True
+
+    def __init__(self) -> None:
+        #: Whether to go on to further sources where DNS says that it cannot answer; see
+        #: :meth:`~..model.Lookup.lookup`. May be set while the search is under way.
+        self.thorough = True
+        #: Whether the outcome is without those further sources.
+        self.left_out = False
+        self.outcome: Answer | LookupFailed | None = None
 
     def run(self, seconds: float) -> bool:
-        """See :class:`~.model.Search`, as for those below."""
-        plan = self._plan
-        until = min(self._monotonic() + seconds, plan.end)
-        while not self._decide():
-            now = self._monotonic()
-            if until <= now < plan.end:
-                return False
-            if plan.outcome is None:
-                waits = self._begin_system is not None and self._system is None
-                self._pump(min(until, self._system_at) if waits else until)
-            elif self._system is not None:  # DNS has failed: the system alone is left
-                wait((self._system,), max(0.0, until - now))
-        return True
+        """Drive the search on this thread; returns whether there is an outcome."""
+        del seconds
+        return self.outcome is not None
+
+    def result(self) -> Answer:
+        """The outcome.
+
+        :raises LookupFailed: it is that there is none.
+        """
+        if isinstance(self.outcome, Answer):
+            return self.outcome
+        raise self.outcome or LookupFailed(Cause.TIMEOUT, "the lookup is under way")
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
-        """Until nothing more can come of DNS; of the system whenever it comes."""
-        if isinstance(self.outcome, Answer):
-            self._listen(self.outcome, take)
-        elif self._system is not None:
-            self._system.add_done_callback(lambda future: _pass_on(future, take))
+        """Listen, on this thread, to what was still open at the outcome; then close everything.
+
+        That is a family that was late, DNS after another source, another source after the time.
+
+        :param take: called with each better answer, perhaps on another thread and much later.
+        """
+        del take
         self.close()
 
     def is_over(self) -> bool:
-        """Whether DNS has said all that it will."""
-        return isinstance(self.outcome, LookupFailed) or self._plan.is_over(self._monotonic())
+        """Whether nothing more can come, so that :meth:`go_on` returns at once."""
+        return True
 
     def attempts(self) -> list[Attempt]:
-        """Each nameserver, name and family; then the system."""
-        told = [] if self._system is None else _told(self._system)
-        return [*self._plan.attempts(self._monotonic()), *told]
+        """What was asked so far, and what came of it."""
+        return []
 
     def close(self) -> None:
-        """Close all sockets."""
-        self._exchange.close()
-        bell, self._bell = self._bell, None
-        for end in bell or ():
-            end.close()
+        """Close what is open."""
 
-    # --- inside
 
-    def _decide(self) -> bool:
-        """Set the outcome, if it is there; begin the system's lookup, if it is time to."""
-        plan, system, now = self._plan, self._system, self._monotonic()
-        if plan.outcome is None and now >= plan.end:
-            plan.tick(now)
-        failed = plan.outcome
-        if isinstance(failed, Answer):
+def begin(
+    lookup: Lookup, hostname: str, *, timeout: float, hint: str | None, thorough: bool
+) -> Search:
+    """Begin a lookup: as a search of its own where it makes one, else as one call that blocks."""
+    own = getattr(lookup, "begin", None)
+    if own is not None:
+        return own(hostname, timeout=timeout, hint=hint, thorough=thorough)  # type: ignore[no-any-return]
+    return _OneCall(
+        lambda: lookup.lookup(hostname, timeout=timeout, hint=hint, thorough=thorough), thorough
+    )
+
+
+class Known(Search):
+    """A search that is over before it begins."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.outcome = answer
+
+
+class _OneCall(Search):
+    """A lookup that cannot be driven: one call, which blocks for as long as it likes."""
+
+    can_be_driven = False
+
+    def __init__(self, call: Callable[[], Answer], thorough: bool) -> None:
+        super().__init__()
+        self.left_out = not thorough
+        self._call = call
+
+    def run(self, seconds: float) -> bool:
+        del seconds
+        try:
+            self.outcome = self._call()
+        except LookupFailed as failed:
             self.outcome = failed
-        elif system is not None and system.done() and system.exception() is None:
-            self.outcome = system.result()
-        elif failed is None:
-            if system is None and now >= self._system_at:
-                self._ask_system(plan.end - now)
-        elif now < plan.end and system is None and self._wants_system(failed):
-            self._ask_system(plan.end - now)
-        elif now >= plan.end or system is None or system.done():
-            self.outcome = self._failure(failed)
-        return self.outcome is not None
-
-    def _wants_system(self, failed: LookupFailed) -> bool:
-        if self._begin_system is None:
-            return False
-        self.left_out = not self.thorough and failed.cause in _CANNOT_ANSWER
-        return not self.left_out
-
-    def _ask_system(self, seconds: float) -> None:
-        if self._begin_system is None:
-            return
-        self._bell = bell = socket.socketpair()
-        for end in bell:
-            end.setblocking(False)
-        self._system = self._begin_system(seconds)
-        self._system.add_done_callback(lambda _: _ring(bell[1]))
-
-    def _pump(self, until: float) -> None:
-        plan, bell = self._plan, self._bell
-        wake = None if bell is None or self._heard() else bell[0]
-        self._exchange.pump((plan,), until, lambda: plan.outcome is not None, wake)
-
-    def _heard(self) -> bool:
-        """Whether the system's lookup is over; then there is nothing to be woken for."""
-        return self._system is not None and self._system.done()
-
-    def _listen(self, taken: Answer, take: Callable[[Answer], None]) -> None:
-        """Give each answer of DNS that is more than what was taken."""
-        plan = self._plan
-
-        def more() -> Answer | None:
-            if not isinstance(plan.outcome, Answer):
-                return None
-            answer = plan.answer()
-            is_more = taken.source is not Source.DNS or answer.endpoints != taken.endpoints
-            return answer if is_more else None
-
-        while (answer := more()) is not None or not plan.is_over(self._monotonic()):
-            if answer is not None:
-                taken = answer
-                take(answer)
-                continue
-            self._exchange.pump(
-                (plan,),
-                plan.end,
-                lambda: more() is not None or plan.is_over(self._monotonic()),
-            )
-
-    def _failure(self, failed: LookupFailed) -> LookupFailed:
-        """What DNS said is the cause; what the system said stands beside it.
-
-        Where no nameserver could be asked at all, the system's "no such name" is the word.
-        """
-        if self._system is None:
-            return failed
-        tried = [*failed.tried, *_told(self._system)]
-        error = self._system.exception() if self._system.done() else None
-        word = failed
-        if failed.cause is Cause.NETWORK and isinstance(error, LookupFailed):
-            word = error if error.cause.says_no_such_name else failed
-        return LookupFailed(word.cause, word.detail, tried)
-
-
-def _told(system: Future[Answer]) -> list[Attempt]:
-    if not system.done():
-        return [Attempt("system", "no answer in time")]
-    error = system.exception()
-    if isinstance(error, LookupFailed):
-        return list(error.tried) or [Attempt("system", error.detail)]
-    return [] if error is None else [Attempt("system", f"{type(error).__name__}: {error}")]
-
-
-def _ring(bell: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # closed: the search is over
-        bell.send(b"\0")
-
-
-def _pass_on(future: Future[Answer], take: Callable[[Answer], None]) -> None:
-    if future.exception() is None:
-        take(future.result())
+        except Exception as error:
+            self.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+        return True

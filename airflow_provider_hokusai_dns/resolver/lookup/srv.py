@@ -11,12 +11,12 @@ from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import MAX_ADDRESSES, Reply, Service
+from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
     Cause,
     Endpoint,
-    Search,
     Source,
 )
 
@@ -55,7 +55,7 @@ class SRVSearch(Search):
         self._first_at = inf
 
     def run(self, seconds: float) -> bool:
-        """See :class:`~.model.Search`, as for those below."""
+        """See :class:`~.search.Search`, as for those below."""
         until = min(self._now() + seconds, self._end)
         while not self._decide():
             now = self._now()

@@ -1,0 +1,192 @@
+"""One lookup under way, driven by its caller: DNS, and beside it the system's own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
+from airflow_provider_hokusai_dns.resolver.lookup.search import Search
+from airflow_provider_hokusai_dns.resolver.model import (
+    Answer,
+    Attempt,
+    Cause,
+    Source,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
+
+#: What a nameserver says that was reached and has no answer, neither yes nor no.
+_CANNOT_ANSWER = (Cause.SERVFAIL, Cause.REFUSED)
+
+
+class DNSSearch(Search):
+    """DNS with a head start; then the system's own lookup beside it. The first answer is taken.
+
+    The system mostly asks the same servers, which say so when they cannot answer, and asks each of
+    them twice: so it is left out where the caller can do without it for now.
+
+    :param system: begins the system's lookup, given the seconds that are left; ``None`` where the
+        author named the nameservers.
+    :param head_start: seconds.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        monotonic: Callable[[], float],
+        system: Callable[[float], Future[Answer]] | None = None,
+        head_start: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._plan = plan
+        self._monotonic = monotonic
+        self._exchange = Exchange(monotonic)
+        self._begin_system = system
+        self._system: Future[Answer] | None = None
+        self._system_at = monotonic() + head_start
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+
+    def run(self, seconds: float) -> bool:
+        """See :class:`~.search.Search`, as for those below."""
+        plan = self._plan
+        until = min(self._monotonic() + seconds, plan.end)
+        while not self._decide():
+            now = self._monotonic()
+            if until <= now < plan.end:
+                return False
+            if plan.outcome is None:
+                waits = self._begin_system is not None and self._system is None
+                self._pump(min(until, self._system_at) if waits else until)
+            elif self._system is not None:  # DNS has failed: the system alone is left
+                wait((self._system,), max(0.0, until - now))
+        return True
+
+    def go_on(self, take: Callable[[Answer], None]) -> None:
+        """Until nothing more can come of DNS; of the system whenever it comes."""
+        if isinstance(self.outcome, Answer):
+            self._listen(self.outcome, take)
+        elif self._system is not None:
+            self._system.add_done_callback(lambda future: _pass_on(future, take))
+        self.close()
+
+    def is_over(self) -> bool:
+        """Whether DNS has said all that it will."""
+        return isinstance(self.outcome, LookupFailed) or self._plan.is_over(self._monotonic())
+
+    def attempts(self) -> list[Attempt]:
+        """Each nameserver, name and family; then the system."""
+        told = [] if self._system is None else _told(self._system)
+        return [*self._plan.attempts(self._monotonic()), *told]
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._exchange.close()
+        bell, self._bell = self._bell, None
+        for end in bell or ():
+            end.close()
+
+    # --- inside
+
+    def _decide(self) -> bool:
+        """Set the outcome, if it is there; begin the system's lookup, if it is time to."""
+        plan, system, now = self._plan, self._system, self._monotonic()
+        if plan.outcome is None and now >= plan.end:
+            plan.tick(now)
+        failed = plan.outcome
+        if isinstance(failed, Answer):
+            self.outcome = failed
+        elif system is not None and system.done() and system.exception() is None:
+            self.outcome = system.result()
+        elif failed is None:
+            if system is None and now >= self._system_at:
+                self._ask_system(plan.end - now)
+        elif now < plan.end and system is None and self._wants_system(failed):
+            self._ask_system(plan.end - now)
+        elif now >= plan.end or system is None or system.done():
+            self.outcome = self._failure(failed)
+        return self.outcome is not None
+
+    def _wants_system(self, failed: LookupFailed) -> bool:
+        if self._begin_system is None:
+            return False
+        self.left_out = not self.thorough and failed.cause in _CANNOT_ANSWER
+        return not self.left_out
+
+    def _ask_system(self, seconds: float) -> None:
+        if self._begin_system is None:
+            return
+        self._bell = bell = socket.socketpair()
+        for end in bell:
+            end.setblocking(False)
+        self._system = self._begin_system(seconds)
+        self._system.add_done_callback(lambda _: _ring(bell[1]))
+
+    def _pump(self, until: float) -> None:
+        plan, bell = self._plan, self._bell
+        wake = None if bell is None or self._heard() else bell[0]
+        self._exchange.pump((plan,), until, lambda: plan.outcome is not None, wake)
+
+    def _heard(self) -> bool:
+        """Whether the system's lookup is over; then there is nothing to be woken for."""
+        return self._system is not None and self._system.done()
+
+    def _listen(self, taken: Answer, take: Callable[[Answer], None]) -> None:
+        """Give each answer of DNS that is more than what was taken."""
+        plan = self._plan
+
+        def more() -> Answer | None:
+            if not isinstance(plan.outcome, Answer):
+                return None
+            answer = plan.answer()
+            is_more = taken.source is not Source.DNS or answer.endpoints != taken.endpoints
+            return answer if is_more else None
+
+        while (answer := more()) is not None or not plan.is_over(self._monotonic()):
+            if answer is not None:
+                taken = answer
+                take(answer)
+                continue
+            self._exchange.pump(
+                (plan,),
+                plan.end,
+                lambda: more() is not None or plan.is_over(self._monotonic()),
+            )
+
+    def _failure(self, failed: LookupFailed) -> LookupFailed:
+        """What DNS said is the cause; what the system said stands beside it.
+
+        Where no nameserver could be asked at all, the system's "no such name" is the word.
+        """
+        if self._system is None:
+            return failed
+        tried = [*failed.tried, *_told(self._system)]
+        error = self._system.exception() if self._system.done() else None
+        word = failed
+        if failed.cause is Cause.NETWORK and isinstance(error, LookupFailed):
+            word = error if error.cause.says_no_such_name else failed
+        return LookupFailed(word.cause, word.detail, tried)
+
+
+def _told(system: Future[Answer]) -> list[Attempt]:
+    if not system.done():
+        return [Attempt("system", "no answer in time")]
+    error = system.exception()
+    if isinstance(error, LookupFailed):
+        return list(error.tried) or [Attempt("system", error.detail)]
+    return [] if error is None else [Attempt("system", f"{type(error).__name__}: {error}")]
+
+
+def _ring(bell: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # closed: the search is over
+        bell.send(b"\0")
+
+
+def _pass_on(future: Future[Answer], take: Callable[[Answer], None]) -> None:
+    if future.exception() is None:
+        take(future.result())
