@@ -1,16 +1,16 @@
-"""The public errors, in one place. Imports nothing, and so costs nothing.
+"""The public errors, in one place. Imports nothing of ours.
 
 Each is a sentence for people, carries its fields, and survives pickling.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hokusai_dns.client.delivery import Loss
     from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause
 
 
@@ -77,6 +77,10 @@ class SettingError(PicklableError, ValueError):
         self.where = where
         self.field = field
         self.reason = reason
+
+
+class TLSFileError(ValueError):
+    """A CA file or a client certificate of the connection cannot be used."""
 
 
 class ConnectionMissingError(PicklableError, LookupError):
@@ -208,6 +212,23 @@ class MLflowRestError(PicklableError, RuntimeError):
     def says_down(self) -> bool:
         """Whether this means that MLflow is down; a 404 does not."""
         return self.status == 0 or self.status >= 500
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Some things of one kind that did not arrive.
+
+    :param kind: ``metrics``, ``params``, ``tags``, ``artifacts`` or ``traces``.
+    :param reasons: the first few errors, for people.
+    """
+
+    kind: str
+    count: int
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        why = f" ({'; '.join(self.reasons)})" if self.reasons else ""
+        return f"{self.count} {self.kind}{why}"
 
 
 class LostDataError(PicklableError, RuntimeError):

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns import exceptions
-from airflow_provider_hokusai_dns.client.delivery import Loss
-from airflow_provider_hokusai_dns.exceptions import PicklableError
+from airflow_provider_hokusai_dns.exceptions import Loss, PicklableError
 from airflow_provider_hokusai_dns.resolver import Attempt, Cause
 
 _VALUES: dict[str, Any] = {

@@ -10,28 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.exceptions import Loss
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 _MAX_EXAMPLES = 3
 #: Seconds between two looks at what does not notify.
 _POLL = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """Some things of one kind that did not arrive.
-
-    :param kind: ``metrics``, ``params``, ``tags``, ``artifacts`` or ``traces``.
-    :param reasons: the first few errors, for people.
-    """
-
-    kind: str
-    count: int
-    reasons: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        why = f" ({'; '.join(self.reasons)})" if self.reasons else ""
-        return f"{self.count} {self.kind}{why}"
 
 
 @dataclass

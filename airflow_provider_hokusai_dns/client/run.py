@@ -16,12 +16,12 @@ from airflow_provider_hokusai_dns.client.begun_inside import (
     block_of_others,
     check_nesting,
 )
-from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker, Loss
+from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
 from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
-from airflow_provider_hokusai_dns.exceptions import LostDataError, RunEndError
+from airflow_provider_hokusai_dns.exceptions import Loss, LostDataError, RunEndError
 
 if TYPE_CHECKING:
     import mlflow

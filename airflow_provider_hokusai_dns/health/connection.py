@@ -94,7 +94,7 @@ _Answer = tuple[int, str, str, str, bytes]
 class ProbeConnection:
     """Requests to one address of one server, one after the other on one fresh connection.
 
-    :param tls: what :func:`~.tls.tls_context` gave.
+    :param tls: what :func:`~.server.tls_context` gave.
     :param connect_timeout: seconds for the TCP connection.
     """
 

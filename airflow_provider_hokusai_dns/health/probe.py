@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
     from airflow_provider_hokusai_dns.server import MLflowServer
-from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
+from airflow_provider_hokusai_dns.exceptions import TLSFileError
+from airflow_provider_hokusai_dns.server import tls_context
 
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.health.connection import (
     Deadline,
     ProbeConnection,
 )
 from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
 from airflow_provider_hokusai_dns.resolver.model import Source
-from airflow_provider_hokusai_dns.server import StaleOverHTTP
-from airflow_provider_hokusai_dns.tls import TLSFileError, tls_context
+from airflow_provider_hokusai_dns.server import StaleOverHTTP, tls_context
 
 if TYPE_CHECKING:
     import ssl

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_hokusai_dns.client.delivery import Loss
+from airflow_provider_hokusai_dns.exceptions import Loss
 
 _RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 _MAX_REASONS = 3

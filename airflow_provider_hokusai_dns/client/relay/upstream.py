@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import Failure
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.pinned_port import bounded
 from airflow_provider_hokusai_dns.resolver.workers import Workers
-from airflow_provider_hokusai_dns.tls import tls_context
+from airflow_provider_hokusai_dns.server import tls_context
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
