@@ -157,7 +157,7 @@ def test_processes_that_resolve_once_each_lookup_do_not_all_take_the_first(make,
 def test_families_are_interleaved(make, lookup, monkeypatch, six_first):
     """One dead family costs one try; which is first depends on whether there is a way to IPv6."""
     monkeypatch.setattr(
-        "airflow_provider_hokusai_dns.resolver.serving.ipv6_is_routable", lambda: six_first
+        "airflow_provider_hokusai_dns.resolver.ready.ipv6_is_routable", lambda: six_first
     )
     lookup.set(NAME, ("10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "fd00::2"))
     resolver = make()
