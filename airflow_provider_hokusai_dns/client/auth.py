@@ -99,7 +99,7 @@ def registry_uri(server: MLflowServer) -> str | None:
 
     Where the connection names none, ``MLFLOW_REGISTRY_URI`` does, as for MLflow's own client.
     """
-    from airflow_provider_hokusai_dns.client.environment import without_us
+    from airflow_provider_hokusai_dns.overrides import without_us
 
     named = server.registry_uri or without_us("MLFLOW_REGISTRY_URI")
     if not named or origin_of(named) != origin_of(server.uri):

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+from airflow_provider_hokusai_dns import overrides
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 
@@ -21,20 +22,12 @@ _NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 _VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS, "MLFLOW_RUN_ID")
 
 
-def _put(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
-
-
 _lock = threading.Lock()
 _uri_holders: list[tuple[str, str, str | None]] = []
-#: What a run has set, by variable.
-_ours: dict[str, str] = {}
 #: What was set before the first block, as the API and the environment have it; then each block's.
 _experiments: list[list[str | None]] = []
-_before: tuple[str | None, str | None, dict[str, str | None]] | None = None
+#: Tracking and registry URI as MLflow's API had them before the first run.
+_uris_before: tuple[str | None, str | None] = (None, None)
 
 
 @contextlib.contextmanager
@@ -69,18 +62,16 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
 
 
 def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
-    global _before
+    global _uris_before
     import mlflow
 
-    _before = (
-        *mlflow_private.tracking_uris(),
-        {name: os.environ.get(name) for name in _VARIABLES},
-    )
+    registry_uri = registry_uri or tracking_uri
+    _uris_before = mlflow_private.tracking_uris()
+    overrides.begin({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri}, _VARIABLES)
     mlflow_private.set_tracking_uri(tracking_uri)
     # Without this, a registry URI of somebody else would get what this run registers.
-    mlflow.set_registry_uri(registry_uri or tracking_uri)
+    mlflow.set_registry_uri(registry_uri)
     os.environ[_NO_LINKS] = "true"
-    _ours.update({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri or tracking_uri})
 
 
 @contextlib.contextmanager
@@ -109,31 +100,14 @@ def experiment_in_use(experiment_id: str) -> Iterator[None]:
 
 def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
     mlflow_private.set_experiment_id(experiment_id)
-    _put(_EXPERIMENT, variable)
+    overrides.put(_EXPERIMENT, variable)
 
 
 def _leave_uri() -> None:
-    global _before
-    assert _before is not None
-    tracking_uri, registry_uri, variables = _before
-    _before = None
+    tracking_uri, registry_uri = _uris_before
     mlflow_private.set_tracking_uri(tracking_uri)
     mlflow_private.set_registry_uri(registry_uri)
-    for name, value in variables.items():
-        _put(name, value)
-
-
-def without_us(name: str) -> str | None:
-    """A variable as it is without our runs, for code that reads settings out of it.
-
-    Inside a run of another connection, ``MLFLOW_TRACKING_URI`` is that of the run: taken for a
-    setting, it would lead to the wrong server, and without credentials.
-    """
-    now = os.environ.get(name)
-    # Without the lock, under which MLflow may just be imported for the first time.
-    if (held := _before) is not None and now is not None and now == _ours.get(name):
-        return held[-1][name]
-    return now
+    overrides.end()
 
 
 def _after_fork_in_child() -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote
 
-from airflow_provider_hokusai_dns.client.environment import without_us
 from airflow_provider_hokusai_dns.config import missing
 from airflow_provider_hokusai_dns.config.fields import (
     EXTRAS,
@@ -37,6 +36,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     ConnectionUndefinedError,
     SettingError,
 )
+from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 

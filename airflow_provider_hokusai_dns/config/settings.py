@@ -9,7 +9,6 @@ import os
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.client.environment import without_us
 from airflow_provider_hokusai_dns.config.fields import (
     checked,
     read_addresses,
@@ -19,6 +18,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_seconds,
 )
 from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
 

@@ -12,9 +12,9 @@ from airflow_provider_hokusai_dns.client.deadlines import HTTPSettings, patience
 from airflow_provider_hokusai_dns.client.environment import (
     experiment_in_use,
     fluent_uri,
-    without_us,
 )
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError, NotSignedInError
+from airflow_provider_hokusai_dns.overrides import without_us
 from tests.values import a_server
 
 
