@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -23,7 +24,17 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_OURS = frozenset({"authorization", "host", "expect", "content-length"})
+#: What says who a client is, or where it came from; and what only the relay can say. Without
+#: ``Accept-Encoding`` a proxy might compress an answer that has to be read here.
+_OURS = frozenset(
+    {
+        "accept-encoding", "authorization", "content-length", "cookie", "expect", "forwarded",
+        "host", "x-real-ip",
+    }
+)  # fmt: skip
+_FORWARDED = "x-forwarded-"
+#: The API of workspaces, which is of no workspace.
+_WORKSPACES = re.compile(r"/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:[/?]|\Z)")
 
 Headers = list[tuple[str, str]]
 
@@ -37,18 +48,26 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     dropped = _HOP_BY_HOP | _OURS | _named_by_connection(given)
     if server.workspace is not None:
         dropped |= {"x-mlflow-workspace"}
-    headers = [(name, value) for name, value in given if name.lower() not in dropped]
+    headers = [
+        (name, value)
+        for name, value in given
+        if (lower := name.lower()) not in dropped and not lower.startswith(_FORWARDED)
+    ]
+    headers.append(("Accept-Encoding", "identity"))
     if (authorization := server.credentials.authorization()) is not None:
         headers.append(("Authorization", authorization))
-    if server.workspace is not None and "/mlflow/workspaces" not in path:
+    if server.workspace is not None and not _WORKSPACES.match(path):
         headers.append(("X-MLFLOW-WORKSPACE", server.workspace))
     return headers
 
 
 def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri: str) -> Headers:
-    """The headers of an answer to the client. A redirect to MLflow itself leads to the relay."""
+    """The headers of an answer to the client. A redirect to MLflow itself leads to the relay.
+
+    A cookie may be a login, and stays here.
+    """
     given = list(given)
-    dropped = _HOP_BY_HOP | _named_by_connection(given)
+    dropped = _HOP_BY_HOP | _named_by_connection(given) | {"set-cookie"}
     return [
         (name, _relocated(value, server, relay_uri) if name.lower() == "location" else value)
         for name, value in given
@@ -66,11 +85,19 @@ def _named_by_connection(given: list[tuple[str, str]]) -> set[str]:
 
 
 def _relocated(location: str, server: MLflowServer, relay_uri: str) -> str:
-    if not location.startswith(("http://", "https://")):
-        return location.removeprefix(server.path_prefix) if server.path_prefix else location
-    there, here = urlsplit(location), urlsplit(server.uri)
-    same = (there.hostname, there.port) == (here.hostname, here.port)
-    if not same or not there.path.startswith(server.path_prefix):
+    if not location.startswith(("/", "http://", "https://")):
         return location
-    rest = there.path.removeprefix(server.path_prefix)
+    prefix = server.path_prefix
+    try:
+        there, here = urlsplit(urljoin(server.uri + "/", location)), urlsplit(server.uri)
+        is_here = _origin(there) == _origin(here)
+    except ValueError:  # of a port
+        return location
+    if not is_here or not (there.path + "/").startswith(prefix + "/"):
+        return location
+    rest = there.path.removeprefix(prefix) or "/"
     return relay_uri + rest + (f"?{there.query}" if there.query else "")
+
+
+def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)

@@ -10,12 +10,13 @@ import hmac
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, Budget, ClientGoneError
@@ -27,16 +28,22 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
 
 _log = logging.getLogger(__name__)
+_http_log = _log.getChild("http")
 
 HOST = "127.0.0.1"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Connections at the same time; what comes beyond is closed at once.
 _CONNECTIONS = 1024
+#: Those of them that have not shown the token yet. One more, and the oldest of them is closed: so
+#: another user of the machine can neither keep the clients out nor fill the memory.
+_STRANGERS = 256
+#: Headers of a request, and bytes of each.
+_HEADERS, _HEADER = 32, 4096
 #: Seconds in which a new connection has to bring a request with the token.
 _FIRST_REQUEST = 30.0
 #: The relay never closes an idle connection: its client would take that for an error. Seconds.
 _KEEP_IDLE = 7 * 24 * 3600.0
-_DOTS = re.compile(r"(?:^|/)\.\.?(?:/|$)")
+_DOTS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
 #: Waits for the rest of a request that was answered early, seconds.
 _LINGER = 10.0
 
@@ -55,10 +62,15 @@ class Listener:
         self._forwarder = forwarder
         self._token = token.encode()
         self._budget = budget
-        self._unknown: set[asyncio.BaseProtocol] = set()
+        self._strangers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._under_way: set[asyncio.Task[object]] = set()
-        self._web = web.Server(
+        self._web = _Connections(
             self._handle,
+            came=self._note_stranger,
+            gone=self._is_no_stranger,
+            logger=_http_log,
+            max_headers=_HEADERS,
+            max_field_size=_HEADER,
             keepalive_timeout=_KEEP_IDLE,
             lingering_time=_LINGER,
             auto_decompress=False,
@@ -94,15 +106,21 @@ class Listener:
     def _new_connection(self) -> asyncio.BaseProtocol:
         if len(self._web.connections) >= _CONNECTIONS:
             return _Refusal()
-        protocol = self._web()
-        self._unknown.add(protocol)
-        asyncio.get_running_loop().call_later(_FIRST_REQUEST, self._close_if_unknown, protocol)
-        return protocol
+        return self._web()
 
-    def _close_if_unknown(self, protocol: web.RequestHandler) -> None:
-        if protocol in self._unknown:
-            self._unknown.discard(protocol)
-            protocol.force_close()
+    def _note_stranger(self, protocol: web.RequestHandler) -> None:
+        loop = asyncio.get_running_loop()
+        self._strangers[protocol] = loop.call_later(_FIRST_REQUEST, self._close, protocol)
+        if len(self._strangers) > _STRANGERS:
+            self._close(next(iter(self._strangers)))
+
+    def _close(self, stranger: web.RequestHandler) -> None:
+        self._is_no_stranger(stranger)
+        stranger.force_close()
+
+    def _is_no_stranger(self, protocol: web.RequestHandler) -> None:
+        if (limit := self._strangers.pop(protocol, None)) is not None:
+            limit.cancel()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._is_allowed(request.headers.get("Authorization", "")):
@@ -111,7 +129,7 @@ class Listener:
                 _log.warning("A request without the token of this relay was refused.")
             return _error(401, "this relay is for the processes of one Airflow task: its token "
                           "is missing or wrong", "PERMISSION_DENIED")  # fmt: skip
-        self._unknown.discard(request.protocol)
+        self._is_no_stranger(request.protocol)
         path = request.raw_path
         if request.method not in _METHODS or not _is_plain(path):
             return _error(400, "this relay takes paths of MLflow only", "BAD_REQUEST")
@@ -171,13 +189,38 @@ class Listener:
         kind, _, value = authorization.partition(" ")
         given = b""
         if kind.lower() == "bearer":
-            given = value.strip().encode()
+            given = value.strip().encode("utf-8", "surrogateescape")
         elif kind.lower() == "basic":
             try:
                 given = base64.b64decode(value.strip(), validate=True).partition(b":")[2]
             except (binascii.Error, ValueError):
                 given = b""
         return hmac.compare_digest(given, self._token)
+
+
+class _Connections(web.Server):
+    """aiohttp's server, which tells when a connection comes and goes."""
+
+    def __init__(
+        self,
+        handler: Any,
+        *,
+        came: Callable[[web.RequestHandler], None],
+        gone: Callable[[web.RequestHandler], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(handler, **options)
+        self._came, self._gone = came, gone
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._came(handler)
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        self._gone(handler)
 
 
 class _Refusal(asyncio.Protocol):
@@ -204,6 +247,15 @@ def _cut(request: web.BaseRequest) -> None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         request.transport.abort()
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """What is not HTTP at all, aiohttp reports with a traceback, and quotes it."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_http_log.addFilter(_is_worth_a_line)
 
 
 def _is_plain(path: str) -> bool:

@@ -113,6 +113,8 @@ def reason_of(error: BaseException) -> str:
         return str(error.os_error.strerror or error.os_error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, aiohttp.ClientResponseError):  # its text quotes the URL with its query
+        return "the answer is not HTTP"
     return str(error) or type(error).__name__
 
 

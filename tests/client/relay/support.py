@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,12 @@ def a_server(**changes: Any) -> MLflowServer:
 def token_of(relay: Relay) -> str:
     """What a client of the relay shows."""
     return str(relay.variables({})["MLFLOW_TRACKING_TOKEN"])
+
+
+def connected(relay: Relay) -> socket.socket:
+    """A bare connection to a relay."""
+    parts = urlsplit(relay.uri)
+    return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=10)
 
 
 def ask(

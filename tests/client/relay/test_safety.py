@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -26,16 +25,11 @@ from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.server import Credentials
 from tests.certificates import Authority
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, NAME, a_server, ask, token_of
+from tests.client.relay.support import API, NAME, a_server, ask, connected, token_of
 from tests.client.relay.test_forwarding import OK, cut, stranger
 from tests.servers import Handler, HTTPThread
 
 ARTIFACT = "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a"
-
-
-def connected(relay: Any) -> socket.socket:
-    parts = urlsplit(relay.uri)
-    return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=10)
 
 
 def test_it_listens_on_loopback_alone(relay_to: OpenRelay) -> None:
