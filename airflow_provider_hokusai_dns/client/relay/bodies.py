@@ -63,6 +63,8 @@ class Body:
         self.received = 0
         self.is_complete = False
         self.client_is_gone = False
+        #: Whether a sending waits, or ended while it waited, for the client and not for MLflow.
+        self.is_waiting = False
         self._source = source
         self._budget = budget
         self._name = name
@@ -87,6 +89,7 @@ class Body:
         :raises ClientGoneError: the client hung up in the middle.
         """
         at = 0
+        self.is_waiting = False
         while True:
             piece = self._kept_at(at)
             if not piece:
@@ -116,6 +119,7 @@ class Body:
         return bytes(parts)
 
     async def _pull(self) -> bytes:
+        self.is_waiting = True
         try:
             piece = await self._source.readany()
         except (OSError, ValueError, RuntimeError) as error:
@@ -123,8 +127,10 @@ class Body:
             self.client_is_gone = True
             raise ClientGoneError(f"the client hung up: {type(error).__name__}") from error
         if not piece:
+            self.is_waiting = False
             self.is_complete = True
             return b""
+        self.is_waiting = False
         self.received += len(piece)
         self._keep(piece)
         self.on_progress()

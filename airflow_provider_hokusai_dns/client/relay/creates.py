@@ -58,13 +58,13 @@ def marked(
     return {**body, "tags": tags}
 
 
-def question(name: str, base: str, body: Mapping[str, Any], call_id: str) -> Question | None:
-    """How to find what a create may have made; ``None`` where there is no way.
+def question(name: str, base: str, body: Mapping[str, Any], call_id: str) -> Question:
+    """How to find what a create may have made.
 
+    :param name: a route that is read back.
     :param base: of the route, for example ``/api/2.0/mlflow``.
     :param body: as it was sent.
     """
-    found: Question | None = None
     tag = f"tags.`{TAG_CALL}` = '{call_id}'"
     experiment = str(body.get("experiment_id") or body.get("experimentId") or "0")
     text = str(body.get("name") or "")
@@ -72,25 +72,23 @@ def question(name: str, base: str, body: Mapping[str, Any], call_id: str) -> Que
     match name:
         case "runs/create":
             asked = {"experiment_ids": [experiment], "filter": tag, "max_results": 1}
-            found = _post(f"{base}/runs/search", asked)
+            return _post(f"{base}/runs/search", asked)
         case "logged-models":
             asked = {"experiment_ids": [experiment], "filter": tag, "max_results": 1}
-            found = _post(f"{base}/logged-models/search", asked)
+            return _post(f"{base}/logged-models/search", asked)
         case "experiments/create":
-            found = _get(f"{base}/experiments/get-by-name", experiment_name=text)
+            return _get(f"{base}/experiments/get-by-name", experiment_name=text)
         case "registered-models/create":
-            found = _get(f"{base}/registered-models/get", name=text)
+            return _get(f"{base}/registered-models/get", name=text)
         case "model-versions/create":
             # A quote cannot be escaped in this filter language, and a name may hold one kind only.
             mark = '"' if "'" in text else "'"
             where = f"name={mark}{text}{mark}"
             order = "version_number DESC"
-            found = _get(
+            return _get(
                 f"{base}/model-versions/search", filter=where, max_results="50", order_by=order
             )
-        case "runs/outputs" | "runs/log-model":
-            found = _get(f"{base}/runs/get", run_id=run_id)
-    return found
+    return _get(f"{base}/runs/get", run_id=run_id)  # runs/outputs, runs/log-model
 
 
 def answer(

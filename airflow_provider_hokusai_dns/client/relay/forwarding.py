@@ -109,7 +109,7 @@ class Forwarder:
         call = _State(
             request, route(request.method, request.path.partition("?")[0]), time.monotonic()
         )
-        if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call):
+        if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
             call.tries += 1
@@ -128,8 +128,7 @@ class Forwarder:
             call.is_open = call.is_open or not (step is Step.ANSWER or last.was_not_carried_out)
             if step is Step.READ_BACK:
                 release(answer)
-                answer = await self._read_back(call, max(0.0, state.gives_up_at - now))
-                step = Step.ANSWER if answer is not None else Step.AGAIN
+                step, answer = await self._read_back(call, max(0.0, state.gives_up_at - now))
             if step is Step.ANSWER and answer is not None:
                 return self._answered(call, answer)
             release(answer)
@@ -154,11 +153,16 @@ class Forwarder:
         headers = [] if body is None else [("Content-Type", "application/json")]
         return await self.answer(Request(method, path, headers, content), deadline=deadline)
 
-    async def _prepare(self, call: _State) -> bool:
+    async def _prepare(self, call: _State, patience: float) -> bool:
         """Put our mark into a create; whether it is short enough for that."""
         request = call.request
-        body = request.body
-        content = await body.whole(LONGEST_CREATE) if isinstance(body, Body) else body or b""
+        content: bytes | None = b""
+        if isinstance(request.body, Body):
+            try:
+                async with asyncio.timeout(max(patience, _LEAST)):
+                    content = await request.body.whole(LONGEST_CREATE)
+            except TimeoutError as error:
+                raise ClientGoneError("the client sends nothing more") from error
         if content is None:
             return False
         request.body = content
@@ -208,8 +212,10 @@ class Forwarder:
         except (aiohttp.ClientError, OSError) as error:
             if response is not None:
                 response.close()
-            if watched is not None and watched.client_is_gone:
-                raise ClientGoneError("the client hung up") from error
+            if watched is not None and (
+                watched.client_is_gone or (watched.is_waiting and isinstance(error, TimeoutError))
+            ):
+                raise ClientGoneError("the client hung up, or sends nothing more") from error
             failure = failure_of(error)
             call.reason = reason_of(error)
             return Try(failure=failure), None
@@ -231,16 +237,15 @@ class Forwarder:
             self._away_since = now
         self._last_failure = now
 
-    async def _read_back(self, call: _State, left: float) -> Answer | None:
+    async def _read_back(self, call: _State, left: float) -> tuple[Step, Answer | None]:
         """Whether a create was carried out although its answer was lost; twice, with a pause.
 
-        A proxy gives up on a server that may still be at it.
+        A proxy gives up on a server that may still be at it. Where that cannot be found out, it is
+        not sent again.
         """
         assert call.create is not None
         name = call.route.name
         asked = creates.question(name, call.route.base, call.create, call.call_id)
-        if asked is None:
-            return None
         for again in (False, True):
             if again:
                 await asyncio.sleep(min(1.0, left))
@@ -253,10 +258,11 @@ class Forwarder:
             if found.status == 200 and made is not None:
                 _log.info("%s was carried out, although its answer was lost.", name)
                 content = json.dumps(made).encode()
-                return Answer(200, [("Content-Type", "application/json")], content)
-            if found.status == GIVEN_UP:
-                return None
-        return None
+                return Step.ANSWER, Answer(200, [("Content-Type", "application/json")], content)
+            if found.status not in (200, 404):
+                call.reason += f"; whether it was carried out is unknown ({found.status})"
+                return Step.GIVE_UP, None
+        return Step.AGAIN, None
 
     def _answered(self, call: _State, answer: Answer) -> Answer:
         """Take note of what MLflow said, and correct what only a second sending can have caused."""
@@ -268,7 +274,7 @@ class Forwarder:
                 if self.lost:
                     self.lost.arrived(_key(call))
                 self._note_run(call, answer)
-            elif answer.status >= 500 or answer.status in _REFUSALS:
+            elif answer.status in _REFUSALS or (answer.status >= 500 and answer.status != 501):
                 code = error_code(answer.head)
                 reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
                 permanent = answer.status < 500

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from airflow_provider_hokusai_dns.exceptions import Loss
 
-_RUN_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+#: Alone: the ids of models and traces are as long, behind a prefix.
+_RUN_ID = re.compile(r"(?<![\w-])[0-9a-f]{32}(?![\w-])")
 _MAX_REASONS = 3
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
 

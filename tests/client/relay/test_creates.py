@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import uuid
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.relay import Relay
+from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, asked
+from tests.client.relay.support import API, ask, asked
 from tests.servers import MLflowProcess, Request, Stranger
 from tests.servers import http as answer_of
 
@@ -134,10 +135,62 @@ def model_of_a_run(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
     return "runs/log-model", {"run_id": run_id, "model_json": json.dumps(model)}, made
 
 
+def dataset_of_a_run(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
+    run_id = a_run(relay)
+    dataset = {"name": name, "digest": "d", "source_type": "local", "source": "{}"}
+    body = {"run_id": run_id, "datasets": [{"tags": [], "dataset": dataset}]}
+    path = f"{API}/runs/get?run_id={run_id}"
+    return (
+        "runs/log-inputs",
+        body,
+        lambda: asked(relay, "GET", path)["run"]["inputs"]["dataset_inputs"],
+    )
+
+
+def trace(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
+    experiment_id = asked(relay, "POST", f"{API}/experiments/create", {"name": name})[
+        "experiment_id"
+    ]
+    place = {
+        "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id},
+    }  # fmt: skip
+    info = {
+        "trace_id": f"tr-{uuid.uuid4().hex}", "trace_location": place, "state": "OK",
+        "request_time": "2026-11-26T00:00:00Z", "execution_duration": "1s",
+    }  # fmt: skip
+    search = "/api/3.0/mlflow/traces/search"
+    return "/api/3.0/mlflow/traces", {"trace": {"trace_info": info}}, lambda: asked(
+        relay, "POST", search, {"locations": [place]}
+    )["traces"]  # fmt: skip
+
+
+def prompt(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
+    """As ``mlflow.genai.register_prompt`` does it: a version of a registered model."""
+    mark = {"key": "mlflow.prompt.is_prompt", "value": "true"}
+    asked(relay, "POST", f"{API}/registered-models/create", {"name": name, "tags": [mark]})
+    tags = [mark, {"key": "mlflow.prompt.text", "value": "Say {{x}}"}]
+    path = f"{API}/registered-models/get?name={name}"
+    body = {"name": name, "source": "dummy-source", "tags": tags}
+    return "model-versions/create", body, lambda: asked(relay, "GET", path)["registered_model"][
+        "latest_versions"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("fault", ["cut after", "504 after", "502 before", "503 before"])
 @pytest.mark.parametrize(
     "kind",
-    [run, experiment, registered_model, version, logged_model, output, model_of_a_run],
+    [
+        run,
+        experiment,
+        registered_model,
+        version,
+        logged_model,
+        output,
+        model_of_a_run,
+        dataset_of_a_run,
+        trace,
+        prompt,
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_what_is_created_is_there_once(
@@ -147,7 +200,8 @@ def test_what_is_created_is_there_once(
     relay, faults = faulty
     name, body, made = kind(relay, f"once-{uuid.uuid4().hex}")
     faults.fault = fault
-    answer = asked(relay, "POST", f"{API}/{name}", body)
+    path = name if name.startswith("/") else f"{API}/{name}"
+    answer = asked(relay, "POST", path, body)
     found = made()
     assert len(found) == 1
     if kind is run:
@@ -158,6 +212,55 @@ def test_what_is_created_is_there_once(
         assert answer["model_version"]["version"] == found[0]["version"] == "1"
     if kind is logged_model:
         assert answer["model"]["info"]["model_id"] == found[0]["info"]["model_id"]
+
+
+def webhook(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
+    event = {"entity": "REGISTERED_MODEL", "action": "CREATED"}
+    # MLflow looks the host up, and takes public ones only; disabled, nothing is ever sent there.
+    body = {"name": name, "url": "https://9.9.9.9/x", "events": [event], "status": "DISABLED"}
+    return f"{API}/webhooks", body, lambda: [
+        one
+        for one in asked(relay, "GET", f"{API}/webhooks").get("webhooks", [])
+        if one["name"] == name
+    ]  # fmt: skip
+
+
+def assessment(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
+    path, body, _ = trace(relay, name)
+    asked(relay, "POST", path, body)
+    source = {"source_type": "HUMAN", "source_id": "me"}
+    given = {
+        "assessment_name": name, "source": source, "feedback": {"value": True},
+        "trace_id": body["trace"]["trace_info"]["trace_id"],
+        "create_time": "2026-11-26T00:00:00Z", "last_update_time": "2026-11-26T00:00:00Z",
+    }  # fmt: skip
+    one = f"{path}/{given['trace_id']}"
+    return f"{one}/assessments", {"assessment": given}, lambda: asked(relay, "GET", one)["trace"][
+        "trace_info"
+    ].get("assessments", [])  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "status", "count"), [
+    ("cut after", 598, 1), ("504 after", 504, 1), ("502 before", 502, 0), ("503 before", 200, 1),
+])  # fmt: skip
+@pytest.mark.parametrize("kind", [webhook, assessment], ids=lambda kind: kind.__name__)
+def test_what_cannot_be_found_again_is_made_at_most_once(
+    mlflow_server: MLflowProcess,
+    relay_to: OpenRelay,
+    kind: Callable[..., Any],
+    fault: str,
+    status: int,
+    count: int,
+) -> None:
+    """The client is told, and so is the task; only what certainly was not done is sent again."""
+    faults = Faulty(mlflow_server)
+    told = pytest.raises(RelayLostDataError) if status != 200 else contextlib.nullcontext()
+    with told, Stranger(faults, host="127.0.0.60") as there, relay_to(there) as relay:
+        path, body, made = kind(relay, f"atmost-{uuid.uuid4().hex}")
+        faults.fault = fault
+        answer = ask(relay, "POST", path, body)
+        assert answer[0] == status, answer
+        assert len(made()) == count
 
 
 def test_a_name_that_is_taken_stays_a_refusal(faulty: tuple[Relay, Faulty]) -> None:

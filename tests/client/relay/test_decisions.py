@@ -219,6 +219,8 @@ def test_the_error_names_calls_and_runs_and_survives_pickling() -> None:
 
     run_id = "0123456789abcdef" * 2
     assert run_id_in("/x", json.dumps({"run_id": run_id})) == run_id
+    assert run_id_in(f"/artifacts/0/{run_id}/artifacts/a") == run_id
+    assert run_id_in(f"/traces/tr-{run_id}/assessments", f'{{"model_id": "m-{run_id}"}}') is None
     calls = tuple(LostCall("runs/log-batch", run_id, why) for why in ("away", "away", "cut"))
     error = pickle.loads(pickle.dumps(RelayLostDataError("c", calls)))
     assert "3 calls of runs/log-batch (away; cut)" in str(error)

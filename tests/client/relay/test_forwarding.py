@@ -157,6 +157,31 @@ def test_a_create_that_was_not_carried_out_is_sent_again(relay_to: OpenRelay) ->
     assert names[:4] == ["/runs/create", "/runs/search", "/runs/search", "/runs/create"]
 
 
+@pytest.mark.parametrize("status", [401, 403, 400])
+def test_a_create_that_cannot_be_looked_for_is_not_sent_again(
+    relay_to: OpenRelay, status: int
+) -> None:
+    """A user may create what they may not search: it would be made twice."""
+    with (
+        pytest.raises(RelayLostDataError, match=r"runs/create .*carried out is unknown"),
+        stranger(cut, http(status, '{"error_code": "X"}')) as there,
+        relay_to(there) as relay,
+    ):
+        assert ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "7"})[0] == 598
+    names = [request.path.removeprefix(API) for request in there.requests]
+    assert names == ["/runs/create", "/runs/search"]
+
+
+def test_what_the_server_has_not_is_no_loss(relay_to: OpenRelay) -> None:
+    """501, by which MLflow's client falls back from uploads in parts."""
+    with (
+        stranger(http(501, '{"error_code": "NOT_IMPLEMENTED"}')) as there,
+        relay_to(there) as relay,
+    ):
+        path = "/api/2.0/mlflow-artifacts/mpu/create/1/x/artifacts"
+        assert ask(relay, "POST", path, {"path": "a", "num_parts": 2})[0] == 501
+
+
 def test_a_server_that_is_slow_to_create_is_asked_once(relay_to: OpenRelay) -> None:
     """One call may take its deadline."""
     run = {"run": {"info": {"run_id": "c" * 32, "experiment_id": "7"}}}
@@ -269,13 +294,16 @@ def test_a_redirect_to_the_server_leads_to_the_relay_and_none_is_followed(
     with stranger(OK) as there, relay_to(there, changes={"path_prefix": "/p"}) as relay:
         for location, expected in (
             (f"http://{NAME}:{there.port}/p/x?y=1", f"{relay.uri}/x?y=1"),
-            ("/p/x", "/x"),
+            ("/p/x", f"{relay.uri}/x"),
+            (f"https://{NAME}:{there.port}/p/x", f"https://{NAME}:{there.port}/p/x"),
+            ("/private", "/private"),
+            ("//elsewhere/p/x", "//elsewhere/p/x"),
             ("http://elsewhere/x", "http://elsewhere/x"),
         ):
             there.answer = lambda request, location=location: http(307, Location=location)
             status, _, headers = ask(relay, "GET", "/a")
             assert (status, headers["location"]) == (307, expected)
-    assert len(there.requests) == 3
+    assert len(there.requests) == 6
 
 
 def test_two_hundred_calls_at_once_all_arrive_through_an_outage(
