@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns import forks, observers
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import (
     ConnectionConflictError,
@@ -21,7 +21,6 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
     Resolution,
-    forks,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.server import View

@@ -22,8 +22,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Self
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint

@@ -20,8 +20,8 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
-from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from functools import partial
 
-from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver.model import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
