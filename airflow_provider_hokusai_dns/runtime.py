@@ -52,7 +52,7 @@ class _Pinned:
 class _Process:
     """What this process has built so far."""
 
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=lambda: forks.free_in_child(threading.RLock()))
     #: How often the thread that holds the lock has taken it, and what it logs afterwards.
     depth: int = 0
     unsaid: list[tuple[Any, ...]] = field(default_factory=list)
@@ -430,6 +430,5 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
 
 
 @forks.in_child
-def _renew_lock() -> None:
+def _reset_depth() -> None:
     _process.depth = 0
-    _process.lock = threading.RLock()

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 
@@ -28,7 +29,7 @@ def _put(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _uri_holders: list[tuple[str, str, str | None]] = []
 #: What a run has set, by variable.
 _ours: dict[str, str] = {}
@@ -134,11 +135,3 @@ def without_us(name: str) -> str | None:
     if (held := _before) is not None and now is not None and now == _ours.get(name):
         return held[-1][name]
     return now
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -38,6 +38,7 @@ from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.auth import origin_of
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
 from airflow_provider_hokusai_dns.resolver.pin import bounded
@@ -466,7 +467,7 @@ def _author_s_timeout() -> float:
 
 # --- which requests are carried
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _carriers: dict[str, Carrier] = {}
 #: How many runs are open, by connection.
 _runs: dict[str, int] = {}
@@ -545,12 +546,8 @@ def _get_adapter(self: requests.Session, url: str) -> Any:
     return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
     # A connection that parent and child both used would mix their answers.
     for conn_id, carrier in list(_carriers.items()):
         _carriers[conn_id] = Carrier(carrier.server, renew=carrier.renew)
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -161,7 +161,7 @@ class PinnedPort:
         self._patience = patience
         self._takes = takes
         self._edge = edge or Edge()
-        self._lock = threading.Lock()
+        self._lock = forks.free_in_child(threading.Lock())
         self._state = PortReachability()
         self._flight: _Flight | None = None
         #: The last resolution, what of it can be used here, and until when it is fresh.
@@ -222,8 +222,7 @@ class PinnedPort:
             self._state = self._state.forget()
 
     def renew_after_fork(self) -> None:
-        """In a child: the threads that held the lock, ran a round or connected are gone."""
-        self._lock = threading.Lock()
+        """In a child: the threads that ran a round or connected are gone."""
         self._flight = None
         self._state = self._state._replace(connecting={})
 

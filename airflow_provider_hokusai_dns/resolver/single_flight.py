@@ -90,7 +90,7 @@ class SingleFlight:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._lock = threading.RLock()
+        self._lock = forks.free_in_child(threading.RLock())
         self._flights: dict[Hashable, Flight] = {}
         forks.renewed(self)
 
@@ -179,7 +179,6 @@ class SingleFlight:
 
     def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
-        self._lock = threading.RLock()
         self._flights = {}
 
 
