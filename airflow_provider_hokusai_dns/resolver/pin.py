@@ -30,7 +30,6 @@ from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     Handout,
     PinnedPort,
-    bounded,
     of_family,
 )
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
@@ -50,7 +49,6 @@ __all__ = [
     "Pin",
     "PinConflictError",
     "StaleAddressCheck",
-    "bounded",
     "pin_host",
     "pinned",
     "tell_blind_spots",
