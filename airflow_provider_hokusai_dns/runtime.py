@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns import forks, observers
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import (
     ConnectionConflictError,
@@ -21,7 +21,6 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
     Resolution,
-    forks,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.server import View
@@ -53,7 +52,7 @@ class _Pinned:
 class _Process:
     """What this process has built so far."""
 
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.RLock = field(default_factory=lambda: forks.free_in_child(threading.RLock()))
     #: How often the thread that holds the lock has taken it, and what it logs afterwards.
     depth: int = 0
     unsaid: list[tuple[Any, ...]] = field(default_factory=list)
@@ -431,6 +430,5 @@ def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
 
 
 @forks.in_child
-def _renew_lock() -> None:
+def _reset_depth() -> None:
     _process.depth = 0
-    _process.lock = threading.RLock()

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
 
@@ -40,7 +41,7 @@ class _SignedIn:
     workspace: str | None = None
 
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _signed_in: dict[str, _SignedIn] = {}
 _signed_out: set[str] = set()
 _previous: str | None = None
@@ -229,11 +230,3 @@ def _check_registered() -> None:
             f"another package has registered an MLflow request_auth_provider named {PROVIDER!r} "
             f"({type(found).__module__}): remove it, or credentials would go nowhere"
         )
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError
 
@@ -39,7 +40,7 @@ class _Block:
         return (self.thread, self.pid) == (threading.get_ident(), os.getpid())
 
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _blocks: list[_Block] = []
 _undo: list[Callable[[], None]] = []
 #: The run of the innermost block of this thread or asyncio task.
@@ -141,11 +142,3 @@ def _replace(module: Any, name: str, original: Any, ours: Any) -> None:
             setattr(module, name, original)
 
     _undo.append(undo)
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.exceptions import Loss
 from airflow_provider_hokusai_dns.resolver.target import quoted
@@ -35,7 +34,9 @@ class DeliveryTracker:
     """
 
     run_id: str
-    _condition: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _condition: threading.Condition = field(
+        default_factory=lambda: forks.free_in_child(threading.Condition()), repr=False
+    )
     _put: dict[str, int] = field(default_factory=dict)
     _done: dict[str, int] = field(default_factory=dict)
     _failed: dict[str, int] = field(default_factory=dict)
@@ -46,9 +47,6 @@ class DeliveryTracker:
     #: Whether MLflow's queue for batches is known, so that what it holds is counted.
     counts_batches: bool = True
     counts_traces: bool = True
-
-    def __post_init__(self) -> None:
-        _all_trackers.add(self)
 
     def put(self, counts: dict[str, int]) -> None:
         """Something was handed over."""
@@ -170,15 +168,3 @@ def _is_open(trace_id: str) -> bool:
             return False
         spans = list(trace.span_dict.values())
         return not spans or any(span.end_time_ns is None for span in spans)
-
-
-_all_trackers: weakref.WeakSet[DeliveryTracker] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for tracker in _all_trackers:
-        # Another thread of the parent may have held it.
-        tracker._condition = threading.Condition()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -26,6 +26,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName
@@ -33,7 +34,7 @@ from airflow_provider_hokusai_dns.client.redelivery import deliver
 
 _log = logging.getLogger(__name__)
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _trackers: list[DeliveryTracker] = []
 _owners: dict[str, DeliveryTracker] = {}
 _undo: list[Callable[[], None]] = []
@@ -299,11 +300,3 @@ def _tell(trace_ids: set[str], part: str, error: BaseException | None) -> None:
     for tracker in tuple(_trackers):
         for trace_id in trace_ids:
             tracker.trace_result(trace_id, part, error)
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

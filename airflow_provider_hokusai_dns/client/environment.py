@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from airflow_provider_hokusai_dns import overrides
+from airflow_provider_hokusai_dns import forks, overrides
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 
@@ -22,7 +22,7 @@ _NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
 _VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS, "MLFLOW_RUN_ID")
 
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _uri_holders: list[tuple[str, str, str | None]] = []
 #: What was set before the first block, as the API and the environment have it; then each block's.
 _experiments: list[list[str | None]] = []
@@ -108,11 +108,3 @@ def _leave_uri() -> None:
     mlflow_private.set_tracking_uri(tracking_uri)
     mlflow_private.set_registry_uri(registry_uri)
     overrides.end()
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from airflow_provider_hokusai_dns import forks
+
 _LOGGERS = ("urllib3.connectionpool", "mlflow.utils.async_logging.async_logging_queue")
 #: Seconds between two lines of one kind.
 _PAUSE = 60.0
@@ -25,7 +27,7 @@ class _OncePerPause(logging.Filter):
     def __init__(self, monotonic: Callable[[], float]) -> None:
         super().__init__()
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        self._lock = forks.free_in_child(threading.Lock())
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -22,6 +22,7 @@ from airflow_provider_hokusai_dns.client.environment import experiment_in_use, f
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
 from airflow_provider_hokusai_dns.exceptions import Loss, LostDataError, RunEndError
+from airflow_provider_hokusai_dns.resolver.deadline import bounded
 
 if TYPE_CHECKING:
     import mlflow
@@ -241,7 +242,7 @@ class _OpenRun:
                 if losses := self._flush(max(self._deadline, _ON_ITS_WAY), limit):
                     _log.error("%s", LostDataError(self._run_id, losses))
                 # A server that answers is told also when the flush has taken all of the time.
-                with transport.limited(max(1.0, end - time.monotonic())):
+                with bounded(max(1.0, end - time.monotonic())):
                     self._finish(status)
         except Exception as trouble:
             why = f": {trouble.__cause__}" if trouble.__cause__ is not None else ""
@@ -254,7 +255,7 @@ class _OpenRun:
             yield
         except BaseException as error:
             if not isinstance(error, RunEndError):
-                with suppress(Exception), transport.limited(sigterm.SECONDS):
+                with suppress(Exception), bounded(sigterm.SECONDS):
                     self._finish(status)
             raise
 
@@ -286,7 +287,7 @@ class _OpenRun:
         self._stop_monitors(min(quiet, limit))
         self._drain(quiet, max(0.0, end - time.monotonic()))
         if (carrier := transport.carrier_of(self._conn_id)) is not None:
-            with transport.limited(max(1.0, end - time.monotonic())):
+            with bounded(max(1.0, end - time.monotonic())):
                 carrier.sweep()
         if unfinished := self._tracker.unfinished_traces():
             _log.warning(

@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from airflow_provider_hokusai_dns import forks
+
 _log = logging.getLogger(__name__)
 
 #: For all of the work; Airflow leaves five seconds, and its own handler wants some of them.
 SECONDS = 3.0
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _jobs: list[Callable[[float], None]] = []
 _previous: Callable[[int, FrameType | None], object] | int | None = None
 _installed = False
@@ -100,13 +102,10 @@ def _run(job: Callable[[float], None]) -> None:
         _log.warning("What had to be done before the task is stopped failed", exc_info=True)
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     """A child that is told to stop, as each worker of a pool is, ends no run of its parent."""
-    global _lock, _owner
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    global _owner
     _jobs.clear()
     _uninstall()
     _owner = os.getpid()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -38,9 +38,10 @@ from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
 from airflow_provider_hokusai_dns.client.origin import origin_of
-from airflow_provider_hokusai_dns.resolver.pin import bounded
+from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 from airflow_provider_hokusai_dns.server import MLflowServer
 
 _log = logging.getLogger(__name__)
@@ -136,24 +137,6 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
     return None
 
 
-_thread = threading.local()
-
-
-@contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """On this thread, let no call wait longer than until ``seconds`` from now."""
-    before = getattr(_thread, "end", float("inf"))
-    _thread.end = min(before, time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _thread.end = before
-
-
-def _limit() -> float:
-    return float(getattr(_thread, "end", float("inf"))) - time.monotonic()
-
-
 class Carrier(HTTPAdapter):
     """Sends the requests of one connection. Thread-safe.
 
@@ -196,7 +179,7 @@ class Carrier(HTTPAdapter):
         """Seconds for which a call that begins now may wait."""
         in_run = has_open_run(self.server.conn_id)
         whole = self.server.deadline if in_run else self.server.request_timeout
-        return max(0.0, min(whole, _limit()))
+        return max(0.0, min(whole, seconds_left()))
 
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, stream: bool = False, **kwargs: Any
@@ -249,7 +232,7 @@ class Carrier(HTTPAdapter):
             _drop(outcome)
             self._sleep(pause)
             if doubt and create is not None:
-                with limited(max(1.0, self.patience - (self._monotonic() - began))):
+                with bounded(max(1.0, self.patience - (self._monotonic() - began))):
                     found = self._made(request, create)
                 if found:
                     return self._answer(request, create, found)
@@ -267,7 +250,7 @@ class Carrier(HTTPAdapter):
 
         :param left: seconds until the deadline; ``None`` for the first attempt.
         """
-        patience, limit = self.patience, _limit()
+        patience, limit = self.patience, seconds_left()
         if left is None:
             # Where nothing may wait (deadline 0) an answer still takes its time.
             left = max(patience, min(self.server.request_timeout, _SHORTEST_ANSWER, limit))
@@ -408,7 +391,7 @@ class Carrier(HTTPAdapter):
         return bool(_can_rewind(request))
 
     def _told_away(self, outcome: requests.Response | Exception) -> None:
-        if not self._away and _limit() == float("inf"):
+        if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
                 "MLflow at %s is away (%s). Waiting for up to %.0f s.",
@@ -418,7 +401,7 @@ class Carrier(HTTPAdapter):
             )
 
     def _told_back(self) -> None:
-        if self._away and _limit() == float("inf"):  # not by what is asked in between
+        if self._away and seconds_left() == float("inf"):  # not by what is asked in between
             self._away = False
             _log.warning("MLflow at %s answers again.", self.server.uri)
 
@@ -466,7 +449,7 @@ def _author_s_timeout() -> float:
 
 # --- which requests are carried
 
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 _carriers: dict[str, Carrier] = {}
 #: How many runs are open, by connection.
 _runs: dict[str, int] = {}
@@ -545,12 +528,8 @@ def _get_adapter(self: requests.Session, url: str) -> Any:
     return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
     # A connection that parent and child both used would mix their answers.
     for conn_id, carrier in list(_carriers.items()):
         _carriers[conn_id] = Carrier(carrier.server, renew=carrier.renew)
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

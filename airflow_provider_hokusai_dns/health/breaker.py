@@ -16,9 +16,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State
-from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
 
@@ -121,7 +121,7 @@ class CircuitBreaker:
         self._cooldown = cooldown
         self._max_cooldown = max_cooldown
         self._clock: Clock = clock or SystemClock()
-        self._lock = threading.Lock()
+        self._lock = forks.free_in_child(threading.Lock())
         self._clear()
         self._last_failure: float | None = None
         self._last_success: float | None = None
@@ -224,9 +224,7 @@ class CircuitBreaker:
         return BreakerOpenError(self.name, self._reason, max(0.0, until - now))
 
     def renew_after_fork(self) -> None:
-        """Replace the lock in a child process, which has no prober either."""
-        # Another thread of the parent may have held the lock, or been the prober.
-        self._lock = threading.Lock()
+        """Forget the prober in a child process: it may have been another thread of the parent."""
         self._prober = None
 
 
@@ -235,7 +233,7 @@ def _wall(offset: float, stamp: float | None) -> datetime | None:
 
 
 _by_server: dict[tuple[object, ...], CircuitBreaker] = {}
-_by_server_lock = threading.Lock()
+_by_server_lock = forks.free_in_child(threading.Lock())
 
 
 def breaker_for(server: MLflowServer) -> CircuitBreaker:
@@ -245,9 +243,3 @@ def breaker_for(server: MLflowServer) -> CircuitBreaker:
         if key not in _by_server:
             _by_server[key] = CircuitBreaker(server.uri)
         return _by_server[key]
-
-
-@forks.in_child
-def _renew_lock() -> None:
-    global _by_server_lock
-    _by_server_lock = threading.Lock()

@@ -23,7 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
 
 from airflow_provider_hokusai_dns.exceptions import MLflowRestError
-from airflow_provider_hokusai_dns.resolver.pin import bounded
+from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.gates.check import Check, check_connection
 from airflow_provider_hokusai_dns.gates.connection_health import (
@@ -92,7 +92,7 @@ class HealthCache:
         self._now = now
         self._patience = patience
         # Reentrant: where no thread can be started, a job runs here and now.
-        self._lock = threading.RLock()
+        self._lock = forks.free_in_child(threading.RLock())
         self._entries: dict[str, _CachedConnection] = {}
         self._complained = ""
         self._settings: _Settings | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
@@ -34,7 +34,7 @@ class HistoryCache:
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._reading = threading.Lock()
+        self._reading = forks.free_in_child(threading.Lock())
         self._read_at = float("-inf")
         self._names: _Names = {}
 

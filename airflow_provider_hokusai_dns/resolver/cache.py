@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
 from airflow_provider_hokusai_dns.resolver.level import Level
@@ -30,7 +31,7 @@ class RecordStatus:
     __slots__ = ("compared_at", "has_nxdomain", "lock", "read_at", "rejected")
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = forks.free_in_child(threading.Lock())
         self.read_at = self.compared_at = float("-inf")
         self.has_nxdomain = False
         self.rejected = ""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver.metrics import Event
 
 log = logging.getLogger(__name__)
@@ -24,9 +24,8 @@ class Observers:
     def __init__(self, served: Callable[[], tuple[int, int, int, int]]) -> None:
         self._served = served
         self._told = (0, 0, 0, 0)
-        self._lock = threading.Lock()
+        self._lock = forks.free_in_child(threading.Lock())
         self._observers: tuple[Callable[[Event], None], ...] = ()
-        forks.renewed(self)
 
     def add(self, observer: Callable[[Event], None]) -> None:
         """Add an observer."""
@@ -47,7 +46,3 @@ class Observers:
                 observer(event)
             except Exception:
                 log.debug("An observer of the resolver failed", exc_info=True)
-
-    def renew_after_fork(self) -> None:
-        """Replace the lock in a child process."""
-        self._lock = threading.Lock()

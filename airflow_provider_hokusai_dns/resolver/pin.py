@@ -22,15 +22,14 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Self
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     Handout,
     PinnedPort,
-    bounded,
     of_family,
 )
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
@@ -50,7 +49,6 @@ __all__ = [
     "Pin",
     "PinConflictError",
     "StaleAddressCheck",
-    "bounded",
     "pin_host",
     "pinned",
     "tell_blind_spots",
@@ -97,13 +95,12 @@ class Pin:
     def __init__(self, hostname: str, resolver: DNSResolver) -> None:
         self.hostname = hostname
         self.resolver = resolver
-        self._lock = threading.Lock()
+        self._lock = forks.free_in_child(threading.Lock())
         #: By owner; whether the owner's name was absolute stands beside the policy.
         self._policies: dict[str, tuple[PinPolicy, bool]] = {}
         self._absolute = False
         self._patient: list[Patience] = []
         self._ports: dict[tuple[bool, int, int], PinnedPort] = {}
-        forks.renewed(self)
 
     def __enter__(self) -> Self:
         return self
@@ -226,10 +223,6 @@ class Pin:
         in_force = in_force or [policy.patience for policy in self._policies_for(port)]
         return in_force or [Patience(0.0)]  # released meanwhile
 
-    def renew_after_fork(self) -> None:
-        """Replace the lock in a child: a thread that is gone may have held it."""
-        self._lock = threading.Lock()
-
 
 def pin_host(
     hostname: str,
@@ -293,7 +286,7 @@ def pinned(hostname: str) -> Pin | None:
 
 _pins: dict[str, Pin] = {}
 _told: set[str] = set()
-_lock = threading.Lock()
+_lock = forks.free_in_child(threading.Lock())
 
 
 def _key(host: str) -> str:
@@ -442,9 +435,3 @@ def _numeric(
         (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
         for item in _socket.getaddrinfo(address, port, family, type, proto, flags)
     )
-
-
-@forks.in_child
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()

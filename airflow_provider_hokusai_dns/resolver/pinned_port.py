@@ -6,7 +6,6 @@ a hundred threads make one trial, and each caller leaves when its own patience i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import logging
@@ -15,13 +14,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
-from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver import deadline
 from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
@@ -45,20 +45,8 @@ _GRACE = 0.25
 #: Seconds beyond the end of patience for a round that was to be over by then.
 _NEARLY = 0.1
 
-_thread = threading.local()
 _rounds = Workers("hokusai-dns-round")
 _checking = Workers("hokusai-dns-stale-check")
-
-
-@contextlib.contextmanager
-def bounded(seconds: float) -> Iterator[None]:
-    """On this thread, wait for an address until ``seconds`` from now at most, and not longer."""
-    before = getattr(_thread, "end", float("inf"))
-    _thread.end = min(before, time.monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _thread.end = before
 
 
 class NoConnectionError(PicklableError, OSError):
@@ -161,7 +149,7 @@ class PinnedPort:
         self._patience = patience
         self._takes = takes
         self._edge = edge or Edge()
-        self._lock = threading.Lock()
+        self._lock = forks.free_in_child(threading.Lock())
         self._state = PortReachability()
         self._flight: _Flight | None = None
         #: The last resolution, what of it can be used here, and until when it is fresh.
@@ -180,7 +168,7 @@ class PinnedPort:
         :raises NoConnectionError: patience is over, and no address answers.
         """
         now, handed_out = self._edge.monotonic, self._state.handed_out
-        bound = getattr(_thread, "end", float("inf"))
+        bound = deadline.end()
         while True:
             started = now()
             known = self._known_fresh(started)
@@ -222,8 +210,7 @@ class PinnedPort:
             self._state = self._state.forget()
 
     def renew_after_fork(self) -> None:
-        """In a child: the threads that held the lock, ran a round or connected are gone."""
-        self._lock = threading.Lock()
+        """In a child: the threads that ran a round or connected are gone."""
         self._flight = None
         self._state = self._state._replace(connecting={})
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from functools import partial
 
-from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -90,7 +90,7 @@ class SingleFlight:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._lock = threading.RLock()
+        self._lock = forks.free_in_child(threading.RLock())
         self._flights: dict[Hashable, Flight] = {}
         forks.renewed(self)
 
@@ -179,7 +179,6 @@ class SingleFlight:
 
     def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
-        self._lock = threading.RLock()
         self._flights = {}
 
 

@@ -12,7 +12,8 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.resolver import forks, freshness
+from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.cache import Cache, Slot
 from airflow_provider_hokusai_dns.resolver.metrics import (
     Counters,
@@ -52,11 +53,10 @@ class ResolverState:
         self.ready: dict[str, Ready] = {}
         self.observers = Observers(self.served)
         # Reentrant: a signal handler may resolve a name in the thread that was interrupted here.
-        self._lock = threading.RLock()
+        self._lock = forks.free_in_child(threading.RLock())
         self._cache = Cache()
         self._counters = Counters(Window(config.window))
         self._cleaned_at = self.now()
-        forks.renewed(self)
 
     # --- names
 
@@ -305,9 +305,3 @@ class ResolverState:
                 error_rate=failures / (failures + successes) if failures + successes else 0.0,
                 level=level(failures, successes),
             )
-
-    def renew_after_fork(self) -> None:
-        """Replace the locks in a child process."""
-        self._lock = threading.RLock()
-        for slot in self._cache.slots():
-            slot.record.lock = threading.Lock()

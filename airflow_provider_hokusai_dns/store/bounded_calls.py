@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from airflow_provider_hokusai_dns import forks
 
 T = TypeVar("T")
 
@@ -23,10 +24,11 @@ class BoundedCall:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        self._reset()
+        self.renew_after_fork()
+        forks.renewed(self)
 
-    def _reset(self) -> None:
-        self._pid = os.getpid()
+    def renew_after_fork(self) -> None:
+        """Wait for no call of the parent in a child: its thread did not come along."""
         self._free = threading.Lock()
         self._overdue: threading.Event | None = None
 
@@ -35,8 +37,6 @@ class BoundedCall:
 
         :raises CallOverdue: when it, or a call before it, did not return in time.
         """
-        if self._pid != os.getpid():  # its thread did not survive the fork
-            self._reset()
         deadline = time.monotonic() + self._patience
         overdue = self._overdue
         if overdue is not None and not overdue.is_set():

@@ -26,7 +26,8 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
 )
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
-from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, bounded, pin_host, pinned
+from airflow_provider_hokusai_dns.resolver.deadline import bounded
+from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, pin_host, pinned
 from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
 from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
@@ -364,10 +365,8 @@ def _other_registry(server: MLflowServer) -> str | None:
     return None if same else server.registry_uri
 
 
+@forks.in_child
 def _after_fork_in_child() -> None:
     for relay in _open_relays:
         relay._after_fork()
     _open_relays.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
 from airflow_provider_hokusai_dns.client.relay.patience import Failure
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-from airflow_provider_hokusai_dns.resolver.pinned_port import bounded
+from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 from airflow_provider_hokusai_dns.server import tls_context
 
