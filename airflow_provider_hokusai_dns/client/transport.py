@@ -59,6 +59,7 @@ _DEAD_PEER = 20
 _POOL_SIZE = 64
 #: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
 _POOL_IS_FULL = b"QueuePool limit of size"
+_REFUSED_TUNNEL = "Tunnel connection failed: 4"
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
@@ -126,7 +127,8 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
         # A server that stops in the middle of the handshake; all else is how things are set up.
         return Fault.NOT_SENT if "EOF" in repr(outcome) else None
     if isinstance(outcome, requests.exceptions.ProxyError):
-        return Fault.NOT_SENT
+        # A 4xx to CONNECT is the proxy's last word: a login, or a host that it does not allow.
+        return None if _REFUSED_TUNNEL in str(outcome) else Fault.NOT_SENT
     if isinstance(outcome, ConnectionError):
         inner = outcome.args[0] if outcome.args else None
         reason = inner.reason if isinstance(inner, MaxRetryError) else inner
