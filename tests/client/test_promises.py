@@ -39,12 +39,6 @@ TAGS = {orphaned_runs.TAG_DAG: "train"}
 
 
 @pytest.fixture
-def front(mlflow_server: MLflowProcess) -> Iterator[CountingProxy]:
-    with CountingProxy(mlflow_server.port, mlflow_server.host) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def server(front: CountingProxy, mlflow_server: MLflowProcess) -> MLflowServer:
     return a_server(hostname=mlflow_server.host, port=front.port, experiment="promises")
 
@@ -52,14 +46,6 @@ def server(front: CountingProxy, mlflow_server: MLflowProcess) -> MLflowServer:
 @pytest.fixture
 def uri(server: MLflowServer) -> str:
     return auth.sign_in(server)
-
-
-@pytest.fixture
-def direct(mlflow_server: MLflowProcess) -> Any:
-    """A plain client that does not go through the proxy."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(mlflow_server.uri)
 
 
 @contextlib.contextmanager
