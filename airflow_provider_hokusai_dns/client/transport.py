@@ -66,7 +66,7 @@ _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 class Fault(Enum):
     """Why an attempt was in vain."""
 
-    NOT_SENT = "there was no connection"
+    NOT_SENT = "there was no connection, or the server did not take the request"
     UNSURE = "there was no whole answer"
     AWAY = "the server said that it is away"
     BUSY = "the server said that it could not do it now"
@@ -119,7 +119,9 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
         status = outcome.status_code
         if status in (502, 503, 504):
             return Fault.AWAY
-        is_busy = status in (408, 429, 500) or (status == 400 and _POOL_IS_FULL in outcome.content)
+        if status in (408, 429):  # MLflow 3.18 repeats these for every call
+            return Fault.NOT_SENT
+        is_busy = status == 500 or (status == 400 and _POOL_IS_FULL in outcome.content)
         return Fault.BUSY if is_busy else None
     if isinstance(outcome, ConnectTimeout):
         return Fault.NOT_SENT
@@ -345,7 +347,7 @@ class Carrier(HTTPAdapter):
 
     def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
         """What of a create is at the server; nothing where that cannot be asked."""
-        with contextlib.suppress(requests.exceptions.RequestException, ValueError):
+        with contextlib.suppress(requests.exceptions.RequestException, ValueError, LookupError):
             response = self._ask(request, create.ask)
             if response.ok:
                 return create.found(response.json())
