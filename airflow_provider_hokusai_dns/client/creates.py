@@ -37,7 +37,7 @@ _IDEMPOTENT_POSTS = frozenset(
         "model-versions": "search set-tag transition-stage",
         "registered-models": "search set-tag alias get-latest-versions rename",
         "runs": "search log-batch log-metric log-parameter set-tag delete-tag update delete restore"
-        " log-inputs log-model outputs",
+        " log-inputs",
         "traces": "search metrics batchGetInfos calculate-filter-correlation link-to-run"
         " link-prompts delete-traces",
     }.items()
@@ -175,16 +175,45 @@ def _registered_model(fields: dict[str, Any], _: str) -> Create:
     )
 
 
-def _model_params(fields: dict[str, Any], model_id: str) -> Create:
-    """A store adds them, so that a second time is an error."""
-    wanted = {param["key"] for param in fields["params"]}
+def _added(
+    fields: dict[str, Any], ask: Ask, is_there: Callable[[Mapping[str, Any]], bool]
+) -> Create:
+    """What is added to something, with nothing in the answer; a second time it is there twice."""
 
     def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        there = {param["key"] for param in answer["model"]["data"].get("params", ())}
-        return [{}] if wanted <= there else []
+        return [{}] if is_there(answer) else []
 
-    ask = Ask("GET", f"logged-models/{model_id}", {})
     return Create(json.dumps(fields).encode(), ask, found, lambda _: [])
+
+
+def _model_params(fields: dict[str, Any], model_id: str) -> Create:
+    sent = {param["key"] for param in fields["params"]}
+
+    def is_there(answer: Mapping[str, Any]) -> bool:
+        return sent <= {param["key"] for param in answer["model"]["data"].get("params", ())}
+
+    return _added(fields, Ask("GET", f"logged-models/{model_id}", {}), is_there)
+
+
+def _outputs(fields: dict[str, Any], _: str) -> Create:
+    sent = {model["model_id"] for model in fields["models"]}
+
+    def is_there(answer: Mapping[str, Any]) -> bool:
+        there = answer["run"].get("outputs", {}).get("model_outputs", ())
+        return sent <= {model["model_id"] for model in there}
+
+    return _added(fields, Ask("GET", "runs/get", {"run_id": fields["run_id"]}), is_there)
+
+
+def _model_of_a_run(fields: dict[str, Any], _: str) -> Create:
+    """It stands in the history of its run, under its uuid."""
+    model = json.loads(fields["model_json"])["model_uuid"]
+
+    def is_there(answer: Mapping[str, Any]) -> bool:
+        tags = {tag["key"]: tag["value"] for tag in answer["run"]["data"].get("tags", ())}
+        return model in tags.get("mlflow.log-model.history", "")
+
+    return _added(fields, Ask("GET", "runs/get", {"run_id": fields["run_id"]}), is_there)
 
 
 def _assessment(fields: dict[str, Any], trace_id: str) -> Create:
@@ -211,5 +240,7 @@ _KINDS: dict[str, Callable[[dict[str, Any], str], Create]] = {
     "model-versions/create": _model_version,
     "logged-models": _logged_model,
     "logged-models/*/params": _model_params,
+    "runs/log-model": _model_of_a_run,
+    "runs/outputs": _outputs,
     "traces/*/assessments": _assessment,
 }

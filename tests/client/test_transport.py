@@ -173,9 +173,9 @@ def _inputs(client: Any, name: str) -> str:
     return run_id
 
 
-def _post(client: Any, path: str, **fields: Any) -> Any:
+def _post(client: Any, path: str, api: str = "3.0", **fields: Any) -> Any:
     """As MLflow's client does, whatever its version."""
-    url = f"{client.tracking_uri}/api/3.0/mlflow/{path}"
+    url = f"{client.tracking_uri}/api/{api}/mlflow/{path}"
     answer = requests.post(url, json=fields, auth=auth.Authorize(), timeout=60)
     answer.raise_for_status()
     return answer.json()
@@ -222,6 +222,20 @@ def _model_params(client: Any, name: str) -> str:
     return str(LoggedModelParameter("depth", "6").key)
 
 
+def _outputs(client: Any, name: str) -> str:
+    run_id, model_id = name.split("/")[-2:]
+    _post(client, "runs/outputs", "2.0", run_id=run_id, models=[{"model_id": model_id, "step": 0}])
+    return run_id
+
+
+def _model_of_a_run(client: Any, name: str) -> str:
+    run_id = name.rpartition("/")[2]
+    model = {"artifact_path": "m", "run_id": run_id, "model_uuid": name, "flavors": {},
+             "utc_time_created": "2026-11-26 00:00:00.0"}  # fmt: skip
+    _post(client, "runs/log-model", "2.0", run_id=run_id, model_json=json.dumps(model))
+    return run_id
+
+
 def _prompt(client: Any, name: str) -> str:
     return str(client.register_prompt(name, "Say {{ it }}").version)
 
@@ -245,6 +259,10 @@ def _count(direct: Any, kind: str, name: str) -> int:
         return len(_assessments(direct, of))
     if kind == "/params":
         return len(direct.get_logged_model(of).params) - 1
+    if kind == "runs/outputs":
+        return len(direct.get_run(name.split("/")[-2]).outputs.model_outputs)
+    if kind == "runs/log-model":
+        return len(json.loads(direct.get_run(of).data.tags["mlflow.log-model.history"]))
     return len(direct.get_run(of).inputs.dataset_inputs)
 
 
@@ -258,6 +276,8 @@ CREATES: dict[str, Make] = {
     "mlflow/traces": _trace,
     "/assessments": _assessment,
     "/params": _model_params,
+    "runs/outputs": _outputs,
+    "runs/log-model": _model_of_a_run,
 }
 
 
@@ -272,9 +292,9 @@ def test_what_is_made_through_a_fault_is_made_once(
     name = f"{kind.replace('/', '-')}-{status}-{when}"
     if kind == "model-versions/create":
         direct.create_registered_model(name)
-    if kind == "runs/log-inputs":
+    if kind in ("runs/log-inputs", "runs/outputs", "runs/log-model"):
         name = f"{name}/{direct.create_run('0').info.run_id}"
-    if kind == "/params":
+    if kind in ("/params", "runs/outputs"):
         name = f"{name}/{direct.create_logged_model('0').model_id}"
     if kind == "/assessments":
         name = f"{name}/{_trace(direct, name.strip('/'))}"
