@@ -108,7 +108,8 @@ def resolver_for(server: MLflowServer) -> DNSResolver:
     """
     target = Target.parse(server.hostname)
     with _locked():
-        if target.literal is None and not server.fallback_addresses:
+        is_named = target.literal is None and server.proxy is None
+        if is_named and not server.fallback_addresses:
             _own_fallback(target.hostname, server.conn_id)
         return _resolver_of(server.view)
 
@@ -139,19 +140,20 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     )
     from airflow_provider_hokusai_dns.resolver.pin import tell_blind_spots
 
-    beside = [host for host in server.also_pin if _pin_key(host) != _pin_key(server.hostname)]
-    _make_way(server.hostname, server.conn_id, server.view)
+    host = server.connect_host
+    beside = [one for one in server.also_pin if _pin_key(one) != _pin_key(host)]
+    _make_way(host, server.conn_id, server.view)
     for hostname in beside:
         _make_way(hostname, server.conn_id, server.view_beside)
     with _locked():
-        first = _pin(server, server.hostname, server.view, check_stale_address, server.connect_port)
+        first = _pin(server, host, server.view, check_stale_address, server.connect_port)
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
         names = _resolver_of(server.view_beside) if beside else None
     if names is not None:
         # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
         names.warm(beside)
     pins = (first, *others)
-    for each in pins:
+    for each in pins if server.proxy is None else ():
         tell_blind_spots(each.hostname)
     return pins
 
@@ -163,7 +165,7 @@ def _pin(
     stale_check: Callable[[MLflowServer, Resolution, str, int], str | None],
     port: int | None = None,
 ) -> Pin:
-    from airflow_provider_hokusai_dns.client import deadlines
+    from airflow_provider_hokusai_dns.client import transport
     from airflow_provider_hokusai_dns.resolver.pin import pin_host
 
     held = _process.pins.get(_pin_key(hostname))
@@ -177,10 +179,10 @@ def _pin(
         hostname,
         names,
         port=port,
-        patience=deadlines.patience(server),
+        patience=server.request_timeout,
         stale_check=partial(stale_check, server),
         owner=server.conn_id,
-        connect_timeout=deadlines.connect_timeout(server),
+        connect_timeout=transport.CONNECT_TIMEOUT,
     )
     if held is None or held.pin is not new:
         _process.pins[new.hostname] = _Pinned(new, view)
@@ -245,7 +247,7 @@ def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
     """How a connection wants a name to be resolved; ``None`` where it does not lead there."""
-    if _pin_key(server.hostname) == hostname:
+    if _pin_key(server.connect_host) == hostname:
         return server.view
     return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
 
@@ -267,7 +269,7 @@ def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], li
     patience = Patience(server.deadline)
     policy = PinPolicy(server.connect_port, patience, partial(check_stale_address, server))
     port = PinnedPort(
-        server.hostname, server.connect_port, names, lambda: [policy], lambda: [patience]
+        server.connect_host, server.connect_port, names, lambda: [policy], lambda: [patience]
     )
     return port.addresses
 
@@ -275,7 +277,8 @@ def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], li
 def mask_credentials(server: MLflowServer) -> None:
     """Keep the secrets of a connection out of Airflow's logs, also in the form of a header."""
     header = server.credentials.authorization() or ""
-    mask(server.credentials.secret, header.partition(" ")[2])
+    proxy = (server.proxy and server.proxy.authorization) or ""
+    mask(server.credentials.secret, header.partition(" ")[2], proxy.partition(" ")[2])
 
 
 def mask(*texts: str | None) -> None:

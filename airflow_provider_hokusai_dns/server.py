@@ -104,6 +104,24 @@ class View:
         return next((n for n in names if getattr(self, n) != getattr(other, n)), "")
 
 
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy between this machine and a server. It resolves the server's name.
+
+    :param authorization: the value of the ``Proxy-Authorization`` header.
+    """
+
+    hostname: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def uri(self) -> str:
+        """Where it listens, without a login."""
+        host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
+        return f"http://{host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MLflowServer:
     """One MLflow server as a connection describes it. Durations are seconds.
@@ -116,10 +134,11 @@ class MLflowServer:
     :param srv: the SRV name that says where the server is and on which port, instead of address
         records of the hostname (RFC 2782); empty for none.
     :param verify: whether a server certificate is verified.
-    :param deadline: how long a write inside a run may wait for the server. The pin's
-        wait for an address and the waits of MLflow's client between its tries share it, see
-        :func:`~.deadlines.patience`.
+    :param deadline: how long a call inside a run waits while nothing gets through.
     :param request_timeout: how long one call outside a run may take.
+    :param proxy: what stands in between. Then its name is resolved here, and what the connection
+        says about the server's name (``srv``, ``nameservers``, ``fallback_addresses`` ...) has no
+        effect.
     """
 
     conn_id: str
@@ -144,6 +163,7 @@ class MLflowServer:
     nameservers: tuple[str, ...] = ()
     srv: str = ""
     allow_stale_over_http: StaleOverHTTP = StaleOverHTTP.CHECKED
+    proxy: Proxy | None = None
 
     @property
     def named(self) -> str:
@@ -162,13 +182,30 @@ class MLflowServer:
         return f"{self.scheme}://{self.authority}{self.path_prefix}"
 
     @property
-    def connect_port(self) -> int:
-        """The TCP port to connect to."""
+    def own_port(self) -> int:
+        """The TCP port that the server listens on."""
         return self.port or (443 if self.scheme == "https" else 80)
 
     @property
+    def connect_host(self) -> str:
+        """The host to connect to: the proxy's, else the server's own."""
+        return self.hostname if self.proxy is None else self.proxy.hostname
+
+    @property
+    def connect_name(self) -> str:
+        """That host in a sentence."""
+        return f"{'' if self.proxy is None else 'the proxy '}{self.connect_host!r}"
+
+    @property
+    def connect_port(self) -> int:
+        """The TCP port to connect to."""
+        return self.own_port if self.proxy is None else self.proxy.port
+
+    @property
     def view(self) -> View:
-        """How the name of the server is resolved."""
+        """How the name of the host to connect to is resolved."""
+        if self.proxy is not None:
+            return View()
         target = Target.parse(self.hostname)
         said = (self.srv, self.fallback_addresses, self.cache_ttl, self.max_stale)
         if target.literal is not None:  # nothing is resolved

@@ -6,15 +6,25 @@ import atexit
 import json
 import os
 import shutil
+import ssl
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-from tests.servers import OTHER_CLIENT, Handler, HTTPThread, MLflowProcess, has_basic_auth
+from tests.certificates import Authority
+from tests.servers import (
+    OTHER_CLIENT,
+    Handler,
+    HTTPThread,
+    MLflowProcess,
+    has_basic_auth,
+)
 from tests.skips import pytest_terminal_summary  # noqa: F401 - a hook
 
 # A machine that is busy with something else must not fail a property.
@@ -188,3 +198,17 @@ def auth_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowProc
         pytest.skip("MLflow's basic-auth app needs Flask-WTF (mlflow[auth])")
     with MLflowProcess(tmp_path_factory.mktemp("auth"), host="127.0.0.42", admin=ADMIN) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[MLflowProcess, Path]]:
+    """An MLflow server named ``mlflow.test`` with https, and the CA of its certificate."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority(folder)
+    certificate = authority.issue("mlflow.test")
+    with MLflowProcess(folder / "mlflow", host="127.0.0.62", tls=certificate) as server:
+        trusted = ssl.create_default_context(cafile=authority.file)
+        trusted.check_hostname = False
+        # It listens a while before it answers.
+        urllib.request.urlopen(f"{server.uri}/health", timeout=60, context=trusted).close()
+        yield server, authority.file

@@ -222,7 +222,7 @@ def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
     """The connections and targets of a command line, each once."""
     servers = [connections.load_server(conn_id) for conn_id in args.conn_id or ()]
     wanted: dict[object, tuple[Target, MLflowServer | None]] = {
-        (server.hostname, server.view): (Target.parse(server.hostname), server)
+        (server.connect_host, server.view): (Target.parse(server.connect_host), server)
         for server in servers
     }
     for target in _parse(args.target):
@@ -240,7 +240,7 @@ def _parse(texts: Iterable[str]) -> list[Target]:
 
 
 def _is_name_of(server: MLflowServer, hostname: str) -> bool:
-    return Target.parse(server.hostname).hostname == hostname
+    return Target.parse(server.connect_host).hostname == hostname
 
 
 def _listed_server_of(hostname: str) -> MLflowServer | None:
@@ -288,7 +288,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
     done, described = check_connection(conn_id), ConnectionTarget()
     if done.server is not None:
-        name = Target.parse(done.server.hostname)
+        name = Target.parse(done.server.connect_host)
         stored = StoredRecord("", name.hostname)
         if name.literal is None:
             stored = read_stored(name.hostname, SdkVariables(), done.server.asked)

@@ -2,7 +2,8 @@
 
 An answer that broke off, a time-out, a 502, 503 or 504 leaves open whether the server has done what
 it was asked. MLflow before 3.18 sends such a call again and may make two; 3.18 raises. We ask the
-server first: by a tag that is put into the request, or by the name where that is unique.
+server first: by a tag that is put into the request, or by the name where that is unique. What has
+neither (a webhook, a scorer, an evaluation dataset ...) is not sent again, as in 3.18.
 
 Only what the documented REST API says is used; nothing here sends.
 """
@@ -10,32 +11,40 @@ Only what the documented REST API says is used; nothing here sends.
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-#: On every run, model version and logged model that a task makes: which request has made it.
+#: On every run, model version, logged model and assessment that a task makes: which request it was.
 TAG = "airflow.request_id"
+#: What makes a model version that of a prompt.
+_PROMPT = "mlflow.prompt.is_prompt"
 
-#: POSTs that MLflow's stores take a second time without effect, and those that only read; what
-#: MLflow 3.18 repeats itself, and the logging of inputs, which its stores compare before adding.
+#: POSTs that MLflow's stores take a second time without effect, and those that only read. More than
+#: MLflow 3.18 repeats: where a store compares before it adds, and where a second time is an error.
 _IDEMPOTENT_POSTS = frozenset(
     f"{where}/{what}"
     for where, whats in {
-        "runs": "search log-batch log-metric log-parameter set-tag update delete restore"
-        " log-inputs log-model outputs",
-        "experiments": "search set-experiment-tag",
-        "registered-models": "search set-tag alias get-latest-versions",
-        "model-versions": "search set-tag",
-        "logged-models": "search",
-        "datasets": "search",
-        "traces": "search metrics",
+        "artifacts": "presigned-upload-url presigned-download-url",
+        "datasets": "search */records */add-experiments */remove-experiments",
+        "experiments": "search search-datasets update delete restore set-experiment-tag"
+        " delete-experiment-tag",
         "issues": "search",
+        "logged-models": "search",
+        "model-versions": "search set-tag transition-stage",
+        "registered-models": "search set-tag alias get-latest-versions rename",
+        "runs": "search log-batch log-metric log-parameter set-tag delete-tag update delete restore"
+        " log-inputs",
+        "traces": "search metrics batchGetInfos calculate-filter-correlation link-to-run"
+        " link-prompts delete-traces",
     }.items()
     for what in whats.split()
 ) | {"traces"}
+#: Paths with an id in the middle.
+_OF_ONE = re.compile(r"(datasets|logged-models|traces)/([^/]+)/([^/]+)")
 
 
 class Ask(NamedTuple):
@@ -74,17 +83,22 @@ def is_idempotent(method: str, path: str) -> bool:
     Artifacts, multipart uploads and spans are outside of ``.../mlflow/``: MLflow repeats them.
     """
     tail = below_mlflow(path)
-    return method != "POST" or tail is None or tail in _IDEMPOTENT_POSTS
+    return method != "POST" or tail is None or _of_one(tail)[0] in _IDEMPOTENT_POSTS
+
+
+def _of_one(tail: str) -> tuple[str, str]:
+    """A path with a star in the place of its id, and the id."""
+    found = _OF_ONE.fullmatch(tail)
+    return (f"{found[1]}/*/{found[3]}", found[2]) if found else (tail, "")
 
 
 def create_of(method: str, path: str, body: bytes | str | None) -> Create | None:
     """What a request makes, where that can be asked for; with the tag put in."""
-    kind = _KINDS.get(below_mlflow(path) or "") if method == "POST" else None
-    if kind is None or not body:
+    which, of = _of_one(below_mlflow(path) or "")
+    if method != "POST" or which not in _KINDS or not body:
         return None
     try:
-        fields = json.loads(body)
-        return kind(fields)
+        return _KINDS[which](json.loads(body), of)
     except (ValueError, TypeError, KeyError):
         return None  # not as the API has it: for the server to refuse
 
@@ -95,7 +109,7 @@ def _tagged(fields: dict[str, Any]) -> tuple[bytes, str]:
     return json.dumps(fields).encode(), f"tags.`{TAG}` = '{token}'"
 
 
-def _run(fields: dict[str, Any]) -> Create:
+def _run(fields: dict[str, Any], _: str) -> Create:
     body, has_tag = _tagged(fields)
 
     def discard(answer: Mapping[str, Any]) -> list[Ask]:
@@ -112,7 +126,7 @@ def _run(fields: dict[str, Any]) -> Create:
     )  # fmt: skip
 
 
-def _logged_model(fields: dict[str, Any]) -> Create:
+def _logged_model(fields: dict[str, Any], _: str) -> Create:
     body, has_tag = _tagged(fields)
     return Create(
         body,
@@ -123,8 +137,11 @@ def _logged_model(fields: dict[str, Any]) -> Create:
     )  # fmt: skip
 
 
-def _model_version(fields: dict[str, Any]) -> Create:
+def _model_version(fields: dict[str, Any], _: str) -> Create:
+    is_prompt = {"key": _PROMPT, "value": "true"} in fields.get("tags", ())
     body, has_tag = _tagged(fields)
+    if is_prompt:  # a search shows them only where it names this
+        has_tag += f" AND tags.`{_PROMPT}` = 'true'"
 
     def discard(answer: Mapping[str, Any]) -> list[Ask]:
         version = answer["model_version"]
@@ -139,7 +156,7 @@ def _model_version(fields: dict[str, Any]) -> Create:
     )
 
 
-def _experiment(fields: dict[str, Any]) -> Create:
+def _experiment(fields: dict[str, Any], _: str) -> Create:
     def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         there = answer.get("experiment", {})
         is_active = there.get("lifecycle_stage") == "active"
@@ -149,7 +166,7 @@ def _experiment(fields: dict[str, Any]) -> Create:
     return Create(json.dumps(fields).encode(), ask, found, lambda _: [])
 
 
-def _registered_model(fields: dict[str, Any]) -> Create:
+def _registered_model(fields: dict[str, Any], _: str) -> Create:
     return Create(
         json.dumps(fields).encode(),
         Ask("GET", "registered-models/get", {"name": fields["name"]}),
@@ -158,10 +175,72 @@ def _registered_model(fields: dict[str, Any]) -> Create:
     )
 
 
-_KINDS: dict[str, Callable[[dict[str, Any]], Create]] = {
+def _added(
+    fields: dict[str, Any], ask: Ask, is_there: Callable[[Mapping[str, Any]], bool]
+) -> Create:
+    """What is added to something, with nothing in the answer; a second time it is there twice."""
+
+    def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [{}] if is_there(answer) else []
+
+    return Create(json.dumps(fields).encode(), ask, found, lambda _: [])
+
+
+def _model_params(fields: dict[str, Any], model_id: str) -> Create:
+    sent = {param["key"] for param in fields["params"]}
+
+    def is_there(answer: Mapping[str, Any]) -> bool:
+        return sent <= {param["key"] for param in answer["model"]["data"].get("params", ())}
+
+    return _added(fields, Ask("GET", f"logged-models/{model_id}", {}), is_there)
+
+
+def _outputs(fields: dict[str, Any], _: str) -> Create:
+    sent = {model["model_id"] for model in fields["models"]}
+
+    def is_there(answer: Mapping[str, Any]) -> bool:
+        there = answer["run"].get("outputs", {}).get("model_outputs", ())
+        return sent <= {model["model_id"] for model in there}
+
+    return _added(fields, Ask("GET", "runs/get", {"run_id": fields["run_id"]}), is_there)
+
+
+def _model_of_a_run(fields: dict[str, Any], _: str) -> Create:
+    """It stands in the history of its run, under its uuid."""
+    model = json.loads(fields["model_json"])["model_uuid"]
+
+    def is_there(answer: Mapping[str, Any]) -> bool:
+        tags = {tag["key"]: tag["value"] for tag in answer["run"]["data"].get("tags", ())}
+        return model in tags.get("mlflow.log-model.history", "")
+
+    return _added(fields, Ask("GET", "runs/get", {"run_id": fields["run_id"]}), is_there)
+
+
+def _assessment(fields: dict[str, Any], trace_id: str) -> Create:
+    token = uuid.uuid4().hex
+    given = fields["assessment"]
+    given["metadata"] = {**given.get("metadata", {}), TAG: token}
+
+    def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        there = answer["trace"]["trace_info"].get("assessments", ())
+        mine = [each for each in there if each.get("metadata", {}).get(TAG) == token]
+        return [{"assessment": each} for each in mine]
+
+    def discard(answer: Mapping[str, Any]) -> list[Ask]:
+        which = answer["assessment"]["assessment_id"]
+        return [Ask("DELETE", f"traces/{trace_id}/assessments/{which}", {})]
+
+    return Create(json.dumps(fields).encode(), Ask("GET", f"traces/{trace_id}", {}), found, discard)
+
+
+_KINDS: dict[str, Callable[[dict[str, Any], str], Create]] = {
     "runs/create": _run,
     "experiments/create": _experiment,
     "registered-models/create": _registered_model,
     "model-versions/create": _model_version,
     "logged-models": _logged_model,
+    "logged-models/*/params": _model_params,
+    "runs/log-model": _model_of_a_run,
+    "runs/outputs": _outputs,
+    "traces/*/assessments": _assessment,
 }

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.client import mlflow_private, sigterm, transport
@@ -103,18 +104,25 @@ def open_run(
         )
         if not nested:
             stack.enter_context(experiment_in_use(active.info.experiment_id))
+        end_orphans = partial(
+            end_orphaned_runs,
+            tracking_uri,
+            active.info.experiment_id,
+            active.info.run_id,
+            {} if run_id is not None else tags,
+        )
         run = _OpenRun(
             active.info.run_id,
             tracking_uri,
             server.conn_id,
             tracker=stack.enter_context(track_delivery(active.info.run_id)),
+            end_orphans=end_orphans,
             end=end,
             deadline=server.deadline if flush_deadline is None else flush_deadline,
         )
         stack.enter_context(sigterm.on_sigterm(run.stop))
         try:
-            if run_id is None:
-                end_orphaned_runs(tracking_uri, active.info.experiment_id, active.info.run_id, tags)
+            end_orphans()
             stack.enter_context(begun_inside(active, tags))
             stack.enter_context(transport.run_is_open(server.conn_id))
             for pin in pins:
@@ -209,6 +217,7 @@ class _OpenRun:
         conn_id: str,
         *,
         tracker: DeliveryTracker,
+        end_orphans: Callable[[], object],
         end: bool,
         deadline: float,
     ) -> None:
@@ -216,6 +225,7 @@ class _OpenRun:
         self._uri = tracking_uri
         self._conn_id = conn_id
         self._tracker = tracker
+        self._end_orphans = end_orphans
         self._end = end
         self._deadline = deadline
         self._stopped = False
@@ -286,9 +296,12 @@ class _OpenRun:
         end = time.monotonic() + limit
         self._stop_monitors(min(quiet, limit))
         self._drain(quiet, max(0.0, end - time.monotonic()))
-        if (carrier := transport.carrier_of(self._conn_id)) is not None:
-            with bounded(max(1.0, end - time.monotonic())):
+        with bounded(max(1.0, end - time.monotonic())):
+            if (carrier := transport.carrier_of(self._conn_id)) is not None:
                 carrier.sweep()
+            # Once more: a slow server may have begun a run for an earlier try after our first
+            # search, or may not have answered that.
+            self._end_orphans()
         if unfinished := self._tracker.unfinished_traces():
             _log.warning(
                 "%d traces of run %s have spans that were never ended: they are not sent.",

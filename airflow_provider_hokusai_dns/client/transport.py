@@ -60,13 +60,14 @@ _DEAD_PEER = 20
 _POOL_SIZE = 64
 #: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
 _POOL_IS_FULL = b"QueuePool limit of size"
+_REFUSED_TUNNEL = "Tunnel connection failed: 4"
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
 class Fault(Enum):
     """Why an attempt was in vain."""
 
-    NOT_SENT = "there was no connection"
+    NOT_SENT = "there was no connection, or the server did not take the request"
     UNSURE = "there was no whole answer"
     AWAY = "the server said that it is away"
     BUSY = "the server said that it could not do it now"
@@ -119,7 +120,9 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
         status = outcome.status_code
         if status in (502, 503, 504):
             return Fault.AWAY
-        is_busy = status in (408, 429, 500) or (status == 400 and _POOL_IS_FULL in outcome.content)
+        if status in (408, 429):  # MLflow 3.18 repeats these for every call
+            return Fault.NOT_SENT
+        is_busy = status == 500 or (status == 400 and _POOL_IS_FULL in outcome.content)
         return Fault.BUSY if is_busy else None
     if isinstance(outcome, ConnectTimeout):
         return Fault.NOT_SENT
@@ -127,7 +130,8 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
         # A server that stops in the middle of the handshake; all else is how things are set up.
         return Fault.NOT_SENT if "EOF" in repr(outcome) else None
     if isinstance(outcome, requests.exceptions.ProxyError):
-        return Fault.NOT_SENT
+        # A 4xx to CONNECT is the proxy's last word: a login, or a host that it does not allow.
+        return None if _REFUSED_TUNNEL in str(outcome) else Fault.NOT_SENT
     if isinstance(outcome, ConnectionError):
         inner = outcome.args[0] if outcome.args else None
         reason = inner.reason if isinstance(inner, MaxRetryError) else inner
@@ -326,7 +330,7 @@ class Carrier(HTTPAdapter):
 
     def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
         """What of a create is at the server; nothing where that cannot be asked."""
-        with contextlib.suppress(requests.exceptions.RequestException, ValueError):
+        with contextlib.suppress(requests.exceptions.RequestException, ValueError, LookupError):
             response = self._ask(request, create.ask)
             if response.ok:
                 return create.found(response.json())

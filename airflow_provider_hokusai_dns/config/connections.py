@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote
 
-from airflow_provider_hokusai_dns.config import missing
+from airflow_provider_hokusai_dns.config import missing, proxies
 from airflow_provider_hokusai_dns.config.fields import (
     EXTRAS,
     checked,
@@ -235,7 +235,13 @@ _found: set[str] = set()
 
 def _given(connection: ConnectionLike) -> MLflowServer:
     _found.add(connection.conn_id)
-    return server_from_connection(connection)
+    return _as_reached(server_from_connection(connection))
+
+
+def _as_reached(server: MLflowServer) -> MLflowServer:
+    """With the proxy that this process goes through, where there is one."""
+    proxy = proxies.proxy_for(server.uri)
+    return server if proxy is None else replace(server, proxy=proxy)
 
 
 def _no_access(conn_id: str) -> SettingError:
@@ -246,7 +252,7 @@ def _no_access(conn_id: str) -> SettingError:
 def _stand_in(conn_id: str) -> MLflowServer | None:
     uri = (without_us(TRACKING_VARIABLE) or "").strip()
     if conn_id == DEFAULT_CONN_ID and uri and conn_id not in _found:
-        return server_from_uri(uri, conn_id=conn_id)
+        return _as_reached(server_from_uri(uri, conn_id=conn_id))
     return None
 
 

@@ -114,7 +114,8 @@ def check_with(
     share = max(deadline - _LEAST_FOR_PROBE, deadline / 2)
     found = None
     try:
-        found = resolver.refresh(server.uri, written_by=written_by, patience=share)
+        wanted = server.uri if server.proxy is None else server.proxy.uri
+        found = resolver.refresh(wanted, written_by=written_by, patience=share)
     except DNSResolutionError as error:
         verdict = probe(server, error, checks=checks, deadline=deadline)
     else:
@@ -124,7 +125,7 @@ def check_with(
             checks=checks,
             deadline=max(_LEAST_FOR_PROBE, end - time.monotonic()),
             report=lambda place: resolver.report_failure(
-                server.hostname, *Endpoint.parse(place)[:2]
+                server.connect_host, *Endpoint.parse(place)[:2]
             ),
         )
     if verdict.latencies:

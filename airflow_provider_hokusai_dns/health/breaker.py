@@ -239,7 +239,7 @@ _by_server_lock = forks.free_in_child(threading.Lock())
 def breaker_for(server: MLflowServer) -> CircuitBreaker:
     """The one breaker of this process for a server; a changed connection gets a new one."""
     with _by_server_lock:
-        key = (server.conn_id, server.uri, server.view)
+        key = (server.conn_id, server.uri, server.view, server.proxy)
         if key not in _by_server:
             _by_server[key] = CircuitBreaker(server.uri)
         return _by_server[key]

@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to one address, with hard limits on time and on bytes read.
 
 Beneath the probe. The hostname stays in the Host header, in SNI and in the certificate check; only
-the TCP connection goes to the address. No retries, no proxies, no redirects, no cookies.
+the TCP connection goes to the address, which is the proxy's where the server is behind one. No
+retries, no redirects, no cookies.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.server import MLflowServer
 
+#: How http.client begins the error for a proxy that opens no tunnel.
+_TUNNEL = "Tunnel connection failed: "
 #: As much of a body as is read; the answers that a probe wants are far smaller.
 BODY_LIMIT = 1024 * 1024
 
@@ -110,8 +113,11 @@ class ProbeConnection:
     ) -> None:
         self.address = address
         self._deadline = deadline
-        self._prefix = server.path_prefix
         self._connection = _connection(server, tls, self._dial)
+        # A proxy wants the whole URL, and with https a tunnel.
+        forwarded = server.proxy is not None and tls is None
+        self._prefix = server.uri if forwarded else server.path_prefix
+        self._headers = _proxy_headers(server) if forwarded else {}
         self.port = port
         self._connect_timeout = connect_timeout
         self._connected = False
@@ -183,6 +189,7 @@ class ProbeConnection:
                 headers={
                     "User-Agent": "airflow-provider-hokusai-dns",
                     "Accept-Encoding": "identity",
+                    **self._headers,
                     **headers,
                 },
                 preload_content=False,
@@ -236,6 +243,8 @@ class ProbeConnection:
             if isinstance(error, ConnectionRefusedError):
                 return ReplyFailure.REFUSED, ""
             return ReplyFailure.NETWORK, str(getattr(error, "strerror", "") or "")
+        if isinstance(error, OSError) and str(error).startswith(_TUNNEL):
+            return ReplyFailure.PROXY_REFUSED, str(error).removeprefix(_TUNNEL)
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
             return ReplyFailure.NOT_HTTP, "it does not answer in HTTP"
         return ReplyFailure.BROKEN_OFF, ""
@@ -256,5 +265,13 @@ def _connection(
             return dial()
 
     if tls is None:
-        return Plain(server.hostname, server.connect_port)
-    return Secure(server.hostname, server.connect_port, ssl_context=tls)
+        return Plain(server.hostname, server.own_port)
+    connection = Secure(server.hostname, server.own_port, ssl_context=tls)
+    if server.proxy is not None:
+        connection.set_tunnel(server.hostname, server.own_port, _proxy_headers(server))
+    return connection
+
+
+def _proxy_headers(server: MLflowServer) -> dict[str, str]:
+    login = None if server.proxy is None else server.proxy.authorization
+    return {} if login is None else {"Proxy-Authorization": login}

@@ -118,16 +118,16 @@ _Finding = tuple[State, str, str]
 
 
 def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
-    advice = (
-        "check the hostname of the connection for a typo"
-        if error.cause.says_no_such_name
-        else "check the DNS servers of this machine"
-    )
+    where, setting = "the hostname of the connection", "set fallback_addresses on the connection"
+    if server.proxy is not None:
+        where, setting = "HTTP(S)_PROXY", "add MLflow to NO_PROXY"
+    typo = error.cause.says_no_such_name
+    advice = f"check {where} for a typo" if typo else "check the DNS servers of this machine"
     return (
         State.UNRESOLVED,
         error.cause.value,
-        f"{server.hostname!r} has no address ({error.cause.value}), and none is remembered: "
-        f"{advice}, wait until the name is back, or set fallback_addresses on the connection.",
+        f"{server.connect_name} has no address ({error.cause.value}), and none is remembered: "
+        f"{advice}, wait until the name is back, or {setting}.",
     )
 
 
@@ -140,7 +140,10 @@ def _state(
     if resolution.is_stale:
         why = resolution.cause.value if resolution.cause else "dns"
         return State.DEGRADED, why, _degraded_sentence(server, resolution, asked, replies)
-    what = f"{server.uri} answers at" if replies else f"{server.hostname!r} resolves to"
+    if server.proxy is not None and replies:
+        proxy = f"the proxy {server.proxy.uri}, which resolves its name"
+        return State.HEALTHY, "ok", f"{server.uri} answers through {proxy}."
+    what = f"{server.uri} answers at" if replies else f"{server.connect_name} resolves to"
     known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
     origin = known.get(resolution.source, ", an address that DNS gave just now")
     return State.HEALTHY, "ok", f"{what} {asked}{origin}."
@@ -159,9 +162,9 @@ def _degraded_sentence(
         advice = "Is MLflow being redeployed?"
     else:
         advice = "Check the DNS servers of this machine."
-    why = f"DNS gives no address for {server.hostname!r}"
+    why = f"DNS gives no address for {server.connect_name}"
     if cause is Cause.NXDOMAIN:
-        why = f"DNS says that {server.hostname!r} does not exist"
+        why = f"DNS says that {server.connect_name} does not exist"
     return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
 
 
@@ -171,6 +174,8 @@ def _judge_reply(
     """What one answer says, or ``None`` when it is as expected."""
     if reply.failure is not None:
         return _failed(server, resolution, asked, reply, reply.failure)
+    if server.proxy is not None and reply.status == 407:
+        return _proxy_refused(server, "407 Proxy Authentication Required")
     if reply.status == 403 and b"Invalid Host header" in reply.body:
         return (
             State.HOST_REJECTED,
@@ -299,11 +304,26 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
 
 
 def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
+    proxy = "" if server.proxy is None else (
+        f" The proxy {server.proxy.uri} answers so too where it cannot resolve or reach it."
+    )  # fmt: skip
     return (
         State.BACKEND_DOWN,
         _status_cause(reply.status),
         f"{server.uri} answers {reply.status} for {what}: check the database behind MLflow and "
-        "the log of its server.",
+        f"the log of its server.{proxy}",
+    )
+
+
+def _proxy_refused(server: MLflowServer, answer: str) -> _Finding:
+    """A proxy that does not connect to MLflow: it cannot, or the caller may not."""
+    proxy = "the proxy" if server.proxy is None else f"the proxy {server.proxy.uri}"
+    return (
+        State.UNREACHABLE,
+        ReplyFailure.PROXY_REFUSED.value,
+        f"{server.uri} cannot be reached: {proxy} answers {answer!r}. Check whether it resolves "
+        f"{server.hostname!r} and may connect to it, and its login in HTTP(S)_PROXY; or add "
+        "MLflow to NO_PROXY.",
     )
 
 
@@ -324,13 +344,19 @@ def _failed(
         return State.CONFIG, failure.value, f"{reply.detail}."
     if failure in TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
+    if failure is ReplyFailure.PROXY_REFUSED:
+        return _proxy_refused(server, reply.detail)
     if failure in NO_CONNECTION:
         dialled = Endpoint.parse(asked)
         where = f"{dialled.address} port {dialled.port or server.connect_port}"
+        who, advice = "MLflow", "MLflow is down or listens elsewhere: start it, or correct the port"
+        advice += " of the connection"
+        if server.proxy is not None:
+            who = "the proxy of HTTP(S)_PROXY"
+            advice = f"Is {who} down? Start it, or add MLflow to NO_PROXY"
         why = {
-            ReplyFailure.REFUSED: f"nothing listens at {where}. MLflow is down or listens "
-            "elsewhere: start it, or correct the port of the connection",
-            ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is MLflow down, "
+            ReplyFailure.REFUSED: f"nothing listens at {where}. {advice}",
+            ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is {who} down, "
             "or is a firewall blocking it?",
         }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
         stale = " That address is stale: DNS returns none right now." if resolution.is_stale else ""

@@ -19,6 +19,7 @@ class ReplyFailure(StrEnum):
     NETWORK = "network"
     TIMEOUT = "timeout"
     BROKEN_OFF = "broken_off"
+    PROXY_REFUSED = "proxy_refused"
     NOT_HTTP = "not_http"
     BODY_TOO_LARGE = "body_too_large"
     CERTIFICATE_EXPIRED = "certificate_expired"

@@ -48,21 +48,28 @@ def login_age_limit(server: MLflowServer) -> float | None:
 
 def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
     """Whether an address may be used: ``USE``, ``CHECK``, or a sentence why not (rule 18)."""
-    if not resolution.is_stale or (server.scheme == "https" and server.verify):
+    has_proxy_login = server.proxy is not None and server.proxy.authorization is not None
+    is_proven = server.scheme == "https" and server.verify and not has_proxy_login
+    if not resolution.is_stale or is_proven:
         return USE
     if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return USE
+    if has_proxy_login:
+        return (
+            f"DNS gives no address for {server.connect_name} now, and no login goes to a stale "
+            "address of a proxy: wait for DNS, or set allow_stale_over_http to always."
+        )
     kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"DNS gives no address for {server.hostname!r} now, and "
+            f"DNS gives no address for {server.connect_name} now, and "
             f"{server.named} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"DNS gives no address for {server.hostname!r} now, and the stale one is {age:.0f} s "
+            f"DNS gives no address for {server.connect_name} now, and the stale one is {age:.0f} s "
             f"old: over plain http no credentials go to an address older than "
             f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
@@ -110,7 +117,7 @@ def not_mlflow_at(
     # Where nothing accepts a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
-        f"DNS gives no address for {server.hostname!r} now, and at the stale address "
+        f"DNS gives no address for {server.connect_name} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."

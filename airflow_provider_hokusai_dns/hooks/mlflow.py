@@ -409,13 +409,14 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     pins = runtime.pin(server)
+    proxy = () if server.proxy is None else (f"the proxy {server.proxy.uri}",)
     try:
         addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
     except NoConnectionError as error:
-        raise MLflowUnreachableError(server.uri, error.addresses) from error
+        raise MLflowUnreachableError(server.uri, proxy or error.addresses) from error
     runtime.wait_under_dag_test()
     if not race(addresses, server.connect_port).winners:
-        raise MLflowUnreachableError(server.uri, tuple(addresses))
+        raise MLflowUnreachableError(server.uri, proxy or tuple(addresses))
     return pins
 
 

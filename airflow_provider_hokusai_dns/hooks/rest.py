@@ -227,6 +227,9 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
         if isinstance(inner, DNSResolutionError):
             return MLflowRestError(method, path, 0, "unresolved", str(inner))
         inner = inner.__cause__ or inner.__context__
+    if isinstance(error, requests.exceptions.ProxyError):
+        reason = "the proxy that the environment names cannot be reached, or does not connect to it"
+        return MLflowRestError(method, path, 0, "unreachable", reason)
     if isinstance(error, requests.exceptions.SSLError):
         return MLflowRestError(method, path, 495, "tls_error", "no secure connection could be made")
     if isinstance(error, requests.exceptions.ConnectTimeout):

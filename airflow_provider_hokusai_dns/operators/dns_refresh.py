@@ -208,7 +208,7 @@ def _refresh(
         if wanted.conn_id is not None:
             server = connections.load_server(wanted.conn_id)
             asked = server.asked
-            target, resolver = server.hostname, runtime.resolver_for(server)
+            target, resolver = server.connect_host, runtime.resolver_for(server)
         else:
             target, resolver = wanted.given, runtime.resolver()
         store = runtime.store(asked)

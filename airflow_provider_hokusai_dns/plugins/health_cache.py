@@ -234,7 +234,7 @@ def _target(conn_id: str) -> ConnectionTarget:
     """A connection as Airflow describes it, and the stored record of its name."""
     try:
         server = connections.load_server(conn_id)
-        target = Target.parse(server.hostname)
+        target = Target.parse(server.connect_host)
         config = runtime.resolver_for(server).config
     except (LookupError, ValueError):
         return ConnectionTarget()

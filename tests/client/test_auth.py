@@ -173,6 +173,9 @@ def test_the_provider_that_was_there_before_serves_the_others(
             assert authorization(stranger) == f"Basic {expected}"
             ask(ours)
             assert authorization(stranger) == f"Bearer {SECRET}"
+            ask(auth.sign_in(server_at(stranger, "bare", credentials=Credentials())))
+            assert authorization(stranger) == f"Basic {expected}"
+            auth.forget("bare")
             auth.forget("c")
             assert os.environ["MLFLOW_TRACKING_AUTH"] == "earlier"
     finally:

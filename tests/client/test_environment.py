@@ -8,64 +8,12 @@ import threading
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.deadlines import HTTPSettings, patience
 from airflow_provider_hokusai_dns.client.environment import (
     experiment_in_use,
     fluent_uri,
 )
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError, NotSignedInError
 from airflow_provider_hokusai_dns.overrides import without_us
-from tests.values import a_server
-
-
-def urllib3_waits(settings: HTTPSettings) -> float:
-    """What urllib3 itself sleeps between the tries."""
-    from urllib3.util import Retry
-
-    retry = Retry(total=settings.retries, backoff_factor=settings.backoff, backoff_jitter=0.0)
-    total = 0.0
-    for _ in range(settings.retries):
-        retry = retry.increment("POST", "/", error=None, response=None, _pool=None)
-        total += retry.get_backoff_time()
-    return total
-
-
-@pytest.mark.parametrize("seconds", [1, 5, 10, 30, 60, 120, 600, 3600])
-@pytest.mark.parametrize("retries", [None, 0, 3])
-def test_the_worst_case_of_mlflow_s_client_stays_inside_the_deadline(
-    seconds: float, retries: int | None
-) -> None:
-    """Time-out and retries are chosen together, so that they do not multiply beyond it."""
-    settings = HTTPSettings.within(seconds, retries)
-    if retries is None or seconds >= 30:
-        assert settings.worst_case <= seconds
-    assert settings.worst_case >= urllib3_waits(settings) + settings.timeout
-    assert settings.timeout >= 1
-    assert 0 <= settings.retries <= 10
-
-
-def test_inside_a_run_a_server_that_starts_is_waited_for() -> None:
-    """A redeploy answers 503 for a minute and a half."""
-    assert urllib3_waits(HTTPSettings.within(600)) >= 90
-
-
-@pytest.mark.parametrize("max_retries", [None, 0, 5])
-def test_waiting_for_an_address_and_between_tries_fits_the_deadline(
-    max_retries: int | None,
-) -> None:
-    """A pin waits at the first try; then each further one fails at once, after its back-off."""
-    server = a_server(max_retries=max_retries)
-    for in_run, seconds in ((False, server.request_timeout), (True, server.deadline)):
-        settings = HTTPSettings.within(seconds, max_retries)
-        whole = patience(server, in_run=in_run) + urllib3_waits(settings)
-        assert seconds * 0.9 - settings.retries <= whole <= seconds
-
-
-def test_the_author_s_number_of_retries_is_kept() -> None:
-    """And the time-out made to fit."""
-    assert HTTPSettings.within(30, 5).retries == 5
-    assert HTTPSettings.within(30, 5).worst_case <= 30
-    assert HTTPSettings.within(600, 99).retries == 10
 
 
 def test_the_fluent_api_is_set_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

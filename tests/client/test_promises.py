@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from airflow_provider_hokusai_dns.client import run as run_module
 from airflow_provider_hokusai_dns.client.environment import fluent_uri
 from airflow_provider_hokusai_dns.client.run import open_run
 from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError, LostDataError
-from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import MLflowProcess, Stranger, http
 from tests.values import a_server
@@ -39,12 +40,6 @@ TAGS = {orphaned_runs.TAG_DAG: "train"}
 
 
 @pytest.fixture
-def front(mlflow_server: MLflowProcess) -> Iterator[CountingProxy]:
-    with CountingProxy(mlflow_server.port, mlflow_server.host) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def server(front: CountingProxy, mlflow_server: MLflowProcess) -> MLflowServer:
     return a_server(hostname=mlflow_server.host, port=front.port, experiment="promises")
 
@@ -52,14 +47,6 @@ def server(front: CountingProxy, mlflow_server: MLflowProcess) -> MLflowServer:
 @pytest.fixture
 def uri(server: MLflowServer) -> str:
     return auth.sign_in(server)
-
-
-@pytest.fixture
-def direct(mlflow_server: MLflowProcess) -> Any:
-    """A plain client that does not go through the proxy."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(mlflow_server.uri)
 
 
 @contextlib.contextmanager
@@ -122,6 +109,28 @@ def test_a_task_that_is_out_of_time_while_mlflow_is_away_ends_soon(
     assert "Traceback" not in "".join(
         record.exc_text or "" for record in caplog.records if "hokusai" in record.name
     )
+
+
+# --- what the environment says
+
+
+def test_models_go_to_the_registry_that_the_environment_names(
+    server: MLflowServer, front: CountingProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for MLflow's own client; and no login of the connection goes there."""
+    import mlflow
+
+    answer = '{"registered_model": {"name": "m"}}'
+    signed = replace(server, credentials=Credentials(secret="of-the-connection"))
+    with Stranger(lambda _: http(body=answer, content_type="application/json")) as registry:
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", registry.uri)
+        with open_run(signed, auth.sign_in(signed)):
+            mlflow.MlflowClient().create_registered_model("m")
+        assert os.environ["MLFLOW_REGISTRY_URI"] == registry.uri
+    (request,) = registry.requests
+    assert request.path.endswith("registered-models/create")
+    assert "of-the-connection" not in str(request.headers)
+    assert not [each for each in front.requests if "registered-models" in each.path]
 
 
 # --- false alarms

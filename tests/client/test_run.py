@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     RunEndError,
 )
 from airflow_provider_hokusai_dns.server import MLflowServer
+from tests.integration.counting_proxy import CountingProxy
 from tests.servers import (
     MLflowProcess,
     Request,
@@ -660,6 +662,32 @@ def test_a_new_try_ends_what_a_killed_one_left_running(
         assert run_id in caplog.text
     for run_id in (same_try, other_index, other_task, foreign):
         assert client.get_run(run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("when", ["begun late", "search refused"])
+def test_what_the_first_search_of_a_new_try_does_not_find_is_ended_at_its_end(
+    server: MLflowServer, front: CountingProxy, client: Any, when: str
+) -> None:
+    """A worker dies while a busy server still has its request; or does not answer the search."""
+    identity = dict.fromkeys(orphaned_runs._IDENTITY, when)
+    name = f"orphans {when}"
+    experiment = client.create_experiment(name)
+
+    def begin() -> str:
+        tags = {**identity, orphaned_runs.TAG_TRY: "1"}
+        return str(client.create_run(experiment, tags=tags).info.run_id)
+
+    refused = when == "search refused"
+    killed = begin() if refused else ""
+    second = {**identity, orphaned_runs.TAG_TRY: "2"}
+    front.before = lambda request: 403 if refused and "runs/search" in request.path else None
+    through = replace(server, port=front.port)
+    with open_run(through, auth.sign_in(through), experiment_name=name, tags=second) as run:
+        front.before = lambda _: None
+        killed = killed or begin()
+        assert client.get_run(killed).info.status == "RUNNING"
+    assert client.get_run(killed).info.status == "KILLED"
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
 
 
 def test_a_quote_in_a_tag_does_not_break_the_search(

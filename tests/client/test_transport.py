@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,6 @@ FAULTS = (502, 503, 504, 0)
 
 
 @pytest.fixture
-def front(mlflow_server: MLflowProcess) -> Iterator[CountingProxy]:
-    with CountingProxy(mlflow_server.port, mlflow_server.host) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def server(front: CountingProxy, mlflow_server: MLflowProcess) -> MLflowServer:
     return a_server(hostname=mlflow_server.host, port=front.port, experiment="transport")
 
@@ -47,14 +41,6 @@ def client(server: MLflowServer) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(auth.sign_in(server))
-
-
-@pytest.fixture
-def direct(mlflow_server: MLflowProcess) -> Any:
-    """A plain client that does not go through the proxy."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(mlflow_server.uri)
 
 
 def faulty(status: int, path: str, times: int = 1) -> Callable[[Request], int | None]:
@@ -187,6 +173,73 @@ def _inputs(client: Any, name: str) -> str:
     return run_id
 
 
+def _post(client: Any, path: str, api: str = "3.0", **fields: Any) -> Any:
+    """As MLflow's client does, whatever its version."""
+    url = f"{client.tracking_uri}/api/{api}/mlflow/{path}"
+    answer = requests.post(url, json=fields, auth=auth.Authorize(), timeout=60)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _trace(client: Any, name: str) -> str:
+    info = {
+        "trace_id": f"tr-{name}",
+        "trace_location": {
+            "type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"},
+        },
+        "request_time": "2026-11-26T00:00:00Z",
+        "state": "OK",
+        "tags": {"kind": name},
+    }  # fmt: skip
+    made = _post(client, "traces", trace={"trace_info": info})
+    return str(made["trace"]["trace_info"]["trace_id"])
+
+
+def _assessment(client: Any, name: str) -> str:
+    trace_id = name.rpartition("/")[2]
+    assessment = {
+        "assessment_name": "good",
+        "trace_id": trace_id,
+        "source": {"source_type": "HUMAN", "source_id": "me"},
+        "feedback": {"value": True},
+        "create_time": "2026-11-26T00:00:00Z",
+        "last_update_time": "2026-11-26T00:00:00Z",
+    }
+    made = _post(client, f"traces/{trace_id}/assessments", assessment=assessment)
+    return str(made["assessment"]["assessment_id"])
+
+
+def _assessments(direct: Any, trace_id: str) -> list[Any]:
+    found = requests.get(f"{direct.tracking_uri}/api/3.0/mlflow/traces/{trace_id}", timeout=30)
+    return list(found.json()["trace"]["trace_info"].get("assessments", ()))
+
+
+def _model_params(client: Any, name: str) -> str:
+    from mlflow.entities import LoggedModelParameter
+
+    model_id = name.rpartition("/")[2]
+    client.log_model_params(model_id, {"depth": "6", "trees": "9"})
+    return str(LoggedModelParameter("depth", "6").key)
+
+
+def _outputs(client: Any, name: str) -> str:
+    run_id, model_id = name.split("/")[-2:]
+    _post(client, "runs/outputs", "2.0", run_id=run_id, models=[{"model_id": model_id, "step": 0}])
+    return run_id
+
+
+def _model_of_a_run(client: Any, name: str) -> str:
+    run_id = name.rpartition("/")[2]
+    model = {"artifact_path": "m", "run_id": run_id, "model_uuid": name, "flavors": {},
+             "utc_time_created": "2026-11-26 00:00:00.0"}  # fmt: skip
+    _post(client, "runs/log-model", "2.0", run_id=run_id, model_json=json.dumps(model))
+    return run_id
+
+
+def _prompt(client: Any, name: str) -> str:
+    return str(client.register_prompt(name, "Say {{ it }}").version)
+
+
 def _count(direct: Any, kind: str, name: str) -> int:
     """How many of them are at the server."""
     if kind == "runs/create":
@@ -199,7 +252,18 @@ def _count(direct: Any, kind: str, name: str) -> int:
         return len(direct.search_model_versions(f"name = '{name}'"))
     if kind == "logged-models":
         return len(direct.search_logged_models(["0"], f"name = '{name}'"))
-    return len(direct.get_run(name.rpartition("/")[2]).inputs.dataset_inputs)
+    of = name.rpartition("/")[2]
+    if kind == "mlflow/traces":
+        return len(direct.search_traces(["0"], f"tags.kind = '{name}'", include_spans=False))
+    if kind == "/assessments":
+        return len(_assessments(direct, of))
+    if kind == "/params":
+        return len(direct.get_logged_model(of).params) - 1
+    if kind == "runs/outputs":
+        return len(direct.get_run(name.split("/")[-2]).outputs.model_outputs)
+    if kind == "runs/log-model":
+        return len(json.loads(direct.get_run(of).data.tags["mlflow.log-model.history"]))
+    return len(direct.get_run(of).inputs.dataset_inputs)
 
 
 CREATES: dict[str, Make] = {
@@ -209,6 +273,11 @@ CREATES: dict[str, Make] = {
     "model-versions/create": _version,
     "logged-models": _logged_model,
     "runs/log-inputs": _inputs,
+    "mlflow/traces": _trace,
+    "/assessments": _assessment,
+    "/params": _model_params,
+    "runs/outputs": _outputs,
+    "runs/log-model": _model_of_a_run,
 }
 
 
@@ -223,14 +292,54 @@ def test_what_is_made_through_a_fault_is_made_once(
     name = f"{kind.replace('/', '-')}-{status}-{when}"
     if kind == "model-versions/create":
         direct.create_registered_model(name)
-    if kind == "runs/log-inputs":
+    if kind in ("runs/log-inputs", "runs/outputs", "runs/log-model"):
         name = f"{name}/{direct.create_run('0').info.run_id}"
+    if kind in ("/params", "runs/outputs"):
+        name = f"{name}/{direct.create_logged_model('0').model_id}"
+    if kind == "/assessments":
+        name = f"{name}/{_trace(direct, name.strip('/'))}"
     setattr(front, when, faulty(status, kind, times=2))
     made = CREATES[kind](client, name)
     assert made
     assert _count(direct, kind, name) == 1
     if kind == "runs/create":
         assert direct.get_run(made).data.tags["kind"] == name
+
+
+@integration
+@pytest.mark.parametrize("path", ["registered-models/create", "model-versions/create"])
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_prompt_that_is_registered_through_a_fault_has_one_version(
+    front: CountingProxy, client: Any, direct: Any, path: str, status: int
+) -> None:
+    """It is a registered model and its version, with tags."""
+    name = f"prompt-{status}-{path.partition('/')[0]}"
+    front.after = faulty(status, path)
+    assert _prompt(client, name) == "1"
+    prompts = f"name = '{name}' AND tags.`mlflow.prompt.is_prompt` = 'true'"
+    assert len(direct.search_model_versions(prompts)) == 1
+
+
+@integration
+def test_what_cannot_be_asked_for_is_repeated_only_where_the_server_did_not_take_it(
+    front: CountingProxy, client: Any
+) -> None:
+    """Such as a scorer. A 429 tells so; a 503 may come after it was made, and is raised."""
+
+    def sent() -> int:
+        return sum("scorers" in request.path for request in front.requests)
+
+    def make() -> Any:
+        fields = {"experiment_id": "0", "name": "s", "serialized_scorer": "{}"}
+        return _post(client, "scorers/register", **fields)
+
+    front.before = faulty(429, "scorers", times=2)
+    assert make()["version"] == 1
+    assert sent() == 3
+    front.before = faulty(503, "scorers")
+    with pytest.raises(transport.ServerAwayError, match="503"):
+        make()
+    assert sent() == 4
 
 
 @integration

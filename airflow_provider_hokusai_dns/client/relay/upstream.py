@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -30,6 +30,11 @@ _CONNECT_TIMEOUT = 5.0
 #: gunicorn: a request on a connection that is just being closed may have been carried out.
 _KEEP_IDLE = 1.5
 _CONNECTIONS = 100
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
 
 _asking = Workers("hokusai-dns-relay")
 
@@ -43,6 +48,11 @@ class Upstream:
 
     def __init__(self, server: MLflowServer, addresses: AddressesNow) -> None:
         self._server = server
+        self._proxy: dict[str, Any] = {}
+        if server.proxy is not None:
+            login = server.proxy.authorization
+            auth = None if login is None else aiohttp.BasicAuth.decode(login)
+            self._proxy = {"proxy": server.proxy.uri, "proxy_auth": auth}
         tls = tls_context(server)
         self._resolver = _Addresses(addresses)
         self._sessions = [
@@ -86,6 +96,7 @@ class Upstream:
             headers=headers,
             data=body,
             allow_redirects=False,
+            **self._proxy,
         )
 
     async def close(self) -> None:
@@ -100,7 +111,7 @@ def failure_of(error: BaseException) -> Failure:
         error.__cause__ or error.os_error, ConnectionError | TimeoutError
     ):
         return Failure.TLS
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(error, _NO_CONNECTION):
         return Failure.NOT_SENT
     return Failure.CUT
 
@@ -111,6 +122,8 @@ def reason_of(error: BaseException) -> str:
         return f"no secure connection: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return str(error.os_error.strerror or error.os_error)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy opens no tunnel: {error.status} {error.message}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientResponseError):  # its text quotes the URL with its query

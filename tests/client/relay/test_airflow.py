@@ -30,7 +30,10 @@ pytestmark = [
 HERE = Path(__file__).parent
 AWAY, REFUSED = "away.test", "refused.test"
 PATIENCE = 400.0
-DAGS = ("bash_operator", "bash_that_dies", "task_bash", "external_python", "virtualenv", "in_a_run")
+DAGS = (
+    "bash_operator", "bash_that_dies", "task_bash", "external_python", "virtualenv", "in_a_run",
+    "without_a_run",
+)  # fmt: skip
 
 
 @dataclass
@@ -185,6 +188,15 @@ def test_a_child_of_an_open_run_joins_it(stage: Stage, triggered: dict[str, str]
     found = stage.run(stage.result(dag, run))
     assert found["info"]["status"] == "FINISHED"
     assert found["data"]["params"] == [{"key": "of", "value": "a child"}]
+
+
+def test_a_model_is_loaded_and_runs_are_searched_without_a_run(
+    stage: Stage, triggered: dict[str, str]
+) -> None:
+    """By ``hook.fluent()``; what the task has logged before is found."""
+    dag, run = "without_a_run", triggered["without_a_run"]
+    assert stage.ended(dag, run)["state"] == "success", stage.logs(dag, run)[-3000:]
+    assert stage.run(stage.result(dag, run))["info"]["status"] == "FINISHED"
 
 
 def test_no_token_and_no_secret_is_in_a_task_log(stage: Stage, triggered: dict[str, str]) -> None:

@@ -84,6 +84,34 @@ with DAG("in_a_run"):
 
     in_a_run()
 
+with DAG("without_a_run"):
+
+    @task(task_id="t")
+    def without_a_run() -> str:
+        """A model by its alias, and a search, by MLflow's fluent API while no run is open."""
+        import mlflow
+
+        def double(model_input: list[str]) -> list[str]:
+            return [each * 2 for each in model_input]
+
+        hook = MLflowHook()
+        with hook.run("trained") as run:
+            mlflow.pyfunc.log_model(
+                name="model", python_model=double, pip_requirements=[],
+                registered_model_name="doubling",
+            )  # fmt: skip
+        hook.get_conn().set_registered_model_alias("doubling", "live", "1")
+        before = mlflow.get_tracking_uri()
+        with hook.fluent():
+            assert mlflow.pyfunc.load_model("models:/doubling@live").predict(["a"]) == ["aa"]
+            experiments = [run.info.experiment_id]
+            (found,) = mlflow.search_runs(experiments, output_format="list")
+            assert mlflow.active_run() is None
+        assert mlflow.get_tracking_uri() == before
+        return str(found.info.run_id)
+
+    without_a_run()
+
 with DAG("killed"):
     BashOperator(
         task_id="t",

@@ -1,0 +1,88 @@
+"""What a server refuses, ``hook.run`` says as a gate does, with MLflow's own error beneath."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_hokusai_dns.exceptions import MLflowRefusedError
+from airflow_provider_hokusai_dns.gates.check import check_connection
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from airflow_provider_hokusai_dns.resolver.level import Level
+from tests.conftest import ADMIN
+from tests.servers import MLflowProcess, Stranger, http
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.timeout(300),
+]
+NAME = "mlflow.test"
+
+
+@pytest.fixture
+def at(
+    dns: Any, connect: Callable[..., str], clean_runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., MLflowHook]:
+    """A hook whose connection leads by name to where something listens."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+
+    def hook(there: Any, *, extra: dict[str, Any] | None = None, **fields: Any) -> MLflowHook:
+        dns.set_records(NAME, [there.host], ttl=10)
+        extra = {"request_timeout": 20, **(extra or {})}
+        return MLflowHook(connect(host=NAME, port=there.port, extra=extra, **fields))
+
+    return hook
+
+
+def refused(hook: MLflowHook, state: str, told: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(MLflowRefusedError, match=told) as caught, hook.run("never"):
+        pytest.fail("the block must not run")
+    assert caught.value.state == state
+    assert caught.value.__cause__ is not None
+    assert str(caught.value) == check_connection("mlflow_default").verdict.sentence
+    assert time.monotonic() - began < 15, "retrying does not help"
+
+
+def test_https_where_http_is_spoken(at: Any, mlflow_server: MLflowProcess) -> None:
+    refused(at(mlflow_server, schema="https"), "not_mlflow", "schema")
+
+
+def test_a_wrong_path(at: Any, mlflow_server: MLflowProcess) -> None:
+    refused(at(mlflow_server, extra={"path_prefix": "/nope"}), "not_mlflow", "path_prefix")
+
+
+@pytest.mark.parametrize(("login", "told"), [({}, "has none"), ({"login": ADMIN[0],
+                         "password": "wrong-Password-1"}, "does not accept")])  # fmt: skip
+def test_a_wrong_login(at: Any, auth_server: MLflowProcess, login: Any, told: str) -> None:
+    refused(at(auth_server, **login), "unauthenticated", told)
+
+
+def test_a_certificate_that_is_not_trusted(at: Any, tls_server: tuple[MLflowProcess, Path]) -> None:
+    refused(at(tls_server[0], schema="https"), "tls_error", "ca_file")
+
+
+def test_another_service(at: Any) -> None:
+    with Stranger(lambda _: http(body="<html>welcome</html>", content_type="text/html")) as there:
+        refused(at(there), "not_mlflow", "is not an MLflow server")
+
+
+def test_the_machine_s_ca_file_serves_client_run_gate_and_rest(
+    at: Any, tls_server: tuple[MLflowProcess, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for MLflow's own client, where the connection names none."""
+    import mlflow
+
+    server, ca_file = tls_server
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(ca_file))
+    hook = at(server, schema="https")
+    with hook.run("tls") as run:
+        mlflow.log_metric("m", 1.0)
+    assert hook.get_conn().get_run(run.info.run_id).info.status == "FINISHED"
+    assert check_connection("mlflow_default").verdict.level is Level.HEALTHY
+    assert hook.rest("POST", "/api/2.0/mlflow/experiments/search", json={"max_results": 1})
