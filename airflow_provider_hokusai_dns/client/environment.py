@@ -77,7 +77,7 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
         {name: os.environ.get(name) for name in _VARIABLES},
     )
     mlflow_private.set_tracking_uri(tracking_uri)
-    # Without this, a registry URI of somebody else would get what this run registers.
+    # Without this, a registry URI of another client would get what this run registers.
     mlflow.set_registry_uri(registry_uri or tracking_uri)
     os.environ[_NO_LINKS] = "true"
     _ours.update({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri or tracking_uri})
