@@ -137,6 +137,13 @@ _OPTIONS = {
         "mlflow_default",
         "string",
     ),
+    "hostnames": _option(
+        "Further hostnames that the refresh DAG refreshes by default, and that the API server and "
+        "the triggerer look up when they start, as they do for the connections; separated by "
+        "commas.",
+        "",
+        "string",
+    ),
     "look_every": _option(
         "The health endpoints of the API server check each connection at most once per this many "
         "seconds per process, however many clients ask.",

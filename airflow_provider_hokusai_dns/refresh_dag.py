@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.config.settings import listed_connections
+from airflow_provider_hokusai_dns.config.settings import listed_connections, listed_hostnames
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -52,7 +52,7 @@ def build_refresh_dag(
                 description="Ids of connections to MLflow, one per line.",
             ),
             "hostnames": Param(
-                [],
+                list(listed_hostnames()),
                 type="array",
                 items={"type": "string"},
                 maxItems=MOST_NAMES,

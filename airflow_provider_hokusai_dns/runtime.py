@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     ConnectionUndefinedError,
     SettingError,
 )
+from airflow_provider_hokusai_dns.policy_variable import KEY, PolicyVariable
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
@@ -27,9 +28,9 @@ from airflow_provider_hokusai_dns.server import View
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_provider_hokusai_dns.resolver import ResolverConfig
+    from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
     from airflow_provider_hokusai_dns.resolver.pin import Pin
     from airflow_provider_hokusai_dns.server import MLflowServer
 
@@ -64,6 +65,7 @@ class _Process:
     #: The connection, and its one hostname, that ``MLFLOW_FALLBACK_IP`` belongs to.
     fallback_owner: tuple[str, str] | None = None
     complained: str = ""
+    policy_variable: PolicyVariable = field(default_factory=PolicyVariable)
     #: The policy before any connection's settings, and the settings that it was made of.
     policy: ResolverConfig | None = None
     in_force: tuple[str | None, ...] | None = None
@@ -122,7 +124,8 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
 
     :raises SettingError: a setting is wrong.
     """
-    return DNSResolver(_as_seen(settings.resolver_config(), server.view))
+    policy = settings.resolver_config(_process.policy_variable.values)
+    return DNSResolver(_as_seen(policy, server.view))
 
 
 def pin(server: MLflowServer) -> tuple[Pin, ...]:
@@ -156,6 +159,22 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     for each in pins if server.proxy is None else ():
         tell_blind_spots(each.hostname)
     return pins
+
+
+def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None:
+    """Look up the names of connections and further hostnames in the background.
+
+    A process that lives long then has them in memory before it needs them: also when neither DNS
+    nor Airflow's API server answers at that time.
+
+    :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
+    """
+    resolver().warm(hostnames)
+    for server in servers:
+        resolver_for(server).warm([server.hostname])
+        with _locked():
+            beside = _resolver_of(server.view_beside)
+        beside.warm(server.also_pin)
 
 
 def _pin(
@@ -306,6 +325,55 @@ def use_store(store: VariableStore) -> None:
         _process.store = store
 
 
+def follow_policy() -> None:
+    """Put the Variable ``hokusai_dns_policy`` in force, read at most every 15 s per process.
+
+    It may block for as long as one read of a Variable may, so no caller of a name waits for it
+    before its own lookup. A broken text is refused whole, with one line in the log. Never raises.
+    """
+    known = _process.policy_variable
+    if not known.is_due():
+        return
+    try:
+        text = store().text(KEY)
+    except Exception as error:  # not known; what was accepted before stays
+        log.debug("Variable %s could not be read (%s)", KEY, type(error).__name__)
+        return
+    with _locked():
+        before = known.values, known.problem
+        known.take(text)
+        if known.problem is not None and known.problem != before[1]:
+            told = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
+            _process.unsaid.append((logging.ERROR, told, known.problem))
+        if known.values != before[0]:
+            numbers = ", ".join(f"{name}={value:g}" for name, value in known.values.items())
+            told = "The policy changed by the Variable %s: %s"
+            _process.unsaid.append((logging.INFO, told, KEY, numbers or "back to the settings"))
+            _process.in_force = None
+            with contextlib.suppress(SettingError):  # reported where a resolver is asked for
+                _policy()
+
+
+def policy_variable() -> dict[str, Any]:
+    """What the Variable sets in this process, and what is wrong with it, as plain values."""
+    with _locked():
+        return _process.policy_variable.as_dict()
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyFirst:
+    """A store whose reads put the newest policy in force: what they find is judged by it."""
+
+    store: VariableStore
+
+    def read(self, hostname: str) -> LastKnownGood | None:
+        follow_policy()
+        return self.store.read(hostname)
+
+    def write(self, record: LastKnownGood) -> bool:
+        return self.store.write(record)
+
+
 def dns_metrics() -> DNSMetrics:
     """The numbers of all resolvers of this process together."""
     with _locked():
@@ -376,7 +444,7 @@ def _resolver_of(view: View) -> DNSResolver:
     policy = _policy()
     names = _process.resolvers.pop(view, None)
     if names is None:
-        names = DNSResolver(_as_seen(policy, view), store=store(view.asked))
+        names = DNSResolver(_as_seen(policy, view), store=_PolicyFirst(store(view.asked)))
         names.add_observer(observers.count_event)
         names.add_observer(observers.LogObserver(names))
         if len(_process.resolvers) >= _MOST_VIEWS:
@@ -392,7 +460,7 @@ def _policy() -> ResolverConfig:
     if _process.policy is not None and _process.in_force == fingerprint:
         return _process.policy
     try:
-        policy = settings.resolver_config()
+        policy = settings.resolver_config(_process.policy_variable.values)
         if _process.fallback_owner is not None:  # the name of a connection in use goes before
             static = settings.static_addresses()
             policy = replace(

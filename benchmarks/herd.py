@@ -1,4 +1,4 @@
-"""A thousand callers at once, one name that nobody has asked for: how many queries go out?"""
+"""A thousand callers at once, one name that is not cached: how many queries go out?"""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
         ) as process,
     ):
         told = _run_subject({
-            # Without the hook somebody has to know the name; else both take the address.
+            # Without the hook a resolver has to know the name; else both take the address.
             "hostname": _HOSTNAME if server.is_the_systems else _ADDRESS,
             "port": process.port,
             "nameservers": server.address,
@@ -202,7 +202,7 @@ def _spin(call: Callable[[], object]) -> Spin:
 
 @contextmanager
 def _listener() -> Iterator[int]:
-    """Takes connections as a server does; nobody needs to accept them for that."""
+    """Takes connections as a server does; no process needs to accept them for that."""
     import threading
 
     with socket.create_server((_ADDRESS, 0), backlog=1024) as server:

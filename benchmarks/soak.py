@@ -2,7 +2,7 @@
 
 Eight threads and two event loops resolve for as long as they are told while a random fault is put
 on a random name again and again. At the end nothing may have leaked, the counters must add up, and
-nobody may have got an error while something could be served.
+no caller may have got an error while something could be served.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ async def _loop(
     while not stop.is_set():
         names = [dice.choice(NAMES) for _ in range(20)]
         tasks = [asyncio.ensure_future(resolver.aresolve(name)) for name in names]
-        if dice.random() < 0.2:  # a waiter that is cancelled harms nobody
+        if dice.random() < 0.2:  # a waiter that is cancelled harms no other
             await asyncio.sleep(0)
             dice.choice(tasks).cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)

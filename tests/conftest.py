@@ -86,7 +86,7 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 class Texts:
-    """Variables in memory: outside of a task nobody may write Airflow's own."""
+    """Variables in memory: outside of a task no process may write Airflow's own."""
 
     def __init__(self):
         self.texts = {}

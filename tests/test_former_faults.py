@@ -32,7 +32,7 @@ SHOWN_BY = {
         "client/test_run.py::test_each_way_out_has_its_status",
         "integration/test_tasks_at_the_api.py::test_a_task_that_is_marked_failed_ends_its_run",
     ],
-    "a half-open breaker that lets everybody through": [
+    "a half-open breaker that lets every caller through": [
         "health/test_breaker.py::test_half_open_lets_exactly_one_try",
     ],
     "event loop blocked by a health request": [

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 
 PACKAGE = "airflow_provider_hokusai_dns"
-#: What docs/python.md named, where it stood before the packages were cut anew, and where it is now.
+#: What docs/python.md named, where it was before the packages were rearranged, and where it is.
 FORMER = {
     "gate.GateEvent": "gates.decision",
     "gate.Strikes": "gates.decision",

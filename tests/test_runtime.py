@@ -149,7 +149,7 @@ class TestTheFallbackOfTheEnvironment:
         assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
 
     def test_goes_along_when_its_connection_is_led_elsewhere(self):
-        """The old name has nobody left who uses it."""
+        """No connection uses the old name any more."""
         runtime.resolver_for(server())
         runtime.resolver_for(server("a", "new.local"))
         assert runtime.resolver().config.static_addresses == {"new.local": ("10.0.1.221",)}

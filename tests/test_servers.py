@@ -21,7 +21,7 @@ time.sleep(60)
 
 
 def test_a_server_does_not_survive_a_test_run_that_was_killed() -> None:
-    """Nothing of ours can run after SIGKILL, so somebody else has to end it."""
+    """Nothing of ours can run after SIGKILL, so another process has to end it."""
     run = subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
         stdout=subprocess.PIPE,

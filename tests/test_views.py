@@ -56,7 +56,7 @@ def trap(tiny):
 
 @pytest.fixture(params=["its hostname", "beside it"])
 def evil(request, connect, evil_dns, tiny):
-    """A connection of somebody who may edit connections and knows no login of others."""
+    """A connection of a user who may edit connections and knows no other login."""
     if request.param == "its hostname":
         return connect("evil", host=HOSTNAME, port=tiny.port,
                        extra={"nameservers": evil_dns.address})  # fmt: skip

@@ -89,7 +89,7 @@ def resolve(args: Namespace) -> int:
         raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
     # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
     variables = SdkVariables()
-    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
+    _use(variables)
     found = []
     for target, server in wanted:
         server = server or _listed_server_of(target.hostname)
@@ -108,7 +108,7 @@ def resolve(args: Namespace) -> int:
 def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one check of each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
-    runtime.use_store(VariableStore(patience=PATIENCE, variables=SdkVariables()))
+    _use(SdkVariables())
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
         checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
     rows = [row for _, row in checks]
@@ -117,7 +117,7 @@ def status(args: Namespace) -> int:
     for row in missing:
         row["sentence"] = problem or row["sentence"]
     if args.output in ("json", "yaml"):
-        show_document(_document(connections=rows), args.output)
+        show_document(_document(connections=rows, policy=runtime.policy_variable()), args.output)
     else:
         columns = ["conn_id", "state", "dns", "mlflow", "hostname", "addresses", "source", "age"]
         columns += ["cause"]
@@ -128,6 +128,9 @@ def status(args: Namespace) -> int:
             say(f"{row['conn_id']}: {row['sentence']}")
             if row["variable_problem"]:
                 say(f"{row['conn_id']}: {row['variable_problem']}")
+        if changed := runtime.policy_variable()["values"]:
+            numbers = ", ".join(f"{name} = {value:g}" for name, value in changed.items())
+            say(f"The Variable hokusai_dns_policy changes the policy: {numbers}.")
     if problem:
         return NO_DATABASE
     if any(verdict.state is State.CONFIG for verdict, _ in checks):
@@ -145,12 +148,12 @@ def refresh(args: Namespace) -> int:
         complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
     variables = MetastoreVariables()
-    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
-    conn_ids = args.conn_id or ([] if args.target else settings.listed_connections())
+    _use(variables)
+    conn_ids, targets = args.conn_id or [], args.target
+    if not conn_ids and not targets:
+        conn_ids, targets = settings.listed_connections(), settings.listed_hostnames()
     said: list[str] = []
-    report = refresh_names(
-        conn_ids, args.target, probe=False, say=lambda _, line: said.append(line)
-    )
+    report = refresh_names(conn_ids, targets, probe=False, say=lambda _, line: said.append(line))
     rows = report["resolutions"]
     if args.output in ("json", "yaml"):
         show_document(report, args.output)
@@ -216,6 +219,14 @@ def clear(args: Namespace) -> int:
 
 
 # --- what they share
+
+
+def _use(variables: Variables) -> None:
+    """Keep the last known good there, under the policy that the Variable there sets."""
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
+    runtime.follow_policy()
+    if problem := runtime.policy_variable()["problem"]:
+        complain(f"{problem}. The policy is that of the settings.")
 
 
 def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:

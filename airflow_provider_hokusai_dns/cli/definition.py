@@ -88,7 +88,7 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
                     help="Ask DNS again, and store the answers as last known good",
                     description="Ask DNS again, bypassing every cache, and store the answers as "
                     "the last known good of all workers. Without TARGET and --conn-id, the "
-                    "connections that the setting 'connections' of section hokusai_dns lists.",
+                    "connections and hostnames that section hokusai_dns lists.",
                     func=lazy_load_command(f"{_COMMANDS}.refresh"),
                     args=(_targets("Further names, in any form"), _MIN_HEALTH, *shared),
                     epilog=_EXIT_CODES,

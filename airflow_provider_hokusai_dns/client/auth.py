@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
-#: The name of our plugin, and the value of ``MLFLOW_TRACKING_AUTH`` while somebody is signed in.
+#: The name of our plugin, and ``MLFLOW_TRACKING_AUTH`` while a connection is signed in.
 PROVIDER = "hokusai_dns"
 
 _VARIABLE = "MLFLOW_TRACKING_AUTH"
@@ -181,7 +181,7 @@ class Authorize:
 
 
 def _as_if_absent(request: Any) -> Any:
-    """What would have happened to a request of somebody else if we were not here."""
+    """What would happen to a request of another client without this package."""
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url, get_netrc_auth
 

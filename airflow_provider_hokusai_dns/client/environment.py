@@ -69,7 +69,7 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
     _uris_before = mlflow_private.tracking_uris()
     overrides.begin({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri}, _VARIABLES)
     mlflow_private.set_tracking_uri(tracking_uri)
-    # Without this, a registry URI of somebody else would get what this run registers.
+    # Without this, a registry URI of another client would get what this run registers.
     mlflow.set_registry_uri(registry_uri)
     os.environ[_NO_LINKS] = "true"
 

@@ -203,7 +203,7 @@ def _experiment(client: mlflow.MlflowClient, name: str) -> str:
 
 
 def _is_out_of_time(error: BaseException, status: str) -> bool:
-    """Whether somebody waits for the task to go: Ctrl-C, or Airflow's ``execution_timeout``."""
+    """Whether the task is expected to end now: Ctrl-C, or Airflow's ``execution_timeout``."""
     return status != FINISHED and not isinstance(error, Exception | SystemExit)
 
 

@@ -1,7 +1,7 @@
 """What has to be done when a task is told to stop.
 
 Airflow sends SIGTERM, raises nothing in the task, and sends SIGKILL five seconds later: a ``with``
-block is never left. So the signal is chained, in the main thread, for as long as somebody has
+block is never left. So the signal is chained, in the main thread, for as long as there is
 something to finish. The work is done on threads of its own: the main thread was interrupted
 anywhere, perhaps while it held a lock that the work needs.
 """

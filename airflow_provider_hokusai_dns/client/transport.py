@@ -444,7 +444,7 @@ def _can_rewind(request: requests.PreparedRequest) -> bool:
 
 
 def _author_s_timeout() -> float:
-    """MLflow's own variable, where somebody has set it, seconds."""
+    """MLflow's own variable, where it is set, seconds."""
     try:
         return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
     except ValueError:
@@ -512,8 +512,8 @@ def watched(watch: Callable[[Failure], None]) -> Iterator[None]:
 def _install() -> None:
     """Be asked for adapters from now on. The lock is held.
 
-    Where somebody has wrapped us we are in the chain: taking the place again would make us our own
-    original.
+    Where other code has wrapped us we are in the chain: taking the place again would make us our
+    own original.
     """
     saved = getattr(_get_adapter, "__hokusai_original__", None)
     if saved is None or requests.Session.get_adapter is saved:

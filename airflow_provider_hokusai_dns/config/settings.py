@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.config.fields import (
     checked,
     read_addresses,
     read_count,
+    read_hostnames,
     read_items,
     read_nameservers,
     read_seconds,
@@ -23,7 +25,7 @@ from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 #: The connection that is used where none is named.
 DEFAULT_CONN_ID = "mlflow_default"
@@ -53,6 +55,17 @@ def listed_connections() -> tuple[str, ...]:
     return listed
 
 
+def listed_hostnames() -> tuple[str, ...]:
+    """Further hostnames that the refresh DAG refreshes by default and that a process warms.
+
+    :raises SettingError: names the one that is no hostname.
+    """
+    listed: tuple[str, ...] = checked(
+        _SECTION_NAME, "hostnames", read_hostnames, option("hostnames") or ""
+    )
+    return listed
+
+
 def relay_keep() -> int:
     """Bytes of the temporary files in which a relay keeps artifacts until they are delivered.
 
@@ -67,8 +80,19 @@ def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:
     for item in fields(ResolverConfig):
         if item.name in _LISTS:
             yield item.name, _LISTS[item.name]
-        elif item.type in ("float", "int"):
-            yield item.name, read_count if item.type == "int" else read_seconds
+    yield from policy_numbers().items()
+
+
+def policy_numbers() -> dict[str, Callable[[object], Any]]:
+    """The options that are numbers: those that the Variable ``hokusai_dns_policy`` may set.
+
+    The others say which servers are asked. A user who may edit Variables does not decide that.
+    """
+    return {
+        item.name: read_count if item.type == "int" else read_seconds
+        for item in fields(ResolverConfig)
+        if item.type in ("float", "int")
+    }
 
 
 def fingerprint() -> tuple[str | None, ...]:
@@ -80,14 +104,17 @@ def fingerprint() -> tuple[str | None, ...]:
     return tuple(map(without_us, _CHANGEABLE))
 
 
-def resolver_config() -> ResolverConfig:
+def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> ResolverConfig:
     """The policy as environment and section set it, before any connection's settings.
 
+    :param overrides: numbers that take precedence over both.
     :raises SettingError: names the variable or option and the value.
     """
-    values: dict[str, Any] = {}
-    origin: dict[str, tuple[str, str]] = {}
+    values: dict[str, Any] = dict(overrides)
+    origin: dict[str, tuple[str, str]] = {name: ("overrides", name) for name in overrides}
     for name, read in policy_options():
+        if name in overrides:
+            continue
         variable = _ENVIRONMENT.get(name, "")
         raw = os.environ.get(variable, "").strip() if variable else ""
         origin[name] = ("environment", variable) if raw else (_SECTION_NAME, name)
@@ -100,7 +127,7 @@ def resolver_config() -> ResolverConfig:
     try:
         return ResolverConfig(**values)
     except ValueError as error:
-        name = next((name for name in values if str(error).startswith(name)), "")
+        name = next((name for name in values if str(error).startswith(f"{name} ")), "")
         where, field = origin.get(name, (_SECTION_NAME, "options"))
         raise SettingError(where, field, f"{error}") from None
 

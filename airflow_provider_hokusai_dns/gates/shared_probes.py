@@ -9,6 +9,8 @@ the triggerer's event loop, so it needs no lock; only the check itself is on a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,8 +20,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, PicklableError
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionMissingError,
+    PicklableError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 from airflow_provider_hokusai_dns.store import variables
@@ -27,6 +34,8 @@ from airflow_provider_hokusai_dns.store import variables
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.server import MLflowServer
+
+log = logging.getLogger(__name__)
 
 #: Jitter on the interval, downwards only as everywhere (policy rule 12): triggerers that were
 #: started together must not ask in step.
@@ -157,6 +166,8 @@ class SharedProbes:
 
     def __init__(self) -> None:
         self._probes: dict[ProbeKey, SharedProbe] = {}
+        #: Held here, because a loop holds its tasks weakly.
+        self.warming: asyncio.Task[None] | None = None
 
     def get(self, key: ProbeKey) -> SharedProbe:
         """The probe for a key, for as long as the gate wants to hold it."""
@@ -172,7 +183,27 @@ _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedProbes] = WeakKeyDi
 
 def shared_probes() -> SharedProbes:
     """Those of the running event loop: in a triggerer, the one there is."""
-    return _by_loop.setdefault(asyncio.get_running_loop(), SharedProbes())
+    loop = asyncio.get_running_loop()
+    known = _by_loop.get(loop)
+    if known is None:
+        known = _by_loop[loop] = SharedProbes()
+        if variables.in_triggerer():
+            known.warming = loop.create_task(_warm_listed(), context=Context())
+    return known
+
+
+async def _warm_listed() -> None:
+    """Look up what the deployment lists, once per triggerer; no gate waits for it."""
+    servers = []
+    try:
+        for conn_id in settings.listed_connections():
+            with contextlib.suppress(LookupError, ValueError):  # said where it is used
+                servers.append(await _read(conn_id))
+        variables.use_triggerer_loop(asyncio.get_running_loop())
+        hostnames = settings.listed_hostnames()
+        await asyncio.wrap_future(_threads.call(partial(runtime.warm, servers, hostnames)))
+    except SettingError as error:
+        log.warning("The listed names are not looked up ahead of time: %s", error)
 
 
 async def _check(key: ProbeKey) -> Verdict:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
 from fastapi import Depends, FastAPI
 
-from airflow_provider_hokusai_dns import __version__
+from airflow_provider_hokusai_dns import __version__, runtime
+from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
+from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 _ABOUT = """\
 The state of MLflow, as **this API server process** measured it. It checks each connection at most
@@ -19,6 +26,29 @@ once per `[hokusai_dns] look_every` seconds, however many clients ask. Another p
 server may have checked at another time. Workers and triggerers check by themselves; their counters
 are in Airflow's metrics.
 """
+
+
+@asynccontextmanager
+async def _warming(_: FastAPI) -> AsyncIterator[None]:
+    """At the start of each API server process: look up the listed names, and wait for none."""
+    _starter.run(_warm_listed)
+    yield
+
+
+log = logging.getLogger(__name__)
+_starter = Workers("hokusai-dns-warm")
+
+
+def _warm_listed() -> None:
+    servers = []
+    try:
+        for conn_id in settings.listed_connections():
+            with contextlib.suppress(LookupError, ValueError):  # the page says what is wrong
+                servers.append(connections.load_server(conn_id))
+        runtime.follow_policy()
+        runtime.warm(servers, settings.listed_hostnames())
+    except SettingError as error:
+        log.warning("The listed names are not looked up ahead of time: %s", error)
 
 
 @cache
@@ -31,6 +61,7 @@ def build_app() -> FastAPI:
         # Own routes serve these, to users who may view plugins: FastAPI's are open to everyone, and
         # fetch their scripts from elsewhere.
         openapi_url=None,
+        lifespan=_warming,
     )
     app.add_middleware(Headers)
     add_endpoints(app, HealthCache(), [Depends(requires_access_view(AccessView.PLUGINS))])

@@ -232,6 +232,7 @@ def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
 
 def _target(conn_id: str) -> ConnectionTarget:
     """A connection as Airflow describes it, and the stored record of its name."""
+    runtime.follow_policy()
     try:
         server = connections.load_server(conn_id)
         target = Target.parse(server.connect_host)

@@ -107,6 +107,16 @@ class Connection(BaseModel):
     verdict: dict[str, Any] | None = Field(description="The whole verdict of the last check.")
 
 
+class PolicyVariable(BaseModel):
+    """What the Variable `hokusai_dns_policy` changes in this process."""
+
+    variable: str
+    values: dict[str, float] = Field(description="The numbers in force; empty without it.")
+    problem: str | None = Field(
+        description="Why the text that is there now is refused; the numbers before it stay."
+    )
+
+
 class Health(BaseModel):
     """Each listed connection."""
 
@@ -118,6 +128,11 @@ class Health(BaseModel):
                     "generated_at": "2026-11-24T11:00:00Z",
                     "seen_by": _SELF_EXAMPLE,
                     "problem": None,
+                    "policy": {
+                        "variable": "hokusai_dns_policy",
+                        "values": {"max_stale_no_name": 3600.0},
+                        "problem": None,
+                    },
                     "connections": [
                         {
                             "conn_id": "mlflow_default",
@@ -160,6 +175,7 @@ class Health(BaseModel):
     problem: str | None = Field(
         default=None, description="Why the list of connections cannot be read."
     )
+    policy: PolicyVariable
     connections: list[Connection]
 
 

@@ -151,7 +151,7 @@ def load_of(
     :raises BrokenVariableError: says what is wrong; it is foreign where another program may need
         it.
     """
-    values = _load_object(text)
+    values = load_object(text)
     version = values.get("version")
     versions = expected if isinstance(expected, tuple) else (expected,)
     if isinstance(version, bool) or version not in versions:
@@ -168,7 +168,7 @@ def load_of(
     return values
 
 
-def _load_object(text: str) -> dict[str, Any]:
+def load_object(text: str) -> dict[str, Any]:
     """The JSON object in a stored text.
 
     :raises BrokenVariableError: says why it is none.
@@ -227,7 +227,7 @@ def render_record(
     values: dict[str, Any] = {}
     if beside is not None:
         try:
-            values = _load_object(beside)
+            values = load_object(beside)
         except BrokenVariableError:
             values = {}
     values |= {

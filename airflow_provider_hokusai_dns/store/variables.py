@@ -78,12 +78,16 @@ def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
     _triggerer_loop = loop
 
 
+def in_triggerer() -> bool:
+    """Whether this process is the one in which Airflow runs triggers; not so under `dag.test()`."""
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    return type(getattr(runner, "SUPERVISOR_COMMS", None)).__name__ == "TriggerCommsDecoder"
+
+
 def _ask(function: Callable[[], T]) -> T:
     """Call something of the SDK that talks to the supervisor, the way this process does that."""
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    line = getattr(runner, "SUPERVISOR_COMMS", None)
     loop = _triggerer_loop
-    if type(line).__name__ != "TriggerCommsDecoder" or loop is None or not loop.is_running():
+    if not in_triggerer() or loop is None or not loop.is_running():
         return function()
     from asgiref.sync import sync_to_async
 
@@ -199,6 +203,13 @@ class VariableStore:
         except Exception as error:
             self._report_trouble("read", key, error)
         return None, None
+
+    def text(self, key: str) -> str | None:
+        """The text of another Variable, within the time limit; ``None`` where it is not known.
+
+        :raises CallOverdue: Airflow did not answer in time.
+        """
+        return self._bounded.call(lambda: self._variables.get(key))
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
         """What refreshes recorded about a name, and a sentence on what cannot be read of it."""

@@ -134,6 +134,26 @@ class Scenarios:
         refresh = self.call("refresh")
         return {"status": status, "resolve": resolve, "refresh": refresh, "after": self.text(NAME)}
 
+    def the_policy_variable(self) -> Any:
+        from airflow.models import Variable
+
+        seen = {}
+        texts = {"right": '{"max_stale_no_name": 0}', "broken": '{"max_stale_no_name": -1}'}
+        self.call("refresh")
+        self.dns.no_such_name(NAME)
+        try:
+            for name, text in reversed(texts.items()):
+                Variable.set("hokusai_dns_policy", text)
+                seen[name] = {
+                    "table": self.call("status"),
+                    "json": self.call("status", "-o", "json"),
+                    "resolve": self.call("resolve", NAME),
+                }
+        finally:
+            Variable.delete("hokusai_dns_policy")
+            self.dns.set_records(NAME, ["127.0.0.9"])
+        return seen
+
     def somebody_elses_variable(self) -> Any:
         record = LastKnownGood("other.local", ("10.0.0.1",), time.time())
         self.put(NAME, render_record(record))
@@ -189,8 +209,8 @@ class Scenarios:
     def wrong_questions(self) -> Any:
         self.connect("wrong_port", "mlflow.local:70000")
         return {
-            "missing connection": self.call("status", "--conn-id", "nobody"),
-            "missing connection, resolve": self.call("resolve", "--conn-id", "nobody"),
+            "missing connection": self.call("status", "--conn-id", "missing"),
+            "missing connection, resolve": self.call("resolve", "--conn-id", "missing"),
             "wrong connection": self.call("resolve", "--conn-id", "wrong_port"),
             "no target": self.call("resolve"),
             "bad target": self.call("resolve", "two words"),

@@ -153,6 +153,25 @@ class TestStatus:
         assert "not valid JSON" in one["variable_problem"]
 
 
+class TestThePolicyVariable:
+    """The command line judges as the fleet does."""
+
+    def test_is_in_force_and_shown(self, seen):
+        """With 0 seconds for a name that is gone, its stored address is not used."""
+        calls = seen["the_policy_variable"]["right"]
+        line = "hokusai_dns_policy changes the policy: max_stale_no_name = 0."
+        assert line in calls["table"]["out"]
+        assert document(calls["json"])["policy"]["values"] == {"max_stale_no_name": 0}
+        assert (calls["table"]["code"], calls["resolve"]["code"]) == (1, 1)
+
+    def test_is_refused_whole_and_said(self, seen):
+        """On the standard error; the command continues with the settings."""
+        calls = seen["the_policy_variable"]["broken"]
+        for call in calls.values():
+            assert (call["code"], "hokusai_dns_policy" in call["err"]) == (0, True)
+        assert document(calls["json"])["policy"]["values"] == {}
+
+
 class TestResolve:
     """How a name comes to its address, step by step."""
 
@@ -236,7 +255,7 @@ class TestRefresh:
         assert json.loads(calls["after"])["addresses"] == ["127.0.0.9"]
 
     def test_says_that_it_could_not_keep_the_answer(self, seen):
-        """What belongs to somebody else is not overwritten, and that is no success."""
+        """What belongs to another program is not overwritten, and that is no success."""
         calls = seen["somebody_elses_variable"]
         assert calls["refresh"]["code"] == 1
         assert "is not stored" in calls["refresh"]["err"]
@@ -278,8 +297,8 @@ def test_a_wrong_question_has_its_own_exit_code(seen):
     calls = seen["wrong_questions"]
     login, explained = calls.pop("login in a target"), calls.pop("help")
     assert {name: call["code"] for name, call in calls.items()} == dict.fromkeys(calls, 2)
-    assert "'nobody'" in calls["missing connection"]["out"]
-    assert "'nobody'" in calls["missing connection, resolve"]["err"]
+    assert "'missing'" in calls["missing connection"]["out"]
+    assert "'missing'" in calls["missing connection, resolve"]["err"]
     assert "70000" in calls["wrong connection"]["err"]
     assert "0x7f.1" in calls["bad target, refresh"]["err"]
     assert login["code"] == 0

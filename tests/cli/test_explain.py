@@ -107,7 +107,7 @@ class TestExplanation:
 
 @given(st.text())
 def test_what_is_printed_does_nothing_to_a_terminal(text):
-    """Whatever somebody wrote into a Variable; and what is harmless stays as it is."""
+    """Any text in a Variable; and what is harmless stays as it is."""
     shown = printable(text)
     assert shown.isprintable()
     if text.isprintable():

@@ -20,8 +20,8 @@ from tests.conftest import ADMIN
 from tests.servers import MLflowProcess, Request, Stranger, http
 from tests.values import a_server
 
-SECRET = "a-Token-nobody-may-see"
-OTHERS = "a-Token-of-somebody-else"
+SECRET = "a-Token-that-no-log-may-show"
+OTHERS = "a-Token-of-another-user"
 
 
 def empty_mlflow(request: Request) -> bytes:
@@ -70,13 +70,13 @@ def test_the_uri_holds_the_connection_and_no_secret() -> None:
 def test_mlflow_sends_what_the_connection_says(
     monkeypatch: pytest.MonkeyPatch, credentials: Credentials, expected: str | None, conn_id: str
 ) -> None:
-    """Basic, bearer and none, whatever the connection is called, and nobody else's credentials."""
+    """Basic, bearer and none, whatever the connection is called, and no other credentials."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", OTHERS)
     with Stranger(empty_mlflow) as stranger:
         ask(auth.sign_in(server_at(stranger, conn_id, credentials=credentials)))
         assert authorization(stranger) == expected
         monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "somebody")
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "another")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", OTHERS)
         ask(auth.tagged_uri(server_at(stranger, conn_id)))
         assert authorization(stranger) == expected

@@ -478,7 +478,7 @@ def test_requests_of_others_go_as_before() -> None:
     assert session.get_adapter("http://mlflow_test@mlflow.test/api") is carrier
     for url in (
         "http://mlflow.test/api",
-        "http://somebody@mlflow.test/",
+        "http://another@mlflow.test/",
         "http://mlflow_test:secret@mlflow.test/",
         "http://mlflow_test@other.test/",
         "https://mlflow_test@mlflow.test/",

@@ -87,7 +87,7 @@ class TestAConnection:
         assert server.allow_stale_over_http is StaleOverHTTP.NEVER
 
     def test_leaves_fields_that_a_form_did_not_fill(self):
-        """A form stores empty texts and nulls for what nobody touched."""
+        """A form stores empty texts and nulls for untouched fields."""
         assert read(dict.fromkeys(EXTRAS, "")) == read(dict.fromkeys(EXTRAS)) == read()
 
     def test_signs_in_with_a_password_or_a_token(self):
@@ -373,7 +373,12 @@ class TestTheProviderInfo:
         """No option is read that is not described, nor the other way round."""
         options = get_provider_info()["config"]["hokusai_dns"]["options"]
         read = {name for name, _ in settings.policy_options()}
-        assert options.keys() == read | {"connections", "relay_keep", *options_of_endpoints.NAMES}
+        assert options.keys() == read | {
+            "connections",
+            "hostnames",
+            "relay_keep",
+            *options_of_endpoints.NAMES,
+        }
         default = ResolverConfig()
         for item in fields(ResolverConfig):
             if item.type in ("float", "int"):

@@ -22,6 +22,7 @@ import yaml
 
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.health.breaker import BreakerState
+from airflow_provider_hokusai_dns.policy_variable import parse_policy
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import Cause
 from airflow_provider_hokusai_dns.store.record import parse_record, variable_key
@@ -37,7 +38,7 @@ _EVERYWHERE = {"cd", "git", "pip", "cat", "export", "echo"}
 def check(block: Block) -> None:
     """Hold a block against the code.
 
-    :raises AssertionError: it says something else; or nobody knows how to check it.
+    :raises AssertionError: it says something else; or there is no check for it.
     """
     kind = block.words[0] if block.words else ""
     by_language: dict[str, Callable[[Block, str], None]] = {
@@ -145,7 +146,7 @@ def _app() -> Any:
 
 
 def check_variable(name: str) -> None:
-    """A variable of the environment that somebody reads."""
+    """A variable of the environment that is read."""
 
     section = f"AIRFLOW__{settings.SECTION.upper()}__"
     if name.startswith(section):
@@ -208,6 +209,8 @@ def _check_json(block: Block, kind: str) -> None:
     elif kind == "environment":
         for item in value["environment"]:
             check_variable(item["name"])
+    elif kind == "policy":
+        parse_policy(block.text)
     elif kind == "agent":
         (port,) = re.findall(
             r":(\d+)", value["metrics"]["metrics_collected"]["statsd"]["service_address"]
@@ -220,7 +223,7 @@ def _check_json(block: Block, kind: str) -> None:
 def _check_answer(kind: str, value: Any) -> None:
     """An answer of an endpoint is as its response model describes it, and leaves nothing out."""
     marker, _, path = kind.partition(":")
-    assert marker == "answer", f"nobody knows how to check json {kind!r}"
+    assert marker == "answer", f"there is no check for json {kind!r}"
     document = _openapi()
     (content,) = document["paths"][path]["get"]["responses"]["200"]["content"].values()
     schema = {**content["schema"], "components": document.get("components", {})}
@@ -264,7 +267,7 @@ def _check_yaml(block: Block, kind: str) -> None:
     elif kind == "alarms":
         _check_alarms(value)
     else:
-        raise AssertionError(f"nobody knows how to check yaml {kind!r}")
+        raise AssertionError(f"there is no check for yaml {kind!r}")
 
 
 def _check_collector(value: dict[str, Any]) -> None:
@@ -313,7 +316,7 @@ def _check_conf(block: Block, kind: str) -> None:
         parser.read_string(block.text)
         assert parser.options("Resolve") == ["staleretentionsec"]
     else:
-        assert kind == "coredns", f"nobody knows how to check {kind!r}"
+        assert kind == "coredns", f"there is no check for {kind!r}"
         assert block.text.count("{") == block.text.count("}")
         assert re.search(r"^\s+serve_stale \d+h verify$", block.text, re.MULTILINE)
 
@@ -341,7 +344,7 @@ def _check_text(block: Block, kind: str) -> None:
     elif kind == "log":
         assert [line for line in lines if not sentences.is_logged(line)] == []
     else:
-        raise AssertionError(f"nobody knows how to check text {kind!r}")
+        raise AssertionError(f"there is no check for text {kind!r}")
 
 
 def _check_tree(text: str) -> None:

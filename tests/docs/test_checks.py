@@ -10,14 +10,14 @@ from tests.docs.blocks import Block, commands
 WRONG = {
     "a make target that is not there": ("console", "", "$ make everything\n"),
     "a verb that the demo does not know": ("console", "", "$ python -m demo dns broken\n"),
-    "a command that nobody has": ("console", "", "$ hokusai --help\n"),
+    "a command that does not exist": ("console", "", "$ hokusai --help\n"),
     "a command of Airflow that is not there": ("console", "", "$ airflow mlflow ping\n"),
     "an endpoint that is not there": (
         "console",
         "",
         "$ curl http://localhost:8080/hokusai-dns/nothing\n",
     ),
-    "a variable that nobody reads": ("console", "", "$ export DNS_CACHE_TIME=3\n"),
+    "a variable that is not read": ("console", "", "$ export DNS_CACHE_TIME=3\n"),
     "an option that does not exist": ("ini", "", "[hokusai_dns]\ncache_time = 3\n"),
     "a value that is refused": ("ini", "", "[hokusai_dns]\ncache_ttl = soon\n"),
     "an option that Airflow does not have": ("ini", "", "[core]\nhokusai = 1\n"),
@@ -35,9 +35,9 @@ WRONG = {
         "env:\n  - name: AIRFLOW__HOKUSAI_DNS__TTL\n    value: '3'\n",
     ),
     "a sentence that no gate says": ("text", "verdict", "MLflow is fine.\n"),
-    "a line that nobody logs": ("text", "log", "WARNING - DNS has no address for m\n"),
+    "a line that is never logged": ("text", "log", "WARNING - DNS has no address for m\n"),
     "a folder that is not there": ("tree", "", "airflow_provider_hokusai_dns/\n  oracle/  knows\n"),
-    "a language that nobody can check": ("ruby", "", "puts 1\n"),
+    "a language without a check": ("ruby", "", "puts 1\n"),
 }
 
 

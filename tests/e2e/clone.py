@@ -125,7 +125,7 @@ def assert_ports_are_free(output: str) -> None:
 
 
 def accepts(address: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a process listens there."""
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex((address, port)) == 0

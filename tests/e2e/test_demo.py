@@ -151,7 +151,7 @@ def _assert_story_held(code: int, output: str, demo: Clone) -> None:
 
 
 def _listening(port: int) -> socket.socket:
-    """Take this port, unless somebody else has it already."""
+    """Take this port, unless another process has it already."""
     listener = socket.socket()
     try:
         listener.bind(("127.0.0.1", port))

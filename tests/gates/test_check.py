@@ -44,7 +44,7 @@ class TestStrikes:
         assert self.after(*[State.UNAUTHENTICATED] * 3).out
 
     def test_begin_again_with_another_cause(self):
-        """Something is moving: somebody is at work on it."""
+        """Something is moving: it is being repaired."""
         assert self.after(State.UNAUTHENTICATED, State.UNAUTHENTICATED, State.FORBIDDEN).count == 1
 
     def test_begin_again_after_a_cause_that_passes(self):

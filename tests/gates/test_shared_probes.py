@@ -68,7 +68,7 @@ def probe(checks):
 
 @pytest.fixture
 async def complaints():
-    """What asyncio has to complain of, such as an exception that nobody took."""
+    """What asyncio has to complain of, such as an exception that was never retrieved."""
     said: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: said.append(told["message"]))
     yield said
@@ -112,7 +112,7 @@ class TestAWatch:
         assert checks.begun == 4
 
     async def test_waits_an_interval_less_a_little(self, probe):
-        """Jitter only ever shortens it, and is drawn anew with each check."""
+        """Jitter only ever shortens it, and is drawn again for each check."""
         seen_last = await probe.next(1)
         again = await probe.next(1, after=seen_last)
         assert again.at - seen_last.at >= 0.9 * seen_last.share
@@ -133,7 +133,7 @@ class TestAWatch:
         assert all(gate.cancelled() for gate in gates if gate is not gates[200])
 
     async def test_serves_who_comes_after_all_have_left(self, probe, checks, complaints):
-        """What was seen for nobody is still seen."""
+        """The verdict of a check without a waiter is kept."""
         checks.held = True
         for gate in await begun(probe, 10):
             gate.cancel()
@@ -353,7 +353,7 @@ async def test_what_one_calls_good_enough_is_no_question(usable, tiny, dns):
 
 
 async def test_a_changed_connection_is_used_at_the_next_check(usable, tiny, connect, dns):
-    """Somebody corrected it in the UI; nobody restarts a triggerer for that."""
+    """It was corrected in the UI; the triggerer is not restarted for that."""
     connect(host="127.0.0.1", port=1)
     gates = waiting(50)
     await asyncio.sleep(1.2)

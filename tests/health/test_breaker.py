@@ -41,7 +41,7 @@ def test_it_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
         pytest.raises(BreakerOpenError, match="nothing listens there") as caught,
         breaker.attempt(),
     ):
-        pytest.fail("nobody is let through")
+        pytest.fail("no call is let through")
     assert caught.value.retry_in == pytest.approx(10)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 

@@ -31,7 +31,7 @@ from tests.servers import (
 )
 from tests.values import a_server, an_address, no_address
 
-SECRET = "a-Token-nobody-may-see"
+SECRET = "a-Token-that-no-log-may-show"
 TOKEN = Credentials(secret=SECRET)
 
 
@@ -186,7 +186,7 @@ def test_https_verifies_the_name_and_not_the_address(
 def test_a_certificate_that_does_not_fit_is_a_tls_error(
     secure_server: MLflowProcess, authority: Authority
 ) -> None:
-    """Another name, and a CA nobody knows; switched off by the author it is accepted."""
+    """Another name, and an unknown CA; switched off by the author it is accepted."""
     address = an_address(secure_server.host)
     other_name = of(
         secure_server, scheme="https", hostname="other.test", ca_file=str(authority.file)
@@ -299,7 +299,7 @@ def drip(stranger_ref: list[Stranger], head: bytes) -> Iterator[bytes]:
     ids=["in the headers", "in the body", "from the first byte"],
 )
 def test_a_server_that_drips_bytes_does_not_get_around_the_deadline(head: bytes) -> None:
-    """A socket's own time-out starts anew at every byte; the deadline does not."""
+    """A socket's own timeout restarts at every byte; the deadline does not."""
     me: list[Stranger] = []
     with Stranger(lambda _: drip(me, head)) as stranger:
         me.append(stranger)

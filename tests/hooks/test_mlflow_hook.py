@@ -128,7 +128,7 @@ class TestTheTestButton:
 
 
 class TestTheEntrance:
-    """The start of a run fails fast where nobody is there."""
+    """The start of a run fails fast where no server listens."""
 
     @pytest.fixture(autouse=True)
     def closed_breaker(self, usable):

@@ -77,7 +77,7 @@ def test_an_error_repeats_what_a_server_says_on_one_bounded_line(signed_in, tiny
 
 
 def test_an_error_has_status_code_and_message(signed_in, tiny):
-    """As fields, because nobody should match on a text."""
+    """As fields, because code should not match on a text."""
     tiny.answers[SEARCH] = (404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No run 7"})
     with pytest.raises(MLflowRestError, match="No run 7") as caught:
         signed_in.rest("POST", SEARCH, json={})
@@ -106,7 +106,7 @@ def test_a_get_is_tried_again_and_a_post_is_not(signed_in, tiny):
 
 
 def test_a_redirect_is_not_followed(signed_in, tiny):
-    """No credential goes to where somebody else points."""
+    """No credential follows a redirect to another host."""
     tiny.answers[SEARCH] = (302, {})
     with pytest.raises(MLflowRestError) as caught:
         signed_in.rest("POST", SEARCH, json={})
@@ -153,7 +153,7 @@ class TestTheDeadline:
         assert seconds < 20
 
     def test_holds_when_nobody_listens(self, signed_in, dns):
-        """Also with patience for somebody to come."""
+        """Also with patience for a server to start."""
         dns.set_records(HOSTNAME, ["127.0.0.99"])
         error, seconds = self.timed(signed_in)
         assert error.status == 0
@@ -239,7 +239,7 @@ def test_a_huge_body_is_not_read_to_its_end(dns, connect, clean_runtime, monkeyp
 
 
 def test_a_call_does_not_import_mlflow(signed_in, tiny):
-    """5 s and 118 MB for whoever wants one number."""
+    """Importing it takes 5 s and 118 MB, too much for one number."""
     code = (
         "import sys; from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook; "
         f"MLflowHook().rest('POST', {SEARCH!r}, json={{}}); "

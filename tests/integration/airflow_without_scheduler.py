@@ -142,7 +142,7 @@ def airflow_without_scheduler(home: Path, connection: dict[str, Any]) -> Iterato
 def _running(
     command: list[str], environment: dict[str, str], log: Path, stdin: int = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python program in a session of its own, of which nobody is left at the end."""
+    """A Python program in a session of its own, of which no process is left at the end."""
     start = command if command[0].endswith(".py") else ["-m", *command]
     with log.open("wb") as stream:
         process = subprocess.Popen(

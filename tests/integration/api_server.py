@@ -97,7 +97,7 @@ class ApiServer:
     def get(
         self, path: str, user: str | None = None, *, cookie: bool = False, **given: Any
     ) -> requests.Response:
-        """One of our endpoints, asked by nobody or a user, who shows a header or a cookie."""
+        """One of our endpoints, asked without a login or by a user, with a header or a cookie."""
         if user is not None and cookie:
             given["cookies"] = {"_token": self.token(user)}
         elif user is not None:

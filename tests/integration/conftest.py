@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from tests.conftest import SEARCH, TinyMLflow
 from tests.integration.api_server import ApiServer
 from tests.servers import is_installed
 
@@ -20,6 +21,14 @@ LOOK_EVERY = 1.0
 def names() -> Iterator[DNSServer]:
     """The name server that connections ask."""
     with DNSServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shut_tiny() -> Iterator[TinyMLflow]:
+    """An MLflow whose database is down until a test says otherwise: gates wait for it."""
+    with TinyMLflow("127.0.0.9") as server:
+        server.answers[SEARCH] = (503, {})
         yield server
 
 

@@ -21,7 +21,7 @@ USUAL = {"poke_interval": 1, "retries": 1, "retry_delay": 0, "mlflow_conn_id": "
 
 
 class TellingGate(MLflowHealthSensor):
-    """One whose author tells somebody when it opens."""
+    """One whose author is notified when it opens."""
 
     def post_execute(self, context, result=None):
         context["ti"].xcom_push(key="told", value="it is open")

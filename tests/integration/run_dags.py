@@ -35,8 +35,8 @@ def end_surely() -> None:
     """Let Airflow's executor end in any case.
 
     Its ``end`` sends a word to each worker that is alive, and may find the second one gone already,
-    because that one took the first one's word. The first then waits for ever. More words hurt
-    nobody: the line is closed afterwards.
+    because that one took the word of the first. The first then waits for ever. More words do
+    no harm: the queue is closed afterwards.
     """
     from airflow.executors.local_executor import LocalExecutor
 

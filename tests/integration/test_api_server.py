@@ -126,7 +126,7 @@ def test_what_the_api_server_does_is_in_airflows_metrics(api_server, statsd):
 
 def test_an_unknown_connection_is_nowhere_to_be_found(api_server):
     """Neither looked for nor repeated, whatever its form."""
-    for conn_id in ("nobody", "<b>x</b>", "x" * 20_000, "..%2f..%2fetc"):
+    for conn_id in ("missing", "<b>x</b>", "x" * 20_000, "..%2f..%2fetc"):
         answer = api_server.get("/health/mlflow", "viewer", params={"conn_id": conn_id})
         assert (answer.status_code, len(answer.text) < 200) == (404, True)
 

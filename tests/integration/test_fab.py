@@ -55,7 +55,7 @@ def fab(tmp_path_factory) -> Iterator[ApiServer]:
 
 @pytest.mark.parametrize("path", DETAILS)
 def test_details_are_for_roles_that_may_view_plugins(fab, path):
-    """403 for whoever is signed in and may not; 401 for nobody."""
+    """403 for a user who may not; 401 without a login."""
     assert fab.get(path).status_code == 401
     assert fab.get(path, "public").status_code == 403
     assert fab.get(path, "admin").status_code == 200

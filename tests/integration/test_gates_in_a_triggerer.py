@@ -20,9 +20,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import SEARCH, TinyMLflow
+from airflow_provider_hokusai_dns.policy_variable import KEY
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from tests.conftest import SEARCH
 from tests.servers import _dismiss, _watch_over, free_port, wait_until
 
+#: One that no connection leads to.
+LISTED = "files.triggerer-test.local"
 HERE = Path(__file__).parent
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 PATIENCE = 180.0
@@ -42,7 +46,7 @@ class Airflow:
         self,
         home: Path,
         dags: Path = HERE / "triggerer_dags.py",
-        wanted: Collection[str] = ("gates", "shut_gates"),
+        wanted: Collection[str] = ("gates", "one_gate", "shut_gates"),
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home
@@ -185,18 +189,22 @@ class Airflow:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Iterator[TinyMLflow]:
-    with TinyMLflow("127.0.0.9") as server:
-        server.answers[SEARCH] = (503, {})
+def names() -> Iterator[DNSServer]:
+    with DNSServer() as server:
+        server.set_records(LISTED, ["127.0.0.9"], ttl=600)
         yield server
 
 
 @pytest.fixture(scope="module")
-def airflow(tiny, tmp_path_factory) -> Iterator[Airflow]:
-    with Airflow(tmp_path_factory.mktemp("triggerer")) as one:
-        for team, port in (("a", tiny.port), ("b", 1)):
+def airflow(shut_tiny, names, tmp_path_factory) -> Iterator[Airflow]:
+    settings = {
+        "AIRFLOW__HOKUSAI_DNS__HOSTNAMES": LISTED,
+        "AIRFLOW__HOKUSAI_DNS__NAMESERVERS": names.address,
+    }
+    with Airflow(tmp_path_factory.mktemp("triggerer"), settings=settings) as one:
+        for team, port in (("a", shut_tiny.port), ("b", 1)):
             connection = {"connection_id": f"ml_{team}", "conn_type": "mlflow"}
-            place = {"host": tiny.address, "port": port, "schema": "http"}
+            place = {"host": shut_tiny.address, "port": port, "schema": "http"}
             one.call("POST", "/api/v2/connections", {**connection, **place})
         yield one
 
@@ -205,23 +213,51 @@ def states(tasks):
     return {task: one["state"] for task, one in tasks.items()}
 
 
-def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, tiny):
+def test_listed_names_are_looked_up_and_the_policy_followed_in_running_processes(airflow, names):
+    """The API server at its start, the triggerer with its first gate; no restart for the policy."""
+    lookups = lambda: sum(one.name == LISTED and one.rdtype == "A" for one in names.queries)  # noqa: E731
+    airflow.until(lambda: lookups() == 1)
+    airflow.call("POST", "/api/v2/variables", {"key": KEY, "value": '{"window": 299}'})
+    airflow.run("one_gate", team="a")
+    airflow.until(lambda: lookups() == 2)
+    log = airflow.home / "triggerer.log"
+    airflow.until(lambda: "policy changed by the Variable" in log.read_text())
+    answer = airflow.call("GET", "/hokusai-dns/health/mlflow")
+    assert answer["policy"]["problem"] is None
+    wrong = {"key": KEY, "value": '{"window": 298, "max_stale": "hunter2"}'}
+    airflow.call("PATCH", f"/api/v2/variables/{KEY}", wrong)
+    seen = airflow.until(
+        lambda: (
+            (policy := airflow.call("GET", "/hokusai-dns/health/mlflow")["policy"])["problem"]
+            and policy
+        )
+    )
+    assert seen["values"] in ({"window": 299}, {})  # the page may not have been open before
+    assert "hunter2" not in seen["problem"]
+    airflow.until(lambda: "The policy stays as it was" in log.read_text())
+    assert "hunter2" not in log.read_text()
+    airflow.call("DELETE", f"/api/v2/variables/{KEY}")
+
+
+def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, shut_tiny):
     """They begin there, with the connection their template names, and end there, with their XCom.
 
-    Two that wait on the wrong port open when somebody corrects the connection.
+    Two that wait on the wrong port open when the connection is corrected.
     """
     airflow.run("gates", team="a")
     airflow.until(lambda: len(waiting := states(airflow.tasks("gates"))) == 14
                   and set(waiting.values()) == {"deferred"})  # fmt: skip
     airflow.kill("triggerer", signal.SIGKILL)
     airflow.start("triggerer")
-    asked = tiny.count(SEARCH)
-    airflow.until(lambda: tiny.count(SEARCH) >= asked + 3)
-    asked, began = tiny.count(SEARCH), time.monotonic()
+    asked = shut_tiny.count(SEARCH)
+    airflow.until(lambda: shut_tiny.count(SEARCH) >= asked + 3)
+    asked, began = shut_tiny.count(SEARCH), time.monotonic()
     time.sleep(5)
-    assert tiny.count(SEARCH) - asked <= (time.monotonic() - began) / 0.9 + 1  # 13 gates ask it
+    assert (
+        shut_tiny.count(SEARCH) - asked <= (time.monotonic() - began) / 0.9 + 1
+    )  # 13 gates ask it
 
-    tiny.answers.clear()
+    shut_tiny.answers.clear()
     tasks = airflow.until(
         lambda: (
             sorted(states(tasks := airflow.tasks("gates")).values())
@@ -241,16 +277,16 @@ def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, t
     assert tasks["to_worker"]["queued_when"] is not None
     assert airflow.call("GET", "/api/v2/assets/events")["total_entries"] == 1
 
-    place = {"connection_id": "ml_b", "conn_type": "mlflow", "port": tiny.port}
+    place = {"connection_id": "ml_b", "conn_type": "mlflow", "port": shut_tiny.port}
     airflow.call("PATCH", "/api/v2/connections/ml_b?update_mask=port", place)
     airflow.until(lambda: states(airflow.tasks("gates"))["mapped[1]"] == "success")
     assert airflow.verdict("gates", "mapped[0]")["conn_id"] == "ml_a"
     assert airflow.verdict("gates", "mapped[1]")["conn_id"] == "ml_b"
 
 
-def test_gates_that_stay_shut_end_as_their_flags_say(airflow, tiny):
+def test_gates_that_stay_shut_end_as_their_flags_say(airflow, shut_tiny):
     """A timeout, and a cause that waiting cannot cure: neither is tried again."""
-    tiny.answers[SEARCH] = (503, {})
+    shut_tiny.answers[SEARCH] = (503, {})
     airflow.run("shut_gates")
     over = {"success", "failed", "skipped"}
     tasks = airflow.until(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SEARCH, TinyMLflow
+from tests.conftest import SEARCH
 from tests.integration.mode_dags import MODES
 from tests.integration.test_gates_in_a_triggerer import Airflow, states
 from tests.servers import is_installed
@@ -23,17 +23,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Iterator[TinyMLflow]:
-    with TinyMLflow("127.0.0.9") as server:
-        server.answers[SEARCH] = (503, {})
-        yield server
-
-
-@pytest.fixture(scope="module")
-def airflow(tiny, tmp_path_factory) -> Iterator[Airflow]:
+def airflow(shut_tiny, tmp_path_factory) -> Iterator[Airflow]:
     wanted = ("open_gates", "late_gates", "cut_gates", "misspelt_gates")
     with Airflow(tmp_path_factory.mktemp("modes"), HERE / "mode_dags.py", wanted) as one:
-        place = {"host": tiny.address, "port": tiny.port, "schema": "http"}
+        place = {"host": shut_tiny.address, "port": shut_tiny.port, "schema": "http"}
         connection = {"connection_id": "ml", "conn_type": "mlflow", **place}
         one.call("POST", "/api/v2/connections", connection)
         yield one
@@ -57,18 +50,18 @@ def log_of(airflow, dag_id, task, attempt=1):
     return str(airflow.call("GET", path)["content"])
 
 
-def test_the_xcom_is_a_dict_downstream_in_every_mode(airflow, tiny):
+def test_the_xcom_is_a_dict_downstream_in_every_mode(airflow, shut_tiny):
     """Also that of a gate that ended in the triggerer; and what only a worker does is done."""
     airflow.run("open_gates")
     waiting = {"deferred", "running", "up_for_reschedule", "scheduled", "queued"}
     gates = {*MODES, "late_outlet", "telling"}
-    airflow.until(lambda: tiny.count(SEARCH) > 5 and {
+    airflow.until(lambda: shut_tiny.count(SEARCH) > 5 and {
         states(airflow.tasks("open_gates"))[name] for name in gates} <= waiting)  # fmt: skip
-    tiny.answers.clear()
+    shut_tiny.answers.clear()
     try:
         tasks = ended(airflow, "open_gates")
     finally:
-        tiny.answers[SEARCH] = (503, {})
+        shut_tiny.answers[SEARCH] = (503, {})
     assert set(states(tasks).values()) == {"success"}
     for mode in MODES:
         told = raw(airflow, "open_gates", f"after_{mode}")

@@ -1,4 +1,4 @@
-"""Break one thing after the other; whoever looks at it in whatever way finds the same cause."""
+"""Break one thing after the other; every way of looking shows the same cause."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def run_command(drill: Drill, *arguments: str) -> subprocess.CompletedProcess[st
 
 
 def page(drill: Drill) -> str:
-    drill.window.evaluate("dispatchEvent(new Event('online'))")  # it asks anew
+    drill.window.evaluate("dispatchEvent(new Event('online'))")  # it asks again
     drill.window.wait_for_timeout(300)
     card = drill.window.locator(".connection")
     return " ".join([card.get_attribute("data-state"), card.inner_text()])
@@ -229,7 +229,7 @@ def expired(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
                 return
             connection.settimeout(5)
             with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
-                pass  # nobody who looks gets further
+                pass  # no caller gets further
             connection.close()
 
     thread = threading.Thread(target=serve, daemon=True)

@@ -24,6 +24,9 @@ with DAG("gates", schedule=None):
     mapped = MLflowHealthSensor.partial(task_id="mapped", **USUAL)
     mapped.expand(mlflow_conn_id=["ml_a", "ml_b"])
 
+with DAG("one_gate", schedule=None):
+    MLflowHealthSensor(task_id="gate", **TEAM, **USUAL)
+
 with DAG("shut_gates", schedule=None):
     for name, flags in {
         "": {},

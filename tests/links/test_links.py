@@ -41,7 +41,7 @@ def test_ids_cannot_leave_their_place():
 
 
 def test_the_key_is_the_one_airflow_would_have_chosen():
-    """So that whoever looks at XComs knows it for a link."""
+    """So that a reader of XComs sees that it is a link."""
     assert f"_link_{MLflowRunLink.__name__}" == KEY == MLflowRunLink().xcom_key
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Every name ends like this; nobody but the tests' own name servers knows one.
+#: Every name ends like this; only the tests' own name servers know one.
 DOMAIN = "matrix.test"
 FILE_HOST = f"files.{DOMAIN}"
 EXPERIMENT = "matrix"
 LOGIN, PASSWORD = "admin", "a-Secret-of-the-matrix-1"
-TOKEN = "a-token-that-nobody-asked-for"
+TOKEN = "a-token-of-the-matrix"
 WORKSPACE = "team-a"
 CLIENT = "task"
 

@@ -289,7 +289,7 @@ def _nginx(
         _NGINX.format(
             folder=folder,
             **listen,
-            wrong=authority.issue(f"somebody-else.{axes.DOMAIN}"),
+            wrong=authority.issue(f"another.{axes.DOMAIN}"),
             virtual_hosts="".join(hosts),
         )
     )

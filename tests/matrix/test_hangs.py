@@ -153,7 +153,7 @@ def test_a_redeploy_with_the_old_address_black_holed_costs_nothing_but_time(
             steps()
         except BaseException:
             # The run would wait for its whole deadline, and the reason would be told after it: so
-            # the name leads to somebody who answers no at once.
+            # the name leads to a server that refuses at once.
             no = Stranger(lambda _: http(400, "the redeploy failed"), host="127.0.0.80", port=port)
             hole.enter_context(no)
             dns.set_records(HOSTNAME, [no.host], ttl=1)

@@ -217,7 +217,7 @@ class TestTheHistory:
 
     @pytest.fixture
     def texts(self, usable, clean_runtime):
-        """Variables in memory: outside of a task nobody may write Airflow's own."""
+        """Variables in memory: outside of a task no process may write Airflow's own."""
 
         variables = Texts()
         clean_runtime._process.store = VariableStore(variables=variables)

@@ -77,7 +77,7 @@ def test_what_airflow_stores_of_the_operator_has_no_secret(hostnames):
 
 
 def test_a_refresh_has_a_cap():
-    """Each name leaves two Variables behind, and anybody who may trigger the DAG may name some."""
+    """Each name leaves two Variables behind, and every user who may trigger may name some."""
     names = [f"h{number}.local" for number in range(dns_refresh.MOST_NAMES + 1)]
     with pytest.raises(ValueError, match=r"at most 100 connections and hostnames, not 101"):
         refresh_names([], names)

@@ -107,6 +107,7 @@ def health(*connections: dict, **changes: Any) -> dict[str, Any]:
         "generated_at": stamp(datetime.now(UTC)),
         "seen_by": {"host": "airflow-api-0", "pid": 17, "since": "2026-11-24T06:00:00Z"},
         "problem": None,
+        "policy": {"variable": "hokusai_dns_policy", "values": {}, "problem": None},
         "connections": list(connections),
         **changes,
     }

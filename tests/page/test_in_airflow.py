@@ -94,7 +94,7 @@ def admin(browser: Any, world: SimpleNamespace) -> Iterator[Any]:
 
 
 def picture(admin: Any, name: str) -> None:
-    """Photograph a state for the docs, in both themes, and only when somebody asked for it."""
+    """Photograph a state for the docs, in both themes, and only when PICTURES is set."""
     if not (folder := os.environ.get("PICTURES")):
         return
     for theme in ("dark", "light"):
@@ -287,7 +287,7 @@ def test_down(world, admin):
 
 
 def test_a_variable_that_was_edited_into_nonsense(world, admin):
-    """Shown as such, here where somebody can read it."""
+    """Shown as such, on the page that an admin reads."""
     key = variable_key(HOSTNAME)
     nonsense = {"key": key, "value": "<b>nonsense</b>"}
     world.airflow.ask("PATCH", f"/api/v2/variables/{key}", nonsense)

@@ -95,10 +95,26 @@ class TestAConnection:
         until(page, "TTL expired", ".facts")
 
     def test_says_what_is_wrong_with_its_variable(self, stage, see):
-        """Somebody edited it into nonsense; everybody else passes over it."""
+        """It was edited into nonsense; every process ignores it."""
         problem = "the Variable hokusai_dns_x is not JSON: Expecting value at line 1."
         stage.tell(stories.health(stories.connection(variable_problem=problem)))
         assert card(see()).locator(".problem:visible").inner_text() == problem
+
+    def test_says_what_the_policy_variable_changes(self, stage, see):
+        """Its numbers at the foot of the page, and a refusal at the head."""
+        page = see()
+        assert page.locator("#policy:visible, #policy-problem:visible").count() == 0
+        policy = {
+            "variable": "hokusai_dns_policy",
+            "values": {"max_stale_no_name": 3600},
+            "problem": "Variable 'hokusai_dns_policy', jitter: jitter is a share below 1, not 2.0",
+        }
+        stage.tell(stories.health(stories.connection(), policy=policy))
+        page = see()
+        page.locator("#policy:visible").get_by_text("max_stale_no_name = 3600.").wait_for()
+        assert page.locator("#policy-problem:visible").inner_text() == (
+            f"{policy['problem']}. The policy stays as it was."
+        )
 
     def test_says_whose_eyes_these_are(self, see):
         """Each API server process looks for itself, and workers see MLflow from elsewhere."""
@@ -137,7 +153,7 @@ class TestAConnection:
 
 
 class TestTheLastDay:
-    """A picture for those who see it, words for everybody."""
+    """A picture for those who see it, words for all."""
 
     def test_draws_each_stretch_of_a_state_once(self, stage, see):
         """A quiet day is one rectangle and not 288; a failure stands taller than an old answer."""

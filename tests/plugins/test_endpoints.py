@@ -38,7 +38,7 @@ EVIL = '<script>alert(1)</script>"\\\n'
 
 
 def ask(cache: HealthCache | None = None) -> TestClient:
-    """The endpoints as somebody sees them who may see all."""
+    """The endpoints as a user sees them who may see all."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(Headers)
     add_endpoints(app, cache or HealthCache(), [])
@@ -111,7 +111,7 @@ class TestTheDetails:
         client = ask()
         one = client.get("/health/mlflow", params={"conn_id": "mlflow_default"}).json()
         assert [each["conn_id"] for each in one["connections"]] == ["mlflow_default"]
-        for unknown in ("nobody", EVIL, "x" * 60_000, ""):
+        for unknown in ("missing", EVIL, "x" * 60_000, ""):
             answer = client.get("/health/mlflow", params={"conn_id": ["other", unknown]})
             assert answer.status_code == 404
             assert answer.headers["content-type"] == "application/json"
@@ -163,7 +163,7 @@ class TestReady:
 
 
 class TestOneLookHoweverManyAsk:
-    """One probe per interval, and nobody waits for a server that hangs."""
+    """One probe per interval, and no caller waits for a server that hangs."""
 
     def test_200_callers_wait_for_nothing_while_a_check_hangs(self, usable):
         """Only who set it going waits, and only for a moment."""
@@ -231,7 +231,7 @@ class TestOneLookHoweverManyAsk:
         assert cache.connections()[0].mlflow == "healthy"
 
     def test_an_old_verdict_is_not_passed_off_as_a_new_one(self, usable):
-        """Nobody asked for ten minutes, so nobody looked: the word is unknown, not healthy."""
+        """Without a request for ten minutes there was no check: the word is then "unknown"."""
         clock = [0.0]
         cache = HealthCache(now=lambda: clock[0])
         cache.connections()
@@ -364,13 +364,13 @@ class TestTheMetrics:
         """A wrong value opens nothing, and is told."""
         from fastapi import Depends, HTTPException
 
-        def nobody():
+        def no_user():
             raise HTTPException(401)
 
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__METRICS_FOR_ANYONE", given)
         app = FastAPI()
         add_endpoints(app, HealthCache(check=lambda conn_id: misconfigured(conn_id, ValueError())),
-                      [Depends(nobody)])  # fmt: skip
+                      [Depends(no_user)])  # fmt: skip
         assert TestClient(app).get("/metrics").status_code == (200 if opens else 401)
         assert TestClient(app).get("/health/mlflow").status_code == 401
         assert ("metrics_for_anyone" in caplog.text) == (given == "?")

@@ -43,7 +43,7 @@ def store(monkeypatch):
 
 
 class TestTheWords:
-    """For anybody: no names, no addresses, no work."""
+    """Without a login: no names, no addresses, no work."""
 
     def test_never_probe_and_never_ask_dns(self, usable, dns, tiny, clock):
         """Whoever can reach the port may ask as often as they like."""
@@ -68,7 +68,7 @@ class TestTheWords:
                 assert cache.words()["dns"] == word
 
     def test_tell_the_verdict_of_the_last_check(self, usable, store, clock):
-        """After somebody who may has asked for the details."""
+        """After a user who may has asked for the details."""
         store()
         cache = HealthCache(now=clock)
         cache.connections()

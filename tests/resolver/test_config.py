@@ -119,7 +119,7 @@ def test_nothing_older_than_three_days_is_ever_served():
 
 @pytest.mark.parametrize("field", MAPPINGS)
 def test_a_mapping_is_keyed_by_normalised_hostnames_and_frozen(field: str):
-    """``MLflow.Local`` and ``mlflow.local`` are one name, and nobody changes it afterwards."""
+    """``MLflow.Local`` and ``mlflow.local`` are one name, and it cannot be changed afterwards."""
     given = {"MLflow.Local": GOOD[field]}
     mapping = getattr(config(**{field: given}), field)
     assert dict(mapping) == {NAME: GOOD[field]}

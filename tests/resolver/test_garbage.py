@@ -70,7 +70,7 @@ def test_any_bytes_in_a_packet_are_a_failure_with_a_cause(server, payload):
 @OFTEN
 @given(tail=st.binary(max_size=200), counts=st.binary(min_size=10, max_size=10))
 def test_any_bytes_behind_the_right_id_are_no_answer_either(server, tail, counts):
-    """The server puts the id in front; flags and counts are anybody's."""
+    """The server puts the id in front; flags and counts may be anything."""
     server.fault(NAME, Fault.GARBAGE)
     original = server.plan
 
@@ -111,7 +111,7 @@ def test_an_answer_with_flipped_bits_never_crashes(server, data):
 
 
 def test_garbage_over_tcp_is_malformed(server):
-    """There nobody can forge a packet in between: what comes is what the server said."""
+    """No third party can forge a packet there: what comes is what the server said."""
     server.set_records(NAME, ["10.0.0.1"])
     original = server.plan
 
@@ -192,7 +192,7 @@ def test_any_record_of_a_store_is_served_right_or_refused(
 ):
     """What is served are addresses of the record, within the limits; the rest is one event."""
     clock, store, events = ManualClock(), MemoryStore(), []
-    record = LastKnownGood(hostname, addresses, resolved_at, ttl, no_name_since, "nobody")
+    record = LastKnownGood(hostname, addresses, resolved_at, ttl, no_name_since, "unknown")
     store.records[NAME] = record
     store.write = lambda record: True  # type: ignore[method-assign]
     lookup = ScriptedLookup({NAME: Cause.SERVFAIL})

@@ -171,7 +171,7 @@ def test_a_ttl_at_the_edges_becomes_a_sane_lifetime(dns: DNSServer, ttl: int, li
 
 
 def test_a_storm_of_random_faults_leaves_no_error_while_anything_may_be_served(dns: DNSServer):
-    """The server changes its mind all the time: after the first answer nobody sees an error."""
+    """The server changes its mind all the time: after the first answer no caller sees an error."""
     choice = random.Random(7)
     clock = ManualClock()
     resolver = DNSResolver(

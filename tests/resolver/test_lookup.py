@@ -27,7 +27,7 @@ from airflow_provider_hokusai_dns.resolver.pin import pin_host
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault, ScriptedLookup
 
 NAME = "mlflow.hokusai.test"
-DEAD = "127.0.0.1:1"  # nobody listens there
+DEAD = "127.0.0.1:1"  # no server listens there
 
 
 def free_port() -> int:
@@ -246,7 +246,7 @@ def test_an_alias_of_a_name_without_addresses_is_no_data(dns, query):
 
 
 def test_a_nameserver_that_cannot_be_reached_is_the_network():
-    """The system refuses to send: nobody was asked."""
+    """The system refuses to send: no nameserver was asked."""
     error = failure(DNSQuery(("255.255.255.255:53",)))
     assert error.cause is Cause.NETWORK
 

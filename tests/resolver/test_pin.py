@@ -230,14 +230,14 @@ def test_the_vet_is_asked_about_all_old_addresses_at_once(
 
     def stale_check(resolution: object, address: str, port: int) -> str | None:
         together.wait(30)  # raises unless all of them are being asked
-        return "nobody answers there"
+        return "no server answers there"
 
     dns.set_records(HOST, old, ttl=0)
     with pin_host(HOST, resolver, patience=0.0, stale_check=stale_check):
         resolver.resolve(HOST)
         dns.servfail(HOST)
         resolver.refresh(HOST)
-        with pytest.raises(socket.gaierror, match="nobody answers there") as caught:
+        with pytest.raises(socket.gaierror, match="no server answers there") as caught:
             socket.getaddrinfo(HOST, 80)
         assert all(address in str(caught.value) for address in old)
 
@@ -256,13 +256,13 @@ def test_nobody_is_sent_into_a_black_hole_for_want_of_better(
     host, port = hole
     dns.set_records(HOST, [host], ttl=0)
     with pin_host(HOST, resolver, patience=3.0) as pin:
-        assert pin.addresses(port, connects=True) == [host]  # fresh, and nobody has complained
+        assert pin.addresses(port, connects=True) == [host]  # fresh, and no failure was reported
         with pytest.raises(NoConnectionError, match=f"none of {host}") as caught:
             pin.addresses(port, connects=True)
         assert (caught.value.hostname, caught.value.addresses) == (HOST, (host,))
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
         started = time.monotonic()
-        with pytest.raises(OSError, match="no packet comes back"):  # to everybody else
+        with pytest.raises(OSError, match="no packet comes back"):  # to every other caller
             socket.getaddrinfo(HOST, port)
         assert time.monotonic() - started < 0.9  # it is not tried again so soon
         with listening("127.0.0.22", port):
@@ -366,7 +366,7 @@ def test_an_address_that_died_is_not_handed_out_for_long(
 
 
 def test_other_ports_of_the_host_are_as_they_were(dns: DNSServer, resolver: DNSResolver) -> None:
-    """A closed port that nobody spoke of fails at once, however patient the pin is for another."""
+    """A closed port that no pin names fails at once, however patient the pin is for another."""
     dns.set_records(HOST, ["127.0.0.11"], ttl=60)
     with pin_host(HOST, resolver, port=5000, patience=20.0):
         started = time.monotonic()
@@ -497,7 +497,7 @@ def test_a_thread_can_bound_its_own_wait(dns: DNSServer, resolver: DNSResolver) 
 def test_a_fresh_address_is_tried_where_that_is_wanted(
     dns: DNSServer, resolver: DNSResolver
 ) -> None:
-    """At the entrance of a run nobody has failed yet, and somebody must be there all the same."""
+    """At the entrance of a run no connection has failed yet, and one must succeed all the same."""
     dns.set_records(HOST, ["127.0.0.11"], ttl=60)
     with pin_host(HOST, resolver, port=9, patience=1.0) as pin:
         started = time.monotonic()

@@ -38,7 +38,7 @@ def test_resolvers_of_their_own_are_told(module: str, name: str) -> None:
 
 
 async def test_aiodns_is_told_where_something_uses_it() -> None:
-    """Airflow loads it in every task, where it is mostly of no use to anything."""
+    """Airflow loads it in every task, where it is mostly not needed."""
     import aiodns  # noqa: F401
     import aiohttp.resolver
 

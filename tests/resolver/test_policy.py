@@ -267,7 +267,7 @@ def test_rule_7_an_own_sighting_outlives_a_stored_answer_that_is_older():
 
 
 def test_rule_7_a_name_that_was_gone_for_us_is_held_to_that_though_the_store_is_newer():
-    """Our last word was "no such name": somebody else's newer answer gets 900 s from then."""
+    """Our last word was "no such name": a newer answer of another process gets 900 s from then."""
     entry = fail(Entry(NAME), Cause.NXDOMAIN, T0)
     entry = adopt(entry, record(WALL + 5), T0 + 10, WALL + 10, CONFIG)
     assert (entry.answer.resolved_at, entry.no_name_since) == (T0 + 5, T0)
@@ -360,7 +360,7 @@ def test_rule_12_jitter_only_shortens_and_by_a_tenth_at_most():
 
 
 def test_rule_12_two_processes_do_not_ask_in_step(make, lookup, clock):
-    """The share is drawn anew for every answer."""
+    """The share is drawn again for every answer."""
     lookup.set(NAME, "10.0.0.1")
     ends = {make(jitter=0.1).resolve(NAME).expires_at for _ in range(20)}
     assert len(ends) > 10

@@ -203,7 +203,7 @@ class Fleet(RuleBasedStateMachine):
     def check(self, process: Process, found: Resolution) -> None:
         """An answer is one that DNS gave, and within every limit."""
         now, config = self.clock.monotonic(), process.resolver.config
-        assert found.address in self.given, "nobody ever gave this address"
+        assert found.address in self.given, "no source ever gave this address"
         given = self.given[found.address]
         if not found.is_stale:
             assert now - given <= max(config.min_ttl, min(TTL, config.cache_ttl))

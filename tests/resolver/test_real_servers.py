@@ -442,7 +442,7 @@ def test_a_resolver_that_cannot_reach_the_zone_says_servfail(tmp_path: Path):
 
 
 def test_chains_that_lead_nowhere(nsd: Nsd):
-    """An alias to a missing name does not exist; a loop of aliases is an answer of no use."""
+    """An alias to a missing name does not exist; a loop of aliases is an unusable answer."""
     lookup = live(nsd.address)
     assert fails_with(lookup, f"nowhere.{ZONE}") is Cause.NXDOMAIN
     assert fails_with(lookup, f"loop.{ZONE}") in (Cause.NODATA, Cause.MALFORMED)

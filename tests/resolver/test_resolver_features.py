@@ -247,7 +247,7 @@ def test_warming_looks_names_up_in_the_background(make, lookup):
 
 
 def test_warming_does_not_ask_a_dead_dns_again_and_again(make, lookup):
-    """The failure cache holds for it as for everybody."""
+    """The failure cache holds for it as for every caller."""
     resolver = make()
     for _ in range(5):
         resolver.warm([NAME])

@@ -77,7 +77,7 @@ def test_a_name_dropped_with_its_lookup_under_way_is_served_to_old_and_new_calle
 
 
 def test_a_name_cleared_under_a_waiting_caller_leaves_nothing_on_the_hit_path(make, lookup):
-    """What is not held is not served from memory, nor counted where nobody looks."""
+    """What is not held is not served from memory, nor counted where it is not read."""
     lookup.set(NAME, "10.0.0.1")
     lookup.hold(NAME)
     resolver = make()

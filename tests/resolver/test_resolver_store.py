@@ -80,7 +80,7 @@ def test_a_store_that_raises_harms_nobody(make, lookup, store, outcome, caplog):
 def test_a_second_caller_during_the_look_into_the_store_gets_the_stored_answer(
     make, lookup, store, clock
 ):
-    """DNS has failed and the store is about to answer: nobody is told "failed" meanwhile."""
+    """DNS has failed and the store is about to answer: no caller is told "failed" meanwhile."""
     store.records[NAME] = stored(clock)
     lookup.set(NAME, Cause.SERVFAIL)
     reading, go_on = threading.Event(), threading.Event()
@@ -164,7 +164,7 @@ def test_rule_7s_clock_is_taken_back_by_whoever_sees_the_name_again(make, lookup
 
 
 def test_a_fresh_process_does_not_serve_past_the_fleets_900_s(make, lookup, store, clock):
-    """Restarting does not start rule 7's clock anew."""
+    """A restart does not restart rule 7's clock."""
     lookup.script(NAME, "10.0.0.1", Cause.NXDOMAIN)
     resolver = make(store=store)
     resolver.resolve(NAME)

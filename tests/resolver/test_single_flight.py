@@ -248,7 +248,7 @@ def test_after_fork_the_child_keeps_the_cache_and_looks_up_for_itself(lookup, re
 
 
 def test_after_fork_with_a_lookup_in_flight_the_child_starts_its_own(lookup, resolver):
-    """The parent's thread did not come along: nobody waits for it. The parent's goes on."""
+    """The parent's thread did not come along: no caller waits for it. The parent's goes on."""
     lookup.hold(NAME)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(resolver.resolve, NAME)
@@ -348,7 +348,7 @@ def test_a_fork_while_dnspython_is_being_imported_leaves_a_child_that_resolves(j
 
 
 def test_the_interpreter_ends_though_a_lookup_hangs():
-    """Nobody waits for a lookup that nobody waits for."""
+    """The end of the process waits for no lookup that has no caller."""
     started = time.monotonic()
     done = run_script(
         f"""

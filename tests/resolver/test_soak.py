@@ -11,7 +11,7 @@ from benchmarks.soak import soak
 
 @pytest.mark.timeout(120)
 def test_random_faults_leave_no_error_and_no_leak() -> None:
-    """While something may be served, nobody gets an error, and nothing grows."""
+    """While something may be served, no caller gets an error, and nothing grows."""
     tracemalloc.start()
     try:
         found = soak(12, seed=7)

@@ -18,7 +18,7 @@ def test_the_documented_example_runs():
 
 
 def test_every_double_is_exported():
-    """``from ...resolver.testing import X`` is all that anybody needs."""
+    """``from ...resolver.testing import X`` is all that a test needs."""
     for name in ("ManualClock", "ScriptedLookup", "MemoryStore", "DNSServer", "Fault"):
         assert name in testing.__all__
         assert getattr(testing, name).__doc__

@@ -349,7 +349,7 @@ def test_srv_records(server: DNSServer):
 
 @pytest.mark.parametrize("ttl", [0, 2**31 - 1, 2**31, 2**32 - 1])
 def test_a_ttl_may_be_anything_that_fits_the_packet(server: DNSServer, ttl: int):
-    """Also what RFC 2181 forbids to send, because somebody sends it."""
+    """Also what RFC 2181 forbids to send, because some servers send it."""
     server.set_records(NAME, ["10.0.0.1"], ttl=ttl)
     question = dns.message.make_query(NAME, "A")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -470,7 +470,7 @@ def test_it_speaks_ipv6():
 
 
 def test_a_stopped_server_comes_back_on_its_port_with_its_records(server: DNSServer):
-    """A nameserver that was restarted: nobody answers in between, then all is as before."""
+    """A nameserver that was restarted: no answer in between, then all is as before."""
     port = server.port
     server.stop()
     with pytest.raises(ConnectionRefusedError):

@@ -1,4 +1,4 @@
-"""The secrets of the scenario: distinctive, with characters that URLs and headers spell anew."""
+"""The secrets of the scenario: distinctive, with characters that URLs and headers encode."""
 
 from __future__ import annotations
 

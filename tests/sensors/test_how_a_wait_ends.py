@@ -190,7 +190,7 @@ def test_a_stock_sensor_ends_as_the_table_says(what, flag):
         "`timeout`": lambda context: False,
         "`execution_timeout`": slow,
         "an exception in a check": broken,
-    }.get(what, fail(AirflowFailException("of no use")))
+    }.get(what, fail(AirflowFailException("hopeless")))
     stock = Stock(poke=poke, **FLAGS[flag], **LIMITS[what])
     assert end_of(lambda: run(stock, {"ti": Ti()})) == TABLE[what, flag]
 
@@ -361,10 +361,10 @@ class TestWhatIsLeftBehindOnAWorker:
 
         class Gate(MLflowHealthSensor):
             def post_execute(self, context, result=None):
-                """Tell somebody."""
+                """A callback of the author."""
 
         def hook(context, result=None):
-            """Tell somebody."""
+            """A callback of the author."""
 
         assert self.serialized(sensor=Gate)["end_from_trigger"] is False
         assert self.serialized(post_execute=hook)["end_from_trigger"] is False

@@ -63,7 +63,7 @@ class TestPokeMode:
     """One process that looks until it likes what it sees."""
 
     def test_opens_and_gives_the_verdict_as_xcom(self, usable, context):
-        """A dict with the reason, that can be read by whoever comes after."""
+        """A dict with the reason, that downstream tasks can read."""
         seen = run(sensor(), context)
         assert (seen["level"], seen["version"]) == ("healthy", 1)
         assert HOSTNAME in seen["sentence"]
@@ -114,7 +114,7 @@ class TestPokeMode:
             run(sensor(timeout=0.02, soft_fail=True), context)
 
     def test_ends_after_three_times_a_wrong_password(self, usable, tiny, context, ti):
-        """Waiting a week for a wrong password helps nobody."""
+        """Waiting a week for a wrong password does not help."""
         tiny.answers[SEARCH] = (401, "no")
         with pytest.raises(AirflowFailException, match="unauthenticated in 3 checks in a row"):
             run(sensor(), context)
@@ -155,7 +155,7 @@ class TestPokeMode:
         assert ti.pushed["return_value"]["dns_cause"] == "timeout"
 
     def test_checks_an_artifact_only_on_request(self, usable, tiny, context):
-        """It writes, so nobody gets it without asking."""
+        """It writes, so it is made only on request."""
         run(sensor(), context)
         assert all("artifacts" not in path for _, path, _ in tiny.asked)
         with pytest.raises(AirflowSensorTimeout):

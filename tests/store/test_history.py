@@ -134,11 +134,11 @@ class TestNonsense:
         assert points == ()
         assert history_key(NAME) in problem
         if '"version"' not in text:
-            return  # no version: it may belong to somebody else
+            return  # no version: it may belong to another program
         assert not store.remember(NAME, a_point())
 
     def test_without_a_version_is_left_alone_and_broken_json_is_not(self):
-        """What may hold more than this version understands is nobody's to overwrite."""
+        """What may hold more than this version understands is not overwritten."""
         texts = Texts()
         store = VariableStore(variables=texts, now=lambda: NOW)
         for text, replaced in [("{", True), ('{"version": 2}', False)]:

@@ -122,7 +122,7 @@ def test_a_stamp_ahead_of_the_clock_is_invalid_after_300_seconds():
 
 @given(st.text())
 def test_any_text_is_a_record_or_is_broken(text):
-    """Nothing that somebody types into a Variable makes anything else come out."""
+    """No text in a Variable makes anything else come out."""
     with pytest.raises(BrokenVariableError):
         parse_record(NAME, text, now=NOW)
 
@@ -172,7 +172,7 @@ def test_merging_keeps_the_newer_answer(one, other):
 
 
 def test_merging_keeps_the_first_time_that_the_name_was_gone():
-    """Policy rule 7: a process that starts now must not start this clock anew."""
+    """Policy rule 7: a process that starts now must not restart this clock."""
     old = LastKnownGood(NAME, ("10.0.0.1",), 1000.0, no_name_since=1100.0)
     assert merge(old, replace(old, no_name_since=1500.0)).no_name_since == 1100.0
     assert merge(old, replace(old, no_name_since=None)).no_name_since == 1100.0

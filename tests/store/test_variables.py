@@ -63,7 +63,7 @@ def test_what_is_written_is_read(store, kept):
 
 
 def test_an_older_answer_does_not_replace_a_newer(store):
-    """Newer wins, whoever writes last."""
+    """The newer one wins, in whichever order they are written."""
     store.write(RECORD)
     store.write(replace(RECORD, addresses=("10.0.0.2",), resolved_at=NOW - 500))
     assert store.read(NAME) == RECORD
@@ -87,7 +87,7 @@ def test_a_name_that_is_gone_keeps_its_first_stamp(store):
 
 
 class TestBrokenContent:
-    """A Variable that somebody edited into nonsense is reported, passed over, and kept."""
+    """A Variable that was edited into nonsense is reported, ignored, and kept."""
 
     def test_is_reported_once(self, store, kept, caplog):
         """One line says which Variable, what is wrong and what to do; the next reads are silent."""
@@ -115,7 +115,7 @@ class TestBrokenContent:
         assert kept.texts == {KEY: "{broken"}
 
     def test_is_repaired_by_a_refresh_and_put_aside(self, store, kept, caplog):
-        """Who runs the refresh DAG wants it to work; what somebody typed is still there."""
+        """A refresh on request repairs it; the text that was typed is kept."""
         kept.texts[KEY] = "{broken"
         assert store.write(replace(RECORD, written_by="refresh"))
         assert store.read(NAME).addresses == ("10.0.0.1",)
@@ -124,7 +124,7 @@ class TestBrokenContent:
 
     @pytest.mark.parametrize("changed", [{"version": 3}, {"hostname": "other.local"}])
     def test_of_another_version_or_name_is_never_overwritten(self, store, kept, changed):
-        """It may hold more than this version understands, or belong to somebody else."""
+        """It may hold more than this version understands, or belong to another program."""
         store.write(RECORD)
         text = json.dumps({**json.loads(kept.texts[KEY]), **changed})
         kept.texts[KEY] = text
@@ -200,7 +200,7 @@ class TestAnAPIServerThatDoesNotAnswer:
 
 
 class TestWhatElseIsSent:
-    """Something that nobody must wait for long, or fail for, on the same line."""
+    """Another call on the same connection, which must neither delay nor fail the task."""
 
     def test_comes_through(self, store):
         """On a good day, before the caller goes on."""

@@ -85,7 +85,7 @@ async def test_under_dag_test_a_gate_ends_on_a_worker(usable):
 
 
 async def test_what_is_not_healthy_is_a_warning(usable, tiny, capfd):
-    """At INFO nobody would find it among the lines of a night."""
+    """At INFO it would be lost among the lines of a night."""
     tiny.answers[SEARCH] = (401, "no")
     await events_of(None)
     lines = [line for line in capfd.readouterr().out.splitlines() if "MLflow is" in line]

@@ -18,7 +18,7 @@ and ends the runs that its clients leave behind.
 :mod:`.forwarding`     one request of a client, with all its tries
 :mod:`.listener`       the loopback port, token and limits
 :mod:`.addresses`      the addresses of the server, from the process's resolver
-:mod:`.orphans`        runs that nobody will end
+:mod:`.orphans`        runs that no process will end
 :mod:`.relay`          the thread, its start and its end
 =====================  =======================================================================
 """

@@ -140,7 +140,7 @@ class Listener:
             return await self._forward(request, path)
         except ClientGoneError:
             request.protocol.force_close()
-            return web.Response(status=400)  # to where nobody is
+            return web.Response(status=400)  # to a closed port
         finally:
             self._under_way.discard(task)
 

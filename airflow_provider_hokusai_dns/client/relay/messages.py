@@ -74,6 +74,6 @@ def an_error(status: int, code: str, message: str) -> Answer:
 
 
 def release(answer: Answer | None) -> None:
-    """Let go of an answer that nobody reads to its end."""
+    """Let go of an answer that is not read to its end."""
     if answer is not None and answer.rest is not None:
         answer.rest.close()

@@ -1,4 +1,4 @@
-"""Runs that nobody will end: those of an earlier try, and those that were made twice.
+"""Runs that no process will end: those of an earlier try, and those that were made twice.
 
 By REST and by tags, without MLflow's client: the parent of the processes need not import it.
 """

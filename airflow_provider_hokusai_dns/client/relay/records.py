@@ -26,7 +26,7 @@ def run_id_in(*texts: str) -> str | None:
 class Runs:
     """The runs that clients of a relay began and have not ended. One thread writes it.
 
-    :param joined: a run that is ended by whoever opened it, and not by the relay.
+    :param joined: a run that the process that opened it ends, and not the relay.
     """
 
     joined: str | None = None

@@ -339,7 +339,7 @@ def open_relay(
 
 @contextmanager
 def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Change the environment of this process, and change back what nobody else has changed."""
+    """Change the environment of this process, and change back what no other code has changed."""
     before = {name: os.environ.get(name) for name in variables}
     _put(variables)
     try:

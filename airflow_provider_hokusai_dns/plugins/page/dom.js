@@ -20,7 +20,7 @@ function furnish(node, attributes, children) {
   return node;
 }
 
-/** Give a node its text; nothing is touched (and nothing read aloud again) when it is the same. */
+/** Give a node its text; nothing is touched (and announced again by a screen reader) when it is the same. */
 export function say(node, text) {
   const wanted = text ?? "";
   if (node.textContent !== wanted) node.textContent = wanted;

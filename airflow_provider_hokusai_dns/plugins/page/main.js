@@ -85,6 +85,15 @@ function showConnections() {
   showOverall();
   showFilters();
   showObserver();
+  showPolicy();
+}
+
+/** What the Variable changes, and why its text is refused. */
+function showPolicy() {
+  const { variable, values = {}, problem } = known.health.policy ?? {};
+  const numbers = Object.entries(values).map(([name, value]) => `${name} = ${value}`);
+  say($("policy"), numbers.length ? `The Variable ${variable} changes the policy: ${numbers.join(", ")}.` : "");
+  say($("policy-problem"), problem ? `${problem}. The policy stays as it was.` : "");
 }
 
 /** Which process measured this: another one of the API server may answer the next time. */

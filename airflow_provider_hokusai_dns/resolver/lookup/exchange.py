@@ -1,6 +1,6 @@
 """The sockets of lookups: sends what plans want to have sent, and tells them what comes back.
 
-UDP sockets are connected, so that a closed port is known at once and nobody but the nameserver can
+UDP sockets are connected, so that a closed port is known at once and only the nameserver can
 answer. They stay open until the lookup ends: a late reply finds its question.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dns.message import Message
 
 _LARGEST = 65_535
-#: Packets read in a row: whoever floods a socket must not keep the others waiting.
+#: Packets read in a row: a flooded socket must not keep the others waiting.
 _AT_ONCE = 8
 _READ, _WRITE = 0x1, 0x4  # select.POLLIN and POLLOUT, which eventlet takes away
 

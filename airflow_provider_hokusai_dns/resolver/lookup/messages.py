@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PAYLOAD = 1232
 
 #: Held while dnspython is imported. A fork waits for it: a child that came into being half-way
-#: would have modules that nobody finishes, and no lookup would ever succeed there.
+#: would have modules that are never finished, and no lookup would ever succeed there.
 _importing = threading.RLock()
 os.register_at_fork(
     before=_importing.acquire,
@@ -32,7 +32,7 @@ os.register_at_fork(
     after_in_child=_importing.release,
 )
 
-#: What comes over TCP and cannot be read: there nobody else can have sent it.
+#: What comes over TCP and cannot be read: there no third party can have sent it.
 NONSENSE = Reply(Cause.MALFORMED, note="bytes that are no answer")
 
 

@@ -77,8 +77,8 @@ class SystemLookup:
 class SystemCalls:
     """The system's lookups that are under way: one per name, however many wait for it.
 
-    They cannot be cancelled, and go on when nobody waits for them any more. Who asks for the name
-    again finds the one that hangs, and adds no thread to it.
+    They cannot be cancelled, and go on when no caller waits for them any more. A later caller of
+    the same name joins the one that hangs, and adds no thread to it.
     """
 
     def __init__(self, lookup: Lookup) -> None:

@@ -373,7 +373,7 @@ def mlflow_server_is_away(dns: DNSServer) -> None:
 def test_a_childs_run_joins_the_open_one(
     relay_to: OpenRelay, mlflow_server: MLflowProcess, tmp_path: Path
 ) -> None:
-    """By MLFLOW_RUN_ID; and it stays with whoever opened it."""
+    """By MLFLOW_RUN_ID; and the process that opened it ends it."""
     with relay_to(mlflow_server) as relay:
         parent = asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})["run"]["info"]
         script = "import mlflow\nwith mlflow.start_run() as r: mlflow.log_param('of', 'a child')"

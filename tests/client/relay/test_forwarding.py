@@ -328,7 +328,7 @@ def test_two_hundred_calls_at_once_all_arrive_through_an_outage(
 
 @pytest.mark.parametrize("token", [None, "wrong", "x" * 43])
 def test_without_the_token_nothing_is_forwarded(relay_to: OpenRelay, token: str | None) -> None:
-    """401, whoever asks and whatever for."""
+    """401, for every caller and path."""
     with stranger(OK) as there, relay_to(there) as relay:
         for method, path in (("GET", "/health"), ("POST", f"{API}/runs/create"), ("PUT", "/x")):
             status, body, _ = ask(relay, method, path, b"{}", token=token)

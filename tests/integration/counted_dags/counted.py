@@ -60,7 +60,7 @@ def pretend() -> None:
 
 @task
 def write() -> None:
-    """Keep a run open until somebody stops the task."""
+    """Keep a run open until the task is stopped."""
     with MLflowHook().run():
         time.sleep(300)
 

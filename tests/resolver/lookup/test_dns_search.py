@@ -215,7 +215,7 @@ def test_sixty_four_names_that_hang_hold_up_no_healthy_one(tmp_path):
 
 
 def test_an_answer_that_comes_soon_needs_no_other_thread(dns, live):
-    """Neither a worker nor a hand-over; whoever joins waits for it."""
+    """Neither a worker nor a hand-over; a caller that joins waits for it."""
     dns.set_records(NAME, ["10.0.0.1", "fd00::1"])
     resolver = DNSResolver(lookup=live(ScriptedLookup(), head_start=1.0))
     assert resolver.resolve(NAME).source is Source.DNS
