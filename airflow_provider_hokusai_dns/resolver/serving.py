@@ -220,7 +220,8 @@ class Serving:
             if not fresh:
                 return self._make(seen, answer.source, answer.endpoints, None)
             turns = self._turns(seen, Source.CACHE, answer.endpoints, None)
-            self._remember(seen, turns)
+            if target.text not in self.state.ready:
+                self._remember(seen, turns)
             return turns.make(target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
             slot.served.hits.n += 1
