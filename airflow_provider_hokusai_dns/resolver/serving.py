@@ -78,7 +78,8 @@ class Serving:
             if not fresh:
                 return self._make(target, seen, answer.source, answer.endpoints, None)
             turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None)
-            self._remember(target, slot, seen, turns)
+            if target.text not in self.state.ready:
+                self._remember(target, slot, seen, turns)
             return turns.make(target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
             served.hits.n += 1

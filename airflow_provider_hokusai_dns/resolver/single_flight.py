@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
 from functools import partial
 
 from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver.landing import Landing
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -17,10 +17,7 @@ _UNLED = 1.0
 
 
 class Flight:
-    """A lookup under way. Its futures only tell that something can be read from the cache now.
-
-    They carry no result and no exception, so that no caller has to collect one, and they are marked
-    as running, so that a waiter that is cancelled cannot cancel them.
+    """A lookup under way. Its two moments only tell that something can be read from the cache now.
 
     :param started: monotonic seconds.
     """
@@ -42,9 +39,9 @@ class Flight:
         self.started = started
         self._lock = threading.Lock()
         #: Done when anything can be served: the lookup ended, or the store had a stale answer.
-        self.early: Future[None] = _running()
+        self.early = Landing()
         #: Done when the lookup ended.
-        self.final: Future[None] = _running()
+        self.final = Landing()
         self.store_asked = False
         #: Its failure was counted: it was given up, or it ended, and the store is being asked.
         self.failed = False
@@ -52,7 +49,6 @@ class Flight:
         self.refresh = False
         #: What is under way; ``None`` until it began.
         self.search: Search | None = None
-
         #: Set where the caller that started it drives it: called with the seconds it has left,
         #: or with ``None`` to have it driven by a thread.
         self.lead: Callable[[float | None], None] | None = None
@@ -77,12 +73,8 @@ class Flight:
 
     def land(self) -> None:
         """Wake all waiters."""
-        for future in (self.early, self.final):
-            _finish(future)
-
-    def land_early(self) -> None:
-        """Wake the waiters that accept a stale answer."""
-        _finish(self.early)
+        self.early.land()
+        self.final.land()
 
 
 class SingleFlight:
@@ -180,17 +172,3 @@ class SingleFlight:
     def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
         self._flights = {}
-
-
-def _running() -> Future[None]:
-    future: Future[None] = Future()
-    future.set_running_or_notify_cancel()
-    return future
-
-
-def _finish(future: Future[None]) -> None:
-    try:
-        future.set_result(None)
-    except Exception:  # set by the other side in the same moment
-        if not future.done():
-            raise

@@ -74,7 +74,7 @@ class Updater:
         def ask() -> None:
             self.publisher.consult(slot)
             if self.state.now() < freshness.stale_until(slot.entry, self.state.config):
-                flight.land_early()
+                flight.early.land()
 
         self.workers.run(ask)
 

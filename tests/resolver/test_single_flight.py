@@ -187,7 +187,7 @@ def test_only_its_own_work_removes_a_flight_and_always():
     workers = Workers("test")
     flights = SingleFlight(workers)
     flight = flights.join("key", 0.0, lambda flight: 1 / 0)
-    assert flight.final.exception(5) is None
+    assert flight.final.wait(5)
     assert flight.early.done()
     assert workers.wait_idle()
     assert flights.current("key") is None
@@ -201,7 +201,7 @@ def test_what_is_left_to_do_after_landing_holds_up_nobody():
     workers, go_on = Workers("test"), threading.Event()
     flights = SingleFlight(workers)
     flight = flights.join("key", 0.0, lambda flight: lambda: go_on.wait(10))
-    flight.final.result(5)
+    assert flight.final.wait(5)
     assert flights.current("key") is None
     assert not workers.wait_idle(0.05)
     go_on.set()
@@ -482,6 +482,6 @@ def test_a_lookup_whose_caller_vanished_before_he_drove_it_is_taken_over():
         assert not flight.final.done()
         later = others.submit(flights.join, "key", 2.0, lambda flight: lambda: None)
         assert later.result(10) is flight
-    flight.final.result(10)
+    assert flight.final.wait(10)
     assert workers.wait_idle()
     assert flights.current("key") is None

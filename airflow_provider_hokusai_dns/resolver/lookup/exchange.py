@@ -11,14 +11,11 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from airflow_provider_hokusai_dns.resolver.lookup import messages
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Ask, Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
-
-if TYPE_CHECKING:
-    from dns.message import Message
 
 _LARGEST = 65_535
 #: Packets read in a row: a flooded socket must not keep the others waiting.
@@ -105,15 +102,14 @@ class Exchange:
         shared: dict[Server, _Datagrams] = {}
         for ask in asks:
             try:
-                query = messages.make_query(ask.question, edns=ask.edns)
                 if ask.tcp:
-                    self._add(_Stream(ask, query))
+                    self._add(_Stream(ask))
                     continue
                 line = None if ask.fresh_port else shared.get(ask.server)
                 if line is None:
                     line = shared[ask.server] = _Datagrams(ask.server)
                     self._add(line)
-                outgoing.append((line, line.add(ask, query)))
+                outgoing.append((line, line.add(ask)))
             except Exception as error:  # no name that fits into a message, no way to the server
                 self._report(ask, error)
         for line, wire in outgoing:
@@ -142,14 +138,15 @@ class _Datagrams:
         except BaseException:
             self.sock.close()
             raise
-        self._asks: dict[int, tuple[Ask, Message]] = {}
+        #: By id: two questions on one socket are told apart by it.
+        self._asks: dict[bytes, tuple[Ask, bytes]] = {}
 
-    def add(self, ask: Ask, query: Message) -> bytes:
+    def add(self, ask: Ask) -> bytes:
         """Expect the answer to one more query; returns what to send."""
-        while query.id in self._asks:  # two questions on one socket are told apart by it
-            query.id = (query.id + 1) & 0xFFFF
-        self._asks[query.id] = (ask, query)
-        return query.to_wire()
+        while (wire := messages.make_query(ask.question, edns=ask.edns))[:2] in self._asks:
+            pass
+        self._asks[wire[:2]] = (ask, wire)
+        return wire
 
     def send(self, wire: bytes, report: Report) -> bool:
         """Send one query; returns whether the socket is of further use."""
@@ -167,11 +164,11 @@ class _Datagrams:
                 return True
             except OSError as error:
                 return self._fail(error, report)
-            known = self._asks.get(int.from_bytes(wire[:2], "big"))
-            reply = None if known is None else messages.read_reply(known[1], wire)
-            if known is not None and reply is not None:
-                del self._asks[known[1].id]
-                report(known[0], reply)
+            ask, query = self._asks.get(wire[:2], (None, b""))
+            reply = None if ask is None else messages.read_reply(ask.question, query, wire)
+            if ask is not None and reply is not None:
+                del self._asks[wire[:2]]
+                report(ask, reply)
                 if not self._asks:
                     return False
         return True
@@ -186,10 +183,10 @@ class _Datagrams:
 class _Stream:
     """A TCP connection for one query."""
 
-    def __init__(self, ask: Ask, query: Message) -> None:
-        self._ask, self._query = ask, query
-        wire = query.to_wire()
-        self._out = len(wire).to_bytes(2, "big") + wire
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._query = messages.make_query(ask.question, edns=ask.edns)
+        self._out = len(self._query).to_bytes(2, "big") + self._query
         self._in = b""
         self.events = _WRITE
         family = socket.AF_INET6 if ":" in ask.server.address else socket.AF_INET
@@ -225,7 +222,7 @@ class _Stream:
         length = int.from_bytes(self._in[:2], "big")
         if len(self._in) < 2 or len(self._in) < 2 + length:
             return True
-        reply = messages.read_reply(self._query, self._in[2 : 2 + length])
+        reply = messages.read_reply(self._ask.question, self._query, self._in[2 : 2 + length])
         report(self._ask, reply or messages.NONSENSE)
         return False
 

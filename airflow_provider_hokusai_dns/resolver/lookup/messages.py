@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from functools import lru_cache
 from types import MappingProxyType
@@ -18,10 +19,11 @@ from airflow_provider_hokusai_dns.resolver.model import Cause
 
 if TYPE_CHECKING:
     from dns.message import Message
-    from dns.name import Name
 
 #: What glibc says it takes over UDP with ``options edns0``; DNS flag day 2020 advises 1232.
-_PAYLOAD = 1232
+_EDNS: dict[str, Any] = {"use_edns": 0, "payload": 1232}
+#: Bytes of a reply that is remembered as it was read: all that fits without EDNS (RFC 1035, 2.3.4).
+_KEPT = 512
 
 #: Held while dnspython is imported. A fork waits for it: a child that came into being half-way
 #: would have modules that are never finished, and no lookup would ever succeed there.
@@ -54,33 +56,42 @@ def prepare() -> None:
         import dns.rdtypes.IN.SRV  # noqa: F401
 
 
-def make_query(question: Question, *, edns: bool = False) -> Message:
+def make_query(question: Question, *, edns: bool = False) -> bytes:
     """A query with a random id, recursion desired.
 
     :raises Exception: the name is none.
     """
-    import dns.message
-
-    name = _name(question.name)  # both families have the same
-    if edns:
-        return dns.message.make_query(name, question.kind, use_edns=0, payload=_PAYLOAD)
-    return dns.message.make_query(name, question.kind)
+    return secrets.token_bytes(2) + (_query(question, edns) if edns else _query(question))[1]
 
 
-@lru_cache(maxsize=256)
-def _name(text: str) -> Name:
-    import dns.name
-
-    return dns.name.from_text(text)
-
-
-def read_reply(query: Message, wire: bytes) -> Reply | None:
+def read_reply(question: Question, query: bytes, wire: bytes) -> Reply | None:
     """What a packet says to a query; ``None`` where it is no answer to it.
 
     Over UDP anybody can send such a packet: it is ignored, and the answer is waited for.
     """
+    if wire[:2] != query[:2]:
+        return None
+    # A record that does not change is read once, however often it is looked up.
+    read = _read if len(wire) <= _KEPT else _read.__wrapped__
+    return read(question, wire[2:])
+
+
+@lru_cache(maxsize=256)
+def _query(question: Question, edns: bool = False) -> tuple[Message, bytes]:
+    """The query for a question, with the id 0; and what follows the id on the wire."""
     import dns.message
 
+    message = dns.message.make_query(*question, **_EDNS if edns else {}, id=0)
+    return message, message.to_wire()[2:]
+
+
+@lru_cache(maxsize=256)
+def _read(question: Question, rest: bytes) -> Reply | None:
+    """What stands behind the id says everything else."""
+    import dns.message
+
+    query, _ = _query(question)
+    wire = b"\0\0" + rest
     try:
         message = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=True)
     except dns.message.Truncated as error:

@@ -1,0 +1,70 @@
+"""One moment that threads and coroutines wait for, on any number of event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterable
+
+
+class Landing:
+    """Waits cost a thread one lock, and an event loop one call for all its coroutines.
+
+    Without a lock of its own, so that a signal handler may wait in the middle of it: it is marked
+    as done before the waiters are taken from their lists, and each looks at the mark after it has
+    entered itself.
+    """
+
+    __slots__ = ("_bells", "_done", "_futures")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._bells: list[threading.Lock] = []
+        self._futures: dict[asyncio.AbstractEventLoop, set[asyncio.Future[None]]] = {}
+
+    def done(self) -> bool:
+        """Whether it has come."""
+        return self._done
+
+    def land(self) -> None:
+        """Wake all waiters, and let no further one wait."""
+        self._done = True
+        while self._bells:
+            with contextlib.suppress(IndexError):  # another thread took the last one
+                self._bells.pop().release()
+        while self._futures:
+            with contextlib.suppress(KeyError, RuntimeError):  # taken; the loop is closed
+                loop, futures = self._futures.popitem()
+                loop.call_soon_threadsafe(_wake, futures)
+
+    def wait(self, seconds: float) -> bool:
+        """Block this thread until it comes; returns whether it has."""
+        bell = threading.Lock()
+        bell.acquire()
+        self._bells.append(bell)
+        if not self._done:
+            bell.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        return self._done
+
+    async def wait_async(self, seconds: float) -> bool:
+        """Wait until it comes; returns whether it has."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        # Changed by this loop's thread alone.
+        futures = self._futures.setdefault(loop, set())
+        futures.add(future)
+        if not self._done:
+            timer = loop.call_later(seconds, _wake, (future,))
+            try:
+                await future
+            finally:
+                timer.cancel()
+                futures.discard(future)
+        return self._done
+
+
+def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
