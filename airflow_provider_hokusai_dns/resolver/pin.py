@@ -25,10 +25,11 @@ from typing import Any, Self
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
-from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
+from airflow_provider_hokusai_dns.resolver.handouts import Handout
+from airflow_provider_hokusai_dns.resolver.lookup.system import here, is_looking_up
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
-    Handout,
+    GoodDay,
     PinnedPort,
     of_family,
 )
@@ -60,7 +61,6 @@ log = logging.getLogger(__name__)
 #: which ``asyncio.run`` joins, also when the coroutine has given up.
 _ON_A_LOOPS_THREAD = 2.0
 
-_ANY_IPV4 = "0.0.0.0"  # noqa: S104
 # As plain numbers: each operation on the enum's members costs a microsecond.
 _NUMERICHOST = int(socket.AI_NUMERICHOST)
 _CANONNAME = int(socket.AI_CANONNAME)
@@ -99,6 +99,8 @@ class Pin:
         #: By owner; whether the owner's name was absolute stands beside the policy.
         self._policies: dict[str, tuple[PinPolicy, bool]] = {}
         self._absolute = False
+        #: Those that a policy names: an answer with ports of its own (SRV) is for them.
+        self.ports: frozenset[int | None] = frozenset()
         self._patient: list[Patience] = []
         self._ports: dict[tuple[bool, int, int], PinnedPort] = {}
 
@@ -124,17 +126,22 @@ class Pin:
             if policy is not None:
                 policies[owner] = policy, absolute
             self._policies = policies
+            self.ports = frozenset(held.port for held, _ in policies.values())
             self._absolute = bool(policies) and all(dotted for _, dotted in policies.values())
-            ports = [*self._ports.values()]
-            self._ports = {k: v for k, v in self._ports.items() if self._policies_for(k[1])}
-        for port in ports:
-            port.forget()
+            _last.clear()
+            ports = self._ports
+            self._ports = {k: v for k, v in ports.items() if self._policies_for(k[1])}
+        for key, port in ports.items():
+            port.forget(for_good=key not in self._ports)
 
     def resolve_by(self, resolver: DNSResolver) -> None:
         """Answer from another resolver from now on; rules, patience and owners stay."""
         with self._lock:
             self.resolver = resolver
-            self._ports = {}
+            ports, self._ports = self._ports, {}
+            _last.clear()
+        for port in ports.values():
+            port.forget(for_good=True)
 
     @contextlib.contextmanager
     def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
@@ -190,7 +197,8 @@ class Pin:
             if not connects or port is None or not self._policies_for(port):
                 takes = of_family(family)
                 found = self.resolver.resolve(name).endpoints
-                return Handout([str(place) for place in found if takes(place.address)])
+                places = tuple(str(place) for place in found if takes(place.address))
+                return Handout(places, places)
             with self._lock:
                 pinned_port = self._ports.setdefault(
                     key,
@@ -205,15 +213,16 @@ class Pin:
                 )
         return pinned_port.addresses(tried=tried, longest=longest)
 
+    def good_day(self, handout: Handout, port: int, family: int, absolute: bool) -> GoodDay | None:
+        """What may be given once more for these arguments of :meth:`addresses`."""
+        pinned_port = self._ports.get((absolute or self._absolute, port, family))
+        return None if pinned_port is None else pinned_port.good_day(handout)
+
     def _policies_for(self, port: int) -> list[PinPolicy]:
         """Those that name the port, else those for every port (a file host of another server)."""
         policies = [policy for policy, _ in self._policies.values()]
         named = [policy for policy in policies if policy.port == port]
         return named or [policy for policy in policies if policy.port is None]
-
-    def speaks_of(self, port: int) -> bool:
-        """Whether a policy names this port; an answer with ports of its own (SRV) is for it."""
-        return any(policy.port == port for policy, _ in self._policies.values())
 
     def _patience_for(self, port: int) -> list[Patience]:
         """Each patience in force."""
@@ -285,6 +294,9 @@ def pinned(hostname: str) -> Pin | None:
 
 
 _pins: dict[str, Pin] = {}
+#: Answers for a good day, by the arguments of the call.
+_last: dict[tuple[Any, ...], GoodDay] = {}
+_MOST_LAST = 256
 _told: set[str] = set()
 _lock = forks.free_in_child(threading.Lock())
 
@@ -317,6 +329,10 @@ def _make_getaddrinfo(system: Function) -> Function:
         host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """Stands where :func:`socket.getaddrinfo` stood."""
+        if host.__class__ is str and not here.inside:
+            last = _last.get((host, port, family, type, proto, flags))
+            if last is not None and (found := last.port.again(last)) is not None:
+                return found
         pin = _pin_for(host)
         if pin is None or flags & _NUMERICHOST:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
@@ -363,66 +379,82 @@ def _ipv4_of(pin: Pin, name: str) -> list[str]:
     return [item[4][0] for item in found]
 
 
-class _Found(list[Any]):
-    """An answer. A client that takes it one by one and stops in the middle has connected there."""
-
-    __slots__ = ("_handout",)
-
-    def __init__(self, found: list[Any], handout: Handout) -> None:
-        super().__init__(found)
-        self._handout = handout
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in super().__iter__():
-            try:
-                yield item
-            except GeneratorExit:
-                self._handout.connected(*item[4][:2])
-                raise
-
-
-def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> _Found:
+def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> list[Any]:
     """What the system would say of a pinned host if DNS said what we know."""
-    port, family, type, proto, flags = arguments
     # Check the arguments first: no caller should wait for a lookup to learn of an error there.
-    numeric = (port, family, type, proto, flags | _NUMERICHOST)
-    any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
-    template = _numeric(any_host, *numeric)
-    number = int(template[0][4][1])
-    mapped = family == socket.AF_INET6 and flags & _V4MAPPED
+    number, connects, family = _question(*arguments)
+    absolute = name.endswith(".")
     try:
         handout = pin.addresses(
             number or None,
-            connects=type in (0, socket.SOCK_STREAM),
-            family=0 if mapped else family,
-            absolute=name.endswith("."),
+            connects=connects,
+            family=family,
+            absolute=absolute,
             longest=longest,
         )
     except DNSResolutionError as error:
         raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
-    places = [*map(Endpoint.parse, handout)]
-    if not pin.speaks_of(number) or type not in (0, socket.SOCK_STREAM):
-        places = [Endpoint(place.address) for place in places]
-    if mapped and not flags & _ALL:  # those of IPv4 only where there are no others
-        places = [place for place in places if ":" in place.address] or places
-    found: list[Any] = []
-    for address, own, *_ in places:
-        if any_host == _ANY_IPV4 and ":" not in address:
-            found += [(*item[:4], (address, own or number)) for item in template]
-            continue
-        try:
-            found += _numeric(address, own or port, *numeric[1:])
-        except socket.gaierror as error:
-            if error.errno not in _NO_SUCH_FAMILY:
-                raise
+    own_ports = connects and number in pin.ports
+    found = _items(handout.places, own_ports, *arguments)
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
-    if flags & _CANONNAME:
-        found[0] = (*found[0][:3], name, found[0][4])
-    return _Found(found, handout)
+    if arguments[4] & _CANONNAME:
+        found = ((*found[0][:3], name, found[0][4]), *found[1:])
+    handout[:] = found
+    last = pin.good_day(handout, number, family, absolute) if connects else None
+    if last is not None:
+        if len(_last) >= _MOST_LAST:
+            _last.clear()
+        _last[name, *arguments] = last
+    return handout
 
 
 @lru_cache(256, typed=True)
+def _question(port: Any, family: int, type: int, proto: int, flags: int) -> tuple[int, bool, int]:
+    """The port's number, whether the caller will connect, and the family of the addresses that it
+    can use.
+
+    :raises OSError: what the system says against the arguments.
+    """
+    [first, *_] = _numeric(_any_host(family), port, family, type, proto, flags | _NUMERICHOST)
+    mapped = family == socket.AF_INET6 and flags & _V4MAPPED
+    return int(first[4][1]), type in (0, socket.SOCK_STREAM), 0 if mapped else int(family)
+
+
+@lru_cache(256, typed=True)
+def _items(
+    addresses: tuple[str, ...],
+    own_ports: bool,
+    port: Any,
+    family: int,
+    type: int,
+    proto: int,
+    flags: int,
+) -> tuple[Any, ...]:
+    """What the system makes of addresses.
+
+    :param own_ports: whether the port of an address takes the place of the caller's.
+    """
+    places = [*map(Endpoint.parse, addresses)]
+    if not own_ports:
+        places = [Endpoint(place.address) for place in places]
+    if family == socket.AF_INET6 and flags & _V4MAPPED and not flags & _ALL:
+        # those of IPv4 only where there are no others
+        places = [place for place in places if ":" in place.address] or places
+    found: list[Any] = []
+    for address, own, *_ in places:
+        try:
+            found += _numeric(address, own or port, family, type, proto, flags | _NUMERICHOST)
+        except socket.gaierror as error:
+            if error.errno not in _NO_SUCH_FAMILY:
+                raise
+    return tuple(found)
+
+
+def _any_host(family: int) -> str:
+    return "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
+
+
 def _numeric(
     address: str, port: Any, family: int, type: int, proto: int, flags: int
 ) -> tuple[Any, ...]:

@@ -111,12 +111,18 @@ class DNSResolver:
         parsed = Target.parse(target)
         return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
-    async def aresolve(self, target: str) -> Resolution:
-        """:meth:`resolve` for a coroutine; never blocks the event loop."""
+    def ready(self, target: str) -> Resolution | None:
+        """What :meth:`resolve` gives without a decision; ``None`` where it has to take one."""
         ready = self._ready.get(target)
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
+        return None
+
+    async def aresolve(self, target: str) -> Resolution:
+        """:meth:`resolve` for a coroutine; never blocks the event loop."""
+        if (ready := self.ready(target)) is not None:
+            return ready
         parsed = Target.parse(target)
         return self._serving.known(parsed) or await run_async(self._steps(parsed))
 

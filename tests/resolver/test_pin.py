@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from types import FrameType
 from unittest import mock
 
 import pytest
@@ -657,3 +658,62 @@ def test_a_coroutine_that_gave_up_does_not_hold_up_its_process(
         began = time.monotonic()
         assert asyncio.run(give_up()) < 5
         assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("host", [HOST, "127.0.0.9"])
+def test_a_connection_on_a_good_day_runs_little_code_of_ours(
+    dns: DNSServer, resolver: DNSResolver, host: str
+) -> None:
+    """A few functions, and none that decides or takes a lock: they run with cold caches."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    ran: list[str] = []
+
+    def note(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call" and "airflow_provider_hokusai_dns" in frame.f_code.co_filename:
+            ran.append(frame.f_code.co_name)
+
+    with listening("127.0.0.9") as (_, port), pin_host(host, resolver, port=port):
+        for _ in range(4):
+            socket.create_connection((host, port)).close()
+        sys.setprofile(note)
+        try:
+            socket.create_connection((host, port)).close()
+        finally:
+            sys.setprofile(None)
+    assert len(ran) <= 8, ran
+
+
+def test_what_is_given_once_more_ends_with_the_pin_and_its_resolver(
+    dns: DNSServer, resolver: DNSResolver, lookup: ScriptedLookup
+) -> None:
+    """Not with the cached arguments of the call: each may change while connections are made."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with listening("0.0.0.0") as (_, port):
+
+        def peer() -> str:
+            with socket.create_connection((HOST, port)) as connection:
+                return connection.getpeername()[0]  # type: ignore[no-any-return]
+
+        with pin_host(HOST, resolver, port=port) as pin:
+            assert {peer() for _ in range(5)} == {"127.0.0.9"}
+            lookup.set(HOST, "127.0.0.10")
+            pin.resolve_by(DNSResolver(lookup=lookup))
+            assert {peer() for _ in range(5)} == {"127.0.0.10"}
+            pin.resolver.report_failure(HOST, "127.0.0.10")
+            lookup.set(HOST, "127.0.0.11")
+            pin.resolver.refresh(HOST)
+            assert {peer() for _ in range(5)} == {"127.0.0.11"}
+        with pin_host("other.test.local", resolver), pytest.raises(socket.gaierror):
+            peer()
+
+
+def test_a_pinned_address_is_found_again_though_the_sentinel_asks_for_it(
+    resolver: DNSResolver,
+) -> None:
+    """The pin is looked for by a call with an address that may be pinned, and was asked for."""
+    with listening() as (_, port), pin_host("127.0.0.1", resolver, port=port):
+        for _ in range(4):
+            socket.create_connection(("127.0.0.1", port)).close()
+        there = socket.getaddrinfo
+        pin_host("other.test.local", resolver).release()
+        assert socket.getaddrinfo is there

@@ -36,12 +36,16 @@ _CAUSES = {
 }
 
 
-_here = threading.local()
+class _Thread(threading.local):
+    inside = False
+
+
+here = _Thread()
 
 
 def is_looking_up() -> bool:
     """Whether this thread is inside the system's own lookup, for the pin to stay out of its way."""
-    return getattr(_here, "inside", False)
+    return here.inside
 
 
 class SystemLookup:
@@ -53,7 +57,7 @@ class SystemLookup:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
         del timeout, hint, thorough
         started = time.monotonic()
-        _here.inside = True  # the pin stays out of the way, wherever in the chain it is
+        here.inside = True  # the pin stays out of the way, wherever in the chain it is
         try:
             # By position: eventlet's own has other names for what follows.
             found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)
@@ -68,7 +72,7 @@ class SystemLookup:
                 cause, f"the system's lookup failed: {text}", (Attempt("system", text, took),)
             ) from error
         finally:
-            _here.inside = False
+            here.inside = False
         addresses = dict.fromkeys(str(item[4][0]) for item in found)
         endpoints = tuple(Endpoint(address) for address in addresses)
         return Answer(endpoints, Source.SYSTEM, ttl=SYSTEM_TTL)
