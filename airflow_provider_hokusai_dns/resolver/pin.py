@@ -12,22 +12,19 @@ Limits.
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import logging
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
-from airflow_provider_hokusai_dns.resolver.lookup.system import here, is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
+from airflow_provider_hokusai_dns.resolver.lookup.system import here
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     GoodDay,
     PinnedPort,
@@ -43,6 +40,13 @@ from airflow_provider_hokusai_dns.resolver.socket_functions import (
     Function,
     Sentinel,
     SocketFunctions,
+)
+from airflow_provider_hokusai_dns.resolver.system_answers import (
+    CANONNAME,
+    ERRORS,
+    NUMERICHOST,
+    items_of,
+    question,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -60,26 +64,6 @@ log = logging.getLogger(__name__)
 #: Seconds of patience for ``loop.getaddrinfo``: it occupies a thread of the event loop's executor,
 #: which ``asyncio.run`` joins, also when the coroutine has given up.
 _ON_A_LOOPS_THREAD = 2.0
-
-# As plain numbers: each operation on the enum's members costs a microsecond.
-_NUMERICHOST = int(socket.AI_NUMERICHOST)
-_CANONNAME = int(socket.AI_CANONNAME)
-_V4MAPPED = int(socket.AI_V4MAPPED)
-_ALL = int(socket.AI_ALL)
-
-#: What the system's lookup says, by what ours found.
-_ERRORS = {
-    Cause.NXDOMAIN: socket.EAI_NONAME,
-    Cause.NODATA: getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
-    Cause.MALFORMED: socket.EAI_FAIL,
-    Cause.CONFIG: socket.EAI_FAIL,
-}
-#: What the system says of an address that is not of the family asked for.
-_NO_SUCH_FAMILY = {
-    socket.EAI_NONAME,
-    getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME),
-    getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
-}
 
 
 class PinConflictError(ValueError):
@@ -317,7 +301,7 @@ def _pin_for(host: Any) -> Pin | None:
         host.was_seen = True
         return None
     name = _text(host)
-    return _pins.get(_key(name)) if isinstance(name, str) and not is_looking_up() else None
+    return _pins.get(_key(name)) if isinstance(name, str) and not here.inside else None
 
 
 def _text(host: Any) -> Any:
@@ -334,7 +318,7 @@ def _make_getaddrinfo(system: Function) -> Function:
             if last is not None and (found := last.port.again(last)) is not None:
                 return found
         pin = _pin_for(host)
-        if pin is None or flags & _NUMERICHOST:
+        if pin is None or flags & NUMERICHOST:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
         # Whose caller is an executor was called by ``loop.getaddrinfo``: see the constant.
         caller = sys._getframe(1).f_globals.get("__name__")
@@ -382,7 +366,7 @@ def _ipv4_of(pin: Pin, name: str) -> list[str]:
 def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> list[Any]:
     """What the system would say of a pinned host if DNS said what we know."""
     # Check the arguments first: no caller should wait for a lookup to learn of an error there.
-    number, connects, family = _question(*arguments)
+    number, connects, family = question(*arguments)
     absolute = name.endswith(".")
     try:
         handout = pin.addresses(
@@ -393,12 +377,12 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
             longest=longest,
         )
     except DNSResolutionError as error:
-        raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
+        raise socket.gaierror(ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
     own_ports = connects and number in pin.ports
-    found = _items(handout.places, own_ports, *arguments)
+    found = items_of(handout.places, own_ports, *arguments)
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
-    if arguments[4] & _CANONNAME:
+    if arguments[4] & CANONNAME:
         found = ((*found[0][:3], name, found[0][4]), *found[1:])
     handout[:] = found
     last = pin.good_day(handout, number, family, absolute) if connects else None
@@ -407,63 +391,3 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
             _last.clear()
         _last[name, *arguments] = last
     return handout
-
-
-@lru_cache(256, typed=True)
-def _question(port: Any, family: int, type: int, proto: int, flags: int) -> tuple[int, bool, int]:
-    """The port's number, whether the caller will connect, and the family of the addresses that it
-    can use.
-
-    :raises OSError: what the system says against the arguments.
-    """
-    [first, *_] = _numeric(_any_host(family), port, family, type, proto, flags | _NUMERICHOST)
-    mapped = family == socket.AF_INET6 and flags & _V4MAPPED
-    return int(first[4][1]), type in (0, socket.SOCK_STREAM), 0 if mapped else int(family)
-
-
-@lru_cache(256, typed=True)
-def _items(
-    addresses: tuple[str, ...],
-    own_ports: bool,
-    port: Any,
-    family: int,
-    type: int,
-    proto: int,
-    flags: int,
-) -> tuple[Any, ...]:
-    """What the system makes of addresses.
-
-    :param own_ports: whether the port of an address takes the place of the caller's.
-    """
-    places = [*map(Endpoint.parse, addresses)]
-    if not own_ports:
-        places = [Endpoint(place.address) for place in places]
-    if family == socket.AF_INET6 and flags & _V4MAPPED and not flags & _ALL:
-        # those of IPv4 only where there are no others
-        places = [place for place in places if ":" in place.address] or places
-    found: list[Any] = []
-    for address, own, *_ in places:
-        try:
-            found += _numeric(address, own or port, family, type, proto, flags | _NUMERICHOST)
-        except socket.gaierror as error:
-            if error.errno not in _NO_SUCH_FAMILY:
-                raise
-    return tuple(found)
-
-
-def _any_host(family: int) -> str:
-    return "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
-
-
-def _numeric(
-    address: str, port: Any, family: int, type: int, proto: int, flags: int
-) -> tuple[Any, ...]:
-    """The system makes the tuples, so that family, type, protocol and flags are its own.
-
-    The C function, past what others may have put into the place of the Python one. It looks into
-    no file but that of the services.
-    """
-    return tuple(
-        (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
-        for item in _socket.getaddrinfo(address, port, family, type, proto, flags)
-    )

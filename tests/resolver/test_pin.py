@@ -25,13 +25,14 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSResolutionError,
     DNSResolver,
     ResolverConfig,
+    publishing,
 )
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, pin_host, pinned
 from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
 from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR
-from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer, MemoryStore, ScriptedLookup
 from tests.servers import black_hole
 
 HOST = "mlflow.test.local"
@@ -622,6 +623,35 @@ def test_a_log_handler_that_connects_to_the_host_is_no_deadlock(
         finally:
             logger.removeHandler(handler)
     assert arrived == [True]
+
+
+def test_a_log_handler_that_connects_while_the_store_is_asked_waits_for_nothing(
+    lookup: ScriptedLookup,
+) -> None:
+    """A store logs that it cannot be read, while the lookup that it is asked for is under way."""
+    lookup.set("localhost", Cause.SERVFAIL)
+    took: list[float] = []
+
+    class Connecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            began = time.monotonic()
+            socket.create_connection(("localhost", port)).close()
+            took.append(time.monotonic() - began)
+
+    store = MemoryStore()
+    store.error = OSError("no database")
+    logger, handler = logging.getLogger(publishing.__name__), Connecting()
+    resolver = DNSResolver(ResolverConfig(timeout=4.0), lookup=lookup, store=store)
+    with listening("127.0.0.1") as (_, port), pin_host("localhost", resolver, patience=0.0):
+        logger.addHandler(handler)
+        try:
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo("localhost", port)
+            assert resolver.wait_idle(10)
+        finally:
+            logger.removeHandler(handler)
+    assert took
+    assert max(took) < 2.0
 
 
 def test_the_rule_of_an_owner_goes_with_its_release(dns: DNSServer, resolver: DNSResolver) -> None:
