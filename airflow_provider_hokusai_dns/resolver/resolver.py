@@ -6,7 +6,9 @@ The path of a call: target, cache, freshness, single flight, lookup, cache and s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
@@ -29,7 +31,7 @@ from airflow_provider_hokusai_dns.resolver.state import ResolverState
 from airflow_provider_hokusai_dns.resolver.steps import Steps, run_async, run_blocking
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
 from airflow_provider_hokusai_dns.resolver.updater import Updater
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 #: Seconds by which dnspython overshoots its lifetime, plus the handover between two threads.
 _GRACE = 0.5
@@ -153,7 +155,8 @@ class DNSResolver:
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
         resolution = await run_async(self._steps(Target.parse(target), live=True))
-        await asyncio.to_thread(self._publish, resolution, written_by)
+        publish = partial(self._publish, resolution, written_by)
+        await asyncio.wrap_future(self._workers.call(publish))
         return resolution
 
     def report_failure(self, target: str, address: str, port: int | None = None) -> None:
@@ -227,7 +230,8 @@ class DNSResolver:
         now = self._monotonic()
         slot = self._state.slot(target.hostname, self._updater.busy)
         if self._state.is_cleanup_due(now, _CLEANUP_INTERVAL):
-            self._workers.run(self.cleanup)
+            with contextlib.suppress(NoThreadError):
+                self._workers.run(self.cleanup)
         flight = None
         while flight is None:
             seen = slot.version  # before the decision: a lookup that lands from here on changes it
