@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.pin import pinned
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver, ResolveResult
@@ -58,7 +58,7 @@ def aiohttp_resolver() -> AbstractResolver:
                         )
                     )
                 )
-            except DNSResolutionError as error:
+            except (DNSResolutionError, NoThreadError) as error:
                 raise OSError(None, str(error)) from error
             if not found:
                 raise OSError(None, f"{host} has no address of the family asked for")

@@ -28,7 +28,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     SettingError,
 )
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 from airflow_provider_hokusai_dns.store import variables
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ _AT_ONCE = 50
 _READ_PATIENCE = 60.0
 #: Questions whose last check is kept for later gates.
 _MOST_KEYS = 256
+#: Seconds until a check is tried again for which no thread could be started.
+_THREAD_PAUSE = 5.0
 #: Of our own: on the loop's, other triggers' name lookups would wait behind ours while DNS is
 #: silent. Daemons, because a triggerer that stops does not wait for a check that no gate waits for.
 _threads = Workers("hokusai-dns-check")
@@ -217,7 +219,12 @@ async def _check(key: ProbeKey) -> Verdict:
         return misconfigured(key.conn_id, error).verdict
     variables.use_triggerer_loop(asyncio.get_running_loop())
     work = partial(check_server, server, checks=key.checks, deadline=key.deadline)
-    return (await asyncio.wrap_future(_threads.call(work))).verdict
+    while True:
+        try:
+            return (await asyncio.wrap_future(_threads.call(work))).verdict
+        except NoThreadError as error:  # no word about MLflow: the gate waits on
+            log.warning("Connection %r cannot be checked now: %s", key.conn_id, error)
+            await asyncio.sleep(_THREAD_PAUSE)
 
 
 #: Held here, because a loop holds its tasks weakly.

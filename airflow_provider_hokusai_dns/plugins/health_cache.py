@@ -91,8 +91,7 @@ class HealthCache:
         self._check = check or check_connection
         self._now = now
         self._patience = patience
-        # Reentrant: where no thread can be started, a job runs here and now.
-        self._lock = forks.free_in_child(threading.RLock())
+        self._lock = forks.free_in_child(threading.Lock())
         self._entries: dict[str, _CachedConnection] = {}
         self._complained = ""
         self._settings: _Settings | None = None
@@ -155,6 +154,7 @@ class HealthCache:
         settings_now, now = self._settings_now(), self._now()
         every = min(settings_now.every, _FRESH_EVERY) if fresh else settings_now.every
         begun: list[Future[None]] = []
+        due: list[Callable[[], object]] = []
         with self._lock:
             for gone in self._entries.keys() - set(settings_now.listed):
                 del self._entries[gone]
@@ -168,7 +168,8 @@ class HealthCache:
                 since = now - entry.read_at
                 if since >= (_LOST_AFTER if entry.reading else min(every, _READ_EVERY)):
                     entry.reading, entry.read_at = True, now
-                    begun.append(self._readers.call(partial(self._read, entry)))
+                    begun.append(Future())
+                    due.append(partial(self._readers.call, partial(self._read, entry), begun[-1]))
                     if entry.known.target is _UNREAD:
                         entry.first_read = begun[-1]
                 elif entry.first_read is not None and not entry.first_read.done():
@@ -176,7 +177,11 @@ class HealthCache:
                 since = now - entry.checked_from
                 if check and since >= (max(_LOST_AFTER, every) if entry.checking else every):
                     entry.checking, entry.checked_from = True, now
-                    begun.append(self._checkers.call(partial(self._run_check, entry)))
+                    begun.append(Future())
+                    work = partial(self._run_check, entry)
+                    due.append(partial(self._checkers.call, work, begun[-1]))
+        for start in due:  # without the lock: where no thread can be started, it runs here and now
+            start()
         wait(begun, self._patience)
         now = self._now()
         with self._lock:

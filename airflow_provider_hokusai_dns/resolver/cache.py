@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 class RecordStatus:
     """What this process knows of one record of the shared store. The publisher alone writes it.
 
-    :param lock: held during one access to the store; the resolver's own may be taken under it.
+    :param turn: taken for one access to the store, by hand and with a limit; it guards no state.
     :param read_at: when it was last read for an answer; monotonic seconds.
     :param compared_at: when it was last compared with a fresh answer, and is as good.
     :param has_nxdomain: whether it says since when the name is gone.
     :param rejected: why it was refused; empty where it was not.
     """
 
-    __slots__ = ("compared_at", "has_nxdomain", "lock", "read_at", "rejected")
+    __slots__ = ("compared_at", "has_nxdomain", "read_at", "rejected", "turn")
 
     def __init__(self) -> None:
-        self.lock = forks.free_in_child(threading.Lock())
+        self.turn = forks.free_in_child(threading.Lock())
         self.read_at = self.compared_at = float("-inf")
         self.has_nxdomain = False
         self.rejected = ""

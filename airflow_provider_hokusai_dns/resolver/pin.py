@@ -12,23 +12,21 @@ Limits.
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import logging
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
-from airflow_provider_hokusai_dns.resolver.lookup.system import is_looking_up
-from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
+from airflow_provider_hokusai_dns.resolver.handouts import Handout
+from airflow_provider_hokusai_dns.resolver.lookup.system import here
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
-    Handout,
+    GoodDay,
     PinnedPort,
     of_family,
 )
@@ -42,6 +40,13 @@ from airflow_provider_hokusai_dns.resolver.socket_functions import (
     Function,
     Sentinel,
     SocketFunctions,
+)
+from airflow_provider_hokusai_dns.resolver.system_answers import (
+    CANONNAME,
+    ERRORS,
+    NUMERICHOST,
+    items_of,
+    question,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -59,27 +64,6 @@ log = logging.getLogger(__name__)
 #: Seconds of patience for ``loop.getaddrinfo``: it occupies a thread of the event loop's executor,
 #: which ``asyncio.run`` joins, also when the coroutine has given up.
 _ON_A_LOOPS_THREAD = 2.0
-
-_ANY_IPV4 = "0.0.0.0"  # noqa: S104
-# As plain numbers: each operation on the enum's members costs a microsecond.
-_NUMERICHOST = int(socket.AI_NUMERICHOST)
-_CANONNAME = int(socket.AI_CANONNAME)
-_V4MAPPED = int(socket.AI_V4MAPPED)
-_ALL = int(socket.AI_ALL)
-
-#: What the system's lookup says, by what ours found.
-_ERRORS = {
-    Cause.NXDOMAIN: socket.EAI_NONAME,
-    Cause.NODATA: getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
-    Cause.MALFORMED: socket.EAI_FAIL,
-    Cause.CONFIG: socket.EAI_FAIL,
-}
-#: What the system says of an address that is not of the family asked for.
-_NO_SUCH_FAMILY = {
-    socket.EAI_NONAME,
-    getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME),
-    getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
-}
 
 
 class PinConflictError(ValueError):
@@ -99,6 +83,8 @@ class Pin:
         #: By owner; whether the owner's name was absolute stands beside the policy.
         self._policies: dict[str, tuple[PinPolicy, bool]] = {}
         self._absolute = False
+        #: Those that a policy names: an answer with ports of its own (SRV) is for them.
+        self.ports: frozenset[int | None] = frozenset()
         self._patient: list[Patience] = []
         self._ports: dict[tuple[bool, int, int], PinnedPort] = {}
 
@@ -124,17 +110,22 @@ class Pin:
             if policy is not None:
                 policies[owner] = policy, absolute
             self._policies = policies
+            self.ports = frozenset(held.port for held, _ in policies.values())
             self._absolute = bool(policies) and all(dotted for _, dotted in policies.values())
-            ports = [*self._ports.values()]
-            self._ports = {k: v for k, v in self._ports.items() if self._policies_for(k[1])}
-        for port in ports:
-            port.forget()
+            _last.clear()
+            ports = self._ports
+            self._ports = {k: v for k, v in ports.items() if self._policies_for(k[1])}
+        for key, port in ports.items():
+            port.forget(for_good=key not in self._ports)
 
     def resolve_by(self, resolver: DNSResolver) -> None:
         """Answer from another resolver from now on; rules, patience and owners stay."""
         with self._lock:
             self.resolver = resolver
-            self._ports = {}
+            ports, self._ports = self._ports, {}
+            _last.clear()
+        for port in ports.values():
+            port.forget(for_good=True)
 
     @contextlib.contextmanager
     def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
@@ -190,7 +181,8 @@ class Pin:
             if not connects or port is None or not self._policies_for(port):
                 takes = of_family(family)
                 found = self.resolver.resolve(name).endpoints
-                return Handout([str(place) for place in found if takes(place.address)])
+                places = tuple(str(place) for place in found if takes(place.address))
+                return Handout(places, places)
             with self._lock:
                 pinned_port = self._ports.setdefault(
                     key,
@@ -205,15 +197,16 @@ class Pin:
                 )
         return pinned_port.addresses(tried=tried, longest=longest)
 
+    def good_day(self, handout: Handout, port: int, family: int, absolute: bool) -> GoodDay | None:
+        """What may be given once more for these arguments of :meth:`addresses`."""
+        pinned_port = self._ports.get((absolute or self._absolute, port, family))
+        return None if pinned_port is None else pinned_port.good_day(handout)
+
     def _policies_for(self, port: int) -> list[PinPolicy]:
         """Those that name the port, else those for every port (a file host of another server)."""
         policies = [policy for policy, _ in self._policies.values()]
         named = [policy for policy in policies if policy.port == port]
         return named or [policy for policy in policies if policy.port is None]
-
-    def speaks_of(self, port: int) -> bool:
-        """Whether a policy names this port; an answer with ports of its own (SRV) is for it."""
-        return any(policy.port == port for policy, _ in self._policies.values())
 
     def _patience_for(self, port: int) -> list[Patience]:
         """Each patience in force."""
@@ -285,6 +278,9 @@ def pinned(hostname: str) -> Pin | None:
 
 
 _pins: dict[str, Pin] = {}
+#: Answers for a good day, by the arguments of the call.
+_last: dict[tuple[Any, ...], GoodDay] = {}
+_MOST_LAST = 256
 _told: set[str] = set()
 _lock = forks.free_in_child(threading.Lock())
 
@@ -305,7 +301,7 @@ def _pin_for(host: Any) -> Pin | None:
         host.was_seen = True
         return None
     name = _text(host)
-    return _pins.get(_key(name)) if isinstance(name, str) and not is_looking_up() else None
+    return _pins.get(_key(name)) if isinstance(name, str) and not here.inside else None
 
 
 def _text(host: Any) -> Any:
@@ -317,8 +313,12 @@ def _make_getaddrinfo(system: Function) -> Function:
         host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """Stands where :func:`socket.getaddrinfo` stood."""
+        if host.__class__ is str and not here.inside:
+            last = _last.get((host, port, family, type, proto, flags))
+            if last is not None and (found := last.port.again(last)) is not None:
+                return found
         pin = _pin_for(host)
-        if pin is None or flags & _NUMERICHOST:
+        if pin is None or flags & NUMERICHOST:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
         # Whose caller is an executor was called by ``loop.getaddrinfo``: see the constant.
         caller = sys._getframe(1).f_globals.get("__name__")
@@ -363,75 +363,31 @@ def _ipv4_of(pin: Pin, name: str) -> list[str]:
     return [item[4][0] for item in found]
 
 
-class _Found(list[Any]):
-    """An answer. A client that takes it one by one and stops in the middle has connected there."""
-
-    __slots__ = ("_handout",)
-
-    def __init__(self, found: list[Any], handout: Handout) -> None:
-        super().__init__(found)
-        self._handout = handout
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in super().__iter__():
-            try:
-                yield item
-            except GeneratorExit:
-                self._handout.connected(*item[4][:2])
-                raise
-
-
-def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> _Found:
+def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> list[Any]:
     """What the system would say of a pinned host if DNS said what we know."""
-    port, family, type, proto, flags = arguments
     # Check the arguments first: no caller should wait for a lookup to learn of an error there.
-    numeric = (port, family, type, proto, flags | _NUMERICHOST)
-    any_host = "::" if family == socket.AF_INET6 else _ANY_IPV4
-    template = _numeric(any_host, *numeric)
-    number = int(template[0][4][1])
-    mapped = family == socket.AF_INET6 and flags & _V4MAPPED
+    number, connects, family = question(*arguments)
+    absolute = name.endswith(".")
     try:
         handout = pin.addresses(
             number or None,
-            connects=type in (0, socket.SOCK_STREAM),
-            family=0 if mapped else family,
-            absolute=name.endswith("."),
+            connects=connects,
+            family=family,
+            absolute=absolute,
             longest=longest,
         )
     except DNSResolutionError as error:
-        raise socket.gaierror(_ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
-    places = [*map(Endpoint.parse, handout)]
-    if not pin.speaks_of(number) or type not in (0, socket.SOCK_STREAM):
-        places = [Endpoint(place.address) for place in places]
-    if mapped and not flags & _ALL:  # those of IPv4 only where there are no others
-        places = [place for place in places if ":" in place.address] or places
-    found: list[Any] = []
-    for address, own, *_ in places:
-        if any_host == _ANY_IPV4 and ":" not in address:
-            found += [(*item[:4], (address, own or number)) for item in template]
-            continue
-        try:
-            found += _numeric(address, own or port, *numeric[1:])
-        except socket.gaierror as error:
-            if error.errno not in _NO_SUCH_FAMILY:
-                raise
+        raise socket.gaierror(ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error
+    own_ports = connects and number in pin.ports
+    found = items_of(handout.places, own_ports, *arguments)
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
-    if flags & _CANONNAME:
-        found[0] = (*found[0][:3], name, found[0][4])
-    return _Found(found, handout)
-
-
-@lru_cache(256, typed=True)
-def _numeric(
-    address: str, port: Any, family: int, type: int, proto: int, flags: int
-) -> tuple[Any, ...]:
-    """The system makes the tuples, so that family, type, protocol and flags are its own.
-
-    The C function, past what others may have put into the place of the Python one. It looks into
-    no file but that of the services.
-    """
-    return tuple(
-        (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
-        for item in _socket.getaddrinfo(address, port, family, type, proto, flags)
-    )
+    if arguments[4] & CANONNAME:
+        found = ((*found[0][:3], name, found[0][4]), *found[1:])
+    handout[:] = found
+    last = pin.good_day(handout, number, family, absolute) if connects else None
+    if last is not None:
+        if len(_last) >= _MOST_LAST:
+            _last.clear()
+        _last[name, *arguments] = last
+    return handout

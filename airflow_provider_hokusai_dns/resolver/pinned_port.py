@@ -7,26 +7,25 @@ a hundred threads make one trial, and each caller leaves when its own patience i
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import random
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, NamedTuple
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
 from airflow_provider_hokusai_dns.resolver import deadline
+from airflow_provider_hokusai_dns.resolver.handouts import Handout, Handouts
 from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
     ROUND,
-    Outcome,
     Patience,
     PinPolicy,
     PortReachability,
@@ -35,6 +34,7 @@ from airflow_provider_hokusai_dns.resolver.port_reachability import (
 )
 from airflow_provider_hokusai_dns.resolver.racing import Trial, race
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
+from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -66,30 +66,19 @@ class NoConnectionError(PicklableError, OSError):
         self.addresses = addresses
 
 
-class Handout(list[str]):
-    """Addresses handed to a client. Their outcome is reported once, without a lock.
+class GoodDay(NamedTuple):
+    """An answer that may be given once more, while nothing happens that could make it wrong.
 
-    Without a report, the client may have failed with them: that is reported when they are
-    garbage-collected.
+    :param state: of the port, which leaves no doubt about the address.
+    :param resolution: what the resolver gave.
+    :param items: what the client gets.
     """
 
-    __slots__ = ("_tell",)
-
-    def __init__(self, addresses: Sequence[str], tell: Callable[..., None] | None = None) -> None:
-        super().__init__(addresses)
-        self._tell = tell
-
-    def connected(self, address: str, port: int | None = None) -> None:
-        """The client stopped at this address."""
-        place = str(Endpoint(address, port))
-        place = place if place in self else address
-        if self._tell is not None and place in self:
-            tell, self._tell = self._tell, None
-            tell(place, tuple(self[: self.index(place)]))
-
-    def __del__(self) -> None:
-        if self._tell is not None:
-            self._tell()
+    port: PinnedPort
+    state: PortReachability
+    resolution: Resolution | None
+    items: tuple[Any, ...]
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -154,8 +143,9 @@ class PinnedPort:
         self._flight: _Flight | None = None
         #: The last resolution, what of it can be used here, and until when it is fresh.
         self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
-        self._outcomes: deque[Outcome] = deque()
-        self._tokens = itertools.count()
+        is_literal = parse_address(name) is not None
+        self._ready = (lambda name: self._last[0]) if is_literal else resolver.ready
+        self._handouts = Handouts(self._edge.monotonic)
         forks.renewed(self)
 
     def addresses(self, *, tried: bool = False, longest: float = float("inf")) -> Handout:
@@ -167,7 +157,7 @@ class PinnedPort:
         :raises DNSResolutionError: nothing can be served, or nothing that may be used.
         :raises NoConnectionError: patience is over, and no address answers.
         """
-        now, handed_out = self._edge.monotonic, self._state.handed_out
+        now, handed_out = self._edge.monotonic, self._handouts.last
         bound = deadline.end()
         while True:
             started = now()
@@ -204,54 +194,72 @@ class PinnedPort:
             # Not for secrecy: a client's threads must not all come back to the server at once.
             self._edge.sleep(min(ROUND * random.uniform(0.5, 1.5), pause))  # noqa: S311
 
-    def forget(self) -> None:
-        """The policies have changed."""
+    def forget(self, *, for_good: bool = False) -> None:
+        """The policies have changed.
+
+        :param for_good: this port is out of use; a caller that comes late gets nothing once more.
+        """
         with self._lock:
             self._state = self._state.forget()
+            if for_good:
+                self._ready = lambda name: None
 
     def renew_after_fork(self) -> None:
         """In a child: the threads that ran a round or connected are gone."""
         self._flight = None
-        self._state = self._state._replace(connecting={})
+        self._handouts.open.clear()
 
     # --- handing out
+
+    def good_day(self, handout: Handout) -> GoodDay | None:
+        """What may be given once more; ``None`` where there is doubt about the address."""
+        state, (resolution, usable, until) = self._state, self._last
+        now, places = self._edge.monotonic(), handout.places
+        is_good = (
+            resolution is not None
+            and usable is not None
+            and len(places) == 1
+            and usable.places == places
+            and now < until
+            and not state.in_doubt(now, ())
+        )
+        return GoodDay(self, state, resolution, tuple(handout), places) if is_good else None
+
+    def again(self, last: GoodDay) -> Handout | None:
+        """An answer once more, if nothing has happened that could make it wrong.
+
+        This is the path of each connection on a good day: without the lock, without a decision, and
+        with as little code as possible, because it runs with cold caches.
+        """
+        handouts = self._handouts
+        if (
+            self._state is last.state
+            and not handouts.open
+            and not handouts.in_doubt
+            and self._ready(self._name) is last.resolution
+        ):
+            return Handout(last.items, last.places, handouts)
+        return None
 
     def _at_once(self, now: float, known: Resolution | None, *, tried: bool) -> Handout | None:
         """What needs no round; what has become of earlier answers is taken into account."""
         with self._lock:
-            if self._outcomes:
-                self._state = self._state.learn(self._take_outcomes())
+            if outcomes := self._handouts.take_outcomes():
+                self._state = self._state.learn(outcomes)
             if known is None:
                 return None
-            found = self._state.at_once(now, known.places, stale=False, tried=tried)
-            return None if found is None else self._note(now, found)
+            state, places = self._state, known.places
+            found = state.at_once(now, places, self._handouts.begun(), stale=False, tried=tried)
+        return None if found is None else self._hand_out(found)
 
-    def _hand_out(self, addresses: Sequence[str]) -> Handout:
-        with self._lock:
-            return self._note(self._edge.monotonic(), addresses)
-
-    def _note(self, now: float, addresses: Sequence[str]) -> Handout:
-        """Hand addresses out; the lock is held."""
-        token = next(self._tokens)
-        self._state = self._state.hand_out(now, token)
-        return Handout(addresses, partial(self._tell, token))
-
-    def _tell(self, token: int, address: str | None = None, skipped: tuple[str, ...] = ()) -> None:
-        """Without the lock: the garbage collector may be calling while it is held."""
-        self._outcomes.append(Outcome(token, self._edge.monotonic(), address, skipped))
-
-    def _take_outcomes(self) -> list[Outcome]:
-        """Those told so far; the lock is held, so that nothing else takes one."""
-        found = []
-        while self._outcomes:
-            found.append(self._outcomes.popleft())
-        return found
+    def _hand_out(self, addresses: tuple[str, ...]) -> Handout:
+        return Handout(addresses, addresses, self._handouts if addresses else None)
 
     def _give_up(self, result: Round) -> Handout:
         if result.error is not None:
             raise result.error
         # The caller gets the error of its own connect, but is not left hanging in one.
-        usable = [address for address in result.addresses if address not in result.silent]
+        usable = tuple(each for each in result.addresses if each not in result.silent)
         if not usable:
             raise NoConnectionError(self._name, result.addresses)
         return self._hand_out(usable)
@@ -338,10 +346,11 @@ class PinnedPort:
         if not addresses or checked.error is not None:
             return checked
         if known := state.known_alive(addresses, now):
-            return replace(checked, addresses=tuple(known), winners=(known[0],))
-        at_once = state.at_once(now, addresses, stale=resolution.is_stale, tried=tried)
+            return replace(checked, addresses=known, winners=(known[0],))
+        stale = resolution.is_stale
+        at_once = state.at_once(now, addresses, self._handouts.begun(), stale=stale, tried=tried)
         if at_once is not None:
-            return Round(tuple(at_once), is_untried=True)
+            return Round(at_once, is_untried=True)
         if (again := state.trial(now, addresses)) is not None:
             return replace(again, passed=checked.passed, refused=checked.refused)
         trial = self._edge.race(addresses, self._port)

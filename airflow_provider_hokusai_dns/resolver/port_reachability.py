@@ -109,13 +109,13 @@ class Round:
 class Outcome(NamedTuple):
     """What became of addresses that were handed out.
 
-    :param token: which hand-out it was.
-    :param at: when that is known, monotonic seconds.
+    :param began: when they were handed out, monotonic seconds.
+    :param at: when their outcome was known.
     :param address: where the client connected; ``None`` where that is not known.
     :param skipped: the addresses before it, which the client went past.
     """
 
-    token: int
+    began: float
     at: float
     address: str | None = None
     skipped: tuple[str, ...] = ()
@@ -137,14 +137,12 @@ class Verdict(NamedTuple):
 class PortReachability(NamedTuple):
     """What is known of one port. All times are monotonic seconds.
 
-    A tuple because each new connection makes one: ``dataclasses.replace`` takes ten times as long.
+    While all is well it stays the same object, so that a new connection need not ask it anything.
 
     :param outage_since: since when no address took a connection.
     :param failed_at: when a caller last met that.
-    :param handed_out: when addresses were last handed out.
     :param unconfirmed: when addresses were last handed out of which it is not known that the
         client could connect.
-    :param connecting: when clients were given the addresses with which they are busy now.
     :param alive: when an address last took a connection.
     :param passed: until when a stale check need not be asked again about an address.
     :param last: the last round, if it found nothing.
@@ -154,9 +152,7 @@ class PortReachability(NamedTuple):
 
     outage_since: float | None = None
     failed_at: float = _NEVER
-    handed_out: float = _NEVER
     unconfirmed: float = _NEVER
-    connecting: Mapping[int, float] = MappingProxyType({})
     alive: Mapping[str, float] = MappingProxyType({})
     passed: Mapping[tuple[str, StaleAddressCheck], float] = MappingProxyType({})
     last: Round | None = None
@@ -165,59 +161,63 @@ class PortReachability(NamedTuple):
     # --- what may be handed out without a round
 
     def at_once(
-        self, now: float, addresses: Sequence[str], *, stale: bool, tried: bool
-    ) -> list[str] | None:
+        self,
+        now: float,
+        addresses: tuple[str, ...],
+        connecting: Iterable[float],
+        *,
+        stale: bool,
+        tried: bool,
+    ) -> tuple[str, ...] | None:
         """The addresses in the order to try, where none has to be tried before.
 
+        :param connecting: when clients were given the addresses with which they are busy now.
         :param stale: whether they are: then only a round may hand them out.
         :param tried: whether the caller wants one that took a connection just now.
         :returns: ``None`` where a round is needed.
         """
         if stale:
             return None
-        doubt = tried or self._in_doubt(now)
+        doubt = tried or self.in_doubt(now, connecting)
         if len(addresses) <= 1 and not doubt:
-            return list(addresses)
+            return addresses
         if known := self.known_alive(addresses, now, ALIVE_FOR if doubt else _AGAIN):
             return known
         return None
 
     def known_alive(
         self, addresses: Sequence[str], now: float, seconds: float = ALIVE_FOR
-    ) -> list[str]:
+    ) -> tuple[str, ...]:
         """The addresses with those first that took a connection lately; empty if none did."""
         known = [a for a in addresses if now - self.alive.get(a, _NEVER) < seconds]
-        return [*known, *(a for a in addresses if a not in known)] if known else []
+        return (*known, *(a for a in addresses if a not in known)) if known else ()
 
-    def _in_doubt(self, now: float) -> bool:
+    def in_doubt(self, now: float, connecting: Iterable[float]) -> bool:
         """Whether an address that DNS gives may be dead all the same.
+
+        :param connecting: as in :meth:`at_once`.
 
         Only an address that took a connection ends an outage, so after one it is tried.
         """
         return (
             self.outage_since is not None
             or now - self.unconfirmed < _AGAIN
-            or any(CONNECT_TIMEOUT < now - at < _AGAIN for at in self.connecting.values())
+            or any(CONNECT_TIMEOUT < now - at < _AGAIN for at in connecting)
         )
-
-    def hand_out(self, now: float, token: int) -> PortReachability:
-        """A client gets addresses and begins to connect."""
-        return self._replace(handed_out=now, connecting={**self.connecting, token: now})
 
     def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
         """What became of addresses that were handed out."""
-        connecting, alive, unconfirmed = dict(self.connecting), dict(self.alive), self.unconfirmed
+        alive, unconfirmed = dict(self.alive), self.unconfirmed
         for outcome in outcomes:
-            began = connecting.pop(outcome.token, _NEVER)
             if outcome.address is None or outcome.skipped:
-                unconfirmed = max(unconfirmed, began)
-            elif began > unconfirmed:
+                unconfirmed = max(unconfirmed, outcome.began)
+            elif outcome.began > unconfirmed:
                 unconfirmed = _NEVER
             if outcome.address is not None:
                 alive[outcome.address] = outcome.at
             for address in outcome.skipped:
                 alive.pop(address, None)
-        return self._replace(connecting=connecting, alive=alive, unconfirmed=unconfirmed)
+        return self._replace(alive=alive, unconfirmed=unconfirmed)
 
     # --- what a round need not ask again
 

@@ -7,10 +7,13 @@ of a caller that asked for a refresh.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
 from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, Source, Store
 
@@ -28,7 +31,7 @@ _NEVER = float("-inf")
 class Publisher:
     """Reads and writes the store for one resolver, one access per name at a time.
 
-    The lock of the state is never held while the store is asked.
+    No lock is held meanwhile: a store may log, and what handles the log may resolve the name.
     """
 
     state: ResolverState
@@ -44,7 +47,7 @@ class Publisher:
         if self.store is None:
             return
         refused = ""
-        with slot.record.lock:
+        with self._turn(slot):
             if self.state.now() - slot.record.read_at >= self.state.config.store_recheck:
                 refused = self._learn(slot)
             self._tell_nxdomain(slot)
@@ -79,7 +82,7 @@ class Publisher:
         config = self.state.config
         if always:
             config = replace(config, store_max_age=0.0)
-        with slot.record.lock:
+        with self._turn(slot):
             record, now = slot.record, self.state.now()
             kept = self._write(slot, self._read(slot), config, written_by)
             retry = config.store_recheck - self.state.config.store_max_age
@@ -92,6 +95,21 @@ class Publisher:
         if slot.record.rejected:
             return f"refused: {slot.record.rejected}"
         return "nothing usable is known"
+
+    @contextmanager
+    def _turn(self, slot: Slot) -> Iterator[None]:
+        """Wait for the access to the store that is under way for a name, and be the next.
+
+        No longer than a lookup may take: then two at a time are better than none. The names that
+        are resolved in here pass the pin, which could only wait for this very access.
+        """
+        has_turn = slot.record.turn.acquire(timeout=self.state.config.timeout)
+        try:
+            with past_the_pin():
+                yield
+        finally:
+            if has_turn:
+                slot.record.turn.release()
 
     def _learn(self, slot: Slot) -> str:
         """Adopt what is stored; returns why it was refused, where that is news."""

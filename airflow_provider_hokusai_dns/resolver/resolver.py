@@ -6,7 +6,9 @@ The path of a call: target, cache, freshness, single flight, lookup, cache and s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
@@ -29,7 +31,7 @@ from airflow_provider_hokusai_dns.resolver.state import ResolverState
 from airflow_provider_hokusai_dns.resolver.steps import Steps, run_async, run_blocking
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
 from airflow_provider_hokusai_dns.resolver.updater import Updater
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 #: Seconds by which dnspython overshoots its lifetime, plus the handover between two threads.
 _GRACE = 0.5
@@ -111,12 +113,18 @@ class DNSResolver:
         parsed = Target.parse(target)
         return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
-    async def aresolve(self, target: str) -> Resolution:
-        """:meth:`resolve` for a coroutine; never blocks the event loop."""
+    def ready(self, target: str) -> Resolution | None:
+        """What :meth:`resolve` gives without a decision; ``None`` where it has to take one."""
         ready = self._ready.get(target)
         if ready is not None and self._monotonic() < ready.until:
             ready.tally.n += 1
             return ready.next()
+        return None
+
+    async def aresolve(self, target: str) -> Resolution:
+        """:meth:`resolve` for a coroutine; never blocks the event loop."""
+        if (ready := self.ready(target)) is not None:
+            return ready
         parsed = Target.parse(target)
         return self._serving.known(parsed) or await run_async(self._steps(parsed))
 
@@ -147,7 +155,8 @@ class DNSResolver:
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
         resolution = await run_async(self._steps(Target.parse(target), live=True))
-        await asyncio.to_thread(self._publish, resolution, written_by)
+        publish = partial(self._publish, resolution, written_by)
+        await asyncio.wrap_future(self._workers.call(publish))
         return resolution
 
     def report_failure(self, target: str, address: str, port: int | None = None) -> None:
@@ -221,7 +230,8 @@ class DNSResolver:
         now = self._monotonic()
         slot = self._state.slot(target.hostname, self._updater.busy)
         if self._state.is_cleanup_due(now, _CLEANUP_INTERVAL):
-            self._workers.run(self.cleanup)
+            with contextlib.suppress(NoThreadError):
+                self._workers.run(self.cleanup)
         flight = None
         while flight is None:
             seen = slot.version  # before the decision: a lookup that lands from here on changes it

@@ -9,7 +9,7 @@ from functools import partial
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver.landing import Landing
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 #: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: it may
 #: have been interrupted in between.
@@ -30,6 +30,7 @@ class Flight:
         "lead",
         "leader",
         "refresh",
+        "refused",
         "search",
         "started",
         "store_asked",
@@ -47,6 +48,8 @@ class Flight:
         self.failed = False
         #: A caller waits for it that writes the store itself.
         self.refresh = False
+        #: Why it cannot be made at all; empty where it can.
+        self.refused = ""
         #: What is under way; ``None`` until it began.
         self.search: Search | None = None
         #: Set where the caller that started it drives it: called with the seconds it has left,
@@ -113,20 +116,29 @@ class SingleFlight:
                 if refresh:
                     flight.refresh = True
                     flight.want_all()
-                if flight.lead is not None and now - flight.started > _UNLED:
-                    flight.lead = None
-                    self._workers.run(partial(self._run, key, flight, work))
-                return flight
-            if wanted is not None and not wanted():
+                if flight.lead is None or now - flight.started <= _UNLED:
+                    return flight
+                flight.lead = lead = None
+            elif wanted is not None and not wanted():
                 return None
-            flight = self._flights[key] = Flight(now)
-            flight.refresh = refresh
-            if lead is not None:
-                flight.leader = threading.get_ident()
-                flight.lead = partial(self._lead, key, flight, work, lead)
+            else:
+                flight = self._flights[key] = Flight(now)
+                flight.refresh = refresh
+                if lead is not None:
+                    flight.leader = threading.get_ident()
+                    flight.lead = partial(self._lead, key, flight, work, lead)
         if lead is None:
-            self._workers.run(partial(self._run, key, flight, work))
+            self._start(key, flight, work)
         return flight
+
+    def _start(
+        self, key: Hashable, flight: Flight, work: Callable[[Flight], Callable[[], None]]
+    ) -> None:
+        try:
+            self._workers.run(partial(self._run, key, flight, work))
+        except NoThreadError as error:
+            flight.refused = str(error)
+            self._run(key, flight, work)
 
     def _run(
         self, key: Hashable, flight: Flight, work: Callable[[Flight], Callable[[], None]]
@@ -153,7 +165,7 @@ class SingleFlight:
         finally:  # also where the caller was interrupted: others wait for it
             flight.leader = None
             if afterwards is None:
-                self._workers.run(partial(self._run, key, flight, work))
+                self._start(key, flight, work)
         if afterwards is not None:
             self._end(key, flight)
             afterwards()

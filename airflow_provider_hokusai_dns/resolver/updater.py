@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search, begin
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.cache import Slot
@@ -76,7 +78,8 @@ class Updater:
             if self.state.now() < freshness.stale_until(slot.entry, self.state.config):
                 flight.early.land()
 
-        self.workers.run(ask)
+        with contextlib.suppress(NoThreadError):
+            self.workers.run(ask)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
         """The lookup exceeds its time limit: count it as failed once, and let it continue alone."""
@@ -132,10 +135,13 @@ class Updater:
         def afterwards() -> None:
             rest = partial(self._afterwards, slot, flight, search, taken)
             is_due = taken is not None and self.publisher.is_due(slot) and not flight.refresh
-            if is_due or not search.is_over():
-                self.workers.run(rest)
-            else:
+            if not is_due and search.is_over():
                 rest()
+                return
+            try:
+                self.workers.run(rest)
+            except NoThreadError:  # the next lookup makes up for it
+                search.close()
 
         return afterwards
 
@@ -143,13 +149,18 @@ class Updater:
         """One live lookup, on a worker thread; returns what to do once the callers are gone."""
         search = flight.search
         try:
+            if flight.refused:
+                raise LookupFailed(Cause.NETWORK, flight.refused)
             search = search or self._begin(slot, flight)
             search.run(self.state.config.timeout)
         except Exception as error:
             if search is not None:
                 search.close()
             search = Search()
-            search.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+            if isinstance(error, LookupFailed):
+                search.outcome = error
+            else:
+                search.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
         taken = self._conclude(slot, flight, search)
         return partial(self._afterwards, slot, flight, search, taken)
 
@@ -162,7 +173,8 @@ class Updater:
         if not isinstance(outcome, LookupFailed):
             outcome = LookupFailed(Cause.NODATA, "the answer held no address")
         state.failed(slot, outcome, seconds, again=not flight.take("failed"))
-        self.publisher.consult(slot)
+        if not flight.refused:
+            self.publisher.consult(slot)
         return None
 
     def _afterwards(self, slot: Slot, flight: Flight, search: Search, taken: Answer | None) -> None:

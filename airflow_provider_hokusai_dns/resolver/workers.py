@@ -6,6 +6,7 @@ and a process that must end would wait for a lookup whose result is no longer ne
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -18,6 +19,18 @@ from airflow_provider_hokusai_dns import forks
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+class NoThreadError(RuntimeError):
+    """No thread can be started, and the caller's own must not wait."""
+
+
+def _is_on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class Workers:
@@ -42,7 +55,12 @@ class Workers:
         self._idle = 0
 
     def run(self, job: Callable[[], object]) -> None:
-        """Run a job on a thread; one that raises is logged."""
+        """Run a job on a thread; one that raises is logged.
+
+        Where no thread can be started, the caller's own does it, unless an event loop runs there.
+
+        :raises NoThreadError: then.
+        """
         with self._changed:
             self._jobs.append(job)
             if self._idle >= len(self._jobs):
@@ -53,16 +71,23 @@ class Workers:
             self._threads += 1
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except RuntimeError:  # no further thread: another takes it, or it is done here
+        except RuntimeError as error:
+            on_a_loop = _is_on_a_loop()
             with self._changed:
                 self._threads -= 1
-                others = self._threads
-            if not others:
-                self._drain()
+                if self._threads:  # another takes it
+                    return
+                if on_a_loop and job in self._jobs:
+                    self._jobs.remove(job)
+                    raise NoThreadError(f"the system allows no further thread ({error})") from error
+            self._drain()
 
-    def call(self, job: Callable[[], T]) -> Future[T]:
-        """Run a job on a thread; the future gives what it returned or raised."""
-        future: Future[T] = Future()
+    def call(self, job: Callable[[], T], future: Future[T] | None = None) -> Future[T]:
+        """Run a job on a thread; the future gives what it returned or raised.
+
+        :param future: that to use; a new one by default.
+        """
+        future = future or Future()
         future.set_running_or_notify_cancel()
 
         def work() -> None:
@@ -73,7 +98,10 @@ class Workers:
             else:
                 future.set_result(result)
 
-        self.run(work)
+        try:
+            self.run(work)
+        except NoThreadError as error:
+            future.set_exception(error)
         return future
 
     def wait_idle(self, timeout: float = 10.0) -> bool:

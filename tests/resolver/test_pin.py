@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from types import FrameType
 from unittest import mock
 
 import pytest
@@ -24,13 +25,14 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSResolutionError,
     DNSResolver,
     ResolverConfig,
+    publishing,
 )
 from airflow_provider_hokusai_dns.resolver import pin as pin_module
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.pin import PinConflictError, pin_host, pinned
 from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
 from airflow_provider_hokusai_dns.resolver.port_reachability import ALIVE_FOR
-from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ScriptedLookup
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer, MemoryStore, ScriptedLookup
 from tests.servers import black_hole
 
 HOST = "mlflow.test.local"
@@ -623,6 +625,35 @@ def test_a_log_handler_that_connects_to_the_host_is_no_deadlock(
     assert arrived == [True]
 
 
+def test_a_log_handler_that_connects_while_the_store_is_asked_waits_for_nothing(
+    lookup: ScriptedLookup,
+) -> None:
+    """A store logs that it cannot be read, while the lookup that it is asked for is under way."""
+    lookup.set("localhost", Cause.SERVFAIL)
+    took: list[float] = []
+
+    class Connecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            began = time.monotonic()
+            socket.create_connection(("localhost", port)).close()
+            took.append(time.monotonic() - began)
+
+    store = MemoryStore()
+    store.error = OSError("no database")
+    logger, handler = logging.getLogger(publishing.__name__), Connecting()
+    resolver = DNSResolver(ResolverConfig(timeout=4.0), lookup=lookup, store=store)
+    with listening("127.0.0.1") as (_, port), pin_host("localhost", resolver, patience=0.0):
+        logger.addHandler(handler)
+        try:
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo("localhost", port)
+            assert resolver.wait_idle(10)
+        finally:
+            logger.removeHandler(handler)
+    assert took
+    assert max(took) < 2.0
+
+
 def test_the_rule_of_an_owner_goes_with_its_release(dns: DNSServer, resolver: DNSResolver) -> None:
     """A connection that is not in use any more holds up no other one."""
     dns.set_records(HOST, ["127.0.0.11"], ttl=60)
@@ -657,3 +688,62 @@ def test_a_coroutine_that_gave_up_does_not_hold_up_its_process(
         began = time.monotonic()
         assert asyncio.run(give_up()) < 5
         assert time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("host", [HOST, "127.0.0.9"])
+def test_a_connection_on_a_good_day_runs_little_code_of_ours(
+    dns: DNSServer, resolver: DNSResolver, host: str
+) -> None:
+    """A few functions, and none that decides or takes a lock: they run with cold caches."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    ran: list[str] = []
+
+    def note(frame: FrameType, event: str, arg: object) -> None:
+        if event == "call" and "airflow_provider_hokusai_dns" in frame.f_code.co_filename:
+            ran.append(frame.f_code.co_name)
+
+    with listening("127.0.0.9") as (_, port), pin_host(host, resolver, port=port):
+        for _ in range(4):
+            socket.create_connection((host, port)).close()
+        sys.setprofile(note)
+        try:
+            socket.create_connection((host, port)).close()
+        finally:
+            sys.setprofile(None)
+    assert len(ran) <= 8, ran
+
+
+def test_what_is_given_once_more_ends_with_the_pin_and_its_resolver(
+    dns: DNSServer, resolver: DNSResolver, lookup: ScriptedLookup
+) -> None:
+    """Not with the cached arguments of the call: each may change while connections are made."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with listening("0.0.0.0") as (_, port):
+
+        def peer() -> str:
+            with socket.create_connection((HOST, port)) as connection:
+                return connection.getpeername()[0]  # type: ignore[no-any-return]
+
+        with pin_host(HOST, resolver, port=port) as pin:
+            assert {peer() for _ in range(5)} == {"127.0.0.9"}
+            lookup.set(HOST, "127.0.0.10")
+            pin.resolve_by(DNSResolver(lookup=lookup))
+            assert {peer() for _ in range(5)} == {"127.0.0.10"}
+            pin.resolver.report_failure(HOST, "127.0.0.10")
+            lookup.set(HOST, "127.0.0.11")
+            pin.resolver.refresh(HOST)
+            assert {peer() for _ in range(5)} == {"127.0.0.11"}
+        with pin_host("other.test.local", resolver), pytest.raises(socket.gaierror):
+            peer()
+
+
+def test_a_pinned_address_is_found_again_though_the_sentinel_asks_for_it(
+    resolver: DNSResolver,
+) -> None:
+    """The pin is looked for by a call with an address that may be pinned, and was asked for."""
+    with listening() as (_, port), pin_host("127.0.0.1", resolver, port=port):
+        for _ in range(4):
+            socket.create_connection(("127.0.0.1", port)).close()
+        there = socket.getaddrinfo
+        pin_host("other.test.local", resolver).release()
+        assert socket.getaddrinfo is there

@@ -380,7 +380,7 @@ def test_an_answer_that_is_gone_is_settled_by_the_garbage_collector_without_a_lo
     del circle
     with pinned._lock:
         gc.collect()
-    assert len(pinned._outcomes) == 1
+    assert len(pinned._handouts.in_doubt) == 1
 
 
 def test_an_ipv4_address_in_the_form_of_ipv6_goes_to_the_back_as_well(

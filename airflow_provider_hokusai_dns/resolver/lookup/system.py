@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import partial
 
@@ -36,12 +38,23 @@ _CAUSES = {
 }
 
 
-_here = threading.local()
+class _Thread(threading.local):
+    #: Whether this thread works for the resolver: the pin, which would wait for the resolver, then
+    #: stays out of its way.
+    inside = False
 
 
-def is_looking_up() -> bool:
-    """Whether this thread is inside the system's own lookup, for the pin to stay out of its way."""
-    return getattr(_here, "inside", False)
+here = _Thread()
+
+
+@contextlib.contextmanager
+def past_the_pin() -> Iterator[None]:
+    """Resolve names on this thread as the system does, whatever is pinned, while the block runs."""
+    before, here.inside = here.inside, True
+    try:
+        yield
+    finally:
+        here.inside = before
 
 
 class SystemLookup:
@@ -53,10 +66,10 @@ class SystemLookup:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
         del timeout, hint, thorough
         started = time.monotonic()
-        _here.inside = True  # the pin stays out of the way, wherever in the chain it is
         try:
-            # By position: eventlet's own has other names for what follows.
-            found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)
+            with past_the_pin():  # wherever in the chain it is
+                # By position: eventlet's own has other names for what follows.
+                found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)
         except Exception as error:
             # With EAI_SYSTEM it is the OSError of the call that failed, and no gaierror.
             code = error.errno if isinstance(error, socket.gaierror) else None
@@ -67,8 +80,6 @@ class SystemLookup:
             raise LookupFailed(
                 cause, f"the system's lookup failed: {text}", (Attempt("system", text, took),)
             ) from error
-        finally:
-            _here.inside = False
         addresses = dict.fromkeys(str(item[4][0]) for item in found)
         endpoints = tuple(Endpoint(address) for address in addresses)
         return Answer(endpoints, Source.SYSTEM, ttl=SYSTEM_TTL)
@@ -89,19 +100,17 @@ class SystemCalls:
 
     def renew_after_fork(self) -> None:
         """Forget what the parent had under way: its threads did not come along."""
-        # Reentrant: where no thread can be started, a job runs here and now.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._calls: dict[str, Future[Answer]] = {}
 
     def call(self, hostname: str, timeout: float) -> Future[Answer]:
         """The call for a name, begun now if there is none."""
+        future: Future[Answer] = Future()
         with self._lock:
-            future = self._calls.get(hostname)
-            if future is None:
-                future = self._calls[hostname] = self._workers.call(
-                    partial(self._run, hostname, timeout)
-                )
-        return future
+            held = self._calls.setdefault(hostname, future)
+        if held is future:
+            self._workers.call(partial(self._run, hostname, timeout), future)
+        return held
 
     def _run(self, hostname: str, timeout: float) -> Answer:
         try:

@@ -1,0 +1,100 @@
+"""What clients do with the addresses that they are given, noted without a lock.
+
+Each new connection comes by here, with cold caches, so there is as little code as possible on its
+way. Each note is a single step that is atomic: the garbage collector may be calling, while a lock
+is held.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
+from airflow_provider_hokusai_dns.resolver.port_reachability import Outcome
+
+_NEVER = float("-inf")
+
+
+class Handouts:
+    """The handouts of one port, and what became of them.
+
+    :param monotonic: seconds on a clock that never steps.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.monotonic = monotonic
+        #: When addresses were last handed out.
+        self.last = _NEVER
+        #: When clients were given the addresses with which they are busy now, by handout.
+        self.open: dict[int, float] = {}
+        #: When the last client of an address that connected at the first try got it, and did.
+        self.connected: dict[str, tuple[float, float]] = {}
+        #: What became of all others.
+        self.in_doubt: deque[Outcome] = deque()
+
+    def begun(self) -> list[float]:
+        """When each that is open was given."""
+        return list(self.open.values())  # one step, in which no garbage is collected
+
+    def take_outcomes(self) -> list[Outcome]:
+        """What has become known since the last call, in order. One thread at a time may call."""
+        found = []
+        while self.in_doubt:
+            found.append(self.in_doubt.popleft())
+        while self.connected:
+            address, times = self.connected.popitem()
+            found.append(Outcome(*times, address))
+        return sorted(found, key=lambda outcome: outcome.at)
+
+
+class Handout(list[Any]):
+    """Addresses handed to a client; :mod:`~.pin` makes them what the system would give.
+
+    Their outcome is noted once. A client that takes them one by one and stops in the middle has
+    connected there. Without an outcome, the client may have failed with them: that is noted when
+    they are garbage-collected.
+
+    :param items: what the client gets.
+    :param places: the addresses as texts, in the order of the items.
+    :param handouts: where it is noted; ``None`` where nothing depends on it.
+    """
+
+    __slots__ = ("_handouts", "places")
+
+    def __init__(
+        self, items: Sequence[Any], places: tuple[str, ...], handouts: Handouts | None = None
+    ) -> None:
+        list.__init__(self, items)
+        self.places = places
+        self._handouts = handouts
+        if handouts is not None:
+            handouts.last = handouts.open[id(self)] = handouts.monotonic()
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in list.__iter__(self):
+            try:
+                yield item
+            except GeneratorExit:
+                self.connected(*item[4][:2] if isinstance(item, tuple) else (item,))
+                raise
+
+    def connected(self, address: str, port: int | None = None) -> None:
+        """The client stopped at this address."""
+        places, handouts = self.places, self._handouts
+        place = address if address in places else str(Endpoint(address, port))
+        if handouts is None or place not in places:
+            return
+        self._handouts = None
+        began, now = handouts.open.pop(id(self), _NEVER), handouts.monotonic()
+        if place == places[0]:
+            handouts.connected[place] = began, now
+        else:
+            skipped = places[: places.index(place)]
+            handouts.in_doubt.append(Outcome(began, now, place, skipped))
+
+    def __del__(self) -> None:
+        if (handouts := self._handouts) is not None:
+            began = handouts.open.pop(id(self), _NEVER)
+            handouts.in_doubt.append(Outcome(began, handouts.monotonic()))
