@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 #: On every run, model version, logged model and assessment that a task makes: which request it was.
 TAG = "airflow.request_id"
 #: What makes a model version that of a prompt.
-_PROMPT = "mlflow.prompt.is_prompt"
+PROMPT = "mlflow.prompt.is_prompt"
 
 #: POSTs that MLflow's stores take a second time without effect, and those that only read. More than
 #: MLflow 3.18 repeats: where a store compares before it adds, and where a second time is an error.
@@ -138,10 +138,10 @@ def _logged_model(fields: dict[str, Any], _: str) -> Create:
 
 
 def _model_version(fields: dict[str, Any], _: str) -> Create:
-    is_prompt = {"key": _PROMPT, "value": "true"} in fields.get("tags", ())
+    is_prompt = {"key": PROMPT, "value": "true"} in fields.get("tags", ())
     body, has_tag = _tagged(fields)
     if is_prompt:  # a search shows them only where it names this
-        has_tag += f" AND tags.`{_PROMPT}` = 'true'"
+        has_tag += f" AND tags.`{PROMPT}` = 'true'"
 
     def discard(answer: Mapping[str, Any]) -> list[Ask]:
         version = answer["model_version"]

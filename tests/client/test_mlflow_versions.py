@@ -56,11 +56,12 @@ def test_every_private_name_is_there_on(version: str) -> None:
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_promises_hold_on(version: str) -> None:
-    """Runs, delivery and transport, against a server of the pinned version."""
+    """Runs, delivery, transport and each flow, against servers of the pinned version."""
     environment = {**os.environ, "HOKUSAI_TEST_MLFLOW": str(folder_of(version))}
     files = ("test_promises", "test_transport", "test_run", "test_redelivery", "test_outage")
+    paths = [*(f"tests/client/{name}.py" for name in files), "tests/matrix/test_matrix.py"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *(f"tests/client/{name}.py" for name in files)],
+        [sys.executable, "-m", "pytest", "-q", *paths],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]

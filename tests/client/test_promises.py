@@ -11,9 +11,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -61,6 +62,41 @@ def a_plain_run(front: CountingProxy) -> Iterator[Any]:
 def slow_batches(request: Request) -> None:
     if "log-batch" in request.path:
         time.sleep(0.1)
+
+
+# --- a good day
+
+
+@pytest.mark.parametrize("experiment", [None, "counted"])
+def test_a_run_costs_at_most_two_requests_more_than_a_plain_one_and_a_call_none(
+    server: MLflowServer, front: CountingProxy, direct: Any, experiment: str | None
+) -> None:
+    """At the server: what is begun, logged and ended, by path."""
+    import mlflow
+
+    def log() -> None:
+        for step in range(5):
+            mlflow.log_metric("m", step, step=step)
+        mlflow.log_param("depth", 6)
+        mlflow.log_text("text", "note.txt")
+
+    def asked(block: Callable[[], contextlib.AbstractContextManager[Any]]) -> list[list[str]]:
+        parts, seen = [], len(front.requests)
+        with block():
+            parts.append(seen)
+            parts.append(len(front.requests))
+            log()
+            parts.append(len(front.requests))
+        parts.append(len(front.requests))
+        return [[each.path for each in front.requests[a:b]] for a, b in pairwise(parts)]
+
+    if experiment and direct.get_experiment_by_name(experiment) is None:
+        direct.create_experiment(experiment)
+    server = replace(server, experiment=experiment)
+    begun, logged, ended = asked(lambda: open_run(server, auth.sign_in(server)))
+    plain_begun, plain_logged, plain_ended = asked(lambda: a_plain_run(front))
+    assert len(logged) == len(plain_logged)
+    assert len(begun + ended) <= len(plain_begun + plain_ended) + 2, (begun, ended)
 
 
 # --- deadlines

@@ -23,6 +23,7 @@ from tests.certificates import Authority
 from tests.matrix import axes
 from tests.matrix.file_host import FileHost
 from tests.servers import (
+    OTHER_CLIENT,
     MLflowProcess,
     free_port,
     has_basic_auth,
@@ -126,7 +127,7 @@ class Landscape:
             "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": "100000",
             "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE": "100000",
             "PYTHONPATH": os.pathsep.join(
-                [str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+                [str(HERE.parents[1]), *filter(None, [OTHER_CLIENT, os.environ.get("PYTHONPATH")])]
             ),
         }  # fmt: skip
         with log.open("wb") as stream:

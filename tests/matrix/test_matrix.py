@@ -1,4 +1,4 @@
-"""Every flow over every way to MLflow, while DNS does its worst (issue 3: the matrix)."""
+"""Every flow over every way to MLflow, while DNS does its worst."""
 
 from __future__ import annotations
 

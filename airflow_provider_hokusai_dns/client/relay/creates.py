@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from airflow_provider_hokusai_dns.client.creates import PROMPT
+
 #: The tag that names the call of a relay by which something was made.
 TAG_CALL = "hokusai_dns.relay_call"
 
@@ -84,6 +86,8 @@ def question(name: str, base: str, body: Mapping[str, Any], call_id: str) -> Que
             # A quote cannot be escaped in this filter language, and a name may hold one kind only.
             mark = '"' if "'" in text else "'"
             where = f"name={mark}{text}{mark}"
+            if {"key": PROMPT, "value": "true"} in (body.get("tags") or ()):
+                where += f" AND tags.`{PROMPT}` = 'true'"  # a search hides them otherwise
             order = "version_number DESC"
             return _get(
                 f"{base}/model-versions/search", filter=where, max_results="50", order_by=order

@@ -208,7 +208,7 @@ def test_what_is_created_is_there_once(
         assert answer["run"]["info"] == found[0]["info"]
     if kind is experiment:
         assert answer["experiment_id"] == found[0]["experiment_id"]
-    if kind is version:
+    if kind in (version, prompt):
         assert answer["model_version"]["version"] == found[0]["version"] == "1"
     if kind is logged_model:
         assert answer["model"]["info"]["model_id"] == found[0]["info"]["model_id"]
