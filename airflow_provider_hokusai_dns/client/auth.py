@@ -2,10 +2,10 @@
 
 MLflow asks a ``request_auth_provider`` plugin at every request. Ours finds the connection by a
 harmless tag in the tracking URI (``http://<connection id>@host:5000``) and the secret in this
-process's memory: nothing secret stands in the environment, in a URI, in a log or in an exception.
+process's memory: nothing secret is in the environment, in a URI, in a log or in an exception.
 
 MLflow imports this module by its entry point, in every process that talks to a server. So it
-imports nothing that could fail: an exception here would break MLflow for everybody.
+imports nothing that could fail: an exception here would break MLflow for all clients.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def registry_uri(server: MLflowServer) -> str | None:
 
 
 def tag_of(conn_id: str) -> str:
-    """A connection id as it stands in a URI."""
+    """A connection id as it is written in a URI."""
     return quote(conn_id, safe="")
 
 
@@ -207,7 +207,7 @@ def _take_slot() -> None:
 
 
 def _check_registered() -> None:
-    """Make sure that MLflow finds our plugin: an unknown name only makes it warn and go on."""
+    """Make sure that MLflow finds our plugin: for an unknown name it only logs a warning."""
     from mlflow.tracking.request_auth import registry as mlflow_registry
 
     from airflow_provider_hokusai_dns.client import mlflow_private

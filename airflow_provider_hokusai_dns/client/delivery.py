@@ -1,4 +1,4 @@
-"""What one run has handed to MLflow's queues, and what has become of it."""
+"""What one run has handed to MLflow's queues, and what became of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.exceptions import Loss
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 _MAX_EXAMPLES = 3
-#: Seconds between two looks at what does not notify.
+#: Seconds between two checks of what does not notify.
 _POLL = 0.05
 
 
@@ -28,7 +28,7 @@ class _Trace:
 
 @dataclass(eq=False)
 class DeliveryTracker:
-    """What one run has handed to MLflow's queues, and what has become of it.
+    """What one run has handed to MLflow's queues, and what became of it.
 
     :param run_id: the run itself; what its nested runs log on the same thread counts too.
     """

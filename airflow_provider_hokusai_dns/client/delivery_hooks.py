@@ -9,7 +9,7 @@ by their ids.
 The seams are methods of MLflow's classes, wrapped for as long as a run is open; what happens where
 a version of MLflow lacks one is in :mod:`~.mlflow_private`.
 
-Autologging and the monitor of system metrics go on with a warning when the server refuses what
+Autologging and the monitor of system metrics continue with a warning when the server refuses what
 they log. So a request of theirs that failed counts as lost too.
 """
 

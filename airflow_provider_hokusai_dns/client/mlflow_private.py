@@ -134,7 +134,7 @@ NAMES = (
     ARTIFACTS, TRACE_BEGUN, TRACE_HELD, TRACE_SENT, TRACE_SPANS, TRACE_DATA, AUTH,
 )  # fmt: skip
 
-#: Modules of MLflow that go on with a warning where their own logging fails.
+#: Modules of MLflow that continue with a warning where their own logging fails.
 SWALLOWING = ("mlflow.utils.autologging_utils", "mlflow.system_metrics")
 #: Those whose errors are counted at the names above; without them, at their requests.
 BATCH_MODULES = ("mlflow.utils.async_logging",)

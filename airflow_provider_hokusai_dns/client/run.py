@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 
-#: ``force_flush`` of MLflow's span processors gives up after 30 s without a word.
+#: ``force_flush`` of MLflow's span processors gives up after 30 s and logs nothing.
 _TRACE_FLUSH_GIVES_UP = 25.0
 #: Where nothing may wait (deadline 0), what is on its way still takes its time, seconds.
 _ON_ITS_WAY = 10.0

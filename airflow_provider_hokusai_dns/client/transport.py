@@ -65,7 +65,7 @@ _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
 class Fault(Enum):
-    """Why an attempt was in vain."""
+    """Why an attempt failed."""
 
     NOT_SENT = "there was no connection, or the server did not take the request"
     UNSURE = "there was no whole answer"
@@ -290,7 +290,7 @@ class Carrier(HTTPAdapter):
         body: bytes | str | None,
         took: float,
     ) -> requests.Response:
-        """Give the caller what came of it, and tell who watches if that is an error."""
+        """Return the outcome to the caller, and notify the observer of an error."""
         status = _status(outcome)
         if status and fault is not Fault.AWAY:
             self._told_back()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +13,7 @@ import requests
 from tests.certificates import Authority
 from tests.conftest import HOSTNAME, TinyMLflow
 from tests.integration.api_server import ApiServer
+from tests.nginx import MISSING, nginx
 from tests.servers import free_port, has_program, is_installed
 
 PREFIX = "/airflow"
@@ -23,24 +21,12 @@ PREFIX = "/airflow"
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(not has_program("nginx"), reason="nginx is not installed (nginx-light)"),
+    pytest.mark.skipif(not has_program("nginx"), reason=MISSING),
     pytest.mark.skipif(not is_installed(), reason="Airflow finds us by our entry points alone"),
 ]
 
 #: As Airflow's documentation has it ("Running Airflow behind a reverse proxy").
 NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {certificate};
@@ -51,11 +37,9 @@ http {{
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto https;
             proxy_redirect off;
-            proxy_http_version 1.1;
         }}
         location / {{ return 404; }}
     }}
-}}
 """
 
 
@@ -79,33 +63,6 @@ class Front:
         )  # fmt: skip
 
 
-@contextlib.contextmanager
-def nginx(folder: Path, port: int, behind: str, certificate: tuple[Path, Path]) -> Iterator[None]:
-    config = folder / "nginx.conf"
-    config.write_text(
-        NGINX.format(folder=folder, port=port, behind=behind, prefix=PREFIX,
-                     certificate=certificate[0], key=certificate[1])
-    )  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["nginx", "-c", str(config), "-p", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        end = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @pytest.fixture(scope="module")
 def front(names, tmp_path_factory) -> Iterator[Front]:
     folder, port = tmp_path_factory.mktemp("front"), free_port()
@@ -117,10 +74,22 @@ def front(names, tmp_path_factory) -> Iterator[Front]:
         "AIRFLOW__HOKUSAI_DNS__LOOK_EVERY": "1",
         "FORWARDED_ALLOW_IPS": "*",
     }
+    certificate, key = authority.issue("localhost")
     with (
         TinyMLflow("127.0.0.9") as tiny,
         ApiServer(tmp_path_factory.mktemp("api"), settings, PREFIX) as api,
-        nginx(folder, port, f"http://127.0.0.1:{api.port}", authority.issue("localhost")),
+        nginx(
+            folder,
+            NGINX.format(
+                port=port,
+                prefix=PREFIX,
+                behind=f"http://127.0.0.1:{api.port}",
+                certificate=certificate,
+                key=key,
+            ),
+            "127.0.0.1",
+            port,
+        ),
     ):
         names.set_records(HOSTNAME, ["127.0.0.9"])
         api.connect(host=HOSTNAME, port=tiny.port, extra={"nameservers": names.address})

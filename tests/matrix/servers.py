@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -22,6 +20,7 @@ from typing import Any
 from tests.certificates import Authority
 from tests.matrix import axes
 from tests.matrix.file_host import FileHost
+from tests.nginx import MISSING, nginx
 from tests.servers import (
     OTHER_CLIENT,
     MLflowProcess,
@@ -29,7 +28,6 @@ from tests.servers import (
     has_basic_auth,
     has_program,
     session_members,
-    wait_until,
 )
 
 HERE = Path(__file__).parent
@@ -77,7 +75,7 @@ class Landscape:
     def missing(self, setup: axes.Setup) -> str:
         """Why a setup cannot be had on this machine; empty when it can."""
         if setup.needs_nginx and not self._fronts:
-            return "nginx is not installed (Debian: nginx-light)"
+            return MISSING
         if setup.server not in self.servers:
             return "MLflow's basic-auth app needs Flask-WTF (mlflow[auth])"
         return ""
@@ -225,25 +223,12 @@ def _create_workspace(server: MLflowProcess) -> None:
     urllib.request.urlopen(request, timeout=20).close()
 
 
-_NGINX = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
+_FRONT = """
     client_max_body_size 0;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     proxy_set_header Host $http_host;
-    proxy_http_version 1.1;
     keepalive_timeout 5s;
 
-    # Who comes by address, or by another name, gets a wrong certificate and a wrong page.
+    # A client that uses an address, or another name, gets a wrong certificate and a wrong page.
     server {{
         listen {sni} ssl default_server;
         ssl_certificate {wrong[0]};
@@ -252,7 +237,6 @@ http {{
     }}
     server {{ listen {vhost} default_server; return 404; }}
 {virtual_hosts}
-}}
 """
 _VIRTUAL_HOST = """
     server {{
@@ -285,37 +269,13 @@ def _nginx(
         for name in ("plain", "basic-auth")
         if name in servers
     ]
-    config = folder / "nginx.conf"
-    config.write_text(
-        _NGINX.format(
-            folder=folder,
-            **listen,
-            wrong=authority.issue(f"another.{axes.DOMAIN}"),
-            virtual_hosts="".join(hosts),
-        )
+    http = _FRONT.format(
+        **listen,
+        wrong=authority.issue(f"another.{axes.DOMAIN}"),
+        virtual_hosts="".join(hosts),
     )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["nginx", "-c", str(config), "-p", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        _wait_for(process, _FRONTS["sni"], fronts["sni"], folder / "log")
+    with nginx(folder, http, _FRONTS["sni"], fronts["sni"]):
         yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _wait_for(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
-    def listens() -> bool:
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError):
-            socket.create_connection((host, port), timeout=1).close()
-            return True
-        return False
-
-    wait_until(listens, 20, pause=0.05, told=log.read_text)
 
 
 def spellings_of(secret: str, login: str | None = None) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: What a client gets when its call was given up. Not 503 or 504: MLflow's clients repeat those,
-#: and hide what is written in them. An unknown 5xx is an error to everybody (RFC 9110, 15).
+#: and hide what is written in them. An unknown 5xx is an error to every client (RFC 9110, 15).
 GIVEN_UP = 598
 #: The longest body of a create.
 LONGEST_CREATE = 8 * 2**20

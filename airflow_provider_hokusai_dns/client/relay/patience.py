@@ -48,7 +48,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """What came of one sending.
+    """The outcome of one attempt.
 
     :param status: of the answer; 0 where there was none.
     :param failure: why there was none.

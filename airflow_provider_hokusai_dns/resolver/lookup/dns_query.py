@@ -1,4 +1,4 @@
-"""Ask nameservers: which ones and for which names, and a lookup of one's own on this thread."""
+"""Ask nameservers: which ones and for which names, and a separate lookup on this thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DNSQuery:
     :param nameservers: ``"address"`` or ``"address:port"``; empty takes those of ``resolv.conf``,
         which is read again when it changes.
     :param search: search domains; ``None`` takes those of ``resolv.conf`` together with its
-        nameservers, and none beside nameservers of one's own.
+        nameservers, and none beside nameservers that are given.
     :param port: where the nameservers of ``resolv.conf`` listen.
     """
 

@@ -48,8 +48,8 @@ class WatchedFile(Generic[T]):
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
     """Addresses by lower-case name, in the order of the file (``hosts(5)``).
 
-    As glibc reads it: a line ends with a line feed and with nothing else, and only the blanks of
-    ASCII part its words. Else what stands in a comment could come to life.
+    As glibc reads it: only a line feed ends a line, and only ASCII blanks separate its words.
+    Otherwise a part of a comment could be read as an entry.
     """
     from airflow_provider_hokusai_dns.resolver.target import parse_address
 

@@ -67,7 +67,7 @@ def make_query(question: Question, *, edns: bool = False) -> bytes:
 def read_reply(question: Question, query: bytes, wire: bytes) -> Reply | None:
     """What a packet says to a query; ``None`` where it is no answer to it.
 
-    Over UDP anybody can send such a packet: it is ignored, and the answer is waited for.
+    Over UDP any host can send such a packet: it is ignored, and the wait for the answer continues.
     """
     if wire[:2] != query[:2]:
         return None

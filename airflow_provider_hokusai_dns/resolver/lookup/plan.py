@@ -86,7 +86,7 @@ class Ask:
 
     @property
     def plan(self) -> Plan:
-        """Whom to tell what came of it."""
+        """The plan that gets the outcome."""
         return self.asking.plan
 
 
@@ -218,7 +218,7 @@ class Asking:
         return Cause.NETWORK if set(causes) == {Cause.NETWORK} else Cause.MALFORMED
 
     def said(self, now: float) -> list[Said]:
-        """Who said what: the last word of each nameserver that was asked."""
+        """What each nameserver that was asked said last."""
         words: dict[Server, Said] = {}
         for ask in self.asks:
             reply = ask.reply
@@ -272,7 +272,7 @@ class Asking:
         self.next_at = now + pause
 
     def _consider(self, server: Server, reply: Reply, now: float) -> None:
-        """A yes or a no: a yes counts more, and then the word of an earlier nameserver."""
+        """Take an answer: positive ones take precedence, then those of earlier nameservers."""
         rank = self.plan.listed.index(server)
         self._answered.add(server)
         known = self.reply
@@ -371,7 +371,7 @@ class _Candidate:
         return None, until
 
     def seems_no(self) -> bool:
-        """Whether all families say that there is nothing, as far as anybody speaks."""
+        """Whether all families that were answered say that there is no record."""
         return all(asking.seems_no() for asking in self.askings)
 
     def cause(self, now: float) -> Cause:
@@ -452,7 +452,7 @@ class Plan:
     # --- how it stands
 
     def is_over(self, now: float) -> bool:
-        """Whether nothing more can come of it."""
+        """Whether no further answer can change the outcome."""
         if now >= self.end:
             return True
         if isinstance(self.outcome, LookupFailed):
@@ -480,7 +480,7 @@ class Plan:
         )
 
     def reply(self) -> Reply:
-        """What stands for the one question of the chosen name."""
+        """The reply to the one question of the chosen name."""
         assert self._chosen is not None
         reply = self._chosen.askings[0].reply
         assert reply is not None
@@ -491,7 +491,7 @@ class Plan:
         return (self._chosen or self._candidates[0]).name
 
     def said(self, now: float) -> list[Said]:
-        """Who said what so far."""
+        """What each nameserver has said so far."""
         return [word for asking in self._begun() for word in asking.said(now)]
 
     def attempts(self, now: float) -> list[Attempt]:

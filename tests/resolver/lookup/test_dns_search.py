@@ -308,7 +308,7 @@ def test_a_family_that_is_late_is_merged(dns, system, live):
 
 
 def test_an_answer_of_the_system_that_comes_after_the_time_is_taken(dns, live, system):
-    """It was waited for in vain; the next caller finds it."""
+    """Its own caller no longer waits; the next caller finds it."""
     dns.silent(NAME)
     event = system.hold(NAME, past_timeout=True)
     resolver = DNSResolver(ResolverConfig(timeout=0.3, failure_ttl=10), lookup=live(system))
