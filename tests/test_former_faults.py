@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent
 SHOWN_BY = {
     "its retry multiplies MLflow's own": [
         "matrix/test_hangs.py::test_a_call_with_nothing_to_serve_ends_within_its_deadline",
-        "client/test_environment.py::test_waiting_for_an_address_and_between_tries_fits_the_deadline",
+        "client/test_transport.py::test_whatever_is_away_is_waited_for_until_the_deadline_and_no_longer",
     ],
     "an error of the author's code reported as another one": [
         "client/test_run.py::test_the_author_s_exception_comes_out_unchanged",
