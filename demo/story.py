@@ -18,7 +18,9 @@ _DAGS = {REFRESH, TRAINING, PLAIN, CHILD}
 _ENDED = ("success", "failed")
 _RUN_LIMIT = 300.0  # generous: a busy machine is no failed claim
 _SHORT = 0.01  # seconds between two metrics, where nothing happens in between
-_LONG = 0.15  # a run of half a minute, so that a redeploy fits inside
+_LONG = 0.15  # a run of half a minute, so that a redeploy fits inside; longer on a slow machine
+#: Seconds of the healthy run for each second between two metrics of a run during the redeploy.
+_SLOWNESS = 80.0
 #: What bounds the plain client, where MLflow's own defaults are 7 retries and 120 s.
 PLAIN_BOUNDS = {"max_retries": 1, "timeout": 5}
 
@@ -57,6 +59,7 @@ class _Story:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._console: Console = stack.console
+        self._healthy_seconds = 0.0
 
     def curtain(self) -> None:
         """Start everything."""
@@ -75,7 +78,9 @@ class _Story:
     def healthy(self) -> None:
         """DNS and MLflow work."""
         self._console.heading("Training while DNS and MLflow work")
+        began = time.monotonic()
         self._run(TRAINING, claims.HEALTHY, {"pause": _SHORT})
+        self._healthy_seconds = time.monotonic() - began
 
     def name_gone(self) -> None:
         """DNS says that there is no such name."""
@@ -99,10 +104,12 @@ class _Story:
         console.heading("MLflow is redeployed to another address while three runs are writing")
         stack.names.answer(FIRST_ADDRESS)
         self._bounds()
-        self._trigger(TRAINING, claims.WRITING, {"pause": _LONG})
-        self._trigger(PLAIN, claims.WRITING_PLAIN, {"pause": _LONG, **PLAIN_BOUNDS})
+        # All three must still be writing when the last of them has begun.
+        pause = max(_LONG, round(self._healthy_seconds / _SLOWNESS, 2))
+        self._trigger(TRAINING, claims.WRITING, {"pause": pause})
+        self._trigger(PLAIN, claims.WRITING_PLAIN, {"pause": pause, **PLAIN_BOUNDS})
         console.say("(the third run writes from a child process, through a relay)")
-        self._trigger(CHILD, claims.WRITING_CHILD, {"pause": _LONG})
+        self._trigger(CHILD, claims.WRITING_CHILD, {"pause": pause})
         for run in (claims.WRITING, claims.WRITING_PLAIN, claims.WRITING_CHILD):
             self._await_metrics(run, 20)
         stack.names.gone()
