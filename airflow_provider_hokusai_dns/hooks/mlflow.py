@@ -172,17 +172,28 @@ class MLflowHook(BaseHook):
         """Use MLflow's fluent API on this server without a run, for the length of a block.
 
         For ``mlflow.search_runs()``, ``mlflow.pyfunc.load_model("models:/churn@live")`` and the
-        like; what is written belongs into :meth:`run`.
+        like. What is written belongs into :meth:`run`, which sees that it arrives; a run that is
+        begun here ends with the block.
 
         :raises EnvironmentConflictError: while a run on another server is open.
         """
+        import mlflow
+
         from airflow_provider_hokusai_dns.client import auth, environment
 
-        client = self.get_conn()
+        client, status = self.get_conn(), "FINISHED"
         with environment.fluent_uri(
             self.server.conn_id, client.tracking_uri, auth.registry_uri(self.server)
         ):
-            yield
+            outer = mlflow.active_run()
+            try:
+                yield
+            except BaseException as error:
+                status = _status_of(error)
+                raise
+            finally:  # MLflow begins a run for what is logged without one
+                while (begun := mlflow.active_run()) is not None and begun is not outer:
+                    mlflow.end_run(status)
 
     def _refusal(self, error: Exception) -> MLflowRefusedError | None:
         """What a gate says of a server that refused a run; ``None`` where a gate would open."""

@@ -344,6 +344,32 @@ class TestOnARealServer:
             assert mlflow.search_experiments()
         assert mlflow.get_tracking_uri() == before
 
+    def test_a_run_that_is_begun_without_a_run_ends_with_the_block(self, hook):
+        """MLflow begins one for what is logged without; an outer run goes on."""
+        import mlflow
+
+        with hook.fluent():
+            mlflow.log_metric("m", 1.0)
+            first = mlflow.active_run().info.run_id
+        begun = []
+
+        def fails():
+            with hook.fluent(), mlflow.start_run():
+                begun.append(mlflow.start_run(nested=True).info.run_id)
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fails()
+        assert mlflow.active_run() is None
+        client = hook.get_conn()
+        assert client.get_run(first).info.status == "FINISHED"
+        assert client.get_run(begun[0]).info.status == "FAILED"
+        with hook.run() as outer:
+            with hook.fluent():
+                pass
+            assert mlflow.active_run().info.run_id == outer.info.run_id
+            assert client.get_run(outer.info.run_id).info.status == "RUNNING"
+
     def test_a_server_that_refuses_is_named_as_a_gate_names_it(self, server, dns, connect, hook):
         """The gate's sentence first, MLflow's own error beneath."""
         from mlflow.exceptions import MlflowException
