@@ -8,6 +8,7 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import (
     Cause,
+    Dates,
     Endpoint,
     Resolution,
     Source,
@@ -34,13 +35,13 @@ def an_address(
 ) -> Resolution:
     """A resolution of the name; ``STATIC`` ones have no age."""
     clock = clock or SystemClock()
+    stamp = None if source is Source.STATIC else clock.monotonic() - age
     return make_resolution(
         Target.parse(hostname),
         tuple(Endpoint(address) for address in addresses),
         source,
-        clock=clock,
-        stamp=None if source is Source.STATIC else clock.monotonic() - age,
-        cause=cause or (None if source.is_fresh else Cause.NXDOMAIN),
+        Dates(clock, clock.time() - clock.monotonic(), stamp),
+        cause or (None if source.is_fresh else Cause.NXDOMAIN),
     )
 
 

@@ -32,17 +32,21 @@ class RecordStatus:
 
     def __init__(self) -> None:
         self.turn = forks.free_in_child(threading.Lock())
-        self.read_at = self.compared_at = float("-inf")
+        self.read_at = self.compared_at = _NEVER
         self.has_nxdomain = False
         self.rejected = ""
 
 
-class Slot:
+_NO_PENALTIES: dict[AddressAndPort, float] = {}
+_NEVER = float("-inf")
+
+
+class Slot(Served):
     """The place of one name: its frozen entry, and what changes too often to be frozen.
 
     :param penalties: until when an address stays at the back of the list (policy rule 13);
         replaced and never changed, because it is read without the lock.
-    :param record: what this process knows of the name's record in the shared store.
+    :param record: what this process knows of the name's record in the shared store, if it has one.
     :param version: counts the changes of all that an answer is made of.
     :param held: whether the cache still has it; a caller may wait on one that was dropped.
     """
@@ -55,33 +59,30 @@ class Slot:
         "record",
         "reported_at",
         "rotation",
-        "served",
-        "texts",
         "turns",
         "uses_at_last_eviction",
         "version",
     )
 
     def __init__(self, hostname: str) -> None:
+        super().__init__()
         self.entry = Entry(hostname)
-        self.served = Served()
         self.uses_at_last_eviction = 0
-        self.penalties: dict[AddressAndPort, float] = {}
-        self.reported_at = float("-inf")
+        self.penalties = _NO_PENALTIES
+        self.reported_at = _NEVER
         # Not for secrecy: short-lived processes must not all begin with the same address.
-        self.rotation = random.randrange(1 << 16)  # noqa: S311
+        self.rotation = random.randrange(256)  # noqa: S311
         self.announced = Level.UNKNOWN
-        self.record = RecordStatus()
+        self.record: RecordStatus | None = None
         self.version = 0
         self.held = True
-        #: What the answers have in common, and the targets for which one is kept.
+        #: What the answers that are kept have in common.
         self.turns: Turns | None = None
-        self.texts: list[str] = []
 
     @property
     def uses(self) -> int:
         """How often the name was served from memory."""
-        return sum(self.served.numbers())
+        return sum(self.numbers())
 
 
 class Cache:
@@ -113,9 +114,11 @@ class Cache:
         if slot is None:
             return
         slot.held = False
-        self.gone.absorb(slot.served)
-        # Callers that still wait on it are counted with those of dropped names.
-        slot.served = self.gone
+        self.gone.absorb(slot)
+
+    def served(self, slot: Slot) -> Served:
+        """Where uses are counted: callers may still wait on a slot that was dropped."""
+        return slot if slot.held else self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
         """Drop names that have nothing left to serve; returns how many.

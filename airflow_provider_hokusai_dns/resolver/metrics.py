@@ -31,33 +31,38 @@ class Tally:
         self.n = 0
 
 
-class Served:
-    """How often answers were served without waiting, by kind."""
+class Served(Tally):
+    """How often answers were served without waiting: ``n`` fresh ones, and ``others`` by source."""
 
-    __slots__ = ("hits", "stale", "static", "stored")
+    __slots__ = ("others",)
 
     def __init__(self) -> None:
-        self.hits = Tally()
-        self.stale = Tally()
-        self.stored = Tally()
-        self.static = Tally()
+        super().__init__()
+        self.others: dict[Source, Tally] | None = None  # most names never have any
 
     def of(self, source: Source) -> Tally:
-        """The number that an answer of this source counts up."""
-        if source is Source.STALE:
-            return self.stale
-        if source is Source.STORE:
-            return self.stored
-        return self.static if source is Source.STATIC else self.hits
+        """The number that an answer of this source counts up. Two threads must not make it."""
+        if source.is_fresh:
+            return self
+        if self.others is None:
+            self.others = {}
+        return self.others.setdefault(source, Tally())
 
     def numbers(self) -> tuple[int, int, int, int]:
         """Hits, stale, stored, static."""
-        return self.hits.n, self.stale.n, self.stored.n, self.static.n
+        if not self.others:
+            return self.n, 0, 0, 0
+        stale, stored, static = (
+            self.others[source].n if source in self.others else 0
+            for source in (Source.STALE, Source.STORE, Source.STATIC)
+        )
+        return self.n, stale, stored, static
 
     def absorb(self, other: Served) -> None:
         """Add the numbers of another."""
-        for name in self.__slots__:
-            getattr(self, name).n += getattr(other, name).n
+        self.n += other.n
+        for source, tally in (other.others or {}).items():
+            self.of(source).n += tally.n
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from airflow_provider_hokusai_dns.resolver.target import Target
+
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.clock import Clock
-    from airflow_provider_hokusai_dns.resolver.target import Target
 
 
 class Source(StrEnum):
@@ -114,15 +115,43 @@ class Answer:
         return tuple(endpoint.address for endpoint in self.endpoints)
 
 
+class Dates:
+    """When an answer was true, and for how long it is served, in monotonic seconds.
+
+    :param clock: tells the age of the answer.
+    :param wall: what to add for the time of day.
+    :param stamp: when it was true; ``None`` for a literal or static address.
+    :param expires: until when it is fresh.
+    :param stale_until: until when it is served after that.
+    """
+
+    __slots__ = ("clock", "expires", "stale_until", "stamp", "wall")
+
+    def __init__(
+        self,
+        clock: Clock,
+        wall: float,
+        stamp: float | None = None,
+        expires: float | None = None,
+        stale_until: float | None = None,
+    ) -> None:
+        self.clock, self.wall, self.stamp = clock, wall, stamp
+        self.expires, self.stale_until = expires, stale_until
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dates, (self.clock, self.wall, self.stamp, self.expires, self.stale_until)
+
+    def aware(self, seconds: float | None) -> datetime | None:
+        """One of the moments as an aware time."""
+        return None if seconds is None else utc(self.wall + seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """The answer to one call: what to connect to, and how far it can be trusted.
 
     One object may serve many callers, so it carries stamps and no ages.
     ``str(resolution)`` is the target in its own form with the address in place of the name.
-
-    :param stale_until: until when a stale or stored answer is served (policy rules 6 and 7);
-        ``None`` for every other.
     """
 
     target: str = field(repr=False)  # a URL may hold a password
@@ -131,13 +160,23 @@ class Resolution:
     source: Source
     port: int | None = None
     cause: Cause | None = None
-    resolved_at: datetime | None = None
-    expires_at: datetime | None = None
-    stale_until: datetime | None = None
-    _parsed: Target | None = field(default=None, repr=False, compare=False)
-    _stamp: float | None = field(default=None, repr=False, compare=False)
-    _clock: Clock | None = field(default=None, repr=False, compare=False)
+    dates: Dates | None = field(default=None, repr=False, compare=False)
     _rendered: str | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def resolved_at(self) -> datetime | None:
+        """When DNS gave this answer; ``None`` for a literal or static address."""
+        return None if self.dates is None else self.dates.aware(self.dates.stamp)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """Until when it is fresh, or was."""
+        return None if self.dates is None else self.dates.aware(self.dates.expires)
+
+    @property
+    def stale_until(self) -> datetime | None:
+        """Until when a stale or stored answer is served (policy rules 6 and 7)."""
+        return None if self.dates is None else self.dates.aware(self.dates.stale_until)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -164,9 +203,9 @@ class Resolution:
 
         :param now: seconds on the monotonic clock of the resolver; its present reading by default.
         """
-        if self._stamp is None or self._clock is None:
+        if self.dates is None or self.dates.stamp is None:
             return None
-        return max(0.0, (self._clock.monotonic() if now is None else now) - self._stamp)
+        return max(0.0, (self.dates.clock.monotonic() if now is None else now) - self.dates.stamp)
 
     def ttl_left(self, wall: float) -> float | None:
         """Seconds for which this answer is still fresh; ``None`` where it is not, or always is.
@@ -182,8 +221,8 @@ class Resolution:
         """The target in its own form, with the address in place of the name."""
         if self._rendered is None:
             text = self.target
-            if self._parsed is not None and self.source is not Source.LITERAL:
-                text = self._parsed.render(*self.endpoints[0][:2])
+            if self.source is not Source.LITERAL:
+                text = Target.parse(text).render(*self.endpoints[0][:2])
             object.__setattr__(self, "_rendered", text)  # the same for every writer
             return text
         return self._rendered
@@ -287,36 +326,14 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-#: When an answer was true, when it expires, and until when it is served after that.
-_Dates = tuple[datetime | None, datetime | None, datetime | None]
-
-
-def dates(
-    clock: Clock, stamp: float | None, expires: float | None, stale_until: float | None
-) -> _Dates:
-    """The moments of an answer as aware times; they are given as monotonic seconds."""
-    wall = clock.time() - clock.monotonic()
-    first, second, third = (
-        None if one is None else utc(wall + one) for one in (stamp, expires, stale_until)
-    )
-    return first, second, third
-
-
 def make_resolution(
     target: Target,
     endpoints: tuple[Endpoint, ...],
     source: Source,
-    *,
-    clock: Clock,
-    stamp: float | None = None,
-    dates: _Dates = (None, None, None),
+    dates: Dates,
     cause: Cause | None = None,
 ) -> Resolution:
-    """Build a finished :class:`Resolution`.
-
-    :param stamp: monotonic seconds at which the answer was true.
-    :param dates: as :func:`dates` gives them.
-    """
+    """Build a finished :class:`Resolution`."""
     port = endpoints[0].port
     return Resolution(
         target.text,
@@ -325,8 +342,5 @@ def make_resolution(
         source,
         target.port if port is None else port,
         cause,
-        *dates,
-        target,
-        stamp,
-        clock,
+        dates,
     )

@@ -18,7 +18,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, Source, Store
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.cache import Slot
+    from airflow_provider_hokusai_dns.resolver.cache import RecordStatus, Slot
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
 
@@ -46,9 +46,9 @@ class Publisher:
         """
         if self.store is None:
             return
-        refused = ""
-        with self._turn(slot):
-            if self.state.now() - slot.record.read_at >= self.state.config.store_recheck:
+        refused, record = "", self.state.record(slot)
+        with self._turn(record):
+            if self.state.now() - record.read_at >= self.state.config.store_recheck:
                 refused = self._learn(slot)
             self._tell_nxdomain(slot)
         if refused:
@@ -68,8 +68,10 @@ class Publisher:
 
     def is_due(self, slot: Slot) -> bool:
         """Whether a record is to be compared with an answer of this process."""
-        since = self.state.now() - slot.record.compared_at
-        return self.store is not None and since >= self.state.config.store_max_age
+        if self.store is None:
+            return False
+        since = self.state.now() - self.state.record(slot).compared_at
+        return since >= self.state.config.store_max_age
 
     def publish(self, slot: Slot, written_by: str, *, always: bool = False) -> None:
         """Write a fresh answer where rule 17 wants it.
@@ -82,8 +84,9 @@ class Publisher:
         config = self.state.config
         if always:
             config = replace(config, store_max_age=0.0)
-        with self._turn(slot):
-            record, now = slot.record, self.state.now()
+        record = self.state.record(slot)
+        with self._turn(record):
+            now = self.state.now()
             kept = self._write(slot, self._read(slot), config, written_by)
             retry = config.store_recheck - self.state.config.store_max_age
             record.compared_at = now if kept else now + retry
@@ -92,29 +95,29 @@ class Publisher:
         """What the store returned, for an error message."""
         if self.store is None:
             return "not configured"
-        if slot.record.rejected:
-            return f"refused: {slot.record.rejected}"
+        if rejected := self.state.record(slot).rejected:
+            return f"refused: {rejected}"
         return "nothing usable is known"
 
     @contextmanager
-    def _turn(self, slot: Slot) -> Iterator[None]:
+    def _turn(self, record: RecordStatus) -> Iterator[None]:
         """Wait for the access to the store that is under way for a name, and be the next.
 
         No longer than a lookup may take: then two at a time are better than none. The names that
         are resolved in here pass the pin, which could only wait for this very access.
         """
-        has_turn = slot.record.turn.acquire(timeout=self.state.config.timeout)
+        has_turn = record.turn.acquire(timeout=self.state.config.timeout)
         try:
             with past_the_pin():
                 yield
         finally:
             if has_turn:
-                slot.record.turn.release()
+                record.turn.release()
 
     def _learn(self, slot: Slot) -> str:
         """Adopt what is stored; returns why it was refused, where that is news."""
         record = self._read(slot)
-        status = slot.record
+        status = self.state.record(slot)
         status.read_at = self.state.now()
         status.has_nxdomain = False
         if record is None:
@@ -132,7 +135,7 @@ class Publisher:
 
     def _tell_nxdomain(self, slot: Slot) -> None:
         """Write down since when the name is gone; the answer keeps its own age (rule 16)."""
-        entry, status = slot.entry, slot.record
+        entry, status = slot.entry, self.state.record(slot)
         if entry.answer is None or entry.no_name_since is None or status.has_nxdomain:
             return
         if not freshness.is_for_the_fleet(entry.answer):
@@ -166,7 +169,7 @@ class Publisher:
         resolved_at = wall - self.state.now() + answer.resolved_at
         if not freshness.worth_writing(stored, answer, resolved_at, wall, config):
             return True
-        slot.record.has_nxdomain = False
+        self.state.record(slot).has_nxdomain = False
         return self._save(
             LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
         )

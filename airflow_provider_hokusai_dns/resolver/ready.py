@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count, cycle, repeat
+from functools import partial
+from itertools import count, cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver import freshness
@@ -11,10 +12,10 @@ from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.lookup.ipv6 import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.model import (
     Cause,
+    Dates,
     Endpoint,
     Resolution,
     Source,
-    dates,
     make_resolution,
 )
 from airflow_provider_hokusai_dns.resolver.order import in_order, is_weighted
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
-    from airflow_provider_hokusai_dns.resolver.metrics import Served
+    from airflow_provider_hokusai_dns.resolver.metrics import Tally
     from airflow_provider_hokusai_dns.resolver.order import AddressAndPort
     from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -35,7 +36,6 @@ class Seen(NamedTuple):
     entry: Entry
     penalties: dict[AddressAndPort, float]
     rotation: int
-    served: Served
     config: ResolverConfig
     now: float
 
@@ -48,16 +48,14 @@ _TURNS_BY_WEIGHT = 16
 _BESIDE_A_LOOKUP = (Action.AHEAD, Action.STALE_WAIT, Action.STALE_RECHECK)
 
 
-class Turns:
+class Turns(Dates):
     """All that the answers of one hostname have in common, whatever the target: made once.
 
-    :param until: for how long they are good.
-    :param keep: whether further callers may have them too.
+    :param until: for how long further callers may have them; the state ends it where something
+        changes.
     """
 
-    __slots__ = ("_clock", "_config", "_dates", "_endpoints", "_ipv6_first", "_made_at", "_orders",
-                 "_penalties", "_rotation", "_version", "cause", "count", "keep", "source", "stamp",
-                 "tally", "until")  # fmt: skip
+    __slots__ = ("_endpoints", "_orders", "cause", "source", "tally", "until")
 
     def __init__(
         self,
@@ -66,102 +64,111 @@ class Turns:
         endpoints: tuple[Endpoint, ...],
         cause: Cause | None,
         clock: Clock,
+        wall: float,
+        tally: Tally,
         hold: float | None = None,
     ) -> None:
-        self._endpoints, self._clock = endpoints, clock
-        self._penalties, self._rotation = seen.penalties, seen.rotation
-        self._version, self._config = seen.version, seen.config
-        self._made_at = seen.now
-        self.source, self.cause = source, cause
-        decision = freshness.decide(seen.entry, seen.now, seen.config)
-        limits = [decision.until]
-        limits += [until for until in seen.penalties.values() if until > seen.now]
-        self.keep = decision.action in (Action.FRESH, Action.STALE)
-        if hold is not None and not self.keep:
-            self.keep = decision.action in _BESIDE_A_LOOKUP
-            limits.append(hold)
-        self.until = min(limits) if self.keep else seen.now
-        self.tally = seen.served.of(source)
-        known = None if source is Source.STATIC else seen.entry.answer
-        self.stamp = None if known is None else known.resolved_at
-        expires: float | None = freshness.expires_at(seen.entry, seen.config)
-        if self.stamp is None or expires is None or expires < self.stamp:
+        entry, config, now = seen.entry, seen.config, seen.now
+        known = None if source is Source.STATIC else entry.answer
+        stamp = None if known is None else known.resolved_at
+        expires: float | None = freshness.expires_at(entry, config)
+        if stamp is None or expires is None or expires < stamp:
             expires = None
-        self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
-        six = [":" in endpoint.address for endpoint in endpoints]
-        self._ipv6_first = any(six) and not all(six) and ipv6_is_routable()
-        self._orders: dict[int, tuple[Endpoint, ...]] | None = None
         stale = source in (Source.STALE, Source.STORE)
-        stale_until = freshness.stale_until(seen.entry, seen.config) if stale else None
-        self._dates = dates(clock, self.stamp, expires, stale_until)
+        stale_until = freshness.stale_until(entry, config) if stale else None
+        super().__init__(clock, wall, stamp, expires, stale_until)
+        self.source, self.cause = source, cause
+        self.tally = tally
+        self._endpoints = endpoints
+        self._orders = None if len(endpoints) == 1 else _Orders(endpoints, seen)
+        decision = freshness.decide(entry, now, config)
+        limits = [decision.until, *(until for until in seen.penalties.values() if until > now)]
+        keep = decision.action in (Action.FRESH, Action.STALE)
+        if hold is not None and not keep:
+            keep = decision.action in _BESIDE_A_LOOKUP
+            limits.append(hold)
+        self.until = min(limits) if keep else now
 
-    def serves(self, seen: Seen, source: Source) -> bool:
-        """Whether another caller of the name can have these."""
-        return (
-            self.keep
-            and self._version == seen.version
-            and self._config is seen.config
-            and self.source is source
-            and seen.now < self.until
-        )
+    @property
+    def count(self) -> int:
+        """After how many turns the order is the first one again."""
+        return 1 if self._orders is None else self._orders.count
 
     def make(self, target: Target, turn: int = 0, source: Source | None = None) -> Resolution:
         """The finished resolution of one turn for a target.
 
         :param source: where the answer is from, for the caller for whom it was fetched.
         """
-        order = self._endpoints if self.count == 1 else self._order(turn)
-        return make_resolution(
-            target,
-            order,
-            source or self.source,
-            clock=self._clock,
-            stamp=self.stamp,
-            dates=self._dates,
-            cause=self.cause,
-        )
+        order = self._endpoints if self._orders is None else self._orders.of(turn)
+        return make_resolution(target, order, source or self.source, self, self.cause)
 
-    def _order(self, turn: int) -> tuple[Endpoint, ...]:
-        if self._orders is None:
-            self._orders = {}
-        order = self._orders.get(turn)
+
+class _Orders:
+    """The orders of several endpoints, each made when it is its turn."""
+
+    __slots__ = ("_known", "_order", "_rotation", "count")
+
+    def __init__(self, endpoints: tuple[Endpoint, ...], seen: Seen) -> None:
+        six = [":" in endpoint.address for endpoint in endpoints]
+        ipv6_first = any(six) and not all(six) and ipv6_is_routable()
+        self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
+        self._order = partial(in_order, endpoints, seen.penalties, seen.now, ipv6_first=ipv6_first)
+        self._rotation = seen.rotation
+        self._known: dict[int, tuple[Endpoint, ...]] = {}
+
+    def of(self, turn: int) -> tuple[Endpoint, ...]:
+        order = self._known.get(turn)
         if order is None:
-            order = self._orders[turn] = in_order(
-                self._endpoints,
-                self._penalties,
-                self._made_at,
-                ipv6_first=self._ipv6_first,
-                rotation=self._rotation + turn,
-            )
+            order = self._known[turn] = self._order(rotation=self._rotation + turn)
         return order
 
 
 class Ready:
-    """Finished resolutions for one target string, good until a moment in time.
+    """The finished resolution for one target string, good for as long as its turns are.
 
-    Made when they are asked for: of most URLs there is one call only.
+    :param one: what every caller gets; ``None`` where it is the turn of several: then it is
+        :attr:`cycle`, once all are made, and :meth:`grow` until then.
     """
 
-    __slots__ = ("_count", "_made", "_target", "_turns", "next", "tally", "until")
+    __slots__ = ("cycle", "one", "turns")
 
-    def __init__(self, target: Target, turns: Turns) -> None:
-        self.tally = turns.tally
-        self.until = turns.until
-        self.next: Callable[[], Resolution]
-        if turns.count == 1:
-            self.next = repeat(turns.make(target)).__next__
-            return
-        self._target, self._turns = target, turns
+    def __init__(self, turns: Turns, one: Resolution | None) -> None:
+        self.turns = turns
+        self.one = one
+        self.cycle: Callable[[], Resolution] | None = None
+
+    @staticmethod
+    def of(target: Target, turns: Turns) -> Ready:
+        """What callers of a target get."""
+        return Ready(turns, turns.make(target)) if turns.count == 1 else _Several(turns, target)
+
+    def grow(self) -> Resolution:
+        """The resolution of this turn."""
+        assert self.one is not None
+        return self.one
+
+    def next(self) -> Resolution:
+        """What this caller gets."""
+        return self.one or (self.cycle or self.grow)()
+
+
+class _Several(Ready):
+    """Resolutions by turns, made when they are asked for: of most URLs there is one call only."""
+
+    __slots__ = ("_made", "_numbers", "_target")
+
+    def __init__(self, turns: Turns, target: Target) -> None:
+        super().__init__(turns, None)
+        self._target = target
         self._made: list[Resolution] = []
-        self._count = count()
-        self.next = self._grow
+        self._numbers = count()
 
-    def _grow(self) -> Resolution:
-        turn = next(self._count)  # each to one caller, also of many threads
-        total = self._turns.count
-        one = self._turns.make(self._target, turn % total)
+    def grow(self) -> Resolution:
+        turn = next(self._numbers)  # each to one caller, also of many threads
+        total = self.turns.count
+        one = self.turns.make(self._target, turn % total)
         if turn < total:
             self._made.append(one)
             if len(self._made) == total:  # the others may still be making theirs
-                self.next = cycle(self._made).__next__
+                self.cycle = cycle(self._made).__next__
         return one

@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
 from airflow_provider_hokusai_dns.resolver.model import (
+    Dates,
     Endpoint,
     Lookup,
     Resolution,
@@ -107,18 +108,18 @@ class DNSResolver:
         :raises ValueError: the target can never be right.
         """
         ready = self._ready.get(target)
-        if ready is not None and self._monotonic() < ready.until:
-            ready.tally.n += 1
-            return ready.next()
+        if ready is not None and self._monotonic() < (turns := ready.turns).until:
+            turns.tally.n += 1
+            return ready.one or (ready.cycle or ready.grow)()
         parsed = Target.parse(target)
         return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
     def ready(self, target: str) -> Resolution | None:
         """What :meth:`resolve` gives without a decision; ``None`` where it has to take one."""
         ready = self._ready.get(target)
-        if ready is not None and self._monotonic() < ready.until:
-            ready.tally.n += 1
-            return ready.next()
+        if ready is not None and self._monotonic() < (turns := ready.turns).until:
+            turns.tally.n += 1
+            return ready.one or (ready.cycle or ready.grow)()
         return None
 
     async def aresolve(self, target: str) -> Resolution:
@@ -224,7 +225,7 @@ class DNSResolver:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
         if target.literal is not None:
             return make_resolution(
-                target, (Endpoint(target.literal),), Source.LITERAL, clock=self._state.clock
+                target, (Endpoint(target.literal),), Source.LITERAL, Dates(self._state.clock, 0.0)
             )
         config = self._state.config
         now = self._monotonic()

@@ -41,7 +41,7 @@ class Serving:
         if turns is None or self.state.now() >= turns.until:
             return None
         turns.tally.n += 1
-        ready = Ready(target, turns)
+        ready = Ready.of(target, turns)
         self.state.keep(target.text, ready, turns, slot, version, config)
         return ready.next()
 
@@ -65,10 +65,8 @@ class Serving:
             served to every caller at once.
         """
         # The version before the rest: if anything changes from here on, the versions differ.
-        version, served = slot.version, slot.served
-        seen = Seen(
-            version, slot.entry, slot.penalties, slot.rotation, served, self.state.config, now
-        )
+        version = slot.version
+        seen = Seen(version, slot.entry, slot.penalties, slot.rotation, self.state.config, now)
         config, entry = seen.config, seen.entry
         answer, failure = entry.answer, entry.failure
         cause = None if failure is None else failure.cause
@@ -76,14 +74,16 @@ class Serving:
         if answer is not None and failure is None and _came_since(answer, since):
             self.state.count_miss()
             if not fresh:
-                return self._make(target, seen, answer.source, answer.endpoints, None)
+                return self._make_turns(slot, seen, answer.source, answer.endpoints, None).make(
+                    target
+                )
             turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None)
             if target.text not in self.state.ready:
                 self._remember(target, slot, seen, turns)
             return turns.make(target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
-            served.hits.n += 1
             turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None, hold)
+            turns.tally.n += 1
             return self._remember(target, slot, seen, turns).next()
         if answer is not None and (fresh or now < freshness.stale_until(entry, config)):
             source = Source.STORE if answer.source is Source.STORE else Source.STALE
@@ -94,11 +94,11 @@ class Serving:
             self.state.count_failed()
             raise self._error(slot, seen)
         if fresh and source is Source.STALE:  # for this caller only: others are served fresh
-            resolution = self._make(target, seen, source, endpoints, cause)
+            resolution = self._make_turns(slot, seen, source, endpoints, cause).make(target)
         else:
             turns = self._turns(slot, seen, source, endpoints, cause, hold)
             resolution = self._remember(target, slot, seen, turns).next()
-        served.of(source).n += 1
+        self.state.tally(slot, source).n += 1
         kind = "static_served" if source is Source.STATIC else "stale_served"
         self.state.observers.emit(Event(kind, entry.hostname, cause=cause, resolution=resolution))
         return resolution
@@ -114,27 +114,29 @@ class Serving:
     ) -> Turns:
         """What the answers of the name have in common: what is there, or made now."""
         known = slot.turns
-        if known is not None and known.serves(seen, source):
+        if known is not None and known.source is source and seen.now < known.until:
             return known
-        return Turns(seen, source, endpoints, cause, self.state.clock, hold)
+        return self._make_turns(slot, seen, source, endpoints, cause, hold)
 
-    def _remember(self, target: Target, slot: Slot, seen: Seen, turns: Turns) -> Ready:
-        """Keep finished resolutions for the hit path, one for each turn of the addresses."""
-        ready = Ready(target, turns)
-        if turns.keep:
-            self.state.keep(target.text, ready, turns, slot, seen.version, seen.config)
-        return ready
-
-    def _make(
+    def _make_turns(
         self,
-        target: Target,
+        slot: Slot,
         seen: Seen,
         source: Source,
         endpoints: tuple[Endpoint, ...],
         cause: Cause | None,
-    ) -> Resolution:
-        """A resolution for this caller alone."""
-        return Turns(seen, source, endpoints, cause, self.state.clock).make(target)
+        hold: float | None = None,
+    ) -> Turns:
+        state = self.state
+        tally = state.tally(slot, source)
+        return Turns(seen, source, endpoints, cause, state.clock, state.wall(), tally, hold)
+
+    def _remember(self, target: Target, slot: Slot, seen: Seen, turns: Turns) -> Ready:
+        """Keep finished resolutions for the hit path, one for each turn of the addresses."""
+        ready = Ready.of(target, turns)
+        if seen.now < turns.until:
+            self.state.keep(target.text, ready, turns, slot, seen.version, seen.config)
+        return ready
 
     def _error(self, slot: Slot, seen: Seen) -> DNSResolutionError:
         entry = seen.entry

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.cache import Cache, Slot
+from airflow_provider_hokusai_dns.resolver.cache import Cache, RecordStatus, Slot
 from airflow_provider_hokusai_dns.resolver.metrics import (
     Counters,
     DNSMetrics,
     Event,
     Served,
+    Tally,
     Window,
     level,
 )
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
-    from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood
+    from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood, Source
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
+
+_NEVER = float("-inf")
+_SHARES = [share / 255 for share in range(256)]
 
 
 class ResolverState:
@@ -57,6 +61,17 @@ class ResolverState:
         self._cache = Cache()
         self._counters = Counters(Window(config.window))
         self._cleaned_at = self.now()
+        self._wall = 0.0
+
+    def wall(self) -> float:
+        """What to add to monotonic seconds for the time of day.
+
+        To the millisecond: so it stays the same number while nobody sets the clock.
+        """
+        wall = round(self.clock.time() - self.now(), 3)
+        if wall != self._wall:
+            self._wall = wall
+        return self._wall
 
     # --- names
 
@@ -89,7 +104,7 @@ class ResolverState:
         with self._lock:
             self._cleaned_at = now = self.now()
             dropped = self._cache.cleanup(now, self.config, busy)
-            for text in [text for text, ready in self.ready.items() if now >= ready.until]:
+            for text in [text for text, ready in self.ready.items() if now >= ready.turns.until]:
                 del self.ready[text]
             return dropped
 
@@ -117,11 +132,16 @@ class ResolverState:
         The lock is held. The version is counted up after the change: a caller that read the
         previous version has seen the previous entry, or is refused by :meth:`keep`.
         """
+        self._put(slot, None)
         slot.entry = entry
         slot.version += 1
-        texts, slot.texts, slot.turns = slot.texts, [], None
-        for text in texts:
-            self.ready.pop(text, None)
+
+    @staticmethod
+    def _put(slot: Slot, turns: Turns | None) -> None:
+        """Let other answers take the place of those that are kept. The lock is held."""
+        known, slot.turns = slot.turns, turns
+        if known is not None and known is not turns:
+            known.until = _NEVER
 
     def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
         """A lookup gave addresses.
@@ -133,9 +153,10 @@ class ResolverState:
         with self._lock:
             now = self.now()
             slot.rotation += 1
-            slot.penalties = {a: until for a, until in slot.penalties.items() if until > now}
+            if slot.penalties:
+                slot.penalties = {a: until for a, until in slot.penalties.items() if until > now}
             # Not for secrecy: jitter only has to differ between processes.
-            jitter = random.random()  # noqa: S311
+            jitter = random.choice(_SHARES)  # noqa: S311
             answer = replace(answer, resolved_at=now)
             self._replace(slot, freshness.succeed(slot.entry, answer, jitter))
             self._counters.lookups += not again
@@ -244,17 +265,26 @@ class ResolverState:
             if slot.held and slot.version == version and self.config is config:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
-                if text not in self.ready:
-                    slot.texts.append(text)
                 self.ready[text] = ready
-                slot.turns = turns
+                self._put(slot, turns)
 
     def _forget_ready(self) -> None:
         """Drop every finished answer. The lock is held."""
         self.ready.clear()
         for slot in self._cache.slots():
-            slot.texts.clear()
-            slot.turns = None
+            self._put(slot, None)
+
+    def tally(self, slot: Slot, source: Source) -> Tally:
+        """What an answer of a name counts up that is served from memory."""
+        with self._lock:
+            return self._cache.served(slot).of(source)
+
+    def record(self, slot: Slot) -> RecordStatus:
+        """What this process knows of the record of a name in the shared store."""
+        with self._lock:
+            if slot.record is None:
+                slot.record = RecordStatus()
+            return slot.record
 
     def count_miss(self) -> None:
         """A caller waited for a lookup, and it succeeded."""
@@ -275,7 +305,7 @@ class ResolverState:
         total = Served()
         total.absorb(self._cache.gone)
         for slot in self._cache.slots():
-            total.absorb(slot.served)
+            total.absorb(slot)
         return total.numbers()
 
     def metrics(self) -> DNSMetrics:

@@ -7,9 +7,9 @@ userinfo and the case of the rest survive to the letter.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\Z")
@@ -23,8 +23,7 @@ _MAX_TEXT = 8192
 _THE_TARGET = "\0"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One parsed target. ``prefix + host_text + suffix == text`` always holds.
 
     Its ``repr`` leaves out what may hold a secret: userinfo, path and query.
@@ -34,16 +33,21 @@ class Target:
     :param host_text: the host as it stands in the text, with brackets where it has them.
     :param port: the port in the text, or ``None``.
     :param literal: the address when the host is one, else ``None``.
+    :param port_text: the port as it stands in the text, with its colon.
     """
 
-    text: str = field(repr=False)
+    text: str
     hostname: str
     host_text: str
-    prefix: str = field(default="", repr=False)
-    suffix: str = field(default="", repr=False)
+    prefix: str = ""
+    suffix: str = ""
     port: int | None = None
     literal: str | None = None
-    _port_text: str = field(default="", repr=False)
+    port_text: str = ""
+
+    def __repr__(self) -> str:
+        shown = ("hostname", "host_text", "port", "literal")
+        return f"Target({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -53,6 +57,28 @@ class Target:
         """
         if not isinstance(text, str):
             raise ValueError(f"a target is a string, not {type(text).__name__}")
+        end = text.find("/", 8)  # behind http:// and a host, or https://
+        head = text if end < 0 else text[:end]
+        # A password, or what stands in a query, is not kept.
+        if len(text) <= _MAX_TEXT and not ("@" in head or "?" in head or "#" in head):
+            known = _parse_head(head)
+            if known is not None and end < 0:
+                return known
+            if known is not None and known.prefix:
+                return cls(
+                    text,
+                    known.hostname,
+                    known.host_text,
+                    known.prefix,
+                    known.suffix + text[end:],
+                    known.port,
+                    known.literal,
+                    known.suffix,
+                )
+        return cls._parse_whole(text)
+
+    @classmethod
+    def _parse_whole(cls, text: str) -> Target:
         if not text:
             raise ValueError("the target is empty: give a hostname, an address or a URL")
         if len(text) > _MAX_TEXT:
@@ -91,11 +117,11 @@ class Target:
 
         :param port: replaces the port of the text, for an answer that carries its own (SRV).
         """
-        port_text = self._port_text if port is None else f":{port}"
+        port_text = self.port_text if port is None else f":{port}"
         if ":" in address and (self.prefix or port_text or self.host_text.startswith("[")):
             # RFC 6874: the percent sign before a zone id is itself escaped inside a URL.
             address = f"[{address.replace('%', '%25', 1) if self.prefix else address}]"
-        return self.prefix + address + port_text + self.suffix.removeprefix(self._port_text)
+        return self.prefix + address + port_text + self.suffix.removeprefix(self.port_text)
 
 
 def shown(text: str) -> str:
@@ -139,10 +165,20 @@ def _split_url(text: str) -> tuple[str, str, str]:
 
 
 @lru_cache(maxsize=128)
-def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, str | None, str]:
-    """Hostname, host as written, port, literal address, and the port with its colon.
+def _parse_head(text: str) -> Target | None:
+    """A target that ends with its host or port; ``None`` where the text is not such a one.
 
     Kept by what was given: there are many URLs of one host. It holds no userinfo.
+    """
+    try:
+        target = Target._parse_whole(text)
+    except ValueError:
+        return None
+    return target if target.suffix == target.port_text else None
+
+
+def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, str | None, str]:
+    """Hostname, host as written, port, literal address, and the port with its colon.
 
     :raises ValueError: with :data:`_THE_TARGET` where the target is to be named.
     """
@@ -230,7 +266,7 @@ def normalise_hostname(text: str) -> str:
             name = idna.encode(name, uts46=True).decode("ascii")
         except idna.IDNAError as error:
             raise ValueError(f"{text[:300]!r} is not a hostname: {error}") from None
-    name = name.lower()
+    name = name if name == (lower := name.lower()) else lower  # one string and not two equal ones
     absolute = name.endswith(".")
     relative = name.removesuffix(".")
     if len(relative) > _MAX_NAME:

@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.health.judge import judge
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver import Cause, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.model import Dates
 from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 PACKAGE = Path(airflow_provider_hokusai_dns.__file__).parent
@@ -45,8 +46,11 @@ def _resolution(source: Source = Source.DNS, cause: Cause | None = None) -> Reso
         endpoints=(Endpoint(ADDRESS),),
         source=source,
         cause=cause,
-        _stamp=None if source is Source.STATIC else 0.0,
-        _clock=_Clock(),
+        dates=Dates(
+            _Clock(),
+            _Clock().time() - _Clock().monotonic(),
+            None if source is Source.STATIC else 0.0,
+        ),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import pytest
 
@@ -15,7 +14,8 @@ from airflow_provider_hokusai_dns.plugins import health_cache
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
 from airflow_provider_hokusai_dns.resolver import Resolution
-from airflow_provider_hokusai_dns.resolver.model import Endpoint, Source
+from airflow_provider_hokusai_dns.resolver.model import Dates, Endpoint, Source
+from airflow_provider_hokusai_dns.resolver.testing import ManualClock
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key, render_history
 from airflow_provider_hokusai_dns.store.record import iso_seconds
 from tests.conftest import HOSTNAME
@@ -84,8 +84,7 @@ def a_stale_one(*, until: float, age: float = 100.0) -> Resolution:
         hostname=HOSTNAME,
         endpoints=(Endpoint("10.0.0.1"),),
         source=Source.STALE,
-        resolved_at=datetime.fromtimestamp(NOW - age, UTC),
-        stale_until=datetime.fromtimestamp(until, UTC),
+        dates=Dates(ManualClock(), NOW, stamp=-age, stale_until=until - NOW),
     )
 
 

@@ -414,8 +414,8 @@ def test_rule_14_failures_go_first_then_stale_then_what_was_not_used_lately():
     for name in ("used", "unused", "stale", "failed"):
         slot = cache.add(name)
         slot.entry = entries[name]
-        slot.served.stale.n = 50 if name == "stale" else 0
-        slot.served.hits.n = 1 if name == "used" else 0
+        slot.of(Source.STALE).n = 50 if name == "stale" else 0
+        slot.n = 1 if name == "used" else 0
     gone = []
     while len(cache):
         before = {slot.entry.hostname for slot in cache.slots()}
@@ -423,7 +423,7 @@ def test_rule_14_failures_go_first_then_stale_then_what_was_not_used_lately():
         (name,) = before - {slot.entry.hostname for slot in cache.slots()}
         gone.append(name)
         if name == "stale":
-            cache.get("used").served.hits.n += 1
+            cache.get("used").n += 1
     assert gone == ["failed", "stale", "unused", "used"]
 
 
@@ -433,9 +433,9 @@ def test_rule_14_what_was_used_long_ago_counts_for_nothing():
     cache = Cache()
     for name in ("often-once", "just-now"):
         cache.add(name).entry = replace(known(), hostname=name)
-    cache.get("often-once").served.hits.n = 1000
+    cache.get("often-once").n = 1000
     cache.get("often-once").uses_at_last_eviction = 1000
-    cache.get("just-now").served.hits.n = 1
+    cache.get("just-now").n = 1
     assert cache.make_room(T0 + 1, config, lambda slot: False)
     assert [slot.entry.hostname for slot in cache.slots()] == ["just-now"]
 

@@ -275,7 +275,7 @@ def test_after_fork_locks_that_were_held_are_free(lookup, resolver):
         resolver._updater.flights._lock,
         resolver._workers._changed,
         resolver._state.observers._lock,
-        slot.record.turn,
+        resolver._state.record(slot).turn,
     ]
     taken, go_on = threading.Event(), threading.Event()
 

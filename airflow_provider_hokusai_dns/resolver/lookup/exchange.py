@@ -222,7 +222,8 @@ class _Stream:
         length = int.from_bytes(self._in[:2], "big")
         if len(self._in) < 2 or len(self._in) < 2 + length:
             return True
-        reply = messages.read_reply(self._ask.question, self._query, self._in[2 : 2 + length])
+        wire = self._in[2 : 2 + length]
+        reply = messages.read_reply(self._ask.question, self._query, wire, tcp=True)
         report(self._ask, reply or messages.NONSENSE)
         return False
 

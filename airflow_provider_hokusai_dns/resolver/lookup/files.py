@@ -11,6 +11,7 @@ T = TypeVar("T")
 
 _BLANK = " \t\r\f\v"
 _BLANKS = re.compile(f"[{_BLANK}]+")
+_END = re.compile("[#\0]")
 
 
 class WatchedFile(Generic[T]):
@@ -48,16 +49,17 @@ class WatchedFile(Generic[T]):
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
     """Addresses by lower-case name, in the order of the file (``hosts(5)``).
 
-    As glibc reads it: only a line feed ends a line, and only ASCII blanks separate its words.
-    Otherwise a part of a comment could be read as an entry.
+    As glibc reads it: only a line feed ends a line, a zero byte ends what it says, and only ASCII
+    blanks separate its words. Otherwise a part of a comment could be read as an entry. An address
+    with a zone is ignored.
     """
     from airflow_provider_hokusai_dns.resolver.target import parse_address
 
     found: dict[str, list[str]] = {}
     for line in text.split("\n"):
-        address, *names = _BLANKS.split(line.partition("#")[0].strip(_BLANK)) or [""]
+        address, *names = _BLANKS.split(_END.split(line, 1)[0].strip(_BLANK)) or [""]
         canonical = parse_address(address)
-        if canonical is None:
+        if canonical is None or "%" in canonical:
             continue
         for name in names:
             addresses = found.setdefault(name.lower().removesuffix("."), [])

@@ -64,16 +64,18 @@ def make_query(question: Question, *, edns: bool = False) -> bytes:
     return secrets.token_bytes(2) + (_query(question, edns) if edns else _query(question))[1]
 
 
-def read_reply(question: Question, query: bytes, wire: bytes) -> Reply | None:
+def read_reply(question: Question, query: bytes, wire: bytes, *, tcp: bool = False) -> Reply | None:
     """What a packet says to a query; ``None`` where it is no answer to it.
 
     Over UDP any host can send such a packet: it is ignored, and the wait for the answer continues.
+
+    :param tcp: it came over TCP, so that nothing more can be had even if it is marked truncated.
     """
     if wire[:2] != query[:2]:
         return None
     # A record that does not change is read once, however often it is looked up.
     read = _read if len(wire) <= _KEPT else _read.__wrapped__
-    return read(question, wire[2:])
+    return read(question, wire[2:], tcp)
 
 
 @lru_cache(maxsize=256)
@@ -86,14 +88,14 @@ def _query(question: Question, edns: bool = False) -> tuple[Message, bytes]:
 
 
 @lru_cache(maxsize=256)
-def _read(question: Question, rest: bytes) -> Reply | None:
+def _read(question: Question, rest: bytes, whole: bool) -> Reply | None:
     """What stands behind the id says everything else."""
     import dns.message
 
     query, _ = _query(question)
     wire = b"\0\0" + rest
     try:
-        message = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=True)
+        message = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=not whole)
     except dns.message.Truncated as error:
         cut: Message = error.message()  # type: ignore[no-untyped-call]
         return Reply(truncated=True) if query.is_response(cut) else None

@@ -152,10 +152,7 @@ class Asking:
         ask.ended_at, ask.reply = now, reply
         self.plan.health.heard(ask.server, now)
         if reply.truncated:
-            if ask.tcp:  # nothing is longer than what TCP can carry
-                self._err(ask, Reply(Cause.MALFORMED, note="truncated over TCP"), now)
-            else:
-                self._send(ask.server, now, tcp=True)
+            self._send(ask.server, now, tcp=True)
         elif ask.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
             self._send(ask.server, now, tcp=ask.tcp)
         elif reply.cause is None or reply.is_no:

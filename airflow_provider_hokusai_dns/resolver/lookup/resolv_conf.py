@@ -89,6 +89,7 @@ def parse_resolv_conf(
     search: tuple[str, ...] | None = None
     options: list[str] = []
     for line in text.split("\n"):
+        line = line.partition("\0")[0]
         # A keyword begins its line, and a blank or a tab follows it.
         keyword, *words = re.split(r"[ \t]+", line.rstrip(" \t\r")) if line[:1].strip() else [""]
         if keyword == "nameserver" and words:
@@ -129,15 +130,24 @@ def _with_options(conf: ResolvConf, options: list[str]) -> ResolvConf:
     for option in options:
         name, _, value = option.partition(":")
         if name in _NUMBERS:
-            digits = re.match(r"\d{1,9}", value)
+            digits = re.match(r"[+-]?\d{1,9}", value)  # as atoi() reads a number
             least, most = _NUMBERS[name]
-            number = max(least, min(int(digits.group()) if digits else 0, most))
-            conf = replace(conf, **dict[str, Any]({name: number}))
-        elif name in ("single-request", "single-request-reopen"):
-            conf = replace(conf, single_request=True)
-        elif (field := name.replace("-", "_")) in _FLAGS and not value:
-            conf = replace(conf, **dict[str, Any]({field: True}))
+            number = int(digits.group()) if digits else 0
+            if number < 0:  # glibc keeps four bits of it
+                number = most
+            conf = replace(conf, **dict[str, Any]({name: max(least, min(number, most))}))
+        for flag, field in _FLAGS.items():
+            if option.startswith(flag):  # glibc compares no further
+                conf = replace(conf, **dict[str, Any]({field: True}))
     return conf
 
 
-_FLAGS = ("rotate", "use_vc", "edns0", "no_aaaa", "no_tld_query")
+_FLAGS = {
+    "rotate": "rotate",
+    "use-vc": "use_vc",
+    "edns0": "edns0",
+    "single-request": "single_request",
+    "no-aaaa": "no_aaaa",
+    "no-tld-query": "no_tld_query",
+    "no_tld_query": "no_tld_query",
+}

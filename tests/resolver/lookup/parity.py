@@ -20,6 +20,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,65 @@ FORMS: dict[str, Callable[[], None]] = {
 }
 FORMS |= {"renamed": renamed, "linked": linked, "missing": missing}
 
+#: What a person, a template or another system may write; each with a few names only.
+ODD_FORMS: dict[str, Callable[[], None]] = {
+    name: plain(text)
+    for name, text in {
+        "crlf": f"nameserver {MAIN}\r\nsearch zone.test\r\noptions ndots:2\r\n",
+        "mapped nameserver": f"nameserver ::ffff:{MAIN}\n",
+        "semicolon behind": f"nameserver {CLOSED};{GOOD}\n{NS}",
+        "hash behind": f"nameserver {CLOSED}#53\n{NS}",
+        "zone of another interface": f"nameserver {LINK_LOCAL}%nowhere0\n{NS}",
+        "zone by number": f"nameserver {LINK_LOCAL}%1\n",
+        "zone of a global address": f"nameserver ::1%lo\n{NS}",
+        "upper case": f"NAMESERVER {CLOSED}\nOptions ndots:5\n{NS}",
+        "nul": f"nameserver {CLOSED}\0\n{NS}search zone.test\n",
+        "byte order mark": f"\ufeffnameserver {CLOSED}\n{NS}",
+        "empty search": f"{NS}search zone.test\nsearch\nsearch \n",
+        "domain of two words": f"{NS}domain zone.test a.test\n",
+        "search and a comment": f"{NS}search zone.test # a.test\n",
+        "ten domains": f"{NS}search {' '.join(f'd{n}.example' for n in range(9))} zone.test\n",
+        "long domain": f"{NS}search {'.'.join(['x' * 60] * 4)}.test zone.test\n",
+        "underscore domain": f"{NS}search _a.test zone.test\n",
+        "same domain twice": f"{NS}search zone.test ZONE.test zone.test\n",
+        "same nameserver twice": f"{NS}{NS}nameserver {GOOD}\n",
+        "ndots -1": f"{NS}search a.test zone.test\noptions ndots:-1\n",
+        "ndots +2": f"{NS}search a.test zone.test\noptions ndots:+2\n",
+        "ndots blank": f"{NS}search a.test zone.test\noptions ndots: 2\n",
+        "ndots 2x": f"{NS}search a.test zone.test\noptions ndots:2x\n",
+        "ndots twice": f"{NS}search a.test zone.test\noptions ndots:9 ndots:1\noptions ndots:2\n",
+        "ndots word": f"{NS}search a.test zone.test\noptions ndots\n",
+        "options tab": f"{NS}search a.test zone.test\noptions\tndots:2\trotate\n",
+        "options before": f"options ndots:2\nsearch a.test zone.test\n{NS}",
+        "underscored options": f"{NS}search a.test\noptions no_aaaa use_vc no_tld_query\n",
+        "longer options": f"{NS}options no-aaaa-please rotate:1 edns0x use-vcx\n",
+        "timeout 0": f"{NS}options timeout:0 attempts:0\n",
+        "timeout huge": f"{NS}options timeout:99999999999 attempts:99\n",
+        "servfail and closed": f"nameserver {SERVFAIL}\nnameserver {CLOSED}\n{NS}",
+        "refused and lame": f"nameserver {LAME}\nnameserver {SERVFAIL}\n{NS}",
+        "nxdomain first": f"nameserver {NXDOMAIN}\n{NS}",
+        "edns0 and tcp": f"{NS}options edns0 use-vc single-request-reopen\n",
+    }.items()
+}
+
+
+def with_environ(text: str, **environ: str) -> Callable[[], None]:
+    def put() -> None:
+        plain(text)()
+        os.environ.update(environ)
+
+    return put
+
+
+ODD_FORMS |= {
+    "LOCALDOMAIN": with_environ(f"{NS}search a.test\n", LOCALDOMAIN="zone.test x.test"),
+    "LOCALDOMAIN tabs": with_environ(f"{NS}search a.test\n", LOCALDOMAIN="\tzone.test\ta.test"),
+    "LOCALDOMAIN empty": with_environ(f"{NS}search zone.test\n", LOCALDOMAIN=""),
+    "RES_OPTIONS": with_environ(f"{NS}search a.test zone.test\n", RES_OPTIONS="ndots:3 use-vc"),
+    "RES_OPTIONS empty": with_environ(f"{NS}search a.test\noptions ndots:2\n", RES_OPTIONS=""),
+}
+ODD_NAMES = ("both", "both.zone.test", "twice.zone.test", "v6only.zone.test", "single", "single.")
+
 #: Those that wait: each case costs glibc seconds.
 SLOW_FORMS = {
     name: plain(text)
@@ -137,6 +198,27 @@ HOSTS = {
     b"10.9.0.9 \t v6only.zone.test#comment\n",
 }
 
+ODD_HOSTS = {
+    "loopback 6": b"::1 both.zone.test\n",
+    "both loopbacks": b"127.0.0.1 both.zone.test\n::1 both.zone.test\n",
+    "mapped": b"::ffff:10.9.0.1 both.zone.test\n",
+    "zone id": b"fe80::1%lo both.zone.test\n",
+    "short address": b"10.9.1 both.zone.test\n0x0a.9.0.1 both.zone.test\n"
+    b"010.9.0.1 both.zone.test\n",
+    "long line": b"10.9.0.1 "
+    + b" ".join(b"n%d.test" % n for n in range(900))
+    + b" both.zone.test\n",
+    "no newline": b"10.9.0.1 both.zone.test",
+    "nul": b"10.9.0.1 both.zone.test\0x\n10.9.0.2 \0 both.zone.test\n",
+    "indented": b" \t 10.9.0.1 both.zone.test\n",
+    "same twice": b"10.9.0.1 both.zone.test both.zone.test\n10.9.0.1 both.zone.test\n",
+    "short name": b"10.9.0.1 both both.a.test\n",
+    "byte order mark": b"\xef\xbb\xbf10.9.0.1 both.zone.test\n",
+    "vertical tab": b"10.9.0.1\x0bboth.zone.test\n10.9.0.2 x\x0cboth.zone.test\n",
+    "family apart": b"fd09::1 x both.zone.test\n10.9.0.1 y\n10.9.0.2 both.zone.test\n",
+    "hundred": b"".join(b"10.9.1.%d both.zone.test\n" % n for n in range(100)),
+}
+
 # --- names, each with what its nameserver does
 
 BOTH = ("10.0.0.1", "fd00::1")
@@ -160,6 +242,8 @@ NAMES = {
     "formerr.zone.test": BOTH,
     "late.zone.test": BOTH,
     "both.a.test": ("10.5.0.1",),
+    "twice.zone.test": ("10.0.0.7",),
+    "twice.zone.test.a.test": ("10.5.0.2",),
 }
 ASKED = (
     *(name for name in NAMES if name not in ("single", "both.a.test", "late.zone.test")),
@@ -189,6 +273,14 @@ def groups() -> dict[str, list[tuple[str, str, str]]]:
     fast += [
         (form, "none", "late.zone.test") for form in ("one", "two", "use-vc", "single-request")
     ]
+    fast += [(form, "none", name) for form in ODD_FORMS for name in ODD_NAMES]
+    fast += [("search", hosts, name) for hosts in ODD_HOSTS for name in ("both.zone.test", "both")]
+    fast += [
+        (form, "none", f"{name}.wire.test")
+        for form in ("one", "two", "edns0", "use-vc", "single-request")
+        for name in WIRE
+    ]
+    fast += [("two", "none", f"{name}.wire.test") for name in UNREADABLE]
     # What glibc does not do, and we do on purpose: an entry holds for the absolute form too.
     fast = [case for case in fast if not (case[1] in _HIDING and case[2] == "both.zone.test.")]
     found = {"fast": fast}
@@ -207,6 +299,8 @@ def fill(server: DNSServer) -> DNSServer:
     for name, addresses in {**NAMES, **SLOW_NAMES}.items():
         if addresses:
             server.set_records(name, addresses)
+    for name in (*WIRE, *UNREADABLE):
+        server.set_records(f"{name}.wire.test", BOTH)
     server.set_rdata("nodata.zone.test", "TXT", ['"x"'])
     server.set_cname("alias.zone.test", "both.zone.test")
     server.set_cname("chain.zone.test", "alias.zone.test")
@@ -223,6 +317,8 @@ def fill(server: DNSServer) -> DNSServer:
 
 def break_(server: DNSServer) -> DNSServer:
     """What only the first nameserver does."""
+    for name, payload in {**WIRE, **UNREADABLE}.items():
+        server.garbage(f"{name}.wire.test", payload=payload)
     server.servfail("servfail.zone.test")
     server.fault("refused.zone.test", Fault.REFUSED)
     server.fault("formerr.zone.test", Fault.FORMERR)
@@ -250,6 +346,148 @@ def lame(wire: bytes) -> bytes:
     message.set_rcode(0)
     message.flags &= ~(dns.flags.RA | dns.flags.AA)
     return message.to_wire()
+
+
+def _changed(change: Callable[[Any], object]) -> Callable[[bytes], bytes]:
+    """The right answer, changed."""
+
+    def payload(wire: bytes) -> bytes:
+        import dns.message
+
+        message = dns.message.from_wire(wire)
+        change(message)
+        return message.to_wire(max_size=65535)
+
+    return payload
+
+
+def _rr(name: str, kind: str, data: str, ttl: int = 10) -> Any:
+    import dns.rrset
+
+    return dns.rrset.from_text(name, ttl, "IN", kind, data)
+
+
+def _chain(length: int, *, backwards: bool = False) -> Callable[[Any], None]:
+    """Aliases before the addresses."""
+
+    def change(message: Any) -> None:
+        import dns.rrset
+
+        asked = message.question[0].name.to_text()
+        names = [asked, *(f"c{n}.wire.test." for n in range(length))]
+        found = [(name, "CNAME", after) for name, after in pairwise(names)]
+        for rrset in message.answer:
+            found += [
+                (names[-1], dns.rdatatype.to_text(rrset.rdtype), one.to_text()) for one in rrset
+            ]
+        message.answer = [_rr(*one) for one in (reversed(found) if backwards else found)]
+
+    return change
+
+
+def _answer(*records: tuple[str, str, str]) -> Callable[[Any], None]:
+    """Records in place of those that are there, of either type."""
+
+    def change(message: Any) -> None:
+        asked = message.question[0].name.to_text()
+        message.answer = [_rr(name or asked, kind, data) for name, kind, data in records]
+
+    return change
+
+
+def _also(*records: tuple[str, str, str]) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        asked = message.question[0].name.to_text()
+        message.answer += [_rr(name or asked, kind, data) for name, kind, data in records]
+
+    return change
+
+
+def _rcode(code: int, *, empty: bool = True) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        if empty:
+            message.answer = []
+        message.set_rcode(code)
+
+    return change
+
+
+def _flags(mask: int, value: int = 0) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        message.flags = message.flags & ~mask | value
+
+    return change
+
+
+def _upper(message: Any) -> None:
+    for rrset in message.answer:
+        rrset.name = type(rrset.name)([label.upper() for label in rrset.name.labels])
+
+
+def _ttl(ttl: int) -> Callable[[Any], None]:
+    def change(message: Any) -> None:
+        for rrset in message.answer:
+            rrset.ttl = ttl
+
+    return change
+
+
+def _no_question(message: Any) -> None:
+    message.question = []
+
+
+_SIG = "A 8 3 10 20300101000000 20200101000000 1 test. AAAA"
+#: How a nameserver may answer, well or badly.
+WIRE: dict[str, Callable[[bytes], bytes]] = {
+    name: _changed(change)
+    for name, change in {
+        "alias": _chain(1),
+        "chain9": _chain(9),
+        "chain15": _chain(15),
+        "backwards": _chain(2, backwards=True),
+        "upper": _upper,
+        "ttl0": _ttl(0),
+        "ttlmax": _ttl(2**31 - 1),
+        "notimp": _rcode(4),
+        "notauth": _rcode(9),
+        "yxdomain": _rcode(6),
+        "nxdomain-with-answer": _rcode(3, empty=False),
+        "servfail-with-answer": _rcode(2, empty=False),
+        "formerr-with-answer": _rcode(1, empty=False),
+        "no-ra": _flags(0x80),
+        "aa": _flags(0, 0x400),
+        "ad": _flags(0, 0x20),
+        "tc-with-answer": _flags(0, 0x200),
+        "no-question": _no_question,
+        "signed": _also(("", "RRSIG", _SIG)),
+        "text-too": _also(("", "TXT", '"x"')),
+        "other-too": _also(("other.wire.test.", "A", "10.6.6.6")),
+        "wrong-type": _answer(("", "A", "10.6.0.1")),
+        "wrong-type-6": _answer(("", "AAAA", "fd06::1")),
+        "twice": _answer(("", "A", "10.6.0.1"), ("", "A", "10.6.0.1"), ("", "AAAA", "fd06::1")),
+        "alias-only": _answer(("", "CNAME", "both.zone.test.")),
+        "two-aliases": _answer(
+            ("", "CNAME", "c.wire.test."), ("", "CNAME", "d.wire.test."),
+            ("c.wire.test.", "A", "10.6.0.1"), ("d.wire.test.", "A", "10.6.0.2"),
+        ),
+        "dname": _answer(
+            ("wire.test.", "DNAME", "other.test."), ("", "CNAME", "x.other.test."),
+            ("x.other.test.", "A", "10.6.0.1"), ("x.other.test.", "AAAA", "fd06::1"),
+        ),
+        "odd-alias": _answer(("", "CNAME", "a\\032b.wire.test."),
+            ("a\\032b.wire.test.", "A", "10.6.0.1")),
+        "mapped": _answer(("", "A", "10.6.0.1"), ("", "AAAA", "::ffff:10.6.0.2")),
+    }.items()
+}  # fmt: skip
+WIRE["trailing"] = lambda wire: wire + b"trailing"
+#: No answers; those of the second nameserver are taken.
+UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda wire: wire[:-3],
+    "counts": lambda wire: wire[:6] + b"\0\x09" + wire[8:],
+    "header": lambda wire: wire[:12],
+    "empty": lambda wire: b"",
+    "class": lambda wire: wire.replace(b"\0\x01\0\x01", b"\0\x01\0\x03"),
+}
 
 
 def serve() -> None:
@@ -287,7 +525,7 @@ def theirs(name: str) -> tuple[set[str] | str, float]:
     def ask() -> None:
         try:
             infos = socket.getaddrinfo(name, None, 0, socket.SOCK_STREAM)
-            found.append({str(info[4][0]) for info in infos})
+            found.append({str(ip_address(info[4][0])) for info in infos})
         except (OSError, UnicodeError) as error:
             found.append(str(error))
 
@@ -316,8 +554,10 @@ def ours(name: str) -> tuple[set[str] | str, float]:
 
 def compare(case: tuple[str, str, str]) -> dict[str, Any]:
     form, hosts, name = case
-    {**FORMS, **SLOW_FORMS}[form]()
-    (ETC / "hosts").write_bytes(HOSTS[hosts])
+    for variable in ("LOCALDOMAIN", "RES_OPTIONS"):
+        os.environ.pop(variable, None)
+    {**FORMS, **ODD_FORMS, **SLOW_FORMS}[form]()
+    (ETC / "hosts").write_bytes({**HOSTS, **ODD_HOSTS}[hosts])
     (their, their_time), (our, our_time) = theirs(name), ours(name)
     wrong = ""
     if isinstance(their, set) and their != our:
@@ -368,8 +608,6 @@ def main(word: str) -> None:
     if word == "--serve":
         serve()
         return
-    for name in ("LOCALDOMAIN", "RES_OPTIONS"):
-        os.environ.pop(name, None)
     with tempfile.TemporaryDirectory() as folder:
         furnish(Path(folder))
         with nameservers():

@@ -65,10 +65,16 @@ def test_the_environment_goes_before_the_file():
 
 
 def test_options_are_honoured_within_glibcs_bounds():
-    """What is not known is ignored."""
-    conf = parse("options ndots:99 timeout:0 attempts:9 rotate use-vc edns0 blue no-aaaa:1")
+    """What is not known is ignored; of a flag only its beginning counts, as for glibc."""
+    conf = parse("options ndots:99 timeout:0 attempts:9 rotate use-vc edns0:1 blue no_aaaa")
     assert (conf.ndots, conf.timeout, conf.attempts) == (15, 1, 5)
     assert (conf.rotate, conf.use_vc, conf.edns0, conf.no_aaaa) == (True, True, True, False)
+    assert [parse(f"options ndots:{text}").ndots for text in ("-1", "+2", "3x", "")] == [
+        15,
+        2,
+        3,
+        0,
+    ]
     assert parse("options single-request-reopen").single_request
     assert parse("options ndots:x").ndots == 0
 
