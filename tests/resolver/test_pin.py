@@ -692,19 +692,22 @@ def test_a_coroutine_that_gave_up_does_not_hold_up_its_process(
         assert time.monotonic() - began < 6
 
 
-@pytest.mark.parametrize("host", [HOST, "127.0.0.9"])
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [(HOST, ["127.0.0.9"]), (HOST, ["127.0.0.9", "127.0.0.10", "::1"]), ("127.0.0.9", [])],
+)
 def test_a_connection_on_a_good_day_runs_little_code_of_ours(
-    dns: DNSServer, resolver: DNSResolver, host: str
+    dns: DNSServer, resolver: DNSResolver, host: str, addresses: list[str]
 ) -> None:
     """A few functions, and none that decides or takes a lock: they run with cold caches."""
-    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    dns.set_records(HOST, addresses, ttl=60)
     ran: list[str] = []
 
     def note(frame: FrameType, event: str, arg: object) -> None:
         if event == "call" and "airflow_provider_hokusai_dns" in frame.f_code.co_filename:
             ran.append(frame.f_code.co_name)
 
-    with listening("127.0.0.9") as (_, port), pin_host(host, resolver, port=port):
+    with listening("0.0.0.0") as (_, port), pin_host(host, resolver, port=port):
         for _ in range(4):
             socket.create_connection((host, port)).close()
         sys.setprofile(note)
