@@ -204,7 +204,7 @@ async def _warm_listed() -> None:
         variables.use_triggerer_loop(asyncio.get_running_loop())
         hostnames = settings.listed_hostnames()
         await asyncio.wrap_future(_threads.call(partial(runtime.warm, servers, hostnames)))
-    except SettingError as error:
+    except (SettingError, NoThreadError) as error:
         log.warning("The listed names are not looked up ahead of time: %s", error)
 
 

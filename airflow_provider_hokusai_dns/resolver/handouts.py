@@ -80,6 +80,9 @@ class Handout(list[Any]):
                 self.connected(*item[4][:2] if isinstance(item, tuple) else (item,))
                 raise
 
+    def __reduce__(self) -> tuple[type, tuple[list[Any]]]:
+        return list, (self[:],)  # nothing is known of a copy in another process
+
     def connected(self, address: str, port: int | None = None) -> None:
         """The client stopped at this address."""
         places, handouts = self.places, self._handouts

@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns import forks
@@ -313,20 +314,31 @@ def _make_getaddrinfo(system: Function) -> Function:
         host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
         """Stands where :func:`socket.getaddrinfo` stood."""
-        if host.__class__ is str and not here.inside:
+        try:
             last = _last.get((host, port, family, type, proto, flags))
-            if last is not None and (found := last.port.again(last)) is not None:
-                return found
+        except TypeError:  # a Sentinel, bytes that change, or what the system does not take
+            last = None
+        if last is not None and not here.inside and (found := last.port.again(last)) is not None:
+            return found
         pin = _pin_for(host)
-        if pin is None or flags & NUMERICHOST:
+        if pin is None or flags & NUMERICHOST or port.__hash__ is None:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
-        # Whose caller is an executor was called by ``loop.getaddrinfo``: see the constant.
-        caller = sys._getframe(1).f_globals.get("__name__")
-        on_loop = caller in ("concurrent.futures.thread", "asyncio.base_events")
-        longest = _ON_A_LOOPS_THREAD if on_loop else float("inf")
+        longest = _ON_A_LOOPS_THREAD if _is_for_a_loop(sys._getframe(1)) else float("inf")
         return _answer(pin, _text(host), (port, family, type, proto, flags), longest)
 
     return getaddrinfo
+
+
+def _is_for_a_loop(caller: FrameType | None) -> bool:
+    """Whether ``loop.getaddrinfo`` called: then the caller is an executor, perhaps by way of
+    functions that stand in the place of :func:`socket.getaddrinfo`, as ours does.
+    """
+    while caller is not None:
+        module = caller.f_globals.get("__name__")
+        if caller.f_code.co_name != "getaddrinfo" and module != "unittest.mock":
+            return module in ("concurrent.futures.thread", "asyncio.base_events")
+        caller = caller.f_back
+    return False
 
 
 def _make_gethostbyname(system: Function) -> Function:

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
 from airflow_provider_hokusai_dns.resolver import deadline
 from airflow_provider_hokusai_dns.resolver.handouts import Handout, Handouts
+from airflow_provider_hokusai_dns.resolver.metrics import Tally
 from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
@@ -33,6 +35,7 @@ from airflow_provider_hokusai_dns.resolver.port_reachability import (
     StaleAddressCheck,
 )
 from airflow_provider_hokusai_dns.resolver.racing import Trial, race
+from airflow_provider_hokusai_dns.resolver.ready import Ready
 from airflow_provider_hokusai_dns.resolver.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -69,15 +72,17 @@ class NoConnectionError(PicklableError, OSError):
 class GoodDay(NamedTuple):
     """An answer that may be given once more, while nothing happens that could make it wrong.
 
-    :param state: of the port, which leaves no doubt about the address.
-    :param resolution: what the resolver gave.
+    :param state: of the port, which leaves no doubt about the addresses.
+    :param ready: from what the resolver gives them.
+    :param until: for how long it may be, monotonic seconds.
     :param items: what the client gets.
     """
 
     port: PinnedPort
     state: PortReachability
-    resolution: Resolution | None
-    items: tuple[Any, ...]
+    ready: Ready
+    until: float
+    items: list[Any]
     places: tuple[str, ...]
 
 
@@ -143,8 +148,10 @@ class PinnedPort:
         self._flight: _Flight | None = None
         #: The last resolution, what of it can be used here, and until when it is fresh.
         self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
-        is_literal = parse_address(name) is not None
-        self._ready = (lambda name: self._last[0]) if is_literal else resolver.ready
+        self._ready: Callable[[str], Ready | None] = resolver.ready
+        if parse_address(name) is not None:  # the resolver keeps none for an address
+            always: Any = SimpleNamespace(next=partial(resolver.resolve, name), tally=Tally())
+            self._ready = lambda name: always
         self._handouts = Handouts(self._edge.monotonic)
         forks.renewed(self)
 
@@ -212,18 +219,15 @@ class PinnedPort:
     # --- handing out
 
     def good_day(self, handout: Handout) -> GoodDay | None:
-        """What may be given once more; ``None`` where there is doubt about the address."""
-        state, (resolution, usable, until) = self._state, self._last
-        now, places = self._edge.monotonic(), handout.places
-        is_good = (
-            resolution is not None
-            and usable is not None
-            and len(places) == 1
-            and usable.places == places
-            and now < until
-            and not state.in_doubt(now, ())
-        )
-        return GoodDay(self, state, resolution, tuple(handout), places) if is_good else None
+        """What may be given once more; ``None`` where there is doubt about the addresses."""
+        state, ready, places = self._state, self._ready(self._name), handout.places
+        if ready is None or not places:
+            return None
+        current = self._usable(ready.next())
+        if current.is_stale or {*current.places} != {*places}:
+            return None
+        until = state.good_until(self._edge.monotonic(), places)
+        return GoodDay(self, state, ready, until, list(handout), places)
 
     def again(self, last: GoodDay) -> Handout | None:
         """An answer once more, if nothing has happened that could make it wrong.
@@ -236,8 +240,10 @@ class PinnedPort:
             self._state is last.state
             and not handouts.open
             and not handouts.in_doubt
-            and self._ready(self._name) is last.resolution
+            and self._edge.monotonic() < last.until
+            and self._ready(self._name) is last.ready
         ):
+            last.ready.turns.tally.n += 1
             return Handout(last.items, last.places, handouts)
         return None
 
@@ -289,12 +295,15 @@ class PinnedPort:
         last, usable, _ = self._last
         if found is last and usable is not None:
             return usable
-        endpoints = tuple(each for each in found.endpoints if self._takes(each.address))
-        usable = found if endpoints == found.endpoints else replace(found, endpoints=endpoints)
+        usable = self._usable(found)
         left = found.ttl_left(self._edge.wall())
         lasts = float("inf") if found.source is Source.LITERAL else left or 0.0
         self._last = found, usable, self._edge.monotonic() + lasts
         return usable
+
+    def _usable(self, found: Resolution) -> Resolution:
+        endpoints = tuple(each for each in found.endpoints if self._takes(each.address))
+        return found if endpoints == found.endpoints else replace(found, endpoints=endpoints)
 
     # --- rounds
 

@@ -205,6 +205,16 @@ class PortReachability(NamedTuple):
             or any(CONNECT_TIMEOUT < now - at < _AGAIN for at in connecting)
         )
 
+    def good_until(self, now: float, addresses: Sequence[str]) -> float:
+        """Until when addresses that DNS gives may be handed out in this order, as far as is known.
+
+        Several only while it is known that the first one takes connections.
+        """
+        if self.in_doubt(now, ()):
+            return _NEVER
+        first = self.alive.get(addresses[0], _NEVER)
+        return first + _AGAIN if len(addresses) > 1 else float("inf")
+
     def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
         """What became of addresses that were handed out."""
         alive, unconfirmed = dict(self.alive), self.unconfirmed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import selectors
 import socket
@@ -98,12 +99,16 @@ def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) 
 
 
 def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """What ``connect`` wants; the flag keeps pins and name servers out of it."""
+    """What ``connect`` wants.
+
+    From the C function, as in :mod:`~.system_answers`: what stands in the place of Python's may
+    take other arguments.
+    """
     place = Endpoint.parse(address)
-    [found, *_] = socket.getaddrinfo(
-        place.address, place.port or port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+    [found, *_] = _socket.getaddrinfo(
+        place.address, place.port or port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
     )
-    return found[0], found[4]
+    return socket.AddressFamily(found[0]), found[4]
 
 
 def _start(address: str, port: int) -> socket.socket | None:

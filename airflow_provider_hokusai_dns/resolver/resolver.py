@@ -26,6 +26,7 @@ from airflow_provider_hokusai_dns.resolver.model import (
     make_resolution,
 )
 from airflow_provider_hokusai_dns.resolver.publishing import Publisher
+from airflow_provider_hokusai_dns.resolver.ready import Ready
 from airflow_provider_hokusai_dns.resolver.serving import Serving
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
 from airflow_provider_hokusai_dns.resolver.state import ResolverState
@@ -114,18 +115,20 @@ class DNSResolver:
         parsed = Target.parse(target)
         return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
-    def ready(self, target: str) -> Resolution | None:
-        """What :meth:`resolve` gives without a decision; ``None`` where it has to take one."""
+    def ready(self, target: str) -> Ready | None:
+        """What :meth:`resolve` answers from: the same object while it need not decide again.
+
+        ``None`` where it has to. The caller counts what it serves.
+        """
+        ready = self._ready.get(target)
+        return ready if ready is not None and self._monotonic() < ready.turns.until else None
+
+    async def aresolve(self, target: str) -> Resolution:
+        """:meth:`resolve` for a coroutine; never blocks the event loop."""
         ready = self._ready.get(target)
         if ready is not None and self._monotonic() < (turns := ready.turns).until:
             turns.tally.n += 1
             return ready.one or (ready.cycle or ready.grow)()
-        return None
-
-    async def aresolve(self, target: str) -> Resolution:
-        """:meth:`resolve` for a coroutine; never blocks the event loop."""
-        if (ready := self.ready(target)) is not None:
-            return ready
         parsed = Target.parse(target)
         return self._serving.known(parsed) or await run_async(self._steps(parsed))
 

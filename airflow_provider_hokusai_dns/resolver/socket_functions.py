@@ -16,9 +16,14 @@ Function = Callable[..., Any]
 
 
 class Sentinel(str):
-    """An address to ask for as this very object: the system's function needs no DNS for it."""
+    """An address to ask for as this very object: the system's function needs no DNS for it.
+
+    It has no hash, so that a function that remembers answers cannot give one of an equal address.
+    Such a function hides what stands behind it, and counts as one that does not lead there.
+    """
 
     was_seen: bool
+    __hash__ = None  # type: ignore[assignment]
 
     def __new__(cls) -> Sentinel:
         """One that nothing has seen yet."""

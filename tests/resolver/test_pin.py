@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -16,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -690,19 +692,22 @@ def test_a_coroutine_that_gave_up_does_not_hold_up_its_process(
         assert time.monotonic() - began < 6
 
 
-@pytest.mark.parametrize("host", [HOST, "127.0.0.9"])
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [(HOST, ["127.0.0.9"]), (HOST, ["127.0.0.9", "127.0.0.10", "::1"]), ("127.0.0.9", [])],
+)
 def test_a_connection_on_a_good_day_runs_little_code_of_ours(
-    dns: DNSServer, resolver: DNSResolver, host: str
+    dns: DNSServer, resolver: DNSResolver, host: str, addresses: list[str]
 ) -> None:
     """A few functions, and none that decides or takes a lock: they run with cold caches."""
-    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    dns.set_records(HOST, addresses, ttl=60)
     ran: list[str] = []
 
     def note(frame: FrameType, event: str, arg: object) -> None:
         if event == "call" and "airflow_provider_hokusai_dns" in frame.f_code.co_filename:
             ran.append(frame.f_code.co_name)
 
-    with listening("127.0.0.9") as (_, port), pin_host(host, resolver, port=port):
+    with listening("0.0.0.0") as (_, port), pin_host(host, resolver, port=port):
         for _ in range(4):
             socket.create_connection((host, port)).close()
         sys.setprofile(note)
@@ -747,3 +752,67 @@ def test_a_pinned_address_is_found_again_though_the_sentinel_asks_for_it(
         there = socket.getaddrinfo
         pin_host("other.test.local", resolver).release()
         assert socket.getaddrinfo is there
+
+
+def test_a_function_that_remembers_answers_does_not_hide_the_pin(
+    resolver: DNSResolver, dns: DNSServer
+) -> None:
+    """A cache in front of ours would give the first answer for ever, and none of its outcomes."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    socket.getaddrinfo("127.0.0.1", None)
+    with pin_host(HOST, resolver, port=80):
+        ours = socket.getaddrinfo
+        socket.getaddrinfo = functools.lru_cache(ours)
+        try:
+            assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.9"
+            pin_host(HOST, resolver, port=80)
+            dns.set_records(HOST, ["127.0.0.10"], ttl=60)
+            resolver.refresh(HOST)
+            assert socket.getaddrinfo(HOST, 80)[0][4][0] == "127.0.0.10"
+            assert socket.getaddrinfo("127.0.0.1", None)
+        finally:
+            socket.getaddrinfo = ours
+
+
+def getaddrinfo(host: Any, port: Any, *more: Any) -> Any:
+    """Stands there as the socket integration of sentry-sdk does."""
+    return getaddrinfo.real(host, port, *more)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("wrapper", ["a function", "mock"])
+def test_a_coroutine_that_gave_up_is_known_through_what_wraps_the_pin(
+    resolver: DNSResolver, dns: DNSServer, wrapper: str
+) -> None:
+    """Or its event loop would join the thread until the patience of a run ends."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+
+    async def main() -> None:
+        with contextlib.suppress(TimeoutError, OSError):
+            loop = asyncio.get_running_loop()
+            await asyncio.wait_for(loop.getaddrinfo(HOST, 9, type=socket.SOCK_STREAM), 0.2)
+
+    with pin_host(HOST, resolver, port=9, patience=15.0) as pin:
+        pin.addresses(9, connects=True)  # of which nothing is heard, so that the next is tried
+        getaddrinfo.real = socket.getaddrinfo  # type: ignore[attr-defined]
+        put = mock.Mock(wraps=socket.getaddrinfo) if wrapper == "mock" else getaddrinfo
+        began = time.monotonic()
+        with mock.patch("socket.getaddrinfo", put):
+            asyncio.run(main())
+    assert time.monotonic() - began < 6.0
+
+
+def test_an_answer_is_a_plain_list_for_another_process(
+    resolver: DNSResolver, dns: DNSServer
+) -> None:
+    """As one from a pool of processes: it has no part in what becomes of the first."""
+    dns.set_records(HOST, ["127.0.0.9"], ttl=60)
+    with pin_host(HOST, resolver, port=80):
+        found = socket.getaddrinfo(HOST, 80)
+        copied = pickle.loads(pickle.dumps(found))
+    assert copied == found
+    assert type(copied) is list
+
+
+def test_a_port_that_is_none_is_refused_as_by_the_system(resolver: DNSResolver) -> None:
+    with pin_host(HOST, resolver, port=80), pytest.raises(OSError, match="Int or String expected"):
+        socket.getaddrinfo(HOST, [80])  # type: ignore[arg-type]
