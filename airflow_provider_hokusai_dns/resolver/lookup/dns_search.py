@@ -49,6 +49,8 @@ class DNSSearch(Search):
         self._exchange = Exchange(monotonic)
         self._begin_system = system
         self._system: Future[Answer] | None = None
+        #: Whether the last decision knew the system's outcome: then nothing is left to be woken for.
+        self._heard = False
         self._system_at = monotonic() + head_start
         self._bell: tuple[socket.socket, socket.socket] | None = None
 
@@ -96,19 +98,20 @@ class DNSSearch(Search):
     def _decide(self) -> bool:
         """Set the outcome, if it is there; begin the system's lookup, if it is time to."""
         plan, system, now = self._plan, self._system, self._monotonic()
+        self._heard = system is not None and system.done()
         if plan.outcome is None and now >= plan.end:
             plan.tick(now)
         failed = plan.outcome
         if isinstance(failed, Answer):
             self.outcome = failed
-        elif system is not None and system.done() and system.exception() is None:
+        elif system is not None and self._heard and system.exception() is None:
             self.outcome = system.result()
         elif failed is None:
             if system is None and now >= self._system_at:
                 self._ask_system(plan.end - now)
         elif now < plan.end and system is None and self._wants_system(failed):
             self._ask_system(plan.end - now)
-        elif now >= plan.end or system is None or system.done():
+        elif now >= plan.end or system is None or self._heard:
             self.outcome = self._failure(failed)
         return self.outcome is not None
 
@@ -129,12 +132,8 @@ class DNSSearch(Search):
 
     def _pump(self, until: float) -> None:
         plan, bell = self._plan, self._bell
-        wake = None if bell is None or self._heard() else bell[0]
+        wake = None if bell is None or self._heard else bell[0]
         self._exchange.pump((plan,), until, lambda: plan.outcome is not None, wake)
-
-    def _heard(self) -> bool:
-        """Whether the system's lookup is over; then there is nothing to be woken for."""
-        return self._system is not None and self._system.done()
 
     def _listen(self, taken: Answer, take: Callable[[Answer], None]) -> None:
         """Give each answer of DNS that is more than what was taken."""
