@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    behind,
     goals,
     herd,
     hits,
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for table in _SECTIONS[section](server, quick=options.quick):
                 tables[table.key] = table
                 print(report.text_of(table), flush=True)
+    ahead = behind.table_of(tables)
+    if ahead.rows:
+        print(report.text_of(ahead))
     judged = goals.table_of(tables)
     if judged.rows:
         print(report.text_of(judged))
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missed = summary["missed"]
     print(f"\n{summary['goals'] - len(missed)} of {summary['goals']} goals met, in {seconds:.0f} s")
     if options.json:
-        report.write_json(options.json, [*tables.values(), judged], seconds)
+        report.write_json(options.json, [*tables.values(), ahead, judged], seconds)
     return 1 if options.strict and missed else 0
 
 

@@ -29,6 +29,7 @@ def _goals() -> Iterator[tuple[str, str, str, str, float]]:
     yield "hit, hostname: x floor", "hit", hits.HOST, "x floor", 2.0
     yield "hit, URL in and out: x floor", "hit", hits.IN_URL, "x floor", 3.0
     yield "4090 URLs of one name: MB", "urls", memory.OURS, "MB", 20
+    yield "1000 names: bytes per name", "memory", memory.OURS, "bytes per name", 900
     yield "hit, async: x floor", "hit", hits.ASYNC, "x floor", 3.0
     for name in (herd.OURS_THREADS, herd.OURS_TASKS, herd.OURS_LOOPS, herd.OURS_FAILING,
                  herd.OURS_FAILING_LOOPS):  # fmt: skip

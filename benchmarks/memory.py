@@ -11,6 +11,7 @@ from benchmarks.measure import Row, Skipped, Table, memory_of
 from benchmarks.stage import Nameserver
 
 OURS = "ours"
+FLOOR = "dict and clock (the floor)"
 _NAMES = 1000
 _NAME = "urls.memory.bench.test"
 _URLS = 4090
@@ -21,7 +22,7 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
     """Memory per name, one IPv4 address each."""
     del quick
     fills: dict[str, Callable[[list[str]], object]] = {
-        "dict and clock (the floor)": lambda names: _ask(peers.floor(_load), names),
+        FLOOR: lambda names: _ask(peers.floor(_load), names),
         "lru_cache": lambda names: _ask(peers.lru_cache(_load), names),
         "cachetools TTLCache": lambda names: _ask(peers.ttl_cache(_load), names),
         "dnspython LRUCache": lambda names: _dnspython(server, names),

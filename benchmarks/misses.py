@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import repeat
+from itertools import cycle, repeat
 from typing import Any
 
 from benchmarks import peers
@@ -16,6 +16,10 @@ from benchmarks.stage import Nameserver
 
 NAME = "miss.bench.test"
 FLOOR = "one packet there and back (the floor)"
+OURS = "ours, A and AAAA"
+OURS_UNKNOWN = "ours, A and AAAA, names not asked lately"
+#: More names than queries and replies are remembered.
+_NAMES = 600
 _COLUMNS = ("best us", "median us", "x floor")
 
 
@@ -27,7 +31,10 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
         "getaddrinfo, A and AAAA": _getaddrinfo,
         "aiodns, A and AAAA": _aiodns,
         "dnspython, A alone": _dnspython,
-        "ours, A and AAAA": _ours,
+        OURS: lambda server, stack: _ours(server, stack, [NAME]),
+        OURS_UNKNOWN: lambda server, stack: _ours(
+            server, stack, [f"n{number}.{NAME}" for number in range(_NAMES)]
+        ),
     }
     table = Table("miss", "A miss: microseconds per lookup over UDP", _COLUMNS)
     spins: dict[str, Spin] = {}
@@ -103,11 +110,15 @@ def _aiodns(server: Nameserver, stack: ExitStack) -> Spin:
     return lambda number: runner.run(body(number))
 
 
-def _ours(server: Nameserver, stack: ExitStack) -> Spin:
+def _ours(server: Nameserver, stack: ExitStack, names: list[str]) -> Spin:
     resolver = stack.enter_context(peers.ours(server))
+    for name in names:
+        server.tell(f"set {name} 10.0.0.1 fd00::1 ttl=0")
+    turns = cycle(names)
 
     def call() -> None:
-        resolver.clear(NAME)
-        resolver.resolve(NAME)
+        name = next(turns)
+        resolver.clear(name)
+        resolver.resolve(name)
 
     return _spin(call)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hits
+from benchmarks import behind, hits, memory
+from benchmarks.measure import Row, Table
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,13 +32,29 @@ def test_a_section_prints_its_table_and_writes_the_same_as_json(tmp_path: Path):
     done = run("--quick", "--here", "--only", "misses", "--only", "memory", "--json", str(file))
     assert done.returncode == 0, done.stderr
     written = json.loads(file.read_text(encoding="utf-8"))
-    assert [table["key"] for table in written["tables"]] == ["miss", "memory", "urls", "goals"]
+    keys = [table["key"] for table in written["tables"]]
+    assert keys == ["miss", "memory", "urls", "behind", "goals"]
     for table in written["tables"]:
         for row in table["rows"]:
             assert row["name"] in done.stdout
             assert set(row["values"]) == set(table["columns"]) or row["note"]
     skipped = {row["name"]: row["note"] for row in written["tables"][0]["rows"] if row["note"]}
     assert "asks the system's nameserver" in skipped["getaddrinfo, A and AAAA"]
+
+
+def test_a_row_in_which_a_peer_is_ahead_is_told():
+    """As a ratio, for people to see; what is behind us, and the floor, are left out."""
+    memory_rows = [
+        Row(memory.FLOOR, {"bytes per name": 100.0}),
+        Row("lru_cache", {"bytes per name": 200.0}),
+        Row("dnspython LRUCache", {"bytes per name": 3000.0}),
+        Row("aiodns", note="skipped"),
+        Row(memory.OURS, {"bytes per name": 900.0}),
+    ]
+    table = Table("memory", "", ("bytes per name",), memory_rows)
+    (row,) = behind.table_of({"memory": table}).rows
+    assert row.name.endswith("beside lru_cache")
+    assert row.values == {"ours x peer": 4.5}
 
 
 def test_a_hit_costs_little_beside_the_floor(tmp_path: Path):
