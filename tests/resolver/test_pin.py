@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 from unittest import mock
@@ -816,3 +817,25 @@ def test_an_answer_is_a_plain_list_for_another_process(
 def test_a_port_that_is_none_is_refused_as_by_the_system(resolver: DNSResolver) -> None:
     with pin_host(HOST, resolver, port=80), pytest.raises(OSError, match="Int or String expected"):
         socket.getaddrinfo(HOST, [80])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("more", [(None,), (80, 0, socket.SOCK_DGRAM)])
+def test_a_deadline_holds_for_a_lookup_that_is_for_no_connection(
+    resolver: DNSResolver, dns: DNSServer, more: tuple[Any, ...]
+) -> None:
+    """Nothing is tried for it, and so no patience is asked; the lookup itself takes long."""
+    dns.silent(HOST)
+    resolver.reconfigure(replace(resolver.config, timeout=8.0))
+
+    async def give_up() -> None:
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo(HOST, *more[:1]), 0.2)
+
+    with pin_host(HOST, resolver):
+        began = time.monotonic()
+        with bounded(0.5), pytest.raises(socket.gaierror, match="no outcome"):
+            socket.getaddrinfo(HOST, *more)
+        assert time.monotonic() - began < 2.0
+        began = time.monotonic()
+        asyncio.run(give_up())
+        assert time.monotonic() - began < 4.0
