@@ -150,7 +150,8 @@ class PinnedPort:
         self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
         self._ready: Callable[[str], Ready | None] = resolver.ready
         if parse_address(name) is not None:  # the resolver keeps none for an address
-            always: Any = SimpleNamespace(next=partial(resolver.resolve, name), tally=Tally())
+            turns = SimpleNamespace(tally=Tally())
+            always: Any = SimpleNamespace(next=partial(resolver.resolve, name), turns=turns)
             self._ready = lambda name: always
         self._handouts = Handouts(self._edge.monotonic)
         forks.renewed(self)
