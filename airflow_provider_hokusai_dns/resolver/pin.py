@@ -27,7 +27,7 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
-from airflow_provider_hokusai_dns.resolver.lookup.system import here
+from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
 from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     GRACE,
@@ -319,7 +319,7 @@ def _pin_for(host: Any) -> Pin | None:
         host.was_seen = True
         return None
     name = _text(host)
-    return _pins.get(_key(name)) if isinstance(name, str) and not here.inside else None
+    return _pins.get(_key(name)) if isinstance(name, str) and not unpinned.get() else None
 
 
 def _text(host: Any) -> Any:
@@ -335,7 +335,7 @@ def _make_getaddrinfo(system: Function) -> Function:
             last = _last.get((host, port, family, type, proto, flags))
         except TypeError:  # a Sentinel, bytes that change, or what the system does not take
             last = None
-        if last is not None and not here.inside and (found := last.port.again(last)) is not None:
+        if last is not None and not unpinned.get() and (found := last.port.again(last)) is not None:
             return found
         pin = _pin_for(host)
         if pin is None or flags & NUMERICHOST or port.__hash__ is None:

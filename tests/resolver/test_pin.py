@@ -582,6 +582,37 @@ print(socket.getaddrinfo({HOST!r}, 80)[0][4][0])
     assert done.stdout.strip() == "127.0.0.9", done.stderr
 
 
+def test_what_one_greenlet_does_is_not_taken_for_another() -> None:
+    """Where gevent patches after us, greenlets share what belongs to a thread."""
+    if importlib.util.find_spec("gevent") is None:
+        pytest.skip("gevent is not installed")
+    script = f"""
+import socket
+from airflow_provider_hokusai_dns.resolver import DNSResolver, deadline
+from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
+from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+
+def one():
+    with past_the_pin(), deadline.bounded(0.1):
+        gevent.sleep(0.3)
+
+def other():
+    gevent.sleep(0.1)
+    print(socket.getaddrinfo({HOST!r}, 80)[0][4][0], deadline.seconds_left())
+
+pin_host({HOST!r}, DNSResolver(lookup=ScriptedLookup({{{HOST!r}: "127.0.0.9"}})), port=1)
+gevent.joinall([gevent.spawn(one), gevent.spawn(other)], raise_error=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "127.0.0.9 inf", done.stderr
+
+
 def test_an_absolute_name_stays_absolute(dns: DNSServer) -> None:
     """A wildcard of a search domain must not be handed out, with credentials, for ``name.``."""
     dns.no_such_name(HOST)
