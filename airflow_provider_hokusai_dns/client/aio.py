@@ -55,7 +55,8 @@ def aiohttp_resolver() -> AbstractResolver:
                             connects=bool(port),
                             family=family,
                             absolute=host.endswith("."),
-                        )
+                        ),
+                        beside=True,
                     )
                 )
             except (DNSResolutionError, NoThreadError) as error:

@@ -203,7 +203,8 @@ async def _warm_listed() -> None:
                 servers.append(await _read(conn_id))
         variables.use_triggerer_loop(asyncio.get_running_loop())
         hostnames = settings.listed_hostnames()
-        await asyncio.wrap_future(_threads.call(partial(runtime.warm, servers, hostnames)))
+        warm = partial(runtime.warm, servers, hostnames)
+        await asyncio.wrap_future(_threads.call(warm, beside=True))
     except (SettingError, NoThreadError) as error:
         log.warning("The listed names are not looked up ahead of time: %s", error)
 
@@ -221,7 +222,7 @@ async def _check(key: ProbeKey) -> Verdict:
     work = partial(check_server, server, checks=key.checks, deadline=key.deadline)
     while True:
         try:
-            return (await asyncio.wrap_future(_threads.call(work))).verdict
+            return (await asyncio.wrap_future(_threads.call(work, beside=True))).verdict
         except NoThreadError as error:  # no word about MLflow: the gate waits on
             log.warning("Connection %r cannot be checked now: %s", key.conn_id, error)
             await asyncio.sleep(_THREAD_PAUSE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
@@ -18,7 +18,7 @@ from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 _ABOUT = """\
 The state of MLflow, as **this API server process** measured it. It checks each connection at most
@@ -31,7 +31,8 @@ are in Airflow's metrics.
 @asynccontextmanager
 async def _warming(_: FastAPI) -> AsyncIterator[None]:
     """At the start of each API server process: look up the listed names, and wait for none."""
-    _starter.run(_warm_listed)
+    with suppress(NoThreadError):
+        _starter.run(_warm_listed, beside=True)
     yield
 
 

@@ -10,14 +10,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from threading import local
+from contextvars import ContextVar
 
-
-class _Thread(local):
-    end = float("inf")
-
-
-_thread = _Thread()
+#: Not a thread's own: where gevent takes the threads' place after us, greenlets would share it.
+_end: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 
 
 @contextlib.contextmanager
@@ -26,19 +22,18 @@ def bounded(seconds: float) -> Iterator[None]:
 
     What is asked meanwhile still gets a moment: see :mod:`~.pinned_port`.
     """
-    before = _thread.end
-    _thread.end = min(before, time.monotonic() + seconds)
+    token = _end.set(min(_end.get(), time.monotonic() + seconds))
     try:
         yield
     finally:
-        _thread.end = before
+        _end.reset(token)
 
 
 def end() -> float:
     """When the deadline of this thread is, monotonic seconds; infinite where it has none."""
-    return _thread.end
+    return _end.get()
 
 
 def seconds_left() -> float:
     """Seconds until then; negative where it has passed."""
-    return _thread.end - time.monotonic()
+    return _end.get() - time.monotonic()

@@ -18,15 +18,19 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from types import FrameType
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
+from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
-from airflow_provider_hokusai_dns.resolver.lookup.system import here
+from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
+from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
+    GRACE,
     GoodDay,
     PinnedPort,
     of_family,
@@ -50,6 +54,7 @@ from airflow_provider_hokusai_dns.resolver.system_answers import (
     question,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 __all__ = [
     "Pin",
@@ -181,7 +186,7 @@ class Pin:
             name = self.hostname + "." if absolute else self.hostname
             if not connects or port is None or not self._policies_for(port):
                 takes = of_family(family)
-                found = self.resolver.resolve(name).endpoints
+                found = self._resolve(name, min(longest, seconds_left())).endpoints
                 places = tuple(str(place) for place in found if takes(place.address))
                 return Handout(places, places)
             with self._lock:
@@ -197,6 +202,17 @@ class Pin:
                     ),
                 )
         return pinned_port.addresses(tried=tried, longest=longest)
+
+    def _resolve(self, name: str, seconds: float) -> Resolution:
+        """Resolve, and go away after a time; other callers go on waiting for the lookup."""
+        if seconds == float("inf") or self.resolver.ready(name) is not None:
+            return self.resolver.resolve(name)
+        resolving = _resolving.call(partial(self.resolver.resolve, name))
+        try:
+            return resolving.result(max(GRACE, seconds))
+        except TimeoutError:
+            attempt = Attempt("live lookup", "no outcome", seconds)
+            raise DNSResolutionError(name, Cause.TIMEOUT, (attempt,)) from None
 
     def good_day(self, handout: Handout, port: int, family: int, absolute: bool) -> GoodDay | None:
         """What may be given once more for these arguments of :meth:`addresses`."""
@@ -279,6 +295,7 @@ def pinned(hostname: str) -> Pin | None:
 
 
 _pins: dict[str, Pin] = {}
+_resolving = Workers("hokusai-dns-pin")
 #: Answers for a good day, by the arguments of the call.
 _last: dict[tuple[Any, ...], GoodDay] = {}
 _MOST_LAST = 256
@@ -302,7 +319,7 @@ def _pin_for(host: Any) -> Pin | None:
         host.was_seen = True
         return None
     name = _text(host)
-    return _pins.get(_key(name)) if isinstance(name, str) and not here.inside else None
+    return _pins.get(_key(name)) if isinstance(name, str) and not unpinned.get() else None
 
 
 def _text(host: Any) -> Any:
@@ -318,7 +335,7 @@ def _make_getaddrinfo(system: Function) -> Function:
             last = _last.get((host, port, family, type, proto, flags))
         except TypeError:  # a Sentinel, bytes that change, or what the system does not take
             last = None
-        if last is not None and not here.inside and (found := last.port.again(last)) is not None:
+        if last is not None and not unpinned.get() and (found := last.port.again(last)) is not None:
             return found
         pin = _pin_for(host)
         if pin is None or flags & NUMERICHOST or port.__hash__ is None:

@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds that a round gets however little patience is left: a name server and a closed port answer
 #: within that, so that a recovery is noticed. Deadlines promise half a second.
-_GRACE = 0.25
+GRACE = 0.25
 #: Seconds beyond the end of patience for a round that was to be over by then.
 _NEARLY = 0.1
 
@@ -150,7 +150,8 @@ class PinnedPort:
         self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
         self._ready: Callable[[str], Ready | None] = resolver.ready
         if parse_address(name) is not None:  # the resolver keeps none for an address
-            always: Any = SimpleNamespace(next=partial(resolver.resolve, name), tally=Tally())
+            turns = SimpleNamespace(tally=Tally())
+            always: Any = SimpleNamespace(next=partial(resolver.resolve, name), turns=turns)
             self._ready = lambda name: always
         self._handouts = Handouts(self._edge.monotonic)
         forks.renewed(self)
@@ -177,7 +178,7 @@ class PinnedPort:
             ]
             end = state.patience_end(started, handed_out, in_force)
             flight = self._join(tried=tried)
-            until = max(min(end, bound) + _NEARLY, flight.started + _GRACE)
+            until = max(min(end, bound) + _NEARLY, flight.started + GRACE)
             if not (self._has_no_news(known) and state.is_hopeless(started, end, known)):
                 self._edge.wait(flight.future, max(0.0, until - now()))
             result = flight.future.result() if flight.future.done() else None

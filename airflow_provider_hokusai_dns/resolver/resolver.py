@@ -160,7 +160,7 @@ class DNSResolver:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
         resolution = await run_async(self._steps(Target.parse(target), live=True))
         publish = partial(self._publish, resolution, written_by)
-        await asyncio.wrap_future(self._workers.call(publish))
+        await asyncio.wrap_future(self._workers.call(publish, beside=True))
         return resolution
 
     def report_failure(self, target: str, address: str, port: int | None = None) -> None:
@@ -235,7 +235,7 @@ class DNSResolver:
         slot = self._state.slot(target.hostname, self._updater.busy)
         if self._state.is_cleanup_due(now, _CLEANUP_INTERVAL):
             with contextlib.suppress(NoThreadError):
-                self._workers.run(self.cleanup)
+                self._workers.run(self.cleanup, beside=True)
         flight = None
         while flight is None:
             seen = slot.version  # before the decision: a lookup that lands from here on changes it

@@ -128,14 +128,19 @@ class SingleFlight:
                     flight.leader = threading.get_ident()
                     flight.lead = partial(self._lead, key, flight, work, lead)
         if lead is None:
-            self._start(key, flight, work)
+            self._start(key, flight, work, beside=True)
         return flight
 
     def _start(
-        self, key: Hashable, flight: Flight, work: Callable[[Flight], Callable[[], None]]
+        self,
+        key: Hashable,
+        flight: Flight,
+        work: Callable[[Flight], Callable[[], None]],
+        *,
+        beside: bool,
     ) -> None:
         try:
-            self._workers.run(partial(self._run, key, flight, work))
+            self._workers.run(partial(self._run, key, flight, work), beside=beside)
         except NoThreadError as error:
             flight.refused = str(error)
             self._run(key, flight, work)
@@ -165,7 +170,7 @@ class SingleFlight:
         finally:  # also where the caller was interrupted: others wait for it
             flight.leader = None
             if afterwards is None:
-                self._start(key, flight, work)
+                self._start(key, flight, work, beside=seconds is None)
         if afterwards is not None:
             self._end(key, flight)
             afterwards()

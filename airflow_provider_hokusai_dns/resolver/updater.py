@@ -79,7 +79,7 @@ class Updater:
                 flight.early.land()
 
         with contextlib.suppress(NoThreadError):
-            self.workers.run(ask)
+            self.workers.run(ask, beside=True)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
         """The lookup exceeds its time limit: count it as failed once, and let it continue alone."""
@@ -139,7 +139,7 @@ class Updater:
                 rest()
                 return
             try:
-                self.workers.run(rest)
+                self.workers.run(rest, beside=True)
             except NoThreadError:  # the next lookup makes up for it
                 search.close()
 

@@ -54,12 +54,14 @@ class Workers:
         self._threads = 0
         self._idle = 0
 
-    def run(self, job: Callable[[], object]) -> None:
+    def run(self, job: Callable[[], object], *, beside: bool = False) -> None:
         """Run a job on a thread; one that raises is logged.
 
-        Where no thread can be started, the caller's own does it, unless an event loop runs there.
+        Where no thread can be started, the caller's own does it.
 
-        :raises NoThreadError: then.
+        :param beside: the caller does not wait for it. Then the thread of an event loop does not do
+            it either.
+        :raises NoThreadError: because of that.
         """
         with self._changed:
             self._jobs.append(job)
@@ -72,20 +74,23 @@ class Workers:
         try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         except RuntimeError as error:
-            on_a_loop = _is_on_a_loop()
+            is_refused = beside and _is_on_a_loop()
             with self._changed:
                 self._threads -= 1
                 if self._threads:  # another takes it
                     return
-                if on_a_loop and job in self._jobs:
+                if is_refused and job in self._jobs:
                     self._jobs.remove(job)
                     raise NoThreadError(f"the system allows no further thread ({error})") from error
             self._drain()
 
-    def call(self, job: Callable[[], T], future: Future[T] | None = None) -> Future[T]:
+    def call(
+        self, job: Callable[[], T], future: Future[T] | None = None, *, beside: bool = False
+    ) -> Future[T]:
         """Run a job on a thread; the future gives what it returned or raised.
 
         :param future: that to use; a new one by default.
+        :param beside: as for :meth:`run`; a coroutine that waits does so beside it.
         """
         future = future or Future()
         future.set_running_or_notify_cancel()
@@ -99,7 +104,7 @@ class Workers:
                 future.set_result(result)
 
         try:
-            self.run(work)
+            self.run(work, beside=beside)
         except NoThreadError as error:
             future.set_exception(error)
         return future

@@ -150,3 +150,23 @@ def test_a_thread_does_the_work_itself() -> None:
         )
         == "cache"
     )
+
+
+def test_a_call_that_blocks_its_loop_anyway_gets_its_answer() -> None:
+    """Code that connects in a coroutine without awaiting: its own thread does the work."""
+    assert (
+        run(
+            """
+            lookup = ScriptedLookup({NAME: ("127.0.0.1", "127.0.0.2")})
+            server = socket.create_server(("", 0))
+            port = server.getsockname()[1]
+            async def main():
+                socket.create_connection((NAME, port)).close()
+                print("connected")
+            with pin_host(NAME, DNSResolver(lookup=lookup), port=port):
+                allow_no_thread()
+                asyncio.run(main())
+            """
+        )
+        == "connected"
+    )

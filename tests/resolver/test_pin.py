@@ -16,6 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 from unittest import mock
@@ -581,6 +582,37 @@ print(socket.getaddrinfo({HOST!r}, 80)[0][4][0])
     assert done.stdout.strip() == "127.0.0.9", done.stderr
 
 
+def test_what_one_greenlet_does_is_not_taken_for_another() -> None:
+    """Where gevent patches after us, greenlets share what belongs to a thread."""
+    if importlib.util.find_spec("gevent") is None:
+        pytest.skip("gevent is not installed")
+    script = f"""
+import socket
+from airflow_provider_hokusai_dns.resolver import DNSResolver, deadline
+from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
+from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+
+def one():
+    with past_the_pin(), deadline.bounded(0.1):
+        gevent.sleep(0.3)
+
+def other():
+    gevent.sleep(0.1)
+    print(socket.getaddrinfo({HOST!r}, 80)[0][4][0], deadline.seconds_left())
+
+pin_host({HOST!r}, DNSResolver(lookup=ScriptedLookup({{{HOST!r}: "127.0.0.9"}})), port=1)
+gevent.joinall([gevent.spawn(one), gevent.spawn(other)], raise_error=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "127.0.0.9 inf", done.stderr
+
+
 def test_an_absolute_name_stays_absolute(dns: DNSServer) -> None:
     """A wildcard of a search domain must not be handed out, with credentials, for ``name.``."""
     dns.no_such_name(HOST)
@@ -816,3 +848,25 @@ def test_an_answer_is_a_plain_list_for_another_process(
 def test_a_port_that_is_none_is_refused_as_by_the_system(resolver: DNSResolver) -> None:
     with pin_host(HOST, resolver, port=80), pytest.raises(OSError, match="Int or String expected"):
         socket.getaddrinfo(HOST, [80])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("more", [(None,), (80, 0, socket.SOCK_DGRAM)])
+def test_a_deadline_holds_for_a_lookup_that_is_for_no_connection(
+    resolver: DNSResolver, dns: DNSServer, more: tuple[Any, ...]
+) -> None:
+    """Nothing is tried for it, and so no patience is asked; the lookup itself takes long."""
+    dns.silent(HOST)
+    resolver.reconfigure(replace(resolver.config, timeout=8.0))
+
+    async def give_up() -> None:
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(asyncio.get_running_loop().getaddrinfo(HOST, *more[:1]), 0.2)
+
+    with pin_host(HOST, resolver):
+        began = time.monotonic()
+        with bounded(0.5), pytest.raises(socket.gaierror, match="no outcome"):
+            socket.getaddrinfo(HOST, *more)
+        assert time.monotonic() - began < 2.0
+        began = time.monotonic()
+        asyncio.run(give_up())
+        assert time.monotonic() - began < 4.0

@@ -16,7 +16,7 @@ from airflow_provider_hokusai_dns.client.relay.headers import Headers
 from airflow_provider_hokusai_dns.client.relay.patience import Failure
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
-from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 from airflow_provider_hokusai_dns.server import tls_context
 
 if TYPE_CHECKING:
@@ -142,10 +142,10 @@ class _Addresses(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         if self._asked is None or self._asked.done():
-            self._asked = asyncio.wrap_future(_asking.call(self._at_once))
+            self._asked = asyncio.wrap_future(_asking.call(self._at_once, beside=True))
         try:
             found = await asyncio.shield(self._asked)
-        except DNSResolutionError as error:
+        except (DNSResolutionError, NoThreadError) as error:
             raise OSError(None, str(error)) from error
         return [resolve_result(host, place, port) for place in found]
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextvars import ContextVar
 from functools import partial
 
 from airflow_provider_hokusai_dns import forks
@@ -38,23 +39,20 @@ _CAUSES = {
 }
 
 
-class _Thread(threading.local):
-    #: Whether this thread works for the resolver: the pin, which would wait for the resolver, then
-    #: stays out of its way.
-    inside = False
-
-
-here = _Thread()
+#: Whether this thread works for the resolver: the pin, which would wait for the resolver, then
+#: stays out of its way. Not a thread's own: where gevent takes the threads' place after us,
+#: greenlets would share it.
+unpinned: ContextVar[bool] = ContextVar("unpinned", default=False)
 
 
 @contextlib.contextmanager
 def past_the_pin() -> Iterator[None]:
     """Resolve names on this thread as the system does, whatever is pinned, while the block runs."""
-    before, here.inside = here.inside, True
+    token = unpinned.set(True)
     try:
         yield
     finally:
-        here.inside = before
+        unpinned.reset(token)
 
 
 class SystemLookup:
