@@ -242,7 +242,7 @@ def test_an_open_trace_around_a_run_is_whole(
 def autologging() -> Iterator[None]:
     import mlflow.sklearn
 
-    mlflow.sklearn.autolog(silent=False)
+    mlflow.sklearn.autolog(silent=False, log_models=False)
     try:
         yield
     finally:
