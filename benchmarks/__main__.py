@@ -72,11 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if options.strict and missed else 0
 
 
+def _sections(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := set(names) - set(_SECTIONS):
+        raise argparse.ArgumentTypeError(
+            f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(_SECTIONS)}"
+        )
+    return names
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too")
     parser.add_argument(
-        "--only", action="append", choices=_SECTIONS, help="this section; may be repeated"
+        "--only",
+        action="extend",
+        type=_sections,
+        metavar="SECTION,...",
+        help=f"these sections, of {', '.join(_SECTIONS)}; may be repeated",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything, for a try")
     parser.add_argument("--strict", action="store_true", help="fail when a goal is missed")

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.measure import Row, Table
-from benchmarks.stage import Nameserver
+from benchmarks.stage import Nameserver, subject_environment
 
 PLAIN, OURS = "plain client, bounded", "ours"
 #: MLflow's own settings for the plain client, in place of 7 retries with a factor of 2.
@@ -110,13 +110,7 @@ def _run_subject(
     server: Nameserver, hostname: str, order: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Run the author's code, and take the name away when it says that it is half-way."""
-    environment = {
-        **{k: v for k, v in os.environ.items()
-           if not k.startswith(("MLFLOW", "AIRFLOW")) and not k.lower().endswith("_proxy")},
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AIRFLOW_HOME": str(folder / "airflow"),
-        **(PLAIN_BOUNDS if order["plain"] else {}),
-    }  # fmt: skip
+    environment = {**subject_environment(folder), **(PLAIN_BOUNDS if order["plain"] else {})}
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(

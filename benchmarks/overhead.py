@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Row, Spin, Table, race
-from benchmarks.stage import Nameserver
+from benchmarks.stage import Nameserver, subject_environment
 
 WITHOUT, WITH = "without the hook", "with the hook"
 LITERAL, PINNED = "getaddrinfo of an address", "getaddrinfo of a pinned host"
@@ -252,15 +252,9 @@ def _listener() -> Iterator[int]:
 
 
 def _run_subject(order: dict[str, Any], folder: Path) -> dict[str, Any]:
-    environment = {
-        **{k: v for k, v in os.environ.items()
-           if not k.startswith(("MLFLOW", "AIRFLOW")) and not k.lower().endswith("_proxy")},
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AIRFLOW_HOME": str(folder / "airflow"),
-    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.overhead", json.dumps(order)],
-        env=environment, capture_output=True, text=True, check=False,
+        env=subject_environment(folder), capture_output=True, text=True, check=False,
     )  # fmt: skip
     for line in done.stdout.splitlines():
         if line.startswith("@"):

@@ -242,7 +242,7 @@ def test_an_open_trace_around_a_run_is_whole(
 def autologging() -> Iterator[None]:
     import mlflow.sklearn
 
-    mlflow.sklearn.autolog(silent=False)
+    mlflow.sklearn.autolog(silent=False, log_models=False)
     try:
         yield
     finally:
@@ -257,19 +257,29 @@ def fit() -> None:
 
 @pytest.mark.parametrize(
     ("status", "path", "lost"),
-    [(403, "log-batch", "params"), (400, "log-batch", "params"), (403, "artifacts", "artifacts")],
+    [
+        (403, "log-batch", "params"),
+        (400, "log-batch", "params"),
+        (500, "log-batch", "params"),
+        (503, "log-batch", "params"),
+        (403, "artifacts", "artifacts"),
+        (500, "artifacts", "artifacts"),
+    ],
 )
 def test_what_autologging_swallows_fails_the_run(
     server: MLflowServer,
-    uri: str,
     front: CountingProxy,
     direct: Any,
+    monkeypatch: pytest.MonkeyPatch,
     status: int,
     path: str,
     lost: str,
 ) -> None:
     """MLflow warns and goes on, and a plain run is FINISHED without what was refused."""
     pytest.importorskip("sklearn")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the plain client's patience
+    server = replace(server, deadline=1.0)
+    uri = auth.sign_in(server)
     front.before = lambda request: status if path in request.path else None
     with autologging():
         with a_plain_run(front) as plain:

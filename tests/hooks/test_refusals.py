@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from airflow_provider_hokusai_dns.exceptions import MLflowRefusedError
 from airflow_provider_hokusai_dns.gates.check import check_connection
@@ -86,3 +87,33 @@ def test_the_machine_s_ca_file_serves_client_run_gate_and_rest(
     assert hook.get_conn().get_run(run.info.run_id).info.status == "FINISHED"
     assert check_connection("mlflow_default").verdict.level is Level.HEALTHY
     assert hook.rest("POST", "/api/2.0/mlflow/experiments/search", json={"max_results": 1})
+
+
+def test_a_password_that_is_changed_during_a_run_is_read_again(
+    at: Any, auth_server: MLflowProcess
+) -> None:
+    """By whichever thread gets the 401; what was logged is complete, and the run FINISHED."""
+    import mlflow
+
+    api, first, second = (
+        f"{auth_server.uri}/api/2.0/mlflow",
+        "first-Password-1",
+        "second-Password-2",
+    )
+
+    def ask(method: str, path: str, **fields: str) -> None:
+        requests.request(
+            method, f"{api}/{path}", json=fields, auth=ADMIN, timeout=60
+        ).raise_for_status()
+
+    ask("POST", "users/create", username="ada", password=first)
+    with at(auth_server, login="ada", password=first).run("rotated") as run:
+        mlflow.log_metric("m", 0.0, step=0, synchronous=False).wait()
+        ask("PATCH", "users/update-password", username="ada", password=second)
+        hook = at(auth_server, login="ada", password=second)
+        for step in range(1, 20):
+            mlflow.log_metric("m", step, step=step, synchronous=False)
+        mlflow.log_text("text", "note.txt")
+    client = hook.get_conn()
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
+    assert len(client.get_metric_history(run.info.run_id, "m")) == 20

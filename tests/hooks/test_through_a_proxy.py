@@ -76,6 +76,7 @@ def behind(
 ) -> ForwardProxy:
     """``mlflow_default`` leads to a server that only the proxy can resolve."""
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "mlflow_default")
     monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://me:{SECRET}@{PROXY}:{proxy.port}")
     dns.set_records(PROXY, ["127.0.0.61"], ttl=10)
     dns.no_such_name(NAME)
@@ -102,9 +103,8 @@ def test_client_rest_run_gate_and_page_go_through_it(behind: ForwardProxy) -> No
     assert f"through the proxy http://{PROXY}:{behind.port}" in verdict.sentence
     assert SECRET not in repr(verdict) + repr(hook.server)
     assert hook.test_connection()[0]
-    page = HealthCache(patience=20.0)
-    [row] = page.connections(["mlflow_default"]) or [None]
-    assert row is None or row.dns is Level.HEALTHY
+    (row,) = HealthCache(patience=20.0).connections()
+    assert (row.dns, row.mlflow, row.target.hostname) == (Level.HEALTHY, Level.HEALTHY, PROXY)
 
 
 def test_a_relay_and_its_children_go_through_it(behind: ForwardProxy) -> None:
