@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import (
+    children,
     goals,
     herd,
     hits,
@@ -32,6 +33,7 @@ _SECTIONS: dict[str, Callable[..., Iterator[Table]]] = {
     "overhead": overhead.measure,
     "losses": losses.measure,
     "relay": relay.measure,
+    "children": children.measure,
 }
 
 
