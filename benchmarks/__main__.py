@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import (
     behind,
+    children,
     goals,
     herd,
     hits,
@@ -33,6 +34,7 @@ _SECTIONS: dict[str, Callable[..., Iterator[Table]]] = {
     "overhead": overhead.measure,
     "losses": losses.measure,
     "relay": relay.measure,
+    "children": children.measure,
 }
 
 

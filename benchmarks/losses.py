@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.measure import Row, Table
-from benchmarks.stage import Nameserver, subject_environment
+from benchmarks.stage import Nameserver
+from benchmarks.subject import environment
 
 PLAIN, OURS = "plain client, bounded", "ours"
 #: MLflow's own settings for the plain client, in place of 7 retries with a factor of 2.
@@ -110,12 +111,12 @@ def _run_subject(
     server: Nameserver, hostname: str, order: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Run the author's code, and take the name away when it says that it is half-way."""
-    environment = {**subject_environment(folder), **(PLAIN_BOUNDS if order["plain"] else {})}
+    variables = environment(folder) | (PLAIN_BOUNDS if order["plain"] else {})
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.losses", json.dumps(order)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables,
         ) as subject,
     ):  # fmt: skip
         try:

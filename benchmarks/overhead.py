@@ -13,16 +13,15 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import repeat
-from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Row, Spin, Table, race
-from benchmarks.stage import Nameserver, subject_environment
+from benchmarks.stage import Nameserver
+from benchmarks.subject import mlflow_server, told_by
 
 WITHOUT, WITH = "without the hook", "with the hook"
 LITERAL, PINNED = "getaddrinfo of an address", "getaddrinfo of a pinned host"
@@ -40,24 +39,15 @@ _TURN = 25
 
 def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
     """Ratio of logging calls, and the cost of a pinned lookup."""
-    from tests.servers import MLflowProcess
-
-    server.tell(f"set {_HOSTNAME} {_ADDRESS} ttl=60")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        MLflowProcess(
-            Path(folder) / "mlflow",
-            host=_ADDRESS,
-            allowed_hosts=(f"{_HOSTNAME}:*", f"{_ADDRESS}:*"),
-        ) as process,
-    ):
-        told = _run_subject({
+    with mlflow_server(server, _HOSTNAME, _ADDRESS) as process:
+        order = {
             # Without the hook a resolver has to know the name; else both take the address.
             "hostname": _HOSTNAME if server.is_the_systems else _ADDRESS,
             "port": process.port,
             "nameservers": server.address,
             "pairs": 4 if quick else 1000 // _TURN,
-        }, Path(folder))  # fmt: skip
+        }
+        told = told_by("benchmarks.overhead", order, process.folder)
     yield _calls(told, server)
     yield _pin(server, rounds=50 if quick else 300)
     yield _connections(server, pairs=100 if quick else 2000)
@@ -249,18 +239,6 @@ def _listener() -> Iterator[int]:
 
 
 # --- the calls, in a process of their own
-
-
-def _run_subject(order: dict[str, Any], folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.overhead", json.dumps(order)],
-        env=subject_environment(folder), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    for line in done.stdout.splitlines():
-        if line.startswith("@"):
-            told: dict[str, Any] = json.loads(line[1:])
-            return told
-    raise RuntimeError(f"the subject ended without a figure: {done.stderr[-2000:]}")
 
 
 def _subject(order: dict[str, Any]) -> None:

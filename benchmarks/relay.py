@@ -12,7 +12,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from typing import Any
 
 from benchmarks.measure import Row, Table
 from benchmarks.stage import Nameserver
+from benchmarks.subject import mlflow_server, told_by
 
 CHILD, CHILD_SPINNING = "log_metric of a child", "the same, its parent busy in Python"
 CHILD_UPLOAD, PARENT_UPLOAD = "artifact of 100 MB of a child", "artifact of 100 MB of the parent"
@@ -40,27 +40,23 @@ _MEGABYTE = 10**6
 
 def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
     """Ratios per call and per artifact, start and end, memory."""
-    from tests.servers import MLflowProcess
-
-    server.tell(f"set {_HOSTNAME} {_ADDRESS} ttl=60")
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        MLflowProcess(
-            Path(folder) / "mlflow",
-            host=_ADDRESS,
-            allowed_hosts=(f"{_HOSTNAME}:*", f"{_ADDRESS}:*"),
-        ) as process,
-    ):
-        told = _run_subject({
-            "hostname": _HOSTNAME,
+    with mlflow_server(server, _HOSTNAME, _ADDRESS) as process:
+        connection = {
+            "conn_type": "mlflow", "host": _HOSTNAME, "port": process.port,
+            "extra": {"nameservers": server.address},
+        }  # fmt: skip
+        order = {
             "address": _ADDRESS,
             "port": process.port,
-            "nameservers": server.address,
             "pairs": 4 if quick else 20,
             "uploads": 2 if quick else 6,
             "long": 100 if quick else 1000,
-            "folder": folder,
-        }, Path(folder))  # fmt: skip
+            "folder": str(process.folder),
+        }
+        told = told_by(
+            "benchmarks.relay", order, process.folder,
+            AIRFLOW_CONN_MLFLOW_DEFAULT=json.dumps(connection),
+        )  # fmt: skip
     yield _pairs(told)
     yield _times(told)
     yield _memory(told)
@@ -91,28 +87,6 @@ def _memory(told: dict[str, Any]) -> Table:
 
 
 # --- the parent, in a process of its own
-
-
-def _run_subject(order: dict[str, Any], folder: Path) -> dict[str, Any]:
-    environment = {
-        **{k: v for k, v in os.environ.items()
-           if not k.startswith(("MLFLOW", "AIRFLOW")) and not k.lower().endswith("_proxy")},
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AIRFLOW_HOME": str(folder / "airflow"),
-        "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps({
-            "conn_type": "mlflow", "host": order["hostname"], "port": order["port"],
-            "extra": {"nameservers": order["nameservers"]},
-        }),
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.relay", json.dumps(order)],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    for line in done.stdout.splitlines():
-        if line.startswith("@"):
-            told: dict[str, Any] = json.loads(line[1:])
-            return told
-    raise RuntimeError(f"the subject ended without a figure: {done.stderr[-2000:]}")
 
 
 def _subject(order: dict[str, Any]) -> None:

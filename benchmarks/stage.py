@@ -110,19 +110,3 @@ def _prepare(folder: Path, host: str) -> None:
         source = folder / target.name
         source.write_text(text, encoding="utf-8")
         subprocess.run(["mount", "--bind", source, target], check=True)
-
-
-def subject_environment(folder: Path) -> dict[str, str]:
-    """For a process that is measured with MLflow's client: nothing of this machine's settings.
-
-    ``HOKUSAI_TEST_MLFLOW`` names the folder of another version of the client, as for the tests.
-    """
-    from tests.servers import client_environment
-
-    ours = ("MLFLOW", "AIRFLOW")
-    return {
-        **{k: v for k, v in client_environment().items()
-           if not k.startswith(ours) and not k.lower().endswith("_proxy")},
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "AIRFLOW_HOME": str(folder / "airflow"),
-    }  # fmt: skip

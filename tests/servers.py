@@ -105,7 +105,7 @@ class MLflowProcess:
     """An MLflow server in processes of its own. A context manager; may be stopped and started.
 
     :param folder: its database, artifacts and log; kept over a restart.
-    :param host: the loopback address to listen on.
+    :param host: the loopback address to listen on; may be changed before it is started again.
     :param port: a free one by default; kept over a restart.
     :param allowed_hosts: for ``--allowed-hosts``; ``None`` leaves MLflow's default, which refuses
         every hostname but localhost.
@@ -133,8 +133,6 @@ class MLflowProcess:
         self.port = port or free_port(host)
         self.log_file = folder / "mlflow.log"
         self._arguments = [
-            "--host",
-            host,
             "--port",
             str(self.port),
             "--workers",
@@ -197,7 +195,7 @@ class MLflowProcess:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", *self._arguments],
+                [sys.executable, "-m", "mlflow", "server", "--host", self.host, *self._arguments],
                 cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import losses, overhead
+from benchmarks import losses, overhead, relay
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
@@ -53,3 +53,12 @@ def test_a_good_day_costs_little(tmp_path: Path) -> None:
     assert tables["pin"][overhead.EXTRA]["values"]["median us"] < 100
     counted = [tables["connections"][name]["values"] for name in tables["connections"]]
     assert [each["connections"] for each in counted] == [each["requests"] for each in counted]
+
+
+def test_a_relay_is_quick_and_holds_no_artifact_in_memory(tmp_path: Path) -> None:
+    """100 MB pass through in a few MiB, kept for a repetition or not."""
+    tables = bench(tmp_path, "relay")
+    assert tables["relay"][relay.CHILD]["values"]["ratio"] < 2
+    assert tables["relay_time"][relay.START]["values"]["median ms"] < 200
+    for name in (relay.MEMORY_UPLOAD, relay.MEMORY_BARE):
+        assert tables["relay_memory"][name]["values"]["MiB"] < 40

@@ -20,8 +20,14 @@ TAG_TASK = "airflow.task_id"
 TAG_DAG_RUN = "airflow.run_id"
 TAG_MAP_INDEX = "airflow.map_index"
 TAG_TRY = "airflow.try_number"
+#: Beside them, where a try was rescheduled: a retry policy of Airflow 3.4 does that, and keeps the
+#: try's number.
+TAG_RESCHEDULES = "airflow.reschedule_count"
 
-_IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
+#: What all attempts of one task instance have in common.
+IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
+#: A run without a number is not ours to end.
+_NOT_OURS = (1_000_000, 0)
 _PARENT = "mlflow.parentRunId"
 _MAX_DEPTH = 5
 _PAGE = 100
@@ -39,15 +45,15 @@ def end_orphaned_runs(
     :param tags: those of the new run; without the five names above there is nothing to look for.
     :returns: the ids of the runs that were ended, nested ones included.
     """
-    if not _has_earlier_try(tags):
+    if not has_earlier_attempt(tags):
         return ()
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri)
     ended: list[str] = []
     try:
-        for run in _running(client, experiment_id, {key: tags[key] for key in _IDENTITY}):
-            if run.info.run_id != own_run_id and _try_of(run) < int(tags[TAG_TRY]):
+        for run in _running(client, experiment_id, {key: tags[key] for key in IDENTITY}):
+            if run.info.run_id != own_run_id and attempt_of(run.data.tags) < attempt_of(tags):
                 _end(client, tracking_uri, run, ended, _MAX_DEPTH)
     except Exception as error:
         _log.warning(
@@ -59,16 +65,17 @@ def end_orphaned_runs(
     return tuple(ended)
 
 
-def _has_earlier_try(tags: Mapping[str, str]) -> bool:
-    if not all(key in tags for key in (*_IDENTITY, TAG_TRY)):
-        return False
-    return tags[TAG_TRY].isdigit() and int(tags[TAG_TRY]) > 1
+def has_earlier_attempt(tags: Mapping[str, str]) -> bool:
+    """Whether the task may have left something, in an earlier try or before a reschedule."""
+    return all(key in tags for key in IDENTITY) and (1, 0) < attempt_of(tags) < _NOT_OURS
 
 
-def _try_of(run: Any) -> int:
-    text = run.data.tags.get(TAG_TRY, "")
-    # One without a number is not ours to end.
-    return int(text) if text.isdigit() else 1_000_000
+def attempt_of(tags: Mapping[str, str]) -> tuple[int, int]:
+    """Which try made a run, and how often that had been rescheduled; in their order."""
+    tried, rescheduled = tags.get(TAG_TRY, ""), tags.get(TAG_RESCHEDULES, "0")
+    if not tried.isdigit() or not rescheduled.isdigit():
+        return _NOT_OURS
+    return int(tried), int(rescheduled)
 
 
 def _running(client: Any, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Any]:

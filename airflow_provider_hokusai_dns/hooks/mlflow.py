@@ -452,9 +452,10 @@ def _airflow_tags() -> dict[str, str]:
     from airflow_provider_hokusai_dns.client import orphaned_runs
 
     try:
-        ti = get_current_context()["ti"]
+        context = get_current_context()
     except RuntimeError:
         return {}
+    ti = context["ti"]
     tags = {
         orphaned_runs.TAG_DAG: ti.dag_id,
         orphaned_runs.TAG_TASK: ti.task_id,
@@ -462,6 +463,8 @@ def _airflow_tags() -> dict[str, str]:
         orphaned_runs.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
         orphaned_runs.TAG_TRY: str(ti.try_number),
     }
+    if rescheduled := context.get("task_reschedule_count"):
+        tags[orphaned_runs.TAG_RESCHEDULES] = str(rescheduled)
     if link := getattr(ti, "log_url", None):
         tags["airflow.url"] = str(link)
     return tags

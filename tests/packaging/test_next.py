@@ -56,6 +56,11 @@ def test_page_endpoints_and_links_work_in_the_next_airflow(tests: str, python: P
     _pytest(python, tests, "-W", "default")
 
 
+def test_the_retry_policy_reschedules_a_task_in_the_next_airflow(python: Path) -> None:
+    """In a real scheduler: what Airflow has only had since 3.4."""
+    _pytest(python, "tests/policies/test_reschedule.py", "-W", "default")
+
+
 def _pytest(python: Path, *arguments: str) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
     done = subprocess.run(

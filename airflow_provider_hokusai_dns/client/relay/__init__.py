@@ -17,8 +17,7 @@ and ends the runs that its clients leave behind.
 :mod:`.upstream`       one request to MLflow (aiohttp)
 :mod:`.forwarding`     one request of a client, with all its tries
 :mod:`.listener`       the loopback port, token and limits
-:mod:`.addresses`      the addresses of the server, from the process's resolver
-:mod:`.orphans`        runs that no process will end
+:mod:`.orphans`        orphaned runs, and runs that were made twice
 :mod:`.relay`          the thread, its start and its end
 =====================  =======================================================================
 """

@@ -1,4 +1,4 @@
-"""Runs that no process will end: those of an earlier try, and those that were made twice.
+"""Orphaned runs of an earlier try, and runs that were made twice.
 
 By REST and by tags, without MLflow's client: the parent of the processes need not import it.
 """
@@ -10,13 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.client.orphaned_runs import (
-    TAG_DAG,
-    TAG_DAG_RUN,
-    TAG_MAP_INDEX,
-    TAG_TASK,
-    TAG_TRY,
-)
+from airflow_provider_hokusai_dns.client.orphaned_runs import IDENTITY, attempt_of
 from airflow_provider_hokusai_dns.client.relay.creates import TAG_CALL, tags_of
 
 if TYPE_CHECKING:
@@ -25,17 +19,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _API = "/api/2.0/mlflow"
-_IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
 #: MLflow's own limits of a page.
 _EXPERIMENTS, _RUNS = 1000, 100
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], Awaitable["Answer"]]
-
-
-def has_earlier_try(tags: Mapping[str, str]) -> bool:
-    """Whether the task may have left something in an earlier try."""
-    tried = tags.get(TAG_TRY, "")
-    return all(key in tags for key in _IDENTITY) and tried.isdigit() and int(tried) > 1
 
 
 async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None) -> None:
@@ -52,7 +39,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
         # All are read first: a run that is ended leaves the search, and moves its pages.
         for run in [run async for run in _running(ask, experiments, tags)]:
             run_id = str(run["info"]["run_id"])
-            if run_id != own_run_id and _try_of(run) < int(tags[TAG_TRY]):
+            if run_id != own_run_id and attempt_of(tags_of(run)) < attempt_of(tags):
                 await _update(ask, run_id, "KILLED")
                 ended.append(run_id)
     except Exception as error:
@@ -96,7 +83,7 @@ async def _running(
     """The RUNNING runs of this task, of whatever try."""
     # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
     conditions = ["attributes.status = 'RUNNING'"] + [
-        f"tags.`{key}` = '{tags[key]}'" for key in _IDENTITY if "'" not in tags[key]
+        f"tags.`{key}` = '{tags[key]}'" for key in IDENTITY if "'" not in tags[key]
     ]
     for first in range(0, len(experiments), _EXPERIMENTS):
         token = ""
@@ -109,7 +96,7 @@ async def _running(
             })).document  # fmt: skip
             for run in document.get("runs") or ():
                 there = tags_of(run)
-                if all(there.get(key) == tags[key] for key in _IDENTITY):
+                if all(there.get(key) == tags[key] for key in IDENTITY):
                     yield run
             token = document.get("next_page_token") or ""
             if not token:
@@ -119,9 +106,3 @@ async def _running(
 async def _update(ask: Ask, run_id: str, status: str) -> None:
     ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
     await ask("POST", f"{_API}/runs/update", ended)
-
-
-def _try_of(run: Mapping[str, Any]) -> int:
-    tried = tags_of(run).get(TAG_TRY, "")
-    # One without a number is not ours to end.
-    return int(tried) if tried.isdigit() else 1_000_000

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import sigterm
+from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
@@ -192,9 +193,9 @@ class Relay:
             self._cleaning = asyncio.create_task(orphans)
 
     def _orphans(self) -> Coroutine[Any, Any, None] | None:
-        from airflow_provider_hokusai_dns.client.relay.orphans import end_orphans, has_earlier_try
+        from airflow_provider_hokusai_dns.client.relay.orphans import end_orphans
 
-        if not has_earlier_try(self._run_tags):
+        if not has_earlier_attempt(self._run_tags):
             return None
         ask = partial(self._forwarder.ask, deadline=self._server.deadline)
         return end_orphans(ask, self._run_tags, self._run_id)
@@ -333,7 +334,7 @@ def open_relay(
             status = status_of(error)
             relay.close(error, FAILED if status == FINISHED else status)
             raise
-        # Whoever ends its runs has ended them by now: MLflow's own API does it when a process ends.
+        # A client that ends its runs has done so by now: MLflow's own API does it at its exit.
         relay.close(None, FAILED)
 
 

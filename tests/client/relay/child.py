@@ -7,6 +7,7 @@ Usage: ``child.py FOLDER``, with MLflow's variables in the environment.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -48,5 +49,5 @@ def train_in(folder: str) -> str:
     return train(Path(folder))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and os.environ.get("RANK", "0") == "0":  # the first of a launcher's logs
     train(Path(sys.argv[1]))

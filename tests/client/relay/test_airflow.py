@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from tests.client.relay.kinds import arrived
 from tests.client.relay.support import API, NAME
 from tests.page.real_airflow import RealAirflow
 from tests.servers import MLflowProcess, is_installed
@@ -138,7 +139,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             there = Stage(airflow, mlflow, dns, folder)
             there.until(
                 lambda: {d["dag_id"] for d in airflow.ask("GET", "/api/v2/dags")["dags"]},
-                lambda dags: {*DAGS, "killed", "policy"} <= dags,
+                lambda dags: {*DAGS, "killed", "outage", "policy"} <= dags,
             )
             yield there
 
@@ -168,6 +169,29 @@ def test_an_operator_gives_mlflow_to_its_processes_with_one_argument(
     assert len(found["data"]["params"]) == 1
     assert (tags["airflow.dag_id"], tags["airflow.task_id"]) == (dag, "t")
     assert tags["airflow.try_number"] == "1"
+
+
+def test_processes_of_operators_lose_nothing_while_the_name_is_gone(stage: Stage) -> None:
+    """``@task.external_python`` and ``@task.virtualenv``, in the middle of what they log."""
+    folders = {name: stage.folder / name for name in ("external", "virtual")}
+    for folder in folders.values():
+        folder.mkdir()
+    run = stage.trigger("outage")
+    for folder in folders.values():
+        stage.until((folder / "half").exists, bool)
+    stage.dns.remove(NAME)
+    try:
+        time.sleep(2.5)  # idle connections are closed: the name is needed again
+        for folder in folders.values():
+            (folder / "go").touch()
+        for name in folders:
+            assert stage.ended("outage", run, name)["state"] == "success", name
+    finally:
+        stage.dns.set_records(NAME, [stage.mlflow.host], ttl=5)
+    for folder in folders.values():
+        found = arrived(stage.mlflow, (folder / "half").read_text())
+        assert (found["status"], found["later"], found["at_once"]) == ("FINISHED", 40, 40)
+        assert list(found["artifacts"]) == ["note.txt"]
 
 
 def test_a_script_that_dies_leaves_no_run_running(stage: Stage, triggered: dict[str, str]) -> None:

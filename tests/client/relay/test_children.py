@@ -3,260 +3,93 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.client.relay import RelayLostDataError, open_relay
+from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from tests.client.relay import child
+from tests.client.relay import child, kinds
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, NAME, asked
-from tests.servers import MLflowProcess
+from tests.client.relay.kinds import arrived, clean, direct
+from tests.client.relay.support import API, NAME, a_server, asked
+from tests.servers import MLflowProcess, wait_until
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.filterwarnings("default"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 HERE = Path(__file__).parent
-PATIENT = {"deadline": 120}
 
 
-def clean(environment: dict[str, str]) -> dict[str, str]:
-    """Without what this repository's tests put into the path."""
-    return {k: v for k, v in environment.items() if k != "PYTHONPATH"}
+class _Names:
+    """The name ``mlflow.test`` in a test's nameserver."""
+
+    def __init__(self, dns: DNSServer) -> None:
+        self._dns = dns
+
+    def answer(self, address: str) -> None:
+        self._dns.set_records(NAME, [address], ttl=1)
+
+    def gone(self) -> None:
+        self._dns.remove(NAME)
+
+    def silent(self) -> None:
+        self._dns.silent(NAME)
 
 
-def run_of(relay: Relay, run_id: str) -> dict[str, Any]:
-    """What the server says of a run: status, steps by metric, artifacts, traces."""
-    run = asked(relay, "GET", f"{API}/runs/get?run_id={run_id}")["run"]
-    metrics = {}
-    for key in ("later", "at_once"):
-        path = f"{API}/metrics/get-history?run_id={run_id}&metric_key={key}"
-        metrics[key] = len({m["step"] for m in asked(relay, "GET", path).get("metrics", ())})
-    artifacts = asked(relay, "GET", f"{API}/artifacts/list?run_id={run_id}").get("files", [])
-    experiment = {"mlflow_experiment": {"experiment_id": run["info"]["experiment_id"]}}
-    traces = asked(relay, "POST", "/api/3.0/mlflow/traces/search", {
-        "locations": [{"type": "MLFLOW_EXPERIMENT", **experiment}],
-        "filter": f"attributes.run_id = '{run_id}'",
-    }).get("traces", [])  # fmt: skip
-    return {
-        "status": run["info"]["status"],
-        **metrics,
-        "artifacts": {one["path"]: one.get("file_size") for one in artifacts},
-        "traces": len(traces),
-    }
+KINDS = kinds.kinds()
+Outcomes = dict[str, kinds.Outcome]
 
 
-ALL = {
-    "status": "FINISHED",
-    "later": 2 * child.METRICS,
-    "at_once": 2 * child.METRICS,
-    "artifacts": {"model.bin": 2**20},
-    "traces": 1,
-}
+@pytest.fixture(scope="module")
+def through(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcomes]:
+    """What of the children of all kinds has arrived after an outage; each outage is made once."""
 
-# --- the kinds of children
+    @functools.cache
+    def made(outage: str) -> Outcomes:
+        folder = tmp_path_factory.mktemp(outage)
+        with DNSServer() as dns, MLflowProcess(folder / "mlflow", host="127.0.0.53") as server:
+            dns.set_records(NAME, [server.host], ttl=1)
+            config = ResolverConfig(
+                nameservers=(dns.address,), min_ttl=0.2, timeout=1.0, stale_after=0.2,
+                no_name_recheck=0.2,
+            )  # fmt: skip
+            there = a_server(port=server.port, deadline=180)
+            addresses = runtime.relay_addresses(there, DNSResolver(config))
+            with open_relay(there, addresses, export=True) as relay:
+                environment = clean(relay.environment())
+                children = {name: (kind, environment) for name, kind in KINDS.items()}
+                return kinds.through(outage, _Names(dns), server, children, folder, seconds=3)
 
-
-@contextlib.contextmanager
-def a_subprocess(relay: Relay, folder: Path) -> Iterator[None]:
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "child.py"), str(folder)],
-        env=clean(relay.environment()), stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        yield
-        assert process.wait(200) == 0
-
-
-def a_process_of(method: str) -> Callable[..., Any]:
-    @contextlib.contextmanager
-    def started(relay: Relay, folder: Path) -> Iterator[None]:
-        # multiprocessing takes the environment of its parent: the relay was opened with export.
-        context: Any = multiprocessing.get_context(method)
-        process = context.Process(target=child.train, args=(folder,))
-        process.start()
-        yield
-        process.join(200)
-        assert process.exitcode == 0
-
-    return started
+    return made
 
 
-@contextlib.contextmanager
-def ranks_of_a_launcher(relay: Relay, folder: Path) -> Iterator[None]:
-    """As torchrun does it: a launcher starts its ranks, and the first of them logs."""
-    launcher = (
-        "import subprocess, sys, os\n"
-        "training = [sys.executable, *sys.argv[1:]]\n"
-        "ranks = [subprocess.Popen(training if rank == 0 else ['true'],"
-        " env={**os.environ, 'RANK': str(rank)}) for rank in range(2)]\n"
-        "sys.exit(max(rank.wait() for rank in ranks))\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", launcher, str(HERE / "child.py"), str(folder)],
-        env=clean(relay.environment()), stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        yield
-        assert process.wait(200) == 0
-
-
-@contextlib.contextmanager
-def a_joblib_worker(relay: Relay, folder: Path) -> Iterator[None]:
-    joblib = pytest.importorskip("joblib")
-    results: list[str] = []
-
-    def work() -> None:
-        parallel = joblib.Parallel(n_jobs=2, backend="loky")
-        results.extend(parallel(joblib.delayed(child.train_in)(str(f)) for f in [folder]))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    thread.join(200)
-    assert len(results) == 1
-
-
-KINDS: dict[str, Callable[..., Any]] = {
-    "subprocess": a_subprocess,
-    "spawn": a_process_of("spawn"),
-    "fork": a_process_of("fork"),
-    "launcher": ranks_of_a_launcher,
-    "joblib": a_joblib_worker,
-}
-
-# --- the outages
-
-
-@contextlib.contextmanager
-def no_such_name(dns: DNSServer, server: MLflowProcess) -> Iterator[None]:
-    dns.remove(NAME)
-    yield
-
-
-@contextlib.contextmanager
-def silent(dns: DNSServer, server: MLflowProcess) -> Iterator[None]:
-    dns.silent(NAME)
-    yield
-
-
-@contextlib.contextmanager
-def down(dns: DNSServer, server: MLflowProcess) -> Iterator[None]:
-    """Killed, and started again at the same address a while after the child goes on."""
-    server.stop(kill=True)
-    starting = threading.Timer(5, server.start)
-    starting.start()
-    yield
-    starting.join()
-
-
-@contextlib.contextmanager
-def redeployed(dns: DNSServer, server: MLflowProcess) -> Iterator[None]:
-    """As ECS does it: name gone, server gone, a new one elsewhere, and then the name again."""
-    dns.remove(NAME)
-    server.stop(kill=True)
-    new = MLflowProcess(server.folder, host="127.0.0.54", port=server.port)
-
-    def start() -> None:
-        new.start()
-        dns.set_records(NAME, [new.host], ttl=1)
-
-    starting = threading.Timer(2, start)
-    starting.start()
-    try:
-        yield
-    finally:
-        starting.join()
-        new.stop()
-
-
-OUTAGES: dict[str, Callable[..., Any]] = {
-    "no_such_name": no_such_name, "silent": silent, "down": down, "redeployed": redeployed,
-}  # fmt: skip
-
-
-def through(
-    kind: str,
-    outage: str,
-    relay_to: OpenRelay,
-    dns: DNSServer,
-    server: MLflowProcess,
-    folder: Path,
-) -> dict[str, Any]:
-    """One child through one outage, and what arrived."""
-    export = kind in ("spawn", "fork", "joblib")
-    with (
-        contextlib.ExitStack() as outages,
-        relay_to(server, changes=PATIENT, export=export) as relay,
-    ):
-        half = folder / "half"
-        with KINDS[kind](relay, folder):
-            wait_for(half)
-            outages.enter_context(OUTAGES[outage](dns, server))
-            time.sleep(2.5)  # idle connections are closed: the name is needed again
-            (folder / "go").touch()
-        return run_of(relay, half.read_text())
+@pytest.mark.parametrize("outage", kinds.OUTAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_of_any_kind_loses_nothing_in_any_outage(
+    through: Callable[[str], Outcomes], kind: str, outage: str
+) -> None:
+    """Metrics of both kinds, an artifact, a trace, and the run's end, without this package."""
+    outcome = through(outage)[kind]
+    assert (outcome.arrived, outcome.error) == (kinds.everything(kind), "")
 
 
 def wait_for(file: Path) -> None:
-    end = time.monotonic() + 100
-    while not file.exists() or not file.read_text():
-        assert time.monotonic() < end, f"no {file.name} of the child"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[MLflowProcess]:
-    """A server that a test may take away."""
-    with MLflowProcess(tmp_path / "mlflow", host="127.0.0.53") as server:
-        yield server
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_child_of_any_kind_loses_nothing_while_the_name_is_gone(
-    relay_to: OpenRelay, dns: DNSServer, mlflow_server: MLflowProcess, tmp_path: Path, kind: str
-) -> None:
-    """Metrics of both kinds, an artifact and a trace; and its run is FINISHED."""
-    assert through(kind, "no_such_name", relay_to, dns, mlflow_server, tmp_path) == ALL
-
-
-@pytest.mark.parametrize("outage", ["silent", "down", "redeployed"])
-def test_a_child_loses_nothing_in_any_outage(
-    relay_to: OpenRelay, dns: DNSServer, own_server: MLflowProcess, tmp_path: Path, outage: str
-) -> None:
-    """Also where MLflow itself is away for a while, or is elsewhere when it is back."""
-    folder = tmp_path / "child"
-    folder.mkdir()
-    assert through("subprocess", outage, relay_to, dns, own_server, folder) == ALL
-
-
-@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
-def test_a_script_with_curl_needs_the_variables_only(
-    relay_to: OpenRelay, mlflow_server: MLflowProcess
-) -> None:
-    """No Python at all: the token is a bearer, the URI a prefix."""
-    with relay_to(mlflow_server) as relay:
-        done = subprocess.run(
-            ["bash", str(HERE / "child.sh")], env=relay.environment(), capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        run = asked(relay, "GET", f"{API}/runs/get?run_id={done.stdout.strip()}")["run"]
-    assert run["info"]["status"] == "FINISHED"
-    assert run["data"]["params"] == [{"key": "a", "value": "b"}]
+    wait_until(lambda: file.exists() and file.read_text(), 100, told=lambda: f"no {file.name}")
 
 
 def test_a_child_that_is_killed_leaves_no_run_running(
@@ -268,8 +101,7 @@ def test_a_child_that_is_killed_leaves_no_run_running(
     ) as process:  # fmt: skip
         wait_for(tmp_path / "half")
         process.kill()
-    with relay_to(mlflow_server) as relay:
-        found = run_of(relay, (tmp_path / "half").read_text())
+    found = arrived(mlflow_server, (tmp_path / "half").read_text())
     assert (found["status"], found["later"]) == ("FAILED", child.METRICS)
 
 
@@ -283,58 +115,69 @@ def test_a_block_that_raises_ends_the_runs_of_its_clients(
     with pytest.raises(error), relay_to(mlflow_server) as relay:  # noqa: PT012
         run = asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})["run"]
         raise error
-    with relay_to(mlflow_server) as relay:
-        assert run_of(relay, run["info"]["run_id"])["status"] == status
+    assert arrived(mlflow_server, run["info"]["run_id"])["status"] == status
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
 def test_a_task_that_is_told_to_stop_ends_its_childrens_runs_as_killed(
-    mlflow_server: MLflowProcess, dns: DNSServer, tmp_path: Path
+    mlflow_server: MLflowProcess, dns: DNSServer, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """SIGTERM as Airflow sends it: within the five seconds that it leaves."""
+    """SIGTERM as Airflow sends it, and ctrl-C: within the five seconds that Airflow leaves."""
     dns.set_records(NAME, [mlflow_server.host], ttl=60)
-    parent = subprocess.Popen(
-        [sys.executable, "-m", "tests.client.relay.parent", dns.address, str(mlflow_server.port),
-         str(tmp_path)],
-        cwd=HERE.parents[2],
-    )  # fmt: skip
-    try:
+    with _a_parent(dns, mlflow_server, tmp_path) as parent:
         wait_for(tmp_path / "half")
         began = time.monotonic()
-        parent.send_signal(signal.SIGTERM)
+        parent.send_signal(number)
         parent.wait(10)
         assert time.monotonic() - began < 5
-    finally:
-        parent.kill()
-        parent.wait()
-        (tmp_path / "go").touch()
-    import urllib.request
-
-    url = f"{mlflow_server.uri}{API}/runs/get?run_id={(tmp_path / 'half').read_text()}"
-    with urllib.request.urlopen(url) as answer:
-        assert json.load(answer)["run"]["info"]["status"] == "KILLED"
+    assert arrived(mlflow_server, (tmp_path / "half").read_text())["status"] == "KILLED"
 
 
-def test_what_a_killed_parent_left_is_ended_by_the_next_try(
-    relay_to: OpenRelay, mlflow_server: MLflowProcess
+@pytest.mark.parametrize(
+    "again", [{"airflow.try_number": "2"}, {"airflow.reschedule_count": "1"}], ids=str
+)
+def test_what_a_killed_parent_left_is_ended_by_the_next_attempt(
+    relay_to: OpenRelay,
+    mlflow_server: MLflowProcess,
+    dns: DNSServer,
+    tmp_path: Path,
+    again: dict[str, str],
 ) -> None:
     """In whatever experiment, by the task's tags; those of another task go on."""
     task = {
-        "airflow.dag_id": "d", "airflow.task_id": "it's", "airflow.run_id": "r",
-        "airflow.map_index": "-1",
+        "airflow.dag_id": "d", "airflow.task_id": "it's", "airflow.run_id": str(again),
+        "airflow.map_index": "-1", "airflow.try_number": "1",
     }  # fmt: skip
-    with relay_to(mlflow_server) as relay:
-        experiment = asked(relay, "POST", f"{API}/experiments/create", {"name": "of a killed"})
-        tagged = [{"key": k, "value": v} for k, v in {**task, "airflow.try_number": "1"}.items()]
-        others = [one | {"value": "other"} if "dag" in one["key"] else one for one in tagged]
-        ids = []
-        for tags in (tagged, others):
-            body = {**experiment, "tags": tags}
-            ids.append(asked(relay, "POST", f"{API}/runs/create", body)["run"]["info"]["run_id"])
-        relay._forwarder.runs.open.clear()  # as if it had been killed
-    with relay_to(mlflow_server, run_tags={**task, "airflow.try_number": "2"}):
+    dns.set_records(NAME, [mlflow_server.host], ttl=60)
+    other = {**task, "airflow.dag_id": "other"}
+    tags = [{"key": key, "value": value} for key, value in other.items()]
+    made = direct(mlflow_server, "POST", f"{API}/runs/create", {"experiment_id": "0", "tags": tags})
+    with _a_parent(dns, mlflow_server, tmp_path, json.dumps(task)) as parent:
+        wait_for(tmp_path / "half")
+        parent.kill()
+        parent.wait()
+    ids = [(tmp_path / "half").read_text(), made["run"]["info"]["run_id"]]
+    assert [arrived(mlflow_server, one)["status"] for one in ids] == ["RUNNING"] * 2
+    with relay_to(mlflow_server, run_tags={**task, **again}):
         pass
-    with relay_to(mlflow_server) as relay:
-        assert [run_of(relay, one)["status"] for one in ids] == ["KILLED", "RUNNING"]
+    assert [arrived(mlflow_server, one)["status"] for one in ids] == ["KILLED", "RUNNING"]
+
+
+@contextlib.contextmanager
+def _a_parent(
+    dns: DNSServer, server: MLflowProcess, folder: Path, *tags: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "tests.client.relay.parent", dns.address, str(server.port),
+         str(folder), *tags],
+        cwd=HERE.parents[2],
+    )  # fmt: skip
+    try:
+        yield parent
+    finally:
+        parent.kill()
+        parent.wait()
+        (folder / "go").touch()
 
 
 def test_what_did_not_arrive_is_named_although_the_child_swallowed_it(
@@ -405,4 +248,4 @@ def test_a_long_upload_by_curl_asks_before_it_sends(
             env=relay.environment(), check=True,
         )  # fmt: skip
         assert time.monotonic() - began < 10
-        assert run_of(relay, info["run_id"])["artifacts"] == {"file": 3_000_000}
+        assert arrived(mlflow_server, info["run_id"])["artifacts"] == {"file": 3_000_000}

@@ -66,6 +66,37 @@ with DAG("virtualenv"):
         pre_execute=mlflow_for_children(),
     )(train)()  # fmt: skip
 
+
+def train_through(folder: str) -> str:
+    """Half of it before an outage, half in it."""
+    import pathlib
+    import time
+
+    import mlflow
+
+    here = pathlib.Path(folder)
+    with mlflow.start_run() as run:
+        for step in range(40):
+            if step == 20:
+                mlflow.flush_async_logging()
+                (here / "half").write_text(run.info.run_id)
+                while not (here / "go").exists():
+                    time.sleep(0.05)
+            mlflow.log_metric("later", step, step=step, synchronous=False)
+            mlflow.log_metric("at_once", step, step=step)
+        mlflow.log_text("an artifact", "note.txt")
+    return str(run.info.run_id)
+
+
+with DAG("outage"):
+    for name, kind in (
+        ("external", task.external_python(python=PYTHON)),
+        ("virtual", task.virtualenv(requirements=[MLFLOW], system_site_packages=False)),
+    ):
+        kind(train_through).override(task_id=name, pre_execute=mlflow_for_children())(
+            f"{os.environ['RELAY_TEST_FOLDER']}/{name}"
+        )
+
 with DAG("in_a_run"):
 
     @task(task_id="t")
