@@ -109,7 +109,7 @@ def _pin(server: Nameserver, *, rounds: int) -> Table:
 def _connections(server: Nameserver, *, pairs: int) -> Table:
     """Requests on a new connection each, in turns, and the connections that the server counts.
 
-    A name costs a client more than an address, whoever resolves it. So the plain one is a name
+    A name costs a client more than an address, with every resolver. So the plain one is a name
     that the system's function resolves without asking: it is given the address.
     """
     import urllib3

@@ -66,7 +66,7 @@ class ResolverState:
     def wall(self) -> float:
         """What to add to monotonic seconds for the time of day.
 
-        To the millisecond: so it stays the same number while nobody sets the clock.
+        To the millisecond: so it stays the same number until the clock is set.
         """
         wall = round(self.clock.time() - self.now(), 3)
         if wall != self._wall:
