@@ -49,7 +49,7 @@ class DNSSearch(Search):
         self._exchange = Exchange(monotonic)
         self._begin_system = system
         self._system: Future[Answer] | None = None
-        #: Whether the last decision knew the system's outcome: then there is nothing to wake it for.
+        #: Whether the last decision knew the system's outcome, and nothing is left to wake it for.
         self._heard = False
         self._system_at = monotonic() + head_start
         self._bell: tuple[socket.socket, socket.socket] | None = None
