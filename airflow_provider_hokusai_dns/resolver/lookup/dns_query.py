@@ -10,10 +10,11 @@ from pathlib import Path
 
 from airflow_provider_hokusai_dns.resolver.config import split_nameserver
 from airflow_provider_hokusai_dns.resolver.lookup import messages
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Manner
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile
 from airflow_provider_hokusai_dns.resolver.lookup.health import Health
-from airflow_provider_hokusai_dns.resolver.lookup.plan import Manner, Plan
+from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Said, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf, parse_resolv_conf
 from airflow_provider_hokusai_dns.resolver.model import Answer

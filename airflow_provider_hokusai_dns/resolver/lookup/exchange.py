@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from airflow_provider_hokusai_dns.resolver.lookup import messages
-from airflow_provider_hokusai_dns.resolver.lookup.plan import Ask, Plan
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask
+from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
 
 _LARGEST = 65_535

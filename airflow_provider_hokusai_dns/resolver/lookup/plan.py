@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Manner
 from airflow_provider_hokusai_dns.resolver.lookup.health import Health
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
@@ -32,10 +32,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
 
 _NEVER = math.inf
 
-#: Seconds until the next packet for a question that has no answer yet: to the next nameserver,
-#: or to the same one where there is no other. They lengthen with each turn of the list. A lost
-#: packet costs the first of them.
-_PAUSES = (0.5, 1.0, 2.0, 4.0)
 #: Seconds for which the address of a later nameserver waits for those listed before it.
 _HOLD = 1.0
 #: The same for a "no such name": it starts the clock of policy rule 7, so it has to be true.
@@ -55,271 +51,7 @@ _NEXT_CANDIDATE = 1.0
 _SHARE = 0.25
 #: How long a family that is late is listened to after the outcome, so that it is not lost.
 _LISTEN_ON = 3.0
-
-
-class Ask:
-    """One query to one nameserver, from :attr:`Plan.outbox`.
-
-    :param tcp: over TCP.
-    :param edns: with an OPT record.
-    :param fresh_port: from a port of its own: a firewall may drop what comes from the old one.
-    """
-
-    __slots__ = ("asking", "edns", "ended_at", "fresh_port", "reply", "sent_at", "server", "tcp")
-
-    def __init__(
-        self, asking: Asking, server: Server, now: float, *, tcp: bool, edns: bool, fresh: bool
-    ) -> None:
-        self.asking = asking
-        self.server = server
-        self.tcp = tcp
-        self.edns = edns
-        self.fresh_port = fresh
-        self.sent_at = now
-        self.ended_at: float | None = None
-        self.reply: Reply | None = None
-
-    @property
-    def question(self) -> Question:
-        """What to ask."""
-        return self.asking.question
-
-    @property
-    def plan(self) -> Plan:
-        """The plan that gets the outcome."""
-        return self.asking.plan
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How nameservers are asked.
-
-    :param tcp: never over UDP.
-    :param one_at_a_time: one family after the other.
-    :param wait: seconds for which the system itself would wait for one nameserver.
-    :param wait_for_all: seconds for which it would wait for one name.
-    """
-
-    tcp: bool = False
-    edns: bool = False
-    one_at_a_time: bool = False
-    wait: float = _NEVER
-    wait_for_all: float = _NEVER
-
-
-class Asking:
-    """One question, and how far it has got. ``rank`` is a nameserver's place in the list."""
-
-    def __init__(self, question: Question, plan: Plan) -> None:
-        self.question = question
-        self.asks: list[Ask] = []
-        #: The reply that stands, or will from ``stands_at`` on.
-        self.reply: Reply | None = None
-        self.stands_at = _NEVER
-        #: No nameserver is left that could answer.
-        self.failed = False
-        self.next_at = _NEVER
-        self.plan = plan
-        self.rank = len(plan.listed)
-        self._erred: set[Server] = set()
-        self._answered: set[Server] = set()
-        self._turn = 0
-
-    # --- what happened
-
-    def begin(self, now: float) -> None:
-        """Send the first query."""
-        if not self.asks:
-            self._ask_next(now)
-
-    def tick(self, now: float) -> None:
-        """Time has passed."""
-        health = self.plan.health
-        for ask in self.asks:
-            if ask.ended_at is None:
-                health.unheard(ask.server, ask.sent_at, now)
-        if self.reply is not None and now < self.stands_at:
-            self._weigh(now)
-        while now >= self.next_at:
-            # Once the lookup has its outcome, a packet that may be lost is made good for once.
-            if self.plan.outcome is not None and len(self.asks) > 1:
-                self.next_at = _NEVER
-                return
-            self._ask_next(now)
-
-    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
-        """A packet came for this question, from whichever query of it, however late."""
-        ask.ended_at, ask.reply = now, reply
-        self.plan.health.heard(ask.server, now)
-        if reply.truncated:
-            self._send(ask.server, now, tcp=True)
-        elif ask.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
-            self._send(ask.server, now, tcp=ask.tcp)
-        elif reply.cause is None or reply.is_no:
-            self._consider(ask.server, reply, now)
-        else:
-            self._err(ask, reply, now)
-
-    def broke(self, ask: Ask, why: Reply, now: float) -> None:
-        """This query cannot be answered, and no packet said so."""
-        if ask.ended_at is None:
-            ask.ended_at = now
-            self._err(ask, why, now)
-
-    # --- how it stands
-
-    def stands(self, now: float) -> bool:
-        """Whether there is a reply that nothing can outvote any more."""
-        return self.reply is not None and now >= self.stands_at
-
-    def settled(self, now: float) -> bool:
-        """Whether nothing more is to come."""
-        return self.failed or self.stands(now)
-
-    def has_addresses(self, now: float) -> bool:
-        """Whether the reply that stands gives something."""
-        return self.has_some and now >= self.stands_at
-
-    @property
-    def has_some(self) -> bool:
-        """Whether any nameserver gave something."""
-        return self.reply is not None and self.reply.cause is None
-
-    def says_no(self, now: float) -> bool:
-        """Whether the reply that stands is a "no"."""
-        return self.reply is not None and self.reply.is_no and now >= self.stands_at
-
-    def is_word_of(self, rank: int) -> bool:
-        """Whether a nameserver that is believed about the other family, or a better one, spoke."""
-        return self.reply is not None and self.rank <= rank
-
-    def seems_no(self) -> bool:
-        """Whether all that could say something else are nameservers that have fallen silent."""
-        return (
-            self.reply is not None
-            and self.reply.is_no
-            and all(self.plan.health.is_silent(server) for server in self._before(self.rank))
-        )
-
-    def cause(self) -> Cause:
-        """Why there is no address, as things stand."""
-        if self.reply is not None and self.reply.cause is not None:
-            return self.reply.cause
-        replies = [ask.reply for ask in self.asks if ask.reply is not None]
-        causes = [reply.cause for reply in replies if reply.cause is not None]
-        for cause in (Cause.SERVFAIL, Cause.REFUSED):
-            if cause in causes:
-                return cause
-        if any(ask.ended_at is None for ask in self.asks) or not causes:
-            return Cause.TIMEOUT
-        return Cause.NETWORK if set(causes) == {Cause.NETWORK} else Cause.MALFORMED
-
-    def said(self, now: float) -> list[Said]:
-        """What each nameserver that was asked said last."""
-        words: dict[Server, Said] = {}
-        for ask in self.asks:
-            reply = ask.reply
-            if reply is None or reply.truncated:
-                if ask.server in words:
-                    continue
-                reply, ended = Reply(Cause.TIMEOUT), now
-            else:
-                ended = ask.ended_at or now
-            words[ask.server] = Said(
-                str(ask.server),
-                *self.question,
-                reply.addresses,
-                reply.ttl,
-                reply.cause,
-                ended - ask.sent_at,
-                reply.note,
-            )
-        return list(words.values())
-
-    # --- inside
-
-    def _send_first(self, server: Server, now: float) -> None:
-        self._send(server, now, tcp=self.plan.manner.tcp, edns=self.plan.manner.edns)
-
-    def _send(self, server: Server, now: float, *, tcp: bool, edns: bool = False) -> None:
-        fresh = bool(self.asks)
-        ask = Ask(self, server, now, tcp=tcp, edns=edns, fresh=fresh)
-        self.asks.append(ask)
-        self.plan.outbox.append(ask)
-
-    def _ask_next(self, now: float) -> None:
-        """Ask the next nameserver that has not failed; at the end of the list begin again."""
-        done = self._erred | self._answered
-        servers = [server for server in self.plan.order if server not in done]
-        if not servers:
-            self.next_at = _NEVER
-            return
-        asked = {ask.server for ask in self.asks}
-        unasked = [server for server in servers if server not in asked]
-        if unasked:
-            server = unasked[0]
-        else:
-            server = servers[self._turn % len(servers)]
-            self._turn += 1
-        turns = len(self.asks) // len(servers)
-        pause = _PAUSES[min(turns, len(_PAUSES) - 1)]
-        if len(unasked) > 1 and self.plan.health.is_silent(server):
-            pause = 0.0
-        self._send_first(server, now)
-        self.next_at = now + pause
-
-    def _consider(self, server: Server, reply: Reply, now: float) -> None:
-        """Take an answer: positive ones take precedence, then those of earlier nameservers."""
-        rank = self.plan.listed.index(server)
-        self._answered.add(server)
-        known = self.reply
-        if known is not None and (known.cause is None, -self.rank) >= (
-            reply.cause is None,
-            -rank,
-        ):
-            return
-        self.reply, self.rank = reply, rank
-        self._weigh(now)
-
-    def _weigh(self, now: float) -> None:
-        """Work out from when on the reply stands."""
-        assert self.reply is not None
-        before = self._before(self.rank)
-        if self.reply.cause is None:
-            # One that has fallen silent is not waited for, or it would cost its time every time.
-            since = [self._first(s, now) for s in before if not self.plan.health.is_silent(s)]
-            self.stands_at = max(since, default=-_NEVER) + self.plan.hold
-            self.next_at = _NEVER
-            return
-        asked = {ask.server for ask in self.asks}
-        for server in before:
-            if server not in asked:  # it does not outvote one that was not asked
-                self._send_first(server, now)
-        since = [self._first(server, now) for server in before]
-        self.stands_at = max(since, default=-_NEVER) + self.plan.hold_no
-        if not before:
-            self.next_at = _NEVER
-
-    def _before(self, rank: int) -> list[Server]:
-        """The nameservers that are listed earlier and may still say something."""
-        return [server for server in self.plan.listed[:rank] if server not in self._erred]
-
-    def _first(self, server: Server, now: float) -> float:
-        """When a nameserver was asked for the first time; now, where it is about to be."""
-        return min((ask.sent_at for ask in self.asks if ask.server == server), default=now)
-
-    def _err(self, ask: Ask, reply: Reply, now: float) -> None:
-        ask.reply = reply
-        self._erred.add(ask.server)
-        if self.reply is not None:
-            self._weigh(now)
-            return
-        asked = {one.server for one in self.asks}
-        left = [server for server in self.plan.listed if server not in self._erred]
-        if not left:
-            self.failed, self.next_at = True, _NEVER
-        elif any(server not in asked for server in left):
-            self._ask_next(now)
+_USUAL = Manner()
 
 
 class _Candidate:
@@ -407,7 +139,7 @@ class Plan:
         *,
         kinds: Sequence[str] = ("A", "AAAA"),
         hint: str | None = None,
-        manner: Manner = Manner(),
+        manner: Manner = _USUAL,
     ) -> None:
         self.listed = tuple(servers)
         self.health = health

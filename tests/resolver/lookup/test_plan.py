@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import Answer, Cause
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Manner
 from airflow_provider_hokusai_dns.resolver.lookup.health import SILENT_FOR, Health
-from airflow_provider_hokusai_dns.resolver.lookup.plan import Ask, Manner, Plan
+from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
 
 ONE, TWO, THREE = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
