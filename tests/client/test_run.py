@@ -669,7 +669,7 @@ def test_what_the_first_search_of_a_new_try_does_not_find_is_ended_at_its_end(
     server: MLflowServer, front: CountingProxy, client: Any, when: str
 ) -> None:
     """A worker dies while a busy server still has its request; or does not answer the search."""
-    identity = dict.fromkeys(orphaned_runs._IDENTITY, when)
+    identity = dict.fromkeys(orphaned_runs.IDENTITY, when)
     name = f"orphans {when}"
     experiment = client.create_experiment(name)
 
