@@ -59,6 +59,6 @@ nitpick_ignore_regex = [
     ),
     # A type in the text of a parameter that Sphinx takes apart at its brackets.
     ("py:class", r".*\[.*"),
-    # Named by docstrings that other modules' readers need; not public.
-    ("py:.*", r"(.*\.shared_probes|\.resolver\.Source|.*\.ready\.Ready|.*\.model\.Dates)"),
+    # Named by docstrings and signatures that other modules' readers need; not public.
+    ("py:.*", r"(.*\.shared_probes|\.resolver\.Source|.*\.resolver\.(ready\.Ready|model\.Dates))"),
 ]
