@@ -61,7 +61,7 @@ def a_plain_run(front: CountingProxy) -> Iterator[Any]:
 
 def slow_batches(request: Request) -> None:
     if "log-batch" in request.path:
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 # --- a good day
@@ -102,7 +102,7 @@ def test_a_run_costs_at_most_two_requests_more_than_a_plain_one_and_a_call_none(
 # --- deadlines
 
 
-@pytest.mark.parametrize("deadline", [0.0, 1.0])
+@pytest.mark.parametrize("deadline", [0.0, 3.0])
 def test_a_queue_that_drains_is_waited_for_beyond_the_deadline(
     front: CountingProxy,
     mlflow_server: MLflowProcess,
@@ -113,14 +113,14 @@ def test_a_queue_that_drains_is_waited_for_beyond_the_deadline(
     """A deadline counts while nothing gets through; a deadline of nothing loses nothing."""
     import mlflow
 
-    monkeypatch.setattr(run_module, "_ON_ITS_WAY", 1.0)
+    monkeypatch.setattr(run_module, "_ON_ITS_WAY", 3.0)
     server = a_server(hostname=mlflow_server.host, port=front.port, deadline=deadline)
     front.before = slow_batches
     with open_run(server, auth.sign_in(server)) as run:
         for step in range(300):
             mlflow.log_metric("m", step, step=step, synchronous=False)
         began = time.monotonic()
-    assert time.monotonic() - began > 2, "it was no slow server"
+    assert time.monotonic() - began > 4, "it was no slow server"
     assert len(direct.get_metric_history(run.info.run_id, "m")) == 300
     assert direct.get_run(run.info.run_id).info.status == "FINISHED"
 

@@ -121,6 +121,7 @@ class Landscape:
             "AIRFLOW_HOME": str(folder / "airflow"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "true",  # 3.10 has it off
             "MLFLOW_MULTIPART_UPLOAD_MINIMUM_FILE_SIZE": "100000",
             "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": "100000",
             "MLFLOW_MULTIPART_DOWNLOAD_CHUNK_SIZE": "100000",

@@ -59,8 +59,11 @@ def test_every_flow_works_or_is_listed_with_its_reason(
 
 def test_no_credential_came_to_the_file_host(land: Landscape, seen: dict[str, Any]) -> None:
     """It was used, in parts, and is another host than MLflow."""
+    import mlflow
+
     methods = {method for method, _ in land.file_host.requests}
-    assert methods == {"PUT", "GET"}
+    downloads = set() if mlflow.__version__.startswith("3.10.") else {"GET"}  # through MLflow
+    assert methods == {"PUT"} | downloads
     for _, headers in land.file_host.requests:
         assert not {"authorization", "x-mlflow-workspace"} & {name.lower() for name in headers}
 
