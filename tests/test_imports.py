@@ -23,16 +23,18 @@ _HEAVY = ["mlflow", "dns", "aiohttp", "requests", "fastapi", "urllib3", "idna", 
 
 _MEASURE = f"""
 import importlib, resource, sys, time
+began = time.process_time()
 import airflow.sdk, airflow.triggers.base
+airflow_itself = time.process_time() - began
 before = set(sys.modules)
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.process_time()
 for name in {_PUBLIC!r}:
     importlib.import_module(name)
-milliseconds = (time.process_time() - began) * 1000
+ours = time.process_time() - began
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
 new = set(sys.modules) - before
-print(milliseconds, grown, [name for name in {_HEAVY!r} if name in new])
+print(ours / airflow_itself, grown, [name for name in {_HEAVY!r} if name in new])
 """
 
 
@@ -40,22 +42,21 @@ def measure() -> tuple[float, float, str]:
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE], capture_output=True, text=True, timeout=60, check=True
     )
-    milliseconds, kilobytes, heavy = done.stdout.strip().splitlines()[-1].split(" ", 2)
-    return float(milliseconds), float(kilobytes), heavy
+    ratio, kilobytes, heavy = done.stdout.strip().splitlines()[-1].split(" ", 2)
+    return float(ratio), float(kilobytes), heavy
 
 
 def test_importing_the_public_modules_costs_little(record_property: pytest.RecordProperty):
-    """On top of Airflow itself: nothing heavy, and little time of the processor; best of three.
+    """Nothing heavy, and at most a tenth of what importing Airflow itself takes; best of three.
 
-    The goal is 30 ms on a machine at rest. Processor time is what neighbours disturb least; on two
-    cores that all were at work it was 76 ms, so that the bound here only catches another half.
+    A ratio of processor times: one machine takes 30 ms for ours, another, or the same one under
+    load, 120.
     """
-    runs = [measure() for _ in range(3)]
-    milliseconds, kilobytes, heavy = min(runs)
-    record_property("import_ms", round(milliseconds, 1))
+    ratio, kilobytes, heavy = min(measure() for _ in range(3))
+    record_property("import_ratio", round(ratio, 3))
     record_property("import_kb", kilobytes)
     assert heavy == "[]"
-    assert milliseconds < 110, f"{milliseconds:.0f} ms; the goal is 30 on a machine at rest"
+    assert ratio < 0.1
     assert kilobytes < 20_000
 
 
