@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.health import Health
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Question, Reply, Said, Server
-from airflow_provider_hokusai_dns.resolver.model import Cause
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
+from airflow_provider_hokusai_dns.resolver.model import Answer, Cause
 
 _NEVER = math.inf
 
@@ -21,7 +20,7 @@ _PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 
 class Ask:
-    """One query to one nameserver, from :attr:`Plan.outbox`.
+    """One query to one nameserver, from :attr:`Schedule.outbox`.
 
     :param tcp: over TCP.
     :param edns: with an OPT record.
@@ -48,7 +47,7 @@ class Ask:
         return self.asking.question
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> Schedule:
         """The plan that gets the outcome."""
         return self.asking.plan
 
@@ -70,10 +69,35 @@ class Manner:
     wait_for_all: float = _NEVER
 
 
+class Schedule(Protocol):
+    """What a question is part of: the :class:`~.plan.Plan` of one lookup.
+
+    :param listed: the nameservers in their listed order.
+    :param order: the same in the order to ask, those known to be silent last.
+    :param hold: seconds for which a later nameserver's address waits for those listed before it.
+    :param hold_no: the same for a "no such name".
+    """
+
+    listed: tuple[Server, ...]
+    order: tuple[Server, ...]
+    health: Health
+    manner: Manner
+    outbox: list[Ask]
+    outcome: Answer | LookupFailed | None
+    hold: float
+    hold_no: float
+
+    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
+        """A packet came for a query that was sent."""
+
+    def broke(self, ask: Ask, why: Reply, now: float) -> None:
+        """A query that was to be sent cannot be answered."""
+
+
 class Asking:
     """One question, and how far it has got. ``rank`` is a nameserver's place in the list."""
 
-    def __init__(self, question: Question, plan: Plan) -> None:
+    def __init__(self, question: Question, plan: Schedule) -> None:
         self.question = question
         self.asks: list[Ask] = []
         #: The reply that stands, or will from ``stands_at`` on.
