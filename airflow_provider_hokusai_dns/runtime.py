@@ -330,9 +330,10 @@ def follow_policy() -> None:
 
     It may block for as long as one read of a Variable may, so no caller of a name waits for it
     before its own lookup. A broken text is refused whole, with one line in the log. Never raises.
+    Not followed under ``dag.test()``: see :func:`wait_under_dag_test`.
     """
     known = _process.policy_variable
-    if not known.is_due():
+    if _is_dag_test() or not known.is_due():
         return
     try:
         text = store().text(KEY)
@@ -361,14 +362,18 @@ def policy_variable() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _PolicyFirst:
-    """A store whose reads put the newest policy in force: what they find is judged by it."""
+class _JudgedByPolicy:
+    """A store whose reads put the newest policy in force: what they find is judged by it.
+
+    The record is read first: where Airflow answers slowly, it is the one that is needed.
+    """
 
     store: VariableStore
 
     def read(self, hostname: str) -> LastKnownGood | None:
+        record = self.store.read(hostname)
         follow_policy()
-        return self.store.read(hostname)
+        return record
 
     def write(self, record: LastKnownGood) -> bool:
         return self.store.write(record)
@@ -402,11 +407,15 @@ def wait_under_dag_test(patience: float = 5.0) -> None:
 
     :param patience: seconds.
     """
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    line = getattr(runner, "SUPERVISOR_COMMS", None)
-    if type(line).__name__ == "InProcessSupervisorComms":
+    if _is_dag_test():
         for names in [*_process.resolvers.values()]:
             names.wait_idle(patience)
+
+
+def _is_dag_test() -> bool:
+    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    line = getattr(runner, "SUPERVISOR_COMMS", None)
+    return type(line).__name__ == "InProcessSupervisorComms"
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
@@ -444,7 +453,7 @@ def _resolver_of(view: View) -> DNSResolver:
     policy = _policy()
     names = _process.resolvers.pop(view, None)
     if names is None:
-        names = DNSResolver(_as_seen(policy, view), store=_PolicyFirst(store(view.asked)))
+        names = DNSResolver(_as_seen(policy, view), store=_JudgedByPolicy(store(view.asked)))
         names.add_observer(observers.count_event)
         names.add_observer(observers.LogObserver(names))
         if len(_process.resolvers) >= _MOST_VIEWS:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from airflow_provider_hokusai_dns.policy_variable import KEY
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import _dismiss, _watch_over, free_port, session_members
 
@@ -50,8 +51,11 @@ class Airflow:
         assert "error" not in result, result["error"]
         assert result["state"] == state, self.log()[-5000:]
         requests: list[Request] = list(self.proxy.requests)
-        return {**result, "requests": requests, "variable_gets": _count(requests, "GET"),
-                "variable_puts": _count(requests, "PUT")}  # fmt: skip
+        of_policy = [one for one in requests if KEY in one.path]
+        of_names = [one for one in requests if KEY not in one.path]
+        return {**result, "requests": requests, "variable_gets": _count(of_names, "GET"),
+                "variable_puts": _count(requests, "PUT"),
+                "policy_gets": _count(of_policy, "GET")}  # fmt: skip
 
     def variable(self, key: str) -> Any:
         """What the database holds."""

@@ -60,6 +60,7 @@ const REQUEST_FAILURES = {
   timeout: "no answer in time",
   broken_off: "connection closed early",
   not_http: "not HTTP",
+  proxy_refused: "refused by the proxy",
   body_too_large: "answer too large",
   certificate_expired: "certificate expired",
   certificate_name: "certificate for another name",
