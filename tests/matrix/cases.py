@@ -91,6 +91,9 @@ def _run_column(world: _World, column: str) -> dict[str, Any]:
         time.sleep(_TTL + 0.1)
     cells = _run_flows(hook)
     found = hook.resolve()
+    if found.is_stale and found.cause is None:  # the flows were quicker than the first lookup
+        hook.resolver.wait_idle(15)
+        found = hook.resolve()
     return {
         "cells": cells,
         "source": found.source.value if found.is_stale else "fresh",
