@@ -235,7 +235,8 @@ def test_gates_in_the_triggerer_leave_the_line_to_the_others(env: dict[str, str]
     seen = json.loads(line.removeprefix("SEEN "))
     assert seen["other"] == "VariableResult"
     assert (seen["verdict"]["state"], seen["verdict"]["address_source"]) == ("unreachable", "store")
-    assert seen["asked"].count("GetConnection") == 1
+    # The gates together once, and once the look ahead at the listed connections.
+    assert seen["asked"].count("GetConnection") <= 2
     assert 1 <= seen["asked"].count("GetVariable") <= 3  # of the one look, not of each gate
 
 
