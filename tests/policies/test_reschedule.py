@@ -83,7 +83,7 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
             lambda: all(of(task)["state"] == "success" for task in TASKS),
             120, pause=0.5, told=lambda: str([of(task)["state"] for task in TASKS]),
         )  # fmt: skip
-    assert [of(task)["try_number"] for task in TASKS] == [1, 1]
+    assert all(of(task)["try_number"] <= most for task, most in TASKS.items())
 
 
 def _there(airflow: RealAirflow, dag: str) -> bool:
