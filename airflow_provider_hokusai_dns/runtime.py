@@ -171,7 +171,7 @@ def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None
     """
     resolver().warm(hostnames)
     for server in servers:
-        resolver_for(server).warm([server.hostname])
+        resolver_for(server).warm([server.connect_host])
         with _locked():
             beside = _resolver_of(server.view_beside)
         beside.warm(server.also_pin)

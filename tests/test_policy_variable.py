@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
 from airflow_provider_hokusai_dns.policy_variable import KEY, PolicyVariable, parse_policy
 from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
-from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.server import MLflowServer, Proxy
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import Texts
@@ -262,3 +262,16 @@ class TestWarming:
         names = runtime.resolver_for(server)
         assert names.wait_idle()
         assert [str(names.state(host)) for host in hosts] == ["healthy"] * 3
+
+    def test_looks_up_the_proxy_of_a_connection_and_not_what_it_resolves(self, texts, dns):
+        """Only the proxy knows the name behind it."""
+        dns.set_records(NAME, ["10.0.1.1"])
+        server = MLflowServer(
+            conn_id="a", scheme="http", hostname="behind.policy-test.local", proxy=Proxy(NAME, 3128)
+        )
+        runtime.warm([server])
+        names = runtime.resolver_for(server)
+        assert names.wait_idle()
+        assert [str(names.state(host)) for host in (NAME, server.hostname)] == [
+            "healthy", "unknown",
+        ]  # fmt: skip
