@@ -118,8 +118,7 @@ class Proxy:
     @property
     def uri(self) -> str:
         """Where it listens, without a login."""
-        host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
-        return f"http://{host}:{self.port}"
+        return f"http://{_in_url(self.hostname)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +172,7 @@ class MLflowServer:
     @property
     def authority(self) -> str:
         """Host and port as they stand in a URL."""
-        host = f"[{self.hostname}]" if ":" in self.hostname else self.hostname
+        host = _in_url(self.hostname)
         return host if self.port is None else f"{host}:{self.port}"
 
     @property
@@ -264,6 +263,10 @@ def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
                 _unusable("the client_cert", server.client_cert, server, error)
             ) from None
     return context
+
+
+def _in_url(hostname: str) -> str:
+    return f"[{hostname}]" if ":" in hostname else hostname
 
 
 def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> str:

@@ -74,9 +74,8 @@ class Serving:
         if answer is not None and failure is None and _came_since(answer, since):
             self.state.count_miss()
             if not fresh:
-                return self._make_turns(slot, seen, answer.source, answer.endpoints, None).make(
-                    target
-                )
+                turns = self._turns(slot, seen, answer.source, answer.endpoints, None, own=True)
+                return turns.make(target)
             turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None)
             if target.text not in self.state.ready:
                 self._remember(target, slot, seen, turns)
@@ -94,7 +93,7 @@ class Serving:
             self.state.count_failed()
             raise self._error(slot, seen)
         if fresh and source is Source.STALE:  # for this caller only: others are served fresh
-            resolution = self._make_turns(slot, seen, source, endpoints, cause).make(target)
+            resolution = self._turns(slot, seen, source, endpoints, cause, own=True).make(target)
         else:
             turns = self._turns(slot, seen, source, endpoints, cause, hold)
             resolution = self._remember(target, slot, seen, turns).next()
@@ -111,23 +110,16 @@ class Serving:
         endpoints: tuple[Endpoint, ...],
         cause: Cause | None,
         hold: float | None = None,
+        *,
+        own: bool = False,
     ) -> Turns:
-        """What the answers of the name have in common: what is there, or made now."""
-        known = slot.turns
-        if known is not None and known.source is source and seen.now < known.until:
-            return known
-        return self._make_turns(slot, seen, source, endpoints, cause, hold)
+        """What the answers of the name have in common: what is there, or made now.
 
-    def _make_turns(
-        self,
-        slot: Slot,
-        seen: Seen,
-        source: Source,
-        endpoints: tuple[Endpoint, ...],
-        cause: Cause | None,
-        hold: float | None = None,
-    ) -> Turns:
-        state = self.state
+        :param own: for one caller alone, so never what is there.
+        """
+        known, state = slot.turns, self.state
+        if not own and known is not None and known.source is source and seen.now < known.until:
+            return known
         tally = state.tally(slot, source)
         return Turns(seen, source, endpoints, cause, state.clock, state.wall(), tally, hold)
 
