@@ -39,13 +39,7 @@ class ForwardProxy(HTTPThread):
                     return self._refuse(502)
                 finally:
                     behind.close()
-                self.send_response(answer.status)
-                for name, value in answer.getheaders():
-                    if name.lower() not in _HOP:
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.pass_on(answer, data)
 
             def do_CONNECT(self) -> None:
                 name, _, port = self.path.rpartition(":")

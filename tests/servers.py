@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import importlib.metadata
 import os
 import shutil
@@ -308,6 +309,9 @@ def _bind_when_free(listener: socket.socket, host: str, port: int) -> None:
             time.sleep(0.05)
 
 
+_OF_A_CONNECTION = ("connection", "content-length", "transfer-encoding", "keep-alive")
+
+
 class Handler(BaseHTTPRequestHandler):
     """Keeps connections, sends an answer as one packet, and logs nothing."""
 
@@ -316,6 +320,16 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+    def pass_on(self, answer: http.client.HTTPResponse, data: bytes) -> None:
+        """Give an answer of a server behind this one, without what is of its connection."""
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in _OF_A_CONNECTION:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
 
 class HTTPThread:

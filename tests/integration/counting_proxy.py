@@ -53,13 +53,7 @@ class CountingProxy(HTTPThread):
                     data = answer.read()
                     if (status := proxy.after(request)) is not None:
                         return self.answer(status)
-                    self.send_response(answer.status)
-                    for name, value in answer.getheaders():
-                        if name.lower() not in _HOP:
-                            self.send_header(name, value)
-                    self.send_header("Content-Length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
+                    self.pass_on(answer, data)
                 except OSError:
                     self.close_connection = True
                 finally:
@@ -83,6 +77,3 @@ class CountingProxy(HTTPThread):
     def variables(self, method: str = "") -> list[Request]:
         """The requests for Variables, all of them or those of one method."""
         return [r for r in self.requests if r.is_variable and r.method.startswith(method)]
-
-
-_HOP = ("connection", "content-length", "transfer-encoding", "keep-alive")
