@@ -223,7 +223,7 @@ class MLflowProcess:
 
     def _answers(self) -> bool:
         if self._scheme == "https":
-            # Whoever tests TLS looks closer; here a listener is enough.
+            # Tests of TLS look closer; here a listener is enough.
             with contextlib.suppress(OSError):
                 socket.create_connection((self.host, self.port), timeout=1).close()
                 return True

@@ -142,7 +142,7 @@ def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., 
     setattr(owner, attribute, wrapper)
 
     def undo() -> None:
-        # Somebody may have wrapped it once more in the meantime: then ours stays, and is idle.
+        # Other code may have wrapped it once more in the meantime: then ours stays, and is idle.
         if owner.__dict__.get(attribute) is wrapper:
             setattr(owner, attribute, original)
 

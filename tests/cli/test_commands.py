@@ -116,7 +116,7 @@ class TestStatus:
         assert seen["status_of_a_healthy_connection"]["variable"] is None
 
     def test_as_json_has_the_keys_of_the_endpoint(self, seen):
-        """Whoever reads ``/hokusai-dns/health/mlflow`` can read this, with numbers as numbers."""
+        """A reader of ``/hokusai-dns/health/mlflow`` can read this, with numbers as numbers."""
         answer = document(seen["status_of_a_healthy_connection"]["json"])
         assert answer["version"] == 1
         (one,) = answer["connections"]
@@ -343,7 +343,7 @@ def test_a_connection_that_cannot_be_decrypted_is_told_as_it_is(seen, command):
 
 
 def test_a_variable_that_is_still_encrypted_is_no_broken_json(seen):
-    """Whoever repaired it would lose what the old key still opens."""
+    """A repair would lose what the old key still opens."""
     call = seen["another_fernet_key"]["variable"]
     said = " ".join((call["out"] + call["err"]).split())
     assert "encrypted with a Fernet key" in said

@@ -256,7 +256,7 @@ def test_several_tasks_share_one_run(server: MLflowServer, uri: str, client: Any
 def test_a_shared_run_whose_task_fails_is_failed(
     server: MLflowServer, uri: str, client: Any
 ) -> None:
-    """Nobody comes after; and a new try that resumes it opens it again."""
+    """No task comes after; and a new try that resumes it opens it again."""
     with pytest.raises(KeyError), open_run(server, uri, end=False) as run:
         raise KeyError
     assert client.get_run(run.info.run_id).info.status == "FAILED"

@@ -52,7 +52,7 @@ def parts(text: str) -> dict[str, str]:
 
 
 class TestFailureGuide:
-    """Whoever is woken finds the word on the screen, and what to do."""
+    """An on-call engineer finds the word on the screen, and what to do."""
 
     @pytest.mark.parametrize("heading", GUIDE)
     def test_has_a_section_for_every_word_of_the_code(self, heading: str) -> None:

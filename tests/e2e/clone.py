@@ -118,7 +118,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
 
 
 def assert_ports_are_free(output: str) -> None:
-    """Nobody answers any more on the ports that this output names."""
+    """No process answers any more on the ports that this output names."""
     named = set(re.findall(r"(127\.0\.0\.\d+):(\d{4,5})\b", output))
     for address, port in named:
         assert not accepts(address, int(port)), f"{address}:{port} still answers"

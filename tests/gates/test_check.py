@@ -129,7 +129,7 @@ class TestALook:
         assert check_connection("mlflow_default").verdict.state is state
 
     def test_sees_a_connection_that_is_wrong_or_missing(self, connect, clean_runtime):
-        """Somebody may be correcting it: it is a verdict, and no exception."""
+        """An admin may be correcting it: it is a verdict, and no exception."""
         connect(host="ml flow.local")
         seen = check_connection("mlflow_default").verdict
         assert seen.state is State.CONFIG
@@ -187,7 +187,7 @@ class TestTheStatus:
     """The dict of the former system."""
 
     def test_has_its_keys(self, usable, tiny):
-        """Whoever read them goes on reading them."""
+        """Existing readers go on reading them."""
         seen = former_status("mlflow_default")
         assert seen["connected"] is True
         assert seen["error"] is None

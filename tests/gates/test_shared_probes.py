@@ -88,7 +88,7 @@ class TestAWatch:
     """The looks for one key."""
 
     async def test_gives_one_check_to_all_who_wait(self, probe, checks):
-        """Whoever comes while it is under way joins it."""
+        """A gate that comes while it is under way joins it."""
         checks.held = True
         gates = await begun(probe, 500)
         checks.release()
@@ -405,7 +405,7 @@ async def test_a_connection_that_airflow_does_not_give_out_holds_nobody(usable, 
 
 
 async def test_gates_that_are_cancelled_in_a_check_harm_no_other(usable, tiny, dns, monkeypatch):
-    """Somebody clears a DAG while DNS is silent; the rest still gets what that check finds."""
+    """A user clears a DAG while DNS is silent; the rest still gets what that check finds."""
     monkeypatch.setenv("DNS_TIMEOUT", "1")
     dns.silent(HOSTNAME)
     gates = waiting(300)

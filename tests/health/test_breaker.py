@@ -67,7 +67,7 @@ def test_what_says_nothing_about_mlflow_counts_for_nothing(breaker: CircuitBreak
 
 
 def test_half_open_lets_exactly_one_try(breaker: CircuitBreaker, clock: ManualClock) -> None:
-    """Everybody else is refused until the one has an answer."""
+    """Every other caller is refused until the one has an answer."""
     fail(breaker, 3)
     clock.advance(10)
     assert breaker.status().state is BreakerState.HALF_OPEN

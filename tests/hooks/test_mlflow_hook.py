@@ -120,7 +120,7 @@ class TestTheTestButton:
         assert "nxdomain" in sentence
 
     def test_says_which_field_is_wrong(self, connect, clean_runtime):
-        """Without asking anybody."""
+        """Without asking any server."""
         connect(host="mlflow.local", extra={"cash_ttl": 5})
         ok, sentence = MLflowHook().test_connection()
         assert not ok

@@ -61,7 +61,7 @@ def before_anybody_asked(api_server, names, tiny):
 
 
 def test_health_is_for_anybody_and_has_words_only(api_server, before_anybody_asked):
-    """No name, no address; as last known, so nothing was probed before anybody asked."""
+    """No name, no address; as last known, so nothing was probed before the first question."""
     assert before_anybody_asked == {"overall": "unknown", "dns": "healthy", "mlflow": "unknown"}
     assert api_server.get("/health/mlflow", "viewer").ok
     answer = api_server.get("/health")
@@ -203,7 +203,7 @@ class TestUnderLoad:
     def test_airflow_answers_and_mlflow_is_asked_once_per_interval(
         self, api_server, hanging, record_property
     ):
-        """Nobody waits for the server that hangs, but who made the check begin: three seconds."""
+        """Only the caller that begins the check waits for the server that hangs: three seconds."""
         over = threading.Event()
         over.set()
         alone = self.p99(api_server, over)

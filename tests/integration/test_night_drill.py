@@ -101,7 +101,7 @@ def mlflow_down(drill: Drill) -> None:
 
 @dataclass(frozen=True)
 class Breakage:
-    """One thing to break, and what everybody must find.
+    """One thing to break, and what every user must find.
 
     :param phrase: what people read in a sentence.
     :param from_health: whether all was well before.

@@ -206,7 +206,7 @@ def test_a_redeploy_with_the_old_address_black_holed_costs_nothing_but_time(
 
 @contextlib.contextmanager
 def new_stopped(server: MLflowProcess) -> Iterator[None]:
-    """Whoever has started it, it is stopped at the end."""
+    """It is stopped at the end, whichever test has started it."""
     try:
         yield
     finally:

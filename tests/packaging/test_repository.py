@@ -15,7 +15,8 @@ PIN = re.compile(r"[a-z0-9][a-z0-9.-]*==[A-Za-z0-9.+!]+( ; [a-z_]+ .+)?")
 MACHINE_PATHS = re.compile(r"/(?:" + "|".join(["work/", "root/", "home/[a-z]", "opt/py"]) + ")")
 #: Also the user of that name, which only PostgreSQL's start may name.
 UNNAMED = re.compile(
-    "|".join([r"\bwho" + r"ever\b", r"\bsome" + r"body\b", r"\bno" + r"body\b(?!\"?[).])"])
+    "|".join([r"\bwho" + r"ever\b", r"\bsome" + r"body\b", r"\bno" + r"body\b(?!\"?[).])"]),
+    re.IGNORECASE,
 )
 ABOVE = re.compile(r"(?:^|[\s'\"(=])" + re.escape("." + "./"))
 

@@ -25,7 +25,7 @@ from airflow.sdk.execution_time.comms import (
 
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 
-#: Nobody is there: neither a name server, nor MLflow.
+#: Nothing is there: neither a name server, nor MLflow.
 CONNECTION = {
     "type": "ConnectionResult",
     "conn_id": "ml",

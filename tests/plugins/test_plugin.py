@@ -46,7 +46,7 @@ class TestTheWords:
     """Without a login: no names, no addresses, no work."""
 
     def test_never_probe_and_never_ask_dns(self, usable, dns, tiny, clock):
-        """Whoever can reach the port may ask as often as they like."""
+        """Every client that reaches the port may ask as often as it likes."""
         cache = HealthCache(now=clock)
         for clock.now in range(0, 600, 20):
             assert cache.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}

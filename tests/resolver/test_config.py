@@ -93,7 +93,7 @@ def test_a_share_is_below_one(field: str):
 
 
 def test_a_cap_below_the_default_floor_lowers_the_floor():
-    """Whoever sets DNS_CACHE_TTL=2 means 2, and need not know of the floor."""
+    """A user who sets DNS_CACHE_TTL=2 means 2, and need not know of the floor."""
     assert config(cache_ttl=2).min_ttl == 2
     assert config(cache_ttl=0).min_ttl == 0
 
@@ -144,7 +144,7 @@ def test_a_key_is_a_hostname_and_nothing_more(field: str, key: str):
 
 @pytest.mark.parametrize("field", MAPPINGS)
 def test_a_key_that_holds_a_password_is_refused_without_telling_it(field: str):
-    """Somebody will put a whole URI there."""
+    """A user will put a whole URI there."""
     for key in ("http://user:s3cret@mlflow.local/", "user:s3cret@mlflow.local"):
         with pytest.raises(ValueError, match=f"^{field}: .*mlflow.local") as error:
             config(**{field: {key: GOOD[field]}})

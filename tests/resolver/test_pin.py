@@ -302,7 +302,7 @@ def test_two_resolvers_for_one_host_are_refused_aloud(resolver: DNSResolver) -> 
 def test_it_is_taken_out_only_if_it_is_still_ours(
     resolver: DNSResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody who wrapped the function after us keeps his wrapper."""
+    """Code that wrapped the function after us keeps its wrapper."""
     before = socket.getaddrinfo
     pin = pin_host(HOST, resolver)
     ours = socket.getaddrinfo
@@ -490,7 +490,7 @@ def test_patience_begins_anew_after_an_outage_that_nobody_sat_out(
 
 
 def test_a_thread_can_bound_its_own_wait(dns: DNSServer, resolver: DNSResolver) -> None:
-    """Whoever has a deadline of his own does not wait as long as a run may."""
+    """A caller with a deadline of its own does not wait as long as a run may."""
     dns.no_such_name(HOST)
     with pin_host(HOST, resolver, patience=30.0):
         started = time.monotonic()

@@ -619,7 +619,7 @@ def test_rule_17_a_store_that_was_unreachable_is_asked_again(make, lookup, store
 
 
 def test_rule_17_a_refresh_writes_in_any_case(make, lookup, store, clock):
-    """Whoever asks for one wants the record to be as young as the refresh."""
+    """A caller that asks for one wants the record to be as young as the refresh."""
     lookup.set(NAME, "10.0.0.1")
     resolver = make(store=store)
     resolver.resolve(NAME)

@@ -158,7 +158,7 @@ def test_a_search_domain_completes_a_short_name(server: RealServer):
 
 
 def test_a_server_that_is_stopped_and_comes_back(server: RealServer):
-    """Nobody listens: the lookup ends within its time, with a cause; afterwards all is well."""
+    """No server listens: the lookup ends within its time, with a cause; afterwards all is well."""
     lookup = live(server.address)
     assert lookup.lookup(NAME, timeout=5).addresses
     server.stop()

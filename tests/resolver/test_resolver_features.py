@@ -57,7 +57,7 @@ def test_a_name_whose_first_lookup_has_not_begun_is_not_cleaned_away():
 
 
 def test_cleanup_happens_in_the_background_of_ordinary_calls(make, lookup, clock):
-    """Nobody has to call it."""
+    """No caller has to call it."""
     lookup.set(NAME, "10.0.0.1")
     resolver = make()
     with pytest.raises(DNSResolutionError):

@@ -194,7 +194,7 @@ class TestRescheduleMode:
             self.poke(context)
 
     def test_begins_to_count_anew_with_a_new_try(self, usable, tiny):
-        """Somebody cleared the task after correcting the password on the server."""
+        """A user cleared the task after correcting the password on the server."""
         tiny.answers[SEARCH] = (401, "no")
         kept: dict[str, object] = {}
         state = SimpleNamespace(get=kept.get, set=kept.__setitem__)

@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_not_taken_for_nothing():
 
 
 class TestNonsense:
-    """Somebody edited the Variable."""
+    """A user edited the Variable."""
 
     @pytest.mark.parametrize(
         "bad",

@@ -100,7 +100,7 @@ class TestBrokenContent:
         assert "refresh DAG" in line
 
     def test_is_reported_again_when_it_is_broken_in_another_way(self, store, kept, caplog):
-        """Whoever is correcting it sees the effect."""
+        """The admin who corrects it sees the effect."""
         kept.texts[KEY] = "{broken"
         store.read(NAME)
         kept.texts[KEY] = "[]"

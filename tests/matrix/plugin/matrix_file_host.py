@@ -47,7 +47,7 @@ class FileHostRepository(LocalArtifactRepository, MultipartUploadMixin, Multipar
                 )
 
     def abort_multipart_upload(self, local_file, upload_id, artifact_path=None):
-        """Nobody looks at the parts again."""
+        """The parts are not looked at again."""
 
     def get_download_presigned_url(self, artifact_path, expiration=300):
         return PresignedDownloadUrlResponse(
