@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,6 +19,9 @@ from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
+log = logging.getLogger(__name__)
+
+_starter = Workers("hokusai-dns-warm")
 _ABOUT = """\
 The state of MLflow, as **this API server process** measured it. It checks each connection at most
 once per `[hokusai_dns] look_every` seconds, however many clients ask. Another process of the API
@@ -36,15 +38,11 @@ async def _warming(_: FastAPI) -> AsyncIterator[None]:
     yield
 
 
-log = logging.getLogger(__name__)
-_starter = Workers("hokusai-dns-warm")
-
-
 def _warm_listed() -> None:
     servers = []
     try:
         for conn_id in settings.listed_connections():
-            with contextlib.suppress(LookupError, ValueError):  # the page says what is wrong
+            with suppress(LookupError, ValueError):  # the page says what is wrong
                 servers.append(connections.load_server(conn_id))
         runtime.follow_policy()
         runtime.warm(servers, settings.listed_hostnames())

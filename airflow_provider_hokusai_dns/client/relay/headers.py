@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
+
+from airflow_provider_hokusai_dns.client.origin import origin_of
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.server import MLflowServer
@@ -89,15 +91,11 @@ def _relocated(location: str, server: MLflowServer, relay_uri: str) -> str:
         return location
     prefix = server.path_prefix
     try:
-        there, here = urlsplit(urljoin(server.uri + "/", location)), urlsplit(server.uri)
-        is_here = _origin(there) == _origin(here)
+        url = urljoin(server.uri + "/", location)
+        there, is_here = urlsplit(url), origin_of(url) == origin_of(server.uri)
     except ValueError:  # of a port
         return location
     if not is_here or not (there.path + "/").startswith(prefix + "/"):
         return location
     rest = there.path.removeprefix(prefix) or "/"
     return relay_uri + rest + (f"?{there.query}" if there.query else "")
-
-
-def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
-    return url.scheme, url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
