@@ -48,12 +48,16 @@ class Upstream:
 
     def __init__(self, server: MLflowServer, addresses: AddressesNow) -> None:
         self._server = server
-        self._proxy: dict[str, Any] = {}
-        if server.proxy is not None:
-            login = server.proxy.authorization
-            auth = None if login is None else aiohttp.BasicAuth.decode(login)
-            self._proxy = {"proxy": server.proxy.uri, "proxy_auth": auth}
         tls = tls_context(server)
+        self._proxy: dict[str, Any] = {}
+        #: For the proxy; with https it is in the request for the tunnel instead.
+        self._login: Headers = []
+        if server.proxy is not None:
+            self._proxy = {"proxy": server.proxy.uri}
+            if (login := server.proxy.authorization) is not None and tls is None:
+                self._login = [("Proxy-Authorization", login)]
+            elif login is not None:
+                self._proxy["proxy_headers"] = {"Proxy-Authorization": login}
         self._resolver = _Addresses(addresses)
         self._sessions = [
             aiohttp.ClientSession(
@@ -93,7 +97,7 @@ class Upstream:
         return await self._sessions[fresh].request(
             method,
             URL(self._server.uri + path, encoded=True),
-            headers=headers,
+            headers=[*headers, *self._login],
             data=body,
             allow_redirects=False,
             **self._proxy,
