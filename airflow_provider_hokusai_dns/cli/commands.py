@@ -117,7 +117,7 @@ def status(args: Namespace) -> int:
     for row in missing:
         row["sentence"] = problem or row["sentence"]
     if args.output in ("json", "yaml"):
-        show_document(_document(connections=rows, policy=runtime.policy_variable()), args.output)
+        show_document(_document(connections=rows, policy=runtime.policy_status()), args.output)
     else:
         columns = ["conn_id", "state", "dns", "mlflow", "hostname", "addresses", "source", "age"]
         columns += ["cause"]
@@ -128,7 +128,7 @@ def status(args: Namespace) -> int:
             say(f"{row['conn_id']}: {row['sentence']}")
             if row["variable_problem"]:
                 say(f"{row['conn_id']}: {row['variable_problem']}")
-        if changed := runtime.policy_variable()["values"]:
+        if changed := runtime.policy_status()["values"]:
             numbers = ", ".join(f"{name} = {value:g}" for name, value in changed.items())
             say(f"The Variable hokusai_dns_policy changes the policy: {numbers}.")
     if problem:
@@ -225,7 +225,7 @@ def _use(variables: Variables) -> None:
     """Keep the last known good there, under the policy that the Variable there sets."""
     runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     runtime.follow_policy()
-    if problem := runtime.policy_variable()["problem"]:
+    if problem := runtime.policy_status()["problem"]:
         complain(f"{problem}. The policy is that of the settings.")
 
 

@@ -17,13 +17,13 @@ from airflow_provider_hokusai_dns.exceptions import (
     ConnectionUndefinedError,
     SettingError,
 )
-from airflow_provider_hokusai_dns.policy_variable import KEY, PolicyVariable
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
     Resolution,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
 from airflow_provider_hokusai_dns.server import View
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 
@@ -355,7 +355,7 @@ def follow_policy() -> None:
                 _policy()
 
 
-def policy_variable() -> dict[str, Any]:
+def policy_status() -> dict[str, Any]:
     """What the Variable sets in this process, and what is wrong with it, as plain values."""
     with _locked():
         return _process.policy_variable.as_dict()
