@@ -59,8 +59,8 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
 def _rows(server: Nameserver, process: MLflowProcess, outage: str, seconds: float) -> list[Row]:
     from airflow_provider_hokusai_dns import runtime
     from airflow_provider_hokusai_dns.client.relay import open_relay
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
-    from airflow_provider_hokusai_dns.server import MLflowServer
     from tests.client.relay import kinds
 
     names = _Names(server)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.server import MLflowServer, Proxy
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
 from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
 from airflow_provider_hokusai_dns.runtime import policy_variable
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable, parse_policy
-from airflow_provider_hokusai_dns.server import MLflowServer, Proxy
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import Texts

@@ -9,9 +9,9 @@ import socket
 import pytest
 
 from airflow_provider_hokusai_dns import observers, runtime
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
 from airflow_provider_hokusai_dns.resolver import ResolverConfig, Source
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")
 

@@ -15,12 +15,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.runtime import ConnectionConflictError
-from airflow_provider_hokusai_dns.server import MLflowServer
 from airflow_provider_hokusai_dns.store.record import variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import Texts

@@ -24,6 +24,7 @@ from airflow_provider_hokusai_dns.cli.stored_record import (
     read_stored,
 )
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
     ConnectionConflictError,
     ConnectionMissingError,
@@ -35,7 +36,6 @@ from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealt
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.server import MLflowServer
 from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,

@@ -41,8 +41,8 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
 from airflow_provider_hokusai_dns.client.origin import origin_of
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
-from airflow_provider_hokusai_dns.server import MLflowServer
 
 _log = logging.getLogger(__name__)
 

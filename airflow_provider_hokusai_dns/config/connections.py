@@ -25,6 +25,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_path_prefix,
     read_srv,
 )
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.config.settings import (
     DEFAULT_CONN_ID,
     TRACKING_VARIABLE,
@@ -38,7 +39,6 @@ from airflow_provider_hokusai_dns.exceptions import (
 )
 from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 _CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")

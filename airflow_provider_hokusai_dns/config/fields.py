@@ -12,10 +12,10 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
-from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

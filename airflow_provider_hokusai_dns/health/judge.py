@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver.model import Resolution
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 TLS_FAILURES = frozenset(

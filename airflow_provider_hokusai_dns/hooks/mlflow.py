@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from mlflow import ActiveRun, MlflowClient
 
     from airflow_provider_hokusai_dns.client.relay import Relay
+    from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
     from airflow_provider_hokusai_dns.health.breaker import Call
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 
 #: States that a gate ends its wait for.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlflow import ActiveRun
 
     from airflow_provider_hokusai_dns.client.relay import Relay
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 @contextmanager

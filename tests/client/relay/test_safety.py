@@ -19,10 +19,10 @@ import pytest
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.client.relay import listener, open_relay
+from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from airflow_provider_hokusai_dns.server import Credentials
 from tests.certificates import Authority
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, NAME, a_server, ask, connected, token_of
