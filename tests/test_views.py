@@ -17,7 +17,7 @@ from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.runtime import ConnectionConflictError

@@ -34,6 +34,7 @@ from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.store.variables import (
@@ -141,8 +142,6 @@ def status(args: Namespace) -> int:
 @_command
 def refresh(args: Namespace) -> int:
     """``airflow hokusai-dns refresh``: real lookups, kept as last known good."""
-    from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
-
     _parse(args.target)
     if problem := database_problem():
         complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.operators.refresh_report import ResolutionRow
+    from airflow_provider_hokusai_dns.refresh.report import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
 
 log = logging.getLogger(__name__)
