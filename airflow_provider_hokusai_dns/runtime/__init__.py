@@ -155,6 +155,22 @@ def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None
         resolver_of(server.view_beside).warm(server.also_pin)
 
 
+def warm_listed(read: Callable[[str], MLflowServer]) -> None:
+    """Look up what the deployment lists, with the newest policy. Blocks.
+
+    :param read: reads a connection; one that it cannot give is reported where it is used.
+    """
+    servers = []
+    try:
+        for conn_id in settings.listed_connections():
+            with contextlib.suppress(LookupError, ValueError):
+                servers.append(read(conn_id))
+        follow_policy()
+        warm(servers, settings.listed_hostnames())
+    except SettingError as error:
+        log.warning("The listed names are not looked up ahead of time: %s", error)
+
+
 def mask_credentials(server: MLflowServer) -> None:
     """Keep the secrets of a connection out of Airflow's logs, also in the form of a header."""
     header = server.credentials.authorization() or ""
