@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial, wraps
 from typing import Any
 
@@ -37,6 +37,7 @@ from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.store.record import iso_seconds
 from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
@@ -271,11 +272,7 @@ def _judge(states: Iterable[str], min_health: str) -> int:
 
 
 def _document(**content: Any) -> dict[str, Any]:
-    return {"version": 1, "generated_at": _iso(datetime.now(UTC)), **content}
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"version": 1, "generated_at": iso_seconds(time.time()), **content}
 
 
 def _show_explanations(found: list[Explanation], output: str) -> None:
@@ -310,7 +307,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
             asked=done.server.asked,
         )
     row = ConnectionHealth(conn_id, described).with_check(done).status_row()
-    return done.verdict, row | {"looked_at": _iso(done.verdict.checked_at)}
+    return done.verdict, row | {"looked_at": iso_seconds(done.verdict.checked_at.timestamp())}
 
 
 def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:

@@ -148,18 +148,11 @@ class Carrier(HTTPAdapter):
     """
 
     def __init__(
-        self,
-        server: MLflowServer,
-        *,
-        renew: Callable[[], str | None] | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        self, server: MLflowServer, *, renew: Callable[[], str | None] | None = None
     ) -> None:
         super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
         self.server = server
         self.renew = renew
-        self._monotonic = monotonic
-        self._sleep = sleep
         self._away = False
         #: Creates whose answer was once not seen: a slow server may have made them later.
         self._in_doubt: list[tuple[requests.PreparedRequest, Create, dict[str, Any]]] = []
@@ -201,10 +194,10 @@ class Carrier(HTTPAdapter):
             request = request.copy()
             request.prepare_body(create.body, None)
         may_repeat = create is not None or is_idempotent(method, path)
-        began, doubt, attempt, renewed = self._monotonic(), False, 0, False
+        began, doubt, attempt, renewed = time.monotonic(), False, 0, False
         while True:
             attempt += 1
-            left = self.patience - (self._monotonic() - began) if attempt > 1 else None
+            left = self.patience - (time.monotonic() - began) if attempt > 1 else None
             outcome = self._once(request, stream, left, create, **kwargs)
             fault = fault_of(outcome)
             if doubt and create is not None and isinstance(outcome, requests.Response):
@@ -219,13 +212,13 @@ class Carrier(HTTPAdapter):
             doubt = doubt or fault in (Fault.UNSURE, Fault.AWAY)
             if body is None and request.body is not None:
                 # A file that is sent once more takes its time; that is no outage.
-                began = began if attempt > 1 else self._monotonic()
+                began = began if attempt > 1 else time.monotonic()
                 may_repeat = may_repeat and _can_rewind(request)
             allowed = self.server.max_retries
             pause = pause_before_next(
                 fault,
                 attempt,
-                elapsed=self._monotonic() - began,
+                elapsed=time.monotonic() - began,
                 patience=self.patience,
                 may_repeat=may_repeat and (allowed is None or attempt <= allowed),
                 jitter=random.random(),  # noqa: S311
@@ -234,13 +227,13 @@ class Carrier(HTTPAdapter):
                 break
             self._told_away(outcome)
             _drop(outcome)
-            self._sleep(pause)
+            time.sleep(pause)
             if doubt and create is not None:
-                with bounded(max(1.0, self.patience - (self._monotonic() - began))):
+                with bounded(max(1.0, self.patience - (time.monotonic() - began))):
                     found = self._made(request, create)
                 if found:
                     return self._answer(request, create, found)
-        return self._last(request, outcome, fault, body, self._monotonic() - began)
+        return self._last(request, outcome, fault, body, time.monotonic() - began)
 
     def _once(
         self,

@@ -163,9 +163,8 @@ def _port(where: str, value: object) -> int | None:
     if value is None or value == "":
         return None
     text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
-    if not 1 <= int(text) <= 65535:
+    is_number = not isinstance(value, bool) and text.isascii() and text.isdigit()
+    if not is_number or len(text) > 5 or not 1 <= int(text) <= 65535:
         raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
     return int(text)
 

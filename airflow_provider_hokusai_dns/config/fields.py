@@ -69,7 +69,7 @@ def read_text(value: object) -> str:
     return value.strip()
 
 
-def read_seconds(value: object, *, least: float = 0.0, most: float = math.inf) -> float:
+def read_seconds(value: object, *, most: float = math.inf) -> float:
     """A number of seconds within bounds."""
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -77,8 +77,8 @@ def read_seconds(value: object, *, least: float = 0.0, most: float = math.inf) -
         number = float(value)
     except ValueError:
         raise ValueError(f"{described(value)} is not a number of seconds") from None
-    if not math.isfinite(number) or number < least:
-        raise ValueError(f"{described(value)} must be at least {least:g} seconds")
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"{described(value)} must be at least 0 seconds")
     if number > most:
         raise ValueError(f"{described(value)} must be at most {most:.0f} seconds")
     return number

@@ -283,17 +283,15 @@ def forget() -> None:
         vars(_process).update(vars(fresh))
 
 
-def wait_under_dag_test(patience: float = 5.0) -> None:
+def wait_under_dag_test() -> None:
     """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
 
     There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
     would take the XCom's answer. A real task's connection has a lock, so this does not wait.
-
-    :param patience: seconds.
     """
     if _is_dag_test():
         for names in [*_process.resolvers.values()]:
-            names.wait_idle(patience)
+            names.wait_idle(5.0)
 
 
 def _is_dag_test() -> bool:
