@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.exceptions import SettingError
@@ -20,8 +20,10 @@ from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+T = TypeVar("T")
 
-def checked(where: str, field: str, read: Callable[[object], Any], value: object) -> Any:
+
+def checked(where: str, field: str, read: Callable[[object], T], value: object) -> T:
     """A value as ``read`` reads it.
 
     :raises SettingError: names the field and what is wrong with it.
