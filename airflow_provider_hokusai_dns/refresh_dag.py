@@ -34,7 +34,8 @@ def build_refresh_dag(
     """
     from airflow.sdk import DAG, Param
 
-    from airflow_provider_hokusai_dns.operators.dns_refresh import MOST_NAMES, DNSRefreshOperator
+    from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+    from airflow_provider_hokusai_dns.refresh.names import MOST_NAMES
 
     arguments: dict[str, Any] = {
         "description": "Ask DNS again for MLflow, and store the answer for outages",

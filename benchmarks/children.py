@@ -57,10 +57,10 @@ def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
 
 
 def _rows(server: Nameserver, process: MLflowProcess, outage: str, seconds: float) -> list[Row]:
-    from airflow_provider_hokusai_dns import runtime
+    from airflow_provider_hokusai_dns import pins
     from airflow_provider_hokusai_dns.client.relay import open_relay
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
-    from airflow_provider_hokusai_dns.server import MLflowServer
     from tests.client.relay import kinds
 
     names = _Names(server)
@@ -78,7 +78,7 @@ def _rows(server: Nameserver, process: MLflowProcess, outage: str, seconds: floa
             plain = {**subject.environment(folder), "MLFLOW_TRACKING_URI": uri, **bounds}
             children[PLAIN] = (kinds.kinds()["subprocess"], plain)
         os.environ.update(subject.environment(folder))
-        with open_relay(there, runtime.relay_addresses(there, resolver), export=True) as relay:
+        with open_relay(there, pins.relay_addresses(there, resolver), export=True) as relay:
             ours = relay.environment()
             children |= {name: (kind, ours) for name, kind in kinds.kinds().items()}
             found = kinds.through(

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns import policy_variable, runtime
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.server import MLflowServer, Proxy
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
-from airflow_provider_hokusai_dns.policy_variable import KEY, PolicyVariable, parse_policy
 from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
-from airflow_provider_hokusai_dns.server import MLflowServer, Proxy
+from airflow_provider_hokusai_dns.runtime import policy_variable
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable, parse_policy
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import Texts
@@ -166,11 +167,11 @@ class TestTheProcess:
         assert (config.max_stale_no_name, config.cache_ttl) == (3600, 300)
         (line,) = [one for one in caplog.records if one.levelno >= logging.WARNING]
         assert KEY in line.getMessage()
-        shown = runtime.policy_variable()
+        shown = runtime.policy_status()
         assert shown["values"] == {"max_stale_no_name": 3600}
         assert KEY in shown["problem"]
         put(texts, max_stale_no_name=60)
-        assert runtime.policy_variable()["problem"] is None
+        assert runtime.policy_status()["problem"] is None
         assert runtime.resolver().config.max_stale_no_name == 60
 
     def test_refuses_numbers_that_do_not_fit_the_settings_beside_them(self, texts, monkeypatch):
@@ -178,7 +179,7 @@ class TestTheProcess:
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__MIN_TTL", "20")
         put(texts, cache_ttl=10)
         assert runtime.resolver().config.cache_ttl == 300
-        assert "min_ttl" in runtime.policy_variable()["problem"]
+        assert "min_ttl" in runtime.policy_status()["problem"]
 
     def test_keeps_the_last_good_one_while_airflow_gives_no_answer(self, texts, monkeypatch):
         """An error says nothing; one "missing" may be an error too, the second is believed."""

@@ -8,10 +8,10 @@ import socket
 
 import pytest
 
-from airflow_provider_hokusai_dns import observers, runtime
+from airflow_provider_hokusai_dns import observers, pins, runtime
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
 from airflow_provider_hokusai_dns.resolver import ResolverConfig, Source
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")
 
@@ -275,8 +275,8 @@ class TestPins:
         dns.set_records("mlflow.local", ["127.0.0.1"])
         dns.set_records("s3.local", ["127.0.0.2"])
         before = socket.getaddrinfo
-        first = runtime.pin(server(also_pin=("s3.local",)))
-        again = runtime.pin(server(also_pin=("s3.local",)))
+        first = pins.pin(server(also_pin=("s3.local",)))
+        again = pins.pin(server(also_pin=("s3.local",)))
         assert first == again
         assert [len(pin.owners) for pin in first] == [1, 1]
         assert socket.getaddrinfo("mlflow.local", None)[0][4][0] == "127.0.0.1"

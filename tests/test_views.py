@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.config.server import MLflowServer
+from airflow_provider_hokusai_dns.exceptions import ConnectionConflictError
 from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from airflow_provider_hokusai_dns.runtime import ConnectionConflictError
-from airflow_provider_hokusai_dns.server import MLflowServer
 from airflow_provider_hokusai_dns.store.record import variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import Texts
@@ -121,22 +121,22 @@ def test_the_history_of_each_is_its_own(evil, victim, dns, texts):
 
 def test_a_task_that_has_both_is_refused(evil, victim, tiny, trap, texts):
     """MLflow's client resolves a name in one way per process; the error says what to do."""
-    runtime.pin(_server(victim))
+    pins.pin(_server(victim))
     with pytest.raises(ConnectionConflictError, match=r"'victim' and 'evil'.*nameservers differ"):
-        runtime.pin(_server(evil))
+        pins.pin(_server(evil))
     assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == tiny.address
     runtime.forget()
-    runtime.pin(_server(evil))
+    pins.pin(_server(evil))
     with pytest.raises(ConnectionConflictError, match=r"'evil' and 'victim'"):
-        runtime.pin(_server(victim))
+        pins.pin(_server(victim))
 
 
 def test_a_pin_ends_with_its_connection(evil, victim, tiny, connect, texts, monkeypatch):
     """Once it is gone, or leads elsewhere, the next one is free to use the name."""
     auth.sign_in(_server(evil))
-    runtime.pin(_server(evil))
+    pins.pin(_server(evil))
     monkeypatch.delenv("AIRFLOW_CONN_EVIL")
-    runtime.pin(_server(victim))
+    pins.pin(_server(victim))
     assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == tiny.address
     assert "evil" in auth._signed_out, "its clients would send their login where victim leads"
 
@@ -146,14 +146,14 @@ def test_an_edit_of_one_owner_moves_no_other(connect, dns, evil_dns, tiny, texts
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     dns.set_records(HOSTNAME, [tiny.address], ttl=60)
     for conn_id in ("one", "two"):
-        runtime.pin(_server(connect(conn_id, host=HOSTNAME, port=tiny.port)))
+        pins.pin(_server(connect(conn_id, host=HOSTNAME, port=tiny.port)))
     connect("one", host=HOSTNAME, port=tiny.port, extra={"nameservers": evil_dns.address})
     with pytest.raises(ConnectionConflictError, match="'two' and 'one'"):
-        runtime.pin(_server("one"))
+        pins.pin(_server("one"))
     monkeypatch.delenv("AIRFLOW_CONN_ONE")
     connect("three", host=HOSTNAME, port=tiny.port, extra={"nameservers": evil_dns.address})
     with pytest.raises(ConnectionConflictError, match="'two' and 'three'"):
-        runtime.pin(_server("three"))
+        pins.pin(_server("three"))
     assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == tiny.address
 
 
@@ -163,9 +163,9 @@ def test_what_a_connection_pins_beside_its_own_host_changes_nothing_for_that_hos
     """Its policy for every port yields to that of the host's own connection for its port."""
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     dns.set_records(HOSTNAME, [tiny.address], ttl=60)
-    (pin,) = runtime.pin(_server(connect("own", host=HOSTNAME, port=tiny.port)))
+    (pin,) = pins.pin(_server(connect("own", host=HOSTNAME, port=tiny.port)))
     beside = {"also_pin": HOSTNAME, "allow_stale_over_http": "never", "deadline": 9000}
-    runtime.pin(_server(connect("other", host="127.0.0.1", extra=beside)))
+    pins.pin(_server(connect("other", host="127.0.0.1", extra=beside)))
     assert len(pin._policies_for(tiny.port)) == 1
     assert len(pin._policies_for(1)) == 1
 
@@ -173,9 +173,9 @@ def test_what_a_connection_pins_beside_its_own_host_changes_nothing_for_that_hos
 def test_a_connection_that_was_edited_moves_its_own_pin(victim, dns, evil_dns, texts, tiny):
     """A long task follows the nameservers of its connection; what waits on the pin stays."""
     server = _server(victim)
-    (pin,) = runtime.pin(server)
+    (pin,) = pins.pin(server)
     with pin.patient(60):
-        (again,) = runtime.pin(replace(server, nameservers=(evil_dns.address,)))
+        (again,) = pins.pin(replace(server, nameservers=(evil_dns.address,)))
         assert again is pin
         assert socket.getaddrinfo(HOSTNAME, None)[0][4][0] == EVIL_ADDRESS
         assert pin._patient
@@ -261,7 +261,7 @@ class Connections(RuleBasedStateMachine):
             return
         server = self.servers[conn_id]
         try:
-            runtime.pin(server)
+            pins.pin(server)
         except ConnectionConflictError as error:
             other = next(one for one in error.conn_ids if one != conn_id)
             assert other in self.servers, "a connection that is gone holds nothing"
@@ -273,7 +273,7 @@ class Connections(RuleBasedStateMachine):
     def a_login_goes_where_its_own_connection_says(self):
         for conn_id, server in self.clients.items():
             if conn_id in auth._signed_in:
-                held = runtime._process.pins[server.hostname]
+                held = pins._pins[server.hostname]
                 assert held.view == server.view
                 address = socket.getaddrinfo(server.hostname, None)[0][4][0]
                 assert address == f"127.0.8.{self.dns_of(server)}"

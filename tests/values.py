@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import (
@@ -15,7 +16,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
     make_resolution,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 def a_server(**changes: Any) -> MLflowServer:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial, wraps
 from typing import Any
 
@@ -24,6 +24,7 @@ from airflow_provider_hokusai_dns.cli.stored_record import (
     read_stored,
 )
 from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
     ConnectionConflictError,
     ConnectionMissingError,
@@ -33,9 +34,10 @@ from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.store.record import iso_seconds
 from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
@@ -117,7 +119,7 @@ def status(args: Namespace) -> int:
     for row in missing:
         row["sentence"] = problem or row["sentence"]
     if args.output in ("json", "yaml"):
-        show_document(_document(connections=rows, policy=runtime.policy_variable()), args.output)
+        show_document(_document(connections=rows, policy=runtime.policy_status()), args.output)
     else:
         columns = ["conn_id", "state", "dns", "mlflow", "hostname", "addresses", "source", "age"]
         columns += ["cause"]
@@ -128,7 +130,7 @@ def status(args: Namespace) -> int:
             say(f"{row['conn_id']}: {row['sentence']}")
             if row["variable_problem"]:
                 say(f"{row['conn_id']}: {row['variable_problem']}")
-        if changed := runtime.policy_variable()["values"]:
+        if changed := runtime.policy_status()["values"]:
             numbers = ", ".join(f"{name} = {value:g}" for name, value in changed.items())
             say(f"The Variable hokusai_dns_policy changes the policy: {numbers}.")
     if problem:
@@ -141,8 +143,6 @@ def status(args: Namespace) -> int:
 @_command
 def refresh(args: Namespace) -> int:
     """``airflow hokusai-dns refresh``: real lookups, kept as last known good."""
-    from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
-
     _parse(args.target)
     if problem := database_problem():
         complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
@@ -225,7 +225,7 @@ def _use(variables: Variables) -> None:
     """Keep the last known good there, under the policy that the Variable there sets."""
     runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     runtime.follow_policy()
-    if problem := runtime.policy_variable()["problem"]:
+    if problem := runtime.policy_status()["problem"]:
         complain(f"{problem}. The policy is that of the settings.")
 
 
@@ -272,11 +272,7 @@ def _judge(states: Iterable[str], min_health: str) -> int:
 
 
 def _document(**content: Any) -> dict[str, Any]:
-    return {"version": 1, "generated_at": _iso(datetime.now(UTC)), **content}
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"version": 1, "generated_at": iso_seconds(time.time()), **content}
 
 
 def _show_explanations(found: list[Explanation], output: str) -> None:
@@ -311,7 +307,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
             asked=done.server.asked,
         )
     row = ConnectionHealth(conn_id, described).with_check(done).status_row()
-    return done.verdict, row | {"looked_at": _iso(done.verdict.checked_at)}
+    return done.verdict, row | {"looked_at": iso_seconds(done.verdict.checked_at.timestamp())}
 
 
 def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:

@@ -24,7 +24,7 @@ from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSigned
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
+    from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 
 #: The name of our plugin, and ``MLFLOW_TRACKING_AUTH`` while a connection is signed in.
 PROVIDER = "hokusai_dns"

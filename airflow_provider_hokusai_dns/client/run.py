@@ -28,8 +28,8 @@ from airflow_provider_hokusai_dns.resolver.deadline import bounded
 if TYPE_CHECKING:
     import mlflow
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 _log = logging.getLogger(__name__)
 

@@ -26,23 +26,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout, ReadTimeout
 from requests.utils import rewind_body
 from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
+from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.origin import origin_of
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
-from airflow_provider_hokusai_dns.server import MLflowServer
 
 _log = logging.getLogger(__name__)
 
@@ -52,25 +50,10 @@ CONNECT_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 120.0
 #: The least that a first attempt waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
-#: MLflow's own retries are over after this many seconds; an error 500 is repeated no longer.
-_PLAIN_CLIENT_WAITS = 247.0
-_MAX_PAUSE = 10.0
 #: Seconds until a peer that acknowledges nothing counts as gone.
 _DEAD_PEER = 20
 _POOL_SIZE = 64
-#: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
-_POOL_IS_FULL = b"QueuePool limit of size"
-_REFUSED_TUNNEL = "Tunnel connection failed: 4"
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-
-
-class Fault(Enum):
-    """Why an attempt failed."""
-
-    NOT_SENT = "there was no connection, or the server did not take the request"
-    UNSURE = "there was no whole answer"
-    AWAY = "the server said that it is away"
-    BUSY = "the server said that it could not do it now"
 
 
 class ServerAwayError(requests.exceptions.RetryError):
@@ -94,53 +77,6 @@ class Failure:
     error: Exception
 
 
-def pause_before_next(
-    fault: Fault, attempt: int, *, elapsed: float, patience: float, may_repeat: bool, jitter: float
-) -> float | None:
-    """Seconds to wait before a request is sent again; ``None`` to give up.
-
-    :param attempt: how often it was sent, from 1.
-    :param elapsed: seconds since the call began.
-    :param patience: seconds for which it may wait.
-    :param may_repeat: whether nothing can happen twice.
-    :param jitter: a random number from 0 to 1.
-    """
-    if fault is Fault.BUSY:
-        patience = min(patience, _PLAIN_CLIENT_WAITS)
-    left = patience - elapsed
-    if left <= 0 or not (may_repeat or fault is Fault.NOT_SENT):
-        return None
-    pause = min(_MAX_PAUSE, 0.25 * 2.0**attempt)
-    return min(left, pause * (0.5 + jitter / 2))
-
-
-def fault_of(outcome: requests.Response | Exception) -> Fault | None:
-    """What kind of failure an attempt was; ``None`` for what another attempt does not change."""
-    if isinstance(outcome, requests.Response):
-        status = outcome.status_code
-        if status in (502, 503, 504):
-            return Fault.AWAY
-        if status in (408, 429):  # MLflow 3.18 repeats these for every call
-            return Fault.NOT_SENT
-        is_busy = status == 500 or (status == 400 and _POOL_IS_FULL in outcome.content)
-        return Fault.BUSY if is_busy else None
-    if isinstance(outcome, ConnectTimeout):
-        return Fault.NOT_SENT
-    if isinstance(outcome, requests.exceptions.SSLError):
-        # A server that stops in the middle of the handshake; all else is how things are set up.
-        return Fault.NOT_SENT if "EOF" in repr(outcome) else None
-    if isinstance(outcome, requests.exceptions.ProxyError):
-        # A 4xx to CONNECT is the proxy's last word: a login, or a host that it does not allow.
-        return None if _REFUSED_TUNNEL in str(outcome) else Fault.NOT_SENT
-    if isinstance(outcome, ConnectionError):
-        inner = outcome.args[0] if outcome.args else None
-        reason = inner.reason if isinstance(inner, MaxRetryError) else inner
-        return Fault.NOT_SENT if isinstance(reason, NewConnectionError) else Fault.UNSURE
-    if isinstance(outcome, ReadTimeout | ChunkedEncodingError):
-        return Fault.UNSURE
-    return None
-
-
 class Carrier(HTTPAdapter):
     """Sends the requests of one connection. Thread-safe.
 
@@ -148,18 +84,11 @@ class Carrier(HTTPAdapter):
     """
 
     def __init__(
-        self,
-        server: MLflowServer,
-        *,
-        renew: Callable[[], str | None] | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        self, server: MLflowServer, *, renew: Callable[[], str | None] | None = None
     ) -> None:
         super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
         self.server = server
         self.renew = renew
-        self._monotonic = monotonic
-        self._sleep = sleep
         self._away = False
         #: Creates whose answer was once not seen: a slow server may have made them later.
         self._in_doubt: list[tuple[requests.PreparedRequest, Create, dict[str, Any]]] = []
@@ -201,10 +130,10 @@ class Carrier(HTTPAdapter):
             request = request.copy()
             request.prepare_body(create.body, None)
         may_repeat = create is not None or is_idempotent(method, path)
-        began, doubt, attempt, renewed = self._monotonic(), False, 0, False
+        began, doubt, attempt, renewed = time.monotonic(), False, 0, False
         while True:
             attempt += 1
-            left = self.patience - (self._monotonic() - began) if attempt > 1 else None
+            left = self.patience - (time.monotonic() - began) if attempt > 1 else None
             outcome = self._once(request, stream, left, create, **kwargs)
             fault = fault_of(outcome)
             if doubt and create is not None and isinstance(outcome, requests.Response):
@@ -219,13 +148,13 @@ class Carrier(HTTPAdapter):
             doubt = doubt or fault in (Fault.UNSURE, Fault.AWAY)
             if body is None and request.body is not None:
                 # A file that is sent once more takes its time; that is no outage.
-                began = began if attempt > 1 else self._monotonic()
+                began = began if attempt > 1 else time.monotonic()
                 may_repeat = may_repeat and _can_rewind(request)
             allowed = self.server.max_retries
             pause = pause_before_next(
                 fault,
                 attempt,
-                elapsed=self._monotonic() - began,
+                elapsed=time.monotonic() - began,
                 patience=self.patience,
                 may_repeat=may_repeat and (allowed is None or attempt <= allowed),
                 jitter=random.random(),  # noqa: S311
@@ -234,13 +163,13 @@ class Carrier(HTTPAdapter):
                 break
             self._told_away(outcome)
             _drop(outcome)
-            self._sleep(pause)
+            time.sleep(pause)
             if doubt and create is not None:
-                with bounded(max(1.0, self.patience - (self._monotonic() - began))):
+                with bounded(max(1.0, self.patience - (time.monotonic() - began))):
                     found = self._made(request, create)
                 if found:
                     return self._answer(request, create, found)
-        return self._last(request, outcome, fault, body, self._monotonic() - began)
+        return self._last(request, outcome, fault, body, time.monotonic() - began)
 
     def _once(
         self,

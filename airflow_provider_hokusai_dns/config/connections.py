@@ -25,6 +25,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_path_prefix,
     read_srv,
 )
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.config.settings import (
     DEFAULT_CONN_ID,
     TRACKING_VARIABLE,
@@ -38,7 +39,6 @@ from airflow_provider_hokusai_dns.exceptions import (
 )
 from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 _CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")
@@ -163,9 +163,8 @@ def _port(where: str, value: object) -> int | None:
     if value is None or value == "":
         return None
     text = str(value).strip()
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 5):
-        raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
-    if not 1 <= int(text) <= 65535:
+    is_number = not isinstance(value, bool) and text.isascii() and text.isdigit()
+    if not is_number or len(text) > 5 or not 1 <= int(text) <= 65535:
         raise SettingError(where, "port", f"{described(value)} is not from 1 to 65535")
     return int(text)
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
-from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+T = TypeVar("T")
 
-def checked(where: str, field: str, read: Callable[[object], Any], value: object) -> Any:
+
+def checked(where: str, field: str, read: Callable[[object], T], value: object) -> T:
     """A value as ``read`` reads it.
 
     :raises SettingError: names the field and what is wrong with it.
@@ -69,7 +71,7 @@ def read_text(value: object) -> str:
     return value.strip()
 
 
-def read_seconds(value: object, *, least: float = 0.0, most: float = math.inf) -> float:
+def read_seconds(value: object, *, most: float = math.inf) -> float:
     """A number of seconds within bounds."""
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -77,8 +79,8 @@ def read_seconds(value: object, *, least: float = 0.0, most: float = math.inf) -
         number = float(value)
     except ValueError:
         raise ValueError(f"{described(value)} is not a number of seconds") from None
-    if not math.isfinite(number) or number < least:
-        raise ValueError(f"{described(value)} must be at least {least:g} seconds")
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"{described(value)} must be at least 0 seconds")
     if number > most:
         raise ValueError(f"{described(value)} must be at most {most:.0f} seconds")
     return number

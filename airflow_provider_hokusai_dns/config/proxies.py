@@ -10,7 +10,7 @@ import base64
 import urllib.request
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_hokusai_dns.server import Proxy
+from airflow_provider_hokusai_dns.config.server import Proxy
 
 
 def proxy_for(uri: str) -> Proxy | None:

@@ -49,10 +49,8 @@ def option(name: str) -> str | None:
 
 def listed_connections() -> tuple[str, ...]:
     """The connections that the refresh DAG refreshes and the health endpoints check by default."""
-    listed: tuple[str, ...] = checked(
-        _SECTION_NAME, "connections", read_items, option("connections") or DEFAULT_CONN_ID
-    )
-    return listed
+    listed = option("connections") or DEFAULT_CONN_ID
+    return checked(_SECTION_NAME, "connections", read_items, listed)
 
 
 def listed_hostnames() -> tuple[str, ...]:
@@ -60,10 +58,7 @@ def listed_hostnames() -> tuple[str, ...]:
 
     :raises SettingError: names the one that is no hostname.
     """
-    listed: tuple[str, ...] = checked(
-        _SECTION_NAME, "hostnames", read_hostnames, option("hostnames") or ""
-    )
-    return listed
+    return checked(_SECTION_NAME, "hostnames", read_hostnames, option("hostnames") or "")
 
 
 def relay_keep() -> int:
@@ -71,8 +66,8 @@ def relay_keep() -> int:
 
     :raises SettingError: it is no number.
     """
-    mebibytes: int = checked(_SECTION_NAME, "relay_keep", read_count, option("relay_keep") or 1024)
-    return mebibytes * 2**20
+    kept = option("relay_keep") or 1024
+    return checked(_SECTION_NAME, "relay_keep", read_count, kept) * 2**20
 
 
 def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:
@@ -141,10 +136,7 @@ def static_addresses() -> tuple[str, ...]:
     :raises SettingError: for what is no address.
     """
     raw = os.environ.get(_FALLBACK_VARIABLE, "").strip()
-    addresses: tuple[str, ...] = ()
-    if raw:
-        addresses = checked("environment", _FALLBACK_VARIABLE, read_addresses, raw)
-    return addresses
+    return checked("environment", _FALLBACK_VARIABLE, read_addresses, raw) if raw else ()
 
 
 def has_fallback() -> bool:

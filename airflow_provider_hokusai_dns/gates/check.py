@@ -27,8 +27,8 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 #: What a probe is left with when the lookup took all the time, seconds.
 _LEAST_FOR_PROBE = 2.0

@@ -9,7 +9,6 @@ the triggerer's event loop, so it needs no lock; only the check itself is on a t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
@@ -21,19 +20,18 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.exceptions import (
     ConnectionMissingError,
     PicklableError,
-    SettingError,
 )
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 from airflow_provider_hokusai_dns.store import variables
 
 if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
 
@@ -168,8 +166,6 @@ class SharedProbes:
 
     def __init__(self) -> None:
         self._probes: dict[ProbeKey, SharedProbe] = {}
-        #: Held here, because a loop holds its tasks weakly.
-        self.warming: asyncio.Task[None] | None = None
 
     def get(self, key: ProbeKey) -> SharedProbe:
         """The probe for a key, for as long as the gate wants to hold it."""
@@ -190,23 +186,12 @@ def shared_probes() -> SharedProbes:
     if known is None:
         known = _by_loop[loop] = SharedProbes()
         if variables.in_triggerer():
-            known.warming = loop.create_task(_warm_listed(), context=Context())
+            variables.use_triggerer_loop(loop)
+            try:  # once per triggerer; no gate waits for it
+                _threads.run(partial(runtime.warm_listed, partial(_read_on, loop)), beside=True)
+            except NoThreadError as error:
+                log.warning("The listed names are not looked up ahead of time: %s", error)
     return known
-
-
-async def _warm_listed() -> None:
-    """Look up what the deployment lists, once per triggerer; no gate waits for it."""
-    servers = []
-    try:
-        for conn_id in settings.listed_connections():
-            with contextlib.suppress(LookupError, ValueError):  # said where it is used
-                servers.append(await _read(conn_id))
-        variables.use_triggerer_loop(asyncio.get_running_loop())
-        hostnames = settings.listed_hostnames()
-        warm = partial(runtime.warm, servers, hostnames)
-        await asyncio.wrap_future(_threads.call(warm, beside=True))
-    except (SettingError, NoThreadError) as error:
-        log.warning("The listed names are not looked up ahead of time: %s", error)
 
 
 async def _check(key: ProbeKey) -> Verdict:
@@ -247,3 +232,8 @@ async def _read(conn_id: str) -> MLflowServer:
     reading.add_done_callback(lambda task: task.cancelled() or task.exception())
     hint = f"Airflow did not return it within {_READ_PATIENCE:.0f} s."
     raise ConnectionMissingError(conn_id, hint)
+
+
+def _read_on(loop: asyncio.AbstractEventLoop, conn_id: str) -> MLflowServer:
+    """:func:`_read` for a thread beside the loop."""
+    return asyncio.run_coroutine_threadsafe(_read(conn_id), loop).result(2 * _READ_PATIENCE)

@@ -25,8 +25,8 @@ from airflow_provider_hokusai_dns.resolver.model import utc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 #: The states that say that MLflow is down. A wrong password or a missing workspace is an answer.
 _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from urllib3.connection import HTTPConnection
 
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 #: How http.client begins the error for a proxy that opens no tunnel.
 _TUNNEL = "Tunnel connection failed: "
@@ -97,7 +97,7 @@ _Answer = tuple[int, str, str, str, bytes]
 class ProbeConnection:
     """Requests to one address of one server, one after the other on one fresh connection.
 
-    :param tls: what :func:`~.server.tls_context` gave.
+    :param tls: what :func:`~.config.server.tls_context` gave.
     :param connect_timeout: seconds for the TCP connection.
     """
 

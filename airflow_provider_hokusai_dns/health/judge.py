@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver.model import Resolution
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 TLS_FAILURES = frozenset(
@@ -82,23 +82,21 @@ def judge(
     :param address: the address that was asked, the resolution's first by default.
     :param refusal: why a stale address was not used, when it was not.
     """
-    latencies = MappingProxyType({r.check: round(r.milliseconds, 1) for r in replies})
+    where: dict[str, Any] = {}
     if isinstance(resolution, DNSResolutionError):
         state, cause, sentence = _unresolved(server, resolution)
-        return Verdict(
-            state=state,
-            cause=cause,
-            sentence=sentence,
-            conn_id=server.conn_id,
-            tracking_uri=server.uri,
-            checked_at=checked_at,
-            dns_cause=resolution.cause.value,
-        )
-    asked = address or resolution.address
-    if refusal is not None:
-        state, cause, sentence = State.UNRESOLVED, "old_address_refused", refusal
     else:
-        state, cause, sentence = _state(server, resolution, asked, replies)
+        asked = address or resolution.address
+        where = {
+            "address": asked,
+            "address_source": resolution.source.value,
+            "address_age": resolution.age(),
+            "latencies": MappingProxyType({r.check: round(r.milliseconds, 1) for r in replies}),
+        }
+        if refusal is not None:
+            state, cause, sentence = State.UNRESOLVED, "old_address_refused", refusal
+        else:
+            state, cause, sentence = _state(server, resolution, asked, replies)
     return Verdict(
         state=state,
         cause=cause,
@@ -107,10 +105,7 @@ def judge(
         tracking_uri=server.uri,
         checked_at=checked_at,
         dns_cause=None if resolution.cause is None else resolution.cause.value,
-        address=asked,
-        address_source=resolution.source.value,
-        address_age=resolution.age(),
-        latencies=latencies,
+        **where,
     )
 
 

@@ -33,11 +33,11 @@ from airflow_provider_hokusai_dns.resolver.level import Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
-    from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.config.server import tls_context
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
-from airflow_provider_hokusai_dns.server import tls_context
 
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.exceptions import (
     DNSResolutionError,
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from mlflow import ActiveRun, MlflowClient
 
     from airflow_provider_hokusai_dns.client.relay import Relay
+    from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
     from airflow_provider_hokusai_dns.health.breaker import Call
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 
 #: States that a gate ends its wait for.
@@ -158,7 +158,7 @@ class MLflowHook(BaseHook):
 
         if not _in_run(self.server):
             breaker_for(self.server).check()
-        runtime.pin(self.server)
+        pins.pin(self.server)
         uri = auth.sign_in(self.server, self._login_now)
 
         from airflow_provider_hokusai_dns.client.outside_runs import OutsideRunsClient
@@ -254,7 +254,7 @@ class MLflowHook(BaseHook):
         with ExitStack() as stack:
             with _attempt(server) as attempt:
                 try:
-                    pins = _entrance(server)
+                    held = _entrance(server)
                     active = stack.enter_context(
                         open_run(
                             server,
@@ -266,7 +266,7 @@ class MLflowHook(BaseHook):
                             nested=nested,
                             tags={**_airflow_tags(), **(tags or {})},
                             status_of=_status_of,
-                            pins=pins,
+                            pins=held,
                         )
                     )
                 except Exception as error:
@@ -337,7 +337,7 @@ class MLflowHook(BaseHook):
         from airflow_provider_hokusai_dns.hooks import rest
 
         with _attempt(self.server) as attempt:
-            runtime.pin(self.server)
+            pins.pin(self.server)
             try:
                 answer = rest.call(self.server, method, path, params=params, json=json)
             except MLflowRestError as error:
@@ -356,7 +356,7 @@ class MLflowHook(BaseHook):
         """
         from airflow_provider_hokusai_dns.client.aio import aiohttp_resolver
 
-        runtime.pin(self.server)
+        pins.pin(self.server)
         return aiohttp_resolver()
 
     # --- health
@@ -419,16 +419,16 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
-    pins = runtime.pin(server)
+    held = pins.pin(server)
     proxy = () if server.proxy is None else (f"the proxy {server.proxy.uri}",)
     try:
-        addresses = pins[0].addresses(server.connect_port, connects=True, tried=True)
+        addresses = held[0].addresses(server.connect_port, connects=True, tried=True)
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, proxy or error.addresses) from error
     runtime.wait_under_dag_test()
     if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, proxy or tuple(addresses))
-    return pins
+    return held
 
 
 def _link_to_run(url: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.client.auth import tagged_uri
 from airflow_provider_hokusai_dns.client.relay import open_relay
 from airflow_provider_hokusai_dns.config import settings
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlflow import ActiveRun
 
     from airflow_provider_hokusai_dns.client.relay import Relay
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def opened(
                 "without a run"
             )
         options |= {"run_id": joined.info.run_id, "experiment_id": joined.info.experiment_id}
-    addresses, keep = runtime.relay_addresses(server, resolver), settings.relay_keep()
+    addresses, keep = pins.relay_addresses(server, resolver), settings.relay_keep()
     try:
         with open_relay(server, addresses, keep=keep, export=export, **options) as relay:
             runtime.mask(relay.token)

@@ -27,7 +27,7 @@ from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 #: Methods that may be sent again after a connection was closed during a request.
 _IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from functools import cache
+from functools import cache, partial
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
 from fastapi import Depends, FastAPI
 
 from airflow_provider_hokusai_dns import __version__, runtime
-from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.page.routes import add_page
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
-
-log = logging.getLogger(__name__)
 
 _starter = Workers("hokusai-dns-warm")
 _ABOUT = """\
@@ -34,20 +30,8 @@ are in Airflow's metrics.
 async def _warming(_: FastAPI) -> AsyncIterator[None]:
     """At the start of each API server process: look up the listed names, and wait for none."""
     with suppress(NoThreadError):
-        _starter.run(_warm_listed, beside=True)
+        _starter.run(partial(runtime.warm_listed, connections.load_server), beside=True)
     yield
-
-
-def _warm_listed() -> None:
-    servers = []
-    try:
-        for conn_id in settings.listed_connections():
-            with suppress(LookupError, ValueError):  # the page says what is wrong
-                servers.append(connections.load_server(conn_id))
-        runtime.follow_policy()
-        runtime.warm(servers, settings.listed_hostnames())
-    except SettingError as error:
-        log.warning("The listed names are not looked up ahead of time: %s", error)
 
 
 @cache

@@ -109,7 +109,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
                 "generated_at": datetime.now(UTC),
                 "seen_by": {"host": socket.gethostname(), "pid": os.getpid(), "since": since},
                 "problem": problem,
-                "policy": runtime.policy_variable(),
+                "policy": runtime.policy_status(),
                 "connections": connections,
             }
         )

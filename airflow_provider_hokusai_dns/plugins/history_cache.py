@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,13 +27,9 @@ _Names = dict[str | None, tuple[tuple[HistoryPoint, ...], str | None]]
 
 
 class HistoryCache:
-    """The last day of some names; one reader at a time, and none while the last one is young.
+    """The last day of some names; one reader at a time, and none while the last one is young."""
 
-    :param now: seconds on a clock that never steps.
-    """
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._reading = forks.free_in_child(threading.Lock())
         self._read_at = float("-inf")
         self._names: _Names = {}
@@ -63,7 +59,7 @@ class HistoryCache:
         }
 
     def _is_due(self, wanted: _Wanted, every: float) -> bool:
-        return self._now() - self._read_at >= every or not wanted.keys() <= self._names.keys()
+        return time.monotonic() - self._read_at >= every or not wanted.keys() <= self._names.keys()
 
     def _read(self, wanted: _Wanted, every: float) -> None:
         known = wanted.keys() <= self._names.keys()
@@ -79,7 +75,7 @@ class HistoryCache:
             }
             # What could not be read is read again for the next caller.
             if all(points or not problem for points, problem in self._names.values()):
-                self._read_at = self._now()
+                self._read_at = time.monotonic()
         finally:
             self._reading.release()
 

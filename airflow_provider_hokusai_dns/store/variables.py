@@ -190,10 +190,8 @@ class VariableStore:
         """
         key = self._key(hostname)
         try:
-            text = self._bounded.call(lambda: self._variables.get(key))
-            record = None
-            if text is not None:
-                record = self._parse(hostname, text)
+            text = self.text(key)
+            record = None if text is None else self._parse(hostname, text)
             for subject in (key, ""):  # so that it is logged again when it breaks again
                 self._said.pop(subject, None)
             return record, None
@@ -215,7 +213,7 @@ class VariableStore:
         """What refreshes recorded about a name, and a sentence on what cannot be read of it."""
         key = history_key(hostname, self._asked)
         try:
-            text = self._bounded.call(lambda: self._variables.get(key))
+            text = self.text(key)
             if text is None:
                 return (), None
             known = self._parse_history(hostname, text)
@@ -241,7 +239,7 @@ class VariableStore:
         key = history_key(hostname, self._asked)
         points: tuple[HistoryPoint, ...] = ()
         try:
-            text = self._bounded.call(lambda: self._variables.get(key))
+            text = self.text(key)
             if text is not None:
                 try:
                     known = self._parse_history(hostname, text)
@@ -268,7 +266,7 @@ class VariableStore:
         """
         key = self._key(record.hostname)
         try:
-            text = self._bounded.call(lambda: self._variables.get(key))
+            text = self.text(key)
             merged = self._reconcile(key, text, whole_seconds(record))
             if merged is None:
                 return False

@@ -12,7 +12,7 @@ _MOVED = {
     "auth": ("client.auth",),
     "breaker": ("health.breaker", "exceptions"),
     "run": ("exceptions",),
-    "server": ("server",),
+    "server": ("config.server",),
     "verdict": ("health.verdict",),
 }
 _RENAMED = {"Attempt": "Call"}

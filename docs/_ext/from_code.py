@@ -17,8 +17,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
-from airflow_provider_hokusai_dns.server import MLflowServer
 
 REPOSITORY = Path(__file__).parents[2]
 

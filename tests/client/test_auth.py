@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.conftest import ADMIN
 from tests.servers import MLflowProcess, Request, Stranger, http
 from tests.values import a_server

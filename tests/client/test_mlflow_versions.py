@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import mlflow_private
 from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError
-from airflow_provider_hokusai_dns.server import MLflowServer
 from tests.servers import OTHER_CLIENT, MLflowProcess
 from tests.values import a_server
 

@@ -23,8 +23,8 @@ from airflow_provider_hokusai_dns.client import auth, orphaned_runs, sigterm
 from airflow_provider_hokusai_dns.client import run as run_module
 from airflow_provider_hokusai_dns.client.environment import fluent_uri
 from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError, LostDataError
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import MLflowProcess, Stranger, http
 from tests.values import a_server

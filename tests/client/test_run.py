@@ -20,12 +20,12 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth, delivery_hooks, orphaned_runs, sigterm
 from airflow_provider_hokusai_dns.client.run import _OpenRun, open_run
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
     EnvironmentConflictError,
     LostDataError,
     RunEndError,
 )
-from airflow_provider_hokusai_dns.server import MLflowServer
 from tests.integration.counting_proxy import CountingProxy
 from tests.servers import (
     MLflowProcess,

@@ -12,13 +12,13 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.health.probe import probe
 from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.pin import Pin, pin_host
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.servers import MLflowProcess
 from tests.values import a_server
 

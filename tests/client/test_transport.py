@@ -17,9 +17,9 @@ import requests
 
 from airflow_provider_hokusai_dns.client import auth, transport
 from airflow_provider_hokusai_dns.client.creates import TAG
+from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.run import open_run
-from airflow_provider_hokusai_dns.client.transport import Fault, fault_of, pause_before_next
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import MLflowProcess, Stranger, http
 from tests.values import a_server

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.fields import EXTRAS
+from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, SettingError
 from airflow_provider_hokusai_dns.plugins import options as options_of_endpoints
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
-from airflow_provider_hokusai_dns.server import StaleOverHTTP
 
 
 def connection(extra: Any = None, **given: Any) -> Any:

@@ -22,9 +22,9 @@ import yaml
 
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.health.breaker import BreakerState
-from airflow_provider_hokusai_dns.policy_variable import parse_policy
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import Cause
+from airflow_provider_hokusai_dns.runtime.policy_variable import parse_policy
 from airflow_provider_hokusai_dns.store.record import parse_record, variable_key
 from tests.docs import sentences
 from tests.docs.blocks import DOCS, PYTHONS, REPOSITORY, Block, commands

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import airflow_provider_hokusai_dns
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.gates.decision import in_one_line
 from airflow_provider_hokusai_dns.health.judge import judge
@@ -18,7 +19,6 @@ from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.model import Dates
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 PACKAGE = Path(airflow_provider_hokusai_dns.__file__).parent
 ADDRESS = "10.0.1.221"

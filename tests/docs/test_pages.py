@@ -14,6 +14,7 @@ import pytest
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.fields import EXTRAS
+from airflow_provider_hokusai_dns.config.server import MLflowServer, StaleOverHTTP
 from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.health.breaker import BreakerState, CircuitBreaker
 from airflow_provider_hokusai_dns.health.reply import ReplyFailure
@@ -26,7 +27,6 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
     HEALTHY_UP_TO,
     MIN_EVENTS,
 )
-from airflow_provider_hokusai_dns.server import MLflowServer, StaleOverHTTP
 from tests.docs import checks, sentences
 from tests.docs.blocks import DOCS, REPOSITORY, all_blocks, pages
 

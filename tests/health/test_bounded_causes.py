@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.gates.check import Check
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
@@ -19,7 +20,6 @@ from airflow_provider_hokusai_dns.health.judge import CAUSES, judge
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.plugins import prometheus
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
-from airflow_provider_hokusai_dns.server import MLflowServer
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 FOUND = Resolution("ml.local", "ml.local", (Endpoint("10.0.0.1"),), Source.DNS)

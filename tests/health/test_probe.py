@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.health.probe import probe
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver.model import Cause, Source
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.certificates import Authority
 from tests.conftest import ADMIN
 from tests.servers import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_hokusai_dns.config.server import Credentials, StaleOverHTTP
 from airflow_provider_hokusai_dns.health.probe import probe
 from airflow_provider_hokusai_dns.health.stale_addresses import (
     CHECK,
@@ -13,7 +14,6 @@ from airflow_provider_hokusai_dns.health.stale_addresses import (
 )
 from airflow_provider_hokusai_dns.health.verdict import State
 from airflow_provider_hokusai_dns.resolver.model import Source
-from airflow_provider_hokusai_dns.server import Credentials, StaleOverHTTP
 from tests.servers import Request, Stranger, free_port, http, looks_like_mlflow
 from tests.values import a_server, an_address
 

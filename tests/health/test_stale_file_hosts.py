@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_file_host
 from airflow_provider_hokusai_dns.resolver.model import Source
-from airflow_provider_hokusai_dns.server import StaleOverHTTP
 from tests.values import a_server, an_address
 
 

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.health.judge import judge, looks_like_mlflow
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.model import Cause, Source
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 from tests.values import a_server, an_address, no_address
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

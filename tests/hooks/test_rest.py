@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 import requests
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins
 from airflow_provider_hokusai_dns.exceptions import BreakerOpenError, MLflowRestError
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks import rest
@@ -163,7 +163,7 @@ class TestTheDeadline:
         """Inside `hook.run` it does. What the caller has given up is not sent later on."""
         server = replace(signed_in.server, port=_free_port(tiny.address), request_timeout=0.5)
         signed_in.server = server
-        (pin,) = runtime.pin(server)
+        (pin,) = pins.pin(server)
         with pin.patient(30):
             pin.addresses(server.port, connects=False)
             error, seconds = self.timed(signed_in)

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.config.proxies import proxy_for
+from airflow_provider_hokusai_dns.config.server import Proxy
 from airflow_provider_hokusai_dns.exceptions import MLflowRestError, MLflowUnreachableError
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.resolver.level import Level
-from airflow_provider_hokusai_dns.server import Proxy
 from tests.forward_proxy import ForwardProxy
 from tests.servers import MLflowProcess, client_environment, free_port
 

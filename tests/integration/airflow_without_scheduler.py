@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from airflow_provider_hokusai_dns.policy_variable import KEY
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import _dismiss, _watch_over, free_port, session_members
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.policy_variable import KEY
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
 from tests.conftest import SEARCH
 from tests.servers import _dismiss, _watch_over, free_port, wait_until
 

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
-from airflow_provider_hokusai_dns.operators.dns_refresh import refresh_names
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.certificates import Authority

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.links.mlflow_run import KEY, MLflowRunLink, run_url
 from airflow_provider_hokusai_dns.links.status_page import StatusPageLink
 from airflow_provider_hokusai_dns.plugins.hokusai_dns import HokusaiDNSPlugin
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
-from airflow_provider_hokusai_dns.server import Credentials, MLflowServer
 
 TI = SimpleNamespace(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1)
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from airflow_provider_hokusai_dns.operators import dns_refresh
-from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator, refresh_names
+from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+from airflow_provider_hokusai_dns.refresh.names import MOST_NAMES, refresh_names
 from tests.conftest import Texts
 
 URL = "http://bob:hunter2@{}/x?sig=hunter3"
@@ -78,7 +78,7 @@ def test_what_airflow_stores_of_the_operator_has_no_secret(hostnames):
 
 def test_a_refresh_has_a_cap():
     """Each name leaves two Variables behind, and every user who may trigger may name some."""
-    names = [f"h{number}.local" for number in range(dns_refresh.MOST_NAMES + 1)]
+    names = [f"h{number}.local" for number in range(MOST_NAMES + 1)]
     with pytest.raises(ValueError, match=r"at most 100 connections and hostnames, not 101"):
         refresh_names([], names)
 
@@ -88,4 +88,4 @@ def test_the_form_of_the_refresh_dag_has_the_same_cap():
     from airflow_provider_hokusai_dns.refresh_dag import build_refresh_dag
 
     schema = build_refresh_dag().params.get_param("hostnames").schema
-    assert schema["maxItems"] == dns_refresh.MOST_NAMES
+    assert schema["maxItems"] == MOST_NAMES

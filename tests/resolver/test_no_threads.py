@@ -120,7 +120,7 @@ def test_a_gate_waits_until_a_thread_can_be_started() -> None:
             """
             import logging
             from airflow_provider_hokusai_dns.gates import shared_probes
-            from airflow_provider_hokusai_dns.server import MLflowServer
+            from airflow_provider_hokusai_dns.config.server import MLflowServer
             logging.basicConfig(stream=sys.stderr)
             shared_probes._THREAD_PAUSE = 0.1
             async def read(conn_id):

@@ -40,7 +40,7 @@ from airflow_provider_hokusai_dns.client.relay.routes import Repeat, Route, rout
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 _log = logging.getLogger(__name__)
 

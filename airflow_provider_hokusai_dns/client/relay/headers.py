@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 from airflow_provider_hokusai_dns.client.origin import origin_of
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 #: Of one connection and not of the message (RFC 9110, 7.6.1), and what a relay has to set itself.
 _HOP_BY_HOP = frozenset(

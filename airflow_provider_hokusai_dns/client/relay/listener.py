@@ -25,7 +25,7 @@ from airflow_provider_hokusai_dns.client.relay.headers import to_client
 from airflow_provider_hokusai_dns.client.relay.messages import Answer, Request
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 _log = logging.getLogger(__name__)
 _http_log = _log.getChild("http")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
     from airflow_provider_hokusai_dns.client.relay.listener import Listener
     from airflow_provider_hokusai_dns.client.relay.upstream import AddressesNow, Upstream
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

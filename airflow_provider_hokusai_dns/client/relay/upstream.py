@@ -14,13 +14,13 @@ from yarl import URL
 from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
 from airflow_provider_hokusai_dns.client.relay.patience import Failure
+from airflow_provider_hokusai_dns.config.server import tls_context
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
-from airflow_provider_hokusai_dns.server import tls_context
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 #: Gives the addresses to try now, and does not wait for better ones.
 AddressesNow = Callable[[], list[str]]

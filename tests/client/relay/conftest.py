@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins
 from airflow_provider_hokusai_dns.client.relay import Relay, open_relay
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
@@ -51,6 +51,6 @@ def relay_to(dns: DNSServer, resolver: DNSResolver) -> OpenRelay:
     def opened(there: Any, *, changes: Any = None, **options: Any) -> Any:
         dns.set_records(NAME, [there.host], ttl=1)
         server = a_server(port=there.port, **(changes or {}))
-        return open_relay(server, runtime.relay_addresses(server, resolver), **options)
+        return open_relay(server, pins.relay_addresses(server, resolver), **options)
 
     return opened

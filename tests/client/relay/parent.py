@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins
 from airflow_provider_hokusai_dns.client.relay import open_relay
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from tests.client.relay.support import a_server
@@ -22,7 +22,7 @@ def main() -> None:
     resolver = DNSResolver(ResolverConfig(nameservers=(nameserver,)))
     child = str(Path(__file__).with_name("child.py"))
     run_tags = json.loads(tags[0]) if tags else {}
-    addresses = runtime.relay_addresses(server, resolver)
+    addresses = pins.relay_addresses(server, resolver)
     with open_relay(server, addresses, run_tags=run_tags) as relay:
         subprocess.run([sys.executable, child, folder], env=relay.environment(), check=True)
 

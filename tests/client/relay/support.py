@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_hokusai_dns.client.relay import Relay
-from airflow_provider_hokusai_dns.server import MLflowServer
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 NAME = "mlflow.test"
 API = "/api/2.0/mlflow"

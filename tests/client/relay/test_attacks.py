@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_hokusai_dns.client.relay import Relay, listener
-from airflow_provider_hokusai_dns.server import Credentials
+from airflow_provider_hokusai_dns.config.server import Credentials
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, ask, connected, token_of
 from tests.client.relay.test_forwarding import OK, stranger

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins
 from airflow_provider_hokusai_dns.client.relay import RelayLostDataError, open_relay
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
@@ -69,7 +69,7 @@ def through(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcome
                 no_name_recheck=0.2,
             )  # fmt: skip
             there = a_server(port=server.port, deadline=180)
-            addresses = runtime.relay_addresses(there, DNSResolver(config))
+            addresses = pins.relay_addresses(there, DNSResolver(config))
             with open_relay(there, addresses, export=True) as relay:
                 environment = clean(relay.environment())
                 children = {name: (kind, environment) for name, kind in KINDS.items()}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from airflow_provider_hokusai_dns.server import Credentials
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, NAME, ask, asked, token_of
 from tests.servers import Request, Stranger, http

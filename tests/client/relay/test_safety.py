@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import pins
 from airflow_provider_hokusai_dns.client.relay import listener, open_relay
+from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.resolver import DNSResolver
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
-from airflow_provider_hokusai_dns.server import Credentials
 from tests.certificates import Authority
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, NAME, a_server, ask, connected, token_of
@@ -175,9 +175,7 @@ def test_two_relays_with_two_ca_files_work_side_by_side(
             relays.append(
                 (
                     server,
-                    stack.enter_context(
-                        open_relay(server, runtime.relay_addresses(server, resolver))
-                    ),
+                    stack.enter_context(open_relay(server, pins.relay_addresses(server, resolver))),
                 )
             )
         for _, relay in relays:
@@ -196,7 +194,7 @@ def test_a_wrong_certificate_is_not_waited_for(
         dns.set_records(NAME, ["127.0.0.58"], ttl=60)
         server = a_server(scheme="https", port=port, ca_file=str(other.file), deadline=30)
         began = time.monotonic()
-        with open_relay(server, runtime.relay_addresses(server, resolver)) as relay:
+        with open_relay(server, pins.relay_addresses(server, resolver)) as relay:
             status, body, _ = ask(relay, "GET", f"{API}/runs/get")
         assert (status, time.monotonic() - began < 10) == (598, True)
         assert b"certificate" in body
@@ -207,7 +205,7 @@ def test_a_missing_ca_file_is_said_at_the_start(resolver: DNSResolver) -> None:
     server = a_server(scheme="https", ca_file="/does/not/exist.pem")
     with (
         pytest.raises(TLSFileError, match="ca_file"),
-        open_relay(server, runtime.relay_addresses(server, resolver)),
+        open_relay(server, pins.relay_addresses(server, resolver)),
     ):
         pass
 

@@ -7,46 +7,31 @@ import logging
 import sys
 import threading
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import forks, observers
-from airflow_provider_hokusai_dns.config import connections, settings
+from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.server import View
 from airflow_provider_hokusai_dns.exceptions import (
-    ConnectionConflictError,
-    ConnectionUndefinedError,
-    SettingError,
+    ConnectionConflictError as ConnectionConflictError,
 )
-from airflow_provider_hokusai_dns.policy_variable import KEY, PolicyVariable
-from airflow_provider_hokusai_dns.resolver import (
-    DNSMetrics,
-    DNSResolver,
-    Resolution,
-)
+from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.resolver import DNSMetrics, DNSResolver
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.server import View
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.pin import Pin
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
 
 #: Views whose resolvers are kept. Connections that were edited leave some behind.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
-
-
-@dataclass(frozen=True, slots=True)
-class _Pinned:
-    """A pin that stays for as long as this process does, and the view of all its owners."""
-
-    pin: Pin
-    view: View
 
 
 @dataclass
@@ -60,8 +45,8 @@ class _Process:
     #: By view, the one that was used last at the end.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
-    #: By hostname.
-    pins: dict[str, _Pinned] = field(default_factory=dict)
+    #: Views whose resolvers are never dropped.
+    kept: frozenset[View] = frozenset()
     #: The connection, and its one hostname, that ``MLFLOW_FALLBACK_IP`` belongs to.
     fallback_owner: tuple[str, str] | None = None
     complained: str = ""
@@ -72,11 +57,15 @@ class _Process:
 
 
 _process = _Process()
+_at_forget: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """Hold the lock; nothing is logged under it, but all of it when it is free."""
+def locked() -> Iterator[None]:
+    """Hold the one lock of what this process has built: of this module and of :mod:`~.pins`.
+
+    Nothing of this module is logged under it, but all of it when it is free.
+    """
     unsaid: list[tuple[Any, ...]] = []
     try:
         with _process.lock:
@@ -97,8 +86,7 @@ def resolver() -> DNSResolver:
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
-    with _locked():
-        return _resolver_of(_DEFAULT_VIEW)
+    return resolver_of(_DEFAULT_VIEW)
 
 
 def resolver_for(server: MLflowServer) -> DNSResolver:
@@ -109,11 +97,36 @@ def resolver_for(server: MLflowServer) -> DNSResolver:
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     target = Target.parse(server.hostname)
-    with _locked():
+    with locked():
         is_named = target.literal is None and server.proxy is None
         if is_named and not server.fallback_addresses:
             _own_fallback(target.hostname, server.conn_id)
-        return _resolver_of(server.view)
+        return resolver_of(server.view)
+
+
+def resolver_of(view: View) -> DNSResolver:
+    """The resolver of this process for a view.
+
+    :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
+    """
+    with locked():
+        policy = _policy()
+        names = _process.resolvers.pop(view, None)
+        if names is None:
+            names = DNSResolver(_as_seen(policy, view), store=_JudgedByPolicy(store(view.asked)))
+            names.add_observer(observers.count_event)
+            names.add_observer(observers.LogObserver(names))
+            if len(_process.resolvers) >= _MOST_VIEWS:
+                dropped = next(one for one in _process.resolvers if one not in _process.kept)
+                del _process.resolvers[dropped]
+        _process.resolvers[view] = names
+        return names
+
+
+def keep_resolvers_of(views: Iterable[View]) -> None:
+    """Name all the views whose resolvers are in use for good: these are never dropped."""
+    with locked():
+        _process.kept = frozenset(views)
 
 
 def private_resolver(server: MLflowServer) -> DNSResolver:
@@ -128,39 +141,6 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
     return DNSResolver(_as_seen(policy, server.view))
 
 
-def pin(server: MLflowServer) -> tuple[Pin, ...]:
-    """Answer this process's lookups of the hosts of a connection, for as long as it lives.
-
-    A client may be used at any time until then. Calling it again puts the newest rules in force.
-
-    :returns: the pin of the server, and then those of ``also_pin``.
-    :raises ConnectionConflictError: another connection wants one of the names to be resolved in
-        another way.
-    """
-    from airflow_provider_hokusai_dns.health.stale_addresses import (
-        check_stale_address,
-        check_stale_file_host,
-    )
-    from airflow_provider_hokusai_dns.resolver.pin import tell_blind_spots
-
-    host = server.connect_host
-    beside = [one for one in server.also_pin if _pin_key(one) != _pin_key(host)]
-    _make_way(host, server.conn_id, server.view)
-    for hostname in beside:
-        _make_way(hostname, server.conn_id, server.view_beside)
-    with _locked():
-        first = _pin(server, host, server.view, check_stale_address, server.connect_port)
-        others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
-        names = _resolver_of(server.view_beside) if beside else None
-    if names is not None:
-        # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
-        names.warm(beside)
-    pins = (first, *others)
-    for each in pins if server.proxy is None else ():
-        tell_blind_spots(each.hostname)
-    return pins
-
-
 def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None:
     """Look up the names of connections and further hostnames in the background.
 
@@ -172,125 +152,23 @@ def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None
     resolver().warm(hostnames)
     for server in servers:
         resolver_for(server).warm([server.connect_host])
-        with _locked():
-            beside = _resolver_of(server.view_beside)
-        beside.warm(server.also_pin)
+        resolver_of(server.view_beside).warm(server.also_pin)
 
 
-def _pin(
-    server: MLflowServer,
-    hostname: str,
-    view: View,
-    stale_check: Callable[[MLflowServer, Resolution, str, int], str | None],
-    port: int | None = None,
-) -> Pin:
-    from airflow_provider_hokusai_dns.client import transport
-    from airflow_provider_hokusai_dns.resolver.pin import pin_host
+def warm_listed(read: Callable[[str], MLflowServer]) -> None:
+    """Look up what the deployment lists, with the newest policy. Blocks.
 
-    held = _process.pins.get(_pin_key(hostname))
-    names = resolver_for(server) if view == server.view else _resolver_of(view)
-    if held is not None and held.view != view:
-        if others := held.pin.owners - {server.conn_id}:  # since way was made
-            raise _conflict(held, min(others), server.conn_id, view)
-        held.pin.resolve_by(names)  # the connection was edited
-        held = _process.pins[held.pin.hostname] = replace(held, view=view)
-    new = pin_host(
-        hostname,
-        names,
-        port=port,
-        patience=server.request_timeout,
-        stale_check=partial(stale_check, server),
-        owner=server.conn_id,
-        connect_timeout=transport.CONNECT_TIMEOUT,
-    )
-    if held is None or held.pin is not new:
-        _process.pins[new.hostname] = _Pinned(new, view)
-    return new
-
-
-def _release(pin: Pin) -> None:
-    """Remove a pin, whichever connections it was made for."""
-    for owner in pin.owners:
-        pin.release(owner)
-
-
-def _pin_key(hostname: str) -> str:
-    return Target.parse(hostname).hostname.removesuffix(".")
-
-
-def _make_way(hostname: str, conn_id: str, view: View) -> None:
-    """Check that no other connection holds the pin of a name in another view.
-
-    A connection that Airflow no longer has, or that was edited, holds nothing: it is signed out
-    first, so that no client of it sends its credentials where this one leads.
-
-    :raises ConnectionConflictError: another one is still in force.
+    :param read: reads a connection; one that it cannot give is reported where it is used.
     """
-    from airflow_provider_hokusai_dns.client import auth
-
-    held = _process.pins.get(_pin_key(hostname))
-    if held is None or held.view == view:
-        return
-    others = held.pin.owners - {conn_id}
-    for owner in others:
-        if _is_in_force(owner, held, conn_id):
-            raise _conflict(held, owner, conn_id, view)
-    for owner in others:
-        auth.forget(auth.tag_of(owner))
-        held.pin.release(owner)
-    with _locked():
-        if not held.pin.owners and _process.pins.get(held.pin.hostname) is held:
-            del _process.pins[held.pin.hostname]
-
-
-def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
-    """Whether a connection still wants a name to be resolved as it is pinned.
-
-    Airflow says "missing" also of what it cannot read just now. Only where it gives out the
-    connection that asks is the other one gone.
-    """
+    servers = []
     try:
-        server = connections.load_server(owner)
-    except ConnectionUndefinedError:
-        return False
-    except LookupError:
-        try:
-            connections.load_server(asking)
-        except (LookupError, ValueError):
-            return True
-        return False
-    except ValueError:  # edited into one that cannot be used
-        return False
-    return held.view == _view_of(server, held.pin.hostname)
-
-
-def _view_of(server: MLflowServer, hostname: str) -> View | None:
-    """How a connection wants a name to be resolved; ``None`` where it does not lead there."""
-    if _pin_key(server.connect_host) == hostname:
-        return server.view
-    return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
-
-
-def _conflict(held: _Pinned, owner: str, conn_id: str, view: View) -> ConnectionConflictError:
-    field = held.view.difference(view)
-    return ConnectionConflictError(held.pin.hostname, field, (owner, conn_id))
-
-
-def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
-    """What a relay uses at each new connection: trials, penalties and the rule for stale addresses.
-
-    It pins nothing. Two relays to one name have policies of their own.
-    """
-    from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
-    from airflow_provider_hokusai_dns.resolver.pinned_port import PinnedPort
-    from airflow_provider_hokusai_dns.resolver.port_reachability import Patience, PinPolicy
-
-    patience = Patience(server.deadline)
-    policy = PinPolicy(server.connect_port, patience, partial(check_stale_address, server))
-    port = PinnedPort(
-        server.connect_host, server.connect_port, names, lambda: [policy], lambda: [patience]
-    )
-    return port.addresses
+        for conn_id in settings.listed_connections():
+            with contextlib.suppress(LookupError, ValueError):
+                servers.append(read(conn_id))
+        follow_policy()
+        warm(servers, settings.listed_hostnames())
+    except SettingError as error:
+        log.warning("The listed names are not looked up ahead of time: %s", error)
 
 
 def mask_credentials(server: MLflowServer) -> None:
@@ -314,14 +192,14 @@ def store(asked: tuple[str, ...] = ()) -> VariableStore:
     :param asked: what a connection names to be asked (:attr:`.View.asked`); what it says is kept
         apart.
     """
-    with _locked():
+    with locked():
         _process.store = _process.store or VariableStore()
         return _process.store.seen_by(asked)
 
 
 def use_store(store: VariableStore) -> None:
     """Keep the last known good there, in a process that is no task. Before its first resolution."""
-    with _locked():
+    with locked():
         _process.store = store
 
 
@@ -340,7 +218,7 @@ def follow_policy() -> None:
     except Exception as error:  # not known; what was accepted before stays
         log.debug("Variable %s could not be read (%s)", KEY, type(error).__name__)
         return
-    with _locked():
+    with locked():
         before = known.values, known.problem
         known.take(text)
         if known.problem is not None and known.problem != before[1]:
@@ -355,9 +233,9 @@ def follow_policy() -> None:
                 _policy()
 
 
-def policy_variable() -> dict[str, Any]:
+def policy_status() -> dict[str, Any]:
     """What the Variable sets in this process, and what is wrong with it, as plain values."""
-    with _locked():
+    with locked():
         return _process.policy_variable.as_dict()
 
 
@@ -381,7 +259,7 @@ class _JudgedByPolicy:
 
 def dns_metrics() -> DNSMetrics:
     """The numbers of all resolvers of this process together."""
-    with _locked():
+    with locked():
         return DNSMetrics.total([names.metrics() for names in _process.resolvers.values()])
 
 
@@ -390,26 +268,30 @@ def metrics() -> dict[str, Any]:
     return dns_metrics().as_dict() if _process.resolvers else {}
 
 
+def at_forget(function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function, under the lock, when the process starts over. A decorator."""
+    _at_forget.append(function)
+    return function
+
+
 def forget() -> None:
     """Start over: the next call makes another resolver. For tests."""
-    with _locked():
-        for held in _process.pins.values():
-            _release(held.pin)
+    with locked():
+        for function in _at_forget:
+            function()
         fresh = _Process(_process.lock, depth=_process.depth)
         vars(_process).update(vars(fresh))
 
 
-def wait_under_dag_test(patience: float = 5.0) -> None:
+def wait_under_dag_test() -> None:
     """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
 
     There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
     would take the XCom's answer. A real task's connection has a lock, so this does not wait.
-
-    :param patience: seconds.
     """
     if _is_dag_test():
         for names in [*_process.resolvers.values()]:
-            names.wait_idle(patience)
+            names.wait_idle(5.0)
 
 
 def _is_dag_test() -> bool:
@@ -446,21 +328,6 @@ def _is_listed(conn_id: str) -> bool:
         return settings.has_fallback() and conn_id in settings.listed_connections()
     except SettingError:
         return False
-
-
-def _resolver_of(view: View) -> DNSResolver:
-    """The resolver of a view, with the policy as it is now. The lock is held."""
-    policy = _policy()
-    names = _process.resolvers.pop(view, None)
-    if names is None:
-        names = DNSResolver(_as_seen(policy, view), store=_JudgedByPolicy(store(view.asked)))
-        names.add_observer(observers.count_event)
-        names.add_observer(observers.LogObserver(names))
-        if len(_process.resolvers) >= _MOST_VIEWS:
-            pinned = {held.view for held in _process.pins.values()}
-            del _process.resolvers[next(one for one in _process.resolvers if one not in pinned)]
-    _process.resolvers[view] = names
-    return names
 
 
 def _policy() -> ResolverConfig:

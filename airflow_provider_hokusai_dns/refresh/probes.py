@@ -15,10 +15,10 @@ from airflow_provider_hokusai_dns.store.record import iso_seconds
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.operators.refresh_report import ResolutionRow
+    from airflow_provider_hokusai_dns.refresh.report import ResolutionRow
     from airflow_provider_hokusai_dns.resolver import Resolution
-    from airflow_provider_hokusai_dns.server import MLflowServer
 
 log = logging.getLogger(__name__)
 

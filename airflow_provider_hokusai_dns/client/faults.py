@@ -1,0 +1,72 @@
+"""Why an attempt to send a request failed, and whether it is sent again. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import requests
+from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout, ReadTimeout
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+#: MLflow's own retries are over after this many seconds; an error 500 is repeated no longer.
+_PLAIN_CLIENT_WAITS = 247.0
+_MAX_PAUSE = 10.0
+#: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
+_POOL_IS_FULL = b"QueuePool limit of size"
+_REFUSED_TUNNEL = "Tunnel connection failed: 4"
+
+
+class Fault(Enum):
+    """Why an attempt failed."""
+
+    NOT_SENT = "there was no connection, or the server did not take the request"
+    UNSURE = "there was no whole answer"
+    AWAY = "the server said that it is away"
+    BUSY = "the server said that it could not do it now"
+
+
+def pause_before_next(
+    fault: Fault, attempt: int, *, elapsed: float, patience: float, may_repeat: bool, jitter: float
+) -> float | None:
+    """Seconds to wait before a request is sent again; ``None`` to give up.
+
+    :param attempt: how often it was sent, from 1.
+    :param elapsed: seconds since the call began.
+    :param patience: seconds for which it may wait.
+    :param may_repeat: whether nothing can happen twice.
+    :param jitter: a random number from 0 to 1.
+    """
+    if fault is Fault.BUSY:
+        patience = min(patience, _PLAIN_CLIENT_WAITS)
+    left = patience - elapsed
+    if left <= 0 or not (may_repeat or fault is Fault.NOT_SENT):
+        return None
+    pause = min(_MAX_PAUSE, 0.25 * 2.0**attempt)
+    return min(left, pause * (0.5 + jitter / 2))
+
+
+def fault_of(outcome: requests.Response | Exception) -> Fault | None:
+    """What kind of failure an attempt was; ``None`` for what another attempt does not change."""
+    if isinstance(outcome, requests.Response):
+        status = outcome.status_code
+        if status in (502, 503, 504):
+            return Fault.AWAY
+        if status in (408, 429):  # MLflow 3.18 repeats these for every call
+            return Fault.NOT_SENT
+        is_busy = status == 500 or (status == 400 and _POOL_IS_FULL in outcome.content)
+        return Fault.BUSY if is_busy else None
+    if isinstance(outcome, ConnectTimeout):
+        return Fault.NOT_SENT
+    if isinstance(outcome, requests.exceptions.SSLError):
+        # A server that stops in the middle of the handshake; all else is how things are set up.
+        return Fault.NOT_SENT if "EOF" in repr(outcome) else None
+    if isinstance(outcome, requests.exceptions.ProxyError):
+        # A 4xx to CONNECT is the proxy's last word: a login, or a host that it does not allow.
+        return None if _REFUSED_TUNNEL in str(outcome) else Fault.NOT_SENT
+    if isinstance(outcome, ConnectionError):
+        inner = outcome.args[0] if outcome.args else None
+        reason = inner.reason if isinstance(inner, MaxRetryError) else inner
+        return Fault.NOT_SENT if isinstance(reason, NewConnectionError) else Fault.UNSURE
+    if isinstance(outcome, ReadTimeout | ChunkedEncodingError):
+        return Fault.UNSURE
+    return None

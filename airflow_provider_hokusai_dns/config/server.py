@@ -1,0 +1,287 @@
+"""What is known of one MLflow server: the parsed form of one Airflow connection.
+
+Made by :mod:`~airflow_provider_hokusai_dns.config.settings`; nothing here reads configuration.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.exceptions import TLSFileError
+from airflow_provider_hokusai_dns.resolver.target import Target
+
+if TYPE_CHECKING:
+    import ssl
+
+_TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+
+
+class StaleOverHTTP(StrEnum):
+    """Whether an address that is not fresh may be used over plain http."""
+
+    NEVER = "never"
+    CHECKED = "checked"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to sign in. Both parts stay out of ``repr``.
+
+    :param username: set for basic authentication, together with ``secret`` as the password.
+    :param secret: the password, or the bearer token when there is no user name.
+    :raises ValueError: names the part that can never be right, not its value.
+    """
+
+    username: str | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.secret)
+
+    def __post_init__(self) -> None:
+        # A bad header value is quoted in the exception of the HTTP library: refuse it before.
+        if self.username and ":" in self.username:
+            raise ValueError("the login must not contain a colon (basic authentication, RFC 7617)")
+        if self.secret and not self.username and not _TOKEN.match(self.secret):
+            raise ValueError(
+                "the bearer token may hold visible ASCII characters only: check for a space or a "
+                "line break at its end"
+            )
+
+    @property
+    def kind(self) -> str:
+        """``basic``, ``bearer`` or ``none``."""
+        if not self:
+            return "none"
+        return "basic" if self.username else "bearer"
+
+    def authorization(self) -> str | None:
+        """The value of the ``Authorization`` header, or ``None`` without credentials."""
+        if not self:
+            return None
+        if self.username:
+            pair = f"{self.username}:{self.secret}".encode()
+            return "Basic " + base64.b64encode(pair).decode("ascii")
+        return f"Bearer {self.secret}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """How one connection wants names to be resolved: all that it says about that.
+
+    An answer belongs to a view. Connections with equal views share answers; what one connection
+    says never decides where a request of another goes. The default view says nothing. Durations
+    are seconds.
+
+    :param hostname: the normalised name that all but the nameservers hold for; empty where nothing
+        but nameservers is said.
+    """
+
+    hostname: str = ""
+    nameservers: tuple[str, ...] = ()
+    srv: str = ""
+    fallback_addresses: tuple[str, ...] = ()
+    cache_ttl: float | None = None
+    max_stale: float | None = None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The nameservers and the SRV name that are asked instead of the system's and the name.
+
+        Records of the fleet are kept apart by this.
+        """
+        return (*self.nameservers, f"SRV {self.srv}") if self.srv else self.nameservers
+
+    def difference(self, other: View) -> str:
+        """The first field in which two views differ; empty where they are equal."""
+        names = [item.name for item in fields(self) if item.name != "hostname"]
+        return next((n for n in names if getattr(self, n) != getattr(other, n)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy between this machine and a server. It resolves the server's name.
+
+    :param authorization: the value of the ``Proxy-Authorization`` header.
+    """
+
+    hostname: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def uri(self) -> str:
+        """Where it listens, without a login."""
+        return f"http://{_in_url(self.hostname)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLflowServer:
+    """One MLflow server as a connection describes it. Durations are seconds.
+
+    :param conn_id: the Airflow connection id; the tag under which credentials are kept.
+    :param scheme: ``http`` or ``https``.
+    :param hostname: as given on the connection, a name or an address without brackets.
+    :param port: ``None`` for the scheme's own.
+    :param path_prefix: empty, or begins with a slash and does not end with one.
+    :param srv: the SRV name that says where the server is and on which port, instead of address
+        records of the hostname (RFC 2782); empty for none.
+    :param verify: whether a server certificate is verified.
+    :param deadline: how long a call inside a run waits while nothing gets through.
+    :param request_timeout: how long one call outside a run may take.
+    :param proxy: what stands in between. Then its name is resolved here, and what the connection
+        says about the server's name (``srv``, ``nameservers``, ``fallback_addresses`` ...) has no
+        effect.
+    """
+
+    conn_id: str
+    scheme: str
+    hostname: str
+    port: int | None = None
+    path_prefix: str = ""
+    credentials: Credentials = field(default=Credentials(), repr=False)
+    ca_file: str | None = None
+    client_cert: str | None = None
+    verify: bool = True
+    workspace: str | None = None
+    registry_uri: str | None = None
+    experiment: str | None = None
+    request_timeout: float = 30.0
+    max_retries: int | None = None
+    deadline: float = 600.0
+    fallback_addresses: tuple[str, ...] = ()
+    also_pin: tuple[str, ...] = ()
+    max_stale: float | None = None
+    cache_ttl: float | None = None
+    nameservers: tuple[str, ...] = ()
+    srv: str = ""
+    allow_stale_over_http: StaleOverHTTP = StaleOverHTTP.CHECKED
+    proxy: Proxy | None = None
+
+    @property
+    def named(self) -> str:
+        """The connection as named in a sentence; one that is being tested has no id of its own."""
+        return f"connection {self.conn_id!r}" if self.conn_id else "this connection"
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL."""
+        host = _in_url(self.hostname)
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI in its hostname form, without a tag or a secret."""
+        return f"{self.scheme}://{self.authority}{self.path_prefix}"
+
+    @property
+    def own_port(self) -> int:
+        """The TCP port that the server listens on."""
+        return self.port or (443 if self.scheme == "https" else 80)
+
+    @property
+    def connect_host(self) -> str:
+        """The host to connect to: the proxy's, else the server's own."""
+        return self.hostname if self.proxy is None else self.proxy.hostname
+
+    @property
+    def connect_name(self) -> str:
+        """That host in a sentence."""
+        return f"{'' if self.proxy is None else 'the proxy '}{self.connect_host!r}"
+
+    @property
+    def connect_port(self) -> int:
+        """The TCP port to connect to."""
+        return self.own_port if self.proxy is None else self.proxy.port
+
+    @property
+    def view(self) -> View:
+        """How the name of the host to connect to is resolved."""
+        if self.proxy is not None:
+            return View()
+        target = Target.parse(self.hostname)
+        said = (self.srv, self.fallback_addresses, self.cache_ttl, self.max_stale)
+        if target.literal is not None:  # nothing is resolved
+            return View()
+        if said == ("", (), None, None):
+            return self.view_beside
+        return View(
+            hostname=target.hostname.removesuffix("."),
+            nameservers=self.nameservers,
+            srv=self.srv,
+            fallback_addresses=self.fallback_addresses,
+            cache_ttl=self.cache_ttl,
+            max_stale=self.max_stale,
+        )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """What is asked for the name of the server; see :attr:`View.asked`."""
+        return self.view.asked
+
+    @property
+    def view_beside(self) -> View:
+        """How the names of ``also_pin`` are resolved: they are in the same private zone."""
+        return View(nameservers=self.nameservers)
+
+
+def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
+    """The TLS settings of a connection, as ``requests`` would take them; ``None`` for plain http.
+
+    :raises TLSFileError: names the file and what is wrong with it.
+    """
+    if server.scheme != "https":
+        return None
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if server.verify:
+        bundle = server.ca_file or _default_bundle()
+        try:
+            if os.path.isdir(bundle):  # noqa: PTH112
+                context.load_verify_locations(capath=bundle)
+            else:
+                context.load_verify_locations(cafile=bundle)
+        except (OSError, ssl.SSLError) as error:
+            what = "the ca_file" if server.ca_file else "the CA bundle"
+            raise TLSFileError(_unusable(what, bundle, server, error)) from None
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if server.client_cert:
+        try:
+            context.load_cert_chain(server.client_cert, password=_refuse_password)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise TLSFileError(
+                _unusable("the client_cert", server.client_cert, server, error)
+            ) from None
+    return context
+
+
+def _in_url(hostname: str) -> str:
+    return f"[{hostname}]" if ":" in hostname else hostname
+
+
+def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or "it is not a PEM file with the required content"
+    return f"{what} {path!r} of {server.named} cannot be used here: {why}"
+
+
+def _refuse_password() -> str:
+    raise ValueError("the key asks for a pass phrase")
+
+
+def _default_bundle() -> str:
+    """The CA bundle that ``requests``, and so MLflow's client, uses by default."""
+    import certifi
+
+    return (
+        os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    )

@@ -1,0 +1,197 @@
+"""How this process reaches the hosts of its connections: its pins, and the addresses of a relay.
+
+What is here is changed under :func:`.runtime.locked`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.exceptions import (
+    ConnectionConflictError,
+    ConnectionUndefinedError,
+)
+from airflow_provider_hokusai_dns.resolver.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hokusai_dns.config.server import MLflowServer, View
+    from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
+    from airflow_provider_hokusai_dns.resolver.pin import Pin
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """A pin that stays for as long as this process does, and the view of all its owners."""
+
+    pin: Pin
+    view: View
+
+
+#: By hostname; changed by :func:`_put` and :func:`_release_all`.
+_pins: dict[str, _Pinned] = {}
+
+
+def pin(server: MLflowServer) -> tuple[Pin, ...]:
+    """Answer this process's lookups of the hosts of a connection, for as long as it lives.
+
+    A client may be used at any time until then. Calling it again puts the newest rules in force.
+
+    :returns: the pin of the server, and then those of ``also_pin``.
+    :raises ConnectionConflictError: another connection wants one of the names to be resolved in
+        another way.
+    """
+    from airflow_provider_hokusai_dns.health.stale_addresses import (
+        check_stale_address,
+        check_stale_file_host,
+    )
+    from airflow_provider_hokusai_dns.resolver.pin import tell_blind_spots
+
+    host = server.connect_host
+    beside = [one for one in server.also_pin if _pin_key(one) != _pin_key(host)]
+    _make_way(host, server.conn_id, server.view)
+    for hostname in beside:
+        _make_way(hostname, server.conn_id, server.view_beside)
+    with runtime.locked():
+        first = _pin(server, host, server.view, check_stale_address, server.connect_port)
+        others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
+        names = runtime.resolver_of(server.view_beside) if beside else None
+    if names is not None:
+        # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
+        names.warm(beside)
+    pins = (first, *others)
+    for each in pins if server.proxy is None else ():
+        tell_blind_spots(each.hostname)
+    return pins
+
+
+def _pin(
+    server: MLflowServer,
+    hostname: str,
+    view: View,
+    stale_check: Callable[[MLflowServer, Resolution, str, int], str | None],
+    port: int | None = None,
+) -> Pin:
+    from airflow_provider_hokusai_dns.client import transport
+    from airflow_provider_hokusai_dns.resolver.pin import pin_host
+
+    held = _pins.get(_pin_key(hostname))
+    names = runtime.resolver_for(server) if view == server.view else runtime.resolver_of(view)
+    if held is not None and held.view != view:
+        if others := held.pin.owners - {server.conn_id}:  # since way was made
+            raise _conflict(held, min(others), server.conn_id, view)
+        held.pin.resolve_by(names)  # the connection was edited
+        held = replace(held, view=view)
+        _put(held.pin.hostname, held)
+    new = pin_host(
+        hostname,
+        names,
+        port=port,
+        patience=server.request_timeout,
+        stale_check=partial(stale_check, server),
+        owner=server.conn_id,
+        connect_timeout=transport.CONNECT_TIMEOUT,
+    )
+    if held is None or held.pin is not new:
+        _put(new.hostname, _Pinned(new, view))
+    return new
+
+
+def _put(hostname: str, held: _Pinned | None) -> None:
+    if held is None:
+        del _pins[hostname]
+    else:
+        _pins[hostname] = held
+    runtime.keep_resolvers_of(one.view for one in _pins.values())
+
+
+@runtime.at_forget
+def _release_all() -> None:
+    for held in _pins.values():
+        for owner in held.pin.owners:
+            held.pin.release(owner)
+    _pins.clear()
+
+
+def _pin_key(hostname: str) -> str:
+    return Target.parse(hostname).hostname.removesuffix(".")
+
+
+def _make_way(hostname: str, conn_id: str, view: View) -> None:
+    """Check that no other connection holds the pin of a name in another view.
+
+    A connection that Airflow no longer has, or that was edited, holds nothing: it is signed out
+    first, so that no client of it sends its credentials where this one leads.
+
+    :raises ConnectionConflictError: another one is still in force.
+    """
+    from airflow_provider_hokusai_dns.client import auth
+
+    held = _pins.get(_pin_key(hostname))
+    if held is None or held.view == view:
+        return
+    others = held.pin.owners - {conn_id}
+    for owner in others:
+        if _is_in_force(owner, held, conn_id):
+            raise _conflict(held, owner, conn_id, view)
+    for owner in others:
+        auth.forget(auth.tag_of(owner))
+        held.pin.release(owner)
+    with runtime.locked():
+        if not held.pin.owners and _pins.get(held.pin.hostname) is held:
+            _put(held.pin.hostname, None)
+
+
+def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
+    """Whether a connection still wants a name to be resolved as it is pinned.
+
+    Airflow says "missing" also of what it cannot read just now. Only where it gives out the
+    connection that asks is the other one gone.
+    """
+    try:
+        server = connections.load_server(owner)
+    except ConnectionUndefinedError:
+        return False
+    except LookupError:
+        try:
+            connections.load_server(asking)
+        except (LookupError, ValueError):
+            return True
+        return False
+    except ValueError:  # edited into one that cannot be used
+        return False
+    return held.view == _view_of(server, held.pin.hostname)
+
+
+def _view_of(server: MLflowServer, hostname: str) -> View | None:
+    """How a connection wants a name to be resolved; ``None`` where it does not lead there."""
+    if _pin_key(server.connect_host) == hostname:
+        return server.view
+    return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
+
+
+def _conflict(held: _Pinned, owner: str, conn_id: str, view: View) -> ConnectionConflictError:
+    field = held.view.difference(view)
+    return ConnectionConflictError(held.pin.hostname, field, (owner, conn_id))
+
+
+def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
+    """What a relay uses at each new connection: trials, penalties and the rule for stale addresses.
+
+    It pins nothing. Two relays to one name have policies of their own.
+    """
+    from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
+    from airflow_provider_hokusai_dns.resolver.pinned_port import PinnedPort
+    from airflow_provider_hokusai_dns.resolver.port_reachability import Patience, PinPolicy
+
+    patience = Patience(server.deadline)
+    policy = PinPolicy(server.connect_port, patience, partial(check_stale_address, server))
+    port = PinnedPort(
+        server.connect_host, server.connect_port, names, lambda: [policy], lambda: [patience]
+    )
+    return port.addresses
