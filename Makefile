@@ -24,7 +24,7 @@ help: ## show this list
 setup: ## create .venv with the pinned versions (PYTHON=... chooses the interpreter)
 	@.ci/setup $(VENV) constraints.txt
 
-setup-floor: ## create .venv-floor with Airflow 3.2 and the oldest supported versions
+setup-floor: setup ## create .venv-floor with Airflow 3.2 and the oldest supported versions
 	@.ci/setup $(FLOOR) constraints-floor.txt
 
 setup-next: setup ## create .venv-next with the next Airflow, pre-releases included; it may not install yet
