@@ -34,6 +34,7 @@ LONGEST = (
     "tests/packaging/test_next.py",
     "tests/e2e/test_demo.py",
     "tests/e2e/test_fleet.py",
+    "tests/test_locks.py",
     "tests/integration/test_dag_runs.py",
     "tests/integration/test_night_drill.py",
     "tests/integration/test_tasks_at_the_api.py",
