@@ -4,8 +4,13 @@ VENV := .venv
 FLOOR := .venv-floor
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
-# Most tests wait for servers and outages. A file stays on one worker, with the processes it started.
-TWO_AT_ONCE := -n 2 --dist loadfile
+# Most tests wait for servers and outages, and two cores bear four. tests/schedule.py says what stays
+# on one worker.
+WORKERS := 4
+AT_ONCE := -n $(WORKERS) --dist loadfile -p tests.resolver_coverage
+# A run leaves a file for each worker. The parts that decide are covered to the last branch.
+COVERAGE := $(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --fail-under=95 && \
+	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
 # The floor has the versions that an installation got when Airflow 3.2 was released.
 FLOOR_DATE := 2026-06-01
 # MLflow's client: the oldest supported and the newest; the pinned one is in .venv.
@@ -24,7 +29,7 @@ help: ## show this list
 setup: ## create .venv with the pinned versions (PYTHON=... chooses the interpreter)
 	@.ci/setup $(VENV) constraints.txt
 
-setup-floor: ## create .venv-floor with Airflow 3.2 and the oldest supported versions
+setup-floor: setup ## create .venv-floor with Airflow 3.2 and the oldest supported versions
 	@.ci/setup $(FLOOR) constraints-floor.txt
 
 setup-next: setup ## create .venv-next with the next Airflow, pre-releases included; it may not install yet
@@ -46,8 +51,10 @@ check: lint ## run lint and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 # The fleet test runs alone: it starts seven Airflow processes, and some of its claims are times in seconds.
-test: lint docs setup-floor setup-next setup-mlflow test-fleet ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests
-	$(PYTEST) $(TWO_AT_ONCE) -m "not fleet" --durations=20
+test: lint docs setup-floor setup-next setup-mlflow test-fleet ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests; the resolver's coverage
+	$(PY) -m coverage erase
+	$(PYTEST) $(AT_ONCE) -m "not fleet" --durations=20
+	$(COVERAGE)
 
 test-fleet: setup ## run the small form of make fleet as a test
 	$(PYTEST) -m fleet
@@ -68,9 +75,9 @@ bench: setup ## compare this resolver with its peers, in one run on this machine
 	$(PY) -m benchmarks
 
 coverage: setup ## measure line and branch coverage of the resolver
-	$(PY) -m coverage run --source=airflow_provider_hokusai_dns/resolver -m pytest -q tests/resolver
-	$(PY) -m coverage report --skip-covered --fail-under=95
-	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
+	$(PY) -m coverage erase
+	$(PYTEST) -q $(AT_ONCE) tests/resolver
+	$(COVERAGE)
 
 screenshots: setup ## take the screenshots of the status page and the forms for the docs (needs Chromium)
 	PICTURES=docs/images $(PYTEST) -q tests/page/test_in_airflow.py

@@ -18,6 +18,10 @@ import hypothesis
 import pytest
 
 from tests.certificates import Authority
+from tests.schedule import (  # noqa: F401 - hooks
+    pytest_collection_modifyitems,
+    pytest_xdist_make_scheduler,
+)
 from tests.servers import (
     OTHER_CLIENT,
     Handler,

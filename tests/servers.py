@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import http.client
 import importlib.metadata
+import json
 import os
 import shutil
 import signal
@@ -159,6 +161,8 @@ class MLflowProcess:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "PYTHONUNBUFFERED": "1",
         }
+        if allowed_hosts is not None:  # the security middleware is made before the argument is read
+            self._environment["MLFLOW_SERVER_ALLOWED_HOSTS"] = ",".join(allowed_hosts)
         if admin is not None:
             self._environment |= {
                 "MLFLOW_AUTH_ADMIN_USERNAME": admin[0],
@@ -167,7 +171,7 @@ class MLflowProcess:
             }
         self._environment |= environment or {}
         self._scheme = "http" if tls is None else "https"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._leader: int | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     @property
@@ -194,32 +198,24 @@ class MLflowProcess:
         :raises RuntimeError: with the end of its log, when it does not.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", "--host", self.host, *self._arguments],
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self._watchdog = _watch_over(self._process.pid)
+        arguments = ["--host", self.host, *self._arguments]
+        self._leader = _forks_with(self._environment).start(
+            arguments, self._environment, self.folder, self.log_file
+        )
+        self._watchdog = _watch_over(self._leader)
         try:
-            self._wait()
+            self._wait(self._leader)
         except BaseException:
             self.stop()
             raise
 
-    def _wait(self) -> None:
-        process = self._process
-
+    def _wait(self, leader: int) -> None:
         def up() -> bool:
-            if process is None or process.poll() is not None:
+            if not session_members(leader):
                 raise RuntimeError(f"MLflow ended while it started:\n{self.log[-3000:]}")
             return self._answers()
 
-        wait_until(up, START_SECONDS, pause=0.1, told=lambda: f"MLflow:\n{self.log[-3000:]}")
+        wait_until(up, START_SECONDS, pause=0.05, told=lambda: f"MLflow:\n{self.log[-3000:]}")
 
     def _answers(self) -> bool:
         if self._scheme == "https":
@@ -240,19 +236,71 @@ class MLflowProcess:
 
         :param kill: at once, as a container that is torn down.
         """
-        process, self._process = self._process, None
-        if process is None:
+        leader, self._leader = self._leader, None
+        if leader is None:
             return
-        members = session_members(process.pid)
+        members = session_members(leader)
         _signal(members, signal.SIGKILL if kill else signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        _signal(session_members(process.pid) | members, signal.SIGKILL)
-        process.wait(10)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not session_members(leader))
+        _signal(session_members(leader) | members, signal.SIGKILL)
         if self._watchdog is not None:
             _dismiss(self._watchdog)
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: not session_members(process.pid))
+            wait_until(lambda: not session_members(leader))
+
+
+class _Forks:
+    """The process that forks MLflow servers, see ``mlflow_forks.py``; it ends with this one.
+
+    :param environment: in which it imports MLflow, and finds MLflow's plugins.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.mlflow_forks"],
+            cwd=Path(__file__).parents[1],
+            env={**environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        atexit.register(self.close)
+
+    def start(
+        self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
+    ) -> int:
+        """Start ``mlflow server`` in a session of its own; gives the session's number."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        order = {
+            "arguments": [*arguments], "environment": {**environment}, "folder": str(folder),
+            "log": str(log),
+        }  # fmt: skip
+        with self._lock:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it; the servers are ended by those who have started them."""
+        if os.getpid() == self._owner:  # and not a test's fork
+            self._process.communicate()
+
+
+_forks: dict[str, _Forks] = {}
+_forks_lock = threading.Lock()
+
+
+def _forks_with(environment: Mapping[str, str]) -> _Forks:
+    path = environment.get("PYTHONPATH", "")
+    with _forks_lock:
+        if path not in _forks:
+            _forks[path] = _Forks(environment)
+        return _forks[path]
 
 
 def session_members(leader: int) -> set[int]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.airflow_home import migrate
 from tests.secrecy import words
 from tests.servers import MLflowProcess, Request, Stranger, has_basic_auth, http
 
@@ -50,10 +51,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         ),
     }  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=environment, capture_output=True, check=True, timeout=200,
-    )  # fmt: skip
+    migrate(environment)
     admin = (words.LOGIN, words.PASSWORD) if has_basic_auth() else None
     out = folder / "seen.json"
     with (

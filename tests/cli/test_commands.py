@@ -16,6 +16,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
+from tests.airflow_home import migrate
 from tests.conftest import TinyMLflow
 from tests.servers import is_installed
 
@@ -41,10 +42,7 @@ def environment(tmp_path_factory):
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "COLUMNS": "300",
     }
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=given, capture_output=True, check=True, timeout=200,
-    )  # fmt: skip
+    migrate(given)
     return given
 
 

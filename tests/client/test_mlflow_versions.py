@@ -52,16 +52,24 @@ def test_every_private_name_is_there_on(version: str) -> None:
     assert done.stdout.strip() == f"{version} []"
 
 
+#: What is run on each, in processes of their own: each about as long as the other.
+PARTS = {
+    "runs": ("client/test_promises.py", "client/test_run.py", "client/test_redelivery.py"),
+    "outages": ("client/test_transport.py", "client/test_outage.py"),
+    "flows": ("matrix/test_matrix.py",),
+}
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_promises_hold_on(version: str) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_the_promises_hold_on(version: str, part: str) -> None:
     """Runs, delivery, transport and each flow, against servers of the pinned version."""
     environment = {**os.environ, "HOKUSAI_TEST_MLFLOW": str(folder_of(version))}
-    files = ("test_promises", "test_transport", "test_run", "test_redelivery", "test_outage")
-    paths = [*(f"tests/client/{name}.py" for name in files), "tests/matrix/test_matrix.py"]
+    paths = [f"tests/{name}" for name in PARTS[part]]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *paths],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]

@@ -13,7 +13,7 @@ from fleet.sizes import SMALL
 from tests.e2e.clone import Clone, assert_ports_are_free, read_until
 from tests.servers import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fleet, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 needs_servers = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -26,6 +26,7 @@ def clone(tmp_path: Path) -> Iterator[Clone]:
     copy.clean_up()
 
 
+@pytest.mark.fleet
 @needs_servers
 def test_small_fleet_bears_every_fault(clone: Clone) -> None:
     """Every gate opens and nothing is lost, whatever dies while MLflow is down."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
+from tests.airflow_home import migrate
 from tests.integration.counting_proxy import CountingProxy, Request
 from tests.servers import _dismiss, _watch_over, free_port, session_members
 
@@ -117,10 +118,7 @@ def airflow_without_scheduler(home: Path, connection: dict[str, Any]) -> Iterato
         "AIRFLOW_CONN_MLFLOW_DEFAULT": json.dumps(connection),
         "PYTHONPATH": str(HERE.parents[1]),
     }
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=environment, capture_output=True, check=True, timeout=_START,
-    )  # fmt: skip
+    migrate(environment)
     command = ["airflow", "api-server", "--host", "127.0.0.1", "--port", str(port)]
     with (
         CountingProxy(port) as proxy,

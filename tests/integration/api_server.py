@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 
+from tests.airflow_home import migrate
 from tests.servers import _watch_over, end_session, free_port, wait_until
 
 START_SECONDS = 200.0
@@ -51,10 +52,7 @@ class ApiServer:
         self._tokens: dict[str, str] = {}
 
     def __enter__(self) -> ApiServer:
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=self.environment, capture_output=True, check=True, timeout=START_SECONDS,
-        )  # fmt: skip
+        migrate(self.environment)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", "api-server"],

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.store.history import parse_history
 from airflow_provider_hokusai_dns.store.record import parse_record
+from tests.airflow_home import migrate
 from tests.conftest import HOSTNAME
 from tests.servers import MLflowProcess, free_port
 
@@ -42,10 +43,7 @@ def seen(tmp_path_factory):
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         "PYTHONPATH": str(HERE.parents[1]),
     }
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=environment, capture_output=True, check=True, timeout=200,
-    )  # fmt: skip
+    migrate(environment)
     out, log = home / "seen.json", home / "log.txt"
     with (
         MLflowProcess(

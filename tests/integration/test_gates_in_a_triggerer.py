@@ -22,6 +22,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
+from tests.airflow_home import migrate
 from tests.conftest import SEARCH
 from tests.servers import _dismiss, _watch_over, free_port, wait_until
 
@@ -90,10 +91,7 @@ class Airflow:
         }
 
     def __enter__(self) -> Airflow:
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=self._environment, capture_output=True, check=True, timeout=300,
-        )  # fmt: skip
+        migrate(self._environment)
         try:
             for part in PARTS:
                 self.start(part)

@@ -6,22 +6,16 @@ what is checked here. The MLflow server the DAGs talk to comes from the ordinary
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.servers import wait_until
+from tests.servers import MLflowProcess
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: test_next.py runs most of this in another environment.
@@ -66,34 +60,8 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def mlflow_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """A real MLflow server that is reached by the name `localhost`."""
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--workers", "1", "--allowed-hosts", f"localhost:{port}"),
-        *("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts"),
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        _await(f"http://localhost:{port}/health", server, folder / "log")
-        yield port
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            server.wait(timeout=10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    with MLflowProcess(folder, allowed_hosts=("localhost:*",)) as server:
+        yield server.port
 
 
 def test_floor_is_what_it_says(env: dict[str, str]) -> None:
@@ -252,16 +220,3 @@ def _run(arguments: list[str], env: dict[str, str]) -> str:
     )
     assert done.returncode == 0, f"{arguments}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
-
-
-def _await(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def answers() -> bool:
-        assert server.poll() is None, log.read_text()
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            opener.open(url, timeout=2).close()
-            return True
-        return False
-
-    wait_until(answers, 120, pause=0.2, told=log.read_text)

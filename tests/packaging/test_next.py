@@ -32,19 +32,17 @@ def python() -> Path:
     return NEXT / "bin" / "python"
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
+def test_what_holds_in_the_oldest_airflow_holds_in_the_next() -> None:
+    """Import, provider schema, commands, refresh DAG, a run with its link, a gate in a trigger."""
+    names = (
         "every_public_module_imports",
         "provider_is_listed",
         "the_command_line_works",
         "dags_run",
         "a_deferrable_gate_waits_and_opens",
-    ],
-)
-def test_what_holds_in_the_oldest_airflow_holds_in_the_next(what: str) -> None:
-    """Import, provider schema, commands, refresh DAG, a run with its link, a gate in a trigger."""
-    _pytest(Path(sys.executable), "tests/packaging/test_floor.py", "-k", what)
+    )
+    tests = [f"tests/packaging/test_floor.py::test_{name}" for name in names]
+    _pytest(Path(sys.executable), *tests)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.airflow_home import migrate
 from tests.servers import _watch_over, end_session, free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -65,10 +66,7 @@ class RealAirflow:
         self._processes: dict[str, tuple[subprocess.Popen[bytes], subprocess.Popen[bytes]]] = {}
 
     def __enter__(self) -> RealAirflow:
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=self.environment, capture_output=True, check=True, timeout=START_SECONDS,
-        )  # fmt: skip
+        migrate(self.environment)
         try:
             for part in ("api-server", "scheduler", "dag-processor"):
                 self.start(part)

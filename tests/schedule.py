@@ -1,0 +1,77 @@
+"""How a run on several workers is distributed: the longest first, so that none is left at the end.
+
+A file stays on one worker, with the servers that it started; the tests of the files below have
+nothing in common, so each goes to whichever worker is free.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+#: Files whose tests are minutes long and share no server.
+SINGLE = (
+    "tests/client/test_mlflow_versions.py::test_the_promises_hold_on",
+    "tests/e2e/test_demo.py",
+    "tests/e2e/test_fleet.py",
+    "tests/matrix/test_hangs.py",
+    "tests/packaging/test_next.py",
+)
+#: What takes longer than 20 s, the longest first. What is missing here starts later, no more.
+LONGEST = (
+    "tests/client/test_mlflow_versions.py::test_the_promises_hold_on",
+    "tests/e2e/test_demo.py::test_story",
+    "tests/e2e/test_demo_play.py",
+    "tests/client/relay/test_children.py",
+    "tests/client/relay/test_airflow.py",
+    "tests/integration/test_gates_in_a_triggerer.py",
+    "tests/matrix/test_matrix.py",
+    "tests/matrix/test_hangs.py::test_a_redeploy",
+    "tests/page/test_in_airflow.py",
+    "tests/matrix/test_deadlines.py",
+    "tests/matrix/test_hangs.py",
+    "tests/packaging/test_next.py",
+    "tests/e2e/test_demo.py",
+    "tests/e2e/test_fleet.py",
+    "tests/test_locks.py",
+    "tests/integration/test_dag_runs.py",
+    "tests/integration/test_night_drill.py",
+    "tests/integration/test_tasks_at_the_api.py",
+    "tests/integration/test_api_server.py",
+    "tests/client/test_promises.py",
+    "tests/docs/test_blocks.py",
+    "tests/packaging/test_floor.py",
+    "tests/page/test_page.py",
+    "tests/hooks/test_mlflow_hook.py",
+)
+
+
+def scope(test: str) -> str:
+    """Give what stays on one worker with a test: its file, or the test alone."""
+    return test if test.startswith(SINGLE) else test.partition("::")[0]
+
+
+def _place(test: str) -> int:
+    return next((i for i, name in enumerate(LONGEST) if test.startswith(name)), len(LONGEST))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker: the longest first, each file in its own order."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute scopes in the order in which the workers have collected them."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Longest(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return scope(nodeid)
+
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # that would be by the number of tests
+    return Longest(config, log)

@@ -1,0 +1,25 @@
+"""The order in which a run on several workers goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.schedule import LONGEST, SINGLE, scope
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", sorted({*LONGEST, *SINGLE}))
+def test_what_is_scheduled_exists(name: str) -> None:
+    """A test that was renamed would start last, and the run end later."""
+    file, _, test = name.partition("::")
+    assert f"def {test}" in (ROOT / file).read_text()
+
+
+def test_a_file_stays_together_unless_its_tests_share_nothing() -> None:
+    """The servers of a module are started once."""
+    assert scope("tests/page/test_page.py::test_a[x::y]") == "tests/page/test_page.py"
+    alone = "tests/e2e/test_demo.py::test_story_holds_with_the_stand_in"
+    assert scope(alone) == alone
