@@ -7,13 +7,10 @@ where the backend keeps tags, the hostname is one.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution
 
 log = logging.getLogger(__name__)
 

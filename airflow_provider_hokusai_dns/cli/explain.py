@@ -12,20 +12,17 @@ from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
-from airflow_provider_hokusai_dns.resolver import Resolution, Source
+from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import REASONS
 from airflow_provider_hokusai_dns.resolver.workers import Workers
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 
 T = TypeVar("T")
 

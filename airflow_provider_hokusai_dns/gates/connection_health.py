@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
 from airflow_provider_hokusai_dns.store.history import shown_name
@@ -14,7 +14,6 @@ from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.gates.check import Check
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
 _NOT_CHECKED = (

@@ -20,10 +20,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.gates.check import Check, check_connection
-from airflow_provider_hokusai_dns.gates.connection_health import (
-    ConnectionHealth,
-    ConnectionTarget,
-)
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import observers, runtime
-from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 from airflow_provider_hokusai_dns.store.record import iso_seconds
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.refresh.report import ResolutionRow
-    from airflow_provider_hokusai_dns.resolver import Resolution
 
 log = logging.getLogger(__name__)
 
