@@ -176,9 +176,7 @@ class ConnectionHealth:
             "ttl_left": _rounded(left),
             "stale": None if found is None else stale_limit(found, self.target, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
-            "latency_ms": _rounded(sum(verdict.latencies.values()))
-            if verdict is not None and verdict.latencies
-            else None,
+            "latency_ms": None if verdict is None else verdict.milliseconds,
             "last_known_good": None
             if self.target.record is None
             else shown_record(self.target.record, wall),

@@ -130,7 +130,7 @@ def _refresh(
     verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
-        row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
+        row["probe_ms"] = verdict.milliseconds
     return row, _change(before, found), asked
 
 

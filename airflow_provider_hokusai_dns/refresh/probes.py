@@ -46,8 +46,7 @@ class ProbeBudget:
         begun = time.monotonic()
         verdict = probe(server, found, deadline=min(_ONE_PROBE, self._left))
         self._left -= time.monotonic() - begun
-        if verdict.latencies:
-            observers.count_probe(server.hostname, sum(verdict.latencies.values()))
+        observers.count_probe(server.hostname, verdict.milliseconds)
         level = logging.INFO if verdict.level is not Level.UNHEALTHY else logging.WARNING
         log.log(level, "MLflow is %s: %s", verdict.level, verdict.sentence)
         return verdict
