@@ -7,13 +7,10 @@ where the backend keeps tags, the hostname is one.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow_provider_hokusai_dns.resolver import Source
-from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution
+from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.wording import ORIGINS, stale_limit
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +42,10 @@ def count_event(event: Event) -> None:
         stats.incr(f"{PREFIX}.error.{event.cause.value}", tags=tags)
 
 
-def count_probe(hostname: str, milliseconds: float) -> None:
-    """Record how long one probe took."""
-    _stats().timing(f"{PREFIX}.probe_ms", milliseconds, tags={"hostname": hostname})
+def count_probe(hostname: str, milliseconds: float | None) -> None:
+    """Record how long one probe took, if it took place."""
+    if milliseconds is not None:
+        _stats().timing(f"{PREFIX}.probe_ms", milliseconds, tags={"hostname": hostname})
 
 
 def count_breaker(state: str) -> None:
@@ -93,18 +91,15 @@ class LogObserver:
                 resolution.address,
             )
             return
-        config = self._resolver.config
-        no_name = event.cause is not None and event.cause.says_no_such_name
         log.warning(
             "DNS gives no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
-            "up to %.0f s %s; check DNS for the name, or restart the server behind it",
+            "up to %s; check DNS for the name, or restart the server behind it",
             event.hostname,
             why,
             resolution.address,
             ORIGINS[resolution.source],
             resolution.age() or 0.0,
-            config.max_stale_no_name if no_name else config.max_stale_for(event.hostname),
-            "after the name went away" if no_name else "of age",
+            stale_limit(event.cause, event.hostname, self._resolver.config),
         )
 
     def _tell_nothing(self, event: Event) -> None:

@@ -19,7 +19,7 @@ COME_BY = [
     "tests/resolver/test_resolver_store.py",
     "tests/resolver/test_resolver_features.py",
     "tests/resolver/test_single_flight.py",
-    "tests/test_runtime.py",
+    "tests/runtime/test_runtime.py",
     "tests/test_observers.py",
     "tests/store",
     "tests/health/test_breaker.py",

@@ -299,13 +299,8 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         stored = StoredRecord("", name.hostname)
         if name.literal is None:
             stored = read_stored(name.hostname, SdkVariables(), done.server.asked)
-        described = ConnectionTarget(
-            name.hostname,
-            done.server.uri,
-            stored.record,
-            stored.problem,
-            asked=done.server.asked,
-        )
+        config = runtime.resolver_for(done.server).config
+        described = ConnectionTarget.of(done.server, config, stored.record, stored.problem)
     row = ConnectionHealth(conn_id, described).with_check(done).status_row()
     return done.verdict, row | {"looked_at": iso_seconds(done.verdict.checked_at.timestamp())}
 

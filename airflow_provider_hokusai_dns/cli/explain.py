@@ -12,20 +12,17 @@ from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
-from airflow_provider_hokusai_dns.resolver import Resolution, Source
+from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.resolver.wording import REASONS
+from airflow_provider_hokusai_dns.resolver.wording import REASONS, stale_limit
 from airflow_provider_hokusai_dns.resolver.workers import Workers
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 
 T = TypeVar("T")
 
@@ -266,16 +263,13 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
     if found.source is Source.STATIC:
         return (
             f"{addresses}: the static address, because DNS returns no address right now ({why}) "
-            "and none is stored. "
-            "It is never checked against DNS"
+            "and none is stored. It is never checked against DNS"
         )
     if found.is_stale:
-        no_name = found.cause is not None and found.cause.says_no_such_name
-        limit = config.max_stale_no_name if no_name else config.max_stale_for(found.hostname)
-        since = "after the name went away" if no_name else "of age"
         return (
             f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
-            f"DNS returns no address right now ({why}). Good for up to {limit:.0f} s {since}"
+            f"DNS returns no address right now ({why}). "
+            f"Good for up to {stale_limit(found.cause, found.hostname, config)}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"

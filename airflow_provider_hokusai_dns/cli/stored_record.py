@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig, freshness
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     parse_record,
@@ -15,7 +15,6 @@ from airflow_provider_hokusai_dns.store.record import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
     from airflow_provider_hokusai_dns.store.variables import Variables
 
 #: Seconds for one access. There is no task that waits, and a loaded database is no reason to say

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
@@ -92,11 +93,6 @@ def read_seconds_above_zero(value: object) -> float:
     if number == 0:
         raise ValueError(f"{described(value)} leaves no time at all; give seconds above 0")
     return number
-
-
-def read_max_stale(value: object) -> float:
-    """An age in seconds, within the hard cap of policy rule 6."""
-    return read_seconds(value, most=HARD_MAX_STALE)
 
 
 def read_count(value: object) -> int:
@@ -233,7 +229,7 @@ EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "deadline": read_seconds,
     "fallback_addresses": read_addresses,
     "also_pin": read_hostnames,
-    "max_stale": read_max_stale,
+    "max_stale": partial(read_seconds, most=HARD_MAX_STALE),  # policy rule 6
     "cache_ttl": read_seconds,
     "nameservers": read_nameservers,
     "srv": read_srv,

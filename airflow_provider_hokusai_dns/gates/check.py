@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.exceptions import (
+    BreakerOpenError,
     ConnectionMissingError,
     ConnectionUndefinedError,
     DNSResolutionError,
@@ -20,6 +21,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     PROBE_TIMEOUT,
     UNDEFINED,
 )
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
@@ -129,17 +131,13 @@ def check_with(
                 server.connect_host, *Endpoint.parse(place)[:2]
             ),
         )
-    if verdict.latencies:
-        observers.count_probe(server.hostname, sum(verdict.latencies.values()))
+    observers.count_probe(server.hostname, verdict.milliseconds)
     runtime.wait_under_dag_test()
     return Check(verdict, server, found)
 
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     """A check is never refused, because it is rare and bounded; its result updates the breaker."""
-    from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
-    from airflow_provider_hokusai_dns.health.breaker import breaker_for
-
     breaker = breaker_for(server)
     before = breaker.status().state
     if verdict.level is not Level.UNHEALTHY:
@@ -155,8 +153,6 @@ def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
 
 def former_status(conn_id: str) -> dict[str, Any]:
     """The state of MLflow, with the keys of the former system. Probes once; never raises."""
-    from airflow_provider_hokusai_dns.health.breaker import breaker_for
-
     done = check_connection(conn_id, written_by="hook")
     verdict, server = done.verdict, done.server
     breaker = "closed" if server is None else breaker_for(server).status().state.value
@@ -164,7 +160,7 @@ def former_status(conn_id: str) -> dict[str, Any]:
         "connected": verdict.level is not Level.UNHEALTHY,
         "tracking_uri": verdict.tracking_uri or None,
         "error": None if verdict.level is not Level.UNHEALTHY else verdict.sentence,
-        "response_time_ms": round(sum(verdict.latencies.values()), 1) or None,
+        "response_time_ms": verdict.milliseconds,
         "circuit_breaker_state": breaker,
         "dns_resolution": {
             "raw_uri": verdict.tracking_uri or None,

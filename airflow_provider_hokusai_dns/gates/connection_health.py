@@ -6,15 +6,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
+from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
 if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.gates.check import Check
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
 _NOT_CHECKED = (
@@ -44,6 +46,27 @@ class ConnectionTarget:
     max_stale: float = ResolverConfig().max_stale
     login_limit: float | None = None
     asked: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        server: MLflowServer,
+        config: ResolverConfig,
+        record: LastKnownGood | None = None,
+        problem: str | None = None,
+    ) -> ConnectionTarget:
+        """The target of a connection under the policy that is in force for it."""
+        hostname = Target.parse(server.connect_host).hostname
+        return cls(
+            hostname,
+            server.uri,
+            record,
+            problem,
+            no_name_limit=config.max_stale_no_name,
+            max_stale=config.max_stale_for(hostname),
+            login_limit=login_age_limit(server),
+            asked=server.asked,
+        )
 
     @property
     def history_name(self) -> str | None:
@@ -153,9 +176,7 @@ class ConnectionHealth:
             "ttl_left": _rounded(left),
             "stale": None if found is None else stale_limit(found, self.target, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
-            "latency_ms": _rounded(sum(verdict.latencies.values()))
-            if verdict is not None and verdict.latencies
-            else None,
+            "latency_ms": None if verdict is None else verdict.milliseconds,
             "last_known_good": None
             if self.target.record is None
             else shown_record(self.target.record, wall),

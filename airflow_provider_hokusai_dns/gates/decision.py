@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict, VerdictDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from airflow_provider_hokusai_dns.health.verdict import VerdictDict
 
 #: A cause that retrying will not fix must be seen this often in a row; none ends a gate at once.
 STRIKES = 3

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
-from airflow_provider_hokusai_dns.health.verdict import State
+from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 #: The states that say that MLflow is down. A wrong password or a missing workspace is an answer.
 _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})

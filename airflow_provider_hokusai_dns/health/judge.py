@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Source
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.target import shown
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.resolver.model import Resolution
 
 
 TLS_FAILURES = frozenset(
@@ -404,6 +404,4 @@ def _tls_sentence(server: MLflowServer, reply: Reply, failure: ReplyFailure) -> 
 
 def _shown_location(location: str) -> str:
     """A redirect's target without userinfo and query, which may hold secrets."""
-    from airflow_provider_hokusai_dns.resolver.target import shown
-
     return repr(shown(location) if "://" in location else location.partition("?")[0][:200])

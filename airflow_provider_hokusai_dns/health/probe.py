@@ -12,15 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-from airflow_provider_hokusai_dns.health.connection import (
-    Deadline,
-    ProbeConnection,
-)
-from airflow_provider_hokusai_dns.health.judge import (
-    NO_CONNECTION,
-    judge,
-)
+from airflow_provider_hokusai_dns.config.server import MLflowServer, tls_context
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, TLSFileError
+from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
+from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, judge
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.stale_addresses import (
     CHECK,
@@ -33,11 +28,8 @@ from airflow_provider_hokusai_dns.resolver.level import Level
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
-from airflow_provider_hokusai_dns.config.server import tls_context
-from airflow_provider_hokusai_dns.exceptions import TLSFileError
 
 #: What can be asked for.
 CHECKS = ("dns", "tracking", "registry", "artifact")

@@ -10,22 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.config.server import StaleOverHTTP, tls_context
+from airflow_provider_hokusai_dns.config.server import MLflowServer, StaleOverHTTP, tls_context
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
-from airflow_provider_hokusai_dns.health.connection import (
-    Deadline,
-    ProbeConnection,
-)
+from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
 from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
-from airflow_provider_hokusai_dns.resolver.model import Source
+from airflow_provider_hokusai_dns.resolver.model import Resolution, Source
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Sequence
 
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.reply import Reply
-    from airflow_provider_hokusai_dns.resolver.model import Resolution
 
 #: Maximum age of an address that gets credentials over plain http, seconds (policy rule 18).
 MAX_AGE_WITH_CREDENTIALS = 900.0

@@ -85,6 +85,11 @@ class Verdict:
         """``healthy``, ``degraded`` or ``unhealthy``."""
         return Level(self.state.value) if self.state.value in USABLE else Level.UNHEALTHY
 
+    @property
+    def milliseconds(self) -> float | None:
+        """Of all requests together; ``None`` where none was made."""
+        return round(sum(self.latencies.values()), 1) or None
+
     def meets(self, min_health: str) -> bool:
         """Whether this is good enough for a gate.
 

@@ -20,11 +20,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.gates.check import Check, check_connection
-from airflow_provider_hokusai_dns.gates.connection_health import (
-    ConnectionHealth,
-    ConnectionTarget,
-)
-from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -245,15 +241,6 @@ def _target(conn_id: str) -> ConnectionTarget:
     except (LookupError, ValueError):
         return ConnectionTarget()
     if target.literal is not None:
-        return ConnectionTarget(target.literal, server.uri)
-    record, problem = runtime.store(server.asked).examine(target.hostname)
-    return ConnectionTarget(
-        target.hostname,
-        server.uri,
-        record,
-        problem,
-        no_name_limit=config.max_stale_no_name,
-        max_stale=config.max_stale_for(target.hostname),
-        login_limit=login_age_limit(server),
-        asked=server.asked,
-    )
+        return ConnectionTarget.of(server, config)
+    stored = runtime.store(server.asked).examine(target.hostname)
+    return ConnectionTarget.of(server, config, *stored)

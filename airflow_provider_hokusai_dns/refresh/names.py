@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
@@ -21,12 +20,9 @@ from airflow_provider_hokusai_dns.refresh.report import (
     change_in_one_line,
     in_one_line,
 )
-from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +130,7 @@ def _refresh(
     verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
-        row["probe_ms"] = round(sum(verdict.latencies.values()), 1) or None
+        row["probe_ms"] = verdict.milliseconds
     return row, _change(before, found), asked
 
 

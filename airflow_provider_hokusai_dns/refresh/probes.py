@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import observers, runtime
-from airflow_provider_hokusai_dns.resolver import Source
+from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 from airflow_provider_hokusai_dns.store.record import iso_seconds
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.refresh.report import ResolutionRow
-    from airflow_provider_hokusai_dns.resolver import Resolution
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,7 @@ class ProbeBudget:
         begun = time.monotonic()
         verdict = probe(server, found, deadline=min(_ONE_PROBE, self._left))
         self._left -= time.monotonic() - begun
-        if verdict.latencies:
-            observers.count_probe(server.hostname, sum(verdict.latencies.values()))
+        observers.count_probe(server.hostname, verdict.milliseconds)
         level = logging.INFO if verdict.level is not Level.UNHEALTHY else logging.WARNING
         log.log(level, "MLflow is %s: %s", verdict.level, verdict.sentence)
         return verdict

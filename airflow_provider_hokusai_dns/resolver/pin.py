@@ -29,12 +29,7 @@ from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
 from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
 from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution
-from airflow_provider_hokusai_dns.resolver.pinned_port import (
-    GRACE,
-    GoodDay,
-    PinnedPort,
-    of_family,
-)
+from airflow_provider_hokusai_dns.resolver.pinned_port import GRACE, GoodDay, PinnedPort, of_family
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
     PinPolicy,

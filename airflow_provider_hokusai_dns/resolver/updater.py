@@ -14,13 +14,12 @@ from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search, begin
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
-from airflow_provider_hokusai_dns.resolver.workers import NoThreadError
+from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.cache import Slot
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
-    from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 
 @dataclass(slots=True)

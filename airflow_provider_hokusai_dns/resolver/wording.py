@@ -1,8 +1,13 @@
-"""Where an address came from, in words for logs, errors and tables."""
+"""Where an address came from and how long it is served, in words for logs, errors and tables."""
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.resolver.model import Source
+from typing import TYPE_CHECKING
+
+from airflow_provider_hokusai_dns.resolver.model import Cause, Source
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 
 #: After "from": which source gave it.
 ORIGINS = {
@@ -29,3 +34,10 @@ REASONS = {
     Source.DNS: "DNS answered",
     Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
 }
+
+
+def stale_limit(cause: Cause | None, hostname: str, config: ResolverConfig) -> str:
+    """For how long a stale address is served: ``900 s after the name went away``."""
+    if cause is not None and cause.says_no_such_name:
+        return f"{config.max_stale_no_name:.0f} s after the name went away"
+    return f"{config.max_stale_for(hostname):.0f} s of age"

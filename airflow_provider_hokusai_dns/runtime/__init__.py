@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import forks, observers
 from airflow_provider_hokusai_dns.config import settings
-from airflow_provider_hokusai_dns.config.server import View
+from airflow_provider_hokusai_dns.config.server import MLflowServer, View
 from airflow_provider_hokusai_dns.exceptions import (
     ConnectionConflictError as ConnectionConflictError,
 )
 from airflow_provider_hokusai_dns.exceptions import SettingError
-from airflow_provider_hokusai_dns.resolver import DNSMetrics, DNSResolver
+from airflow_provider_hokusai_dns.resolver import (
+    DNSMetrics,
+    DNSResolver,
+    LastKnownGood,
+    ResolverConfig,
+)
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
 from airflow_provider_hokusai_dns.store.variables import VariableStore
@@ -24,8 +29,6 @@ from airflow_provider_hokusai_dns.store.variables import VariableStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
 
 log = logging.getLogger(__name__)
 

@@ -300,9 +300,6 @@ class MLflowHealthSensor(BaseSensorOperator):
             seen=None if self._last is None else self._last.as_dict(),
         )
 
-    def _has_dag(self) -> bool:
-        return bool(self.has_dag())  # type: ignore[no-untyped-call]
-
     def _needs_worker(self) -> bool:
         """Whether an open gate leaves something behind that Airflow makes on a worker alone."""
         after = getattr(self.post_execute, "__func__", self.post_execute)
@@ -312,7 +309,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             or self._post_execute_hook
             or after is not BaseSensorOperator.post_execute
             or getattr(self, "returns_dag_result", False)  # Airflow 3.3
-            or (self._has_dag() and any(self.iter_mapped_dependants()))
+            or (self.has_dag() and any(self.iter_mapped_dependants()))  # type: ignore[no-untyped-call]
         )
 
     def _check(self, context: Context) -> Verdict:

@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
@@ -28,13 +28,10 @@ from airflow_provider_hokusai_dns.gates.decision import (
 from airflow_provider_hokusai_dns.gates.shared_probes import (
     CheckFailedError,
     ProbeKey,
+    TimedVerdict,
     shared_probes,
 )
-from airflow_provider_hokusai_dns.health.verdict import Verdict
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.gates.shared_probes import TimedVerdict
-    from airflow_provider_hokusai_dns.health.verdict import VerdictDict
+from airflow_provider_hokusai_dns.health.verdict import Verdict, VerdictDict
 
 #: Seconds before Airflow ends the wait at which the trigger ends it, so that its event comes first;
 #: and the share of a short wait.

@@ -106,9 +106,15 @@ class Scenarios:
         }
 
     def the_name_goes_away(self) -> Any:
+        from airflow.models import Variable
+
         self.dns.no_such_name(NAME)
         try:
+            Variable.set("hokusai_dns_policy", '{"max_stale_no_name": 600}')
+            stricter = self.call("status", "-o", "json")
+            Variable.delete("hokusai_dns_policy")
             return {
+                "stricter": stricter,
                 "resolve": self.call("resolve", NAME, "-o", "json"),
                 "plain": self.call("resolve", NAME, "-o", "plain"),
                 "status": self.call("status", "-o", "json"),

@@ -128,6 +128,12 @@ class TestStatus:
         assert 0 < one["ttl_left"] <= 10
         assert one["latency_ms"] > 0
 
+    def test_gives_the_limit_of_a_stale_address_as_the_policy_has_it(self, seen):
+        """As the endpoint does: not the limit that the policy has by default."""
+        (one,) = document(seen["the_name_goes_away"]["stricter"])["connections"]
+        assert (one["stale"]["rule"], one["stale"]["limit"]) == ("no_such_name", 600)
+        assert 0 < one["stale"]["ends_in"] <= 600
+
     def test_says_that_an_old_address_is_in_use(self, seen):
         """It works, so the exit code is 0; the state and the cause say the rest."""
         call = seen["the_name_goes_away"]["status"]
