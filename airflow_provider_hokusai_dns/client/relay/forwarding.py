@@ -109,6 +109,16 @@ class Forwarder:
         call = _State(
             request, route(request.method, request.path.partition("?")[0]), time.monotonic()
         )
+        try:
+            return await self._answer(call, is_wanted, patience)
+        except asyncio.CancelledError:
+            if call.route.writes:
+                reason = f"{call.reason or 'no answer'} until the relay was closed"
+                self.lost.lost(_key(call), _lost(call, reason))
+            raise
+
+    async def _answer(self, call: _State, is_wanted: Callable[[], bool], patience: float) -> Answer:
+        request = call.request
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
