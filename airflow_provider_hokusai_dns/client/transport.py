@@ -20,7 +20,6 @@ import json
 import logging
 import os
 import random
-import socket
 import ssl
 import threading
 import time
@@ -39,6 +38,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
 from airflow_provider_hokusai_dns.client.origin import origin_of
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
@@ -55,8 +55,6 @@ _SHORTEST_ANSWER = 10.0
 #: MLflow's own retries are over after this many seconds; an error 500 is repeated no longer.
 _PLAIN_CLIENT_WAITS = 247.0
 _MAX_PAUSE = 10.0
-#: Seconds until a peer that acknowledges nothing counts as gone.
-_DEAD_PEER = 20
 _POOL_SIZE = 64
 #: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
 _POOL_IS_FULL = b"QueuePool limit of size"
@@ -166,16 +164,7 @@ class Carrier(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """With keep-alive, so that a host that is gone is noticed while an answer is awaited."""
-        options = list(HTTPConnection.default_socket_options)
-        options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
-        for name, value in (
-            ("TCP_KEEPIDLE", _DEAD_PEER // 2),
-            ("TCP_KEEPINTVL", _DEAD_PEER // 4),
-            ("TCP_KEEPCNT", 2),
-            ("TCP_USER_TIMEOUT", _DEAD_PEER * 1000),
-        ):
-            if (number := getattr(socket, name, None)) is not None:
-                options.append((socket.IPPROTO_TCP, number, value))
+        options = [*HTTPConnection.default_socket_options, *dead_peer.socket_options()]
         super().init_poolmanager(*args, socket_options=options, **kwargs)
 
     @property

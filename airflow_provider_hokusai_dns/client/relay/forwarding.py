@@ -30,6 +30,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     Call,
     Step,
     Try,
+    answer_limit,
     error_code,
     next_step,
     pause,
@@ -198,12 +199,15 @@ class Forwarder:
         headers = to_server(request.headers, self._server, request.path)
         if isinstance(request.body, Body) and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
+        longest = answer_limit(
+            call.route.repeat, of_an_artifact="artifact" in request.path, patience=patience
+        )
         ends = call.waiting_since + max(patience, _LEAST)
-        limit = asyncio.timeout(max(_LEAST, ends - time.monotonic()))
+        limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
 
         def got_further() -> None:
             call.waiting_since = time.monotonic()
-            limit.reschedule(loop.time() + max(patience, _LEAST))
+            limit.reschedule(loop.time() + max(longest, _LEAST))
 
         watched = request.body if isinstance(request.body, Body) else None
         if watched is not None:
