@@ -27,7 +27,7 @@ pytestmark = [
 
 #: The highest try of each. Airflow 3.4.0b2 begins a second one of an operator with a relay, though
 #: the policy says "reschedule" and the task is up for it; why is not known.
-TASKS = {"of_the_task": 1, "of_a_child": 2}
+TASKS = {"of_the_task": 1, "of_a_child": 1}
 ADDRESS = "127.0.0.61"
 
 
@@ -67,7 +67,7 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
     def rescheduled_often() -> bool:
         found = {task: of(task) for task in TASKS}
         for task, one in found.items():
-            assert one["try_number"] <= TASKS[task], one
+            assert one["try_number"] <= TASKS[task], (one, airflow.log("scheduler"))
             assert one["state"] != "failed", airflow.log("scheduler")
             if one["state"] == "up_for_reschedule":
                 starts[task].add(one["start_date"])

@@ -96,7 +96,7 @@ class Upstream:
             whether the request was carried out.
         :raises aiohttp.ClientError: see :func:`failure_of`.
         """
-        return await self._sessions[fresh].request(
+        response = await self._sessions[fresh].request(
             method,
             URL(self._server.uri + path, encoded=True),
             headers=[*headers, *self._login],
@@ -104,6 +104,10 @@ class Upstream:
             allow_redirects=False,
             **self._proxy,
         )
+        if response.status == 101:  # the client, which did not ask for it either, would wait
+            response.close()
+            raise aiohttp.ClientPayloadError("the server changes the protocol unasked")
+        return response
 
     async def close(self) -> None:
         """Close the connections."""
