@@ -157,11 +157,24 @@ def kinds(other_python: str = OTHER_PYTHON) -> dict[str, Kind]:
         found["bash with curl"] = a_command("bash", str(HERE / "train.sh"), "FOLDER", count)
     if shutil.which("java"):
         found["java"] = a_command("java", str(HERE / "Train.java"), "FOLDER", count)
+    if _has_r():
+        found["R"] = a_command("Rscript", str(HERE / "train.R"), "FOLDER", count)
     return found
 
 
+def _has_r() -> bool:
+    """Whether R is here, with its HTTP client (Debian: r-base-core r-cran-httr r-cran-jsonlite)."""
+    needed = "stopifnot(requireNamespace('httr'), requireNamespace('jsonlite'))"
+    return (
+        bool(shutil.which("Rscript"))
+        and not subprocess.run(
+            ["Rscript", "-e", needed], capture_output=True, check=False
+        ).returncode
+    )
+
+
 #: What these do not do: asynchronous logging and traces are MLflow's Python client's.
-WITHOUT_PYTHON = frozenset({"bash with curl", "java"})
+WITHOUT_PYTHON = frozenset({"bash with curl", "java", "R"})
 
 
 def everything(kind: str) -> dict[str, Any]:
