@@ -30,7 +30,7 @@ from benchmarks.subject import environment
 
 PLAIN, OURS = "plain client, bounded", "ours"
 #: MLflow's own settings for the plain client, in place of 7 retries with a factor of 2.
-PLAIN_BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+_PLAIN_BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 _NOTES = {
     PLAIN: "bounded to 2 retries with back-off 1 (default: 7 and 2, 247 s a call)",
     OURS: "default settings",
@@ -38,7 +38,7 @@ _NOTES = {
 _COLUMNS = ("metrics lost", "artifacts lost", "traces lost", "run ended", "told", "seconds")
 _ADDRESS = "127.0.0.71"
 #: Longer than uvicorn keeps an idle connection.
-_PAUSE = 6.0
+PAUSE = 6.0
 _TTL = 1
 
 
@@ -111,7 +111,7 @@ def _run_subject(
     server: Nameserver, hostname: str, order: dict[str, Any], folder: Path
 ) -> dict[str, Any]:
     """Run the author's code, and take the name away when it says that it is half-way."""
-    variables = environment(folder) | (PLAIN_BOUNDS if order["plain"] else {})
+    variables = environment(folder) | (_PLAIN_BOUNDS if order["plain"] else {})
     with (
         (folder / "log").open("wb") as log,
         subprocess.Popen(
@@ -193,14 +193,14 @@ def _subject(order: dict[str, Any]) -> None:
                 mlflow.flush_trace_async_logging()
                 _say("half-way")
                 sys.stdin.readline()
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE)
                 _log(mlflow, after, amounts, 1, errors)
                 if order["plain"]:  # as careful as an author can be
                     mlflow.flush_async_logging()
                     mlflow.flush_trace_async_logging()
         except Exception as error:
             errors.append(type(error).__name__)
-        seconds = round(time.perf_counter() - started - _PAUSE, 1)
+        seconds = round(time.perf_counter() - started - PAUSE, 1)
     _say("done", run_id=run_id, errors=errors, seconds=seconds)
     sys.stdout.flush()
     os._exit(0)  # threads that still try would only hold us up

@@ -17,7 +17,10 @@ from benchmarks.measure import Table
 def text_of(table: Table) -> str:
     """A table in aligned plain text."""
     width = max((len(row.name) for row in table.rows), default=0)
-    widths = [max(9, len(column)) for column in table.columns]
+    widths = [
+        max(9, len(column), *(len(_cell(row.values[column])) for row in table.rows if row.values))
+        for column in table.columns
+    ]
     lines = [
         "",
         table.title,
@@ -38,6 +41,8 @@ def text_of(table: Table) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "yes" if value else "NO"
     if isinstance(value, int):

@@ -20,7 +20,6 @@ import json
 import logging
 import os
 import random
-import socket
 import ssl
 import threading
 import time
@@ -36,6 +35,7 @@ from urllib3 import HTTPResponse
 from urllib3.connection import HTTPConnection
 
 from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.origin import origin_of
@@ -50,8 +50,6 @@ CONNECT_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 120.0
 #: The least that a first attempt waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
-#: Seconds until a peer that acknowledges nothing counts as gone.
-_DEAD_PEER = 20
 _POOL_SIZE = 64
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
@@ -95,16 +93,7 @@ class Carrier(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """With keep-alive, so that a host that is gone is noticed while an answer is awaited."""
-        options = list(HTTPConnection.default_socket_options)
-        options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
-        for name, value in (
-            ("TCP_KEEPIDLE", _DEAD_PEER // 2),
-            ("TCP_KEEPINTVL", _DEAD_PEER // 4),
-            ("TCP_KEEPCNT", 2),
-            ("TCP_USER_TIMEOUT", _DEAD_PEER * 1000),
-        ):
-            if (number := getattr(socket, name, None)) is not None:
-                options.append((socket.IPPROTO_TCP, number, value))
+        options = [*HTTPConnection.default_socket_options, *dead_peer.socket_options()]
         super().init_poolmanager(*args, socket_options=options, **kwargs)
 
     @property

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 _LONGEST = timedelta(minutes=15)
+#: The process of an attempt must have ended before the next one is scheduled, or a try is spent:
+#: the scheduler of Airflow 3.4.0b2 (``SchedulerJobRunner.process_executor_events``) takes the
+#: executor's late "success" for a task that was killed, and excepts only a resumed deferral from
+#: that. Airflow ends a process 20 s after it has reported its state (``[core]
+#: task_success_overtime``); the rest is for a scheduler under load.
+_SHORTEST_RESCHEDULE = timedelta(seconds=30)
 #: MLflow's own codes for what no retry changes.
 _WRONG = {
     "RESOURCE_DOES_NOT_EXIST": "what the task asks for is not on the server",
@@ -54,7 +60,7 @@ class MLflowRetryPolicy(RetryPolicy):
     - usable: leave it to the task.
 
     A retry is one of the task's ``retries``. From Airflow 3.4 on it is rescheduled instead, which
-    costs no try and holds no slot meanwhile.
+    costs no try and holds no slot meanwhile, after 30 s at least.
 
     :param mlflow_conn_id: the connection that the task uses.
     :param delay: before the first retry; it doubles with each, up to ``max_delay``.
@@ -139,7 +145,9 @@ class MLflowRetryPolicy(RetryPolicy):
         if hasattr(RetryAction, "RESCHEDULE"):
             reschedule: Any = RetryDecision
             later: RetryDecision = reschedule.reschedule(
-                delay, reschedule_timeout=self.give_up_after, reason=reason
+                max(delay, _SHORTEST_RESCHEDULE),
+                reschedule_timeout=self.give_up_after,
+                reason=reason,
             )
             return later
         return RetryDecision.retry(delay=delay, reason=reason)

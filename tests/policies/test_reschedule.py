@@ -25,9 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not has_program("curl"), reason="needs curl"),
 ]
 
-#: The highest try of each. Airflow 3.4.0b2 begins a second one of an operator with a relay, though
-#: the policy says "reschedule" and the task is up for it; why is not known.
-TASKS = {"of_the_task": 1, "of_a_child": 2}
+TASKS = ("of_the_task", "of_a_child")
 ADDRESS = "127.0.0.61"
 
 
@@ -51,7 +49,11 @@ def airflow(tmp_path: Path, port: int) -> Iterator[RealAirflow]:
 
 
 def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: int) -> None:
-    """Again and again, with one retry at most: no try is spent, and no slot is held meanwhile."""
+    """Again and again, with one retry at most: no try is spent, and no slot is held meanwhile.
+
+    Although the policy has a delay of 3 s: the process of an attempt may end later, above all one
+    with a relay, and Airflow 3.4.0b2 counts that as a failure of the next attempt.
+    """
     dag = "/api/v2/dags/rescheduled"
     wait_until(
         lambda: _there(airflow, dag), 240, pause=0.5, told=lambda: airflow.log("dag-processor")
@@ -67,14 +69,14 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
     def rescheduled_often() -> bool:
         found = {task: of(task) for task in TASKS}
         for task, one in found.items():
-            assert one["try_number"] <= TASKS[task], one
+            assert one["try_number"] == 1, airflow.log("scheduler")
             assert one["state"] != "failed", airflow.log("scheduler")
             if one["state"] == "up_for_reschedule":
                 starts[task].add(one["start_date"])
         if all(one["state"] == "up_for_reschedule" for one in found.values()):
             pool = airflow.ask("GET", "/api/v2/pools/default_pool")
             slots.append(pool["running_slots"] + pool["queued_slots"])
-        return bool(slots) and min(map(len, starts.values())) >= 3
+        return bool(slots) and min(map(len, starts.values())) >= 2
 
     wait_until(rescheduled_often, 240, pause=0.3, told=lambda: f"{starts} {slots}")
     assert 0 in slots
@@ -83,7 +85,7 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
             lambda: all(of(task)["state"] == "success" for task in TASKS),
             120, pause=0.5, told=lambda: str([of(task)["state"] for task in TASKS]),
         )  # fmt: skip
-    assert all(of(task)["try_number"] <= most for task, most in TASKS.items())
+    assert [of(task)["try_number"] for task in TASKS] == [1, 1]
 
 
 def _there(airflow: RealAirflow, dag: str) -> bool:

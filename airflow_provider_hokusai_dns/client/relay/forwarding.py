@@ -30,6 +30,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     Call,
     Step,
     Try,
+    answer_limit,
     error_code,
     next_step,
     pause,
@@ -109,6 +110,16 @@ class Forwarder:
         call = _State(
             request, route(request.method, request.path.partition("?")[0]), time.monotonic()
         )
+        try:
+            return await self._answer(call, is_wanted, patience)
+        except asyncio.CancelledError:
+            if call.route.writes:
+                reason = f"{call.reason or 'no answer'} until the relay was closed"
+                self.lost.lost(_key(call), _lost(call, reason))
+            raise
+
+    async def _answer(self, call: _State, is_wanted: Callable[[], bool], patience: float) -> Answer:
+        request = call.request
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
@@ -188,12 +199,15 @@ class Forwarder:
         headers = to_server(request.headers, self._server, request.path)
         if isinstance(request.body, Body) and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
+        longest = answer_limit(
+            call.route.repeat, of_an_artifact="artifact" in request.path, patience=patience
+        )
         ends = call.waiting_since + max(patience, _LEAST)
-        limit = asyncio.timeout(max(_LEAST, ends - time.monotonic()))
+        limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
 
         def got_further() -> None:
             call.waiting_since = time.monotonic()
-            limit.reschedule(loop.time() + max(patience, _LEAST))
+            limit.reschedule(loop.time() + max(longest, _LEAST))
 
         watched = request.body if isinstance(request.body, Body) else None
         if watched is not None:

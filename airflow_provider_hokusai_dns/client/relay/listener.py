@@ -91,16 +91,17 @@ class Listener:
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
 
-    async def drain(self, seconds: float) -> bool:
-        """Take no new connection, and wait for the calls under way; whether all have ended."""
+    async def drain(self, seconds: float) -> None:
+        """Take no new connection, and wait for the calls under way."""
         self._listening.close()
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=seconds)
-        return not self._under_way
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; calls that are still under way are cancelled."""
         self._listening.close()
+        for call in self._under_way:
+            call.cancel()
         await self._web.shutdown(0.5)
 
     def _new_connection(self) -> asyncio.BaseProtocol:

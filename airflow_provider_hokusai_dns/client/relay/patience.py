@@ -18,6 +18,8 @@ _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
 #: MLflow's own 500: its database may be locked. A plain client repeats it for as many seconds.
 _PATIENCE_WITH_500 = 240.0
+#: MLflow's own time-out for an answer, seconds.
+_ANSWER = 120.0
 #: Pauses grow from the first to the last, seconds; the caller spreads them.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 #: A server may ask for an hour; it is asked again sooner, seconds.
@@ -137,6 +139,17 @@ def next_step(last: Try, call: Call, now: float) -> Step:
     if call.repeat is Repeat.READ_BACK and not last.was_not_carried_out:
         return Step.READ_BACK
     return Step.AGAIN
+
+
+def answer_limit(repeat: Repeat, *, of_an_artifact: bool, patience: float) -> float:
+    """Seconds without progress after which one sending has failed.
+
+    A server that hangs is asked again on another connection, as MLflow's client does it. What a
+    server may have to fetch or to store first takes its time, and so does what it may have begun.
+    """
+    if repeat is Repeat.FREELY and not of_an_artifact:
+        return min(patience, _ANSWER)
+    return patience
 
 
 def pause(last: Try, tries: int, left: float) -> float:

@@ -143,21 +143,32 @@ class Relay:
     def close(self, error: BaseException | None, status: str) -> None:
         """End what is open, wait for what is under way, and say what was lost.
 
+        While MLflow is away this takes up to the connection's ``deadline``; ``end_timeout`` after
+        an error, and :data:`.sigterm.SECONDS` where the task's time is over.
+
         :param error: what the block was left by; it must come out, so nothing is raised then.
         :param status: for the runs that clients have left RUNNING.
         :raises RelayLostDataError: something did not arrive, and the block had ended well.
         """
         if os.getpid() != self._pid:
             return  # a forked child leaves the block of its parent
-        out_of_time = error is not None and not isinstance(error, Exception | SystemExit)
+        out_of_time = self._stopped or (
+            error is not None and not isinstance(error, Exception | SystemExit)
+        )
         seconds = self._server.deadline
         if error is not None and self._end_timeout is not None:
             seconds = min(seconds, self._end_timeout)
-        if out_of_time:
-            seconds = min(seconds, _SHORT)
         try:
-            with suppress(concurrent.futures.TimeoutError):
-                self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
+            try:
+                if out_of_time:
+                    self._finish_at_once(status)
+                else:
+                    self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
+            except Exception:
+                _log.exception("The relay could not be ended in order")
+            except BaseException:  # the task's time is over meanwhile
+                self._finish_at_once(status)
+                raise
             lost, gave_up = self._forwarder.lost.all(), self._forwarder.gave_up
         finally:
             self._end_thread()
@@ -201,16 +212,39 @@ class Relay:
         return end_orphans(ask, self._run_tags, self._run_id)
 
     async def _finish(self, status: str, seconds: float) -> None:
+        """Deliver what is under way, then end the runs: a client may do that itself until then."""
         end = time.monotonic() + seconds
-        if not await self._listener.drain(seconds):
-            _log.warning("Calls of processes of this task were still under way at its end.")
-        await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-        await self._delete_doubles(max(0.0, end - time.monotonic()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds + _SHORT):
+                await self._listener.drain(seconds)
+                await self._end_runs(status, max(_SHORT, end - time.monotonic()))
+                await self._delete_doubles(max(0.0, end - time.monotonic()))
+                if self._cleaning is not None:
+                    await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
+        await self._close_all()
+
+    def _finish_at_once(self, status: str) -> None:
+        """Both at the same time, in as many seconds as a task has that is told to stop."""
+
+        async def finish() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SHORT):
+                    await asyncio.gather(
+                        self._end_runs(status, _SHORT), self._listener.drain(_SHORT)
+                    )
+            await self._close_all()
+
+        with suppress(Exception):
+            self._run(finish(), _SHORT + 1.0)
+
+    async def _close_all(self) -> None:
+        """What is still under way is cancelled, and counts as lost."""
         if self._cleaning is not None:
-            await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
             self._cleaning.cancel()
         await self._listener.close()
         await self._upstream.close()
+        for run_id in self._forwarder.runs.open:
+            _log.error("Run %s is still RUNNING: the next try of the task ends it.", run_id)
 
     async def _end_runs(self, status: str, seconds: float) -> None:
         """End the runs that clients have begun and not ended, all at the same time."""
@@ -230,8 +264,6 @@ class Relay:
             _log.warning(
                 "Run %s was left RUNNING by the process that began it: ended as %s.", run_id, status
             )
-        else:
-            _log.error("Run %s is still RUNNING: the next try of the task ends it.", run_id)
 
     async def _delete_doubles(self, seconds: float) -> None:
         """Delete what a create made once more, because its first sending was carried out late."""

@@ -11,6 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
 from airflow_provider_hokusai_dns.client.relay.patience import Failure
@@ -74,6 +75,7 @@ class Upstream:
                 skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
                 trust_env=False,
                 read_bufsize=2**18,
+                request_class=_Request,
             )
             for fresh in (False, True)
         ]
@@ -94,7 +96,7 @@ class Upstream:
             whether the request was carried out.
         :raises aiohttp.ClientError: see :func:`failure_of`.
         """
-        return await self._sessions[fresh].request(
+        response = await self._sessions[fresh].request(
             method,
             URL(self._server.uri + path, encoded=True),
             headers=[*headers, *self._login],
@@ -102,6 +104,10 @@ class Upstream:
             allow_redirects=False,
             **self._proxy,
         )
+        if response.status == 101:  # the client, which did not ask for it either, would wait
+            response.close()
+            raise aiohttp.ClientPayloadError("the server changes the protocol unasked")
+        return response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -133,6 +139,17 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientResponseError):  # its text quotes the URL with its query
         return "the answer is not HTTP"
     return str(error) or type(error).__name__
+
+
+class _Request(aiohttp.ClientRequest):
+    """Sees its connection before it is sent: aiohttp has a factory of sockets only since 3.12."""
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        sock = conn.transport.get_extra_info("socket") if conn.transport is not None else None
+        if sock is not None:
+            for option in dead_peer.socket_options():
+                sock.setsockopt(*option)
+        return await super().send(conn)
 
 
 class _Addresses(AbstractResolver):

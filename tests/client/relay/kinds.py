@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,10 +29,24 @@ from tests.client.relay.support import API
 from tests.servers import MLflowProcess, wait_until
 
 HERE = Path(__file__).parent
-#: An interpreter with MLflow and without this package; as ``@task.external_python`` takes one.
+#: An interpreter with MLflow and without this package, as ``@task.virtualenv`` makes one, and as
+#: ``@task.external_python`` takes one.
 OTHER_PYTHON = os.environ.get("RELAY_TEST_PYTHON", "")
+#: PyTorch's launcher, in whatever environment; MLflow has to be there too.
+TORCHRUN = shutil.which(os.environ.get("RELAY_TEST_TORCHRUN", "torchrun"))
 
-Kind = Callable[[Mapping[str, str], Path], None]
+
+class ChildError(Exception):
+    """A child that did not end well; the text says how."""
+
+
+class Kind(Protocol):
+    """Runs a child to its end.
+
+    :raises ChildError: it did not end well, or was killed ``seconds`` after it might go on.
+    """
+
+    def __call__(self, environment: Mapping[str, str], folder: Path, seconds: float) -> None: ...
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:
@@ -37,13 +54,25 @@ def clean(environment: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in environment.items() if k != "PYTHONPATH"}
 
 
-# --- the kinds of children: each blocks until its child has ended, and raises if not well
+# --- the kinds of children
 
 
 def a_command(*command: str) -> Kind:
-    def run(environment: Mapping[str, str], folder: Path) -> None:
+    def run(environment: Mapping[str, str], folder: Path, seconds: float) -> None:
         given = [part.replace("FOLDER", str(folder)) for part in command]
-        subprocess.run(given, env=environment, stdout=subprocess.DEVNULL, check=True)
+        with (folder / "stderr").open("w+") as said:
+            process = subprocess.Popen(
+                given, env=environment, stdout=subprocess.DEVNULL, stderr=said,
+                start_new_session=True,
+            )  # fmt: skip
+            _wait(
+                lambda: process.poll() is not None, folder, seconds,
+                lambda: os.killpg(process.pid, signal.SIGKILL),
+            )  # fmt: skip
+            if process.returncode:
+                said.seek(0)
+                last = (said.read().split("\n") or [""])[-2:][0]
+                raise ChildError(f"exit {process.returncode}: {last}")
 
     return run
 
@@ -51,26 +80,50 @@ def a_command(*command: str) -> Kind:
 def a_process_of(method: str) -> Kind:
     """It has the environment of its parent: the relay was opened with ``export``."""
 
-    def run(environment: Mapping[str, str], folder: Path) -> None:
+    def run(environment: Mapping[str, str], folder: Path, seconds: float) -> None:
         context: Any = multiprocessing.get_context(method)
         process = context.Process(target=child.train, args=(folder,))
         process.start()
-        process.join()
-        assert process.exitcode == 0
+        _wait(lambda: not process.is_alive(), folder, seconds, process.kill)
+        if process.exitcode:
+            raise ChildError(f"exit {process.exitcode}")
 
     return run
 
 
-def a_joblib_worker(environment: Mapping[str, str], folder: Path) -> None:
+def a_joblib_worker(environment: Mapping[str, str], folder: Path, seconds: float) -> None:
     import joblib
     from joblib.externals.loky import get_reusable_executor
 
-    try:
+    def train() -> None:
         joblib.Parallel(n_jobs=2, backend="loky")(
             joblib.delayed(child.train_in)(str(one)) for one in [folder]
         )
-    finally:  # its workers would be there for the next relay, with the variables of this one
-        get_reusable_executor().shutdown(wait=True)
+
+    def end(*, kill: bool) -> None:
+        """Or its workers would be there for the next relay, with the variables of this one."""
+        get_reusable_executor().shutdown(wait=True, kill_workers=kill)
+
+    with ThreadPoolExecutor(1) as thread:
+        trained = thread.submit(train)
+        _wait(trained.done, folder, seconds, lambda: end(kill=True))
+        trained.result()
+    end(kill=False)
+
+
+def _wait(
+    has_ended: Callable[[], bool], folder: Path, seconds: float, kill: Callable[[], None]
+) -> None:
+    """Wait for a child, which is killed so many seconds after it may go on."""
+    end = math.inf
+    while not has_ended():
+        if end == math.inf and (folder / "go").exists():
+            end = time.monotonic() + seconds
+        if time.monotonic() > end:
+            kill()
+            wait_until(has_ended)
+            raise ChildError(f"killed after {seconds:.0f} s")
+        time.sleep(0.05)
 
 
 #: As torchrun does it, where that is not installed.
@@ -81,33 +134,47 @@ ranks = [subprocess.Popen(training, env={**os.environ, "RANK": str(rank)}) for r
 sys.exit(max(rank.wait() for rank in ranks))
 """
 _CHILD = str(HERE / "child.py")
-_TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+_TORCHRUN = ("--standalone", "--nproc-per-node", "2", _CHILD, "FOLDER")
 
 
-def kinds() -> dict[str, Kind]:
+def kinds(other_python: str = OTHER_PYTHON) -> dict[str, Kind]:
     """Those that this machine can start."""
     count = str(child.METRICS)
     found: dict[str, Kind] = {
         "subprocess": a_command(sys.executable, _CHILD, "FOLDER"),
         "spawn": a_process_of("spawn"),
         "fork": a_process_of("fork"),
-        "launcher": a_command(sys.executable, "-c", _LAUNCHER, _CHILD, "FOLDER"),
     }
-    if importlib.util.find_spec("torch"):
-        found["torchrun"] = a_command(sys.executable, *_TORCHRUN, _CHILD, "FOLDER")
+    if TORCHRUN:
+        found["torchrun"] = a_command(TORCHRUN, *_TORCHRUN)
+    else:
+        found["launcher"] = a_command(sys.executable, "-c", _LAUNCHER, _CHILD, "FOLDER")
     if importlib.util.find_spec("joblib"):
         found["joblib"] = a_joblib_worker
-    if OTHER_PYTHON:
-        found["external python"] = a_command(OTHER_PYTHON, _CHILD, "FOLDER")
+    if other_python:
+        found["other python"] = a_command(other_python, _CHILD, "FOLDER")
     if shutil.which("curl"):
         found["bash with curl"] = a_command("bash", str(HERE / "train.sh"), "FOLDER", count)
     if shutil.which("java"):
         found["java"] = a_command("java", str(HERE / "Train.java"), "FOLDER", count)
+    if _has_r():
+        found["R"] = a_command("Rscript", str(HERE / "train.R"), "FOLDER", count)
     return found
 
 
+def _has_r() -> bool:
+    """Whether R is here, with its HTTP client (Debian: r-base-core r-cran-httr r-cran-jsonlite)."""
+    needed = "stopifnot(requireNamespace('httr'), requireNamespace('jsonlite'))"
+    return (
+        bool(shutil.which("Rscript"))
+        and not subprocess.run(
+            ["Rscript", "-e", needed], capture_output=True, check=False
+        ).returncode
+    )
+
+
 #: What these do not do: asynchronous logging and traces are MLflow's Python client's.
-WITHOUT_PYTHON = frozenset({"bash with curl", "java"})
+WITHOUT_PYTHON = frozenset({"bash with curl", "java", "R"})
 
 
 def everything(kind: str) -> dict[str, Any]:
@@ -188,13 +255,17 @@ OUTAGES = {
 # --- the children through an outage
 
 
+#: For a child to start and to get half-way, on a busy machine.
+_HALF_WAY = 300.0
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a child.
 
     :param arrived: what MLflow has of it.
     :param error: how it ended, where not well.
-    :param seconds: from half-way to its end.
+    :param seconds: from the middle of its work to its end.
     """
 
     arrived: dict[str, Any]
@@ -211,12 +282,14 @@ def through(
     *,
     seconds: float,
     patience: float = 300.0,
+    pause: float = 2.5,
 ) -> dict[str, Outcome]:
     """What became of each child; all run at the same time, the outage comes half-way.
 
     :param children: by name, each with its environment.
     :param seconds: how long MLflow is away, where it comes back.
-    :param patience: seconds for a child to get half-way.
+    :param patience: seconds from there, after which a child is killed.
+    :param pause: seconds in which idle connections are closed, so that the name is needed again.
     """
     errors: dict[str, str] = dict.fromkeys(children, "")
     ended: dict[str, float] = {}
@@ -224,9 +297,9 @@ def through(
     def run(name: str) -> None:
         kind, environment = children[name]
         try:
-            kind(environment, folder / name)
+            kind(environment, folder / name, patience)
         except Exception as error:
-            errors[name] = type(error).__name__
+            errors[name] = str(error) or type(error).__name__
         ended[name] = time.monotonic()
 
     threads = {name: threading.Thread(target=run, args=(name,)) for name in children}
@@ -237,19 +310,22 @@ def through(
     for name, half in halves.items():
         wait_until(
             lambda name=name, half=half: name in ended or (half.exists() and half.read_text()),
-            patience, told=lambda name=name: f"{name} is not half-way",
+            _HALF_WAY, told=lambda name=name: f"{name} is not half-way",
         )  # fmt: skip
     with OUTAGES[outage](names, server, seconds):
-        time.sleep(2.5)  # idle connections are closed: the name is needed again
+        time.sleep(pause)
         began = time.monotonic()
         for name in children:
             (folder / name / "go").touch()
         for thread in threads.values():
             thread.join()
     return {
-        name: Outcome(arrived(server, half.read_text().strip()), errors[name], ended[name] - began)
+        name: Outcome(
+            arrived(server, half.read_text().strip()) if half.exists() else {},
+            errors[name], ended[name] - began,
+        )
         for name, half in halves.items()
-    }
+    }  # fmt: skip
 
 
 def arrived(server: MLflowProcess, run_id: str) -> dict[str, Any]:

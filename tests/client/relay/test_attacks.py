@@ -9,13 +9,15 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.relay import Relay, listener
+from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError, listener
 from airflow_provider_hokusai_dns.config.server import Credentials
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, ask, connected, token_of
@@ -84,6 +86,82 @@ def test_what_two_servers_may_read_in_two_ways_is_refused(
     answer = told(relay, request_ + SECOND)
     assert re.findall(rb"HTTP/1\.[01] (\d+)", answer) == [b"400"], answer
     assert there.requests == []
+
+
+CLOSE = HEAD + b"Connection: close\r\n"
+
+
+@pytest.mark.parametrize(("request_", "seen"), [
+    (b"GET /x HTTP/1.0\r\nAuthorization: @TOKEN\r\n\r\n", [("GET", "/x", b"")]),
+    (b"HEAD /x" + CLOSE + b"\r\n", [("HEAD", "/x", b"")]),
+    (b"GET /a%2Fb%20c%25?x=%2F+y" + CLOSE + b"\r\n", [("GET", "/a%2Fb%20c%25?x=%2F+y", b"")]),
+    ((b"GET /x" + HEAD + b"\r\n") * 4 + b"GET /y" + CLOSE + b"\r\n",
+     [("GET", "/x", b"")] * 4 + [("GET", "/y", b"")]),
+    (b"PUT /x" + CLOSE + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+     [("PUT", "/x", b"hi")]),
+    (b"PUT /x" + CLOSE + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
+     [("PUT", "/x", b"\x1f\x8b\x08")]),
+], ids=["1.0", "HEAD", "escapes", "pipeline", "expect", "gzip"])  # fmt: skip
+def test_what_is_unusual_and_allowed_goes_through_as_it_is(
+    relay: Relay, there: Stranger, request_: bytes, seen: list[tuple[str, str, bytes]]
+) -> None:
+    """But for ``Expect``, which the relay answers itself."""
+    if request_.startswith(b"HEAD"):
+        there.answer = lambda request: b"HTTP/1.1 200 X\r\nContent-Length: 14\r\n\r\n"
+    answer = told(relay, request_)
+    assert re.findall(rb"HTTP/1\.[01] (\d+)", answer)[-len(seen) :] == [b"200"] * len(seen)
+    assert [(one.method, one.path, one.body) for one in there.requests] == seen
+    assert "expect" not in there.requests[-1].headers
+
+
+@pytest.mark.parametrize(("answer", "expected"), [
+    (http(204), b"204 No Content\r\n"),
+    (b"HTTP/1.1 304 X\r\nETag: x\r\nContent-Length: 5\r\n\r\n", b"304 Not Modified\r\n"),
+    (b"HTTP/1.1 103 X\r\nLink: x\r\n\r\n" + OK, b"200 OK\r\n"),
+    (b"HTTP/1.1 100 X\r\n\r\n" + OK, b"200 OK\r\n"),
+    (b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", b"598 \r\n"),
+    (b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: y\r\n\r\n",
+     b"200 OK\r\nContent-Length: 2\r\n"),
+], ids=["204", "304", "103", "100", "101", "trailers"])  # fmt: skip
+def test_an_answer_of_any_form_ends_for_the_client(
+    there: Stranger, relay_to: OpenRelay, answer: bytes, expected: bytes
+) -> None:
+    """Also one that begins another protocol: the connection takes the next request after each."""
+    there.answer = lambda request: answer
+    with relay_to(there, changes={"deadline": 0}) as relay:
+        got = told(relay, b"GET /x" + HEAD + b"\r\n" + b"GET /y" + CLOSE + b"\r\n")
+    assert got.startswith(b"HTTP/1.1 " + expected)
+    assert got.count(b"HTTP/1.1 " + expected) == 2
+
+
+def test_a_refusal_that_comes_while_the_body_is_sent_reaches_the_client(
+    relay_to: OpenRelay,
+) -> None:
+    """413 of a proxy in front of MLflow, which reads nothing more; it is not sent again."""
+    refusing = socket.create_server(("127.0.0.52", 0))
+    taken: list[socket.socket] = []
+
+    def refuse() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = refusing.accept()
+                taken.append(connection)
+                connection.recv(100)
+                connection.sendall(http(413, "too long"))
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    there = SimpleNamespace(host="127.0.0.52", port=refusing.getsockname()[1])
+    path = "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a"
+    try:
+        with pytest.raises(RelayLostDataError, match="413"), relay_to(there) as relay:
+            assert ask(relay, "PUT", path, bytes(20_000_000))[:2] == (413, b"too long")
+        assert len(taken) == 1
+    finally:
+        refusing.shutdown(socket.SHUT_RDWR)
+        for one in (refusing, *taken):
+            one.close()
+        thread.join()
 
 
 @pytest.mark.parametrize("header", [

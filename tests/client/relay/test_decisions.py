@@ -15,6 +15,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     Failure,
     Step,
     Try,
+    answer_limit,
     next_step,
     pause,
     retry_after,
@@ -117,6 +118,23 @@ def test_an_answer_that_is_no_outage_is_passed_on(status: int, now: float, repea
     if status in (408, 425, 429, 500, 502, 503, 504):
         return
     assert next_step(Try(status), a_call(repeat), now) is Step.ANSWER
+
+
+@pytest.mark.parametrize(
+    ("repeat", "of_an_artifact", "limit"),
+    [
+        (Repeat.FREELY, False, 120.0),
+        (Repeat.FREELY, True, 600.0),
+        (Repeat.READ_BACK, False, 600.0),
+        (Repeat.ONCE, False, 600.0),
+    ],
+)
+def test_a_server_that_hangs_is_asked_again_where_that_is_cheap(
+    repeat: Repeat, of_an_artifact: bool, limit: float
+) -> None:
+    """As MLflow's own client does it after its time-out; never later than the deadline."""
+    assert answer_limit(repeat, of_an_artifact=of_an_artifact, patience=600.0) == limit
+    assert answer_limit(repeat, of_an_artifact=of_an_artifact, patience=5.0) == 5.0
 
 
 def test_a_certificate_is_not_waited_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -212,6 +213,16 @@ def test_a_call_is_given_up_at_the_deadline_and_the_next_ones_at_once(relay_to: 
         assert time.monotonic() - began < 1.5
     assert run_id in str(error.value)
     assert error.value.calls[0].run_id == run_id
+
+
+def test_a_kept_connection_to_a_host_that_is_gone_ends_by_itself(relay_to: OpenRelay) -> None:
+    """Where nothing is acknowledged any more; else the whole deadline would be waited there."""
+    with stranger(OK) as there, relay_to(there) as relay:
+        assert ask(relay, "GET", "/health")[0] == 200
+        (kept,) = relay._upstream._sessions[False].connector._conns.values()
+        sock = kept[0][0].transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 
 def test_what_arrives_later_is_not_lost(relay_to: OpenRelay) -> None:

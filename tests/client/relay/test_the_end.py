@@ -1,0 +1,104 @@
+"""How long the end of a relay takes while MLflow is away, and what it says was lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError
+from tests.client.relay.conftest import OpenRelay
+from tests.client.relay.support import API, ask, asked
+from tests.client.relay.test_forwarding import OK, stranger
+from tests.servers import Request, Stranger, http, wait_until
+
+RUN = {"run": {"info": {"run_id": "a" * 32, "experiment_id": "0"}}}
+PATIENT = {"deadline": 600}
+
+
+@pytest.fixture
+def there() -> Iterator[Stranger]:
+    """It begins a run and a metric, and answers nothing more."""
+
+    def answer(request: Request) -> bytes:
+        if request.path == f"{API}/runs/create":
+            return http(body=json.dumps(RUN), content_type="application/json")
+        server.wait(60)
+        return OK
+
+    with stranger(answer) as server:
+        yield server
+
+
+def begin_a_run(relay: Relay) -> None:
+    asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
+
+
+def log_in_vain(relay: Relay, there: Stranger) -> threading.Thread:
+    """A client that waits for the answer to a metric."""
+
+    def log() -> None:
+        with contextlib.suppress(OSError):  # the relay closes the connection
+            ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "a" * 32, "key": "m"})
+
+    thread = threading.Thread(target=log)
+    thread.start()
+    wait_until(lambda: len(there.requests) > 1)
+    return thread
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["interrupted", "SIGTERM"])
+def test_a_task_whose_time_is_over_waits_three_seconds_for_an_mlflow_that_is_away(
+    relay_to: OpenRelay, there: Stranger, stopped: bool
+) -> None:
+    """In all, however patient the connection is: Airflow leaves five."""
+    error: type[BaseException] = SystemExit if stopped else KeyboardInterrupt
+    with pytest.raises(error) as raised, relay_to(there, changes=PATIENT) as relay:  # noqa: PT012
+        begin_a_run(relay)
+        client = log_in_vain(relay, there)
+        if stopped:
+            relay.stop(0.1)
+        began = time.monotonic()
+        raise error
+    assert time.monotonic() - began < 5
+    behind = raised.value.__context__
+    assert isinstance(behind, RelayLostDataError)
+    assert {call.name for call in behind.calls} == {"runs/log-metric", "runs/update"}
+    client.join(5)
+
+
+def test_after_an_error_it_waits_as_long_as_it_is_given(
+    relay_to: OpenRelay, there: Stranger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And calls that were still under way then are lost, also without a word from MLflow."""
+    with (  # noqa: PT012
+        pytest.raises(ValueError, match="mine") as raised,
+        relay_to(there, changes=PATIENT, end_timeout=0.5) as relay,
+    ):
+        begin_a_run(relay)
+        client = log_in_vain(relay, there)
+        began = time.monotonic()
+        raise ValueError("mine")
+    assert time.monotonic() - began < 6
+    behind = raised.value.__context__
+    assert isinstance(behind, RelayLostDataError)
+    assert "1 call of runs/log-metric (no answer until the relay was closed)" in str(behind)
+    assert f"Run {'a' * 32} is still RUNNING" in caplog.text
+    client.join(5)
+
+
+def test_at_the_end_of_its_block_it_waits_for_the_deadline_of_the_connection(
+    relay_to: OpenRelay, there: Stranger
+) -> None:
+    """Then the run that it could not end is a loss, by name."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"1 call of runs/update .*" + "a" * 32),
+        relay_to(there, changes={"deadline": 1}) as relay,
+    ):
+        begin_a_run(relay)
+        began = time.monotonic()
+    assert 1 <= time.monotonic() - began < 7
