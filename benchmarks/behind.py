@@ -21,7 +21,6 @@ class _Line(NamedTuple):
 _LINES = (
     _Line("hit", hits.HOST, "best ns"),
     _Line("miss", misses.OURS, "median us"),
-    _Line("miss", misses.OURS_UNKNOWN, "median us"),
     _Line("herd", herd.OURS_THREADS, "wall s", (", threads",)),
     _Line("herd", herd.OURS_TASKS, "wall s", (", tasks",)),
     _Line("herd", herd.OURS_LOOPS, "wall s", (" loops",)),

@@ -111,8 +111,9 @@ class ResolverState:
     def clear(self, hostname: str | None = None) -> None:
         """Forget one name, or all."""
         with self._lock:
-            for slot in self._cache.slots():
-                if hostname in (None, slot.entry.hostname):
+            slots = self._cache.slots() if hostname is None else [self._cache.get(hostname)]
+            for slot in slots:
+                if slot is not None:
                     self._cache.drop(slot.entry.hostname)
                     self._replace(slot, slot.entry)
 

@@ -1,13 +1,23 @@
-"""DNS messages, built, parsed and checked by dnspython; what comes out is one :class:`Reply`."""
+"""DNS messages: queries, and what a packet says to one, as a :class:`Reply`.
+
+Names are dnspython's. The records between them are read here, and only those that the answer needs,
+as glibc does it: a packet whose last record is cut, or of a kind that cannot be read, still has
+its addresses.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import secrets
+import socket
+import struct
 import threading
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
@@ -18,12 +28,25 @@ from airflow_provider_hokusai_dns.resolver.lookup.questions import (
 from airflow_provider_hokusai_dns.resolver.model import Cause
 
 if TYPE_CHECKING:
-    from dns.message import Message
+    from dns.name import Name
+    from dns.wire import Parser
 
-#: What glibc says it takes over UDP with ``options edns0``; DNS flag day 2020 advises 1232.
-_EDNS: dict[str, Any] = {"use_edns": 0, "payload": 1232}
-#: Bytes of a reply that is remembered as it was read: all that fits without EDNS (RFC 1035, 2.3.4).
-_KEPT = 512
+# RFC 1035, 4.1: behind the id, behind a name that is asked for, behind one that owns a record.
+_HEADER, _QUESTION, _RECORD = "!5H", "!HH", "!HHIH"
+_RESPONSE, _OPCODE, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x7800, 0x0400, 0x0200
+_RECURSION_DESIRED, _RECURSION_AVAILABLE, _RCODE = 0x0100, 0x0080, 0x000F
+_NOERROR, _FORMERR, _SERVFAIL, _NXDOMAIN, _NOTIMP, _REFUSED = range(6)
+_INTERNET = 1
+_A, _NS, _CNAME, _SOA, _AAAA, _SRV = 1, 2, 5, 6, 28, 33
+_KINDS = {"A": _A, "AAAA": _AAAA, "SRV": _SRV}
+#: Address families by the type and the size of a record.
+_FAMILIES = {(_A, 4): socket.AF_INET, (_AAAA, 16): socket.AF_INET6}
+#: The root, OPT, and what glibc says it takes over UDP with ``options edns0``; DNS flag day 2020
+#: advises 1232 (RFC 6891, 6.1.2).
+_EDNS = struct.pack("!BHHIH", 0, 41, 1232, 0, 0)
+#: Servers that refuse to look at a query may leave its question out.
+_WITHOUT_QUESTION = (_FORMERR, _SERVFAIL, _NOTIMP, _REFUSED)
+_LONGEST_CHAIN = 16
 
 #: Held while dnspython is imported. A fork waits for it: a child that came into being half-way
 #: would have modules that are never finished, and no lookup would ever succeed there.
@@ -38,6 +61,15 @@ os.register_at_fork(
 NONSENSE = Reply(Cause.MALFORMED, note="bytes that are no answer")
 
 
+class _Record(NamedTuple):
+    """A record, with its data where it is of a kind that a lookup needs."""
+
+    owner: Name
+    kind: int
+    ttl: int
+    data: Any
+
+
 def unsendable(error: Exception) -> Reply:
     """Stands for the reply to a query that cannot be made, or not be sent."""
     if isinstance(error, OSError):
@@ -48,12 +80,9 @@ def unsendable(error: Exception) -> Reply:
 def prepare() -> None:
     """Import what the first lookup would import otherwise, with its time running."""
     with _importing:
-        import dns.message
-        import dns.rdtypes.ANY.CNAME
-        import dns.rdtypes.ANY.SOA
-        import dns.rdtypes.IN.A
-        import dns.rdtypes.IN.AAAA
-        import dns.rdtypes.IN.SRV  # noqa: F401
+        import dns.name
+        import dns.rcode
+        import dns.wire  # noqa: F401
 
 
 def make_query(question: Question, *, edns: bool = False) -> bytes:
@@ -61,7 +90,10 @@ def make_query(question: Question, *, edns: bool = False) -> bytes:
 
     :raises Exception: the name is none.
     """
-    return secrets.token_bytes(2) + (_query(question, edns) if edns else _query(question))[1]
+    header = struct.pack(_HEADER, _RECURSION_DESIRED, 1, 0, 0, edns)
+    wire = secrets.token_bytes(2) + header + _name(question.name)[1]
+    wire += struct.pack(_QUESTION, _KINDS[question.kind], _INTERNET)
+    return wire + _EDNS if edns else wire
 
 
 def read_reply(question: Question, query: bytes, wire: bytes, *, tcp: bool = False) -> Reply | None:
@@ -73,102 +105,124 @@ def read_reply(question: Question, query: bytes, wire: bytes, *, tcp: bool = Fal
     """
     if wire[:2] != query[:2]:
         return None
-    # A record that does not change is read once, however often it is looked up.
-    read = _read if len(wire) <= _KEPT else _read.__wrapped__
-    return read(question, wire[2:], tcp)
-
-
-@lru_cache(maxsize=256)
-def _query(question: Question, edns: bool = False) -> tuple[Message, bytes]:
-    """The query for a question, with the id 0; and what follows the id on the wire."""
-    import dns.message
-
-    message = dns.message.make_query(*question, **_EDNS if edns else {}, id=0)
-    return message, message.to_wire()[2:]
-
-
-@lru_cache(maxsize=256)
-def _read(question: Question, rest: bytes, whole: bool) -> Reply | None:
-    """What stands behind the id says everything else."""
-    import dns.message
-
-    query, _ = _query(question)
-    wire = b"\0\0" + rest
     try:
-        message = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=not whole)
-    except dns.message.Truncated as error:
-        cut: Message = error.message()  # type: ignore[no-untyped-call]
-        return Reply(truncated=True) if query.is_response(cut) else None
+        return _read(question, wire, whole=tcp)
     except Exception:  # whatever bytes can do to a parser
         return None
-    if not query.is_response(message):
+
+
+@lru_cache(maxsize=256)
+def _name(text: str) -> tuple[Name, bytes]:
+    """A name that is asked for, and the same in a packet: both families need it, twice each."""
+    import dns.name
+
+    name = dns.name.from_text(text).canonicalize()
+    return name, name.to_wire()
+
+
+def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
+    from dns.rcode import to_text
+    from dns.wire import Parser
+
+    name, asked = _name(question.name)
+    kind, parser = _KINDS[question.kind], Parser(wire, 2)
+    asked += struct.pack(_QUESTION, kind, _INTERNET)
+    flags, questions, answers, authorities, additional = parser.get_struct(_HEADER)
+    code = flags & _RCODE
+    if flags & (_RESPONSE | _OPCODE) != _RESPONSE:
         return None
-    try:
-        return _reply(message)
-    except Exception as error:  # chains that are too long, answers beside a "no such name"
-        return Reply(Cause.MALFORMED, note=str(error) or type(error).__name__)
-
-
-def _reply(message: Any) -> Reply:
-    import dns.flags
-    import dns.rcode
-    import dns.rdatatype
-
-    code = message.rcode()
-    if code != dns.rcode.NOERROR and code != dns.rcode.NXDOMAIN:
-        cause = {dns.rcode.SERVFAIL: Cause.SERVFAIL, dns.rcode.REFUSED: Cause.REFUSED}.get(code)
-        return Reply(cause or Cause.MALFORMED, note="" if cause else dns.rcode.to_text(code))
-    chain = message.resolve_chaining()
-    if chain.answer is not None:
-        return _records(message, chain)
-    if code == dns.rcode.NXDOMAIN:
+    is_told = questions or code not in _WITHOUT_QUESTION
+    if is_told and (questions != 1 or parser.get_bytes(len(asked)).lower() != asked):
+        return None
+    if flags & _TRUNCATED and not whole:
+        return Reply(truncated=True)
+    if code not in (_NOERROR, _NXDOMAIN):
+        cause = {_SERVFAIL: Cause.SERVFAIL, _REFUSED: Cause.REFUSED}.get(code)
+        return Reply(cause or Cause.MALFORMED, note="" if cause else to_text(code))
+    records = list(_records(parser, answers))
+    found, ttl = _follow(records, name, kind)
+    if found is None:
+        return Reply(Cause.MALFORMED, note="a chain of aliases without an end")
+    if found and code == _NXDOMAIN:
+        return Reply(Cause.MALFORMED, note="records beside a 'no such name'")
+    if found and kind == _SRV:
+        return _services(found, ttl, parser, authorities + additional)
+    if found:
+        addresses = tuple(dict.fromkeys(found))
+        return Reply(addresses=addresses[:MAX_ADDRESSES], ttl=ttl)
+    if code == _NXDOMAIN:
         return Reply(Cause.NXDOMAIN)
-    kind = message.question[0].rdtype
-    if any(rrset.rdtype == kind for rrset in message.answer):
+    if any(record.kind == kind for record in records):
         # Records of the type that was asked for, but of a name that was not, are no "no".
         return Reply(Cause.MALFORMED, note="records of another name")
-    if not message.answer and not message.flags & dns.flags.AA:
-        authority = {rrset.rdtype for rrset in message.authority}
-        referral = dns.rdatatype.NS in authority and dns.rdatatype.SOA not in authority
-        if referral or not message.flags & dns.flags.RA:
+    if not records and not flags & _AUTHORITATIVE:
+        kinds = {record.kind for record in _records(parser, authorities)}
+        if (_NS in kinds and _SOA not in kinds) or not flags & _RECURSION_AVAILABLE:
             return Reply(Cause.SERVFAIL, note="it does not look names up for others")
     return Reply(Cause.NODATA)
 
 
-def _records(message: Any, chain: Any) -> Reply:
-    import dns.rdatatype
+def _records(parser: Parser, count: int) -> Iterator[_Record]:
+    """The next records of a packet."""
+    from dns.name import from_wire_parser
 
-    ttl = float(chain.minimum_ttl)
-    if chain.answer.rdtype == dns.rdatatype.SRV:
-        return _services(message, chain, ttl)
-    addresses = [_canonical(record.address) for record in chain.answer]
-    return Reply(addresses=tuple(addresses[:MAX_ADDRESSES]), ttl=ttl)
+    for _ in range(count):
+        owner = from_wire_parser(parser)
+        kind, group, ttl, size = parser.get_struct(_RECORD)
+        end = parser.current + size
+        data: Any = None
+        if group != _INTERNET:
+            pass
+        elif family := _FAMILIES.get((kind, size)):
+            data = _canonical(socket.inet_ntop(family, parser.get_bytes(size)))
+        elif kind == _CNAME:
+            data = from_wire_parser(parser)
+        elif kind == _SRV:
+            numbers = parser.get_struct("!3H")
+            data = Service(*numbers, from_wire_parser(parser).to_text().lower())
+        parser.seek(end)
+        yield _Record(owner, kind, ttl if ttl < 1 << 31 else 0, data)  # RFC 2181, 8
 
 
-def _services(message: Any, chain: Any, ttl: float) -> Reply:
-    import dns.rdatatype
+def _follow(
+    records: Sequence[_Record], name: Name, kind: int
+) -> tuple[list[Any] | None, float]:
+    """What records say of a name, along its aliases, and the smallest TTL on the way.
 
-    services = tuple(
-        Service(record.priority, record.weight, record.port, record.target.to_text().lower())
-        for record in chain.answer
-        if record.port  # 0 is no port that anything listens on
-    )
-    services = tuple(service for service in services if service.target != ".")
+    In any order of the records, and ``None`` where the aliases do not end. Where a name has both an
+    alias and records, against RFC 1034, 3.6.2, its records count.
+    """
+    ttl = math.inf
+    for _ in range(_LONGEST_CHAIN):
+        own = [one for one in records if one.data is not None and one.owner == name]
+        if found := [one for one in own if one.kind == kind]:
+            return [one.data for one in found], min(ttl, *(one.ttl for one in found))
+        aliases = [one for one in own if one.kind == _CNAME]
+        if not aliases:
+            return [], ttl
+        name, ttl = aliases[-1].data, min(ttl, aliases[-1].ttl)
+    return None, ttl
+
+
+def _services(found: Sequence[Service], ttl: float, parser: Parser, further: int) -> Reply:
+    """The targets of a service, with the addresses that stand beside the answer."""
+    # Port 0 is none that anything listens on; the root as a target is "no such service".
+    services = tuple(one for one in dict.fromkeys(found) if one.port and one.target != ".")
     if not services:
         return Reply(Cause.NODATA, note="there is no such service here")
-    glue: dict[str, tuple[str, ...]] = {}
     targets = {service.target for service in services}
-    for rrset in message.additional:
-        owner = rrset.name.to_text().lower()
-        if owner in targets and rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            found = tuple(_canonical(record.address) for record in rrset)
-            glue[owner] = (*glue.get(owner, ()), *found)[:MAX_ADDRESSES]
-            ttl = min(ttl, float(rrset.ttl))
+    glue: dict[str, tuple[str, ...]] = {}
+    with contextlib.suppress(Exception):  # they would only have saved a question
+        for record in _records(parser, further):
+            owner = record.owner.to_text().lower()
+            if record.kind in (_A, _AAAA) and record.data is not None and owner in targets:
+                glue[owner] = (*glue.get(owner, ()), record.data)[:MAX_ADDRESSES]
+                ttl = min(ttl, record.ttl)
     return Reply(services=services, ttl=ttl, glue=MappingProxyType(glue))
 
 
 def _canonical(address: str) -> str:
-    """Dnspython and :mod:`ipaddress` write an IPv4-mapped address in different ways."""
+    """The C library and :mod:`ipaddress` write an IPv4-mapped address in different ways."""
     if ":" in address and "." in address:
         from ipaddress import IPv6Address
 
