@@ -61,7 +61,7 @@ _IDEMPOTENT = re.compile(
       | experiments/(?:update|set-experiment-tag)
       | traces/(?:link-to-run|link-prompts)
       | (?:registered-models|model-versions)/set-tag
-      | registered-models/(?:alias|rename)
+      | registered-models/alias
       | model-versions/transition-stage
       | datasets/[^/]+/(?:add-experiments|remove-experiments|records)
       | upload-artifact
@@ -71,7 +71,7 @@ _IDEMPOTENT = re.compile(
 #: POSTs whose second sending is refused, because the first has done it.
 _REMOVING = re.compile(
     r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
-    r"|traces/delete-traces"
+    r"|registered-models/rename|traces/delete-traces"
 )
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
 

@@ -354,10 +354,13 @@ def test_what_is_removed_through_a_fault_is_removed(
 ) -> None:
     """The second request is answered that there is none: that is what was asked for."""
     run = client.create_run("0", tags={"kind": "removed"})
-    client.create_registered_model(f"removed-{status}")
+    client.create_registered_model(f"renamed-{status}")
     for path, remove in {
         "runs/delete-tag": lambda: client.delete_tag(run.info.run_id, "kind"),
         "runs/delete": lambda: client.delete_run(run.info.run_id),
+        "registered-models/rename": lambda: client.rename_registered_model(
+            f"renamed-{status}", f"removed-{status}"
+        ),
         "registered-models/delete": lambda: client.delete_registered_model(f"removed-{status}"),
     }.items():
         front.after = faulty(status, path)
