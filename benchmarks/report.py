@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import peers, subject
 from benchmarks.measure import Table
 
 
@@ -59,7 +59,7 @@ def machine() -> dict[str, Any]:
         "implementation": platform.python_implementation(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "versions": peers.versions(),
+        "versions": {**peers.versions(), "mlflow": subject.mlflow_version()},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def environment(folder: Path) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "AIRFLOW_HOME": str(folder / "airflow"),
     }  # fmt: skip
+
+
+def mlflow_version() -> str:
+    """The version of the client that is measured."""
+    from tests.servers import OTHER_CLIENT
+
+    path = sys.path if OTHER_CLIENT is None else [OTHER_CLIENT]
+    found = importlib.metadata.distributions(path=path)
+    names = ("mlflow-skinny", "mlflow")
+    return next((one.version for one in found if one.name in names), "not installed")
 
 
 def told_by(module: str, order: Mapping[str, Any], folder: Path, **variables: str) -> Any:

@@ -92,17 +92,18 @@ def resolve(args: Namespace) -> int:
     # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
     variables = SdkVariables()
     _use(variables)
-    found = []
+    found, headings = [], []
     for target, server in wanted:
         server = server or _listed_server_of(target.hostname)
         names = runtime.resolver() if server is None else runtime.resolver_for(server)
         conn_id = None if server is None else server.conn_id
         read = partial(_read, variables, () if server is None else server.asked)
         found.append(explain(target, names, read, conn_id=conn_id))
+        headings.append(found[-1].target + _settings_of(server))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[one.as_dict() for one in found]), args.output)
     else:
-        _show_explanations(found, args.output)
+        _show_explanations(found, headings, args.output)
     return _judge((one.state for one in found), args.min_health)
 
 
@@ -275,8 +276,16 @@ def _document(**content: Any) -> dict[str, Any]:
     return {"version": 1, "generated_at": iso_seconds(time.time()), **content}
 
 
-def _show_explanations(found: list[Explanation], output: str) -> None:
-    for one in found:
+def _settings_of(server: MLflowServer | None) -> str:
+    if server is None:
+        return ""
+    if server.proxy is not None:
+        return f", the proxy of connection {server.conn_id}, which resolves {server.hostname}"
+    return f", with the settings of connection {server.conn_id}"
+
+
+def _show_explanations(found: list[Explanation], headings: list[str], output: str) -> None:
+    for one, heading in zip(found, headings, strict=True):
         steps: list[dict[str, object]] = [
             {"step": s.source, "asked": s.asked, "answer": s.outcome, "ms": s.ms} for s in one.steps
         ]
@@ -284,8 +293,7 @@ def _show_explanations(found: list[Explanation], output: str) -> None:
             steps.append({"step": "chosen", "asked": one.state, "answer": one.sentence, "ms": None})
             show_rows([{"target": one.target, **row} for row in steps], output)
             continue
-        rules = f", with the settings of connection {one.conn_id}" if one.conn_id else ""
-        say(f"{one.target}{rules}")
+        say(heading)
         show_rows(steps, output)
         say(f"{one.state.upper()}: {one.sentence}.")
         say("")

@@ -1,11 +1,12 @@
-"""Calls of MLflow's REST API that make something: how to send one again without making two.
+"""Calls of MLflow's REST API that make something: how each is found again when its answer is lost.
 
 An answer that broke off, a time-out, a 502, 503 or 504 leaves open whether the server has done what
 it was asked. MLflow before 3.18 sends such a call again and may make two; 3.18 raises. We ask the
-server first: by a tag that is put into the request, or by the name where that is unique. What has
-neither (a webhook, a scorer, an evaluation dataset ...) is not sent again, as in 3.18.
+server first, by a tag that is put into the request; what takes no tag is known by what it adds.
+A create that is not in this table cannot be asked for, and is sent once (see :mod:`~.routes`).
 
-Only what the documented REST API says is used; nothing here sends.
+Only what the documented REST API says is used. Pure: the adapter of MLflow's client
+(:mod:`~.transport`) and the relay (:mod:`~.relay`) send.
 """
 
 from __future__ import annotations
@@ -17,34 +18,16 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-#: On every run, model version, logged model and assessment that a task makes: which request it was.
+#: On all that a task makes: which request it was.
 TAG = "airflow.request_id"
 #: What makes a model version that of a prompt.
-PROMPT = "mlflow.prompt.is_prompt"
-
-#: POSTs that MLflow's stores take a second time without effect, and those that only read. More than
-#: MLflow 3.18 repeats: where a store compares before it adds, and where a second time is an error.
-_IDEMPOTENT_POSTS = frozenset(
-    f"{where}/{what}"
-    for where, whats in {
-        "artifacts": "presigned-upload-url presigned-download-url",
-        "datasets": "search */records */add-experiments */remove-experiments",
-        "experiments": "search search-datasets update delete restore set-experiment-tag"
-        " delete-experiment-tag",
-        "issues": "search",
-        "logged-models": "search",
-        "model-versions": "search set-tag transition-stage",
-        "registered-models": "search set-tag alias get-latest-versions rename",
-        "runs": "search log-batch log-metric log-parameter set-tag delete-tag update delete restore"
-        " log-inputs",
-        "traces": "search metrics batchGetInfos calculate-filter-correlation link-to-run"
-        " link-prompts delete-traces",
-    }.items()
-    for what in whats.split()
-) | {"traces"}
+_PROMPT = "mlflow.prompt.is_prompt"
 #: Paths with an id in the middle.
-_OF_ONE = re.compile(r"(datasets|logged-models|traces)/([^/]+)/([^/]+)")
+_OF_ONE = re.compile(r"(logged-models|traces)/([^/]+)/([^/]+)")
+
+Fields = Mapping[str, Any]
 
 
 class Ask(NamedTuple):
@@ -52,7 +35,32 @@ class Ask(NamedTuple):
 
     method: str
     path: str
-    fields: Mapping[str, Any]
+    fields: Fields
+
+    def below(self, base: str) -> tuple[str, bytes | None]:
+        """Its URL, and its body.
+
+        :param base: what stands before the path, up to ``/mlflow``.
+        """
+        if self.method != "GET":
+            return f"{base}/{self.path}", json.dumps(self.fields).encode()
+        return f"{base}/{self.path}{'?' if self.fields else ''}{urlencode(self.fields)}", None
+
+
+class _Kind(NamedTuple):
+    """What is known of one create. An id is a path of keys into the object."""
+
+    #: The object's name in the answer; the answer is empty without one.
+    what: str
+    #: The call that tells whether it is made, by the fields, the id in the path and a condition.
+    ask: Callable[[Fields, str, str], Ask]
+    #: Where the answer to that has it, or a list of it.
+    listed: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
+    #: The calls that take one back, by the object; for a duplicate.
+    discard: Callable[[Fields], list[Ask]] = lambda made: []
+    #: For what takes no tag: whether all that it adds is in the answer to ``ask``.
+    is_there: Callable[[Fields, Fields], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,186 +69,220 @@ class Create:
 
     :param body: the JSON to send in place of the caller's.
     :param ask: the call that tells whether it is made.
-    :param found: what an answer to ``ask`` lists, each as the answer to the create would have been.
-    :param discard: the calls that take one of them back; for a duplicate.
+    :param token: the value of its tag.
     """
 
     body: bytes
     ask: Ask
-    found: Callable[[Mapping[str, Any]], list[dict[str, Any]]]
-    discard: Callable[[Mapping[str, Any]], list[Ask]]
+    token: str
+    _kind: _Kind
+    _fields: Fields
+
+    @property
+    def may_be_double(self) -> bool:
+        """Whether MLflow makes it twice when it is sent twice."""
+        return bool(self._kind.id)
+
+    def found(self, document: Any) -> list[dict[str, Any]]:
+        """What an answer to ``ask`` lists of this call, as the answer to the create would be."""
+        kind = self._kind
+        if kind.is_there is not None:
+            return [{}] if kind.is_there(self._fields, document) else []
+        there = _at(document, *kind.listed)
+        mine = [
+            made
+            for made in (there if isinstance(there, list) else [there])
+            if tags_of(made).get(TAG) == self.token
+        ]
+        if kind.what == "experiment":  # the one whose answer is not the object
+            return [{"experiment_id": made.get("experiment_id")} for made in mine]
+        return [{kind.what: made} for made in mine]
+
+    def discards(self, document: Any, kept: Fields) -> list[list[Ask]]:
+        """For each duplicate in an answer to ``ask``, the calls that take it back.
+
+        :param kept: the answer that the caller has got.
+        """
+        kind = self._kind
+        known = _at(kept, kind.what, *kind.id)
+        found = [made[kind.what] for made in self.found(document)]
+        return [kind.discard(made) for made in found if _at(made, *kind.id) != known]
 
 
-def below_mlflow(path: str) -> str | None:
-    """The part of a REST path after ``.../mlflow/``; ``None`` for paths of other kinds."""
-    head, found, tail = path.partition("/mlflow/")
-    return tail if found and head.rpartition("/")[0].endswith("api") else None
+def create_of(
+    method: str, name: str, body: bytes | str | None, run_tags: Mapping[str, str] | None = None
+) -> Create | None:
+    """What a request makes, where that can be asked for; with the tag put in.
 
-
-def is_idempotent(method: str, path: str) -> bool:
-    """Whether a call may be sent twice without asking.
-
-    Artifacts, multipart uploads and spans are outside of ``.../mlflow/``: MLflow repeats them.
+    :param name: the path below ``.../mlflow/``.
+    :param run_tags: further tags of a run, where the caller has not set them.
     """
-    tail = below_mlflow(path)
-    return method != "POST" or tail is None or _of_one(tail)[0] in _IDEMPOTENT_POSTS
-
-
-def _of_one(tail: str) -> tuple[str, str]:
-    """A path with a star in the place of its id, and the id."""
-    found = _OF_ONE.fullmatch(tail)
-    return (f"{found[1]}/*/{found[3]}", found[2]) if found else (tail, "")
-
-
-def create_of(method: str, path: str, body: bytes | str | None) -> Create | None:
-    """What a request makes, where that can be asked for; with the tag put in."""
-    which, of = _of_one(below_mlflow(path) or "")
+    which, of = _of_one(name)
     if method != "POST" or which not in _KINDS or not body:
         return None
+    kind, token = _KINDS[which], str(uuid.uuid4())
     try:
-        return _KINDS[which](json.loads(body), of)
-    except (ValueError, TypeError, KeyError):
+        fields = json.loads(body)
+        if not isinstance(fields, dict):
+            return None
+        if which == "traces/*/assessments":
+            given = fields["assessment"]
+            given["metadata"] = {**given.get("metadata", {}), TAG: token}
+        elif kind.is_there is None:
+            fields["tags"] = _tagged(fields, token, run_tags if which == "runs/create" else None)
+        ask = kind.ask(fields, of, f"tags.`{TAG}` = '{token}'")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None  # not as the API has it: for the server to refuse
+    return Create(json.dumps(fields).encode(), ask, token, kind, fields)
 
 
-def _tagged(fields: dict[str, Any]) -> tuple[bytes, str]:
-    token = uuid.uuid4().hex
-    fields["tags"] = [*fields.get("tags", ()), {"key": TAG, "value": token}]
-    return json.dumps(fields).encode(), f"tags.`{TAG}` = '{token}'"
+def is_known(name: str) -> bool:
+    """Whether a POST to this path below ``.../mlflow/`` makes what can be asked for."""
+    return _of_one(name)[0] in _KINDS
 
 
-def _run(fields: dict[str, Any], _: str) -> Create:
-    body, has_tag = _tagged(fields)
-
-    def discard(answer: Mapping[str, Any]) -> list[Ask]:
-        run_id, now = answer["run"]["info"]["run_id"], int(time.time() * 1000)
-        end = {"run_id": run_id, "status": "KILLED", "end_time": now}
-        return [Ask("POST", "runs/update", end), Ask("POST", "runs/delete", {"run_id": run_id})]
-
-    return Create(
-        body,
-        Ask("POST", "runs/search", {"experiment_ids": [fields["experiment_id"]],
-                                    "filter": has_tag, "max_results": 10}),
-        lambda answer: [{"run": run} for run in answer.get("runs", ())],
-        discard,
-    )  # fmt: skip
+def run_of(answer: Any) -> tuple[str, str] | None:
+    """Run and experiment id of an answer that holds a run."""
+    run_id = _at(answer, *_RUN_ID) or _at(answer, "run", "info", "run_uuid")
+    return (str(run_id), str(_at(answer, "run", "info", "experiment_id"))) if run_id else None
 
 
-def _logged_model(fields: dict[str, Any], _: str) -> Create:
-    body, has_tag = _tagged(fields)
-    return Create(
-        body,
-        Ask("POST", "logged-models/search", {"experiment_ids": [fields["experiment_id"]],
-                                             "filter": has_tag, "max_results": 10}),
-        lambda answer: [{"model": model} for model in answer.get("models", ())],
-        lambda answer: [Ask("DELETE", f"logged-models/{answer['model']['info']['model_id']}", {})],
-    )  # fmt: skip
+def tags_of(made: Any) -> dict[str, str]:
+    """The tags of a run, experiment, model or version; of an assessment the metadata."""
+    for holder in (_at(made, "data"), _at(made, "info"), made):
+        if isinstance(tags := _at(holder, "tags"), list):
+            return {str(_at(tag, "key")): str(_at(tag, "value")) for tag in tags}
+    metadata = _at(made, "metadata")
+    return dict(metadata) if isinstance(metadata, dict) else {}
 
 
-def _model_version(fields: dict[str, Any], _: str) -> Create:
-    is_prompt = {"key": PROMPT, "value": "true"} in fields.get("tags", ())
-    body, has_tag = _tagged(fields)
-    if is_prompt:  # a search shows them only where it names this
-        has_tag += f" AND tags.`{PROMPT}` = 'true'"
-
-    def discard(answer: Mapping[str, Any]) -> list[Ask]:
-        version = answer["model_version"]
-        fields = {"name": version["name"], "version": version["version"]}
-        return [Ask("DELETE", "model-versions/delete", fields)]
-
-    return Create(
-        body,
-        Ask("GET", "model-versions/search", {"filter": has_tag, "max_results": 10}),
-        lambda answer: [{"model_version": each} for each in answer.get("model_versions", ())],
-        discard,
-    )
+def _of_one(name: str) -> tuple[str, str]:
+    """A path with a star in the place of its id, and the id."""
+    found = _OF_ONE.fullmatch(name)
+    return (f"{found[1]}/*/{found[3]}", found[2]) if found else (name, "")
 
 
-def _experiment(fields: dict[str, Any], _: str) -> Create:
-    def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        there = answer.get("experiment", {})
-        is_active = there.get("lifecycle_stage") == "active"
-        return [{"experiment_id": there["experiment_id"]}] if is_active else []
-
-    ask = Ask("GET", "experiments/get-by-name", {"experiment_name": fields["name"]})
-    return Create(json.dumps(fields).encode(), ask, found, lambda _: [])
+def _tagged(fields: Fields, token: str, more: Mapping[str, str] | None) -> list[dict[str, str]]:
+    """The caller's tags with ours. One that was copied from what another call made is replaced."""
+    tags = [tag for tag in fields.get("tags") or () if tag["key"] != TAG]
+    there = {tag["key"] for tag in tags}
+    ours = {**(more or {}), TAG: token}
+    return tags + [{"key": key, "value": ours[key]} for key in ours if key not in there]
 
 
-def _registered_model(fields: dict[str, Any], _: str) -> Create:
-    return Create(
-        json.dumps(fields).encode(),
-        Ask("GET", "registered-models/get", {"name": fields["name"]}),
-        lambda answer: [dict(answer)] if "registered_model" in answer else [],
-        lambda _: [],
-    )
+def _at(document: Any, *keys: str) -> Any:
+    """What is inside of objects; an empty one where there is something else."""
+    for key in keys:
+        document = document.get(key, {}) if isinstance(document, dict) else {}
+    return document
 
 
-def _added(
-    fields: dict[str, Any], ask: Ask, is_there: Callable[[Mapping[str, Any]], bool]
-) -> Create:
-    """What is added to something, with nothing in the answer; a second time it is there twice."""
-
-    def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        return [{}] if is_there(answer) else []
-
-    return Create(json.dumps(fields).encode(), ask, found, lambda _: [])
+def _given(fields: Fields, name: str) -> Any:
+    """A field; protobuf's JSON takes it in camel case too."""
+    head, *tail = name.split("_")
+    return fields.get(name) or fields.get(head + "".join(map(str.title, tail)))
 
 
-def _model_params(fields: dict[str, Any], model_id: str) -> Create:
-    sent = {param["key"] for param in fields["params"]}
-
-    def is_there(answer: Mapping[str, Any]) -> bool:
-        return sent <= {param["key"] for param in answer["model"]["data"].get("params", ())}
-
-    return _added(fields, Ask("GET", f"logged-models/{model_id}", {}), is_there)
+def _ids(objects: Any, key: str) -> set[str]:
+    return {str(_at(one, key)) for one in objects} if isinstance(objects, list) else set()
 
 
-def _outputs(fields: dict[str, Any], _: str) -> Create:
-    sent = {model["model_id"] for model in fields["models"]}
+# --- the kinds
 
-    def is_there(answer: Mapping[str, Any]) -> bool:
-        there = answer["run"].get("outputs", {}).get("model_outputs", ())
-        return sent <= {model["model_id"] for model in there}
-
-    return _added(fields, Ask("GET", "runs/get", {"run_id": fields["run_id"]}), is_there)
+_RUN_ID = ("run", "info", "run_id")
 
 
-def _model_of_a_run(fields: dict[str, Any], _: str) -> Create:
+def _search(path: str) -> Callable[[Fields, str, str], Ask]:
+    def ask(fields: Fields, _: str, has_tag: str) -> Ask:
+        where = str(_given(fields, "experiment_id") or "0")  # MLflow's own default
+        asked = {"experiment_ids": [where], "filter": has_tag, "max_results": 10}
+        return Ask("POST", path, asked)
+
+    return ask
+
+
+def _discard_run(run: Fields) -> list[Ask]:
+    run_id, now = run["info"]["run_id"], int(time.time() * 1000)
+    end = {"run_id": run_id, "status": "KILLED", "end_time": now}
+    return [Ask("POST", "runs/update", end), Ask("POST", "runs/delete", {"run_id": run_id})]
+
+
+def _search_versions(fields: Fields, _: str, has_tag: str) -> Ask:
+    if {"key": _PROMPT, "value": "true"} in fields["tags"]:
+        has_tag += f" AND tags.`{_PROMPT}` = 'true'"  # a search shows prompts only to who names it
+    return Ask("GET", "model-versions/search", {"filter": has_tag, "max_results": 10})
+
+
+def _discard_version(version: Fields) -> list[Ask]:
+    which = {"name": version["name"], "version": version["version"]}
+    return [Ask("DELETE", "model-versions/delete", which)]
+
+
+def _discard_assessment(made: Fields) -> list[Ask]:
+    return [Ask("DELETE", f"traces/{made['trace_id']}/assessments/{made['assessment_id']}", {})]
+
+
+def _get_run(fields: Fields, *_: str) -> Ask:
+    return Ask("GET", "runs/get", {"run_id": str(_given(fields, "run_id"))})
+
+
+def _has_params(sent: Fields, document: Fields) -> bool:
+    there = _at(document, "model", "data", "params")
+    return _ids(sent.get("params"), "key") <= _ids(there, "key")
+
+
+def _has_outputs(sent: Fields, document: Fields) -> bool:
+    models, there = sent.get("models"), _at(document, "run", "outputs", "model_outputs")
+    return bool(models) and _ids(models, "model_id") <= _ids(there, "model_id")
+
+
+def _has_model(sent: Fields, document: Fields) -> bool:
     """It stands in the history of its run, under its uuid."""
-    model = json.loads(fields["model_json"])["model_uuid"]
-
-    def is_there(answer: Mapping[str, Any]) -> bool:
-        tags = {tag["key"]: tag["value"] for tag in answer["run"]["data"].get("tags", ())}
-        return model in tags.get("mlflow.log-model.history", "")
-
-    return _added(fields, Ask("GET", "runs/get", {"run_id": fields["run_id"]}), is_there)
+    try:
+        model = str(json.loads(_given(sent, "model_json"))["model_uuid"])
+    except (ValueError, TypeError, LookupError):
+        return False
+    return model in tags_of(_at(document, "run")).get("mlflow.log-model.history", "")
 
 
-def _assessment(fields: dict[str, Any], trace_id: str) -> Create:
-    token = uuid.uuid4().hex
-    given = fields["assessment"]
-    given["metadata"] = {**given.get("metadata", {}), TAG: token}
-
-    def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-        there = answer["trace"]["trace_info"].get("assessments", ())
-        mine = [each for each in there if each.get("metadata", {}).get(TAG) == token]
-        return [{"assessment": each} for each in mine]
-
-    def discard(answer: Mapping[str, Any]) -> list[Ask]:
-        which = answer["assessment"]["assessment_id"]
-        return [Ask("DELETE", f"traces/{trace_id}/assessments/{which}", {})]
-
-    return Create(json.dumps(fields).encode(), Ask("GET", f"traces/{trace_id}", {}), found, discard)
-
-
-_KINDS: dict[str, Callable[[dict[str, Any], str], Create]] = {
-    "runs/create": _run,
-    "experiments/create": _experiment,
-    "registered-models/create": _registered_model,
-    "model-versions/create": _model_version,
-    "logged-models": _logged_model,
-    "logged-models/*/params": _model_params,
-    "runs/log-model": _model_of_a_run,
-    "runs/outputs": _outputs,
-    "traces/*/assessments": _assessment,
+_KINDS = {
+    "runs/create": _Kind(
+        "run", _search("runs/search"), ("runs",), ("info", "run_id"), _discard_run
+    ),
+    "experiments/create": _Kind(
+        "experiment",
+        lambda fields, *_: Ask(
+            "GET", "experiments/get-by-name", {"experiment_name": fields["name"]}
+        ),
+        ("experiment",),
+    ),
+    "registered-models/create": _Kind(
+        "registered_model",
+        lambda fields, *_: Ask("GET", "registered-models/get", {"name": fields["name"]}),
+        ("registered_model",),
+    ),
+    "model-versions/create": _Kind(
+        "model_version", _search_versions, ("model_versions",), ("version",), _discard_version
+    ),
+    "logged-models": _Kind(
+        "model",
+        _search("logged-models/search"),
+        ("models",),
+        ("info", "model_id"),
+        lambda model: [Ask("DELETE", f"logged-models/{model['info']['model_id']}", {})],
+    ),
+    "traces/*/assessments": _Kind(
+        "assessment",
+        lambda fields, trace_id, _: Ask("GET", f"traces/{trace_id}", {}),
+        ("trace", "trace_info", "assessments"),
+        ("assessment_id",),
+        _discard_assessment,
+    ),
+    "logged-models/*/params": _Kind(
+        "",
+        lambda fields, model_id, _: Ask("GET", f"logged-models/{model_id}", {}),
+        is_there=_has_params,
+    ),
+    "runs/outputs": _Kind("", _get_run, is_there=_has_outputs),
+    "runs/log-model": _Kind("", _get_run, is_there=_has_model),
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _MAX_DEPTH = 5
 _PAGE = 100
 #: For servers whose requests we do not carry, seconds.
 _TIMEOUT = 30
+#: Between two searches for a run that is being begun, seconds.
+_RECHECK = 0.2
 
 
 def end_orphaned_runs(
@@ -52,7 +56,7 @@ def end_orphaned_runs(
     client = MlflowClient(tracking_uri)
     ended: list[str] = []
     try:
-        for run in _running(client, experiment_id, {key: tags[key] for key in IDENTITY}):
+        for run in _running(client, [experiment_id], {key: tags[key] for key in IDENTITY}):
             if run.info.run_id != own_run_id and attempt_of(run.data.tags) < attempt_of(tags):
                 _end(client, tracking_uri, run, ended, _MAX_DEPTH)
     except Exception as error:
@@ -63,6 +67,28 @@ def end_orphaned_runs(
     if ended:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))
     return tuple(ended)
+
+
+def end_what_is_being_begun(tracking_uri: str, tags: Mapping[str, str], seconds: float) -> None:
+    """End as KILLED the runs of this try, while MLflow's answer to their begin is still to come.
+
+    For a task that is stopped in that moment: it knows no id yet, and there may be no next try.
+
+    :param tags: those of the run; without the five names above there is nothing to look for.
+    """
+    if not all(key in tags for key in (*IDENTITY, TAG_TRY)):
+        return
+    from mlflow import MlflowClient
+
+    client, end, ended = MlflowClient(tracking_uri), time.monotonic() + seconds, False
+    while not ended and (left := end - time.monotonic()) > 0:
+        with bounded(left), suppress(Exception):  # MLflow may be away
+            experiments = [each.experiment_id for each in client.search_experiments()]
+            for run in _running(client, experiments, {key: tags[key] for key in IDENTITY}):
+                if attempt_of(run.data.tags) == attempt_of(tags):
+                    terminate(tracking_uri, run.info.run_id, "KILLED")
+                    ended = True
+        time.sleep(max(0.0, min(_RECHECK, end - time.monotonic())))
 
 
 def has_earlier_attempt(tags: Mapping[str, str]) -> bool:
@@ -78,7 +104,7 @@ def attempt_of(tags: Mapping[str, str]) -> tuple[int, int]:
     return int(tried), int(rescheduled)
 
 
-def _running(client: Any, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Any]:
+def _running(client: Any, experiment_ids: list[str], tags: Mapping[str, str]) -> Iterator[Any]:
     """The RUNNING runs with exactly these tags."""
     # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
     conditions = ["attributes.status = 'RUNNING'"] + [
@@ -87,7 +113,7 @@ def _running(client: Any, experiment_id: str, tags: Mapping[str, str]) -> Iterat
     token = None
     while True:
         page = client.search_runs(
-            [experiment_id],
+            experiment_ids,
             filter_string=" and ".join(conditions),
             max_results=_PAGE,
             page_token=token,
@@ -104,7 +130,7 @@ def _end(client: Any, tracking_uri: str, run: Any, ended: list[str], depth: int)
     """End one run, after the runs nested in it."""
     run_id = run.info.run_id
     if depth > 0:
-        for child in list(_running(client, run.info.experiment_id, {_PARENT: run_id})):
+        for child in list(_running(client, [run.info.experiment_id], {_PARENT: run_id})):
             _end(client, tracking_uri, child, ended, depth - 1)
     terminate(tracking_uri, run_id, "KILLED")
     ended.append(run_id)

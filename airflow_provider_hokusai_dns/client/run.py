@@ -21,7 +21,11 @@ from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
 from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
-from airflow_provider_hokusai_dns.client.orphaned_runs import end_orphaned_runs, terminate
+from airflow_provider_hokusai_dns.client.orphaned_runs import (
+    end_orphaned_runs,
+    end_what_is_being_begun,
+    terminate,
+)
 from airflow_provider_hokusai_dns.exceptions import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 
@@ -94,14 +98,28 @@ def open_run(
         stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
         tags = dict(tags or {})
         outer = nested and _enclosing()
-        active = _start(
-            tracking_uri,
-            experiment_name=experiment_name or (None if outer else server.experiment),
-            run_name=run_name,
-            run_id=run_id,
-            nested=nested,
-            tags=tags,
-        )
+        run: _OpenRun | None = None
+
+        def stop(seconds: float) -> None:
+            if run is not None:
+                run.stop(seconds)
+            elif run_id is None:
+                end_what_is_being_begun(tracking_uri, tags, seconds)
+
+        stack.enter_context(sigterm.on_sigterm(stop))
+        try:
+            active = _start(
+                tracking_uri,
+                experiment_name=experiment_name or (None if outer else server.experiment),
+                run_name=run_name,
+                run_id=run_id,
+                nested=nested,
+                tags=tags,
+            )
+        except BaseException as error:
+            if _is_out_of_time(error, status_of(error)):
+                stop(sigterm.SECONDS)
+            raise
         if not nested:
             stack.enter_context(experiment_in_use(active.info.experiment_id))
         end_orphans = partial(
@@ -120,7 +138,6 @@ def open_run(
             end=end,
             deadline=server.deadline if flush_deadline is None else flush_deadline,
         )
-        stack.enter_context(sigterm.on_sigterm(run.stop))
         try:
             end_orphans()
             stack.enter_context(begun_inside(active, tags))

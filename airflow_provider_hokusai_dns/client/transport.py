@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -36,9 +36,10 @@ from urllib3.connection import HTTPConnection
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of, is_idempotent
+from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.origin import origin_of
+from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
@@ -56,6 +57,10 @@ _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 class ServerAwayError(requests.exceptions.RetryError):
     """A server answered 502, 503 or 504 until the deadline."""
+
+
+class SentOnceError(requests.exceptions.RetryError):
+    """A request that may have been carried out, and that could do harm a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Carrier(HTTPAdapter):
         self.renew = renew
         self._away = False
         #: Creates whose answer was once not seen: a slow server may have made them later.
-        self._in_doubt: list[tuple[requests.PreparedRequest, Create, dict[str, Any]]] = []
+        self._in_doubt: list[tuple[requests.PreparedRequest, Create, Mapping[str, Any]]] = []
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """With keep-alive, so that a host that is gone is noticed while an answer is awaited."""
@@ -114,11 +119,12 @@ class Carrier(HTTPAdapter):
         path = urlsplit(request.url or "").path
         method = (request.method or "").upper()
         body = request.body if isinstance(request.body, bytes | str) else None
-        create = create_of(method, path, body)
+        rule = route(method, path)
+        create = create_of(method, rule.name, body)
         if create is not None:
             request = request.copy()
             request.prepare_body(create.body, None)
-        may_repeat = create is not None or is_idempotent(method, path)
+        may_repeat = create is not None or rule.repeat is Repeat.FREELY
         began, doubt, attempt, renewed = time.monotonic(), False, 0, False
         while True:
             attempt += 1
@@ -134,7 +140,7 @@ class Carrier(HTTPAdapter):
                     renewed = True
                     continue
                 break
-            doubt = doubt or fault in (Fault.UNSURE, Fault.AWAY)
+            doubt = doubt or fault is not Fault.NOT_SENT
             if body is None and request.body is not None:
                 # A file that is sent once more takes its time; that is no outage.
                 began = began if attempt > 1 else time.monotonic()
@@ -158,6 +164,16 @@ class Carrier(HTTPAdapter):
                     found = self._made(request, create)
                 if found:
                     return self._answer(request, create, found)
+        answer = outcome if isinstance(outcome, requests.Response) else None
+        if doubt and rule.removes and answer is not None and was_removed_before(answer.content):
+            return self._made_up(request, {})
+        if fault in (Fault.UNSURE, Fault.AWAY) and rule.repeat is Repeat.ONCE:
+            why = outcome if answer is None else f"the answer was {answer.status_code}"
+            outcome = SentOnceError(
+                f"{method} {rule.name} was not sent again: {why}, so that {self.server.uri} may "
+                "have carried it out. See whether it has before you repeat the call.",
+                request=request, response=answer,
+            )  # fmt: skip
         return self._last(request, outcome, fault, body, time.monotonic() - began)
 
     def _once(
@@ -241,41 +257,52 @@ class Carrier(HTTPAdapter):
             return self._answer(request, create, found) if found else None
         if not response.ok:
             return None
-        first = response.json()
-        self._in_doubt.append((request, create, first))
-        self._discard_twins(request, create, first)
+        self._keep_one(request, create, response.json())
         return response
 
     def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
         """What of a create is at the server; nothing where that cannot be asked."""
-        with contextlib.suppress(requests.exceptions.RequestException, ValueError, LookupError):
+        return create.found(self._document(request, create))
+
+    def _document(self, request: requests.PreparedRequest, create: Create) -> Any:
+        with contextlib.suppress(requests.exceptions.RequestException, ValueError):
             response = self._ask(request, create.ask)
             if response.ok:
-                return create.found(response.json())
-        return []
+                return response.json()
+        return None
 
     def _answer(
         self, request: requests.PreparedRequest, create: Create, found: list[dict[str, Any]]
     ) -> requests.Response:
         """The response that the caller would have got, from what is at the server."""
-        self._told_back()
         first = found[-1]  # runs and models are listed newest first
-        self._in_doubt.append((request, create, first))
-        self._discard_twins(request, create, first)
+        self._keep_one(request, create, first)
+        return self._made_up(request, first)
+
+    def _made_up(
+        self, request: requests.PreparedRequest, answer: Mapping[str, Any]
+    ) -> requests.Response:
+        self._told_back()
         raw = HTTPResponse(
-            io.BytesIO(json.dumps(first).encode()),
+            io.BytesIO(json.dumps(answer).encode()),
             headers={"Content-Type": "application/json"},
             status=200,
             preload_content=False,
         )
         return self.build_response(request, raw)
 
+    def _keep_one(
+        self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
+    ) -> None:
+        """Take back what was made twice, and look again when the run ends."""
+        if create.may_be_double:
+            self._in_doubt.append((request, create, kept))
+            self._discard_twins(request, create, kept)
+
     def _discard_twins(
         self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
-    ) -> int:
-        wanted = create.discard(kept)
-        others = [create.discard(each) for each in self._made(request, create)]
-        twins = [asks for asks in others if asks and _which(asks) != _which(wanted)]
+    ) -> None:
+        twins = create.discards(self._document(request, create), kept)
         for asks in twins:
             for ask in asks:
                 with contextlib.suppress(requests.exceptions.RequestException):
@@ -283,7 +310,6 @@ class Carrier(HTTPAdapter):
         if twins:
             path = urlsplit(request.url or "").path
             _log.warning("%s was carried out %d times: took back all but one", path, len(twins) + 1)
-        return len(twins)
 
     def sweep(self) -> None:
         """Take back what a slow server has made a second time after all."""
@@ -296,10 +322,8 @@ class Carrier(HTTPAdapter):
         request = like.copy()
         request.method = ask.method
         request.headers.pop("Content-Length", None)
-        base = (like.url or "").partition("/mlflow/")[0]
-        query = f"?{urlencode(ask.fields)}" if ask.method == "GET" else ""
-        request.url = f"{base}/mlflow/{ask.path}{query}"
-        request.prepare_body(None, None, json=None if query else dict(ask.fields))
+        request.url, body = ask.below(route("POST", like.url or "").base)
+        request.prepare_body(body, None)
         return self.send(request)
 
     # --- logins, and what is said
@@ -339,10 +363,6 @@ def _as_error(response: requests.Response) -> Exception:
     except (ValueError, AttributeError):
         text = " ".join(response.text.split())
     return requests.exceptions.HTTPError(f"{response.status_code} {text[:300]}")
-
-
-def _which(asks: list[Ask]) -> list[Any]:
-    return [(ask.path, {k: v for k, v in ask.fields.items() if k != "end_time"}) for ask in asks]
 
 
 def _drop(outcome: requests.Response | Exception) -> None:

@@ -191,6 +191,11 @@ class MLflowServer:
         return self.hostname if self.proxy is None else self.proxy.hostname
 
     @property
+    def connect_uri(self) -> str:
+        """The URI whose host is resolved here: the proxy's, else the server's own."""
+        return self.uri if self.proxy is None else self.proxy.uri
+
+    @property
     def connect_name(self) -> str:
         """That host in a sentence."""
         return f"{'' if self.proxy is None else 'the proxy '}{self.connect_host!r}"

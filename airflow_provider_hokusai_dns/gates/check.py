@@ -117,8 +117,7 @@ def check_with(
     share = max(deadline - _LEAST_FOR_PROBE, deadline / 2)
     found = None
     try:
-        wanted = server.uri if server.proxy is None else server.proxy.uri
-        found = resolver.refresh(wanted, written_by=written_by, patience=share)
+        found = resolver.refresh(server.connect_uri, written_by=written_by, patience=share)
     except DNSResolutionError as error:
         verdict = probe(server, error, checks=checks, deadline=deadline)
     else:

@@ -96,10 +96,11 @@ class MLflowHook(BaseHook):
         """The tracking URI with an address in it, for logs, and for tools that want it.
 
         MLflow refuses it when its server was started with ``--allowed-hosts``, and TLS fails on it.
+        Behind an HTTP proxy it keeps the hostname, which the proxy alone resolves.
 
         :raises DNSResolutionError: there is nothing to serve.
         """
-        return str(self.resolve())
+        return self._with_address(self.resolve())
 
     # --- DNS
 
@@ -109,11 +110,13 @@ class MLflowHook(BaseHook):
         return runtime.resolver_for(self.server)
 
     def resolve(self) -> Resolution:
-        """The address of the server, from the cache where that is fresh.
+        """The address to connect to, from the cache where that is fresh.
+
+        It is the server's, or that of the HTTP proxy that the environment names for the server.
 
         :raises DNSResolutionError: there is nothing to serve.
         """
-        found = self.resolver.resolve(self.server.uri)
+        found = self.resolver.resolve(self.server.connect_uri)
         runtime.wait_under_dag_test()
         return found
 
@@ -122,13 +125,18 @@ class MLflowHook(BaseHook):
 
         :raises DNSResolutionError: there is nothing to serve.
         """
-        found = self.resolver.refresh(self.server.uri)
+        found = self.resolver.refresh(self.server.connect_uri)
         runtime.wait_under_dag_test()
         return found
 
     def get_dns_info(self) -> dict[str, Any]:
-        """What the name resolves to and why, and how the resolver of this process is doing."""
-        info: dict[str, Any] = {"raw_uri": self.server.uri, "hostname": self.server.hostname}
+        """What the name resolves to and why, and how the resolver of this process is doing.
+
+        Behind an HTTP proxy all but ``raw_uri`` is about the name of the proxy, as in a gate.
+        """
+        server = self.server
+        info: dict[str, Any] = {"raw_uri": server.uri, "hostname": server.connect_host}
+        info["proxy"] = None if server.proxy is None else server.proxy.uri
         try:
             found = self.resolve()
         except DNSResolutionError as error:
@@ -136,12 +144,15 @@ class MLflowHook(BaseHook):
             info |= {"age": None, "cause": error.cause.value, "error": str(error)}
         else:
             cause = None if found.cause is None else found.cause.value
-            info |= {"resolved_uri": str(found), "addresses": list(found.addresses)}
+            info |= {"resolved_uri": self._with_address(found), "addresses": list(found.addresses)}
             info |= {"source": found.source.value, "is_stale": found.is_stale}
             info |= {"age": found.age(), "cause": cause, "error": None}
-        info["state"] = self.resolver.state(self.server.hostname).value
+        info["state"] = self.resolver.state(server.connect_host).value
         info["metrics"] = self.resolver.metrics().as_dict()
         return info
+
+    def _with_address(self, found: Resolution) -> str:
+        return str(found) if self.server.proxy is None else self.server.uri
 
     # --- MLflow
 

@@ -529,9 +529,17 @@ elif mode == "ignored":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 elif mode == "survived":
     signal.signal(signal.SIGTERM, lambda *_: print("on_kill", flush=True))
+elif mode == "tagged out":
+    def late(*_):
+        raise KeyboardInterrupt  # as Airflow's execution_timeout, which is no Exception either
+    signal.signal(signal.SIGALRM, late)
+tags = None
+if mode.startswith("tagged"):
+    tags = {f"airflow.{name}": "1" for name in ("dag_id", "task_id", "run_id", "map_index")}
+    tags |= {"airflow.try_number": "1", "mode": mode}
 server = a_server(hostname=host, port=int(port), experiment="stopped")
 import mlflow
-with open_run(server, auth.sign_in(server)) as run:
+with open_run(server, auth.sign_in(server), tags=tags) as run:
     mlflow.start_run(nested=True)
     for step in range(50):
         mlflow.log_metric("m", step, step=step, synchronous=False)
@@ -543,7 +551,9 @@ print("went on", flush=True)
 
 
 @contextlib.contextmanager
-def a_task(server: MLflowServer, mode: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def a_task(
+    server: MLflowServer, mode: str, wait: bool = True
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, server.hostname, str(server.port), mode],
         stdout=subprocess.PIPE,
@@ -553,7 +563,7 @@ def a_task(server: MLflowServer, mode: str) -> Iterator[tuple[subprocess.Popen[s
     )
     try:
         assert process.stdout is not None
-        yield process, process.stdout.readline().strip()
+        yield process, process.stdout.readline().strip() if wait else ""
     finally:
         process.kill()
         process.communicate()
@@ -575,6 +585,30 @@ def test_a_stopped_task_ends_its_run_killed(
     run = client.get_run(run_id)
     assert run.info.status == "KILLED"
     assert len(client.search_runs([run.info.experiment_id], "status = 'RUNNING'")) == 0
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "out of time"])
+def test_a_task_that_is_stopped_while_its_run_is_being_begun_leaves_none_running(
+    mlflow_server: MLflowProcess, direct: Any, front: CountingProxy, how: str
+) -> None:
+    """MLflow has begun it, the answer is not there yet; and there may be no next try."""
+    begun = threading.Event()
+
+    def slow(request: Any) -> None:
+        if "runs/create" in request.path:
+            begun.set()
+            time.sleep(8)
+
+    front.after = slow
+    server = a_server(hostname=mlflow_server.host, port=front.port)
+    mode = how.partition(" ")[0].lower()
+    with a_task(server, f"tagged {mode}", wait=False) as (process, _):
+        assert begun.wait(60)
+        process.send_signal(signal.SIGTERM if how == "SIGTERM" else signal.SIGALRM)
+        process.wait(30)
+    experiment = direct.get_experiment_by_name("stopped")
+    (run,) = direct.search_runs([experiment.experiment_id], f"tags.mode = 'tagged {mode}'")
+    assert run.info.status == "KILLED"
 
 
 def test_a_process_that_ignores_the_signal_goes_on(server: MLflowServer, client: Any) -> None:

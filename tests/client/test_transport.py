@@ -321,25 +321,53 @@ def test_a_prompt_that_is_registered_through_a_fault_has_one_version(
 
 
 @integration
-def test_what_cannot_be_asked_for_is_repeated_only_where_the_server_did_not_take_it(
-    front: CountingProxy, client: Any
+def test_below_a_path_of_its_own_a_run_is_made_once_too(
+    mlflow_server: MLflowProcess, direct: Any
 ) -> None:
-    """Such as a scorer. A 429 tells so; a 503 may come after it was made, and is raised."""
+    """Behind an ingress that gives MLflow the path /mlflow, which is in MLflow's own paths too."""
+    from mlflow import MlflowClient
 
-    def sent() -> int:
-        return sum("scorers" in request.path for request in front.requests)
+    with CountingProxy(mlflow_server.port, mlflow_server.host, prefix="/mlflow") as front:
+        server = a_server(hostname=mlflow_server.host, port=front.port, path_prefix="/mlflow")
+        front.after = faulty(504, "runs/create")
+        made = _run(MlflowClient(auth.sign_in(server)), "prefixed")
+    (found,) = direct.search_runs(["0"], "tags.kind = 'prefixed'")
+    assert found.info.run_id == made
 
-    def make() -> Any:
-        fields = {"experiment_id": "0", "name": "s", "serialized_scorer": "{}"}
-        return _post(client, "scorers/register", **fields)
 
-    front.before = faulty(429, "scorers", times=2)
-    assert make()["version"] == 1
-    assert sent() == 3
-    front.before = faulty(503, "scorers")
-    with pytest.raises(transport.ServerAwayError, match="503"):
-        make()
-    assert sent() == 4
+@integration
+def test_what_copies_the_tags_of_another_is_made(client: Any, direct: Any) -> None:
+    """A run like an earlier one, a version of another model: our tag is on those already."""
+    first = client.create_run("0", tags={"kind": "copied"})
+    again = client.create_run("0", tags=first.data.tags)
+    assert again.data.tags["kind"] == "copied"
+    for name in ("copied-from", "copied-to"):
+        client.create_registered_model(name)
+    client.create_model_version("copied-from", first.info.artifact_uri, run_id=first.info.run_id)
+    assert client.copy_model_version("models:/copied-from/1", "copied-to").version == "1"
+
+
+@integration
+@pytest.mark.parametrize("status", [504, 0])
+def test_what_is_removed_through_a_fault_is_removed(
+    front: CountingProxy, client: Any, direct: Any, status: int
+) -> None:
+    """The second request is answered that there is none: that is what was asked for."""
+    run = client.create_run("0", tags={"kind": "removed"})
+    client.create_registered_model(f"renamed-{status}")
+    for path, remove in {
+        "runs/delete-tag": lambda: client.delete_tag(run.info.run_id, "kind"),
+        "runs/delete": lambda: client.delete_run(run.info.run_id),
+        "registered-models/rename": lambda: client.rename_registered_model(
+            f"renamed-{status}", f"removed-{status}"
+        ),
+        "registered-models/delete": lambda: client.delete_registered_model(f"removed-{status}"),
+    }.items():
+        front.after = faulty(status, path)
+        remove()
+    assert direct.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
+    with pytest.raises(Exception, match="not found"):
+        client.delete_registered_model("never-there")
 
 
 @integration

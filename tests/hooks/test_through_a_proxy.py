@@ -8,11 +8,13 @@ from __future__ import annotations
 import base64
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from airflow_provider_hokusai_dns.cli import commands
 from airflow_provider_hokusai_dns.config.proxies import proxy_for
 from airflow_provider_hokusai_dns.config.server import Proxy
 from airflow_provider_hokusai_dns.exceptions import MLflowRestError, MLflowUnreachableError
@@ -105,6 +107,29 @@ def test_client_rest_run_gate_and_page_go_through_it(behind: ForwardProxy) -> No
     assert hook.test_connection()[0]
     (row,) = HealthCache(patience=20.0).connections()
     assert (row.dns, row.mlflow, row.target.hostname) == (Level.HEALTHY, Level.HEALTHY, PROXY)
+
+
+def test_what_the_hook_and_the_command_line_resolve_is_the_proxy_s_name(
+    behind: ForwardProxy, scheme: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the gate does: MLflow's own name is for the proxy, and the URI keeps it."""
+    hook = MLflowHook()
+    assert hook.resolve().addresses == hook.refresh_dns_resolution().addresses == ("127.0.0.61",)
+    assert hook.resolved_tracking_uri == hook.tracking_uri
+    info = hook.get_dns_info()
+    assert info["raw_uri"] == info["resolved_uri"] == hook.tracking_uri
+    assert (info["hostname"], info["addresses"]) == (PROXY, ["127.0.0.61"])
+    assert (info["proxy"], info["state"]) == (f"http://{PROXY}:{behind.port}", "healthy")
+    assert info["error"] is None
+    options = Namespace(
+        conn_id=["mlflow_default"], target=[], output="table", min_health="healthy", verbose=False
+    )
+    with pytest.raises(SystemExit, match="0"):
+        commands.resolve(options)
+    assert f"{PROXY}, the proxy of connection mlflow_default, which resolves {NAME}" in (
+        capsys.readouterr().out
+    )
+    assert behind.asked == []
 
 
 def test_a_relay_and_its_children_go_through_it(behind: ForwardProxy) -> None:

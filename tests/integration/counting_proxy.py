@@ -25,14 +25,14 @@ class Request(NamedTuple):
 
 
 class CountingProxy(HTTPThread):
-    """Forwards to one port of loopback.
+    """Forwards to one port of loopback, which knows nothing of ``prefix``.
 
     ``before`` is called with each request on its own thread, and may take its time. So is
     ``after``, when the server has answered. Each may give a status to answer in place of the
     server, or 0 to cut the connection.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", prefix: str = "") -> None:
         self.requests: list[Request] = []
         self.before: Callable[[Request], int | None] = lambda request: None
         self.after: Callable[[Request], int | None] = lambda request: None
@@ -48,7 +48,7 @@ class CountingProxy(HTTPThread):
                 behind = http.client.HTTPConnection(host, port, timeout=60)
                 try:
                     headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
-                    behind.request(self.command, self.path, body, headers)
+                    behind.request(self.command, self.path.removeprefix(prefix), body, headers)
                     answer = behind.getresponse()
                     data = answer.read()
                     if (status := proxy.after(request)) is not None:

@@ -5,9 +5,10 @@ package. It is an MLflow client with a tracking URI on 127.0.0.1 and a token tha
 only. The relay holds the credentials, waits while MLflow is away, repeats what may be repeated,
 and ends the runs that its clients leave behind.
 
+Which request may be repeated and how a create is found again is said in :mod:`..routes` and
+:mod:`..creates`, for MLflow's client in this process as well.
+
 =====================  =======================================================================
-:mod:`.routes`         pure: which request may be repeated, and how
-:mod:`.creates`        pure: how a create is marked, and found again
 :mod:`.headers`        pure: which headers go through
 :mod:`.patience`       pure: wait, look for it, answer or give up
 :mod:`.records`        what the relay has seen: runs that were begun, calls that were lost

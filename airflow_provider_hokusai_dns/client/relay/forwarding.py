@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
 import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from airflow_provider_hokusai_dns.client.relay import creates
+from airflow_provider_hokusai_dns.client.creates import Create, create_of, run_of
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
 from airflow_provider_hokusai_dns.client.relay.headers import to_server
 from airflow_provider_hokusai_dns.client.relay.messages import (
@@ -31,14 +29,19 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     Step,
     Try,
     answer_limit,
-    error_code,
     next_step,
     pause,
     retry_after,
 )
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, LostCalls, Runs, run_id_in
-from airflow_provider_hokusai_dns.client.relay.routes import Repeat, Route, route
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
+from airflow_provider_hokusai_dns.client.routes import (
+    Repeat,
+    Route,
+    error_code,
+    route,
+    was_removed_before,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -56,7 +59,6 @@ _FORGET_AFTER = 300.0
 _LEAST = 5.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
-_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
 
 
 @dataclass
@@ -66,11 +68,10 @@ class _State:
     request: Request
     route: Route
     waiting_since: float
-    call_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     tries: int = 0
     is_open: bool = False  # an earlier try may have been carried out
     reason: str = ""
-    create: dict[str, Any] | None = None
+    create: Create | None = None
 
 
 class Forwarder:
@@ -86,8 +87,9 @@ class Forwarder:
         self.lost = LostCalls()
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
-        #: The calls that may have made something twice, with what they answered.
-        self.doubtful: list[tuple[str, str, str]] = []
+        #: The creates that may have made something twice, with the base of their paths and what
+        #: the client was answered.
+        self.doubtful: list[tuple[Create, str, Mapping[str, Any]]] = []
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
@@ -137,6 +139,9 @@ class Forwarder:
             )
             step = next_step(last, state, now)
             call.is_open = call.is_open or not (step is Step.ANSWER or last.was_not_carried_out)
+            if step is Step.ANSWER and answer is not None and _is_taken(call, answer):
+                _, made = await self._read_back(call, max(0.0, state.gives_up_at - now))
+                answer = made or answer  # a slow server has carried out an earlier try after all
             if step is Step.READ_BACK:
                 release(answer)
                 step, answer = await self._read_back(call, max(0.0, state.gives_up_at - now))
@@ -157,10 +162,15 @@ class Forwarder:
             await asyncio.sleep(pause(last, call.tries, left) * spread)
 
     async def ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, deadline: float
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        deadline: float,
     ) -> Answer:
         """A request of the relay's own."""
-        content = None if body is None else json.dumps(body).encode()
+        content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         headers = [] if body is None else [("Content-Type", "application/json")]
         return await self.answer(Request(method, path, headers, content), deadline=deadline)
 
@@ -177,15 +187,11 @@ class Forwarder:
         if content is None:
             return False
         request.body = content
-        document = None
-        with contextlib.suppress(ValueError, RecursionError):
-            document = json.loads(content)
-        if not isinstance(document, dict):
-            # Not what MLflow takes; it says so itself.
+        call.create = create_of(request.method, call.route.name, content, self._run_tags)
+        if call.create is None:  # not what MLflow takes; it says so itself
             call.route = Route(call.route.name, "", Repeat.ONCE, call.route.writes)
-            return True
-        call.create = creates.marked(call.route.name, document, call.call_id, self._run_tags)
-        request.body = json.dumps(call.create).encode()
+        else:
+            request.body = call.create.body
         return True
 
     async def _try(self, call: _State, patience: float) -> tuple[Try, Answer | None]:
@@ -259,19 +265,15 @@ class Forwarder:
         """
         assert call.create is not None
         name = call.route.name
-        asked = creates.question(name, call.route.base, call.create, call.call_id)
+        path, body = call.create.ask.below(call.route.base)
         for again in (False, True):
             if again:
                 await asyncio.sleep(min(1.0, left))
-            headers = [("Content-Type", "application/json")]
-            found = await self.answer(
-                Request(asked.method, asked.path, headers, asked.body), deadline=left
-            )
+            found = await self.ask(call.create.ask.method, path, body, deadline=left)
             release(found)
-            made = creates.answer(name, call.create, call.call_id, found.document)
-            if found.status == 200 and made is not None:
+            if found.status == 200 and (made := call.create.found(found.document)):
                 _log.info("%s was carried out, although its answer was lost.", name)
-                content = json.dumps(made).encode()
+                content = json.dumps(made[-1]).encode()  # they are listed newest first
                 return Step.ANSWER, Answer(200, [("Content-Type", "application/json")], content)
             if found.status not in (200, 404):
                 call.reason += f"; whether it was carried out is unknown ({found.status})"
@@ -280,13 +282,15 @@ class Forwarder:
 
     def _answered(self, call: _State, answer: Answer) -> Answer:
         """Take note of what MLflow said, and correct what only a second sending can have caused."""
-        if call.route.removes and call.is_open and error_code(answer.head) in _NOT_THERE:
+        if call.route.removes and call.is_open and was_removed_before(answer.head):
             release(answer)
             answer = Answer(200, [("Content-Type", "application/json")], b"{}")
         if call.route.writes:
             if answer.status < 400:
                 if self.lost:
                     self.lost.arrived(_key(call))
+                if call.create is not None and call.is_open and call.create.may_be_double:
+                    self.doubtful.append((call.create, call.route.base, answer.document))
                 self._note_run(call, answer)
             elif answer.status in _REFUSALS or (answer.status >= 500 and answer.status != 501):
                 code = error_code(answer.head)
@@ -305,16 +309,20 @@ class Forwarder:
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
             "The deadline of the Airflow connection says how long a call waits."
         )
+        if call.route.repeat is Repeat.ONCE and call.is_open:
+            sentence = (
+                f"{call.request.method} {call.route.name} was not sent again: {call.reason}, so "
+                f"that {self._server.uri} may have carried it out. See whether it has before you "
+                "repeat the call."
+            )
         _log.error("%s", sentence)
         return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
 
     def _note_run(self, call: _State, answer: Answer) -> None:
         match call.route.name:
             case "runs/create":
-                if (made := creates.run_of(answer.document)) is not None:
+                if (made := run_of(answer.document)) is not None:
                     self.runs.begun(*made)
-                    if call.tries > 1:
-                        self.doubtful.append((made[1], call.call_id, made[0]))
             case "runs/update" | "runs/delete" as name:
                 given = _document(call)
                 if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
@@ -334,6 +342,12 @@ def _status(value: Any) -> str:
 
 def _nothing() -> None:
     pass
+
+
+def _is_taken(call: _State, answer: Answer) -> bool:
+    """Whether a name is taken, and an earlier try may have done it."""
+    is_open = call.create is not None and call.is_open
+    return is_open and error_code(answer.head) == "RESOURCE_ALREADY_EXISTS"
 
 
 def _is_delivered_in_any_case(call: _State) -> bool:
@@ -371,8 +385,6 @@ def _key(call: _State) -> tuple[str, str, str]:
     request = call.request
     digest = ""
     if request.method != "PUT":
-        content = json.dumps(call.create, sort_keys=True) if call.create else _text(call)
-        if call.create:
-            content = content.replace(call.call_id, "")
+        content = _text(call).replace(call.create.token if call.create else "\0", "")
         digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     return request.method, request.path, digest

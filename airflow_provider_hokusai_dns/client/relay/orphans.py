@@ -10,8 +10,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.client.creates import Create, tags_of
 from airflow_provider_hokusai_dns.client.orphaned_runs import IDENTITY, attempt_of
-from airflow_provider_hokusai_dns.client.relay.creates import TAG_CALL, tags_of
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
@@ -22,7 +22,7 @@ _API = "/api/2.0/mlflow"
 #: MLflow's own limits of a page.
 _EXPERIMENTS, _RUNS = 1000, 100
 
-Ask = Callable[[str, str, Mapping[str, Any] | None], Awaitable["Answer"]]
+Ask = Callable[[str, str, Mapping[str, Any] | bytes | None], Awaitable["Answer"]]
 
 
 async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None) -> None:
@@ -48,21 +48,19 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))
 
 
-async def delete_doubles(ask: Ask, doubtful: Iterable[tuple[str, str, str]]) -> None:
-    """Delete the runs that a call made beside the one that its client was told of.
+async def delete_doubles(
+    ask: Ask, doubtful: Iterable[tuple[Create, str, Mapping[str, Any]]]
+) -> None:
+    """Delete what a create made beside that which its client was told of.
 
-    :param doubtful: experiment id, call id and the run that the client knows.
+    :param doubtful: each with the base of its path and the answer that the client got.
     """
-    for experiment_id, call_id, known in doubtful:
-        answer = await ask("POST", f"{_API}/runs/search", {
-            "experiment_ids": [experiment_id], "filter": f"tags.`{TAG_CALL}` = '{call_id}'",
-        })  # fmt: skip
-        for run in answer.document.get("runs") or ():
-            run_id = str(run["info"]["run_id"])
-            if run_id != known:
-                await _update(ask, run_id, "FAILED")
-                await ask("POST", f"{_API}/runs/delete", {"run_id": run_id})
-                _log.info("Deleted run %s, which was run %s made twice.", run_id, known)
+    for create, base, known in doubtful:
+        there = await ask(create.ask.method, *create.ask.below(base))
+        for calls in create.discards(there.document, known):
+            for call in calls:
+                await ask(call.method, *call.below(base))
+            _log.info("Deleted what was made twice: %s", calls[-1].path)
 
 
 async def _experiments(ask: Ask) -> AsyncIterator[str]:

@@ -7,11 +7,10 @@ client that logs on and on does not wait the deadline again at each call.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_hokusai_dns.client.relay.routes import Repeat
+from airflow_provider_hokusai_dns.client.routes import Repeat
 
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
@@ -72,17 +71,12 @@ class Try:
     def was_not_carried_out(self) -> bool:
         """Whether it is certain that MLflow has done nothing.
 
-        A 429, and a 503 without an error of MLflow's own, come from a proxy that has no server, or
-        from a server that has not begun.
+        A proxy answers 503 where it has no server, and also where its server broke off in the
+        middle (Envoy).
         """
         if self.failure is not None:
             return self.failure is not Failure.CUT
-        return self.status in (425, 429) or (self.status == 503 and not self.is_mlflows)
-
-    @property
-    def is_mlflows(self) -> bool:
-        """Whether the answer is an error of MLflow's own."""
-        return error_code(self.body) != ""
+        return self.status in _OVERRUN
 
     @property
     def may_pass(self) -> bool:
@@ -160,16 +154,6 @@ def pause(last: Try, tries: int, left: float) -> float:
     grown = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
     asked = min(_LONGEST_RETRY_AFTER, last.retry_after)
     return max(0.0, min(left, max(grown, asked)))
-
-
-def error_code(body: bytes) -> str:
-    """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
-    if not body.lstrip().startswith(b"{"):
-        return ""
-    try:
-        return str(json.loads(body).get("error_code") or "")
-    except (ValueError, RecursionError):
-        return ""
 
 
 def retry_after(text: str) -> float:

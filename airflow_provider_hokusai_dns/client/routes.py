@@ -1,14 +1,18 @@
 """Which request may be sent again. Pure.
 
 The rules are those of MLflow's stores (3.1 to 3.18), read and tried: a metric, parameter, tag or
-artifact is taken a second time without effect, a create is not.
+artifact is taken a second time without effect, a create is not. A POST that is in no table here is
+sent once, whatever a newer MLflow makes of it. For the adapter of MLflow's client and the relay.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+
+from airflow_provider_hokusai_dns.client.creates import is_known
 
 
 class Repeat(StrEnum):
@@ -38,8 +42,9 @@ class Route:
     removes: bool = False
 
 
-_API = re.compile(r"(?P<base>/(?:ajax-)?api/(?P<version>\d+)\.\d+/mlflow)/(?P<name>.+?)/?\Z")
-_ARTIFACTS = re.compile(r"/(?:ajax-)?api/\d+\.\d+/mlflow-artifacts/(?P<name>.+)\Z")
+# The server may stand below a path of its own, such as /mlflow.
+_API = re.compile(r"(?P<base>.*/(?:ajax-)?api/(?P<version>\d+)\.\d+/mlflow)/(?P<name>.+?)/?\Z")
+_ARTIFACTS = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow-artifacts/(?P<name>.+)\Z")
 
 #: POSTs that only read.
 _READING = re.compile(
@@ -52,10 +57,9 @@ _READING = re.compile(
 )
 #: POSTs that write, and that change nothing when they come a second time.
 _IDEMPOTENT = re.compile(
-    r"""runs/(?:update|log-metric|log-parameter|log-batch|log-inputs|set-tag|delete-tag)
-      | experiments/(?:update|set-experiment-tag|delete-experiment-tag)
+    r"""runs/(?:update|log-metric|log-parameter|log-batch|log-inputs|set-tag)
+      | experiments/(?:update|set-experiment-tag)
       | traces/(?:link-to-run|link-prompts)
-      | logged-models/[^/]+/params
       | (?:registered-models|model-versions)/set-tag
       | registered-models/alias
       | model-versions/transition-stage
@@ -66,13 +70,10 @@ _IDEMPOTENT = re.compile(
 )
 #: POSTs whose second sending is refused, because the first has done it.
 _REMOVING = re.compile(
-    r"(?:runs|experiments)/(?:delete|restore)|registered-models/rename|traces/delete-traces"
+    r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
+    r"|registered-models/rename|traces/delete-traces"
 )
-#: What :mod:`.creates` can find again.
-_CREATING = re.compile(
-    r"runs/create|experiments/create|registered-models/create|model-versions/create|logged-models"
-    r"|runs/outputs|runs/log-model"
-)
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
 
 
 def route(method: str, path: str) -> Route:
@@ -87,13 +88,28 @@ def route(method: str, path: str) -> Route:
         return Route(_short(path), "", Repeat.FREELY, writes=True, removes=True)
     if method in ("PUT", "PATCH"):  # artifacts; updates of tags, models and traces
         return Route(_short(path), "", Repeat.FREELY, writes=True)
-    if match := _API.match(path):
-        return _api_post(match["base"], match["name"], int(match["version"]))
     if match := _ARTIFACTS.match(path):
         return _artifact_post(match["name"])
-    if path.rstrip("/") == "/v1/traces":  # OpenTelemetry: spans have ids of their own
+    if match := _API.match(path):
+        return _api_post(match["base"], match["name"], int(match["version"]))
+    if path.rstrip("/").endswith("/v1/traces"):  # OpenTelemetry: spans have ids of their own
         return Route("v1/traces", "", Repeat.FREELY, writes=True)
     return Route(_short(path), "", Repeat.ONCE, writes=True)
+
+
+def error_code(body: bytes) -> str:
+    """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
+    if not body.lstrip().startswith(b"{"):
+        return ""
+    try:
+        return str(json.loads(body).get("error_code") or "")
+    except (ValueError, RecursionError):
+        return ""
+
+
+def was_removed_before(body: bytes) -> bool:
+    """Whether this is the answer to a second sending of what :attr:`~Route.removes`."""
+    return error_code(body) in _NOT_THERE
 
 
 def _api_post(base: str, name: str, version: int) -> Route:
@@ -104,14 +120,15 @@ def _api_post(base: str, name: str, version: int) -> Route:
         return Route(name, base, Repeat.FREELY, writes=True)
     if _REMOVING.fullmatch(name):
         return Route(name, base, Repeat.FREELY, writes=True, removes=True)
-    if _CREATING.fullmatch(name):
+    if is_known(name):
         return Route(name, base, Repeat.READ_BACK, writes=True)
     return Route(name, base, Repeat.ONCE, writes=True)
 
 
 def _artifact_post(name: str) -> Route:
-    # A second multipart upload leaves the first without parts; completing one twice is refused.
-    again = name.startswith(("mpu/create/", "mpu/abort/", "presigned/"))
+    # A second multipart upload leaves the first without parts; a store that refuses to complete
+    # one twice does no harm, and the caller would have had an error without it.
+    again = name.startswith(("mpu/", "presigned/"))
     return Route(name, "", Repeat.FREELY if again else Repeat.ONCE, writes=True)
 
 
