@@ -355,6 +355,20 @@ class TestTheTheme:
         found = page.evaluate("axe.run()")
         assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
 
+    def test_does_not_jump_while_it_loads(self, see):
+        """On a narrow screen; Web Vitals call a cumulative layout shift below 0.1 good."""
+        page = see(viewport={"width": 412, "height": 823})
+        page.wait_for_selector("rect")
+        shift = page.evaluate(
+            """() => new Promise((tell) => {
+                const sum = (list) => list.getEntries().reduce((all, one) => all + one.value, 0);
+                const watch = (list) => tell(sum(list));
+                new PerformanceObserver(watch).observe({ type: "layout-shift", buffered: true });
+                setTimeout(() => tell(0), 1000);
+            })"""
+        )
+        assert shift < 0.1
+
 
 class TestManyConnections:
     """Fifty of them, each with a full day behind it."""
