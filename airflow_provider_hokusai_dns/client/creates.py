@@ -1,11 +1,11 @@
-"""Calls of MLflow's REST API that make something: how to send one again without making two.
+"""MLflow REST API calls that create something: how to repeat one without creating a duplicate.
 
-An answer that broke off, a time-out, a 502, 503 or 504 leaves open whether the server has done what
-it was asked. MLflow before 3.18 sends such a call again and may make two; 3.18 raises. We ask the
-server first: by a tag that is put into the request, or by the name where that is unique. What has
-neither (a webhook, a scorer, an evaluation dataset ...) is not sent again, as in 3.18.
+After an incomplete answer, a timeout, or a 502, 503 or 504, it is unknown whether the server has
+carried out the call. MLflow before 3.18 repeats such a call and may create a duplicate; 3.18 raises.
+We ask the server first: by a tag that is added to the request, or by the name if that is unique.
+Objects with neither (a webhook, a scorer, an evaluation dataset ...) are not sent again, as in 3.18.
 
-Only what the documented REST API says is used; nothing here sends.
+Only the documented REST API is used; nothing here sends requests.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-#: On every run, model version, logged model and assessment that a task makes: which request it was.
+#: Tag with the request's id on every run, model version, logged model and assessment of a task.
 TAG = "airflow.request_id"
-#: What makes a model version that of a prompt.
+#: The tag by which a model version is that of a prompt.
 PROMPT = "mlflow.prompt.is_prompt"
 
-#: POSTs that MLflow's stores take a second time without effect, and those that only read. More than
-#: MLflow 3.18 repeats: where a store compares before it adds, and where a second time is an error.
+#: POSTs that have no effect the second time, and those that only read. More than MLflow 3.18
+#: repeats: also calls for which a store compares first, or for which a repetition is an error.
 _IDEMPOTENT_POSTS = frozenset(
     f"{where}/{what}"
     for where, whats in {
@@ -48,7 +48,7 @@ _OF_ONE = re.compile(r"(datasets|logged-models|traces)/([^/]+)/([^/]+)")
 
 
 class Ask(NamedTuple):
-    """One call below ``.../mlflow/``; ``fields`` are the query of a GET, else the JSON body."""
+    """One call under ``.../mlflow/``; ``fields`` are the query of a GET, else the JSON body."""
 
     method: str
     path: str
@@ -57,12 +57,12 @@ class Ask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """One call that makes something.
+    """One call that creates something.
 
-    :param body: the JSON to send in place of the caller's.
-    :param ask: the call that tells whether it is made.
-    :param found: what an answer to ``ask`` lists, each as the answer to the create would have been.
-    :param discard: the calls that take one of them back; for a duplicate.
+    :param body: the JSON to send instead of the caller's.
+    :param ask: the call that finds out whether it exists.
+    :param found: the objects in an answer to ``ask``, each in the form of the create's own answer.
+    :param discard: the calls that delete one of them, if it is a duplicate.
     """
 
     body: bytes
@@ -80,7 +80,7 @@ def below_mlflow(path: str) -> str | None:
 def is_idempotent(method: str, path: str) -> bool:
     """Whether a call may be sent twice without asking.
 
-    Artifacts, multipart uploads and spans are outside of ``.../mlflow/``: MLflow repeats them.
+    Artifacts, multipart uploads and spans are outside ``.../mlflow/``: MLflow repeats them.
     """
     tail = below_mlflow(path)
     return method != "POST" or tail is None or _of_one(tail)[0] in _IDEMPOTENT_POSTS
@@ -93,7 +93,7 @@ def _of_one(tail: str) -> tuple[str, str]:
 
 
 def create_of(method: str, path: str, body: bytes | str | None) -> Create | None:
-    """What a request makes, where that can be asked for; with the tag put in."""
+    """The create of a request, with the tag added, if its result can be looked up."""
     which, of = _of_one(below_mlflow(path) or "")
     if method != "POST" or which not in _KINDS or not body:
         return None
@@ -178,7 +178,7 @@ def _registered_model(fields: dict[str, Any], _: str) -> Create:
 def _added(
     fields: dict[str, Any], ask: Ask, is_there: Callable[[Mapping[str, Any]], bool]
 ) -> Create:
-    """What is added to something, with nothing in the answer; a second time it is there twice."""
+    """A create that adds to an existing object with an empty answer; repeated, it adds twice."""
 
     def found(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{}] if is_there(answer) else []
@@ -206,7 +206,7 @@ def _outputs(fields: dict[str, Any], _: str) -> Create:
 
 
 def _model_of_a_run(fields: dict[str, Any], _: str) -> Create:
-    """It stands in the history of its run, under its uuid."""
+    """A model that is recorded in the history of its run, under its uuid."""
     model = json.loads(fields["model_json"])["model_uuid"]
 
     def is_there(answer: Mapping[str, Any]) -> bool:

@@ -1,9 +1,9 @@
 """Stale addresses over plain http: which may be used, and which get credentials (policy rule 18).
 
-Over https the certificate decides. Over plain http, whatever server has the address now would get
-the credentials of a request, so the choice of the connection's author and the age decide. Hosts
-beside MLflow (``also_pin``), where presigned artifacts live, cannot be identified, and a presigned
-URL is a credential of its own.
+Over https the certificate decides. Over plain http, the server that has the address now would get
+the credentials of a request, so the connection's setting and the address's age decide. Other hosts
+(``also_pin``), which store artifacts behind presigned URLs, cannot be identified, and a presigned
+URL is itself a credential.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ USE, CHECK = "use", "check"
 
 
 def login_age_limit(server: MLflowServer) -> float | None:
-    """Seconds of age up to which credentials go to an address that is not fresh.
+    """The maximum age, in seconds, of an address that is not fresh and gets credentials.
 
-    ``None`` where age makes no difference to them: https with a certificate that is verified, no
-    credentials, or a connection that allows every age.
+    ``None`` if age makes no difference: https with a verified certificate, no credentials, or a
+    connection that allows every age.
     """
     if not server.credentials or (server.scheme == "https" and server.verify):
         return None
@@ -76,9 +76,9 @@ def check_stale_address(
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
-    For the pin, which calls this before it returns such an address. Over plain http in ``checked``
-    mode this asks the address, without credentials, whether an MLflow answers there. That proves no
-    more: another team's MLflow passes.
+    The pin calls this before it returns such an address. Over plain http in ``checked`` mode it
+    sends requests without credentials to find out whether an MLflow server answers there. That
+    proves no more: another team's MLflow passes.
 
     :param timeout: seconds for all of it.
     :returns: ``None``, or a sentence why not.
@@ -124,8 +124,8 @@ def check_stale_file_host(
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
-    On the port of https the certificate decides. Elsewhere ``checked`` allows what ``always`` does,
-    up to the age at which credentials may go to a stale address.
+    On the https port the certificate decides. On others, ``checked`` allows the same as ``always``,
+    up to the maximum age for credentials.
 
     :returns: ``None``, or a sentence why not.
     """

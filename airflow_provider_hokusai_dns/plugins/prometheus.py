@@ -1,8 +1,8 @@
 """The state of each listed connection as Prometheus text.
 
-Gauges, as this process knows them at the moment. What the fleet counts goes through Airflow's own
-metrics, because an API server does not see it; the counters here are this process's alone, and
-say so in their names.
+Gauges with the current state in this process. The fleet's counters are sent through Airflow's own
+metrics, because an API server does not have them; the counters here are those of this process, as
+their names say.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LABELS = ("conn_id", "hostname")
 CONNECTION_STATE = "hokusai_dns_connection_state"
 NAME_STATE = "hokusai_dns_name_state"
 MLFLOW_STATE = "hokusai_dns_mlflow_state"
-#: Says why, where a connection is not healthy.
+#: The cause, if a connection is not healthy.
 CONNECTION_CAUSE = "hokusai_dns_connection_cause"
 #: Gauges of one value per connection, by the field of the report; absent where it is not known.
 _NUMBERS = {
@@ -139,7 +139,7 @@ def _gauge(
 
 
 def _number(field: str, value: Any) -> float | None:
-    """In seconds, as Prometheus wants every duration and time."""
+    """In seconds, the unit of all durations and times in Prometheus."""
     if value is None:
         return None
     if field == "looked_at":

@@ -1,6 +1,6 @@
-"""What the endpoints answer, with examples: their contract with clients.
+"""The answers of the endpoints, with examples: their contract with clients.
 
-A field may be added; one that changes its meaning needs another ``version``.
+Fields may be added; a change of a field's meaning requires another ``version``.
 """
 
 from __future__ import annotations

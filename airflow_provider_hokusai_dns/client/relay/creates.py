@@ -1,7 +1,7 @@
-"""How a create is marked before it is sent, and found again when its answer was lost. Pure.
+"""How a create is marked before it is sent, and found again if its answer was lost. Pure functions.
 
-A run, experiment, model or version carries a tag with the id of the call that made it. What that
-tag does not lead to was not made, or by someone else.
+A run, experiment, model or version gets a tag with the id of the call that created it. An object
+without that tag was created by another call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from airflow_provider_hokusai_dns.client.creates import PROMPT
 
-#: The tag that names the call of a relay by which something was made.
+#: The tag with the id of the relay's call that created an object.
 TAG_CALL = "hokusai_dns.relay_call"
 
 #: By route: where the answer has what was made, as a search or a get would show it.
@@ -29,9 +29,9 @@ _TAGGED = {
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request that finds out whether something was made.
+    """A request that finds out whether something was created.
 
-    :param path: with its query, below the server's prefix.
+    :param path: with its query, under the server's prefix.
     :param body: ``None`` for a GET.
     """
 
@@ -43,9 +43,9 @@ class Question:
 def marked(
     name: str, body: Mapping[str, Any], call_id: str, run_tags: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The body of a create with our tag in it; and with the task's tags, where it makes a run.
+    """The body of a create with our tag, and with the task's tags if it creates a run.
 
-    A tag that the client has set itself stays as it is.
+    A tag that the client has set itself is not changed.
 
     :param name: the route.
     :param run_tags: those of the task.
@@ -61,7 +61,7 @@ def marked(
 
 
 def question(name: str, base: str, body: Mapping[str, Any], call_id: str) -> Question:
-    """How to find what a create may have made.
+    """The request to find what a create may have created.
 
     :param name: a route that is read back.
     :param base: of the route, for example ``/api/2.0/mlflow``.
@@ -98,7 +98,7 @@ def question(name: str, base: str, body: Mapping[str, Any], call_id: str) -> Que
 def answer(
     name: str, body: Mapping[str, Any], call_id: str, document: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """What the lost answer said, made of what was found; ``None`` when it was not carried out.
+    """The lost answer, rebuilt from what was found; ``None`` if the create was not carried out.
 
     :param body: as it was sent.
     :param document: MLflow's answer to :func:`question`.
@@ -125,7 +125,7 @@ def answer(
 
 
 def run_of(document: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Run and experiment id of an answer that holds a run."""
+    """Run and experiment id of an answer that contains a run."""
     info = _at(document, "run", "info")
     run_id = info.get("run_id") or info.get("run_uuid")
     return (str(run_id), str(info.get("experiment_id", ""))) if run_id else None
@@ -134,7 +134,7 @@ def run_of(document: Mapping[str, Any]) -> tuple[str, str] | None:
 def _model_in_history(
     body: Mapping[str, Any], document: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """A model that was added to a run stands in the history of the run, under its uuid."""
+    """Find a model that was added to a run in the history of the run, by its uuid."""
     try:
         uuid = str(json.loads(str(body.get("model_json")))["model_uuid"])
     except (ValueError, KeyError, TypeError):
@@ -163,7 +163,7 @@ def tags_of(made: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _at(document: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
-    """An object inside of others; an empty one where there is something else."""
+    """A nested object; an empty one if it is missing or something else."""
     for key in keys:
         inner = document.get(key)
         document = inner if isinstance(inner, Mapping) else {}
