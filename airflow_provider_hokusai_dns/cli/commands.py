@@ -218,7 +218,7 @@ def clear(args: Namespace) -> int:
     return NOT_USABLE if any(row["outcome"] == _STILL_THERE for row in rows) else OK
 
 
-# --- what they share
+# --- shared by the commands
 
 
 def _use(variables: Variables) -> None:

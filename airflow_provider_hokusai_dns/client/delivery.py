@@ -19,7 +19,7 @@ _POLL = 0.05
 
 @dataclass
 class _Trace:
-    """How far one trace has come."""
+    """The progress of one trace."""
 
     delivered: bool = False
     spans_missing: bool = False
@@ -49,16 +49,16 @@ class DeliveryTracker:
     counts_traces: bool = True
 
     def put(self, counts: dict[str, int]) -> None:
-        """Something was handed over."""
+        """Count something that was put into a queue."""
         self._add(self._put, counts)
 
     def done(self, counts: dict[str, int]) -> None:
-        """The store took it."""
+        """Count something that the store accepted."""
         self._got_through = time.monotonic()
         self._add(self._done, counts)
 
     def failed(self, counts: dict[str, int], error: BaseException) -> None:
-        """The store did not take it."""
+        """Count something that the store did not accept."""
         with self._condition:
             for kind, count in counts.items():
                 if count:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-#: The port of a URL that names none.
+#: The port of a URL without one.
 _PORTS = {"http": 80, "https": 443}
 
 

@@ -234,7 +234,7 @@ class _OpenRun:
         self._others = max(0, len(self._fluent or ()) - 1)
 
     def close(self) -> None:
-        """The block ended well."""
+        """End the run after the block succeeded."""
         with self._ending_in_any_case(FAILED):
             losses = self._flush(max(self._deadline, _ON_ITS_WAY))
             self._finish(FAILED if losses else FINISHED, losses)

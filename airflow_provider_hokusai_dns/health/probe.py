@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
 
-#: What can be asked for.
+#: The available checks.
 CHECKS = ("dns", "tracking", "registry", "artifact")
 
 _CONNECT_TIMEOUT = 2.0
