@@ -84,15 +84,15 @@ class LogObserver:
         why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
-                "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: remove it when DNS is back",
+                "DNS returns no address for %r (%s) and none is remembered: using the static "
+                "address %s. It is never checked against DNS: remove it when DNS is back",
                 event.hostname,
                 why,
                 resolution.address,
             )
             return
         log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
+            "DNS returns no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
             "up to %s; check DNS for the name, or restart the server behind it",
             event.hostname,
             why,
@@ -107,7 +107,7 @@ class LogObserver:
             return
         self._told[event.hostname] = "nothing"
         log.error(
-            "DNS gives no address for %r (%s) and there is no stale, stored or static address to "
+            "DNS returns no address for %r (%s) and there is no stale, stored or static address to "
             "use instead. Check the name for a typo, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
             event.hostname,

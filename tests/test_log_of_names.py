@@ -38,4 +38,4 @@ def test_the_cause_in_brackets_is_a_word_of_the_failure_guide(told, dns):
     runtime.resolver().wait_idle(10)
     (line,) = told()
     nothing = "(nxdomain) and there is no stale,"
-    assert line.startswith(f"DNS gives no address for {HOSTNAME!r} {nothing}")
+    assert line.startswith(f"DNS returns no address for {HOSTNAME!r} {nothing}")

@@ -19,10 +19,10 @@ _REFUSED_TUNNEL = "Tunnel connection failed: 4"
 class Fault(Enum):
     """Why an attempt failed."""
 
-    NOT_SENT = "there was no connection, or the server did not take the request"
-    UNSURE = "there was no whole answer"
-    AWAY = "the server said that it is away"
-    BUSY = "the server said that it could not do it now"
+    NOT_SENT = "there was no connection, or the server did not accept the request"
+    UNSURE = "there was no complete answer"
+    AWAY = "the server reported that it is unavailable"
+    BUSY = "the server reported that it could not do it now"
 
 
 def pause_before_next(

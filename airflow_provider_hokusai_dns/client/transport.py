@@ -316,7 +316,7 @@ class Carrier(HTTPAdapter):
         if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
-                "MLflow at %s is away (%s). Waiting for up to %.0f s.",
+                "MLflow at %s is unavailable (%s). Waiting for up to %.0f s.",
                 self.server.uri,
                 _status(outcome) or type(outcome).__name__,
                 self.patience,

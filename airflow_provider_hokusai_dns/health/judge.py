@@ -140,7 +140,7 @@ def _state(
         return State.HEALTHY, "ok", f"{server.uri} answers through {proxy}."
     what = f"{server.uri} answers at" if replies else f"{server.connect_name} resolves to"
     known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
-    origin = known.get(resolution.source, ", an address that DNS gave just now")
+    origin = known.get(resolution.source, ", an address that DNS returned just now")
     return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 
@@ -157,7 +157,7 @@ def _degraded_sentence(
         advice = "Is MLflow being redeployed?"
     else:
         advice = "Check the DNS servers of this machine."
-    why = f"DNS gives no address for {server.connect_name}"
+    why = f"DNS returns no address for {server.connect_name}"
     if cause is Cause.NXDOMAIN:
         why = f"DNS says that {server.connect_name} does not exist"
     return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
@@ -300,7 +300,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
 
 def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
     proxy = "" if server.proxy is None else (
-        f" The proxy {server.proxy.uri} answers so too where it cannot resolve or reach it."
+        f" The proxy {server.proxy.uri} also answers this if it cannot resolve or reach MLflow."
     )  # fmt: skip
     return (
         State.BACKEND_DOWN,

@@ -51,21 +51,21 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
         return USE
     if has_proxy_login:
         return (
-            f"DNS gives no address for {server.connect_name} now, and no login goes to a stale "
-            "address of a proxy: wait for DNS, or set allow_stale_over_http to always."
+            f"DNS returns no address for {server.connect_name} now, and no login is sent to a "
+            "stale address of a proxy: wait for DNS, or set allow_stale_over_http to always."
         )
     kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"DNS gives no address for {server.connect_name} now, and "
+            f"DNS returns no address for {server.connect_name} now, and "
             f"{server.named} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"DNS gives no address for {server.connect_name} now, and the stale one is {age:.0f} s "
-            f"old: over plain http no credentials go to an address older than "
+            f"DNS returns no address for {server.connect_name} now, and the stale one is {age:.0f} "
+            f"s old: over plain http no credentials are sent to an address older than "
             f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
     return CHECK
@@ -112,7 +112,7 @@ def not_mlflow_at(
     # Where nothing accepts a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
-        f"DNS gives no address for {server.connect_name} now, and at the stale address "
+        f"DNS returns no address for {server.connect_name} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."
@@ -131,7 +131,7 @@ def check_stale_file_host(
     """
     if port == _HTTPS or server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return None
-    told = f"DNS gives no address for {resolution.hostname!r} now, and"
+    told = f"DNS returns no address for {resolution.hostname!r} now, and"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
             f"{told} {server.named} does not allow the stale one, {address}, over "
@@ -141,7 +141,7 @@ def check_stale_file_host(
     if age is not None and age > MAX_AGE_WITH_CREDENTIALS:
         return (
             f"{told} the stale one, {address}, is {age:.0f} s old: over plain http no presigned "
-            f"URL goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or "
+            f"URL is sent to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or "
             "set allow_stale_over_http to always."
         )
     return None
