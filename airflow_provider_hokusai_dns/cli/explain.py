@@ -277,7 +277,7 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
 
 def _why_nothing(error: DNSResolutionError) -> str:
     return (
-        f"there is no address: DNS returns none ({error.cause.value}), and there is neither a "
-        "stored one that is recent enough nor a static one. Check the name for a typo, then check DNS; in "
-        "an emergency set fallback_addresses on the connection"
+        f"there is no address: DNS returns none ({error.cause.value}), and there is no "
+        "recent stored and no static one. Check the name for a typo, then check DNS; "
+        "in an emergency set fallback_addresses on the connection"
     )
