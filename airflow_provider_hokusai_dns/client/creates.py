@@ -1,9 +1,10 @@
 """MLflow REST API calls that create something: how to repeat one without creating a duplicate.
 
 After an incomplete answer, a timeout, or a 502, 503 or 504, it is unknown whether the server has
-carried out the call. MLflow before 3.18 repeats such a call and may create a duplicate; 3.18 raises.
-We ask the server first: by a tag that is added to the request, or by the name if that is unique.
-Objects with neither (a webhook, a scorer, an evaluation dataset ...) are not sent again, as in 3.18.
+carried out the call. MLflow before 3.18 repeats such a call and may create a duplicate; 3.18
+raises. We ask the server first: by a tag that is added to the request, or by the name if that is
+unique. A create with neither (a webhook, a scorer, an evaluation dataset ...) is not sent again, as
+in 3.18.
 
 Only the documented REST API is used; nothing here sends requests.
 """

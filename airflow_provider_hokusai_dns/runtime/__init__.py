@@ -304,7 +304,7 @@ def _is_dag_test() -> bool:
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
-    """Apply ``MLFLOW_FALLBACK_IP`` to the hostname of the first connection without static addresses.
+    """Apply ``MLFLOW_FALLBACK_IP`` to the host of the first connection without static addresses.
 
     If the host of that connection changes, it applies to the new host. It never applies to a second
     host. A listed connection takes precedence over one that is not listed.

@@ -186,7 +186,7 @@ class Listener:
         return response
 
     def _is_allowed(self, authorization: str) -> bool:
-        """Whether a header contains the token: as a bearer token, or as the password of any user."""
+        """Whether a header contains the token: as a bearer token, or as any user's password."""
         kind, _, value = authorization.partition(" ")
         given = b""
         if kind.lower() == "bearer":

@@ -1,4 +1,4 @@
-"""Whether to send a call again, check whether it was carried out, answer, or give up. Pure functions.
+"""Whether to repeat a call, check whether it was carried out, answer, or give up. Pure functions.
 
 One rule for every call: it waits for MLflow for up to the ``deadline`` of the connection, counted
 while nothing gets through. If MLflow has already been unavailable for a while, the time counts from

@@ -67,7 +67,7 @@ class LostCall:
 
 @dataclass
 class LostCalls:
-    """The calls that did not arrive. A later success of the same call removes it. For one thread."""
+    """The calls that did not arrive; a later success of a call removes it. One thread writes it."""
 
     _by_key: dict[tuple[str, str, str], LostCall] = field(default_factory=dict)
 

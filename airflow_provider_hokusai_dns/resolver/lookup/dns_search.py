@@ -70,7 +70,7 @@ class DNSSearch(Search):
         return True
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
-        """Continue until DNS can return nothing more; the system's answer is used whenever it comes."""
+        """Continue until DNS can return nothing more; the system's answer is used when it comes."""
         if isinstance(self.outcome, Answer):
             self._listen(self.outcome, take)
         elif self._system is not None:

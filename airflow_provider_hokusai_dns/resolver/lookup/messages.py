@@ -184,9 +184,7 @@ def _records(parser: Parser, count: int) -> Iterator[_Record]:
         yield _Record(owner, kind, ttl if ttl < 1 << 31 else 0, data)  # RFC 2181, 8
 
 
-def _follow(
-    records: Sequence[_Record], name: Name, kind: int
-) -> tuple[list[Any] | None, float]:
+def _follow(records: Sequence[_Record], name: Name, kind: int) -> tuple[list[Any] | None, float]:
     """What records say of a name, along its aliases, and the smallest TTL on the way.
 
     In any order of the records, and ``None`` where the aliases do not end. Where a name has both an
