@@ -17,7 +17,7 @@ from tests.conftest import HOSTNAME
 def told(clean_runtime, dns, monkeypatch, caplog):
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     caplog.set_level(logging.INFO)
-    return lambda: [r.getMessage() for r in caplog.records if "DNS gives no" in r.getMessage()]
+    return lambda: [r.getMessage() for r in caplog.records if "DNS returns no" in r.getMessage()]
 
 
 def test_a_stored_address_is_told_before_the_lookup_has_failed(told, dns, monkeypatch):

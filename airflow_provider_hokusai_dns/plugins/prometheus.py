@@ -28,14 +28,14 @@ MLFLOW_STATE = "hokusai_dns_mlflow_state"
 CONNECTION_CAUSE = "hokusai_dns_connection_cause"
 #: Gauges of one value per connection, by the field of the report; absent where it is not known.
 _NUMBERS = {
-    "age": ("hokusai_dns_address_age_seconds", "Since DNS gave the address in use."),
+    "age": ("hokusai_dns_address_age_seconds", "Since DNS returned the address in use."),
     "latency_ms": ("hokusai_dns_probe_seconds", "Duration of the last check of MLflow."),
     "looked_at": ("hokusai_dns_look_timestamp_seconds", "When MLflow was last checked."),
 }
 _STORED = {
     "age": (
         "hokusai_dns_last_known_good_age_seconds",
-        "Since DNS gave the address in the shared Variable.",
+        "Since DNS returned the address in the shared Variable.",
     ),
     "name_away_for": (
         "hokusai_dns_name_away_seconds",

@@ -61,7 +61,7 @@ class Stored(BaseModel):
 
     hostname: str
     addresses: list[str]
-    age: Number = Field(description="Seconds since DNS gave it.")
+    age: Number = Field(description="Seconds since DNS returned it.")
     name_away_for: Number = Field(
         description="Seconds since a process first saw that the name does not exist; null while "
         "it exists."
@@ -95,7 +95,7 @@ class Connection(BaseModel):
     source: str | None = Field(
         description="literal, hosts, cache, dns, system, stale, store or static."
     )
-    age: Number = Field(description="Seconds since DNS gave the addresses.")
+    age: Number = Field(description="Seconds since DNS returned the addresses.")
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
     stale: StaleLimit | None = Field(description="null unless a stale address is in use.")
     looked_at: Moment | None = Field(description="When MLflow was last checked.")

@@ -31,7 +31,7 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "healthy": {
             "dns": "healthy",
             "mlflow": "healthy",
-            "sentence": f"http://{hostname}:5000 answers at 10.0.1.221, an address that DNS gave "
+            "sentence": f"http://{hostname}:5000 answers at 10.0.1.221, an address that DNS returned "
             "just now.",
             "source": "dns",
             "age": 4.2,
