@@ -39,7 +39,7 @@ _STORED = {
     ),
     "name_away_for": (
         "hokusai_dns_name_away_seconds",
-        "Since a process of the fleet first saw that the name does not exist.",
+        "Since a process of the fleet first found that the name does not exist.",
     ),
 }
 VARIABLE_BROKEN = "hokusai_dns_variable_broken"
@@ -75,12 +75,12 @@ def render(
         def collect(self) -> Iterable[Metric]:
             yield from _gauges(known)
             yield GaugeMetricFamily(
-                CONNECTIONS_BROKEN, "1: the list of connections is wrong.", value=float(broken)
+                CONNECTIONS_BROKEN, "1 if the list of connections is wrong.", value=float(broken)
             )
             yield from _counters(metrics)
             yield GaugeMetricFamily(
                 "hokusai_dns_process_cache_size",
-                "Names that the resolver of this API server process holds.",
+                "Names in the memory of this API server process.",
                 value=metrics.get("cache_size", 0),
             )
 
@@ -107,11 +107,11 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
         yield states
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE,
-        "1, with the cause, where not healthy.",
+        "1, with the cause, if not healthy.",
         labels=(*_LABELS, "state", "cause"),
     )
     broken = GaugeMetricFamily(
-        VARIABLE_BROKEN, "1: the shared Variable of the name is ignored.", labels=_LABELS
+        VARIABLE_BROKEN, "1 if the shared Variable of the name is ignored.", labels=_LABELS
     )
     for one, target, report in zip(known, targets, reports, strict=True):
         if one.verdict is not None and report["cause"] is not None:
@@ -153,12 +153,12 @@ def _counters(metrics: dict[str, Any]) -> Iterator[Metric]:
     for field in _COUNTED:
         yield CounterMetricFamily(
             f"hokusai_dns_process_{field}",
-            f"The {field} of the resolver of this API server process alone.",
+            f"The {field} of the resolver of this API server process only.",
             value=metrics.get(field, 0),
         )
     errors = CounterMetricFamily(
         "hokusai_dns_process_errors",
-        "Failed lookups of this API server process alone.",
+        "Failed lookups of this API server process only.",
         labels=("cause",),
     )
     for cause, count in sorted(metrics.get("errors", {}).items()):
