@@ -1,6 +1,6 @@
 """The functions of the system that this package replaces, under their previous names.
 
-Their results are as before. New code takes :class:`~.hooks.mlflow.MLflowHook` instead.
+Their results are unchanged. New code should use :class:`~.hooks.mlflow.MLflowHook` instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.resolver import DNSResolver
 
 
 def get_dns_resolver() -> DNSResolver:
-    """The resolver of this process for names of no connection.
+    """The resolver of this process for names without a connection.
 
     :raises SettingError: a setting is wrong.
     """
@@ -24,7 +24,7 @@ def get_dns_resolver() -> DNSResolver:
 def get_dns_health() -> dict[str, Any]:
     """``status`` and ``error_rate`` of the last minutes, ``cache_size``, and all ``metrics``.
 
-    It covers this process alone; ``status`` is ``unknown`` until there were ten lookups.
+    It covers only this process; ``status`` is ``unknown`` until there have been ten lookups.
     """
     metrics = runtime.dns_metrics()
     return {
@@ -38,10 +38,9 @@ def get_dns_health() -> dict[str, Any]:
 def get_mlflow_status(mlflow_conn_id: str = settings.DEFAULT_CONN_ID) -> dict[str, Any]:
     """The state of MLflow: ``connected``, ``tracking_uri``, ``error``, ``response_time_ms``, ...
 
-    Probes once, and never raises for what it finds. It takes 10 s at most, plus the time that
-    Airflow needs to return the connection and the stored address. Blocks: in a coroutine, call it
-    with
-    :func:`asyncio.to_thread`.
+    Probes once, and never raises because of the result. It takes at most 10 s, plus the time that
+    Airflow needs to return the connection and the stored address. It blocks: in a coroutine, call
+    it with :func:`asyncio.to_thread`.
     """
     return check.former_status(mlflow_conn_id)
 
@@ -49,14 +48,14 @@ def get_mlflow_status(mlflow_conn_id: str = settings.DEFAULT_CONN_ID) -> dict[st
 async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
     """A tracking URI with an address in place of the name.
 
-    Do not give it to an MLflow client: MLflow refuses an address once its server was started with
-    ``--allowed-hosts``, a proxy finds no virtual host for it, and no certificate is valid for it.
-    It is for logs, and for tools that want an address. The client of
-    :meth:`.MLflowHook.get_conn` needs no such URI.
+    Do not pass it to an MLflow client: a server started with ``--allowed-hosts`` rejects an
+    address, a proxy finds no virtual host for it, and no certificate is valid for it. It is for
+    logs, and for tools that need an address. The client of :meth:`.MLflowHook.get_conn` needs no
+    such URI.
 
     :param tracking_uri: that of ``mlflow_default`` where none is given.
-    :raises DNSResolutionError: there is nothing to serve.
-    :raises ValueError: the URI can never be right.
+    :raises DNSResolutionError: there is no address to serve.
+    :raises ValueError: the URI is invalid.
     """
     if tracking_uri is not None:
         return str(await runtime.resolver().aresolve(tracking_uri))
@@ -65,14 +64,14 @@ async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
 
 
 def resolve_tracking_uri_sync(tracking_uri: str | None = None) -> str:
-    """:func:`resolve_tracking_uri` for code that cannot wait; the same warning holds.
+    """:func:`resolve_tracking_uri` for code that cannot await; the same warning applies.
 
-    It works inside a running event loop too, which it then blocks for as long as the lookup takes:
-    half a second where a stale address is known, ten at most.
+    It works inside a running event loop too, but blocks it while the lookup runs: half a second if
+    a stale address is known, at most ten seconds.
 
     :param tracking_uri: that of ``mlflow_default`` where none is given.
-    :raises DNSResolutionError: there is nothing to serve.
-    :raises ValueError: the URI can never be right.
+    :raises DNSResolutionError: there is no address to serve.
+    :raises ValueError: the URI is invalid.
     """
     if tracking_uri is not None:
         return str(runtime.resolver().resolve(tracking_uri))

@@ -1,6 +1,6 @@
-"""The public errors, in one place. Imports nothing of ours.
+"""The public errors, in one place. Imports no other module of this package.
 
-Each is a sentence for people, carries its fields, and survives pickling.
+The message of each is a sentence for people. Each has fields, and can be pickled.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class PicklableError(Exception):
-    """Unpickles from its own fields, which have the names of its arguments.
+    """Is unpickled from its fields, which have the names of its arguments.
 
-    An exception pickles its message as its only argument otherwise, and fails when it is read.
+    By default an exception pickles its message as its only argument, and unpickling fails.
     """
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -27,11 +27,11 @@ class PicklableError(Exception):
 
 
 class DNSResolutionError(PicklableError):
-    """Nothing can be served for a hostname.
+    """There is no address to serve for a hostname.
 
     :param hostname: the name, without port or path.
     :param cause: why the live lookup failed.
-    :param tried: what was asked, in order; ends with the store and the static address.
+    :param tried: the sources asked, in order; ends with the store and the static address.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class DNSResolutionError(PicklableError):
 
 
 class LookupFailed(PicklableError):
-    """A live lookup gave no address.
+    """A live lookup returned no address.
 
-    :param cause: why, as data.
+    :param cause: why, for programs.
     :param detail: one sentence for people.
-    :param tried: what was asked, in order.
+    :param tried: the sources asked, in order.
     """
 
     def __init__(self, cause: Cause, detail: str = "", tried: Sequence[Attempt] = ()) -> None:
@@ -64,12 +64,12 @@ class LookupFailed(PicklableError):
 
 
 class SettingError(PicklableError, ValueError):
-    """A setting that can never be right.
+    """A setting is invalid.
 
     :param where: for example ``"connection 'mlflow_default'"`` or ``"environment"``.
     :param field: the name of the field, variable or option.
-    :param reason: one sentence on what is wrong and what to write instead, with the value in it
-        unless it may be a secret.
+    :param reason: one sentence on what is wrong and what to write instead. It contains the value,
+        unless that may be a secret.
     """
 
     def __init__(self, where: str, field: str, reason: str) -> None:
@@ -84,9 +84,9 @@ class TLSFileError(ValueError):
 
 
 class ConnectionMissingError(PicklableError, LookupError):
-    """There is no such connection, or Airflow cannot read it now: it does not say which.
+    """The connection does not exist, or Airflow cannot read it now: Airflow does not say which.
 
-    :param conn_id: the connection that was asked for.
+    :param conn_id: the requested connection.
     :param hint: what to do, in one sentence.
     """
 
@@ -97,11 +97,11 @@ class ConnectionMissingError(PicklableError, LookupError):
 
 
 class ConnectionUndefinedError(ConnectionMissingError):
-    """Airflow says that there is no such connection: retrying will not help."""
+    """Airflow reports that the connection does not exist: retrying will not help."""
 
 
 class ConnectionConflictError(PicklableError, ValueError):
-    """One task uses two connections that want one hostname to be resolved in different ways.
+    """One task uses two connections that resolve one hostname in different ways.
 
     :param hostname: the name they share.
     :param field: the extra in which they differ.
@@ -120,10 +120,10 @@ class ConnectionConflictError(PicklableError, ValueError):
 
 
 class EnvironmentConflictError(PicklableError, RuntimeError):
-    """Two connections need different values of a setting that a process has only once.
+    """Two connections need different values of a setting that exists once per process.
 
-    :param what: the thing.
-    :param conn_ids: the connection that asked, and the one that has it.
+    :param what: the setting.
+    :param conn_ids: the connection that needs it now, and the one that has set it.
     :param advice: what to do.
     """
 
@@ -139,11 +139,11 @@ class EnvironmentConflictError(PicklableError, RuntimeError):
 
 
 class AuthProviderError(RuntimeError):
-    """MLflow would not ask our plugin, and would send requests without credentials."""
+    """MLflow would not call our auth plugin, and would send requests without credentials."""
 
 
 class NotSignedInError(PicklableError, RuntimeError):
-    """A request for a connection whose credentials were forgotten.
+    """A request was made for a connection whose credentials have been removed.
 
     :param conn_id: the connection.
     """
@@ -161,7 +161,7 @@ class BreakerOpenError(PicklableError):
 
     :param name: the server.
     :param reason: the last failure.
-    :param retry_in: seconds until a caller is let through again.
+    :param retry_in: seconds until a call is allowed again.
     """
 
     def __init__(self, name: str, reason: str, retry_in: float) -> None:
@@ -175,10 +175,10 @@ class BreakerOpenError(PicklableError):
 
 
 class MLflowUnreachableError(PicklableError, ConnectionError):
-    """Nothing accepts a connection where MLflow should be.
+    """No address of MLflow accepts a connection.
 
-    :param uri: the tracking URI, in its hostname form.
-    :param addresses: what was tried.
+    :param uri: the tracking URI, with the hostname.
+    :param addresses: the addresses that were tried.
     """
 
     def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
@@ -191,12 +191,12 @@ class MLflowUnreachableError(PicklableError, ConnectionError):
 
 
 class MLflowRestError(PicklableError, RuntimeError):
-    """A call of the REST API failed.
+    """A call to the REST API failed.
 
     :param method: the HTTP method.
     :param path: the path that was asked for, without the query.
     :param status: the HTTP status, 0 when there was no answer.
-    :param code: MLflow's own ``error_code``, empty where it gave none.
+    :param code: MLflow's own ``error_code``, empty if there was none.
     :param reason: one sentence.
     """
 
@@ -210,13 +210,13 @@ class MLflowRestError(PicklableError, RuntimeError):
 
     @property
     def says_down(self) -> bool:
-        """Whether this means that MLflow is down; a 404 does not."""
+        """Whether this error means that MLflow is down; a 404 does not."""
         return self.status == 0 or self.status >= 500
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Some things of one kind that did not arrive.
+    """Data of one kind that did not arrive.
 
     :param kind: ``metrics``, ``params``, ``tags``, ``artifacts`` or ``traces``.
     :param reasons: the first few errors, for people.
@@ -235,7 +235,7 @@ class LostDataError(PicklableError, RuntimeError):
     """Something that was logged asynchronously did not arrive.
 
     :param run_id: the run.
-    :param losses: what, and why.
+    :param losses: what was lost, and why.
     """
 
     def __init__(self, run_id: str, losses: tuple[Loss, ...]) -> None:
@@ -252,8 +252,8 @@ class RunEndError(PicklableError, RuntimeError):
     """A run could not be ended.
 
     :param run_id: the run.
-    :param status: what it should have been.
-    :param losses: what did not arrive either.
+    :param status: the status that it should have.
+    :param losses: data that did not arrive either.
     """
 
     def __init__(self, run_id: str, status: str, losses: tuple[Loss, ...] = ()) -> None:
@@ -268,9 +268,9 @@ class RunEndError(PicklableError, RuntimeError):
 
 
 class MLflowRefusedError(PicklableError, RuntimeError):
-    """MLflow cannot be used as the connection has it, and waiting does not change that.
+    """MLflow cannot be used with this connection, and retrying will not help.
 
-    :param sentence: what is wrong and what to do, as a gate says it.
+    :param sentence: what is wrong and what to do, in a gate's words.
     :param state: the state of the server.
     """
 
@@ -281,7 +281,7 @@ class MLflowRefusedError(PicklableError, RuntimeError):
 
 
 class AmbiguousRunError(PicklableError, RuntimeError):
-    """It cannot be told which of several runs is meant.
+    """It is not clear which of several runs is meant.
 
     :param why: one sentence.
     """
@@ -292,7 +292,7 @@ class AmbiguousRunError(PicklableError, RuntimeError):
 
 
 class AsyncOutsideRunError(PicklableError, RuntimeError):
-    """Something was to be logged asynchronously where nothing waits for its arrival.
+    """Asynchronous logging was used where nothing waits until the data has arrived.
 
     :param call: the method of the client.
     """

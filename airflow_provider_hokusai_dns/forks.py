@@ -1,8 +1,8 @@
-"""What has to be new in a child process: locks that a thread of the parent may have held.
+"""Renews, in a forked child process, the locks that a thread of the parent may have held.
 
-A thread that holds a lock does not come along when a process forks, and never releases it in the
-child. So locks, and the owners of what else belongs to the parent's threads, register here, and are
-renewed before the child runs anything else.
+Only the forking thread exists in the child, so a lock held by another thread would never be
+released there. Locks, and objects that own other state of the parent's threads, register here and
+are renewed before the child runs anything else.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any, Protocol, TypeVar
 
 
 class HasThreads(Protocol):
-    """An object with threads, or with what only they could end."""
+    """An object that owns threads, or state that only its threads can clean up."""
 
     def renew_after_fork(self) -> None:
-        """Begin without them, in a child that has one thread."""
+        """Start again without them, in a child that has one thread."""
         ...
 
 
@@ -30,19 +30,19 @@ _functions: list[Callable[[], object]] = []
 
 
 def free_in_child(lock: Lock) -> Lock:
-    """A lock, or a condition, that is free in each child, whichever thread held it."""
+    """A lock, or a condition, that is free in each child, even if a thread held it."""
     _locks.add(lock)
     return lock
 
 
 def renewed(owner: Owner) -> Owner:
-    """Renew an object in each child, for as long as it lives."""
+    """Renew an object in each child, for as long as the object exists."""
     _owners.add(owner)
     return owner
 
 
 def in_child(function: Callable[[], object]) -> Callable[[], object]:
-    """Call a function in each child: for what belongs to a module. Usable as a decorator."""
+    """Call a function in each child: for the state of a module. Usable as a decorator."""
     _functions.append(function)
     return function
 

@@ -1,7 +1,7 @@
 """Events of the resolver and verdicts of probes, as Airflow metrics and as log lines.
 
-No hostname stands in a name, because plain StatsD drops tags and would get one series per name;
-where the backend keeps tags, the hostname is one.
+A metric's name contains no hostname: plain StatsD has no tags, and would get one series per host.
+For backends with tags, the hostname is a tag.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _stats() -> Any:
 def count_event(event: Event) -> None:
     """Observe a resolver: count lookups, errors by cause, cache hits, stale and static answers."""
     stats, tags = _stats(), {"hostname": event.hostname}
-    # Counted since the last event, because what is served from memory makes no event of its own.
+    # Counted since the last event, because an answer from memory emits no event.
     for name, count in (
         ("cache_hit", event.hits),
         ("stale_served", event.stale + event.stored),
@@ -63,8 +63,8 @@ class LogObserver:
     def __call__(self, event: Event) -> None:
         """Observe a resolver."""
         if event.kind in ("stale_served", "static_served") and event.resolution is not None:
-            # Slow DNS is not logged while memory answers. A stored address is: it may be hours
-            # old, and a short task ends before the lookup does.
+            # Slow DNS is not logged while there is an answer in memory. A stored address is: it may
+            # be hours old, and a short task ends before the lookup does.
             slow_only = event.cause is None and event.resolution.source is Source.STALE
             if not slow_only:
                 self._tell_old(event, event.resolution)
@@ -84,15 +84,15 @@ class LogObserver:
         why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
-                "DNS gives no address for %r (%s) and none is remembered: using the static address "
-                "%s. It is never checked against DNS: remove it when DNS is back",
+                "DNS returns no address for %r (%s) and none is remembered: using the static "
+                "address %s. It is never checked against DNS: remove it when DNS is back",
                 event.hostname,
                 why,
                 resolution.address,
             )
             return
         log.warning(
-            "DNS gives no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
+            "DNS returns no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
             "up to %s; check DNS for the name, or restart the server behind it",
             event.hostname,
             why,
@@ -107,7 +107,7 @@ class LogObserver:
             return
         self._told[event.hostname] = "nothing"
         log.error(
-            "DNS gives no address for %r (%s) and there is no stale, stored or static address to "
+            "DNS returns no address for %r (%s) and there is no stale, stored or static address to "
             "use instead. Check the name for a typo, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
             event.hostname,

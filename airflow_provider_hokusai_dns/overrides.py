@@ -1,4 +1,4 @@
-"""The environment variables that an open run sets for MLflow, and what they were before.
+"""The environment variables that an open run sets for MLflow, and their previous values.
 
 One set per process: that of the first open run, until the last one ends.
 """
@@ -13,10 +13,10 @@ _before: dict[str, str | None] | None = None
 
 
 def begin(values: Mapping[str, str], restored: Iterable[str]) -> None:
-    """Remember how variables are.
+    """Save the current values of variables, before a run sets them.
 
-    :param values: what the run, or MLflow on its behalf, sets.
-    :param restored: the variables that :func:`end` puts back; holds the names in ``values``.
+    :param values: the values that the run, or MLflow on its behalf, sets.
+    :param restored: the variables that :func:`end` restores; contains the names in ``values``.
     """
     global _before
     _before = {name: os.environ.get(name) for name in restored}
@@ -24,7 +24,7 @@ def begin(values: Mapping[str, str], restored: Iterable[str]) -> None:
 
 
 def end() -> None:
-    """Put the variables back."""
+    """Restore the variables."""
     global _before
     before, _before = _before or {}, None
     for name, value in before.items():
@@ -40,10 +40,10 @@ def put(name: str, value: str | None) -> None:
 
 
 def without_us(name: str) -> str | None:
-    """A variable as it is without our runs, for code that reads settings out of it.
+    """A variable's value without our runs, for code that reads settings from it.
 
-    Inside a run of another connection, ``MLFLOW_TRACKING_URI`` is that of the run: taken for a
-    setting, it would lead to the wrong server, and without credentials.
+    Inside a run of another connection, ``MLFLOW_TRACKING_URI`` is that of the run. As a setting it
+    would point to the wrong server, without credentials.
     """
     now = os.environ.get(name)
     # No lock: MLflow may just be imported for the first time under the run's.

@@ -1,6 +1,6 @@
 """How this process reaches the hosts of its connections: its pins, and the addresses of a relay.
 
-What is here is changed under :func:`.runtime.locked`.
+Its state is changed under :func:`.runtime.locked`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Pinned:
-    """A pin that stays for as long as this process does, and the view of all its owners."""
+    """A pin that lasts as long as this process, and the view of all its owners."""
 
     pin: Pin
     view: View
@@ -38,13 +38,13 @@ _pins: dict[str, _Pinned] = {}
 
 
 def pin(server: MLflowServer) -> tuple[Pin, ...]:
-    """Answer this process's lookups of the hosts of a connection, for as long as it lives.
+    """Answer this process's lookups of the hosts of a connection until the process ends.
 
-    A client may be used at any time until then. Calling it again puts the newest rules in force.
+    A client may be used at any time until then. Calling it again applies the current settings.
 
-    :returns: the pin of the server, and then those of ``also_pin``.
-    :raises ConnectionConflictError: another connection wants one of the names to be resolved in
-        another way.
+    :returns: the pin of the server, followed by those of ``also_pin``.
+    :raises ConnectionConflictError: another connection resolves one of the names in a different
+        way.
     """
     from airflow_provider_hokusai_dns.health.stale_addresses import (
         check_stale_address,
@@ -62,7 +62,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
         names = runtime.resolver_of(server.view_beside) if beside else None
     if names is not None:
-        # A file host is first asked for its artifact, maybe hours from now: DNS may be gone then.
+        # The first artifact may be fetched hours from now, when DNS may not work.
         names.warm(beside)
     pins = (first, *others)
     for each in pins if server.proxy is None else ():
@@ -123,12 +123,12 @@ def _pin_key(hostname: str) -> str:
 
 
 def _make_way(hostname: str, conn_id: str, view: View) -> None:
-    """Check that no other connection holds the pin of a name in another view.
+    """Check that no other connection has pinned this name with different name settings.
 
-    A connection that Airflow no longer has, or that was edited, holds nothing: it is signed out
-    first, so that no client of it sends its credentials where this one leads.
+    A connection that was deleted or edited no longer counts. Its credentials are removed first, so
+    that its clients do not send them to the server of this connection.
 
-    :raises ConnectionConflictError: another one is still in force.
+    :raises ConnectionConflictError: another connection still uses the pin.
     """
     from airflow_provider_hokusai_dns.client import auth
 
@@ -148,10 +148,10 @@ def _make_way(hostname: str, conn_id: str, view: View) -> None:
 
 
 def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
-    """Whether a connection still wants a name to be resolved as it is pinned.
+    """Whether a connection still has the name settings with which a name is pinned.
 
-    Airflow says "missing" also of what it cannot read just now. Only where it gives out the
-    connection that asks is the other one gone.
+    Airflow also reports a connection as missing if it cannot read it right now. The other one is
+    only considered deleted if Airflow returns the calling connection.
     """
     try:
         server = connections.load_server(owner)
@@ -169,7 +169,7 @@ def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
 
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
-    """How a connection wants a name to be resolved; ``None`` where it does not lead there."""
+    """The name settings of a connection for a host; ``None`` if it does not use that host."""
     if _pin_key(server.connect_host) == hostname:
         return server.view
     return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
@@ -181,9 +181,9 @@ def _conflict(held: _Pinned, owner: str, conn_id: str, view: View) -> Connection
 
 
 def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
-    """What a relay uses at each new connection: trials, penalties and the rule for stale addresses.
+    """The addresses for each new connection of a relay, after trials, penalties and stale checks.
 
-    It pins nothing. Two relays to one name have policies of their own.
+    It pins nothing. Two relays to one name have separate policies.
     """
     from airflow_provider_hokusai_dns.health.stale_addresses import check_stale_address
     from airflow_provider_hokusai_dns.resolver.pinned_port import PinnedPort

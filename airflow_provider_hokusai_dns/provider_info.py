@@ -1,4 +1,4 @@
-"""What Airflow learns of this package without importing the rest of it. Pure data."""
+"""The description of this package for Airflow, as pure data: no other module is imported."""
 
 from __future__ import annotations
 
@@ -32,28 +32,30 @@ _GUIDES = (
 )
 _CONN_FIELDS = {
     "path_prefix": _field(
-        "Path prefix", "Where MLflow lives below its host, for example /mlflow.", _TEXT
+        "Path prefix", "Path under which MLflow is served, for example /mlflow.", _TEXT
     ),
     "ca_file": _field(
         "CA file",
-        "File on the workers with the certificates to trust (https). Empty: those of the system.",
+        "File on the workers with the CA certificates to trust (https). Empty: the system's.",
         _TEXT,
     ),
     "client_cert": _field(
         "Client certificate",
-        "File on the workers with certificate and key in one PEM (https).",
+        "PEM file on the workers with certificate and key (https).",
         _TEXT,
     ),
     "verify": _field(
         "Verify certificate",
-        "Off accepts any certificate: a stale address is then no safer than over plain http.",
+        "If off, any certificate is accepted: stale addresses are then as unsafe as over http.",
         {"type": ["boolean", "null"], "default": True},
     ),
-    "workspace": _field("Workspace", "MLflow workspace, on a server that has them.", _TEXT),
-    "registry_uri": _field(
-        "Registry URI", "Model registry, where it is another server than the tracking one.", _TEXT
+    "workspace": _field(
+        "Workspace", "MLflow workspace, if the server has workspaces enabled.", _TEXT
     ),
-    "experiment": _field("Experiment", "Experiment of hook.run() where the DAG names none.", _TEXT),
+    "registry_uri": _field(
+        "Registry URI", "Model registry, if it is not on the tracking server.", _TEXT
+    ),
+    "experiment": _field("Experiment", "Default experiment for hook.run().", _TEXT),
     "request_timeout": _field(
         "Request timeout, seconds",
         "How long one call outside a run may take. Default 30.",
@@ -61,57 +63,57 @@ _CONN_FIELDS = {
     ),
     "max_retries": _field(
         "Retries",
-        "How often MLflow's client repeats a failed call. Default: as many as fit the deadline.",
+        "How often a failed call is repeated. Default: as often as the deadline allows.",
         {"type": ["integer", "null"], "minimum": 0},
     ),
     "deadline": _field(
         "Deadline in a run, seconds",
-        "How long a write inside a run waits for an unavailable server. Default 600, which covers "
-        "a redeploy on ECS.",
+        "How long a call inside a run waits for an unavailable server. Default 600, which covers a "
+        "redeploy on ECS.",
         _SECONDS,
     ),
     "fallback_addresses": _field(
         "Fallback addresses",
-        "Emergency: IP addresses, separated by commas, for when nothing else can be served.",
+        "For emergencies: IP addresses, separated by commas, used when no other address is known.",
         _TEXT,
     ),
     "also_pin": _field(
         "Also pin",
-        "Further hostnames, separated by commas, that artifacts are fetched from (presigned URLs).",
+        "Further hostnames, separated by commas, that serve artifacts (presigned URLs).",
         _TEXT,
     ),
     "max_stale": _field(
         "Maximum age of a stale answer, seconds",
-        "How old an address may be while DNS fails. Default 86400, 0 serves none.",
+        "How old an address may be while DNS fails. Default 86400; 0 disables stale answers.",
         _SECONDS | {"maximum": 259200},
     ),
     "cache_ttl": _field(
         "Lifetime of an answer, seconds",
-        "Overrides the lifetime that DNS gives for this hostname. Empty: at most 300.",
+        "Overrides the TTL from DNS for this hostname. Empty: the TTL, at most 300.",
         _SECONDS,
     ),
     "nameservers": _field(
         "Nameservers",
-        "Ask these for this hostname instead of the system's, for example 10.0.0.2 or "
+        "DNS servers for this hostname, instead of the system's: for example 10.0.0.2 or "
         "10.0.0.2:8600, separated by commas.",
         _TEXT,
     ),
     "srv": _field(
         "SRV record",
-        "Where the server is and on which port, for example _mlflow._tcp.service.consul. The "
-        "hostname stays in the URL.",
+        "SRV record with the server's address and port, for example _mlflow._tcp.service.consul. "
+        "The URL keeps the hostname.",
         _TEXT,
     ),
     "srv_lookup": _field(
         "The host is an SRV record",
-        "As in Airflow's HTTP connections: the host is looked up as SRV. The URL then has the part "
-        "after its _service._proto labels.",
+        "As in Airflow's HTTP connections: the host is looked up as an SRV record. The URL gets "
+        "the name without its _service._proto labels.",
         {"type": "boolean", "default": False},
     ),
     "allow_stale_over_http": _field(
         "Stale address over plain http",
-        "Whether an address that is not fresh may be used without TLS: never; checked: when an "
-        "MLflow answers there, and with a login for 15 minutes at most; always.",
+        "Whether an address that is not fresh may be used without TLS. never; checked: only if an "
+        "MLflow server answers there, and with a login for at most 15 minutes; always.",
         {"type": "string", "enum": ["never", "checked", "always"], "default": "checked"},
     ),
 }
@@ -139,7 +141,7 @@ _OPTIONS = {
     ),
     "hostnames": _option(
         "Further hostnames that the refresh DAG refreshes by default, and that the API server and "
-        "the triggerer look up when they start, as they do for the connections; separated by "
+        "the triggerer look up when they start, like those of the connections; separated by "
         "commas.",
         "",
         "string",
@@ -172,29 +174,30 @@ _OPTIONS = {
     ),
     "failure_ttl_max": _option("Maximum in seconds that failure_ttl doubles up to.", "10"),
     "max_stale": _option(
-        "Maximum age, in seconds, of an answer served while DNS fails; at most 259200, 0 serves "
-        "none.",
+        "Maximum age, in seconds, of an answer served while DNS fails; at most 259200; 0 disables "
+        "stale answers.",
         "86400",
     ),
     "max_stale_no_name": _option(
-        "Seconds an answer is served after DNS first said that the name does not exist; 0 serves "
-        "none.",
+        "Seconds an answer is served after DNS first said that the name does not exist; 0 disables "
+        "that.",
         "900",
     ),
     "no_name_recheck": _option(
         "Seconds between lookups while DNS says that the name does not exist.", "5"
     ),
     "refresh_ahead": _option(
-        "Share of the lifetime that is left when a used name is refreshed ahead of time.", "0.2"
+        "A name in use is refreshed when this share of its lifetime is left.", "0.2"
     ),
     "jitter": _option("Share by which lifetimes are shortened at random.", "0.1"),
     "penalty": _option(
-        "Seconds an address that accepted no connection stays at the back of the list.", "30"
+        "Seconds that an address that did not accept a connection stays at the end of the list.",
+        "30",
     ),
     "report_interval": _option(
         "Failed connections start a lookup at most once per this many seconds.", "1"
     ),
-    "max_hosts": _option("Names held in memory.", "1024", "integer"),
+    "max_hosts": _option("Maximum number of names in memory.", "1024", "integer"),
     "max_clock_skew": _option(
         "Seconds by which a stored timestamp may be ahead of the clock.", "300"
     ),
@@ -202,10 +205,9 @@ _OPTIONS = {
     "store_recheck": _option(
         "Seconds between reads of the stored last known good for a failing name.", "30"
     ),
-    "window": _option("Seconds of the rolling window behind the health level.", "300"),
+    "window": _option("Length in seconds of the rolling window for the health level.", "300"),
     "nameservers": _option(
-        "Ask these instead of the system's nameservers, address or address:port, separated by "
-        "commas.",
+        "Nameservers to ask instead of the system's: address or address:port, separated by commas.",
         "",
         "string",
     ),
@@ -247,7 +249,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": _HOOK,
                 "hook-name": "MLflow",
                 "ui-field-behaviour": _UI_FIELD_BEHAVIOUR,
-                # A DAG, a message or a colleague names a field by its key: the form shows both.
+                # DAGs and messages name a field by its key, so the form shows the key too.
                 "conn-fields": {
                     name: field | {"label": f"{field['label']} ({name})"}
                     for name, field in _CONN_FIELDS.items()
@@ -261,8 +263,8 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "hokusai_dns": {
-                "description": "How names are resolved while DNS works, and while it does not. "
-                "Durations are seconds.",
+                "description": "How names are resolved while DNS works, and while it fails. "
+                "Durations are in seconds.",
                 "options": _OPTIONS,
             }
         },

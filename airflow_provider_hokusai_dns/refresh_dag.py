@@ -15,21 +15,22 @@ _DOC = """
 Looks up the listed connections and hostnames, bypassing every cache, and stores the answers as the
 **last known good** that new workers fall back on while DNS fails.
 
-The XComs of `refresh` say what each name resolves to (`resolutions`), what changed (`changes`), and
-how DNS is doing (`health`, `metrics`).
+The XComs of `refresh` contain what each name resolves to (`resolutions`), what changed (`changes`),
+and the state of DNS (`health`, `metrics`).
 
-Each run also probes MLflow once per connection, for 10 s at most, and adds a point to the history
-that the page **MLflow DNS** draws. Without a schedule, or while paused, that picture stops.
+Each run also probes MLflow once per connection, for at most 10 s, and adds a point to the history
+on the page **MLflow DNS**. Without a schedule, or while the DAG is paused, no points are added.
 """
 
 
 def build_refresh_dag(
     dag_id: str = "hokusai_dns_refresh", schedule: Any = None, **dag_arguments: Any
 ) -> DAG:
-    """Build the DAG that an admin triggers from the UI, or that runs on a schedule.
+    """Create the DAG that an admin triggers from the UI, or that runs on a schedule.
 
     :param dag_id: the name of the DAG.
-    :param schedule: as for any DAG; none by default. A run each 30 minutes keeps the fallback warm.
+    :param schedule: as for any DAG; none by default. A run every 30 minutes keeps the last known
+        good recent.
     :param dag_arguments: further arguments of :class:`airflow.sdk.DAG`.
     """
     from airflow.sdk import DAG, Param

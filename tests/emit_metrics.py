@@ -30,6 +30,7 @@ def main() -> None:
     )
     os.environ["AIRFLOW__HOKUSAI_DNS__CACHE_TTL"] = "0.2"
     os.environ["AIRFLOW__HOKUSAI_DNS__MIN_TTL"] = "0"
+    os.environ["AIRFLOW__HOKUSAI_DNS__TIMEOUT"] = "1"
     with DNSServer() as dns, TinyMLflow("127.0.0.9") as tiny:
         dns.set_records(HOSTNAME, [tiny.address])
         os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"] = (
@@ -56,6 +57,8 @@ def main() -> None:
             other.refresh("static.local")
         with contextlib.suppress(DNSResolutionError):
             other.refresh("nothing.invalid")
+        dns.silent("static.local")
+        other.refresh("static.local")
 
 
 if __name__ == "__main__":

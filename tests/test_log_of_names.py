@@ -17,7 +17,7 @@ from tests.conftest import HOSTNAME
 def told(clean_runtime, dns, monkeypatch, caplog):
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     caplog.set_level(logging.INFO)
-    return lambda: [r.getMessage() for r in caplog.records if "DNS gives no" in r.getMessage()]
+    return lambda: [r.getMessage() for r in caplog.records if "DNS returns no" in r.getMessage()]
 
 
 def test_a_stored_address_is_told_before_the_lookup_has_failed(told, dns, monkeypatch):
@@ -38,4 +38,4 @@ def test_the_cause_in_brackets_is_a_word_of_the_failure_guide(told, dns):
     runtime.resolver().wait_idle(10)
     (line,) = told()
     nothing = "(nxdomain) and there is no stale,"
-    assert line.startswith(f"DNS gives no address for {HOSTNAME!r} {nothing}")
+    assert line.startswith(f"DNS returns no address for {HOSTNAME!r} {nothing}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import gzip
 import os
 import socket
@@ -12,15 +13,40 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import HOSTNAME
+from tests.docs.blocks import all_blocks
 
-#: Without ``hokusai_dns.`` in front.
+#: Without ``hokusai_dns.`` in front; whether the hostname is a tag.
 NAMES = {
-    "lookup", "cache_hit", "stale_served", "static_served", "error.nxdomain", "lookup_ms",
-    "probe_ms", "breaker.open",
-}  # fmt: skip
+    "lookup": True,
+    "lookup_ms": True,
+    "probe_ms": True,
+    "error.nxdomain": True,
+    "error.timeout": True,
+    "cache_hit": False,
+    "stale_served": False,
+    "static_served": False,
+    "breaker.open": False,
+}
 REPOSITORY = Path(__file__).parents[1]
+CLOUDWATCH = [block for block in all_blocks() if block.file == "docs/cloudwatch.md"]
+
+
+def metrics_section(marker: str) -> dict[str, str]:
+    """The configuration of Airflow on the CloudWatch page that has this option."""
+    (text,) = [b.text for b in CLOUDWATCH if b.language == "ini" and f"{marker} = " in b.text]
+    parser = configparser.ConfigParser()
+    parser.read_string(text)
+    return dict(parser["metrics"])
+
+
+def alarms() -> dict[str, str]:
+    """The metrics of the alarms to copy, each with the kind that its dimension selects."""
+    (text,) = [block.text for block in CLOUDWATCH if block.words == ("alarms",)]
+    properties = [one["Properties"] for one in yaml.safe_load(text)["Resources"].values()]
+    return {one["MetricName"]: one["Dimensions"][0]["Value"] for one in properties}
 
 
 def emit(**settings: str) -> None:
@@ -35,14 +61,17 @@ def emit(**settings: str) -> None:
 
 
 def test_statsd_gets_every_name():
-    """At a real UDP listener; plain StatsD has no tags, so no hostname is in any name."""
+    """At a real UDP listener; plain StatsD has no tags, so no hostname is in any name.
+
+    The alarms for CloudWatch select counters that arrive here.
+    """
     received: list[str] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         listener.settimeout(0.5)
         port = str(listener.getsockname()[1])
-        emit(statsd_on="True", statsd_host="127.0.0.1", statsd_port=port)
+        emit(**metrics_section("statsd_on") | {"statsd_host": "127.0.0.1", "statsd_port": port})
         while True:
             try:
                 received += listener.recv(65536).decode().splitlines()
@@ -52,6 +81,10 @@ def test_statsd_gets_every_name():
     assert {f"airflow.hokusai_dns.{name}" for name in NAMES} <= ours.keys()
     assert ours["airflow.hokusai_dns.lookup"].endswith("|c")
     assert ours["airflow.hokusai_dns.probe_ms"].endswith("|ms")
+    assert {name: ours[name].rpartition("|")[2] for name in alarms()} == dict.fromkeys(
+        alarms(), "c"
+    )
+    assert set(alarms().values()) == {"counter"}
     assert not any("local" in name or "127" in name for name in ours)
 
 
@@ -90,15 +123,18 @@ def test_opentelemetry_gets_every_name_and_the_hostname(collector):
     )
 
     port, bodies = collector
-    emit(otel_on="True", otel_host="127.0.0.1", otel_port=str(port))
-    found: dict[str, set[str]] = {}
+    emit(**metrics_section("otel_on") | {"otel_host": "127.0.0.1", "otel_port": str(port)})
+    found: dict[str, set[tuple[str, str]]] = {}
     for body in bodies:
         for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     points = getattr(metric, metric.WhichOneof("data")).data_points
-                    tags = {a.value.string_value for p in points for a in p.attributes}
+                    tags = {(a.key, a.value.string_value) for p in points for a in p.attributes}
                     found.setdefault(metric.name, set()).update(tags)
-    assert {f"airflow.hokusai_dns.{name}" for name in NAMES} <= found.keys()
-    assert HOSTNAME in found["airflow.hokusai_dns.lookup"]
-    assert HOSTNAME in found["airflow.hokusai_dns.probe_ms"]
+    ours = {f"airflow.hokusai_dns.{name}": tagged for name, tagged in NAMES.items()}
+    assert ours.keys() | alarms().keys() <= found.keys()
+    of_a_name = {name for name in ours if "hostname" in dict(found[name])}
+    assert of_a_name == {name for name, tagged in ours.items() if tagged}
+    assert ("hostname", HOSTNAME) in found["airflow.hokusai_dns.lookup"]
+    assert ("hostname", HOSTNAME) in found["airflow.hokusai_dns.probe_ms"]

@@ -1,4 +1,4 @@
-"""What the commands do. Each gives an exit code; :mod:`~.cli.definition` says what it means."""
+"""The commands. Each returns an exit code, which :mod:`~.cli.definition` explains."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
 class WrongQuestionError(ValueError):
-    """Something on the command line can never be right."""
+    """An argument on the command line is invalid."""
 
 
 _WRONG = (WrongQuestionError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
-    """A command as Airflow calls it: quiet without ``-v``, and ends with an exit code."""
+    """Wrap a command for Airflow: quiet without ``-v``, and ends with an exit code."""
 
     @suppress_logs_and_warning
     @wraps(run)
@@ -143,7 +143,7 @@ def status(args: Namespace) -> int:
 
 @_command
 def refresh(args: Namespace) -> int:
-    """``airflow hokusai-dns refresh``: real lookups, kept as last known good."""
+    """``airflow hokusai-dns refresh``: real lookups, stored as last known good."""
     _parse(args.target)
     if problem := database_problem():
         complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
@@ -219,7 +219,7 @@ def clear(args: Namespace) -> int:
     return NOT_USABLE if any(row["outcome"] == _STILL_THERE for row in rows) else OK
 
 
-# --- what they share
+# --- shared by the commands
 
 
 def _use(variables: Variables) -> None:
@@ -256,7 +256,7 @@ def _is_name_of(server: MLflowServer, hostname: str) -> bool:
 
 
 def _listed_server_of(hostname: str) -> MLflowServer | None:
-    """The listed connection that leads to a name: tasks use its settings."""
+    """The listed connection with this hostname: tasks use its settings."""
     for conn_id in settings.listed_connections():
         try:
             server = connections.load_server(conn_id)
@@ -314,7 +314,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
 
 
 def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:
-    """What is stored; with a problem where the database could not be read."""
+    """The stored record; with a problem if the database could not be read."""
     stored = read_stored(hostname, variables, asked)
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
@@ -322,7 +322,7 @@ def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> Stored
 
 
 def _asked(row: Any) -> tuple[str, ...]:
-    """The nameservers that the connection of a row names; what they say is stored apart."""
+    """The nameservers of a row's connection; their answers are stored separately."""
     return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).asked
 
 
@@ -334,7 +334,7 @@ def _kept(row: Any, stored: StoredRecord) -> bool:
 def hokusai_dns_clear(
     args: Namespace, names: Iterable[tuple[str, tuple[str, ...]]]
 ) -> list[dict[str, Any]]:
-    """Noted under this name in Airflow's audit log, with the user and the command line."""
+    """Recorded under this name in Airflow's audit log, with the user and the command line."""
     return [_clear(*name) for name in names]
 
 

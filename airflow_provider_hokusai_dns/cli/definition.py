@@ -1,6 +1,6 @@
-"""What ``airflow`` reads of our commands at each start: names, help and arguments.
+"""The names, help and arguments of our commands, which ``airflow`` reads at each start.
 
-What they do is imported when one of them is called.
+The commands themselves are imported when one of them is called.
 """
 
 from __future__ import annotations

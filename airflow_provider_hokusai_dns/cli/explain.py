@@ -1,6 +1,6 @@
-"""How a name gets its address: every source asked by itself, and what the resolver chose.
+"""How a name gets its address: the answer of every source, and what the resolver chose.
 
-The choice is the resolver's own, made as in a new task. Beside it each source is asked alone, also
+The resolver makes the choice, as in a new task. In addition each source is queried separately, even
 those that a lookup skips because an earlier one had an answer: finding a fault needs all of them.
 """
 
@@ -33,12 +33,12 @@ _GRACE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One source, and what it said.
+    """One source, and its answer.
 
     :param outcome: one line for people.
-    :param cause: why it gave nothing, as data, where it was asked and did not.
-    :param ttl: seconds, as the source gave it.
-    :param ms: how long it took, where that was measured.
+    :param cause: why it returned nothing, for programs, if it was queried and did not.
+    :param ttl: seconds, as returned by the source.
+    :param ms: how long it took, if that was measured.
     """
 
     source: str
@@ -54,8 +54,8 @@ class Step:
 class Explanation:
     """The path of one target to its address.
 
-    :param target: as given, without what may be a secret in it.
-    :param conn_id: the connection whose rules hold for the name; ``None`` where none does.
+    :param target: as given, without parts that may be secret.
+    :param conn_id: the connection whose settings apply to the name; ``None`` if there is none.
     :param state: ``healthy``, ``degraded`` or ``unhealthy``.
     :param ttl_left: seconds for which the answer is still fresh.
     """
@@ -73,7 +73,7 @@ class Explanation:
     steps: tuple[Step, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """This explanation as JSON-safe values."""
+        """The explanation as JSON-safe values."""
         return asdict(self)
 
 
@@ -85,9 +85,9 @@ def explain(
     conn_id: str | None = None,
     hosts: Path = _HOSTS,
 ) -> Explanation:
-    """Resolve a target, and ask each source by itself. Takes about one lookup's timeout at most.
+    """Resolve a target, and query each source separately. Takes at most about one lookup's timeout.
 
-    :param read: gives what is stored for a hostname.
+    :param read: returns what is stored for a hostname.
     """
     config = resolver.config
     asking = _Asking(config.timeout + _GRACE)
@@ -120,7 +120,7 @@ def explain(
 
 
 class _Asking:
-    """Questions that are asked at the same time, and waited for until one common end."""
+    """Queries that run at the same time, with one common deadline."""
 
     def __init__(self, seconds: float) -> None:
         self._workers = Workers("hokusai-dns-explain")
@@ -130,7 +130,7 @@ class _Asking:
         return self._workers.call(question)
 
     def end(self, future: Future[T], otherwise: T) -> T:
-        """The answer, or what stands for one that did not come in time."""
+        """The answer, or a substitute for one that did not arrive in time."""
         wait((future,), max(0.0, self._end - time.monotonic()))
         return future.result() if future.done() else otherwise
 
@@ -155,7 +155,7 @@ def _steps(
     read: Callable[[str], StoredRecord],
     hosts: Path,
 ) -> list[Step]:
-    """In the order in which a task would come to them."""
+    """The steps, in the order in which a task would try them."""
     nameservers = config.nameservers_for(hostname)
     dns = asking.begin(partial(_ask_nameservers, hostname, config, nameservers))
     service = config.srv_for(hostname)
@@ -277,7 +277,7 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
 
 def _why_nothing(error: DNSResolutionError) -> str:
     return (
-        f"nothing can be served: DNS gives no address ({error.cause.value}), and there is neither "
-        "a stored one that is recent enough nor a static one. Check the name for a typo, then "
-        "check DNS; in an emergency set fallback_addresses on the connection"
+        f"there is no address: DNS returns none ({error.cause.value}), and there is no "
+        "recent stored and no static one. Check the name for a typo, then check DNS; "
+        "in an emergency set fallback_addresses on the connection"
     )

@@ -1,7 +1,7 @@
-"""Tables for people and JSON for scripts, in Airflow's own manner (``--output``).
+"""Tables for people and JSON for scripts, like Airflow's own commands (``--output``).
 
-Names, Variables and error texts may come from any source. A terminal obeys what is printed to it,
-so nothing reaches it that is not a printable character, and nothing is read as markup.
+Names, Variables and error texts may come from any source. A terminal executes control characters,
+so only printable characters are printed, and nothing is interpreted as markup.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow.cli.simple_table import AirflowConsole, SimpleTable
 
 
 def printable(value: object) -> str:
-    """A value as text that is safe on a terminal: the rest is shown as an escape."""
+    """A value as text that is safe on a terminal; other characters are shown as escapes."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode()
         for char in str(value)
@@ -51,7 +51,7 @@ def show_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
 
 
 def say(sentence: str) -> None:
-    """Print one sentence for people beside a table."""
+    """Print one sentence for people after a table."""
     print(printable(sentence))  # noqa: T201
 
 

@@ -1,4 +1,4 @@
-"""The stored last-known-good as an admin needs it: also where it is broken."""
+"""The stored last known good for an admin, even if it is broken."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PATIENCE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """What one Variable holds.
+    """The content of one Variable.
 
-    :param record: ``None`` where nothing usable is known.
-    :param problem: what is wrong with the text, as a sentence; ``None`` where nothing is.
+    :param record: ``None`` if there is no usable record.
+    :param problem: what is wrong with the text, as a sentence; ``None`` if nothing is.
     """
 
     key: str
@@ -36,7 +36,7 @@ class StoredRecord:
     problem: str | None = None
 
     def usable_until(self, config: ResolverConfig) -> float:
-        """Until when the record may be served, in seconds since the epoch; 0 where there is none.
+        """Until when the record may be served, in seconds since the epoch; 0 without a record.
 
         The policy's own functions, on wall time.
         """
@@ -52,14 +52,14 @@ class StoredRecord:
             return 0.0
 
     def as_dict(self) -> dict[str, Any] | None:
-        """The record as the health endpoint gives it."""
+        """The record as the health endpoint shows it."""
         return None if self.record is None else shown_record(self.record, time.time())
 
 
 def read_stored(hostname: str, variables: Variables, asked: tuple[str, ...] = ()) -> StoredRecord:
-    """What is stored for a hostname. Never raises, whatever the Variable holds.
+    """The record stored for a hostname. Never raises, whatever the Variable contains.
 
-    :param asked: those that a connection names; empty for the system's.
+    :param asked: the nameservers set on a connection; empty for the system's.
     """
     key = variable_key(hostname, asked=asked)
     text = variables.get(key)

@@ -1,1 +1,1 @@
-"""What MLflow's client needs to keep working: credentials, deadlines, runs, delivery, relay."""
+"""Keeps MLflow's client working: credentials, deadlines, runs, delivery, relay."""

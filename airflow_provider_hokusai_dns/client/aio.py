@@ -1,7 +1,7 @@
-"""The door for asyncio code: our answers through aiohttp's own resolver interface.
+"""For asyncio code: the pin's answers through aiohttp's resolver interface.
 
-The pin answers :func:`socket.getaddrinfo`, which aiohttp asks on a thread or, with aiodns
-installed, not at all. Given this resolver, its connector gets the same answers either way::
+The pin answers :func:`socket.getaddrinfo`, which aiohttp calls on a thread or, with aiodns
+installed, not at all. With this resolver, its connector gets the same answers in both cases::
 
     connector = aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)
 """
@@ -29,9 +29,9 @@ _waiting = Workers("hokusai-dns-aio")
 def aiohttp_resolver() -> AbstractResolver:
     """A resolver for an aiohttp connector: pinned hosts by us, all others by the system.
 
-    Old addresses are vetted and tried, and an outage is ridden out for as long as the pin is
-    patient, on a thread: the event loop is never blocked. Raises :class:`OSError` with the reason
-    when there is nothing to serve, as aiohttp wants it.
+    Stale addresses are checked and tested, and during an outage it waits as long as the pin's
+    patience, on a thread: the event loop is never blocked. Raises :class:`OSError` with the reason
+    if there is no address to serve, as aiohttp expects.
     """
     from aiohttp.abc import AbstractResolver
     from aiohttp.resolver import ThreadedResolver
@@ -72,9 +72,9 @@ def aiohttp_resolver() -> AbstractResolver:
 
 
 def resolve_result(host: str, place: str, port: int) -> ResolveResult:
-    """An address as aiohttp wants it; it connects to the port that stands here.
+    """An address in aiohttp's format; aiohttp connects to the port given here.
 
-    :param place: the address, with a port of its own where it has one (SRV).
+    :param place: the address, with its own port if it has one (SRV).
     :param port: that of the URL.
     """
     address, own, *_ = Endpoint.parse(place)

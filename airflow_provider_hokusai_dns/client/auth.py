@@ -1,8 +1,8 @@
 """Credentials per connection for MLflow's own client.
 
-MLflow asks a ``request_auth_provider`` plugin at every request. Ours finds the connection by a
+MLflow calls a ``request_auth_provider`` plugin for every request. Ours finds the connection by a
 harmless tag in the tracking URI (``http://<connection id>@host:5000``) and the secret in this
-process's memory: nothing secret is in the environment, in a URI, in a log or in an exception.
+process's memory: there is no secret in the environment, a URI, a log or an exception.
 
 MLflow imports this module by its entry point, in every process that talks to a server. So it
 imports nothing that could fail: an exception here would break MLflow for all clients.
@@ -34,7 +34,7 @@ _VARIABLE = "MLFLOW_TRACKING_AUTH"
 
 @dataclass(frozen=True, slots=True)
 class _SignedIn:
-    """What a connection sends, and the one place it sends it to."""
+    """The login of a connection, and the only origin that it is sent to."""
 
     origin: tuple[str, str, int]
     authorization: str | None = field(default=None, repr=False)
@@ -48,13 +48,13 @@ _previous: str | None = None
 
 
 def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None) -> str:
-    """Keep the credentials of a connection in memory, and give back the URI that uses them.
+    """Keep the credentials of a connection in memory, and return the URI that uses them.
 
-    Signing in again replaces what was kept. The URI holds the connection id and no secret.
+    Signing in again replaces them. The URI contains the connection id and no secret.
 
-    :param renew: gives the credentials as the connection has them now; asked when the server
-        answers 401, because a token may expire during a run.
-    :raises AuthProviderError: when MLflow would send requests without these credentials.
+    :param renew: reads the credentials from the connection again; called when the server answers
+        401, because a token may expire during a run.
+    :raises AuthProviderError: MLflow would send requests without these credentials.
     """
     from airflow_provider_hokusai_dns.client import transport
 
@@ -82,7 +82,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None
 
 
 def _renewed(conn_id: str, renew: Callable[[], Credentials]) -> str | None:
-    """The login of a connection as it is now, which later requests use too."""
+    """Read the login of a connection again; later requests use it too."""
     authorization = renew().authorization()
     with _lock:
         if (entry := _signed_in.get(conn_id)) is not None:
@@ -96,9 +96,9 @@ def tagged_uri(server: MLflowServer) -> str:
 
 
 def registry_uri(server: MLflowServer) -> str | None:
-    """The model registry of a connection; with our tag where it is on the same server.
+    """The model registry of a connection; with our tag if it is on the same server.
 
-    Where the connection names none, ``MLFLOW_REGISTRY_URI`` does, as for MLflow's own client.
+    If the connection sets none, ``MLFLOW_REGISTRY_URI`` applies, as for MLflow's own client.
     """
     from airflow_provider_hokusai_dns.overrides import without_us
 
@@ -116,9 +116,9 @@ def tag_of(conn_id: str) -> str:
 
 
 def forget(tag: str) -> None:
-    """Forget the credentials behind a tag; its clients raise :class:`NotSignedInError` from now on.
+    """Remove the credentials of a tag; its clients raise :class:`NotSignedInError` from now on.
 
-    After the last one, ``MLFLOW_TRACKING_AUTH`` is what it was before.
+    After the last one, ``MLFLOW_TRACKING_AUTH`` gets its previous value.
     """
     global _previous
     conn_id = unquote(tag)
@@ -145,7 +145,7 @@ class ConnectionAuthProvider:
     """
 
     def get_name(self) -> str:
-        """The name that ``MLFLOW_TRACKING_AUTH`` holds."""
+        """The name of the plugin in ``MLFLOW_TRACKING_AUTH``."""
         return PROVIDER
 
     def get_auth(self) -> Authorize:
@@ -154,7 +154,7 @@ class ConnectionAuthProvider:
 
 
 class Authorize:
-    """Puts the right ``Authorization`` on one request, and takes every other one off."""
+    """Sets the right ``Authorization`` header on one request, and removes any other."""
 
     def __call__(self, request: Any) -> Any:
         """Sign one request."""
@@ -181,7 +181,7 @@ class Authorize:
 
 
 def _as_if_absent(request: Any) -> Any:
-    """What would happen to a request of another client without this package."""
+    """Treat a request of another client as MLflow would without this package."""
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url, get_netrc_auth
 
@@ -198,7 +198,7 @@ def _as_if_absent(request: Any) -> Any:
 
 
 def _take_slot() -> None:
-    """Name our plugin in the one slot of the process, and remember who was there."""
+    """Set our plugin in the process's only slot, and save its previous value."""
     global _previous
     named = os.environ.get(_VARIABLE)
     if named != PROVIDER:
@@ -207,7 +207,7 @@ def _take_slot() -> None:
 
 
 def _check_registered() -> None:
-    """Make sure that MLflow finds our plugin: for an unknown name it only logs a warning."""
+    """Check that MLflow finds our plugin: for an unknown name it only logs a warning."""
     from mlflow.tracking.request_auth import registry as mlflow_registry
 
     from airflow_provider_hokusai_dns.client import mlflow_private

@@ -1,9 +1,9 @@
-"""What a task begins inside a run belongs to it, also in other threads and in forked children.
+"""What a task starts inside a run belongs to that run, even in other threads and forked children.
 
-The fluent API keeps its active runs per thread: MLflow begins a run of its own for what a thread
-without one logs, which nothing ends. While a block is open, such a thread logs to the run of the
-block, ``mlflow.start_run(nested=True)`` in it gets that run as its parent, and every run that is
-begun by the fluent API has the tags of the task, so that the next try finds it.
+The fluent API keeps its active runs per thread: if a thread without a run logs something, MLflow
+starts a separate run that nothing ends. While a block is open, such a thread logs to the block's
+run instead. ``mlflow.start_run(nested=True)`` in the thread gets that run as its parent, and every
+run that the fluent API starts gets the tags of the task, so that the next try finds it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _innermost: ContextVar[str | None] = ContextVar("hokusai_dns_run", default=None)
 
 @contextmanager
 def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[None]:
-    """While the block runs, what is begun belongs to ``active`` and gets ``tags``."""
+    """While the block runs, runs that are started belong to ``active`` and get ``tags``."""
     block = _Block(active, tags)
     with _lock:
         if not _blocks:
@@ -67,9 +67,9 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
 
 
 def block_of_others() -> mlflow.ActiveRun | None:
-    """The run that a thread or forked child without a run of its own belongs to, if there is one.
+    """The run that a thread or forked child without its own run belongs to, if there is one.
 
-    :raises AmbiguousRunError: several threads have one.
+    :raises AmbiguousRunError: several threads have a run open.
     """
     blocks = tuple(_blocks)
     if not blocks or any(block.is_mine for block in blocks):
@@ -84,7 +84,7 @@ def block_of_others() -> mlflow.ActiveRun | None:
 
 
 def check_nesting() -> None:
-    """See that a nested run gets the parent that its author sees.
+    """Check that a nested run gets the parent that its author expects.
 
     The fluent API keeps one stack per thread, which asyncio tasks share.
 
@@ -103,7 +103,7 @@ def check_nesting() -> None:
 
 
 def _install() -> None:
-    """Wrap what begins runs. The lock is held."""
+    """Wrap the functions that start runs. The lock is held."""
     import mlflow
     from mlflow.tracking import fluent
 

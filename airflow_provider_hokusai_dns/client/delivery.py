@@ -1,4 +1,4 @@
-"""What one run has handed to MLflow's queues, and what became of it."""
+"""What one run has put into MLflow's queues, and whether it was sent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airflow_provider_hokusai_dns.exceptions import Loss
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 _MAX_EXAMPLES = 3
-#: Seconds between two checks of what does not notify.
+#: Seconds between two checks of things that do not notify.
 _POLL = 0.05
 
 
 @dataclass
 class _Trace:
-    """How far one trace has come."""
+    """The progress of one trace."""
 
     delivered: bool = False
     spans_missing: bool = False
@@ -28,9 +28,9 @@ class _Trace:
 
 @dataclass(eq=False)
 class DeliveryTracker:
-    """What one run has handed to MLflow's queues, and what became of it.
+    """Counts what one run has put into MLflow's queues, and what was sent.
 
-    :param run_id: the run itself; what its nested runs log on the same thread counts too.
+    :param run_id: the run itself; data that its nested runs log on the same thread counts too.
     """
 
     run_id: str
@@ -49,16 +49,16 @@ class DeliveryTracker:
     counts_traces: bool = True
 
     def put(self, counts: dict[str, int]) -> None:
-        """Something was handed over."""
+        """Count something that was put into a queue."""
         self._add(self._put, counts)
 
     def done(self, counts: dict[str, int]) -> None:
-        """The store took it."""
+        """Count something that the store accepted."""
         self._got_through = time.monotonic()
         self._add(self._done, counts)
 
     def failed(self, counts: dict[str, int], error: BaseException) -> None:
-        """The store did not take it."""
+        """Count something that the store did not accept."""
         with self._condition:
             for kind, count in counts.items():
                 if count:
@@ -66,12 +66,12 @@ class DeliveryTracker:
         self._add(self._failed, counts)
 
     def trace_begun(self, trace_id: str) -> None:
-        """A trace was opened under this run."""
+        """Record that a trace was opened under this run."""
         with self._condition:
             self._traces[trace_id] = _Trace()
 
     def trace_result(self, trace_id: str, part: str, error: BaseException | None) -> None:
-        """One part of a trace (``info``, ``spans`` or ``data``) was sent, or could not be."""
+        """Record that one part of a trace (``info``, ``spans`` or ``data``) was sent, or failed."""
         with self._condition:
             trace = self._traces.get(trace_id)
             if trace is None:
@@ -85,15 +85,15 @@ class DeliveryTracker:
             elif part == "data":
                 trace.spans_missing = error is not None
             elif error is not None:
-                # Each span is sent once: that the next batch arrives does not heal it.
+                # Each span is sent once: a later batch does not make up for it.
                 trace.spans_missing = True
 
     def wait(self, quiet: float, limit: float, is_busy: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until every batch and artifact was sent or has failed; whether that was in time.
+        """Wait until every batch and artifact was sent or failed; returns whether it was in time.
 
-        :param quiet: seconds after which to give up when nothing gets through.
+        :param quiet: seconds without progress after which to give up.
         :param limit: seconds after which to give up in any case.
-        :param is_busy: further work to wait for.
+        :param is_busy: reports further work to wait for.
         """
         end = time.monotonic() + limit
         with self._condition:
@@ -107,11 +107,11 @@ class DeliveryTracker:
 
     @property
     def has_traces(self) -> bool:
-        """Whether any trace was opened, as far as that is known."""
+        """Whether any trace was opened, as far as is known."""
         return bool(self._traces) or not self.counts_traces
 
     def losses(self) -> tuple[Loss, ...]:
-        """What has not arrived by now: to be asked after :meth:`wait` and a flush of the traces."""
+        """What has not arrived by now. Call it after :meth:`wait` and a flush of the traces."""
         unsent = "not sent before the deadline"
         with self._condition:
             losses = []
@@ -126,7 +126,7 @@ class DeliveryTracker:
             return tuple(losses)
 
     def unfinished_traces(self) -> int:
-        """How many traces the author's code has not ended."""
+        """The number of traces that the author's code has not ended."""
         with self._condition:
             return sum(
                 not trace.delivered and not trace.failed and _is_open(trace_id)

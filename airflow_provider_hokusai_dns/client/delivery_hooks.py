@@ -1,16 +1,15 @@
 """Whether everything that was logged asynchronously has arrived.
 
-MLflow's ``flush_async_logging()`` returns as if all were well when batches were lost: their errors
-go to its log, and the futures of merged batches succeed whatever happened. So we count, at the
-two ends of MLflow's queues: what the author's code put in, and what the store took without an
-error. What was put in and not taken is lost. The same for asynchronous artifacts, and for traces
-by their ids.
+MLflow's ``flush_async_logging()`` returns normally even if batches were lost: their errors go to
+its log, and the futures of merged batches always succeed. So we count at both ends of MLflow's
+queues: what the author's code put in, and what the store accepted without an error. The difference
+is lost. The same applies to asynchronous artifacts, and to traces by their ids.
 
-The seams are methods of MLflow's classes, wrapped for as long as a run is open; what happens where
-a version of MLflow lacks one is in :mod:`~.mlflow_private`.
+For this, methods of MLflow's classes are wrapped while a run is open. :mod:`~.mlflow_private` says
+what happens if a version of MLflow lacks one.
 
-Autologging and the monitor of system metrics continue with a warning when the server refuses what
-they log. So a request of theirs that failed counts as lost too.
+Autologging and the monitor of system metrics continue with a warning if the server rejects their
+requests. So such a request counts as lost too.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _MAX_FRAMES = 200
 
 @contextmanager
 def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
-    """Count what is logged under a run, for the length of a block."""
+    """Count what is logged under a run while the block runs."""
     tracker = DeliveryTracker(run_id)
     with _lock:
         if not _trackers:
@@ -71,14 +70,14 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
 
 
 def is_tracking() -> bool:
-    """Whether a run of this process waits at its end for what is logged asynchronously."""
+    """Whether a run of this process will wait for asynchronously logged data at its end."""
     return bool(_trackers)
 
 
 def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
     """The tracker that a run belongs to: its own, this thread's, or the latest.
 
-    MLflow sends from threads of its own, so the answer is kept from the author's thread on.
+    MLflow sends from its own threads, so the answer is determined on the author's thread and kept.
     """
     if run_id is not None and (owner := _owners.get(run_id)) is not None:
         return owner
@@ -93,7 +92,7 @@ def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
 
 
 def _install() -> None:
-    """Wrap the seams. The lock is held."""
+    """Wrap MLflow's methods. The lock is held."""
     global _owner, _counts_batches, _counts_traces
     _owner = os.getpid()
     _counts_batches = mlflow_private.BATCHES.find() is not None
@@ -107,7 +106,7 @@ def _install() -> None:
 
 
 def _swallowing() -> tuple[str, ...]:
-    """The modules whose failed requests are losses that nothing else tells of."""
+    """The modules whose failed requests are losses that nothing else reports."""
     return (
         *mlflow_private.SWALLOWING,
         *(() if _counts_batches else mlflow_private.BATCH_MODULES),
@@ -116,7 +115,7 @@ def _swallowing() -> tuple[str, ...]:
 
 
 def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
-    """Count a request that failed and whose error its caller, a part of MLflow, swallows."""
+    """Count a failed request whose error is swallowed by its caller, a part of MLflow."""
     frame, modules = sys._getframe(), list[str]()
     while frame is not None and len(modules) < _MAX_FRAMES:
         modules.append(str(frame.f_globals.get("__name__", "")))
@@ -290,7 +289,7 @@ def _experiment_of(trace_info: Any) -> str | None:
 
 
 def _sent_later(part: str, error: BaseException) -> bool:
-    """Whether a server that takes no single spans gets them later with the whole trace."""
+    """Whether a server that does not accept single spans gets them later with the whole trace."""
     return part == "spans" and (
         isinstance(error, NotImplementedError) or "span logging is not supported" in str(error)
     )

@@ -1,6 +1,6 @@
-"""What MLflow's fluent API takes from the process: tracking URI, registry URI and experiment.
+"""The process-wide state of MLflow's fluent API: tracking URI, registry URI and experiment.
 
-Set for as long as a run is open, and put back after the last. No secret goes this way.
+Set while a run is open, and restored after the last one. It contains no secret.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _uris_before: tuple[str | None, str | None] = (None, None)
 
 @contextlib.contextmanager
 def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None) -> Iterator[None]:
-    """Make ``mlflow.log_metric`` and its like go to one server, and set back after.
+    """Direct ``mlflow.log_metric`` and the like to one server while the block runs.
 
     The fluent API has one tracking URI per process: with two servers at once, both threads would
     write to the second.
@@ -76,9 +76,9 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
 
 @contextlib.contextmanager
 def experiment_in_use(experiment_id: str) -> Iterator[None]:
-    """Let what is begun and searched while the block runs be in one experiment.
+    """Set the experiment for runs that are started or searched while the block runs.
 
-    The fluent API has one experiment per process: that of the block that was entered last.
+    The fluent API has one experiment per process: that of the block entered last.
     """
     entry: list[str | None] = [experiment_id]
     with _lock:

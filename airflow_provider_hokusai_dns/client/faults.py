@@ -1,4 +1,4 @@
-"""Why an attempt to send a request failed, and whether it is sent again. Pure."""
+"""Why an attempt to send a request failed, and whether to send it again. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _REFUSED_TUNNEL = "Tunnel connection failed: 4"
 class Fault(Enum):
     """Why an attempt failed."""
 
-    NOT_SENT = "there was no connection, or the server did not take the request"
-    UNSURE = "there was no whole answer"
-    AWAY = "the server said that it is away"
-    BUSY = "the server said that it could not do it now"
+    NOT_SENT = "there was no connection, or the server did not accept the request"
+    UNSURE = "there was no complete answer"
+    AWAY = "the server reported that it is unavailable"
+    BUSY = "the server reported that it could not do it now"
 
 
 def pause_before_next(
@@ -30,7 +30,7 @@ def pause_before_next(
 ) -> float | None:
     """Seconds to wait before a request is sent again; ``None`` to give up.
 
-    :param attempt: how often it was sent, from 1.
+    :param attempt: how often it has been sent, from 1.
     :param elapsed: seconds since the call began.
     :param patience: seconds for which it may wait.
     :param may_repeat: whether nothing can happen twice.
@@ -46,7 +46,7 @@ def pause_before_next(
 
 
 def fault_of(outcome: requests.Response | Exception) -> Fault | None:
-    """What kind of failure an attempt was; ``None`` for what another attempt does not change."""
+    """The kind of a failure; ``None`` if another attempt would not help."""
     if isinstance(outcome, requests.Response):
         status = outcome.status_code
         if status in (502, 503, 504):

@@ -1,9 +1,9 @@
 """Keep an outage readable in the log of a task.
 
-While MLflow is away, urllib3 logs each try of each of MLflow's ten threads, and MLflow each batch
-that it could not send: hundreds of lines that say one thing, around the two of ours that say what
-happens and when it is over. While a run is open, each kind of theirs comes through once a minute,
-with the number of those that were held back.
+While MLflow is unavailable, urllib3 logs each try of each of MLflow's ten threads, and MLflow logs
+each batch that it could not send: hundreds of similar lines around our two, which report the outage
+and its end. While a run is open, each kind of line is logged once a minute, with the number of
+lines that were held back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _OncePerPause(logging.Filter):
         self._kinds: dict[str, tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Hold a line back, or let it through with the number of those that were."""
+        """Hold a line back, or log it with the number of lines that were held back."""
         if record.levelno < logging.WARNING:
             return True
         kind, now = f"{record.name} {str(record.msg)[:_KIND]}", self._monotonic()

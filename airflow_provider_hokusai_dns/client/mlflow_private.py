@@ -1,9 +1,9 @@
-"""Every private name of MLflow that this package touches, and what happens without it.
+"""Every private name of MLflow that this package uses, and what happens without it.
 
-A new version of MLflow may rename any of them. :data:`NAMES` is looked up before a run starts: what
-is missing is named in one warning, with what is lost by it, and the functions below then take the
-public way, which is slower or says less. ``tests/client/test_mlflow_versions.py`` holds the table
-against the oldest promised MLflow, the pinned one and the newest.
+A new version of MLflow may rename any of them. :data:`NAMES` is looked up before a run starts: one
+warning lists missing names with the consequences, and the functions below then use the public API,
+which is slower or reports less. ``tests/client/test_mlflow_versions.py`` checks the table against
+the oldest supported MLflow, the pinned one and the newest.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class PrivateName:
     """One name.
 
     :param path: ``module:attribute.attribute``.
-    :param purpose: what it is for.
-    :param without: what happens where it is missing.
-    :param since: the first promised version that has it.
+    :param purpose: what it is used for.
+    :param without: what happens if it is missing.
+    :param since: the first supported version that has it.
     """
 
     path: str
@@ -44,7 +44,7 @@ class PrivateName:
         return found
 
     def holder(self) -> tuple[Any, str]:
-        """What has the name, and the name in it; for a name that was found."""
+        """The object with the attribute, and the attribute's name; for a name that was found."""
         module, _, attributes = self.path.partition(":")
         holder: Any = import_module(module)
         *outer, last = attributes.split(".")
@@ -145,7 +145,7 @@ _told = False
 
 
 def missing(version: str | None = None) -> tuple[PrivateName, ...]:
-    """The names that this version of MLflow should have and has not."""
+    """The names that this version of MLflow should have, but does not."""
     from packaging.version import Version
 
     if version is None:
@@ -170,7 +170,7 @@ def _is_unset(name: PrivateName) -> bool:
 
 
 def tell_what_is_missing() -> None:
-    """One warning per process for a version of MLflow that is not as we know it."""
+    """Log one warning per process if MLflow lacks names that this package knows."""
     global _told
     if _told:
         return
@@ -189,7 +189,7 @@ def tell_what_is_missing() -> None:
 
 
 def active_runs() -> list[Any] | None:
-    """The fluent API's own stack of this thread; ``None`` where it cannot be reached."""
+    """The fluent API's stack of active runs of this thread; ``None`` if it cannot be reached."""
     variable = RUN_STACK.find()
     found: list[Any] | None = None if variable is None else variable.get()
     return found
@@ -202,7 +202,7 @@ def monitors() -> dict[str, Any]:
 
 
 def set_last_run(run_id: str) -> None:
-    """What ``mlflow.last_active_run()`` gives on this thread."""
+    """Set the result of ``mlflow.last_active_run()`` on this thread."""
     if (variable := LAST_RUN.find()) is not None:
         variable.set(run_id)
 
@@ -223,12 +223,12 @@ def set_experiment_id(value: str | None) -> None:
 
 
 def tracking_uris() -> tuple[str | None, str | None]:
-    """Tracking and registry URI as they were set, ``None`` where they were not."""
+    """The tracking and registry URI that were set, ``None`` for one that was not."""
     return TRACKING_URI.find(), REGISTRY_URI.find()
 
 
 def set_tracking_uri(value: str | None) -> None:
-    """As ``mlflow.set_tracking_uri``, which would reset the tracer under a trace that is open."""
+    """Like ``mlflow.set_tracking_uri``, which would reset the tracer while a trace is open."""
     import mlflow
     from mlflow.tracking._tracking_service import utils as tracking
 
@@ -243,7 +243,7 @@ def set_tracking_uri(value: str | None) -> None:
 
 
 def set_registry_uri(value: str | None) -> None:
-    """As ``mlflow.set_registry_uri``, which takes no ``None``."""
+    """Like ``mlflow.set_registry_uri``, which does not accept ``None``."""
     from mlflow.tracking._model_registry import utils as registry
 
     if hasattr(registry, "_registry_uri"):

@@ -1,15 +1,15 @@
-"""The one place that a connection's credentials go to. Imports nothing of ours."""
+"""The only origin that a connection's credentials are sent to. Imports no other module of ours."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-#: The port of a URL that names none.
+#: The port of a URL without one.
 _PORTS = {"http": 80, "https": 443}
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port, normalised so that two spellings of one place are equal."""
+    """Scheme, host and port, normalised so that two spellings of one origin are equal."""
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
     if not host.isascii():

@@ -22,8 +22,8 @@ TAG_TASK = "airflow.task_id"
 TAG_DAG_RUN = "airflow.run_id"
 TAG_MAP_INDEX = "airflow.map_index"
 TAG_TRY = "airflow.try_number"
-#: Beside them, where a try was rescheduled: a retry policy of Airflow 3.4 does that, and keeps the
-#: try's number.
+#: In addition, if a try was rescheduled: a retry policy of Airflow 3.4 does that, and the try keeps
+#: its number.
 TAG_RESCHEDULES = "airflow.reschedule_count"
 
 #: What all attempts of one task instance have in common.
@@ -33,7 +33,7 @@ _NOT_OURS = (1_000_000, 0)
 _PARENT = "mlflow.parentRunId"
 _MAX_DEPTH = 5
 _PAGE = 100
-#: For servers whose requests we do not carry, seconds.
+#: Seconds, for servers whose requests we do not send.
 _TIMEOUT = 30
 #: Between two searches for a run that is being begun, seconds.
 _RECHECK = 0.2
@@ -42,11 +42,11 @@ _RECHECK = 0.2
 def end_orphaned_runs(
     tracking_uri: str, experiment_id: str, own_run_id: str, tags: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """End as KILLED what earlier tries of the same task instance left RUNNING.
+    """End as KILLED the runs that earlier tries of the same task instance left RUNNING.
 
-    Does nothing in a first try. A failure is reported and not raised: the new run matters more.
+    Does nothing in a first try. A failure is logged and not raised: the new run matters more.
 
-    :param tags: those of the new run; without the five names above there is nothing to look for.
+    :param tags: those of the new run; without the five names above nothing is searched.
     :returns: the ids of the runs that were ended, nested ones included.
     """
     if not has_earlier_attempt(tags):
@@ -92,12 +92,12 @@ def end_what_is_being_begun(tracking_uri: str, tags: Mapping[str, str], seconds:
 
 
 def has_earlier_attempt(tags: Mapping[str, str]) -> bool:
-    """Whether the task may have left something, in an earlier try or before a reschedule."""
+    """Whether the task may have left runs, in an earlier try or before a reschedule."""
     return all(key in tags for key in IDENTITY) and (1, 0) < attempt_of(tags) < _NOT_OURS
 
 
 def attempt_of(tags: Mapping[str, str]) -> tuple[int, int]:
-    """Which try made a run, and how often that had been rescheduled; in their order."""
+    """The try that created a run, and how often it had been rescheduled; sortable."""
     tried, rescheduled = tags.get(TAG_TRY, ""), tags.get(TAG_RESCHEDULES, "0")
     if not tried.isdigit() or not rescheduled.isdigit():
         return _NOT_OURS
@@ -137,12 +137,12 @@ def _end(client: Any, tracking_uri: str, run: Any, ended: list[str], depth: int)
 
 
 def terminate(tracking_uri: str, run_id: str, status: str) -> None:
-    """Give a run its end, and nothing else, by the REST API.
+    """Set the end of a run, and nothing else, by the REST API.
 
     ``MlflowClient.set_terminated`` would first shut down the queues for asynchronous logging, which
-    other runs of this process are using, and wait for them without a bound.
+    other runs of this process are using, and wait for them without a time limit.
 
-    :raises requests.RequestException: the server could not be told.
+    :raises requests.RequestException: the server could not be reached.
     """
     import requests
 

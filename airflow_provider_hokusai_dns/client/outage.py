@@ -1,4 +1,4 @@
-"""Whether an error of MLflow's client tells that MLflow is down, for the breaker."""
+"""Whether an error of MLflow's client means that MLflow is down, for the breaker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 def says_down(error: BaseException) -> bool:
     """Whether no server answered, or the answer was a 5xx.
 
-    A 4xx is an answer, and what MLflow refuses before it sends anything tells nothing.
+    A 4xx is an answer, and an error that MLflow raises before it sends a request means nothing.
     """
     if isinstance(error, DNSResolutionError | ConnectionError):
         return True
@@ -30,8 +30,8 @@ def says_down(error: BaseException) -> bool:
 
 
 def _is_of_an_answer(error: BaseException) -> bool:
-    """Whether MLflow made this of an answer that was no JSON, such as that of a load balancer.
+    """Whether MLflow raised this for an answer that was not JSON, such as a load balancer's.
 
-    From 3.18 on it says so in the class of the error; before, the error of requests is its cause.
+    From 3.18 on, the class of the error says so; before, the error of requests is its cause.
     """
     return str(getattr(error, "error_class", "")).startswith("CP_")

@@ -1,4 +1,4 @@
-"""The client of ``hook.get_conn()``. Imports MLflow, so it is imported where one is needed."""
+"""The client of ``hook.get_conn()``. Imports MLflow, so it is imported only when needed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
 
 
 class OutsideRunsClient(MlflowClient):
-    """An ``MlflowClient`` that loses nothing in silence outside of ``hook.run``."""
+    """An ``MlflowClient`` that never loses data silently outside ``hook.run``."""
 
 
 def is_async_by_default() -> bool:
-    """Whether MLflow logs asynchronously where the call does not say."""
+    """Whether MLflow logs asynchronously by default."""
     variable: Any = MLFLOW_ENABLE_ASYNC_LOGGING
     return bool(variable.get())
 

@@ -1,8 +1,8 @@
-"""Send a batch again when the process, and not the server or the batch, was at fault.
+"""Send a batch again if the process, and not the server or the batch, caused the failure.
 
-What breaks on the way is sent again by :mod:`~.transport`. Before a request gets there,
-``requests`` walks over ``os.environ`` for proxies, and fails when MLflow's telemetry thread takes
-its variable out in that moment.
+:mod:`~.transport` repeats requests that fail on the network. Before a request gets there,
+``requests`` iterates over ``os.environ`` for proxies, and fails if MLflow's telemetry thread
+removes its variable at that moment.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _AGAIN = 5
-#: The KeyError of a thread that walks over ``os.environ``; MLflow passes its text on.
+#: The KeyError of a thread that iterates over ``os.environ``; MLflow passes its text on.
 _ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 
 
 def deliver(send: Callable[[], T]) -> T:
-    """Call ``send``, and again while the environment was changed under it.
+    """Call ``send``, and again if the environment changed during the call.
 
-    :raises Exception: what ``send`` raised last.
+    :raises Exception: the last exception of ``send``.
     """
     for _ in range(_AGAIN):
         try:

@@ -1,8 +1,8 @@
-"""Which request may be sent again. Pure.
+"""Which requests may be sent again. Pure functions.
 
-The rules are those of MLflow's stores (3.1 to 3.18), read and tried: a metric, parameter, tag or
-artifact is taken a second time without effect, a create is not. A POST that is in no table here is
-sent once, whatever a newer MLflow makes of it. For the adapter of MLflow's client and the relay.
+The rules follow the code and behaviour of MLflow's stores (3.1 to 3.18): sending a metric,
+parameter, tag or artifact twice has no further effect; a create has. A POST that is in no table
+here is sent once, whatever a newer MLflow does with it. Used for MLflow's client and the relay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Repeat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What is known of one method and path.
+    """The rule for one method and path.
 
     :param name: the path below ``/mlflow/``, or the whole path; ids are left in.
     :param base: what stands before it, for questions to the same API; empty outside of it.

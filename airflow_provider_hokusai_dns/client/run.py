@@ -1,4 +1,4 @@
-"""A run that always ends, and that loses nothing in silence."""
+"""A run that always ends, and never loses data silently."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 
 #: ``force_flush`` of MLflow's span processors gives up after 30 s and logs nothing.
 _TRACE_FLUSH_GIVES_UP = 25.0
-#: Where nothing may wait (deadline 0), what is on its way still takes its time, seconds.
+#: With deadline 0 nothing waits for an outage, but data being sent still gets this time, seconds.
 _ON_ITS_WAY = 10.0
 
 
 def status_of(error: BaseException) -> str:
-    """The status of a run whose block was left by an exception."""
+    """The status of a run whose block raised an exception."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return FINISHED
     return KILLED if isinstance(error, KeyboardInterrupt | GeneratorExit) else FAILED
@@ -67,30 +67,30 @@ def open_run(
     status_of: Callable[[BaseException], str] = status_of,
     pins: Sequence[Pin] = (),
 ) -> Iterator[mlflow.ActiveRun]:
-    """Open a run for the length of a block, with the fluent API of MLflow set to its server.
+    """Open a run while the block runs, with MLflow's fluent API set to its server.
 
-    At the end it waits for what was logged asynchronously, and then ends the run: FINISHED, FAILED
-    when the block raised (the exception comes out unchanged), KILLED when the task is stopped.
+    At the end it waits for asynchronously logged data, and then ends the run: FINISHED; FAILED if
+    the block raised (the exception is not changed); KILLED if the task is stopped.
 
-    The caller signs in and pins the name before. The start is a call outside a run, and may take
-    as long as one; what is patient for a whole run is patient from then on.
+    The caller must have signed in and pinned the name. Starting the run counts as a call outside a
+    run, and may take as long as one. From then on, calls wait as long as inside a run.
 
-    :param tracking_uri: what :func:`~.auth.sign_in` gave.
-    :param experiment_name: made if it does not exist; else that of the enclosing run, else the
-        connection's, else MLflow's default.
-    :param run_id: resume this run instead of making one. Tags that it has are left as they are.
-    :param end: ``False`` leaves the run open for the next task when the block ends well.
+    :param tracking_uri: the result of :func:`~.auth.sign_in`.
+    :param experiment_name: created if it does not exist; by default that of the enclosing run, else
+        the connection's, else MLflow's default.
+    :param run_id: resume this run instead of creating one. Its existing tags are not changed.
+    :param end: ``False`` leaves the run open for the next task when the block succeeds.
     :param nested: make it a child of the run that is open in this thread.
-    :param tags: complete; with those of :mod:`~.orphaned_runs`, what an earlier try left
-        RUNNING ends.
-    :param flush_deadline: seconds for which the last flush goes on while nothing gets through; the
-        connection's ``deadline`` by default.
-    :param status_of: maps the exception that left the block to a status, for those that are no
+    :param tags: all tags; if they include those of :mod:`~.orphaned_runs`, runs that an earlier
+        try left RUNNING are ended.
+    :param flush_deadline: seconds for which the last flush continues while nothing gets through;
+        the connection's ``deadline`` by default.
+    :param status_of: maps the exception of the block to a status, for exceptions that are not a
         failure.
-    :param pins: made patient from the start of the run to its end.
-    :raises EnvironmentConflictError: when another run of this process is on another server.
-    :raises LostDataError: at the end, when something did not arrive and the block had ended well.
-    :raises RunEndError: at the end, when the server could not be told.
+    :param pins: wait for outages from the start of the run to its end.
+    :raises EnvironmentConflictError: another run of this process is on another server.
+    :raises LostDataError: at the end, if something did not arrive and the block had succeeded.
+    :raises RunEndError: at the end, if the server could not be reached.
     """
     with ExitStack() as stack:
         stack.enter_context(repeated_lines_held_back())
@@ -187,16 +187,16 @@ def _start(
 
 
 def _enclosing() -> mlflow.ActiveRun | None:
-    """The run that a nested one becomes a child of."""
+    """The parent of a nested run."""
     import mlflow
 
     return mlflow.active_run() or block_of_others()
 
 
 def _experiment(client: mlflow.MlflowClient, name: str) -> str:
-    """The id of an experiment, which is made if there is none.
+    """The id of an experiment, which is created if it does not exist.
 
-    ``mlflow.set_experiment`` would do, and would leave it set for the whole process.
+    ``mlflow.set_experiment`` would do that too, but would leave it set for the whole process.
     """
     from mlflow.exceptions import MlflowException
 
@@ -225,7 +225,7 @@ def _is_out_of_time(error: BaseException, status: str) -> bool:
 
 
 class _OpenRun:
-    """One open run, and how it is brought to its end."""
+    """One open run, and how it is ended."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ class _OpenRun:
         self._others = max(0, len(self._fluent or ()) - 1)
 
     def close(self) -> None:
-        """The block ended well."""
+        """End the run after the block succeeded."""
         with self._ending_in_any_case(FAILED):
             losses = self._flush(max(self._deadline, _ON_ITS_WAY))
             self._finish(FAILED if losses else FINISHED, losses)
@@ -259,7 +259,7 @@ class _OpenRun:
             raise LostDataError(self._run_id, losses)
 
     def close_after(self, error: BaseException, status: str) -> None:
-        """The block was left by an exception, which must come out as it is."""
+        """End the run after the block raised an exception, which must not be changed."""
         if self._stopped and status == FAILED:
             status = KILLED  # what a task that is told to stop raises
         limit = sigterm.SECONDS if _is_out_of_time(error, status) else float("inf")
@@ -268,7 +268,7 @@ class _OpenRun:
             with self._ending_in_any_case(FAILED if status == FINISHED else status):
                 if losses := self._flush(max(self._deadline, _ON_ITS_WAY), limit):
                     _log.error("%s", LostDataError(self._run_id, losses))
-                # A server that answers is told also when the flush has taken all of the time.
+                # A server that answers is told even if the flush has used up all the time.
                 with bounded(max(1.0, end - time.monotonic())):
                     self._finish(status)
         except Exception as trouble:
@@ -277,7 +277,7 @@ class _OpenRun:
 
     @contextmanager
     def _ending_in_any_case(self, status: str) -> Iterator[None]:
-        """Where the task's time is over while its run is being ended, end it all the same."""
+        """If the task's time runs out while its run is being ended, still end it."""
         try:
             yield
         except BaseException as error:
@@ -287,9 +287,9 @@ class _OpenRun:
             raise
 
     def stop(self, seconds: float) -> None:
-        """The task is being stopped: end the run now, and send what can still be sent.
+        """End the run now, because the task is being stopped, and send what can still be sent.
 
-        On a thread of its own. The status goes first: MLflow takes metrics after it as well.
+        Called on a separate thread. The status is sent first: MLflow accepts metrics after it too.
         """
         self._stopped = True
         end = time.monotonic() + seconds
@@ -305,10 +305,10 @@ class _OpenRun:
         ending.join(max(0.0, end - time.monotonic()))
 
     def _flush(self, quiet: float, limit: float = float("inf")) -> tuple[Loss, ...]:
-        """Wait for what is on its way.
+        """Wait until logged data has been sent.
 
-        :param quiet: seconds after which it is given up on when nothing gets through.
-        :param limit: seconds after which it is given up on in any case.
+        :param quiet: seconds without progress after which to give up.
+        :param limit: seconds after which to give up in any case.
         """
         end = time.monotonic() + limit
         self._stop_monitors(min(quiet, limit))
@@ -330,7 +330,7 @@ class _OpenRun:
     def _stop_monitors(self, seconds: float) -> None:
         """Stop MLflow's monitors of system metrics.
 
-        They wait without a bound for their own thread, which may be waiting for the server.
+        They wait without a time limit for their own thread, which may be waiting for the server.
         """
         known = mlflow_private.monitors()
         monitors = [known.pop(run_id, None) for run_id in self._ids()]
@@ -346,7 +346,7 @@ class _OpenRun:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _drain(self, quiet: float, limit: float) -> None:
-        """Wait until what was logged asynchronously is sent, or until nothing gets through."""
+        """Wait until asynchronously logged data has been sent, or until nothing gets through."""
         given_up = threading.Event()
         flushes = []
         # MLflow's flushes have no bound of their own.
@@ -358,13 +358,13 @@ class _OpenRun:
             flushes.append(threading.Thread(target=mlflow.flush_async_logging, daemon=True))
         for flush in flushes:
             flush.start()
-        # Its queues empty themselves all the time. Their own flush() would stop them first, under
-        # the feet of other runs in this process.
+        # Its queues are being emptied all the time. Their own flush() would stop them first, while
+        # other runs in this process use them.
         self._tracker.wait(quiet, limit, lambda: any(flush.is_alive() for flush in flushes))
         given_up.set()
 
     def _finish(self, status: str, losses: tuple[Loss, ...] = ()) -> None:
-        """Tell the server, and put the run down in the fluent API whether or not it hears it."""
+        """Set the status on the server, and remove the run from the fluent API in any case."""
         ids = self._ids()
         is_active = self._fluent is None or any(
             run.info.run_id == self._run_id for run in self._fluent
@@ -382,7 +382,7 @@ class _OpenRun:
             raise RunEndError(self._run_id, status, losses) from error
 
     def _ids(self) -> list[str]:
-        """This run, after those that the author's code has begun inside and not ended."""
+        """This run, after the runs that the author's code has started inside it and not ended."""
         inside = [str(run.info.run_id) for run in (self._fluent or ())[self._others :]]
         return [*(run_id for run_id in inside[::-1] if run_id != self._run_id), self._run_id]
 
@@ -398,7 +398,7 @@ class _OpenRun:
 
 
 def _flush_traces(given_up: threading.Event) -> None:
-    """Flush MLflow's traces until its span processors have handed all of them over."""
+    """Flush MLflow's traces until its span processors have passed all of them on."""
     import mlflow
 
     while not given_up.is_set():

@@ -1,9 +1,9 @@
-"""What has to be done when a task is told to stop.
+"""Runs jobs when a task is told to stop.
 
 Airflow sends SIGTERM, raises nothing in the task, and sends SIGKILL five seconds later: a ``with``
-block is never left. So the signal is chained, in the main thread, for as long as there is
-something to finish. The work is done on threads of its own: the main thread was interrupted
-anywhere, perhaps while it held a lock that the work needs.
+block is never left. So the signal handler is chained, in the main thread, while there are jobs. The
+jobs run on separate threads: the main thread may have been interrupted while it held a lock that
+they need.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from airflow_provider_hokusai_dns import forks
 
 _log = logging.getLogger(__name__)
 
-#: For all of the work; Airflow leaves five seconds, and its own handler wants some of them.
+#: Seconds for all jobs; Airflow leaves five, and its own handler needs some of them.
 SECONDS = 3.0
 
 _lock = forks.free_in_child(threading.Lock())
 _jobs: list[Callable[[float], None]] = []
 _previous: Callable[[int, FrameType | None], object] | int | None = None
 _installed = False
-#: Whose jobs these are. A forked child has the list too, and must not do what is in it.
+#: The process of these jobs. A forked child has the list too, and must not run them.
 _owner = os.getpid()
 
 
 @contextlib.contextmanager
 def on_sigterm(job: Callable[[float], None]) -> Iterator[None]:
-    """While the block runs, do ``job(seconds)`` when SIGTERM comes, before whatever else is done.
+    """While the block runs, call ``job(seconds)`` on SIGTERM, before other handlers.
 
-    Nothing is installed when the block is entered outside the main thread, unless an outer block
-    has: there is no door for it. The next try of the task finds what a SIGKILL left behind.
+    Python allows signal handlers only in the main thread, so a block entered in another thread has
+    none, unless an outer block has installed it. The next try of the task cleans up after SIGKILL.
     """
     with _lock:
         _jobs.append(job)
@@ -53,7 +53,7 @@ def on_sigterm(job: Callable[[float], None]) -> Iterator[None]:
 
 
 def _install() -> None:
-    """Take the signal, unless we have it. The lock is held."""
+    """Install our handler, unless it is installed. The lock is held."""
     global _previous, _installed
     if _installed or threading.current_thread() is not threading.main_thread():
         return
@@ -104,7 +104,7 @@ def _run(job: Callable[[float], None]) -> None:
 
 @forks.in_child
 def _after_fork_in_child() -> None:
-    """A child that is told to stop, as each worker of a pool is, ends no run of its parent."""
+    """A child that gets SIGTERM, as each worker of a pool does, ends no run of its parent."""
     global _owner
     _jobs.clear()
     _uninstall()

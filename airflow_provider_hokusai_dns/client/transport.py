@@ -1,15 +1,15 @@
 """How the requests of MLflow's client reach a connection's server, and how long they wait for it.
 
-MLflow's own session repeats by a number of tries, counts a slow answer as none, and which calls it
-repeats changes with its version. So a request for a signed-in connection is carried by an adapter
-of ours. ``requests`` asks its session for an adapter by the URL, and ours answers for those URLs
-that hold the tag of a connection (see :mod:`~.auth`); every other request goes as before, and no
-private name of MLflow is needed.
+MLflow's own session retries a fixed number of times, treats a slow answer as a failure, and retries
+different calls in different versions. So requests for a signed-in connection are sent by an adapter
+of ours. ``requests`` selects a session's adapter by the URL, and ours is selected for URLs with the
+tag of a connection (see :mod:`~.auth`). All other requests are sent as before, and no private name
+of MLflow is needed.
 
-One call waits for its server until the deadline of the connection: ``deadline`` while a run is
-open, else ``request_timeout``. Whatever it is that is away counts: the name, a connection, the
-answer, or a server that says so (502, 503, 504). A call that makes something is sent again only
-after the server was asked whether it is made (see :mod:`~.creates`).
+A call waits for its server until the deadline of the connection: ``deadline`` while a run is open,
+else ``request_timeout``. This applies to every fault: no name, no connection, no answer, or a
+status of 502, 503 or 504. A call that creates something is sent again only after asking the server
+whether it exists (see :mod:`~.creates`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
 _log = logging.getLogger(__name__)
 
-#: Seconds for one TCP connect: the pin has tried the address before.
+#: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
 #: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
 _ANSWER_TIMEOUT = 120.0
@@ -65,11 +65,11 @@ class SentOnceError(requests.exceptions.RetryError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request whose caller gets an error.
+    """A request that failed in the end.
 
     :param conn_id: the connection.
     :param path: without the query.
-    :param body: what was sent, where that is no file.
+    :param body: the body that was sent, unless it is a file.
     :param error: one sentence.
     """
 
@@ -83,7 +83,7 @@ class Failure:
 class Carrier(HTTPAdapter):
     """Sends the requests of one connection. Thread-safe.
 
-    :param renew: gives the header ``Authorization`` of the connection as it is now, for a 401.
+    :param renew: returns the connection's current ``Authorization`` header, after a 401.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class Carrier(HTTPAdapter):
         self._in_doubt: list[tuple[requests.PreparedRequest, Create, Mapping[str, Any]]] = []
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """With keep-alive, so that a host that is gone is noticed while an answer is awaited."""
+        """Enable TCP keep-alive, to notice a dead host while waiting for an answer."""
         options = [*HTTPConnection.default_socket_options, *dead_peer.socket_options()]
         super().init_poolmanager(*args, socket_options=options, **kwargs)
 
     @property
     def patience(self) -> float:
-        """Seconds for which a call that begins now may wait."""
+        """Seconds for which a call that starts now may wait."""
         in_run = has_open_run(self.server.conn_id)
         whole = self.server.deadline if in_run else self.server.request_timeout
         return max(0.0, min(whole, seconds_left()))
@@ -111,10 +111,10 @@ class Carrier(HTTPAdapter):
     def send(  # type: ignore[override]
         self, request: requests.PreparedRequest, stream: bool = False, **kwargs: Any
     ) -> requests.Response:
-        """Send a request, and again while its server is away; see the module.
+        """Send a request, and again while its server is unavailable; see the module.
 
         :raises ServerAwayError: it answered 502, 503 or 504 until the deadline.
-        :raises requests.RequestException: what the last attempt raised.
+        :raises requests.RequestException: the error of the last attempt.
         """
         path = urlsplit(request.url or "").path
         method = (request.method or "").upper()
@@ -251,7 +251,7 @@ class Carrier(HTTPAdapter):
     def _settled(
         self, request: requests.PreparedRequest, create: Create, response: requests.Response
     ) -> requests.Response | None:
-        """The answer to a create that was sent more than once, without what was made twice."""
+        """The answer to a create that was sent more than once; duplicates are removed."""
         if response.status_code == 400 and b"RESOURCE_ALREADY_EXISTS" in response.content:
             found = self._made(request, create)
             return self._answer(request, create, found) if found else None
@@ -261,7 +261,7 @@ class Carrier(HTTPAdapter):
         return response
 
     def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
-        """What of a create is at the server; nothing where that cannot be asked."""
+        """What a create has created on the server; nothing if that cannot be asked."""
         return create.found(self._document(request, create))
 
     def _document(self, request: requests.PreparedRequest, create: Create) -> Any:
@@ -274,7 +274,7 @@ class Carrier(HTTPAdapter):
     def _answer(
         self, request: requests.PreparedRequest, create: Create, found: list[dict[str, Any]]
     ) -> requests.Response:
-        """The response that the caller would have got, from what is at the server."""
+        """The response that the caller would have received, from what is on the server."""
         first = found[-1]  # runs and models are listed newest first
         self._keep_one(request, create, first)
         return self._made_up(request, first)
@@ -312,13 +312,13 @@ class Carrier(HTTPAdapter):
             _log.warning("%s was carried out %d times: took back all but one", path, len(twins) + 1)
 
     def sweep(self) -> None:
-        """Take back what a slow server has made a second time after all."""
+        """Delete what a slow server has created a second time after all."""
         doubts, self._in_doubt = self._in_doubt, []
         for request, create, kept in doubts:
             self._discard_twins(request, create, kept)
 
     def _ask(self, like: requests.PreparedRequest, ask: Ask) -> requests.Response:
-        """Another call of the same API, signed in as the first."""
+        """Another call to the same API, with the same login."""
         request = like.copy()
         request.method = ask.method
         request.headers.pop("Content-Length", None)
@@ -329,7 +329,7 @@ class Carrier(HTTPAdapter):
     # --- logins, and what is said
 
     def _has_new_login(self, request: requests.PreparedRequest) -> bool:
-        """Whether the connection has another login by now; it is then on the request."""
+        """Whether the connection has a new login by now; if so, it is set on the request."""
         before = request.headers.get("Authorization")
         if self.renew is None or (now := self.renew()) is None or now == before:
             return False
@@ -340,7 +340,7 @@ class Carrier(HTTPAdapter):
         if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
-                "MLflow at %s is away (%s). Waiting for up to %.0f s.",
+                "MLflow at %s is unavailable (%s). Waiting for up to %.0f s.",
                 self.server.uri,
                 _status(outcome) or type(outcome).__name__,
                 self.patience,
@@ -371,7 +371,7 @@ def _drop(outcome: requests.Response | Exception) -> None:
 
 
 def _can_rewind(request: requests.PreparedRequest) -> bool:
-    """Put a file that is sent back to its beginning."""
+    """Rewind a file that is being sent."""
     if request.body is None or isinstance(request.body, bytes | str):
         return True
     try:
@@ -382,7 +382,7 @@ def _can_rewind(request: requests.PreparedRequest) -> bool:
 
 
 def _author_s_timeout() -> float:
-    """MLflow's own variable, where it is set, seconds."""
+    """The value of MLflow's own variable, if it is set, seconds."""
     try:
         return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
     except ValueError:
@@ -399,7 +399,7 @@ _watches: list[Callable[[Failure], None]] = []
 
 
 def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
-    """Carry the requests of a connection from now on, as it is described now."""
+    """Send the requests of a connection from now on, with its current settings."""
     with _lock:
         held = _carriers.get(server.conn_id)
         if held is not None and held.server == server:
@@ -410,19 +410,19 @@ def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -
 
 
 def drop(conn_id: str) -> None:
-    """Carry nothing for a connection any more."""
+    """Stop sending the requests of a connection."""
     with _lock:
         _carriers.pop(conn_id, None)
 
 
 def carrier_of(conn_id: str) -> Carrier | None:
-    """What carries the requests of a connection."""
+    """The carrier of a connection's requests."""
     return _carriers.get(conn_id)
 
 
 @contextlib.contextmanager
 def run_is_open(conn_id: str) -> Iterator[None]:
-    """While the block runs, a call of this connection may wait as long as one inside a run."""
+    """While the block runs, calls of this connection may wait as long as inside a run."""
     with _lock:
         _runs[conn_id] = _runs.get(conn_id, 0) + 1
     try:
@@ -439,7 +439,7 @@ def has_open_run(conn_id: str) -> bool:
 
 @contextlib.contextmanager
 def watched(watch: Callable[[Failure], None]) -> Iterator[None]:
-    """Tell of each request that fails in the end, on the thread of its caller."""
+    """Report each request that fails in the end, on the thread of its caller."""
     _watches.append(watch)
     try:
         yield
@@ -448,9 +448,9 @@ def watched(watch: Callable[[Failure], None]) -> Iterator[None]:
 
 
 def _install() -> None:
-    """Be asked for adapters from now on. The lock is held.
+    """Replace the selection of adapters. The lock is held.
 
-    Where other code has wrapped us we are in the chain: taking the place again would make us our
+    If other code has wrapped our function, it is still called: replaced again, it would become its
     own original.
     """
     saved = getattr(_get_adapter, "__hokusai_original__", None)
@@ -460,7 +460,7 @@ def _install() -> None:
 
 
 def _get_adapter(self: requests.Session, url: str) -> Any:
-    """Stands where ``requests.Session.get_adapter`` stood."""
+    """Replaces ``requests.Session.get_adapter``."""
     if "@" in url and _carriers:
         parts = urlsplit(url)
         tag = parts.username if parts.password is None else None

@@ -1,1 +1,1 @@
-"""What people set, read and checked: fields, connections, settings."""
+"""Reads and checks what people configure: fields, connections, settings."""

@@ -1,4 +1,4 @@
-"""Airflow's connections as MLflow servers, or what ``MLFLOW_TRACKING_URI`` gives instead of one.
+"""Turns Airflow's connections, or ``MLFLOW_TRACKING_URI``, into MLflow servers.
 
 A connection is validated completely before it is used. An error names the field and the value, but
 never a value that could be a secret.
@@ -45,7 +45,7 @@ _SCHEMES = ("http", "https")
 
 
 class ConnectionLike(Protocol):
-    """What is used of an Airflow connection."""
+    """The attributes of an Airflow connection that are used."""
 
     conn_id: str
     conn_type: str | None
@@ -59,7 +59,7 @@ class ConnectionLike(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _ServerLocation:
-    """Where a server listens, put together from host, schema and port."""
+    """Where a server listens, from host, schema and port."""
 
     scheme: str
     hostname: str
@@ -86,7 +86,7 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
         raise SettingError(where, "path_prefix", f"the host already names {location.path_prefix!r}")
     extras.setdefault("path_prefix", location.path_prefix)
     if location.scheme == "https" and extras.get("verify", True):
-        # The machine's, which MLflow's client uses too: gate, run and REST calls see one server.
+        # The machine's proxy. MLflow's client uses it too: gate, run and REST calls see one server.
         extras.setdefault("ca_file", os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
     hostname = location.hostname
     if extras.pop("srv_lookup", False):
@@ -109,7 +109,7 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
 
 
 def _without_service(name: str) -> str:
-    """The part of an SRV name after its service and protocol, where it has those (RFC 2782)."""
+    """The part of an SRV name after its service and protocol, if it has them (RFC 2782)."""
     service, _, rest = name.partition(".")
     protocol, _, domain = rest.partition(".")
     return domain if service.startswith("_") and protocol.startswith("_") and domain else name
@@ -197,10 +197,10 @@ def _extras(where: str, extra: str | None) -> dict[str, Any]:
 def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     """Read the connection ``conn_id`` from Airflow, on a worker or API server.
 
-    Where ``mlflow_default`` does not exist, ``MLFLOW_TRACKING_URI`` stands in for it.
+    If ``mlflow_default`` does not exist, ``MLFLOW_TRACKING_URI`` is used instead.
 
-    :raises ConnectionMissingError: when there is no such connection;
-        :class:`ConnectionUndefinedError` where Airflow says so clearly.
+    :raises ConnectionMissingError: the connection does not exist or cannot be read;
+        :class:`ConnectionUndefinedError` if Airflow reports clearly that it does not exist.
     :raises SettingError: names the field and what is wrong with it.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -227,8 +227,8 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     return _stand_in(conn_id) or _raise_missing(conn_id, await missing.awhy(conn_id))
 
 
-#: Connections that this process was given. If one is missing now, it has probably become
-#: unreadable, and work started on its server must not continue on another.
+#: Connections that this process has read. If one is missing now, it has probably become unreadable,
+#: and work that was started on its server must not continue on another.
 _found: set[str] = set()
 
 
@@ -238,7 +238,7 @@ def _given(connection: ConnectionLike) -> MLflowServer:
 
 
 def _as_reached(server: MLflowServer) -> MLflowServer:
-    """With the proxy that this process goes through, where there is one."""
+    """The server with the proxy that this process uses to reach it, if any."""
     proxy = proxies.proxy_for(server.uri)
     return server if proxy is None else replace(server, proxy=proxy)
 
@@ -289,11 +289,11 @@ def _known_connections() -> set[str]:
 
 
 def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
-    """Read ``MLFLOW_TRACKING_URI``, and what MLflow's client itself reads beside it.
+    """Read ``MLFLOW_TRACKING_URI`` and the other variables that MLflow's client reads.
 
-    Those are user name, password or token, and the certificate files.
+    These are user name, password or token, and the certificate files.
 
-    :raises SettingError: when it is no http or https URL, or names the variable that is wrong.
+    :raises SettingError: it is not an http or https URL, or another variable is wrong.
     """
     where = "environment"
     scheme, separator, _ = uri.partition("://")
@@ -322,7 +322,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
 
 
 def _credentials_from_environment() -> Credentials:
-    """What MLflow's own client would sign in with, in its order."""
+    """The credentials that MLflow's own client would use, in its order of precedence."""
     username = os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
     if username and password:

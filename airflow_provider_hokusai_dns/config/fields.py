@@ -1,8 +1,8 @@
 """Readers of one setting each: take the raw value, return the checked one.
 
-A raw value comes from a form (a text), from JSON (a text, number, flag or list), from the
-environment or from ``airflow.cfg`` (a text). Each reader raises :class:`ValueError` with the value
-in one sentence, unless a secret may be in it; the caller adds the name of the field.
+A raw value comes from a form (a string), from JSON (a string, number, flag or list), from the
+environment or from ``airflow.cfg`` (a string). Each reader raises :class:`ValueError` with one
+sentence, which contains the value unless it may be a secret; the caller adds the field's name.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def checked(where: str, field: str, read: Callable[[object], T], value: object) 
 
 
 _LONGEST_PATH = 1000
-#: A number, perhaps with a unit, or a word: what people write by mistake and want to see again.
+#: A number, perhaps with a unit, or a word: typical mistakes, which a message may repeat.
 _PLAIN = re.compile(r"[+-]?[0-9]{1,12}([.,][0-9]{1,9})?[a-z]{0,3}|[A-Za-z]{1,10}")
 
 
 def described(value: object) -> str:
-    """A wrong value for a message: itself where it is a number or a plain word, else its kind.
+    """A wrong value, for a message: the value if it is a number or a plain word, else its kind.
 
-    A secret that was put into the wrong field must not get into a log.
+    A secret entered in the wrong field must not get into a log.
     """
     if isinstance(value, str):
         return repr(value) if _PLAIN.fullmatch(value) else f"a text of {len(value)} characters"
@@ -55,7 +55,7 @@ def described(value: object) -> str:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """``"Did you mean 'x'? "`` for a name that is not known; empty where none is like it."""
+    """``"Did you mean 'x'? "`` for an unknown name; empty if no known name is similar."""
     import difflib
 
     others = [name for name in known if name != given]
@@ -134,7 +134,7 @@ def _looks_like_host(item: str) -> bool:
 
 
 def _host(item: str) -> str:
-    """An item of a list of hosts for a message; a word without a dot may be anything."""
+    """An item of a list of hosts, for a message; a word without a dot may be a secret."""
     return repr(shown(item)) if _looks_like_host(item) else described(item)
 
 

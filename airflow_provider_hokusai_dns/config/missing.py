@@ -1,8 +1,8 @@
 """Why Airflow did not return a connection.
 
-Airflow itself does not tell: its secrets backends are asked in turn, their errors are ignored,
-and what none of them gave is called undefined. So this asks once more, and only where an answer can
-be trusted.
+Airflow itself does not say: it asks its secrets backends in turn, ignores their errors, and calls
+undefined what none of them returned. So this module asks again, but only where the answer can be
+trusted.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 
 class Reason(StrEnum):
-    """Why there is no connection."""
+    """Why Airflow returned no connection."""
 
     #: Airflow could not be asked, or a secrets backend may have failed.
     UNKNOWN = "unknown"
-    #: Airflow has none of this id.
+    #: Airflow has no connection with this id.
     UNDEFINED = "undefined"
     #: It is in the database, encrypted with a key that this process does not have.
     ENCRYPTED = "encrypted"
 
 
 def why(conn_id: str) -> Reason:
-    """Ask in a task, on the command line or in the API server. Never raises."""
+    """Find the reason in a task, on the command line or in the API server. Never raises."""
     try:
         comms = _comms()
         if comms is None:
@@ -50,7 +50,7 @@ async def awhy(conn_id: str) -> Reason:
 
 
 def known_connections() -> set[str]:
-    """Ids of connections that this process can see without asking for each; for a suggestion."""
+    """Ids of connections that this process can list at once, for a suggestion."""
     known = {
         name.removeprefix("AIRFLOW_CONN_").lower()
         for name in os.environ
@@ -70,13 +70,13 @@ def known_connections() -> set[str]:
 
 
 def _comms() -> Any:
-    """The task's or trigger's connection to its supervisor; ``None`` in a process that has none."""
+    """The task's or trigger's connection to its supervisor; ``None`` in other processes."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return getattr(runner, "SUPERVISOR_COMMS", None)
 
 
 def _has_backend_of_its_own() -> bool:
-    """Whether a secrets backend is configured, whose errors Airflow ignores."""
+    """Whether a custom secrets backend is configured; Airflow ignores its errors."""
     from airflow.providers.common.compat.sdk import conf
 
     options = (("secrets", "backend"), ("workers", "secrets_backend"))
@@ -90,14 +90,14 @@ def _question(conn_id: str) -> Any:
 
 
 def _meaning(answer: object) -> Reason:
-    """The API server says explicitly that there is none; any other error may be temporary."""
+    """Undefined if the API server says so explicitly; any other error may be temporary."""
     error = getattr(answer, "error", None)
     is_undefined = getattr(error, "value", error) == "CONNECTION_NOT_FOUND"
     return Reason.UNDEFINED if is_undefined else Reason.UNKNOWN
 
 
 def _is_server() -> bool:
-    """Whether this process reads connections from the database itself, as Airflow marks it."""
+    """Whether this process reads connections directly from the database, by Airflow's own mark."""
     return os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server"
 
 

@@ -1,7 +1,7 @@
-"""The HTTP proxy that the environment names for a server, chosen as ``requests`` chooses it.
+"""The HTTP proxy that the environment sets for a server, selected as ``requests`` does.
 
-MLflow's client and ``hook.rest`` go through it without being told to. It resolves the server's
-name; what this package resolves, pins and probes is then the proxy's.
+MLflow's client and ``hook.rest`` use it automatically. It resolves the server's name; this package
+then resolves, pins and probes the proxy's name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from airflow_provider_hokusai_dns.config.server import Proxy
 def proxy_for(uri: str) -> Proxy | None:
     """The proxy for a URL by ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``.
 
-    ``None`` without one, and for a proxy that does not speak plain http: MLflow's client uses such
-    a proxy all the same, and a warning says that it is not covered.
+    ``None`` without one, and for a proxy that does not speak plain http: MLflow's client still uses
+    such a proxy, and a warning says that it is not covered.
     """
     if not urllib.request.getproxies():
         return None

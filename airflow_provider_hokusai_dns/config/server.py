@@ -1,6 +1,6 @@
-"""What is known of one MLflow server: the parsed form of one Airflow connection.
+"""One MLflow server, as parsed from one Airflow connection.
 
-Made by :mod:`~airflow_provider_hokusai_dns.config.settings`; nothing here reads configuration.
+Created by :mod:`~airflow_provider_hokusai_dns.config.connections`. Reads no configuration itself.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class StaleOverHTTP(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """How to sign in. Both parts stay out of ``repr``.
+    """The login. Neither part is shown by ``repr``.
 
     :param username: set for basic authentication, together with ``secret`` as the password.
     :param secret: the password, or the bearer token when there is no user name.
-    :raises ValueError: names the part that can never be right, not its value.
+    :raises ValueError: a part is invalid; the error names it, but not its value.
     """
 
     username: str | None = field(default=None, repr=False)
@@ -45,7 +45,7 @@ class Credentials:
         return bool(self.secret)
 
     def __post_init__(self) -> None:
-        # A bad header value is quoted in the exception of the HTTP library: refuse it before.
+        # The HTTP library quotes an invalid header value in its exception: reject it before that.
         if self.username and ":" in self.username:
             raise ValueError("the login must not contain a colon (basic authentication, RFC 7617)")
         if self.secret and not self.username and not _TOKEN.match(self.secret):
@@ -73,14 +73,14 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How one connection wants names to be resolved: all that it says about that.
+    """How names are resolved for one connection: all of its name settings.
 
-    An answer belongs to a view. Connections with equal views share answers; what one connection
-    says never decides where a request of another goes. The default view says nothing. Durations
-    are seconds.
+    An answer belongs to a view. Connections with equal views share answers; the settings of one
+    connection never decide where the requests of another go. The default view has no settings.
+    Durations are seconds.
 
-    :param hostname: the normalised name that all but the nameservers hold for; empty where nothing
-        but nameservers is said.
+    :param hostname: the normalised name to which all settings but the nameservers apply; empty if
+        there are none but nameservers.
     """
 
     hostname: str = ""
@@ -92,14 +92,14 @@ class View:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The nameservers and the SRV name that are asked instead of the system's and the name.
+        """The nameservers and the SRV name to query instead of the system's and the hostname.
 
-        Records of the fleet are kept apart by this.
+        The fleet's shared records are kept separate by this.
         """
         return (*self.nameservers, f"SRV {self.srv}") if self.srv else self.nameservers
 
     def difference(self, other: View) -> str:
-        """The first field in which two views differ; empty where they are equal."""
+        """The first field in which two views differ; empty if they are equal."""
         names = [item.name for item in fields(self) if item.name != "hostname"]
         return next((n for n in names if getattr(self, n) != getattr(other, n)), "")
 
@@ -117,7 +117,7 @@ class Proxy:
 
     @property
     def uri(self) -> str:
-        """Where it listens, without a login."""
+        """The proxy's URL, without a login."""
         return f"http://{_in_url(self.hostname)}:{self.port}"
 
 
@@ -125,19 +125,19 @@ class Proxy:
 class MLflowServer:
     """One MLflow server as a connection describes it. Durations are seconds.
 
-    :param conn_id: the Airflow connection id; the tag under which credentials are kept.
+    :param conn_id: the Airflow connection id; credentials are stored under it.
     :param scheme: ``http`` or ``https``.
     :param hostname: as given on the connection, a name or an address without brackets.
-    :param port: ``None`` for the scheme's own.
+    :param port: ``None`` for the scheme's default.
     :param path_prefix: empty, or begins with a slash and does not end with one.
-    :param srv: the SRV name that says where the server is and on which port, instead of address
-        records of the hostname (RFC 2782); empty for none.
+    :param srv: the SRV name (RFC 2782) to look up for addresses and port, instead of the address
+        records of the hostname; empty for none.
     :param verify: whether a server certificate is verified.
     :param deadline: how long a call inside a run waits while nothing gets through.
     :param request_timeout: how long one call outside a run may take.
-    :param proxy: what stands in between. Then its name is resolved here, and what the connection
-        says about the server's name (``srv``, ``nameservers``, ``fallback_addresses`` ...) has no
-        effect.
+    :param proxy: the HTTP proxy to the server, if any. Then the proxy's name is resolved here, and
+        the connection's settings for the server's name (``srv``, ``nameservers``,
+        ``fallback_addresses`` ...) have no effect.
     """
 
     conn_id: str
@@ -166,18 +166,18 @@ class MLflowServer:
 
     @property
     def named(self) -> str:
-        """The connection as named in a sentence; one that is being tested has no id of its own."""
+        """The connection, for a sentence; a connection under test is not named by its id."""
         return f"connection {self.conn_id!r}" if self.conn_id else "this connection"
 
     @property
     def authority(self) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as written in a URL."""
         host = _in_url(self.hostname)
         return host if self.port is None else f"{host}:{self.port}"
 
     @property
     def uri(self) -> str:
-        """The tracking URI in its hostname form, without a tag or a secret."""
+        """The tracking URI with the hostname, without a tag or a secret."""
         return f"{self.scheme}://{self.authority}{self.path_prefix}"
 
     @property
@@ -227,7 +227,7 @@ class MLflowServer:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """What is asked for the name of the server; see :attr:`View.asked`."""
+        """What to query for the name of the server; see :attr:`View.asked`."""
         return self.view.asked
 
     @property
@@ -237,9 +237,9 @@ class MLflowServer:
 
 
 def tls_context(server: MLflowServer) -> ssl.SSLContext | None:
-    """The TLS settings of a connection, as ``requests`` would take them; ``None`` for plain http.
+    """The TLS settings of a connection, as ``requests`` takes them; ``None`` for plain http.
 
-    :raises TLSFileError: names the file and what is wrong with it.
+    :raises TLSFileError: a file is wrong; the error names it and says why.
     """
     if server.scheme != "https":
         return None

@@ -1,6 +1,7 @@
-"""Airflow's configuration and the environment as the policy of the resolver.
+"""Reads the resolver's policy from Airflow's configuration and the environment.
 
-The settings become a :class:`~.resolver.config.ResolverConfig`, checked whole before it is used.
+The settings become a :class:`~.resolver.config.ResolverConfig`, which is validated as a whole
+before it is used.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-#: The connection that is used where none is named.
+#: The connection that is used by default.
 DEFAULT_CONN_ID = "mlflow_default"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 #: The section of ``airflow.cfg``; ``AIRFLOW__HOKUSAI_DNS__...`` in the environment.
 SECTION = "hokusai_dns"
-#: Where the settings of the former system stand in the environment, which override the section.
+#: Environment variables of the former system, which override the section.
 _ENVIRONMENT = {"cache_ttl": "DNS_CACHE_TTL", "timeout": "DNS_TIMEOUT"}
 _FALLBACK_VARIABLE = "MLFLOW_FALLBACK_IP"
 _SECTION_NAME = f"section [{SECTION}]"
@@ -40,7 +41,7 @@ _LISTS: dict[str, Callable[[object], Any]] = {"nameservers": read_nameservers, "
 
 
 def option(name: str) -> str | None:
-    """One option of section ``[hokusai_dns]``; ``None`` where it is unset or empty."""
+    """One option of section ``[hokusai_dns]``; ``None`` if it is unset or empty."""
     from airflow.providers.common.compat.sdk import conf
 
     value = conf.get(SECTION, name, fallback=None)
@@ -54,9 +55,9 @@ def listed_connections() -> tuple[str, ...]:
 
 
 def listed_hostnames() -> tuple[str, ...]:
-    """Further hostnames that the refresh DAG refreshes by default and that a process warms.
+    """Further hostnames: refreshed by the refresh DAG by default, and looked up early by processes.
 
-    :raises SettingError: names the one that is no hostname.
+    :raises SettingError: one is not a hostname; the error names it.
     """
     return checked(_SECTION_NAME, "hostnames", read_hostnames, option("hostnames") or "")
 
@@ -64,7 +65,7 @@ def listed_hostnames() -> tuple[str, ...]:
 def relay_keep() -> int:
     """Bytes of the temporary files in which a relay keeps artifacts until they are delivered.
 
-    :raises SettingError: it is no number.
+    :raises SettingError: it is not a number.
     """
     kept = option("relay_keep") or 1024
     return checked(_SECTION_NAME, "relay_keep", read_count, kept) * 2**20
@@ -81,7 +82,7 @@ def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:
 def policy_numbers() -> dict[str, Callable[[object], Any]]:
     """The options that are numbers: those that the Variable ``hokusai_dns_policy`` may set.
 
-    The others say which servers are asked. A user who may edit Variables does not decide that.
+    The others choose the DNS servers, which a user who may edit Variables must not do.
     """
     return {
         item.name: read_count if item.type == "int" else read_seconds
@@ -91,19 +92,19 @@ def policy_numbers() -> dict[str, Callable[[object], Any]]:
 
 
 def fingerprint() -> tuple[str | None, ...]:
-    """Everything of :func:`resolver_config` that can change while a process runs.
+    """All inputs of :func:`resolver_config` that can change while a process runs.
 
-    Airflow reads its file once, and the environment each time; asking it for each option takes
-    milliseconds, which is too much for every resolution.
+    Airflow reads its file once, and the environment each time. Reading each option through Airflow
+    takes milliseconds, which is too slow for every resolution.
     """
     return tuple(map(without_us, _CHANGEABLE))
 
 
 def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> ResolverConfig:
-    """The policy as environment and section set it, before any connection's settings.
+    """The policy from the environment and the section, before any connection's settings.
 
     :param overrides: numbers that take precedence over both.
-    :raises SettingError: names the variable or option and the value.
+    :raises SettingError: a setting is wrong; the error names it and its value.
     """
     values: dict[str, Any] = dict(overrides)
     origin: dict[str, tuple[str, str]] = {name: ("overrides", name) for name in overrides}
@@ -128,24 +129,24 @@ def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> Re
 
 
 def static_addresses() -> tuple[str, ...]:
-    """``MLFLOW_FALLBACK_IP``, checked; empty where it is not set.
+    """The addresses in ``MLFLOW_FALLBACK_IP``; empty if it is not set.
 
-    It belongs to one hostname: that of the connection in use, or else that of
+    They belong to one hostname: that of the connection in use, or else that of
     ``MLFLOW_TRACKING_URI``.
 
-    :raises SettingError: for what is no address.
+    :raises SettingError: it contains something that is not an address.
     """
     raw = os.environ.get(_FALLBACK_VARIABLE, "").strip()
     return checked("environment", _FALLBACK_VARIABLE, read_addresses, raw) if raw else ()
 
 
 def has_fallback() -> bool:
-    """Whether ``MLFLOW_FALLBACK_IP`` is set, right or wrong."""
+    """Whether ``MLFLOW_FALLBACK_IP`` is set, valid or not."""
     return bool(os.environ.get(_FALLBACK_VARIABLE, "").strip())
 
 
 def _tracking_hostname() -> str | None:
-    """The name in ``MLFLOW_TRACKING_URI``, where that is a server by name."""
+    """The hostname in ``MLFLOW_TRACKING_URI``, if it has one."""
     try:
         target = Target.parse((without_us(TRACKING_VARIABLE) or "").strip())
     except ValueError:

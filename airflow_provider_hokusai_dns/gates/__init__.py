@@ -1,1 +1,1 @@
-"""The health gate: one check of a connection, what a gate makes of it, checks that gates share."""
+"""The health gate: one check of a connection, the gate's decision, checks shared by gates."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
 
-#: What a probe is left with when the lookup took all the time, seconds.
+#: Seconds that a probe still gets when the lookup took all the time.
 _LEAST_FOR_PROBE = 2.0
 
 
@@ -40,8 +40,8 @@ _LEAST_FOR_PROBE = 2.0
 class Check:
     """What one check found.
 
-    :param server: what the connection says; ``None`` where it is missing or wrong.
-    :param resolution: what its name resolves to; ``None`` where nothing could be served.
+    :param server: the server of the connection; ``None`` if that is missing or wrong.
+    :param resolution: what its name resolves to; ``None`` if there was no address to serve.
     """
 
     verdict: Verdict
@@ -67,11 +67,11 @@ def check_connection(
 ) -> Check:
     """Look up the server of a connection, and probe it. Blocks, for a bounded time.
 
-    A connection that is missing or wrong is a verdict too: it may be corrected meanwhile.
+    A missing or wrong connection is a verdict too: it may be corrected in the meantime.
 
     :param deadline: seconds for all of it. After a lookup that took longer than its share the probe
         still gets two.
-    :param written_by: stored beside the address, for people.
+    :param written_by: stored with the address, for people to read.
     """
     try:
         server = connections.load_server(conn_id)
@@ -106,10 +106,10 @@ def check_with(
     deadline: float = PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Check:
-    """The same for a server that is known, with a resolver of the caller's choice.
+    """The same for a known server, with a resolver chosen by the caller.
 
-    It tells no breaker: the Test button uses a made-up connection id, which no other code uses and
-    that would never be removed.
+    It updates no breaker: the Test button uses a generated connection id, whose breaker no other
+    code would use or remove.
     """
     from airflow_provider_hokusai_dns.health.probe import probe
 
@@ -136,7 +136,7 @@ def check_with(
 
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
-    """A check is never refused, because it is rare and bounded; its result updates the breaker."""
+    """Update the breaker. It never refuses a check, because checks are rare and bounded."""
     breaker = breaker_for(server)
     before = breaker.status().state
     if verdict.level is not Level.UNHEALTHY:

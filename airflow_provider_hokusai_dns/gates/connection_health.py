@@ -1,4 +1,4 @@
-"""What is known of one connection, as a value. Knows no Airflow and no web."""
+"""What is known about one connection, as a value. Imports neither Airflow nor a web framework."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _NOT_CHECKED = (
 
 @dataclass(frozen=True, slots=True)
 class ConnectionTarget:
-    """Where a connection leads, and what the shared Variable says about the name.
+    """The server of a connection, and the stored record of its name.
 
-    :param problem: what is wrong with that Variable, in a sentence.
+    :param problem: what is wrong with the Variable of that record, in a sentence.
     :param no_name_limit: seconds for which an address is served after DNS first said that the name
         does not exist.
     :param max_stale: seconds of age up to which an address is served while DNS fails.
     :param login_limit: the same for a connection that sends credentials over plain http; ``None``
-        where that makes no difference.
-    :param asked: those that the connection names; empty for the system's.
+        if that makes no difference.
+    :param asked: the nameservers set on the connection; empty for the system's.
     """
 
     hostname: str | None = None
@@ -70,11 +70,11 @@ class ConnectionTarget:
 
     @property
     def history_name(self) -> str | None:
-        """Under what the history endpoint gives the last day of this name."""
+        """The key of this name's last day in the history endpoint's answer."""
         return None if self.hostname is None else shown_name(self.hostname, self.asked)
 
     def away_for(self, wall: float) -> float | None:
-        """Seconds since the name was first seen missing; ``None`` while it exists."""
+        """Seconds since DNS first reported that the name is missing; ``None`` while it exists."""
         return None if self.record is None else away_for(self.record, wall)
 
     def dns(self, wall: float) -> Level:
@@ -89,7 +89,7 @@ class ConnectionTarget:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionHealth:
-    """The last that is known of one connection."""
+    """The latest state of one connection."""
 
     conn_id: str
     target: ConnectionTarget = ConnectionTarget()
@@ -118,7 +118,7 @@ class ConnectionHealth:
 
     @property
     def dns(self) -> Level:
-        """The state of the name: by the last check, or else by its stored record."""
+        """The state of the name, from the last check or, without one, from its stored record."""
         if self.verdict is None:
             return self.target.dns(time.time())
         if self.verdict.address is None:
@@ -142,13 +142,13 @@ class ConnectionHealth:
 
     @property
     def cause(self) -> str | None:
-        """The one word behind a state that is not healthy; data."""
+        """The cause of a state that is not healthy, as one word for programs."""
         if self.verdict is None or self.verdict.level == "healthy":
             return None
         return self.verdict.cause
 
     def status_row(self) -> dict[str, Any]:
-        """All of it as plain values, ages as of now: a row of the endpoint and of the command."""
+        """Plain values with current ages: a row of the endpoint and of the command."""
         wall, verdict, found = time.time(), self.verdict, self.found
         age = left = None
         if found is not None:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 
-#: A cause that retrying will not fix must be seen this often in a row; none ends a gate at once.
+#: How often in a row a gate must see a cause that retrying will not fix before it gives up.
 STRIKES = 3
 DEFAULT_CHECKS = ("dns", "tracking", "registry")
 ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
-#: Two causes that stand beside the states in ``fail_fast_on``: Airflow did not give out the
-#: connection, and it says clearly that there is none. A gate gives up on the second by default; the
-#: first may pass, and includes the second where an author names it.
+#: Two causes that ``fail_fast_on`` accepts besides states. Missing: Airflow did not return the
+#: connection, perhaps only for now. Undefined: Airflow reports that it does not exist. By default a
+#: gate gives up on the second only; an author who names the first includes the second.
 MISSING, UNDEFINED = "missing", "undefined"
 NOT_GIVEN = (MISSING, UNDEFINED)
 DEFAULT_FAIL_FAST = (
@@ -36,23 +36,22 @@ DEFAULT_FAIL_FAST = (
 PROBE_TIMEOUT = 10.0
 EVENT_VERSION = 1
 #: Of :class:`GatePayload`. Version 2 had no ``silent_fail`` and no ``seen``, version 1 no
-#: ``end_from_trigger`` and no ``do_xcom_push``; before it there was none.
+#: ``end_from_trigger`` and no ``do_xcom_push``; older payloads have no version.
 PAYLOAD_VERSION = 3
 
 
 class GateEvent(TypedDict):
-    """What the trigger tells the sensor."""
+    """The event that the trigger sends to the sensor."""
 
     version: int
     open: bool
     verdict: VerdictDict
-    #: The wait took too long; otherwise a gate that is not open is one for which retrying will not
-    #: help.
+    #: Whether a gate that is not open timed out; otherwise retrying will not help.
     timed_out: NotRequired[bool]
 
 
 class GatePayload(TypedDict):
-    """What makes a trigger: it waits in the database, also while packages are upgraded."""
+    """A trigger's arguments. They stay in the database, even while packages are upgraded."""
 
     version: int
     mlflow_conn_id: str
@@ -73,7 +72,7 @@ class GatePayload(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Strikes:
-    """How often in a row a gate saw the same cause that retrying will not fix."""
+    """How many checks in a row saw the same cause that retrying will not fix."""
 
     cause: str = ""
     count: int = 0
@@ -91,12 +90,12 @@ class Strikes:
         return self.count >= STRIKES
 
     def as_dict(self) -> dict[str, Any]:
-        """These strikes as JSON-safe values."""
+        """The strikes as JSON-safe values."""
         return {"cause": self.cause, "count": self.count}
 
     @classmethod
     def from_dict(cls, value: object) -> Strikes:
-        """The strikes behind :meth:`as_dict`; none where the value is something else."""
+        """Read the output of :meth:`as_dict`; no strikes if the value is anything else."""
         match value:
             case {"cause": str() as cause, "count": int() as count}:
                 return cls(cause, count)
@@ -109,9 +108,9 @@ def check_arguments(
     fail_fast_on: Iterable[str],
     probe_timeout: float = PROBE_TIMEOUT,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Check what the author of a gate asks for.
+    """Check the arguments of a gate.
 
-    :raises ValueError: names the argument and the value.
+    :raises ValueError: an argument is wrong; the error names it and its value.
     """
     wanted, fatal = tuple(checks), tuple(fail_fast_on)
     if min_health not in USABLE:
@@ -144,12 +143,12 @@ def unchecked(conn_id: str) -> Verdict:
 
 
 def log_level(verdict: Verdict) -> int:
-    """At which level a verdict is logged: anything but healthy is a warning."""
+    """The level at which a verdict is logged: warning, unless it is healthy."""
     return logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
 
 
 def in_one_line(verdict: Verdict, strikes: Strikes = Strikes()) -> str:
-    """A verdict for the log: what is, why, and whether the gate will go on waiting for it."""
+    """A verdict for the log: the state, the reason, and whether the gate continues to wait."""
     line = f"MLflow is {verdict.level}"
     if verdict.level != verdict.state.value:
         line += f" ({verdict.state.value.replace('_', ' ')})"

@@ -1,9 +1,9 @@
-"""One check for all the gates of a triggerer that want to know the same.
+"""One check for all gates of a triggerer that have the same arguments.
 
 A thousand gates with one key make one connection read, one lookup and one probe per interval.
-Gates synchronize by themselves: a gate takes a check that is recent enough, joins one that is under
-way, or starts one, and then sleeps until that check is an interval old. Everything here happens on
-the triggerer's event loop, so it needs no lock; only the check itself is on a thread.
+Gates synchronize by themselves: a gate uses a check that is recent enough, joins one in progress,
+or starts one, and then sleeps until that check is one interval old. Everything here runs on the
+triggerer's event loop, so it needs no lock; only the check itself runs on a thread.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Jitter on the interval, downwards only as everywhere (policy rule 12): triggerers that were
-#: started together must not ask in step.
+#: Jitter on the interval, only downwards (policy rule 12): triggerers that were started together
+#: must not check at the same moments.
 _JITTER = 0.1
 #: Gates that are woken before the loop's other triggers get their turn.
 _AT_ONCE = 50
-#: Seconds after which a connection that Airflow did not give out counts as missing. Its first
-#: answer to a triggerer was seen to take 26 on a busy machine.
+#: Seconds after which a connection that Airflow did not return counts as missing. On a busy
+#: machine, Airflow's first answer to a triggerer took 26 s.
 _READ_PATIENCE = 60.0
 #: Questions whose last check is kept for later gates.
 _MOST_KEYS = 256
@@ -64,9 +64,9 @@ class CheckFailedError(PicklableError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ProbeKey:
-    """What a gate wants to know. How it uses the answer is not part of it.
+    """What a gate checks. How it uses the result is not part of the key.
 
-    The connection stands for its credentials: two connections to one server are two keys.
+    Connections may differ in credentials: two connections to one server are two keys.
     """
 
     conn_id: str
@@ -81,7 +81,7 @@ class ProbeKey:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TimedVerdict:
-    """What was seen, and when.
+    """A verdict, and when it was reached.
 
     :param at: seconds on the monotonic clock, at the end of the check.
     :param share: of its interval, after which a gate that saw this checks again.
@@ -93,7 +93,7 @@ class TimedVerdict:
 
 
 class SharedProbe:
-    """The checks for one key, shared by the gates that ask it.
+    """The checks for one key, shared by its gates.
 
     :param check: one check; it may be slow, but must not block the loop.
     """
@@ -111,8 +111,8 @@ class SharedProbe:
         """Wait for the next verdict of a gate. A cancelled caller does not affect the others.
 
         :param every: the gate's interval, seconds. A verdict younger than it is good enough.
-        :param after: what the gate saw last; never given again.
-        :raises CheckFailedError: when the check did not end with a verdict.
+        :param after: the verdict that the gate saw last; it is not returned again.
+        :raises CheckFailedError: the check did not end with a verdict.
         """
         if after is not None:
             await asyncio.sleep(after.at + every * after.share - time.monotonic())
@@ -152,7 +152,7 @@ class SharedProbe:
                 await asyncio.sleep(0)
 
     def _land(self) -> list[asyncio.Future[TimedVerdict | Exception]]:
-        """End the flight; returns its waiters. A later caller starts another flight."""
+        """End the flight and return its waiters. A later caller starts another flight."""
         self._flight = None
         waiting, self._waiting = self._waiting, []
         return waiting
@@ -165,7 +165,7 @@ class SharedProbes:
         self._probes: dict[ProbeKey, SharedProbe] = {}
 
     def get(self, key: ProbeKey) -> SharedProbe:
-        """The probe for a key, for as long as the gate wants to hold it."""
+        """The shared probe for a key; it exists while a gate holds it."""
         probe = self._probes.pop(key, None) or SharedProbe(key)
         self._probes[key] = probe  # at the end: the last to be dropped
         if len(self._probes) > _MOST_KEYS:
@@ -177,7 +177,7 @@ _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedProbes] = WeakKeyDi
 
 
 def shared_probes() -> SharedProbes:
-    """Those of the running event loop: in a triggerer, the one there is."""
+    """The shared probes of the running event loop; a triggerer has one loop."""
     loop = asyncio.get_running_loop()
     known = _by_loop.get(loop)
     if known is None:
@@ -192,7 +192,7 @@ def shared_probes() -> SharedProbes:
 
 
 async def _check(key: ProbeKey) -> Verdict:
-    """Read the connection on the loop, as the triggerer wants it; do the rest on a thread.
+    """Read the connection on the loop, as the triggerer requires; do the rest on a thread.
 
     It is read each time: a change or removal takes effect at the next check.
     """
@@ -215,10 +215,10 @@ _overdue: set[asyncio.Task[MLflowServer]] = set()
 
 
 async def _read(conn_id: str) -> MLflowServer:
-    """Read a connection within a bounded time: all gates wait for this check.
+    """Read a connection within a bounded time: all gates of this key wait for it.
 
-    One that is late is not cancelled: under Airflow 3.2 its answer would stay in the connection to
-    the supervisor, and another trigger would read it.
+    A late read is not cancelled: in Airflow 3.2 its answer would stay in the connection to the
+    supervisor, and another trigger would read it.
     """
     reading = asyncio.create_task(connections.aload_server(conn_id))
     done, _ = await asyncio.wait({reading}, timeout=_READ_PATIENCE)

@@ -1,7 +1,7 @@
 """A circuit breaker for the entry points to an MLflow server.
 
-Per process and per server. It guards gates, the start of a run, ``rest`` and probes, and never acts
-inside a run: writes wait, and are not refused.
+Per process and per server. It guards the start of a run, ``rest`` and other calls outside a run,
+and never acts inside a run: writes wait, and are not refused.
 
 No library is used: the existing ones count exceptions by type, where a 404 and a 503 look alike,
 and let every caller through when half open.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.config.server import MLflowServer
 
-#: The states that say that MLflow is down. A wrong password or a missing workspace is an answer.
+#: The states that mean that MLflow is down. A wrong password or a missing workspace is an answer.
 _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})
 
 
@@ -59,10 +59,10 @@ class BreakerStatus:
 
 
 class Call:
-    """The outcome of one call that was let through. Report it with one of the two methods.
+    """One permitted call. Report its outcome with one of the methods.
 
-    An attempt that ends without a report does not count: an author's own exception, a 404 and a 400
-    say nothing about whether MLflow is up.
+    A call without a report does not count: the author's own exception, a 404 and a 400 do not show
+    whether MLflow is up.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Call:
         self.outcome = True
 
     def failure(self, reason: str) -> None:
-        """MLflow did not answer, or said that it cannot.
+        """MLflow did not answer, or reported that it is unavailable.
 
         :param reason: for people; never a secret.
         """
@@ -82,7 +82,7 @@ class Call:
         self.reason = reason
 
     def verdict(self, verdict: Verdict) -> None:
-        """Take the outcome from a probe; a refused login is an answer too."""
+        """Report the outcome of a probe; a rejected login is an answer too."""
         if verdict.state in _DOWN:
             self.failure(verdict.sentence)
         elif verdict.state is not State.CONFIG:
@@ -90,14 +90,14 @@ class Call:
 
 
 class CircuitBreaker:
-    """Fails fast while a server is down, and lets one caller try once it may be up again.
+    """Fails fast while a server is down, and lets one caller try when it may be up again.
 
-    Thread-safe; the clock is passed in. A child process starts with what its parent knew.
+    Thread-safe; the clock is passed in. A child process starts with its parent's state.
 
     :param name: the server, for messages.
     :param threshold: failures in a row that open it.
     :param cooldown: seconds until one caller may try; doubles while that fails, up to the maximum.
-    :raises ValueError: for a number that cannot be.
+    :raises ValueError: a number is out of range.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class CircuitBreaker:
             self._leave(attempt)
 
     def check(self) -> None:
-        """Refuse like :meth:`attempt`, without taking the one try.
+        """Refuse like :meth:`attempt`, but without using the one permitted try.
 
         :raises BreakerOpenError: while the server is known to be down.
         """
@@ -176,7 +176,7 @@ class CircuitBreaker:
             )
 
     def reset(self) -> None:
-        """Close it, and forget what was counted."""
+        """Close it, and reset the counters."""
         with self._lock:
             self._clear()
 

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to one address, with hard limits on time and on bytes read.
 
-Beneath the probe. The hostname stays in the Host header, in SNI and in the certificate check; only
-the TCP connection goes to the address, which is the proxy's where the server is behind one. No
-retries, no redirects, no cookies.
+Used by the probe. The hostname stays in the Host header, in SNI and in the certificate check; only
+the TCP connection uses the address, which is the proxy's if there is one. No retries, no redirects,
+no cookies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: How http.client begins the error for a proxy that opens no tunnel.
 _TUNNEL = "Tunnel connection failed: "
-#: As much of a body as is read; the answers that a probe wants are far smaller.
+#: How much of a body is read; the answers that a probe needs are far smaller.
 BODY_LIMIT = 1024 * 1024
 
 _VERIFY_CODES = {
@@ -39,10 +39,10 @@ _VERIFY_CODES = {
 
 
 class Deadline:
-    """A moment on the monotonic clock, and a way to cut a socket off when it comes.
+    """A time on the monotonic clock at which a socket is shut down.
 
-    A time-out of a socket bounds one ``recv``; a server that trickles bytes can outlast it. Here
-    one timer shuts the connection down, in any state.
+    A socket's timeout limits one ``recv``; a server that trickles bytes can outlast it. Here one
+    timer shuts the connection down, in any state.
 
     :param seconds: from now.
     """
@@ -68,7 +68,7 @@ class Deadline:
         return max(0.0, self._end - time.monotonic())
 
     def watch(self, connection: socket.socket | None) -> None:
-        """Make this the socket to cut off. A duplicate is kept: its owner closes the original."""
+        """Set the socket to shut down. A duplicate is kept: its owner closes the original."""
         twin = None
         if connection is not None:
             twin = socket.socket(fileno=os.dup(connection.fileno()))
@@ -114,7 +114,7 @@ class ProbeConnection:
         self.address = address
         self._deadline = deadline
         self._connection = _connection(server, tls, self._dial)
-        # A proxy wants the whole URL, and with https a tunnel.
+        # A proxy needs the whole URL, and with https a tunnel.
         forwarded = server.proxy is not None and tls is None
         self._prefix = server.uri if forwarded else server.path_prefix
         self._headers = _proxy_headers(server) if forwarded else {}
@@ -138,7 +138,7 @@ class ProbeConnection:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Reply:
-        """Send one request and read its answer. What goes wrong is in the reply, never raised."""
+        """Send one request and read its answer. An error is in the reply, never raised."""
         began = time.perf_counter()
         reused = self._connection.sock is not None
         answer, failure, detail = self._exchange(method, path, headers or {}, body)
@@ -224,7 +224,7 @@ class ProbeConnection:
         return connection
 
     def _explain(self, error: Exception) -> tuple[ReplyFailure, str]:
-        """Which failure an exception stands for."""
+        """The kind of failure of an exception."""
         import http.client
 
         from urllib3.exceptions import ReadTimeoutError

@@ -1,4 +1,4 @@
-"""What the answers of a probe mean. Pure: values in, a verdict out."""
+"""Turns the answers of a probe into a verdict. Pure functions."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def judge(
 ) -> Verdict:
     """Turn the raw answers of a probe into a verdict.
 
-    :param replies: in the order in which they were asked for; the last one may be a failure.
-    :param address: the address that was asked, the resolution's first by default.
-    :param refusal: why a stale address was not used, when it was not.
+    :param replies: in the order of the requests; the last one may be a failure.
+    :param address: the address that was probed, by default the resolution's first.
+    :param refusal: why a stale address was not used, if it was not.
     """
     where: dict[str, Any] = {}
     if isinstance(resolution, DNSResolutionError):
@@ -140,7 +140,7 @@ def _state(
         return State.HEALTHY, "ok", f"{server.uri} answers through {proxy}."
     what = f"{server.uri} answers at" if replies else f"{server.connect_name} resolves to"
     known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
-    origin = known.get(resolution.source, ", an address that DNS gave just now")
+    origin = known.get(resolution.source, ", an address that DNS returned just now")
     return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 
@@ -157,7 +157,7 @@ def _degraded_sentence(
         advice = "Is MLflow being redeployed?"
     else:
         advice = "Check the DNS servers of this machine."
-    why = f"DNS gives no address for {server.connect_name}"
+    why = f"DNS returns no address for {server.connect_name}"
     if cause is Cause.NXDOMAIN:
         why = f"DNS says that {server.connect_name} does not exist"
     return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
@@ -166,7 +166,7 @@ def _degraded_sentence(
 def _judge_reply(
     server: MLflowServer, resolution: Resolution, asked: str, reply: Reply
 ) -> _Finding | None:
-    """What one answer says, or ``None`` when it is as expected."""
+    """The verdict for one answer, or ``None`` if it is as expected."""
     if reply.failure is not None:
         return _failed(server, resolution, asked, reply, reply.failure)
     if server.proxy is not None and reply.status == 407:
@@ -194,7 +194,7 @@ def _judge_reply(
 
 
 def _judge_open_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
-    """The paths that need no login: only a contradiction counts, a proxy may hide them."""
+    """Judge the paths that need no login: only a contradiction counts, a proxy may hide them."""
     if reply.check != "health" or looks_like_mlflow(reply):
         return None
     if reply.status in (401, 403, 404, 405):
@@ -205,9 +205,9 @@ def _judge_open_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
 
 
 def looks_like_mlflow(reply: Reply) -> bool:
-    """Whether a credential-free answer is one that MLflow gives.
+    """Whether an answer without credentials is typical of MLflow.
 
-    ``/health`` says no more than OK, which many servers do; the other two tell MLflow apart.
+    ``/health`` returns just OK, as many servers do; the other two identify MLflow.
     """
     if reply.failure is not None:
         return False
@@ -300,7 +300,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
 
 def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
     proxy = "" if server.proxy is None else (
-        f" The proxy {server.proxy.uri} answers so too where it cannot resolve or reach it."
+        f" The proxy {server.proxy.uri} also answers this if it cannot resolve or reach MLflow."
     )  # fmt: skip
     return (
         State.BACKEND_DOWN,
@@ -311,7 +311,7 @@ def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
 
 
 def _proxy_refused(server: MLflowServer, answer: str) -> _Finding:
-    """A proxy that does not connect to MLflow: it cannot, or the caller may not."""
+    """The verdict for a proxy that does not connect to MLflow: it cannot, or must not."""
     proxy = "the proxy" if server.proxy is None else f"the proxy {server.proxy.uri}"
     return (
         State.UNREACHABLE,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.health.verdict import Verdict
     from airflow_provider_hokusai_dns.resolver.model import Resolution
 
-#: What can be asked for.
+#: The available checks.
 CHECKS = ("dns", "tracking", "registry", "artifact")
 
 _CONNECT_TIMEOUT = 2.0
@@ -53,12 +53,12 @@ def probe(
 
     The addresses are tried in turn until one accepts a connection. Blocks; never imports MLflow.
 
-    :param resolution: what the resolver gave for the server, or the error that it raised.
+    :param resolution: the resolver's answer for the server, or the error that it raised.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``; with ``dns`` alone
         nothing is sent.
-    :param deadline: seconds for all of it but the clean-up after ``artifact``, which has one more.
-    :param report: is called with each address that accepted no connection (policy rule 13).
-    :raises ValueError: for a check that does not exist, or a deadline that is not above 0.
+    :param deadline: seconds for all but the clean-up after ``artifact``, which gets one more.
+    :param report: called with each address that did not accept a connection (policy rule 13).
+    :raises ValueError: a check does not exist, or the deadline is not above 0.
     """
     unknown = set(checks) - set(CHECKS)
     if unknown or not checks:
@@ -87,7 +87,7 @@ def _ask(
     report: Callable[[str], None] | None,
     replies: list[Reply],
 ) -> tuple[str | None, str | None]:
-    """Collect the replies; returns the address that was asked, and why a stale one was refused."""
+    """Collect the replies; returns the probed address, and why a stale one was rejected."""
     rule = stale_address_rule(server, resolution)
     if rule not in (USE, CHECK):
         return resolution.address, rule
@@ -132,7 +132,7 @@ def _ask(
 def _closed_part(
     server: MLflowServer, connection: ProbeConnection, checks: Collection[str], replies: list[Reply]
 ) -> None:
-    """What goes with credentials: each only after the one before was as it should be."""
+    """Send the requests with credentials, each only if the one before succeeded."""
     headers = {"Content-Type": "application/json"}
     if authorization := server.credentials.authorization():
         headers["Authorization"] = authorization
@@ -209,7 +209,7 @@ def _clean_up(
 
 
 def _artifact_folder(tracking: Reply) -> str | None:
-    """A folder of its own in the first experiment, so that its permissions are what is tested."""
+    """A separate folder in the first experiment, whose permissions are then tested."""
     name = f"hokusai-dns-probe-{uuid.uuid4().hex}"
     experiments = (tracking.document or {}).get("experiments") or [{}]
     location = str(experiments[0].get("artifact_location") or "mlflow-artifacts:/")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-#: The checks that are asked without credentials, in this order.
+#: The checks that are sent without credentials, in this order.
 OPEN_CHECKS = ("health", "version", "server_info")
 
 
@@ -35,8 +35,8 @@ class Reply:
 
     :param check: ``health``, ``version``, ``server_info``, ``tracking``, ``registry`` or
         ``artifact``; the first three go without credentials.
-    :param status: the HTTP status, 0 when there was none.
-    :param body: as much of it as a probe reads.
+    :param status: the HTTP status, 0 if there was none.
+    :param body: the part of it that a probe reads.
     :param challenge: the ``WWW-Authenticate`` header.
     :param failure: why there is no complete answer, or ``None``.
     :param detail: more about the failure, for people; never a secret.
@@ -54,7 +54,7 @@ class Reply:
 
     @property
     def document(self) -> dict[str, Any] | None:
-        """The body as a JSON object, or ``None`` when it is none."""
+        """The body as a JSON object, or ``None`` if it is not one."""
         try:
             value = json.loads(self.body)
         except (ValueError, RecursionError):  # a foreign server may nest without limit

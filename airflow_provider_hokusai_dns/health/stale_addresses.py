@@ -1,9 +1,9 @@
 """Stale addresses over plain http: which may be used, and which get credentials (policy rule 18).
 
-Over https the certificate decides. Over plain http, whatever server has the address now would get
-the credentials of a request, so the choice of the connection's author and the age decide. Hosts
-beside MLflow (``also_pin``), where presigned artifacts live, cannot be identified, and a presigned
-URL is a credential of its own.
+Over https the certificate decides. Over plain http, the server that has the address now would get
+the credentials of a request, so the connection's setting and the address's age decide. Other hosts
+(``also_pin``), which store artifacts behind presigned URLs, cannot be identified, and a presigned
+URL is itself a credential.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ USE, CHECK = "use", "check"
 
 
 def login_age_limit(server: MLflowServer) -> float | None:
-    """Seconds of age up to which credentials go to an address that is not fresh.
+    """The maximum age, in seconds, of an address that is not fresh and gets credentials.
 
-    ``None`` where age makes no difference to them: https with a certificate that is verified, no
-    credentials, or a connection that allows every age.
+    ``None`` if age makes no difference: https with a verified certificate, no credentials, or a
+    connection that allows every age.
     """
     if not server.credentials or (server.scheme == "https" and server.verify):
         return None
@@ -51,21 +51,21 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
         return USE
     if has_proxy_login:
         return (
-            f"DNS gives no address for {server.connect_name} now, and no login goes to a stale "
-            "address of a proxy: wait for DNS, or set allow_stale_over_http to always."
+            f"DNS returns no address for {server.connect_name} now, and no login is sent to a "
+            "stale address of a proxy: wait for DNS, or set allow_stale_over_http to always."
         )
     kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"DNS gives no address for {server.connect_name} now, and "
+            f"DNS returns no address for {server.connect_name} now, and "
             f"{server.named} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"DNS gives no address for {server.connect_name} now, and the stale one is {age:.0f} s "
-            f"old: over plain http no credentials go to an address older than "
+            f"DNS returns no address for {server.connect_name} now, and the stale one is {age:.0f} "
+            f"s old: over plain http no credentials are sent to an address older than "
             f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
         )
     return CHECK
@@ -76,9 +76,9 @@ def check_stale_address(
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
-    For the pin, which calls this before it returns such an address. Over plain http in ``checked``
-    mode this asks the address, without credentials, whether an MLflow answers there. That proves no
-    more: another team's MLflow passes.
+    The pin calls this before it returns such an address. Over plain http in ``checked`` mode it
+    sends requests without credentials to find out whether an MLflow server answers there. That
+    proves no more: another team's MLflow passes.
 
     :param timeout: seconds for all of it.
     :returns: ``None``, or a sentence why not.
@@ -112,7 +112,7 @@ def not_mlflow_at(
     # Where nothing accepts a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
-        f"DNS gives no address for {server.connect_name} now, and at the stale address "
+        f"DNS returns no address for {server.connect_name} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."
@@ -124,14 +124,14 @@ def check_stale_file_host(
 ) -> str | None:
     """Whether an address that is not fresh may be used; ``None`` means that it may.
 
-    On the port of https the certificate decides. Elsewhere ``checked`` allows what ``always`` does,
-    up to the age at which credentials may go to a stale address.
+    On the https port the certificate decides. On others, ``checked`` allows the same as ``always``,
+    up to the maximum age for credentials.
 
     :returns: ``None``, or a sentence why not.
     """
     if port == _HTTPS or server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return None
-    told = f"DNS gives no address for {resolution.hostname!r} now, and"
+    told = f"DNS returns no address for {resolution.hostname!r} now, and"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
             f"{told} {server.named} does not allow the stale one, {address}, over "
@@ -141,7 +141,7 @@ def check_stale_file_host(
     if age is not None and age > MAX_AGE_WITH_CREDENTIALS:
         return (
             f"{told} the stale one, {address}, is {age:.0f} s old: over plain http no presigned "
-            f"URL goes to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or "
+            f"URL is sent to an address older than {MAX_AGE_WITH_CREDENTIALS:.0f} s. Use https, or "
             "set allow_stale_over_http to always."
         )
     return None

@@ -1,6 +1,6 @@
-"""The state of an MLflow server, as a value that crosses processes.
+"""The state of an MLflow server, as a value that is passed between processes.
 
-Each state needs another action, and the sentence of a verdict says which.
+Each state requires a different action, which is in the verdict's sentence.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class State(StrEnum):
 
 
 class VerdictDict(TypedDict):
-    """A verdict as it crosses processes: trigger payload, XCom, endpoint."""
+    """A verdict as it is passed between processes: trigger payload, XCom, endpoint."""
 
     version: int
     state: str
@@ -57,14 +57,14 @@ class VerdictDict(TypedDict):
 class Verdict:
     """The state of an MLflow server, why, and what to do about it.
 
-    :param cause: one word behind the state, for example ``refused`` or ``http_503``; data.
+    :param cause: the cause as one word for programs, for example ``refused`` or ``http_503``.
     :param sentence: what is wrong and what to do, for people.
-    :param tracking_uri: in its hostname form, without a tag or a secret.
+    :param tracking_uri: with the hostname, without a tag or a secret.
     :param checked_at: when the probe ended.
     :param dns_cause: why the address is not fresh, or why there is none; else ``None``.
-    :param address: the address that was asked; ``None`` when there was none.
-    :param address_source: a :class:`~..resolver.Source` by its value.
-    :param address_age: seconds since DNS gave the address.
+    :param address: the address that was probed; ``None`` if there was none.
+    :param address_source: the value of a :class:`~..resolver.Source`.
+    :param address_age: seconds since DNS returned the address.
     :param latencies: milliseconds by check.
     """
 
@@ -94,7 +94,7 @@ class Verdict:
         """Whether this is good enough for a gate.
 
         :param min_health: ``"healthy"`` or ``"degraded"``.
-        :raises ValueError: for any other word.
+        :raises ValueError: it is another word.
         """
         if min_health not in USABLE:
             raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
@@ -120,9 +120,9 @@ class Verdict:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Verdict:
-        """The verdict behind :meth:`as_dict`.
+        """Read the output of :meth:`as_dict`.
 
-        :raises ValueError: for another version, or a field that is missing or cannot be.
+        :raises ValueError: it is of another version, or a field is missing or invalid.
         """
         if value.get("version") != _VERSION:
             raise ValueError(

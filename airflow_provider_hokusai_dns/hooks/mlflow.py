@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.pin import Pin
 
 
-#: States that a gate ends its wait for.
+#: States for which a gate stops waiting.
 _REFUSALS = ("tls_error", "host_rejected", "unauthenticated", "workspace_missing", "not_mlflow")
 #: With these a task ends neither well nor as failed; not each Airflow has all of them.
 _NO_FAILURES = (
@@ -76,8 +76,8 @@ class MLflowHook(BaseHook):
     def server(self) -> MLflowServer:
         """The connection, read and checked once per hook.
 
-        :raises ConnectionMissingError: there is no such connection.
-        :raises SettingError: names the field that is wrong.
+        :raises ConnectionMissingError: the connection does not exist.
+        :raises SettingError: a field is wrong; the error names it.
         """
         server = connections.load_server(self.mlflow_conn_id)
         runtime.mask_credentials(server)
@@ -87,18 +87,18 @@ class MLflowHook(BaseHook):
     def tracking_uri(self) -> str:
         """The tracking URI with the hostname in it, for links and logs.
 
-        A client made of it has no login: take the one of :meth:`get_conn`.
+        A client created from it has no login: use the one that :meth:`get_conn` returns.
         """
         return self.server.uri
 
     @property
     def resolved_tracking_uri(self) -> str:
-        """The tracking URI with an address in it, for logs, and for tools that want it.
+        """The tracking URI with an address in it, for logs and for tools that need it.
 
-        MLflow refuses it when its server was started with ``--allowed-hosts``, and TLS fails on it.
-        Behind an HTTP proxy it keeps the hostname, which the proxy alone resolves.
+        A server started with ``--allowed-hosts`` rejects it, and TLS verification fails. Behind an
+        HTTP proxy it keeps the hostname, which only the proxy resolves.
 
-        :raises DNSResolutionError: there is nothing to serve.
+        :raises DNSResolutionError: there is no address to serve.
         """
         return self._with_address(self.resolve())
 
@@ -106,15 +106,15 @@ class MLflowHook(BaseHook):
 
     @property
     def resolver(self) -> DNSResolver:
-        """The resolver of this process, which knows what this connection says about its name."""
+        """The resolver of this process, with the name settings of this connection."""
         return runtime.resolver_for(self.server)
 
     def resolve(self) -> Resolution:
-        """The address to connect to, from the cache where that is fresh.
+        """The address to connect to, from the cache if the cached answer is fresh.
 
-        It is the server's, or that of the HTTP proxy that the environment names for the server.
+        It is the server's, or that of the HTTP proxy that the environment sets for the server.
 
-        :raises DNSResolutionError: there is nothing to serve.
+        :raises DNSResolutionError: there is no address to serve.
         """
         found = self.resolver.resolve(self.server.connect_uri)
         runtime.wait_under_dag_test()
@@ -123,7 +123,7 @@ class MLflowHook(BaseHook):
     def refresh_dns_resolution(self) -> Resolution:
         """A live lookup that bypasses the cache; the answer is also stored as the last known good.
 
-        :raises DNSResolutionError: there is nothing to serve.
+        :raises DNSResolutionError: there is no address to serve.
         """
         found = self.resolver.refresh(self.server.connect_uri)
         runtime.wait_under_dag_test()
@@ -159,8 +159,8 @@ class MLflowHook(BaseHook):
     def get_conn(self) -> MlflowClient:
         """An MLflow client that works until this process ends.
 
-        Asynchronous logging with it is for the inside of :meth:`run`, whose end waits for it;
-        outside it raises ``AsyncOutsideRunError``.
+        Log asynchronously with it only inside :meth:`run`, which waits for the data at its end.
+        Outside, asynchronous logging raises ``AsyncOutsideRunError``.
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
@@ -180,11 +180,11 @@ class MLflowHook(BaseHook):
 
     @contextmanager
     def fluent(self) -> Iterator[None]:
-        """Use MLflow's fluent API on this server without a run, for the length of a block.
+        """Use MLflow's fluent API on this server without a run, inside a ``with`` block.
 
         For ``mlflow.search_runs()``, ``mlflow.pyfunc.load_model("models:/churn@live")`` and the
-        like. What is written belongs into :meth:`run`, which sees that it arrives; a run that is
-        begun here ends with the block.
+        like. To write, use :meth:`run`, which makes sure that the data arrives. A run started in
+        this block ends with it.
 
         :raises EnvironmentConflictError: while a run on another server is open.
         """
@@ -207,7 +207,7 @@ class MLflowHook(BaseHook):
                     mlflow.end_run(status)
 
     def _refusal(self, error: Exception) -> MLflowRefusedError | None:
-        """What a gate says of a server that refused a run; ``None`` where a gate would open."""
+        """The error for a server that refused a run; ``None`` if a gate would open for it."""
         from mlflow.exceptions import MlflowException
         from requests.exceptions import SSLError
 
@@ -221,7 +221,7 @@ class MLflowHook(BaseHook):
         return MLflowRefusedError(verdict.sentence, verdict.state.value) if refuses else None
 
     def _login_now(self) -> Credentials:
-        """The login on the connection as it is now: a token may have been replaced."""
+        """The login, read from the connection again: a token may have been replaced."""
         server = connections.load_server(self.mlflow_conn_id)
         runtime.mask_credentials(server)
         return server.credentials
@@ -239,22 +239,23 @@ class MLflowHook(BaseHook):
     ) -> Iterator[ActiveRun]:
         """Open a run, with MLflow's fluent API (``mlflow.log_metric`` ...) set to this server.
 
-        It always ends: FINISHED, FAILED when the block raises (the exception comes out as it is),
-        KILLED when the task is stopped; what a killed worker left RUNNING is ended by the next try.
-        While the block runs, calls wait for an unavailable MLflow for up to the ``deadline`` of the
-        connection; each call of its start takes ``request_timeout`` at most.
+        The run always ends: FINISHED; FAILED when the block raises (the exception is not changed);
+        KILLED when the task is stopped. A run that a killed worker left RUNNING is ended by the
+        next try.
+        Inside the block, calls wait for an unavailable MLflow for up to the ``deadline`` of the
+        connection. Each call that starts the run takes at most ``request_timeout``.
 
-        :param experiment_name: made if it does not exist; the connection's by default.
+        :param experiment_name: created if it does not exist; the connection's by default.
         :param run_id: resume this run, so that several tasks share one.
-        :param end: ``False`` leaves the run open for the next task when the block ends well.
-        :param tags: further tags; dag, task, map index, run and try are always there.
-        :param nested: make it a child of the run that is open.
+        :param end: ``False`` leaves the run open for the next task when the block succeeds.
+        :param tags: further tags; dag, task, map index, run and try are always set.
+        :param nested: make it a child of the open run.
         :raises BreakerOpenError: MLflow was down a moment ago.
-        :raises DNSResolutionError: there is nothing to serve for the name.
+        :raises DNSResolutionError: there is no address for the name.
         :raises MLflowUnreachableError: nothing accepts a connection.
         :raises MLflowRefusedError: wrong login, Host check, certificate or path; MLflow's own
             error is its cause.
-        :raises LostDataError: at the end, when something logged asynchronously did not arrive.
+        :raises LostDataError: at the end, if something logged asynchronously did not arrive.
         """
         from airflow_provider_hokusai_dns.client import auth
         from airflow_provider_hokusai_dns.client.outage import says_down
@@ -297,24 +298,23 @@ class MLflowHook(BaseHook):
     def relay(self, *, export: bool = False, end_timeout: float | None = None) -> Iterator[Relay]:
         """Let every process of this task reach MLflow: a relay on loopback, while the block runs.
 
-        Children need nothing of this package, and get no credentials::
+        Children do not need this package, and get no credentials::
 
             with MLflowHook().relay() as relay:
                 subprocess.run(["torchrun", "train.py"], env=relay.environment(), check=True)
 
         The relay waits while MLflow is unavailable, for up to the ``deadline`` of the connection.
         It ends the runs that children leave RUNNING: FAILED, or KILLED when the task is stopped.
-        Inside
-        :meth:`run`, ``mlflow.start_run()`` of a child joins the open run.
+        Inside :meth:`run`, ``mlflow.start_run()`` in a child joins the open run.
 
-        :param export: put the variables into this process's environment too, for children that
-            cannot be given one (``multiprocessing``, ``joblib``). Not inside :meth:`run`, whose
-            own variables they are.
-        :param end_timeout: seconds for ending runs after the block has raised; the ``deadline`` of
-            the connection by default.
+        :param export: also set the variables in this process's environment, for children that
+            inherit it (``multiprocessing``, ``joblib``). Not inside :meth:`run`, which sets the
+            same variables.
+        :param end_timeout: seconds for ending runs after the block has raised; by default the
+            ``deadline`` of the connection.
         :raises ValueError: ``export`` inside :meth:`run`.
         :raises TLSFileError: a TLS file of the connection cannot be used.
-        :raises LostDataError: at the end, when something did not arrive although a child continued.
+        :raises LostDataError: at the end, if something did not arrive although a child continued.
         """
         from airflow_provider_hokusai_dns.hooks import relay
 
@@ -342,7 +342,7 @@ class MLflowHook(BaseHook):
         :param path: for example ``/api/2.0/mlflow/experiments/search``.
         :param params: the query.
         :param json: the body.
-        :raises MLflowRestError: names status, MLflow's error code and its message.
+        :raises MLflowRestError: with the status, MLflow's error code and its message.
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
         from airflow_provider_hokusai_dns.hooks import rest
@@ -361,7 +361,7 @@ class MLflowHook(BaseHook):
             return answer
 
     def aiohttp_resolver(self) -> AbstractResolver:
-        """The same resilience for asyncio code that talks to MLflow itself.
+        """The same resilience for asyncio code that sends its own requests to MLflow.
 
         For ``aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)``.
         """
@@ -373,7 +373,7 @@ class MLflowHook(BaseHook):
     # --- health
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
-        """One live lookup and one probe, as the gate does it. Bounded; never raises."""
+        """One live lookup and one probe, as in a gate. Bounded in time; never raises."""
         return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 
     def validate_connection(self) -> bool:
@@ -404,14 +404,14 @@ class MLflowHook(BaseHook):
 
 
 def _in_run(server: MLflowServer) -> bool:
-    """Whether a run of this connection is open, without importing what only runs need."""
+    """Whether a run of this connection is open; imports nothing that only runs need."""
     transport = sys.modules.get("airflow_provider_hokusai_dns.client.transport")
     return transport is not None and transport.has_open_run(server.conn_id)
 
 
 @contextmanager
 def _attempt(server: MLflowServer) -> Iterator[Call]:
-    """One call through the breaker, which stands at the entrances and never inside a run."""
+    """One call through the breaker, which guards the start of a run or call, never its inside."""
     from airflow_provider_hokusai_dns.health.breaker import Call, breaker_for
 
     if _in_run(server):
@@ -422,9 +422,9 @@ def _attempt(server: MLflowServer) -> Iterator[Call]:
 
 
 def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
-    """Pin the hosts, and fail early where nothing answers, instead of waiting as long as a run may.
+    """Pin the hosts, and fail early if nothing answers, instead of waiting as long as a run may.
 
-    The wait is that of a call outside a run, ``request_timeout``. After it the pin also returns
+    It waits as long as a call outside a run, ``request_timeout``. After that the pin also returns
     addresses that refuse connections, so they are tried once more here.
     """
     from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
@@ -457,7 +457,7 @@ def _link_to_run(url: str) -> None:
 
 
 def _airflow_tags() -> dict[str, str]:
-    """Which try of which task this is, and a link to it; empty outside of a task."""
+    """Which task and which try this is, and a link to it; empty outside a task."""
     from airflow.sdk import get_current_context
 
     from airflow_provider_hokusai_dns.client import orphaned_runs
@@ -482,7 +482,7 @@ def _airflow_tags() -> dict[str, str]:
 
 
 def _status_of(error: BaseException) -> str:
-    """A run whose task skips itself or others, defers, waits or triggers has not failed."""
+    """The run's final status. A task that skips, defers or triggers has not failed."""
     from airflow.sdk import exceptions
 
     from airflow_provider_hokusai_dns.client.run import FINISHED, status_of

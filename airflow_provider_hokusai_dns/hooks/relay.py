@@ -1,6 +1,6 @@
-"""Opens the relay of a hook with what it needs of Airflow, its settings and the open run.
+"""Opens the relay of a hook, with Airflow's settings and the open run.
 
-Apart from :mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, which a DAG file imports.
+A separate module, so that a DAG file that imports the hook does not load it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 def opened(
     server: MLflowServer, resolver: DNSResolver, *, export: bool, **options: Any
 ) -> Iterator[Relay]:
-    """Open a relay for :meth:`.MLflowHook.relay`, which says what is raised.
+    """Open a relay for :meth:`.MLflowHook.relay`, which documents the errors.
 
-    :param options: further ones of :func:`.open_relay`.
+    :param options: further options of :func:`.open_relay`.
     """
     joined = _open_run_of(server)
     if joined is not None:

@@ -1,7 +1,7 @@
 """A light client of MLflow's REST API, on the http provider's hook (about 0.5 s to import).
 
-Apart from :mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, because that one must cost nothing
-while a DAG file is parsed.
+A separate module, because a DAG file imports
+:mod:`~airflow_provider_hokusai_dns.hooks.mlflow`, which must cost nothing while it is parsed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")
 _CONNECT_TIMEOUT = 5.0
 #: Seconds after the deadline in which a more exact error may still be raised.
 _GRACE = 0.25
-#: Bytes of an answer. The longest page that MLflow gives, 50,000 runs without data, is shorter.
+#: Bytes of an answer. The longest page that MLflow returns, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
 #: What MLflow's error codes look like; anything else is not repeated.
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
 class _Authorization(AuthBase):
-    """The credentials of one connection; ``requests`` takes them off at a redirect elsewhere."""
+    """The credentials of one connection; ``requests`` drops them on a redirect to another host."""
 
     def __init__(self, header: str | None, workspace: str | None) -> None:
         self._header = header
@@ -56,9 +56,9 @@ class _Authorization(AuthBase):
 
 
 def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnection]:
-    """Connections that are not used when they are established after the deadline.
+    """Connections that are closed unused if they are established after the deadline.
 
-    The caller has got an error by then, and may be retrying: a request sent now would be sent
+    By then the caller has received an error and may be retrying: a request sent now would be sent
     twice.
     """
 
@@ -75,8 +75,8 @@ def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnectio
 class _Bounded(HTTPAdapter):
     """Reads an answer up to a length and a time, and then closes the connection.
 
-    The caller has returned by then; without this, a server that never stops sending would fill the
-    memory of the task from a thread that no caller waits for.
+    The caller has returned by then. Without the limit, a server that never stops sending would fill
+    the task's memory from an abandoned thread.
     """
 
     def __init__(self, method: str, path: str, deadline: float) -> None:
@@ -109,10 +109,10 @@ class _Bounded(HTTPAdapter):
 
 
 class RestHook(HttpHook):
-    """The http provider's hook for one server. The name is pinned before, and stays in the URL.
+    """The http provider's hook for one server. The name is already pinned, and stays in the URL.
 
-    It never sees our connection, whose extras it would send as headers: the connection it gets has
-    a host and nothing else.
+    It never sees our connection, because it would send its extras as headers: the connection it
+    gets has a host and nothing else.
     """
 
     def __init__(self, method: str, server: MLflowServer, path: str, deadline: float) -> None:
@@ -140,7 +140,7 @@ def call(
     (``request_timeout``) allows it and nothing can happen twice.
 
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
-    :raises MLflowRestError: also when the deadline is over.
+    :raises MLflowRestError: the call failed, or the deadline has passed.
     """
     method = method.upper()
     if not path.startswith("/") or "//" in path.partition("?")[0]:
@@ -156,7 +156,7 @@ def call(
 
 
 class _BrokenOffError(MLflowRestError):
-    """There was a connection, so the request may have been carried out."""
+    """The connection broke after it was established: the request may have been carried out."""
 
 
 def _may_try_again(error: BaseException, method: str) -> bool:
@@ -177,9 +177,9 @@ def _once(
 ) -> dict[str, Any]:
     """One request on a thread that is abandoned at the deadline.
 
-    A time-out of ``requests`` bounds one wait for bytes, so a server that trickles bytes can
+    A timeout of ``requests`` limits each wait for bytes, so a server that trickles bytes can
     outlast it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
-    MLflow for minutes, and the thread would then send what the caller has long given up.
+    MLflow for minutes, and the thread would then send a request that the caller gave up long ago.
     """
     left = deadline - time.monotonic()
     outcome: list[requests.Response | BaseException] = []
@@ -219,7 +219,7 @@ def _once(
 
 
 def _translated(error: BaseException, method: str, path: str) -> BaseException:
-    """An exception of ``requests`` as ours; its text may hold the URL, and the URL a secret."""
+    """Translate an exception of ``requests``. Its text is dropped: the URL may contain a secret."""
     from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 
     inner: BaseException | None = error

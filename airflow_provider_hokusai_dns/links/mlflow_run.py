@@ -1,7 +1,7 @@
-"""From any task that opened a run with ``MLflowHook.run`` to the page of that run in MLflow.
+"""A button from any task that opened a run with ``MLflowHook.run`` to that run's page in MLflow.
 
-The task stores the URL as an XCom, and the API server makes the button from it. It is a
-global link, because a run may be opened by any operator; Airflow shows it where there is a URL.
+The task stores the URL as an XCom, from which the API server builds the button. The link is
+global, because any operator may open a run; Airflow shows it if there is a URL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: As Airflow names the XComs of links. It is deleted when the task is cleared, like all of them.
+#: Named like the XComs of Airflow's own links. It is deleted when the task is cleared, as they are.
 KEY = "_link_MLflowRunLink"
 
 
@@ -37,7 +37,7 @@ class MLflowRunLink(BaseOperatorLink):
         return KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The URL that the task stored; empty where there is none. For the API server.
+        """The URL that the task stored, or an empty string. Called by the API server.
 
         It never raises: the API server calls it for every task of every DAG.
         """
@@ -51,7 +51,7 @@ class MLflowRunLink(BaseOperatorLink):
 def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str:
     """The page of a run in MLflow's own UI.
 
-    :param tracking_uri: in its hostname form, without a tag or a secret.
+    :param tracking_uri: with the hostname, without a tag or a secret.
     """
     return (
         f"{tracking_uri.rstrip('/')}/#/experiments/{quote(experiment_id, safe='')}"
@@ -62,8 +62,8 @@ def run_url(tracking_uri: str, experiment_id: str, run_id: str) -> str:
 def leave_url(ti: Any, url: str) -> None:
     """Store the URL, from inside a task.
 
-    Where Airflow's own links are, in its database, and not in an XCom backend of the deployment,
-    which the API server would not ask.
+    It is stored in Airflow's database, like Airflow's own links, and not in a custom XCom backend,
+    which the API server would not read.
     """
     from airflow.sdk.bases.xcom import BaseXCom
 
@@ -98,7 +98,7 @@ def _stored(ti_key: TaskInstanceKey) -> object:
 
 
 def _only_web(value: object) -> str:
-    """Any task may write an XCom: only an http or https address becomes a button."""
+    """The URL if it is http or https, otherwise nothing: any task may write this XCom."""
     if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
         return value
     return ""

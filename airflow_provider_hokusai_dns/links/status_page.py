@@ -1,7 +1,7 @@
-"""From a gate or a refresh to the status page.
+"""A button from a gate or a refresh to the status page.
 
-Registered by the plugin, so that the API server makes it, without an XCom: the link is needed most
-while a gate still waits.
+It is registered by the plugin, so that the API server builds it without an XCom: the link is needed
+most while a gate is still waiting.
 """
 
 from __future__ import annotations

@@ -25,20 +25,21 @@ class DNSRefreshOperator(BaseOperator):
     """Live lookups that bypass every cache, for connections and plain hostnames.
 
     Writes the shared last known good, and publishes ``resolutions``, ``changes``, ``metrics`` and
-    ``health`` by XCom, and all of it as ``return_value``. One bad name does not keep the others
-    from being refreshed and published.
+    ``health`` by XCom, and all four together as ``return_value``. One bad name does not stop the
+    others from being refreshed and published.
 
     Each refresh also adds a point to the history of the name, which the status page draws: how the
-    name resolved, and one probe of MLflow where a connection leads there. A probe takes 10 s at
-    most, all of them a minute; a bad probe fails nothing; use a gate for that.
+    name resolved and, for a connection, the result of one probe of MLflow. A probe takes at most
+    10 s, all probes together at most a minute. A failed probe does not fail the task; use a gate
+    for that.
 
     :param mlflow_conn_ids: connections (templated); ``None`` means those of
         ``[hokusai_dns] connections``.
     :param hostnames: further targets in any form (templated).
     :param probe: whether to probe MLflow, once per connection.
-    :param fail_on: ``"unresolved"`` fails when there is nothing to serve for a name, ``"degraded"``
-        also when there is only a stale answer, ``"never"`` does not fail (templated).
-    :raises ValueError: for another ``fail_on``.
+    :param fail_on: ``"unresolved"`` fails if there is no address for a name, ``"degraded"`` also if
+        there is only a stale one, ``"never"`` does not fail (templated).
+    :raises ValueError: ``fail_on`` is something else.
     """
 
     template_fields: Sequence[str] = ("mlflow_conn_ids", "hostnames", "fail_on")
@@ -60,7 +61,7 @@ class DNSRefreshOperator(BaseOperator):
         self.probe = probe
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Fill in the templates; Airflow stores what comes out, so secrets are left out here."""
+        """Fill in the templates. Airflow stores the result, so secrets are removed here."""
         super().render_template_fields(context, jinja_env)
         self.hostnames = _shown(self.hostnames)
 
@@ -92,7 +93,7 @@ class DNSRefreshOperator(BaseOperator):
 
 
 def _shown(hostnames: Any) -> Any:
-    """Targets without userinfo, path and query; templates and what other tasks give stay."""
+    """Targets without userinfo, path and query; templates and values from other tasks stay."""
     if isinstance(hostnames, str) and "://" in hostnames and "{" not in hostnames:
         hostnames = _names(hostnames)
     if isinstance(hostnames, list | tuple):

@@ -1,4 +1,4 @@
-"""MLflow for the processes that an operator starts, with one argument and no code::
+"""MLflow for the child processes of an operator, with one argument and no code::
 
     @task.virtualenv(
         requirements=["mlflow-skinny"], pre_execute=mlflow_for_children("mlflow_default")
@@ -6,7 +6,7 @@
     def train(): ...
 
 For ``@task.bash``, ``BashOperator``, ``@task.virtualenv``, ``@task.external_python`` and every
-operator that starts processes on the worker and gives them its environment.
+operator that starts processes on the worker and passes its environment to them.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ _CALLBACKS = ("on_failure_callback", "on_retry_callback", "on_skipped_callback")
 def mlflow_for_children(
     mlflow_conn_id: str = DEFAULT_CONN_ID,
 ) -> Callable[[Mapping[str, Any]], None]:
-    """Give MLflow to all processes that a task starts: for the argument ``pre_execute``.
+    """Let all processes that a task starts reach MLflow: a value for the argument ``pre_execute``.
 
-    A relay (:meth:`.MLflowHook.relay`) runs as long as the task does, and the variables that lead
-    to it are in the task's environment, without a login. Where ``BashOperator`` has an ``env`` of
-    its own, it needs ``append_env=True``; ``inherit_env=False`` of a virtual environment hides
-    them.
+    A relay (:meth:`.MLflowHook.relay`) runs as long as the task. The variables that point to it
+    are set in the task's environment, without a login. A ``BashOperator`` with its own ``env``
+    needs ``append_env=True``; ``inherit_env=False`` of a virtual environment hides the variables.
 
-    When the task succeeds and something did not arrive, it fails with ``LostDataError``.
+    A task that would succeed fails with ``LostDataError`` if something did not arrive.
 
     :param mlflow_conn_id: a connection of type ``mlflow``.
     """
@@ -55,10 +54,10 @@ def _open_relay(mlflow_conn_id: str, context: Mapping[str, Any]) -> None:
 
 
 def _close_with_the_task(relay: ExitStack, task: Any) -> None:
-    """Close when the task ends, in any way.
+    """Close when the task ends, however it ends.
 
-    ``pre_execute`` has no other end: ``post_execute`` is for tasks that succeed, and may still fail
-    them; the callbacks come after a failure; a deferral has neither.
+    Airflow has no hook for that: ``post_execute`` runs only for tasks that succeed, and may still
+    fail them; the callbacks run after a failure; a deferral calls neither.
     """
     own_post_execute = task.post_execute
 

@@ -28,7 +28,7 @@ are in Airflow's metrics.
 
 @asynccontextmanager
 async def _warming(_: FastAPI) -> AsyncIterator[None]:
-    """At the start of each API server process: look up the listed names, and wait for none."""
+    """At the start of each API server process: look up the listed names in the background."""
     with suppress(NoThreadError):
         _starter.run(partial(runtime.warm_listed, connections.load_server), beside=True)
     yield

@@ -1,4 +1,4 @@
-"""The endpoints. They do not check permissions: the application adds the dependencies that do."""
+"""The endpoints. They do not check permissions: the application adds dependencies that do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-sto
 
 
 class Headers:
-    """Puts our headers on every answer that does not say otherwise, errors included.
+    """Sets our headers on every answer that does not set them itself, including errors.
 
     It also answers HEAD as GET without the body (RFC 9110, 9.3.2), which FastAPI does not.
     """

@@ -1,6 +1,6 @@
 """The failure guide as a page of the API server: a cause on the status page links to it.
 
-The text is ``docs/failures.md``: the wheel holds a copy of it, a checkout the file itself.
+The text is ``docs/failures.md``: the wheel contains a copy of it, a checkout the file itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_guide() -> str:
 
 
 def render_guide(markdown: str) -> str:
-    """The guide as HTML. A word's anchor is ``<heading above it>.<word>``: some occur twice."""
+    """The guide as HTML. The anchor of a word is ``<heading>.<word>``: some words occur twice."""
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark").enable("table")
@@ -43,7 +43,7 @@ def render_guide(markdown: str) -> str:
 
 
 def _give_anchors(tokens: Sequence[Token]) -> dict[str, str]:
-    """Give each heading its id; returns the ids by the short form that links in the text use."""
+    """Set the id of each heading; returns the ids by the short form that links in the text use."""
     above = ""
     anchors: dict[str, str] = {}
     for token, inline in pairwise(tokens):

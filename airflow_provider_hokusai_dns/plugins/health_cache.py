@@ -1,9 +1,9 @@
-"""What the API server knows of each connection, and how often it may check.
+"""The API server's state of each connection, and how often it may check.
 
-A web endpoint must not let its callers cause work without bound. So reading Airflow and checking
-MLflow happen on a few threads of our own: per connection one at a time, and none while the last is
-young. The caller that started it waits for a moment, which is enough while MLflow is healthy; a
-later caller gets what is known, and no caller waits for a server that hangs.
+The callers of a web endpoint must not cause an unlimited amount of work. So Airflow is read and
+MLflow is checked on a few threads of our own: one at a time per connection, and none while the last
+result is recent. The caller that started it waits a moment, which is enough while MLflow is
+healthy; a later caller gets the known state. No caller waits for a server that hangs.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which what was read from Airflow is good enough, where checks are not rarer.
+#: Seconds for which data from Airflow is recent enough, unless checks are less frequent.
 _READ_EVERY = 10.0
-#: Seconds for which the settings that were read are good enough.
+#: Seconds for which the settings are recent enough.
 _SETTINGS_EVERY = 2.0
-#: Seconds that a caller waits for what it started.
+#: Seconds that a caller waits for the work that it started.
 _PATIENCE = 3.0
-#: Seconds for which a check is good enough for a caller that asks for a fresh one.
+#: Seconds for which a check is recent enough for a caller that requests a fresh one.
 _FRESH_EVERY = 2.0
 #: Seconds after which a verdict is dropped: no request came, so no check was made.
 _FORGET_AFTER = 300.0
-#: Seconds after which work under way counts as lost, as after a fork.
+#: Seconds after which work in progress counts as lost, as after a fork.
 _LOST_AFTER = 120.0
 #: Before a connection was read for the first time.
 _UNREAD = ConnectionTarget()
@@ -49,7 +49,7 @@ _UNREAD = ConnectionTarget()
 
 @dataclass
 class _CachedConnection:
-    """One connection: what is known, and what is under way."""
+    """One connection: its known state, and work in progress."""
 
     known: ConnectionHealth
     read_at: float = float("-inf")
@@ -62,7 +62,7 @@ class _CachedConnection:
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """The settings as they were a moment ago; asking Airflow for each call takes milliseconds."""
+    """The settings, read a moment ago; asking Airflow in each call would take milliseconds."""
 
     read_at: float
     every: float
@@ -75,7 +75,7 @@ class HealthCache:
 
     :param check: one check of a connection.
     :param now: seconds on a clock that never steps.
-    :param patience: seconds that a caller waits for what it started.
+    :param patience: seconds that a caller waits for the work that it started.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class HealthCache:
         self._checkers = Workers("hokusai-dns-health-check", limit=8)
 
     def listed(self) -> tuple[tuple[str, ...], str | None]:
-        """The listed connections; none, and a sentence, where the setting is wrong."""
+        """The listed connections; none, and a sentence, if the setting is wrong."""
         settings_now = self._settings_now()
         return settings_now.listed, settings_now.problem
 
@@ -118,12 +118,12 @@ class HealthCache:
     def words(self) -> dict[str, str]:
         """``overall``, ``dns`` and ``mlflow`` in one word each. Never probes, never asks DNS.
 
-        Never raises either: with a list of connections that cannot be read, nothing is known.
+        Never raises either: if the list of connections cannot be read, nothing is known.
         """
         return _words(self._up_to_date(self.listed()[0], check=False))
 
     def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether every listed connection can be used, and the words. Checks where it is due."""
+        """Whether every listed connection can be used, and the words. Starts due checks."""
         known = self._up_to_date(self.listed()[0], check=True)
         usable = bool(known) and all(one.mlflow in USABLE for one in known)
         return usable, _words(known)
@@ -131,9 +131,9 @@ class HealthCache:
     def connections(
         self, conn_ids: Sequence[str] | None = None, *, fresh: bool = False
     ) -> list[ConnectionHealth]:
-        """What is known of some listed connections, or of all. Checks where it is due.
+        """The known state of some or all listed connections. Starts checks that are due.
 
-        :param fresh: it is due after 2 seconds already: something is known to have changed.
+        :param fresh: a check is due after 2 seconds already: something is known to have changed.
         """
         listed = self.listed()[0]
         wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
@@ -146,7 +146,7 @@ class HealthCache:
     def _up_to_date(
         self, conn_ids: Sequence[str], *, check: bool, fresh: bool = False
     ) -> list[ConnectionHealth]:
-        """Start what is due, wait for it a moment, and return what is known then."""
+        """Start what is due, wait a moment for it, and return the known state."""
         settings_now, now = self._settings_now(), self._now()
         every = min(settings_now.every, _FRESH_EVERY) if fresh else settings_now.every
         begun: list[Future[None]] = []

@@ -1,4 +1,4 @@
-"""The history that refreshes wrote, as the API server shows it."""
+"""The history written by refreshes, as the API server shows it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
-#: Seconds for which what was read is good enough.
+#: Seconds for which the data is recent enough.
 _READ_EVERY = 10.0
-#: The same for a caller that asks for what was written a moment ago.
+#: The same for a caller that expects data written a moment ago.
 _FRESH_EVERY = 2.0
-#: Seconds that a caller waits while another reads names of which nothing is known yet.
+#: Seconds that a caller waits while another reads names that have not been read yet.
 _PATIENCE = 3.0
 #: Seconds without a refresh after which the note asks for a check.
 _OUTDATED_AFTER = 7200.0
@@ -27,7 +27,7 @@ _Names = dict[str | None, tuple[tuple[HistoryPoint, ...], str | None]]
 
 
 class HistoryCache:
-    """The last day of some names; one reader at a time, and none while the last one is young."""
+    """The last day of some names; read by one caller at a time, and not while it is recent."""
 
     def __init__(self) -> None:
         self._reading = forks.free_in_child(threading.Lock())

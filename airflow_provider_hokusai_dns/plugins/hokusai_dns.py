@@ -1,7 +1,7 @@
 """Registers the health endpoints with Airflow.
 
-Scheduler, DAG processor and triggerer import this module as well, so it holds nothing: what needs
-FastAPI is built when the API server asks for it.
+Scheduler, DAG processor and triggerer import this module as well, so it imports little: the FastAPI
+application is built when the API server asks for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class HokusaiDNSPlugin(AirflowPlugin):
 
     name = "hokusai_dns"
 
-    #: Relative, so that they hold under whatever path Airflow is served: its UI sets a base.
+    #: Relative, so that they work under any path of Airflow: its UI sets a base.
     external_views: list[Any] = [  # noqa: RUF012 - Airflow takes from it what it refuses
         {
             "name": "MLflow DNS",
@@ -37,14 +37,14 @@ class HokusaiDNSPlugin(AirflowPlugin):
 
     @property
     def global_operator_extra_links(self) -> list[Any]:  # type: ignore[override]
-        """From any task to the MLflow run that it opened."""
+        """The link from any task to the MLflow run that it opened."""
         from airflow_provider_hokusai_dns.links.mlflow_run import MLflowRunLink
 
         return [MLflowRunLink()]
 
     @property
     def operator_extra_links(self) -> list[Any]:  # type: ignore[override]
-        """From gates and refreshes to the status page."""
+        """The link from gates and refreshes to the status page."""
         from airflow_provider_hokusai_dns.links.status_page import StatusPageLink
         from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
         from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor

@@ -12,14 +12,14 @@ from airflow_provider_hokusai_dns.config.fields import read_flag, read_seconds_a
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: What this module reads of the section.
+#: The options that this module reads.
 NAMES = ("look_every", "metrics_for_anyone")
-#: Wrong values that the log knows of, by option.
+#: Wrong values that have been logged, by option.
 _complained: dict[str, str | None] = {}
 
 
 def look_every() -> float:
-    """Seconds for which one check of a connection is good enough."""
+    """Seconds for which one check of a connection is recent enough."""
     return _lenient("look_every", read_seconds_above_zero, 15.0)
 
 

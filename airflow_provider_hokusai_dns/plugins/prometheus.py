@@ -1,8 +1,8 @@
 """The state of each listed connection as Prometheus text.
 
-Gauges, as this process knows them at the moment. What the fleet counts goes through Airflow's own
-metrics, because an API server does not see it; the counters here are this process's alone, and
-say so in their names.
+Gauges with the current state in this process. The fleet's counters are sent through Airflow's own
+metrics, because an API server does not have them; the counters here are those of this process, as
+their names say.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _LABELS = ("conn_id", "hostname")
 CONNECTION_STATE = "hokusai_dns_connection_state"
 NAME_STATE = "hokusai_dns_name_state"
 MLFLOW_STATE = "hokusai_dns_mlflow_state"
-#: Says why, where a connection is not healthy.
+#: The cause, if a connection is not healthy.
 CONNECTION_CAUSE = "hokusai_dns_connection_cause"
 #: Gauges of one value per connection, by the field of the report; absent where it is not known.
 _NUMBERS = {
-    "age": ("hokusai_dns_address_age_seconds", "Since DNS gave the address in use."),
+    "age": ("hokusai_dns_address_age_seconds", "Since DNS returned the address in use."),
     "latency_ms": ("hokusai_dns_probe_seconds", "Duration of the last check of MLflow."),
     "looked_at": ("hokusai_dns_look_timestamp_seconds", "When MLflow was last checked."),
 }
 _STORED = {
     "age": (
         "hokusai_dns_last_known_good_age_seconds",
-        "Since DNS gave the address in the shared Variable.",
+        "Since DNS returned the address in the shared Variable.",
     ),
     "name_away_for": (
         "hokusai_dns_name_away_seconds",
-        "Since a process of the fleet first saw that the name does not exist.",
+        "Since a process of the fleet first found that the name does not exist.",
     ),
 }
 VARIABLE_BROKEN = "hokusai_dns_variable_broken"
@@ -75,12 +75,12 @@ def render(
         def collect(self) -> Iterable[Metric]:
             yield from _gauges(known)
             yield GaugeMetricFamily(
-                CONNECTIONS_BROKEN, "1: the list of connections is wrong.", value=float(broken)
+                CONNECTIONS_BROKEN, "1 if the list of connections is wrong.", value=float(broken)
             )
             yield from _counters(metrics)
             yield GaugeMetricFamily(
                 "hokusai_dns_process_cache_size",
-                "Names that the resolver of this API server process holds.",
+                "Names in the memory of this API server process.",
                 value=metrics.get("cache_size", 0),
             )
 
@@ -107,11 +107,11 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
         yield states
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE,
-        "1, with the cause, where not healthy.",
+        "1, with the cause, if not healthy.",
         labels=(*_LABELS, "state", "cause"),
     )
     broken = GaugeMetricFamily(
-        VARIABLE_BROKEN, "1: the shared Variable of the name is ignored.", labels=_LABELS
+        VARIABLE_BROKEN, "1 if the shared Variable of the name is ignored.", labels=_LABELS
     )
     for one, target, report in zip(known, targets, reports, strict=True):
         if one.verdict is not None and report["cause"] is not None:
@@ -139,7 +139,7 @@ def _gauge(
 
 
 def _number(field: str, value: Any) -> float | None:
-    """In seconds, as Prometheus wants every duration and time."""
+    """In seconds, the unit of all durations and times in Prometheus."""
     if value is None:
         return None
     if field == "looked_at":
@@ -153,12 +153,12 @@ def _counters(metrics: dict[str, Any]) -> Iterator[Metric]:
     for field in _COUNTED:
         yield CounterMetricFamily(
             f"hokusai_dns_process_{field}",
-            f"The {field} of the resolver of this API server process alone.",
+            f"The {field} of the resolver of this API server process only.",
             value=metrics.get(field, 0),
         )
     errors = CounterMetricFamily(
         "hokusai_dns_process_errors",
-        "Failed lookups of this API server process alone.",
+        "Failed lookups of this API server process only.",
         labels=("cause",),
     )
     for cause, count in sorted(metrics.get("errors", {}).items()):

@@ -1,4 +1,4 @@
-"""The endpoints described in one plain page: no script, nothing fetched from elsewhere."""
+"""The description of the endpoints as one plain page, without scripts or external files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ HEADERS = {
 
 
 def render_reference(openapi: dict[str, Any]) -> str:
-    """HTML out of an OpenAPI document.
+    """Render an OpenAPI document as HTML.
 
-    :param openapi: as FastAPI makes it.
+    :param openapi: as FastAPI generates it.
     """
     schemas = openapi.get("components", {}).get("schemas", {})
     info = openapi["info"]

@@ -1,6 +1,6 @@
-"""What the endpoints answer, with examples: their contract with clients.
+"""The answers of the endpoints, with examples: their contract with clients.
 
-A field may be added; one that changes its meaning needs another ``version``.
+Fields may be added; a change of a field's meaning requires another ``version``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Stored(BaseModel):
 
     hostname: str
     addresses: list[str]
-    age: Number = Field(description="Seconds since DNS gave it.")
+    age: Number = Field(description="Seconds since DNS returned it.")
     name_away_for: Number = Field(
         description="Seconds since a process first saw that the name does not exist; null while "
         "it exists."
@@ -73,7 +73,7 @@ class StaleLimit(BaseModel):
     """How long the stale address in use is still served, and which rule of the policy ends that."""
 
     ends_in: float = Field(description="Seconds, as of generated_at; 0 when it has ended.")
-    limit: float = Field(description="Seconds that the rule allows in all.")
+    limit: float = Field(description="Total seconds that the rule allows.")
     rule: Literal["no_such_name", "age", "login_over_http"]
 
 
@@ -84,7 +84,7 @@ class Connection(BaseModel):
     state: Word = Field(description="The overall state in one word.")
     dns: Word = Field(description="healthy: fresh; degraded: a stale, stored or static address.")
     mlflow: Word = Field(description="Whether MLflow can be used.")
-    cause: str | None = Field(description="One word, data; null while healthy.")
+    cause: str | None = Field(description="The cause as one word; null while healthy.")
     sentence: str = Field(description="Why, and what to do, for people.")
     hostname: str | None
     history_name: str | None = Field(
@@ -95,7 +95,7 @@ class Connection(BaseModel):
     source: str | None = Field(
         description="literal, hosts, cache, dns, system, stale, store or static."
     )
-    age: Number = Field(description="Seconds since DNS gave the addresses.")
+    age: Number = Field(description="Seconds since DNS returned the addresses.")
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
     stale: StaleLimit | None = Field(description="null unless a stale address is in use.")
     looked_at: Moment | None = Field(description="When MLflow was last checked.")
@@ -113,7 +113,7 @@ class PolicyVariable(BaseModel):
     variable: str
     values: dict[str, float] = Field(description="The numbers in force; empty without it.")
     problem: str | None = Field(
-        description="Why the text that is there now is refused; the numbers before it stay."
+        description="Why the current text is rejected; the previous numbers stay in force."
     )
 
 
@@ -226,8 +226,8 @@ class Days(BaseModel):
     generated_at: Moment
     newest: str | None
     age: Number = Field(description="Seconds since the newest point.")
-    note: str = Field(description="How old this is, and what to do where that is too old.")
+    note: str = Field(description="How old the history is, and what to do if it is too old.")
     names: dict[str, list[Point]]
     problems: dict[str, str] = Field(
-        default_factory=dict, description="By name: what cannot be read of its history."
+        default_factory=dict, description="By name: the part of its history that cannot be read."
     )

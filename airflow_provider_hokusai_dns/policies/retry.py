@@ -39,7 +39,7 @@ _LONGEST = timedelta(minutes=15)
 #: that. Airflow ends a process 20 s after it has reported its state (``[core]
 #: task_success_overtime``); the rest is for a scheduler under load.
 _SHORTEST_RESCHEDULE = timedelta(seconds=30)
-#: MLflow's own codes for what no retry changes.
+#: MLflow's error codes for failures that no retry fixes.
 _WRONG = {
     "RESOURCE_DOES_NOT_EXIST": "what the task asks for is not on the server",
     "UNAUTHENTICATED": "the login of the connection is not accepted",

@@ -34,7 +34,7 @@ MOST_NAMES = 100
 class _Wanted:
     """One thing to refresh.
 
-    :param given: a connection id, or a target in any form; may hold a secret.
+    :param given: a connection id, or a target in any form; may contain a secret.
     """
 
     given: str = field(repr=False)
@@ -55,7 +55,7 @@ def refresh_names(
 ) -> RefreshReport:
     """Look up connections and hostnames, bypassing every cache, and store the answers.
 
-    An error of one of them is in its row.
+    An error for one of them is in its row.
 
     :param probe: whether to probe MLflow, once per connection.
     :param say: called with a format and each row and change in one line.
@@ -139,7 +139,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _should_be_kept(found: Resolution) -> bool:
-    """What a hosts file or a literal says holds for this machine alone."""
+    """Whether to store an answer: one from a hosts file or a literal is for this machine only."""
     return not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
 
 
@@ -172,8 +172,8 @@ def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
     """What differs from the stored record; an answer that is not fresh changes nothing.
 
-    A name with many addresses gets a part of them each time (Cloud Map gives 8), so only answers
-    without a common address count as a change.
+    For a name with many addresses DNS returns some of them each time (Cloud Map: 8), so only
+    answers without a common address count as a change.
     """
     if found.is_stale or not found.endpoints or found.resolved_at is None:
         return None

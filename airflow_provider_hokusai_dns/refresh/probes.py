@@ -1,4 +1,4 @@
-"""A probe of MLflow after each refresh, and the point of the history that both make."""
+"""A probe of MLflow after each refresh, and the point that both add to the history."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL_PROBES = 60.0
 
 
 class ProbeBudget:
-    """Probes MLflow at what was just resolved, as long as the time for all of them lasts.
+    """Probes MLflow at the addresses just resolved, until the time for all probes is used up.
 
     :param seconds: for all of them together.
     """
@@ -53,11 +53,11 @@ class ProbeBudget:
 
 
 def add_to_history(seen: Iterable[tuple[tuple[str, ...], ResolutionRow]]) -> None:
-    """One point per name; of two rows for one name, the one with a probe of MLflow.
+    """Add one point per name; of two rows for one name, the one with a probe of MLflow.
 
-    A static address belongs to one connection: it is no part of what others see of the name.
+    A static address belongs to one connection, so it is not part of the name's shared history.
 
-    :param seen: each row with the nameservers that its connection names.
+    :param seen: each row, with the nameservers set on its connection.
     """
     best: dict[tuple[str, tuple[str, ...]], ResolutionRow] = {}
     for asked, row in seen:

@@ -9,7 +9,7 @@ from airflow_provider_hokusai_dns.resolver.wording import ORIGINS
 
 
 class ResolutionRow(TypedDict):
-    """One target in the XCom ``resolutions``."""
+    """One target, as in the XCom ``resolutions``."""
 
     target: str
     conn_id: str | None

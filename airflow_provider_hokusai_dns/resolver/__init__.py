@@ -1,4 +1,4 @@
-"""Resolve names so that they keep working when DNS does not. Knows no Airflow and no MLflow."""
+"""Resolve names so that they keep working when DNS does not. Imports neither Airflow nor MLflow."""
 
 from __future__ import annotations
 

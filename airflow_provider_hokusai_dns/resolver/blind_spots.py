@@ -1,4 +1,4 @@
-"""What the pin cannot cover in this process, found out where that is possible."""
+"""What the pin cannot cover in this process, as far as that can be detected."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def blind_spots(
     proxies: Mapping[str, str] | None = None,
     modules: Mapping[str, object] | None = None,
 ) -> list[str]:
-    """One sentence for each way in which this process may resolve a name past the pin.
+    """One sentence for each way in which this process may bypass the pin of a name.
 
-    What cannot be seen from here, the README names: processes started by ``subprocess`` or
-    ``spawn``, and a name that is handed to ``connect`` of a socket.
+    The README lists what cannot be detected here: processes started by ``subprocess`` or
+    ``spawn``, and a name passed to ``connect`` of a socket.
 
     :param hostname: the pinned name.
     :param proxies: proxy URLs by scheme; those of the environment by default.
@@ -55,8 +55,7 @@ def blind_spots(
 def _aiodns_is_used(modules: Mapping[str, object]) -> bool:
     """Whether a session of aiohttp has a resolver of aiodns; Airflow loads both in every task.
 
-    aiohttp keeps count of them itself (since 3.12), under names that are not public. Without them
-    nothing is said.
+    aiohttp counts them itself (since 3.12), in private attributes. Without these the answer is no.
     """
     manager = getattr(modules.get("aiohttp.resolver"), "_DNSResolverManager", None)
     return bool(getattr(getattr(manager, "_instance", None), "_loop_data", None))

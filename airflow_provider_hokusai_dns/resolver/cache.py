@@ -1,4 +1,4 @@
-"""The names held, within a bound. Every method is given ``now``; nothing here reads a clock."""
+"""The names in memory, up to a limit. Every method takes ``now``; nothing here reads a clock."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class RecordStatus:
-    """What this process knows of one record of the shared store. The publisher alone writes it.
+    """What this process knows about one record in the shared store. Only the publisher writes it.
 
-    :param turn: taken for one access to the store, by hand and with a limit; it guards no state.
+    :param turn: held during one access to the store, with a time limit; it guards no state.
     :param read_at: when it was last read for an answer; monotonic seconds.
     :param compared_at: when it was last compared with a fresh answer, and is as good.
-    :param has_nxdomain: whether it says since when the name is gone.
-    :param rejected: why it was refused; empty where it was not.
+    :param has_nxdomain: whether it contains since when the name has been missing.
+    :param rejected: why it was rejected; empty if it was not.
     """
 
     __slots__ = ("compared_at", "has_nxdomain", "read_at", "rejected", "turn")
@@ -42,13 +42,13 @@ _NEVER = float("-inf")
 
 
 class Slot(Served):
-    """The place of one name: its frozen entry, and what changes too often to be frozen.
+    """One name: its frozen entry, and what changes too often to be frozen.
 
     :param penalties: until when an address stays at the back of the list (policy rule 13);
         replaced and never changed, because it is read without the lock.
-    :param record: what this process knows of the name's record in the shared store, if it has one.
-    :param version: counts the changes of all that an answer is made of.
-    :param held: whether the cache still has it; a caller may wait on one that was dropped.
+    :param record: what this process knows about the name's record in the shared store, if any.
+    :param version: counts the changes of everything that an answer is built from.
+    :param held: whether the cache still has it; a caller may be waiting on a dropped one.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class Slot(Served):
         self.record: RecordStatus | None = None
         self.version = 0
         self.held = True
-        #: What the answers that are kept have in common.
+        #: What the finished answers have in common.
         self.turns: Turns | None = None
 
     @property
@@ -109,7 +109,7 @@ class Cache:
         return self._slots.setdefault(hostname, Slot(hostname))
 
     def drop(self, hostname: str) -> None:
-        """Forget one name."""
+        """Drop one name."""
         slot = self._slots.pop(hostname, None)
         if slot is None:
             return
@@ -117,7 +117,7 @@ class Cache:
         self.gone.absorb(slot)
 
     def served(self, slot: Slot) -> Served:
-        """Where uses are counted: callers may still wait on a slot that was dropped."""
+        """The counter of a slot's uses: callers may still be waiting on a dropped slot."""
         return slot if slot.held else self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
@@ -135,10 +135,10 @@ class Cache:
         return len(useless)
 
     def make_room(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> bool:
-        """Drop names when the bound is reached; returns whether any went.
+        """Drop names when the limit is reached; returns whether any were dropped.
 
-        Failures go first, then stale, then what was not used lately (rule 14). A name that is being
-        looked up goes last: no later caller could join its callers.
+        Failures are dropped first, then stale names, then those not used lately (rule 14). A name
+        that is being looked up is dropped last: later callers could not join its lookup.
         """
         if len(self._slots) < config.max_hosts:
             return False

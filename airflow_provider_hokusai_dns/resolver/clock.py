@@ -1,7 +1,7 @@
-"""The clock that the resolver and the circuit breaker are given, so that tests need not sleep.
+"""The clock of the resolver and the circuit breaker, passed in so that tests need not sleep.
 
-Memory works on the monotonic clock, the shared store on wall time (``docs/policy.md``, rule 16).
-Waits and time-outs outside of them read the clock of the system themselves.
+Memory uses the monotonic clock, the shared store wall time (``docs/policy.md``, rule 16). Other
+waits and timeouts read the system's clock directly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Clock(Protocol):
 class SystemClock:
     """The clocks of the operating system.
 
-    The first goes on while the machine sleeps, where there is such a clock: what was resolved
-    before is as old as it is, and not as old as the machine was awake.
+    The monotonic one continues while the machine sleeps, if the system has such a clock, so that
+    the age of an answer includes that time.
     """
 
     monotonic = staticmethod(_monotonic)

@@ -18,11 +18,11 @@ _LONGEST = 315_360_000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolverConfig:
-    """How the resolver decides. Durations are seconds; 0 is legal and means what it says.
+    """The resolver's policy. Durations are seconds; 0 is valid and means zero.
 
-    The mappings are keyed by hostname and hold for that one name only.
+    The mappings are keyed by hostname; each entry applies to that name only.
 
-    :raises ValueError: names the field and the value.
+    :raises ValueError: a field is wrong; the error names it and its value.
     """
 
     #: Rule 1: the longest lifetime of an answer, and the lifetime when its TTL is unknown.
@@ -46,7 +46,7 @@ class ResolverConfig:
     max_stale_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     #: Rule 7: how long an answer is served after DNS first said there is no such name.
     max_stale_no_name: float = 900.0
-    #: Rule 8: how often the name is looked up again meanwhile.
+    #: Rule 8: how often the name is looked up again during that time.
     no_name_recheck: float = 5.0
     #: Rule 11: share of the lifetime that is left when a used name is refreshed ahead of time.
     refresh_ahead: float = 0.2
@@ -60,8 +60,8 @@ class ResolverConfig:
     max_hosts: int = 1024
     #: Rule 16: a stored stamp this far ahead of the clock is invalid.
     max_clock_skew: float = 300.0
-    #: Rule 17: a stored answer older than this is rewritten. Below the age of rule 18, or a
-    #: name that never changes would grow too old for credentials over plain http.
+    #: Rule 17: a stored answer older than this is rewritten. Less than the age in rule 18, or a
+    #: name that never changes would get too old for credentials over plain http.
     store_max_age: float = 600.0
     #: How often a failing name asks the shared store again.
     store_recheck: float = 30.0
@@ -73,7 +73,7 @@ class ResolverConfig:
     nameserver_overrides: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: MappingProxyType({})
     )
-    #: The SRV name that stands for a hostname and says where it is and on which port, by hostname.
+    #: By hostname: the SRV name to look up instead, for addresses and port.
     srv: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
     search: tuple[str, ...] | None = None
@@ -129,7 +129,7 @@ class ResolverConfig:
         object.__setattr__(self, name, MappingProxyType(checked))
 
     def ttl_override_for(self, hostname: str) -> float | None:
-        """The lifetime of answers for one name, where it has one of its own (rule 1)."""
+        """The configured lifetime of answers for one name, if it has one (rule 1)."""
         return self.ttl_overrides.get(_key(hostname))
 
     def static_addresses_for(self, hostname: str) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ class ResolverConfig:
         return self.nameserver_overrides.get(_key(hostname), self.nameservers)
 
     def srv_for(self, hostname: str) -> str | None:
-        """The SRV name that stands for one name, where there is one."""
+        """The SRV name to look up instead of one name, if there is one."""
         return self.srv.get(_key(hostname))
 
     def max_stale_for(self, hostname: str) -> float:
@@ -150,7 +150,7 @@ class ResolverConfig:
 
 
 def _key(hostname: str) -> str:
-    """Settings hold for a name whether or not it is written as absolute."""
+    """The key of a name: settings apply whether or not it is written with a final dot."""
     return hostname.removesuffix(".")
 
 
@@ -220,9 +220,9 @@ def _nameservers(name: str, value: object) -> tuple[str, ...]:
 
 
 def split_nameserver(server: str) -> tuple[str, int]:
-    """``"10.0.0.2"``, ``"10.0.0.2:8600"`` or ``"[fd00::1]:53"`` as address and port.
+    """Split ``"10.0.0.2"``, ``"10.0.0.2:8600"`` or ``"[fd00::1]:53"`` into address and port.
 
-    :raises ValueError: names the value.
+    :raises ValueError: it is not a nameserver; the error quotes it.
     """
     try:
         target = Target.parse(server)

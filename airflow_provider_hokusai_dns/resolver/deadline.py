@@ -1,8 +1,8 @@
-"""The deadline of what a thread does now, for the layers below that wait on its behalf.
+"""The deadline of a thread's current work, for the layers below that wait on its behalf.
 
-MLflow's client and ``requests`` take a time-out for a connect and for an answer, and none for a
-name: its lookup happens inside of them. So a caller with a deadline sets it here, and the pin and
-the transport end their waits by it.
+MLflow's client and ``requests`` have a timeout for a connect and for an answer, but none for a
+name, which they look up internally. So a caller with a deadline sets it here, and the pin and the
+transport stop waiting at that time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _end: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 
 @contextlib.contextmanager
 def bounded(seconds: float) -> Iterator[None]:
-    """On this thread, let nothing wait longer than until ``seconds`` from now. The earliest counts.
+    """Limit all waits of this thread to ``seconds`` from now. The earliest limit applies.
 
-    What is asked meanwhile still gets a moment: see :mod:`~.pinned_port`.
+    A lookup at the deadline still gets a moment: see :mod:`~.pinned_port`.
     """
     token = _end.set(min(_end.get(), time.monotonic() + seconds))
     try:
@@ -30,10 +30,10 @@ def bounded(seconds: float) -> Iterator[None]:
 
 
 def end() -> float:
-    """When the deadline of this thread is, monotonic seconds; infinite where it has none."""
+    """The deadline of this thread, monotonic seconds; infinite if it has none."""
     return _end.get()
 
 
 def seconds_left() -> float:
-    """Seconds until then; negative where it has passed."""
+    """Seconds until the deadline; negative if it has passed."""
     return _end.get() - time.monotonic()

@@ -1,7 +1,7 @@
-"""What the policy says about one name: pure functions over values and ``now``.
+"""The policy for one name: pure functions of values and ``now``.
 
-Nothing here reads a clock, takes a lock or asks a server. ``now`` is monotonic seconds. The numbers
-in brackets are the rules of the policy.
+Nothing here reads a clock, takes a lock or queries a server. ``now`` is monotonic seconds. The
+numbers in brackets are the rules of the policy.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """All that is known of one hostname.
+    """Everything that is known about one hostname.
 
     :param shorten: a share from 0 to 1 of the configured jitter, drawn once per answer.
     :param failure: why the name is not fresh; ``None`` after a success.
-    :param no_name_since: when DNS first said that there is no such name, since the answer.
+    :param no_name_since: when DNS first said "no such name" after the answer.
     """
 
     hostname: str
@@ -71,7 +71,7 @@ class Action(Enum):
 
 
 class Decision(NamedTuple):
-    """An action, and the time until which it stays the same."""
+    """An action, and the time until which it is valid."""
 
     action: Action
     until: float
@@ -91,7 +91,7 @@ def lifetime(hostname: str, ttl: float | None, config: ResolverConfig, shorten: 
 
 
 def expires_at(entry: Entry, config: ResolverConfig) -> float:
-    """When the answer stops being fresh; what came from the store never was [16]."""
+    """When the answer stops being fresh; an answer from the store never was [16]."""
     if entry.answer is None or entry.answer.source is Source.STORE:
         return _NEVER
     return entry.answer.resolved_at + lifetime(
@@ -100,11 +100,11 @@ def expires_at(entry: Entry, config: ResolverConfig) -> float:
 
 
 def stale_until(entry: Entry, config: ResolverConfig) -> float:
-    """Until when the answer may be served though it is not fresh."""
+    """Until when the answer may be served although it is not fresh."""
     if entry.answer is None:  # [9] a name that never resolved has no stale answer
         return _NEVER
     until = entry.answer.resolved_at + config.max_stale_for(entry.hostname)  # [6]
-    if entry.no_name_since is not None:  # [7] and no later failure makes this limit longer again
+    if entry.no_name_since is not None:  # [7] no later failure extends this limit again
         until = min(until, entry.no_name_since + config.max_stale_no_name)
     return until
 
@@ -118,10 +118,10 @@ def recheck_at(entry: Entry, config: ResolverConfig) -> float:
 
 
 def wants_all_sources(entry: Entry, now: float, config: ResolverConfig) -> bool:
-    """Whether a lookup must go on to the system's own where DNS says that it cannot answer.
+    """Whether a lookup must also try the system's own when DNS says that it cannot answer.
 
-    Not when a name that DNS has answered before fails for the first time, and the stale answer can
-    be served until the next check [4], which does ask every source.
+    Not if a name that DNS has answered before fails for the first time, and the stale answer can be
+    served until the next lookup [4], which does try every source.
     """
     if entry.answer is None or entry.answer.source is not Source.DNS or entry.failure is not None:
         return True
@@ -129,7 +129,7 @@ def wants_all_sources(entry: Entry, now: float, config: ResolverConfig) -> bool:
 
 
 def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
-    """What a caller that asks now gets."""
+    """Decide what a caller gets now."""
     expires = expires_at(entry, config)
     if now < expires:
         assert entry.answer is not None
@@ -145,7 +145,7 @@ def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
             return Decision(Action.STALE_WAIT, until)  # [2]
         recheck = recheck_at(entry, config)
         if now < recheck:
-            # Where the stale answer runs out before the recheck, the caller is served otherwise.
+            # Not beyond the time at which the stale answer expires.
             return Decision(Action.STALE, min(recheck, until) if now < until else recheck)
         return Decision(Action.STALE_RECHECK, until)
     if entry.failure is not None:
@@ -158,7 +158,7 @@ def decide(entry: Entry, now: float, config: ResolverConfig) -> Decision:
 
 
 def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
-    """Whether the entry can be forgotten: it serves no caller, and keeps none from asking."""
+    """Whether the entry can be dropped: it has nothing to serve, and delays no new lookup."""
     if entry.answer is None and entry.failure is None:
         return False  # just made: its first lookup is about to begin
     if now < expires_at(entry, config) or now < stale_until(entry, config):
@@ -173,7 +173,7 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
 def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
     """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
 
-    Slow alone does not make a name degraded, a failure does [2].
+    A slow lookup does not make a name degraded, a failed one does [2].
     """
     if now < expires_at(entry, config):
         return Level.HEALTHY
@@ -187,7 +187,7 @@ def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
 
 
 def succeed(entry: Entry, answer: Answer, shorten: float) -> Entry:
-    """The entry after a lookup that gave addresses: one fresh answer heals."""
+    """The entry after a successful lookup: one fresh answer makes the name healthy."""
     return Entry(entry.hostname, answer, shorten)
 
 
@@ -200,9 +200,9 @@ def fail(
     *,
     again: bool = False,
 ) -> Entry:
-    """The entry after a lookup that failed: never replaces a good answer [15].
+    """The entry after a failed lookup: a failure never replaces a good answer [15].
 
-    :param again: the same lookup was given up before, so this is no further failure.
+    :param again: the failure was already counted, when a caller gave up on the lookup.
     """
     count = 1 if entry.failure is None else entry.failure.count + (not again)
     since = entry.no_name_since
@@ -214,13 +214,13 @@ def fail(
 def adopt(
     entry: Entry, record: LastKnownGood, now: float, wall: float, config: ResolverConfig
 ) -> Entry:
-    """The entry after a read of the shared store, whose stamps are wall time.
+    """The entry after a read of the shared store, whose timestamps are wall time.
 
-    A stored answer keeps its own age and is never fresh [16], so it does not take the place of one
-    that still is [15]; the newer of two stale answers wins [17].
+    A stored answer keeps its age and is never fresh [16], so it does not replace one that still is
+    [15]; the newer of two stale answers wins [17].
 
-    :raises ValueError: a stamp is too far ahead of the clock [16], or the record makes no sense;
-        says which field.
+    :raises ValueError: a timestamp is too far ahead of the clock [16], or a field is invalid; the
+        error names it.
     """
     check_record(entry.hostname, record)
     resolved = _monotonic("resolved_at", record.resolved_at, now, wall, config)
@@ -235,7 +235,7 @@ def adopt(
     since = [entry.no_name_since]
     if record.no_name_since is not None:
         since.append(_monotonic("no_name_since", record.no_name_since, now, wall, config))
-    # Only what came after the answer says anything about it.
+    # Only a "no such name" after the answer counts.
     later = [stamp for stamp in since if stamp is not None and stamp >= answer.resolved_at]
     if not later and entry.failure is not None and entry.failure.cause.says_no_such_name:
         later = [entry.failure.at]
@@ -243,9 +243,9 @@ def adopt(
 
 
 def check_record(hostname: str, record: LastKnownGood) -> None:
-    """A store may be of any kind: its records are checked before they are used.
+    """Validate a record: a store may be of any kind.
 
-    :raises ValueError: names the field and the value.
+    :raises ValueError: a field is invalid; the error names it and its value.
     """
     if record.hostname != hostname:
         raise ValueError(f"hostname is {record.hostname!r} and not {hostname!r}")
@@ -279,11 +279,11 @@ def _monotonic(field: str, stamp: float, now: float, wall: float, config: Resolv
 
 
 def _reach(addresses: Sequence[str]) -> int:
-    """How far addresses reach: 0 to no server, 1 within a machine, 2 for the whole fleet.
+    """Where addresses are valid: 0 nowhere, 1 on one machine, 2 in the whole fleet.
 
-    A portal, a filter or a wildcard answers for every name, with 0.0.0.0, an address of loopback,
-    a link-local or a reserved one. It is used as the system would, and it is no last known good:
-    it takes the place of none.
+    A captive portal, a filter or a wildcard answers for every name, with 0.0.0.0 or a loopback,
+    link-local or reserved address. Such an answer is used, as the system would use it, but it never
+    replaces a last known good.
     """
     kinds = []
     for address in map(ip_address, addresses):
@@ -294,7 +294,7 @@ def _reach(addresses: Sequence[str]) -> int:
 
 
 def is_for_the_fleet(answer: Answer) -> bool:
-    """Whether an answer may be written beside a "no such name" that was seen after it."""
+    """Whether an answer may be stored together with a "no such name" that came after it."""
     return _reach(answer.addresses) > 0
 
 
@@ -305,10 +305,10 @@ def worth_writing(
     wall: float,
     config: ResolverConfig,
 ) -> bool:
-    """Whether a fresh answer is written over what the store holds [17].
+    """Whether a fresh answer replaces the stored one [17].
 
-    :param resolved_at: when the answer was true, in seconds since the epoch.
-    :param wall: what the clock says now, in the same.
+    :param resolved_at: when the answer was resolved, in seconds since the epoch.
+    :param wall: the current time, in seconds since the epoch.
     """
     if not _reach(answer.addresses):
         return False

@@ -1,8 +1,7 @@
-"""What clients do with the addresses that they are given, noted without a lock.
+"""Records, without a lock, what clients do with the addresses they get.
 
-Each new connection comes by here, with cold caches, so there is as little code as possible on its
-way. Each note is a single step that is atomic: the garbage collector may be calling, while a lock
-is held.
+Every new connection runs this code, with cold CPU caches, so there is as little of it as possible.
+Each record is one atomic step: the garbage collector may be the caller, while a lock is held.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _NEVER = float("-inf")
 
 
 class Handouts:
-    """The handouts of one port, and what became of them.
+    """The handouts of one port, and their outcomes.
 
     :param monotonic: seconds on a clock that never steps.
     """
@@ -39,7 +38,7 @@ class Handouts:
         return list(self.open.values())  # one step, in which no garbage is collected
 
     def take_outcomes(self) -> list[Outcome]:
-        """What has become known since the last call, in order. One thread at a time may call."""
+        """The outcomes since the last call, in order. Only one thread at a time may call it."""
         found = []
         while self.in_doubt:
             found.append(self.in_doubt.popleft())
@@ -50,15 +49,15 @@ class Handouts:
 
 
 class Handout(list[Any]):
-    """Addresses handed to a client; :mod:`~.pin` makes them what the system would give.
+    """Addresses returned to a client; :mod:`~.pin` converts them to the system's result format.
 
-    Their outcome is noted once. A client that takes them one by one and stops in the middle has
-    connected there. Without an outcome, the client may have failed with them: that is noted when
-    they are garbage-collected.
+    The outcome is recorded once. A client that iterates over them and stops in the middle has
+    connected to that address. Without an outcome, the client may have failed with all of them; this
+    is recorded when they are garbage-collected.
 
     :param items: what the client gets.
-    :param places: the addresses as texts, in the order of the items.
-    :param handouts: where it is noted; ``None`` where nothing depends on it.
+    :param places: the addresses as strings, in the order of the items.
+    :param handouts: where the outcome is recorded; ``None`` if nothing depends on it.
     """
 
     __slots__ = ("_handouts", "places")

@@ -1,4 +1,4 @@
-"""One moment that threads and coroutines wait for, on any number of event loops."""
+"""A one-time event that threads and coroutines wait for, on any number of event loops."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 
 class Landing:
-    """Waits cost a thread one lock, and an event loop one call for all its coroutines.
+    """A one-time event. A wait costs a thread one lock, an event loop one call for all coroutines.
 
-    Without a lock of its own, so that a signal handler may wait in the middle of it: it is marked
-    as done before the waiters are taken from their lists, and each looks at the mark after it has
-    entered itself.
+    It has no lock of its own, so that a signal handler may wait in the middle of it: it is marked
+    as done before the waiters are taken from their lists, and each waiter checks the mark after it
+    has registered.
     """
 
     __slots__ = ("_bells", "_done", "_futures")
@@ -24,11 +24,11 @@ class Landing:
         self._futures: dict[asyncio.AbstractEventLoop, set[asyncio.Future[None]]] = {}
 
     def done(self) -> bool:
-        """Whether it has come."""
+        """Whether it has happened."""
         return self._done
 
     def land(self) -> None:
-        """Wake all waiters, and let no further one wait."""
+        """Wake all waiters; later ones do not wait."""
         self._done = True
         while self._bells:
             with contextlib.suppress(IndexError):  # another thread took the last one
@@ -39,7 +39,7 @@ class Landing:
                 loop.call_soon_threadsafe(_wake, futures)
 
     def wait(self, seconds: float) -> bool:
-        """Block this thread until it comes; returns whether it has."""
+        """Block this thread until it happens; returns whether it has."""
         bell = threading.Lock()
         bell.acquire()
         self._bells.append(bell)
@@ -48,7 +48,7 @@ class Landing:
         return self._done
 
     async def wait_async(self, seconds: float) -> bool:
-        """Wait until it comes; returns whether it has."""
+        """Wait until it happens; returns whether it has."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         # Changed by this loop's thread alone.

@@ -1,4 +1,4 @@
-"""How well a name, a server or a process is doing, as one ordered type."""
+"""The health of a name, a server or a process, as one ordered type."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """From best to worst. A string as well: it stands as its value in JSON, XComs and labels."""
+    """From best to worst. Also a string: its value is used in JSON, XComs and labels."""
 
     HEALTHY = "healthy"
     #: Nothing has been seen yet.
@@ -18,7 +18,7 @@ class Level(StrEnum):
     def meets(self, least: str) -> bool:
         """Whether this is as good as ``least``, or better.
 
-        :raises ValueError: ``least`` is none.
+        :raises ValueError: ``least`` is not a level.
         """
         return _ORDER.index(self) <= _ORDER.index(Level(least))
 
@@ -29,5 +29,5 @@ USABLE = (Level.HEALTHY, Level.DEGRADED)
 
 
 def worst(levels: Iterable[str]) -> Level:
-    """The worst of some levels; ``unknown`` of none."""
+    """The worst of some levels; ``unknown`` if there are none."""
     return max(map(Level, levels), key=_ORDER.index, default=Level.UNKNOWN)

@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import Cause, Resolution, Source
 
-#: Below this number of events the window says nothing (policy, States of one name).
+#: With fewer events than this, the window's level is unknown (policy, States of one name).
 MIN_EVENTS = 10
 HEALTHY_UP_TO = 0.10
 DEGRADED_UP_TO = 0.70
@@ -19,7 +19,7 @@ _BUCKETS = 30
 
 
 class Tally:
-    """A number that is counted up without a lock.
+    """A counter that is incremented without a lock.
 
     ``tally.n += 1`` with nothing called in between is not interrupted by CPython's global lock; on
     a build without that lock a count may be lost, never more.
@@ -32,7 +32,7 @@ class Tally:
 
 
 class Served(Tally):
-    """How often answers were served without waiting: ``n`` fresh ones, and ``others`` by source."""
+    """Answers served without waiting: ``n`` fresh ones, and ``others`` by source."""
 
     __slots__ = ("others",)
 
@@ -41,7 +41,7 @@ class Served(Tally):
         self.others: dict[Source, Tally] | None = None  # most names never have any
 
     def of(self, source: Source) -> Tally:
-        """The number that an answer of this source counts up. Two threads must not make it."""
+        """The counter for answers of this source. Not to be created by two threads at once."""
         if source.is_fresh:
             return self
         if self.others is None:
@@ -59,7 +59,7 @@ class Served(Tally):
         return self.n, stale, stored, static
 
     def absorb(self, other: Served) -> None:
-        """Add the numbers of another."""
+        """Add the numbers of another one."""
         self.n += other.n
         for source, tally in (other.others or {}).items():
             self.of(source).n += tally.n
@@ -73,7 +73,7 @@ class Event:
         ``store_rejected``.
     :param seconds: how long a lookup took.
     :param state: the new state of the name, for ``state``, with ``previous`` beside it.
-    :param resolution: what is served now, where something is.
+    :param resolution: what is served now, if anything.
     :param hits: answers served fresh from memory since the last event of this resolver; likewise
         ``stale``, ``stored`` and ``static``.
     """
@@ -120,7 +120,7 @@ class Window:
 def level(failures: int, successes: int) -> Level:
     """The health level by error rate: ``healthy``, ``degraded``, ``unhealthy``.
 
-    ``unknown`` when there were too few events to say anything.
+    ``unknown`` if there were too few events.
     """
     total = failures + successes
     if total < MIN_EVENTS:
@@ -145,7 +145,7 @@ class DNSMetrics:
     :param failed: calls that ended in ``DNSResolutionError``.
     :param cache_size: names held; ``expired`` of them are not fresh.
     :param latency_ms: of the last lookup that succeeded.
-    :param level: of the rolling window; informs, and never decides about a gate.
+    :param level: of the rolling window; informative only, it never decides about a gate.
     """
 
     attempts: int = 0
@@ -204,7 +204,7 @@ def _last_success(one: DNSMetrics) -> datetime:
 
 @dataclass(slots=True)
 class Counters:
-    """What is counted off the hit path, under the resolver's lock."""
+    """Counters outside the hit path, changed under the resolver's lock."""
 
     window: Window
     misses: int = 0

@@ -1,6 +1,6 @@
-"""The values that the resolver works with, and the two protocols it is given.
+"""The values that the resolver works with, and the two protocols it depends on.
 
-Everything here is frozen: a change makes a new value, so that readers need no lock.
+Everything here is frozen: a change creates a new value, so that readers need no lock.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Source(StrEnum):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether an answer of this source is as good as a live one."""
+        """Whether an answer from this source is as good as a live one."""
         return self not in _STALE_SOURCES
 
 
@@ -38,7 +38,7 @@ _STALE_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
 
 
 class Cause(StrEnum):
-    """Why a lookup failed. Data, not text: callers compare it, people read the message."""
+    """Why a lookup failed. For programs; people read the message."""
 
     NXDOMAIN = "nxdomain"
     NODATA = "nodata"
@@ -56,12 +56,12 @@ class Cause(StrEnum):
 
 
 class Endpoint(NamedTuple):
-    """One address to try, with a port of its own where the answer carries one (SRV).
+    """One address to try, with its own port if the answer contains one (SRV).
 
-    Two are the same place where address and port are the same, ``endpoint[:2]``.
+    Two endpoints are the same place if address and port, ``endpoint[:2]``, are equal.
 
-    :param priority: those of the lowest number are tried first.
-    :param weight: how often one comes first among those of its priority.
+    :param priority: endpoints with the lowest number are tried first.
+    :param weight: how often one comes first among those with its priority.
     """
 
     address: str
@@ -70,7 +70,7 @@ class Endpoint(NamedTuple):
     weight: float = 0.0
 
     def __str__(self) -> str:
-        """The address, with its port where it has one of its own: ``10.0.0.1:5001``."""
+        """The address, with its port if it has its own: ``10.0.0.1:5001``."""
         if self.port is None:
             return self.address
         return (
@@ -81,7 +81,7 @@ class Endpoint(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """The address and port behind ``str(endpoint)``."""
+        """Parse the output of ``str(endpoint)``."""
         host, bracket, rest = text.rpartition("]")
         if bracket:
             return cls(host.removeprefix("["), int(rest.removeprefix(":")))
@@ -93,14 +93,14 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a successful lookup, or the shared store, says about one hostname.
+    """The result of a successful lookup, or of a read of the shared store, for one hostname.
 
-    :param endpoints: never empty, in the order in which they were given.
-    :param ttl: the record's own time to live in seconds, or ``None`` when the source knows none.
+    :param endpoints: never empty, in the order in which they were returned.
+    :param ttl: the record's own time to live in seconds, or ``None`` if the source has none.
     :param source: ``HOSTS``, ``DNS``, ``SYSTEM`` or ``STORE``.
-    :param name: the absolute name that answered, where search domains were tried.
-    :param resolved_at: monotonic seconds at which this was true. The resolver stamps it with its
-        own clock when a lookup returns, so a :class:`Lookup` need not.
+    :param name: the absolute name that answered, if search domains were tried.
+    :param resolved_at: monotonic seconds at which this was resolved. The resolver sets it when a
+        lookup returns, so a :class:`Lookup` need not.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -111,16 +111,16 @@ class Answer:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses alone."""
+        """The addresses, without ports."""
         return tuple(endpoint.address for endpoint in self.endpoints)
 
 
 class Dates:
-    """When an answer was true, and for how long it is served, in monotonic seconds.
+    """When an answer was resolved, and for how long it is served, in monotonic seconds.
 
-    :param clock: tells the age of the answer.
+    :param clock: for the age of the answer.
     :param wall: what to add for the time of day.
-    :param stamp: when it was true; ``None`` for a literal or static address.
+    :param stamp: when it was resolved; ``None`` for a literal or static address.
     :param expires: until when it is fresh.
     :param stale_until: until when it is served after that.
     """
@@ -150,8 +150,8 @@ class Dates:
 class Resolution:
     """The answer to one call: what to connect to, and how far it can be trusted.
 
-    One object may serve many callers, so it carries stamps and no ages.
-    ``str(resolution)`` is the target in its own form with the address in place of the name.
+    One object may serve many callers, so it has timestamps and no ages.
+    ``str(resolution)`` is the target with the address in place of the name.
     """
 
     target: str = field(repr=False)  # a URL may hold a password
@@ -165,7 +165,7 @@ class Resolution:
 
     @property
     def resolved_at(self) -> datetime | None:
-        """When DNS gave this answer; ``None`` for a literal or static address."""
+        """When DNS returned this answer; ``None`` for a literal or static address."""
         return None if self.dates is None else self.dates.aware(self.dates.stamp)
 
     @property
@@ -185,7 +185,7 @@ class Resolution:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The same as texts, with a port where an address has one of its own (SRV)."""
+        """The same as strings, with the port of an address that has its own (SRV)."""
         return tuple(map(str, self.endpoints))
 
     @property
@@ -199,7 +199,7 @@ class Resolution:
         return not self.source.is_fresh
 
     def age(self, now: float | None = None) -> float | None:
-        """Seconds since DNS gave this answer; ``None`` for a literal or static address.
+        """Seconds since DNS returned this answer; ``None`` for a literal or static address.
 
         :param now: seconds on the monotonic clock of the resolver; its present reading by default.
         """
@@ -208,7 +208,7 @@ class Resolution:
         return max(0.0, (self.dates.clock.monotonic() if now is None else now) - self.dates.stamp)
 
     def ttl_left(self, wall: float) -> float | None:
-        """Seconds for which this answer is still fresh; ``None`` where it is not, or always is.
+        """Seconds for which this answer is still fresh; ``None`` if it is not, or always is.
 
         :param wall: seconds since the epoch.
         """
@@ -218,7 +218,7 @@ class Resolution:
 
     @property
     def rendered(self) -> str:
-        """The target in its own form, with the address in place of the name."""
+        """The target with the address in place of the name."""
         if self._rendered is None:
             text = self.target
             if self.source is not Source.LITERAL:
@@ -233,11 +233,11 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One thing that was tried for a lookup, for the error message.
+    """One source that was tried for a lookup, for the error message.
 
     :param what: for example ``"dns 10.0.0.2:53 A mlflow.local."``, ``"hosts file"``, ``"store"``.
     :param outcome: for example ``"nxdomain"`` or ``"no answer in 2.0 s"``.
-    :param seconds: how long it took, where that was measured.
+    :param seconds: how long it took, if that was measured.
     """
 
     what: str
@@ -261,21 +261,21 @@ class Lookup(Protocol):
             that it is absolute.
         :param timeout: seconds after which the caller gives up.
         :param hint: the absolute name that answered last time, to be tried first.
-        :param thorough: whether to go on to further sources where DNS says that it cannot answer.
-            False while the caller has a usable stale answer, and will soon ask again.
-        :raises LookupFailed: with the cause as data.
+        :param thorough: whether to try further sources if DNS says that it cannot answer. False
+            while the caller has a usable stale answer, and will look the name up again soon.
+        :raises LookupFailed: with the cause.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LastKnownGood:
-    """One record of the shared store. Stamps are wall time, seconds since the epoch.
+    """One record of the shared store. Timestamps are wall time, seconds since the epoch.
 
-    :param no_name_since: when a process of the fleet first saw DNS say that the name does not
-        exist, or ``None`` while it does (policy rule 7).
+    :param no_name_since: when a process of the fleet first got "no such name" from DNS, or
+        ``None`` while the name exists (policy rule 7).
     :param written_by: the writer, for people: ``"refresh"``, ``"gate"`` or ``"hook"``.
-    :param services: the endpoints of an answer that carries ports; empty for others.
+    :param services: the endpoints of an answer with ports; empty for others.
     """
 
     hostname: str
@@ -301,28 +301,28 @@ class LastKnownGood:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The same as texts, with a port where an address has one of its own (SRV)."""
+        """The same as strings, with the port of an address that has its own (SRV)."""
         return tuple(map(str, self.endpoints))
 
 
 class Store(Protocol):
-    """The shared last-known-good. Both calls may block, and bound themselves."""
+    """The shared last known good. Both calls may block, within their own time limits."""
 
     def read(self, hostname: str) -> LastKnownGood | None:
-        """The stored record, or ``None`` when none is known.
+        """The stored record, or ``None`` if none is known.
 
-        "None" means "not known", never "there is none": an unreachable store looks the same.
-        A record that cannot be understood is reported and ignored; it raises nothing.
+        ``None`` means "not known", never "there is none": an unreachable store has the same result.
+        A record that cannot be parsed is reported and ignored. Never raises.
         """
         ...
 
     def write(self, record: LastKnownGood) -> bool:
-        """Store a record. Returns whether it was kept. Never raises."""
+        """Store a record. Returns whether it was stored. Never raises."""
         ...
 
 
 def utc(seconds: float) -> datetime:
-    """Epoch seconds as an aware time."""
+    """Seconds since the epoch as an aware datetime."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
@@ -333,7 +333,7 @@ def make_resolution(
     dates: Dates,
     cause: Cause | None = None,
 ) -> Resolution:
-    """Build a finished :class:`Resolution`."""
+    """Build a :class:`Resolution`."""
     port = endpoints[0].port
     return Resolution(
         target.text,

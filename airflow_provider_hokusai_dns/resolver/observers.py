@@ -1,4 +1,4 @@
-"""Delivery of the resolver's events to metrics and logs, outside of every lock."""
+"""Delivers the resolver's events to metrics and logs, outside every lock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Observers:
     """The registered observers.
 
     :param served: counts the answers served from memory so far: hits, stale, stored, static. The
-        hit path itself notifies no observer, so each event carries how many there were since the
+        hit path itself notifies no observer, so each event contains how many there were since the
         last one.
     """
 

@@ -12,14 +12,14 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint
 AddressAndPort: TypeAlias = tuple[str, int | None]
 #: Against a weight of 0 beside others: "a very small chance of being selected".
 _SLIGHT = 0.01
-#: Steps on a circle that never meet, so that turns fill it evenly without a dice.
+#: Irrational steps: turns spread evenly over a circle, without randomness.
 _STEP, _STEP_WITHIN = 0.618034, 0.414214
 
 
 def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
-    """The endpoints by priority, and by weight within one: RFC 2782's draw, without chance.
+    """The endpoints by priority, and by weight within a priority: RFC 2782, without randomness.
 
-    Over many turns each comes first as often as its weight says.
+    Over many turns each comes first in proportion to its weight.
     """
     ordered: list[Endpoint] = []
     by_priority = sorted(endpoints, key=lambda endpoint: endpoint.priority)
@@ -37,7 +37,7 @@ def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
 
 
 def is_weighted(endpoints: tuple[Endpoint, ...]) -> bool:
-    """Whether priority or weight say more about the order than chance."""
+    """Whether priorities or weights determine the order."""
     return len({(one.priority, one.weight) for one in endpoints}) > 1
 
 

@@ -1,13 +1,13 @@
 """Name resolution of chosen hosts inside this process, backed by the resolver.
 
-MLflow's client takes no session and no resolver of ours, so the one place that all of its lookups
-pass through is :func:`socket.getaddrinfo`. For a pinned host the resolver answers it. The hostname
-stays in the URI, so that TLS, SNI, virtual hosts and MLflow's Host check keep working. Every other
-host goes to the system as before.
+MLflow's client accepts neither a session nor a resolver, but all of its lookups call
+:func:`socket.getaddrinfo`. For a pinned host, the resolver answers that call. The hostname stays in
+the URI, so that TLS, SNI, virtual hosts and MLflow's Host check keep working. All other hosts are
+resolved by the system as before.
 
-Process-wide on purpose: MLflow logs and uploads from threads of its own, which have no context
-variable of the caller. Lookups that do not pass through here are not covered; see README, section
-Limits.
+A pin applies to the whole process, because MLflow logs and uploads from its own threads, which do
+not have the caller's context variables. Lookups that do not call these functions are not covered;
+see README, section Limits.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 #: Seconds of patience for ``loop.getaddrinfo``: it occupies a thread of the event loop's executor,
-#: which ``asyncio.run`` joins, also when the coroutine has given up.
+#: which ``asyncio.run`` joins even if the coroutine has given up.
 _ON_A_LOOPS_THREAD = 2.0
 
 
 class PinConflictError(ValueError):
-    """A host is pinned to another resolver already."""
+    """The host is already pinned to another resolver."""
 
 
 class Pin:
-    """One pinned host; made by :func:`pin_host`. Leaving it as a context releases it.
+    """One pinned host; created by :func:`pin_host`. As a context manager it is released at the end.
 
     :param hostname: without a final dot.
     """
@@ -97,14 +97,14 @@ class Pin:
 
     @property
     def owners(self) -> frozenset[str]:
-        """Its holders."""
+        """The owners that have a policy here."""
         return frozenset(self._policies)
 
     def set_policy(self, owner: str, policy: PinPolicy | None, *, absolute: bool = False) -> None:
-        """Put a policy in force, in place of the owner's last one. Others' policies stay.
+        """Apply a policy, which replaces the owner's previous one. Policies of others stay.
 
         :param policy: ``None`` removes the owner's.
-        :param absolute: whether the owner's name is, so that no search domain is appended.
+        :param absolute: whether the owner's name is absolute: then no search domain is appended.
         """
         with self._lock:
             policies = {who: held for who, held in self._policies.items() if who != owner}
@@ -120,7 +120,7 @@ class Pin:
             port.forget(for_good=key not in self._ports)
 
     def resolve_by(self, resolver: DNSResolver) -> None:
-        """Answer from another resolver from now on; rules, patience and owners stay."""
+        """Answer from another resolver from now on; policies, patience and owners stay."""
         with self._lock:
             self.resolver = resolver
             ports, self._ports = self._ports, {}
@@ -130,10 +130,9 @@ class Pin:
 
     @contextlib.contextmanager
     def patient(self, seconds: float, connect_timeout: float = 0.0) -> Iterator[None]:
-        """Wait up to ``seconds`` for an outage to end while the block runs, whatever the policies
-        say.
+        """Inside the block, wait up to ``seconds`` for an outage to end, whatever the policies say.
 
-        :param connect_timeout: that of the client meanwhile, see :func:`pin_host`.
+        :param connect_timeout: that of the client inside the block, see :func:`pin_host`.
         """
         block = Patience(seconds, connect_timeout)
         with self._lock:
@@ -163,15 +162,16 @@ class Pin:
         absolute: bool = False,
         longest: float = float("inf"),
     ) -> Handout:
-        """The addresses to hand out now, in the order to try.
+        """The addresses to return now, in the order to try.
 
         :param connects: whether the caller will open a TCP connection to ``port``. If so, and if a
-            policy applies to that port, addresses are tried, and an outage is waited for.
-        :param tried: try them in any case, also one that is fresh.
-        :param family: of the addresses that the caller can use, 0 for any. Empty if there is none.
+            policy applies to that port, addresses are tested, and the call waits during an outage.
+        :param tried: test the addresses in any case, even fresh ones.
+        :param family: the address family that the caller can use, 0 for any. The result is empty if
+            there is none.
         :param absolute: whether the caller's name ends with a dot.
-        :param longest: seconds of patience at most.
-        :raises DNSResolutionError: nothing can be served, or nothing that may be used.
+        :param longest: maximum patience in seconds.
+        :raises DNSResolutionError: there is no address, or none that may be used.
         :raises OSError: the outage outlasted the patience, and no address answers.
         """
         absolute = absolute or self._absolute
@@ -199,7 +199,7 @@ class Pin:
         return pinned_port.addresses(tried=tried, longest=longest)
 
     def _resolve(self, name: str, seconds: float) -> Resolution:
-        """Resolve, and go away after a time; other callers go on waiting for the lookup."""
+        """Resolve with a time limit; other callers continue to wait for the lookup."""
         if seconds == float("inf") or self.resolver.ready(name) is not None:
             return self.resolver.resolve(name)
         resolving = _resolving.call(partial(self.resolver.resolve, name))
@@ -210,18 +210,18 @@ class Pin:
             raise DNSResolutionError(name, Cause.TIMEOUT, (attempt,)) from None
 
     def good_day(self, handout: Handout, port: int, family: int, absolute: bool) -> GoodDay | None:
-        """What may be given once more for these arguments of :meth:`addresses`."""
+        """The last answer for these arguments of :meth:`addresses`, if it can be reused."""
         pinned_port = self._ports.get((absolute or self._absolute, port, family))
         return None if pinned_port is None else pinned_port.good_day(handout)
 
     def _policies_for(self, port: int) -> list[PinPolicy]:
-        """Those that name the port, else those for every port (a file host of another server)."""
+        """The policies for this port, else those for every port (a file host of another server)."""
         policies = [policy for policy, _ in self._policies.values()]
         named = [policy for policy in policies if policy.port == port]
         return named or [policy for policy in policies if policy.port is None]
 
     def _patience_for(self, port: int) -> list[Patience]:
-        """Each patience in force."""
+        """All patience values in force."""
         with self._lock:
             # A caller that set a length for a block overrides it, also with a shorter one.
             in_force = [*self._patient]
@@ -241,20 +241,20 @@ def pin_host(
 ) -> Pin:
     """Answer this process's lookups of one host from a resolver.
 
-    Pinning the same host to the same resolver again gives the same pin. The policies of several
-    owners hold together: each of their stale checks has to agree, and the longest patience counts.
+    Pinning the same host to the same resolver again returns the same pin. The policies of several
+    owners are combined: all stale checks must agree, and the longest patience applies.
 
-    :param hostname: a name; or an address, whose outages are then ridden out too. A final dot keeps
-        search domains away from it.
-    :param port: addresses are tried and outages ridden out for this port only; ``None`` for all.
-    :param patience: seconds for which an outage is ridden out.
-    :param stale_check: asked before an address that is not fresh is handed out.
-    :param owner: whose policy this is; it replaces the same owner's last one, and
+    :param hostname: a name; or an address, for which calls then wait during an outage too. With a
+        final dot, no search domains are tried.
+    :param port: the port for which addresses are tested and calls wait; ``None`` for all.
+    :param patience: how long calls wait for an outage to end, seconds.
+    :param stale_check: called before an address that is not fresh is returned.
+    :param owner: the owner of this policy, which replaces the owner's previous one;
         :meth:`Pin.release` removes it.
-    :param connect_timeout: seconds after which the client gives a connect up, which are then taken
-        off the patience where an address swallows connections; 0 if unknown.
+    :param connect_timeout: seconds after which the client gives up a connect; 0 if unknown. It is
+        subtracted from the patience if an address does not answer at all.
     :raises PinConflictError: the host is pinned to another resolver.
-    :raises ValueError: ``hostname`` is none.
+    :raises ValueError: ``hostname`` is neither a hostname nor an address.
     """
     name = Target.parse(hostname).hostname
     key = name.removesuffix(".")
@@ -277,7 +277,7 @@ def pin_host(
 
 
 def tell_blind_spots(hostname: str) -> None:
-    """Log what a pin does not cover, each thing once in a process."""
+    """Log what a pin does not cover, each case once per process."""
     for sentence in blind_spots(hostname):
         if sentence not in _told:
             _told.add(sentence)
@@ -285,7 +285,7 @@ def tell_blind_spots(hostname: str) -> None:
 
 
 def pinned(hostname: str) -> Pin | None:
-    """The pin of a host, if there is one."""
+    """The pin of a host, or ``None``."""
     return _pins.get(_key(hostname))
 
 
@@ -309,7 +309,7 @@ def _key(host: str) -> str:
 
 
 def _pin_for(host: Any) -> Pin | None:
-    """The pin that a call is answered by; ``None`` where the system is asked."""
+    """The pin that answers a call; ``None`` if the system answers it."""
     if isinstance(host, Sentinel):
         host.was_seen = True
         return None
@@ -325,7 +325,7 @@ def _make_getaddrinfo(system: Function) -> Function:
     def getaddrinfo(
         host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
     ) -> list[Any]:
-        """Stands where :func:`socket.getaddrinfo` stood."""
+        """Replaces :func:`socket.getaddrinfo`."""
         try:
             last = _last.get((host, port, family, type, proto, flags))
         except TypeError:  # a Sentinel, bytes that change, or what the system does not take
@@ -342,8 +342,8 @@ def _make_getaddrinfo(system: Function) -> Function:
 
 
 def _is_for_a_loop(caller: FrameType | None) -> bool:
-    """Whether ``loop.getaddrinfo`` called: then the caller is an executor, perhaps by way of
-    functions that stand in the place of :func:`socket.getaddrinfo`, as ours does.
+    """Whether ``loop.getaddrinfo`` called: then the caller is an executor, perhaps through other
+    functions that replace :func:`socket.getaddrinfo`, as ours does.
     """
     while caller is not None:
         module = caller.f_globals.get("__name__")
@@ -355,7 +355,7 @@ def _is_for_a_loop(caller: FrameType | None) -> bool:
 
 def _make_gethostbyname(system: Function) -> Function:
     def gethostbyname(host: Any) -> str:
-        """Stands where :func:`socket.gethostbyname` stood."""
+        """Replaces :func:`socket.gethostbyname`."""
         pin = _pin_for(host)
         return system(host) if pin is None else _ipv4_of(pin, _text(host))[0]
 
@@ -364,7 +364,7 @@ def _make_gethostbyname(system: Function) -> Function:
 
 def _make_gethostbyname_ex(system: Function) -> Function:
     def gethostbyname_ex(host: Any) -> tuple[str, list[str], list[str]]:
-        """Stands where :func:`socket.gethostbyname_ex` stood."""
+        """Replaces :func:`socket.gethostbyname_ex`."""
         pin = _pin_for(host)
         if pin is None:
             return system(host)  # type: ignore[no-any-return]
@@ -388,7 +388,7 @@ def _ipv4_of(pin: Pin, name: str) -> list[str]:
 
 
 def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> list[Any]:
-    """What the system would say of a pinned host if DNS said what we know."""
+    """What the system would return for a pinned host if DNS returned our addresses."""
     # Check the arguments first: no caller should wait for a lookup to learn of an error there.
     number, connects, family = question(*arguments)
     absolute = name.endswith(".")

@@ -1,7 +1,7 @@
 """One port of a pinned host: its :class:`PortReachability` with threads, clock and sockets.
 
-Rounds run on a thread of their own, one at a time, and all callers that need one wait for the same:
-a hundred threads make one trial, and each caller leaves when its own patience is over.
+Rounds run on a separate thread, one at a time, and all callers that need one wait for the same
+round: a hundred threads cause one trial. Each caller stops waiting when its own patience is over.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a round gets however little patience is left: a name server and a closed port answer
-#: within that, so that a recovery is noticed. Deadlines promise half a second.
+#: Seconds that a round gets even if less patience is left: a nameserver and a closed port answer
+#: within that time, so that a recovery is noticed. Deadlines promise half a second.
 GRACE = 0.25
-#: Seconds beyond the end of patience for a round that was to be over by then.
+#: Seconds beyond the end of patience for a round that should have ended by then.
 _NEARLY = 0.1
 
 _rounds = Workers("hokusai-dns-round")
@@ -53,7 +53,7 @@ _checking = Workers("hokusai-dns-stale-check")
 
 
 class NoConnectionError(PicklableError, OSError):
-    """No address of a host answers: a connect would only hang.
+    """No address of a host answers: connecting would only hang.
 
     :param hostname: the name.
     :param addresses: those that were tried.
@@ -70,11 +70,11 @@ class NoConnectionError(PicklableError, OSError):
 
 
 class GoodDay(NamedTuple):
-    """An answer that may be given once more, while nothing happens that could make it wrong.
+    """An answer that may be reused until something happens that could make it wrong.
 
-    :param state: of the port, which leaves no doubt about the addresses.
-    :param ready: from what the resolver gives them.
-    :param until: for how long it may be, monotonic seconds.
+    :param state: the state of the port, which leaves no doubt about the addresses.
+    :param ready: the resolver's answer that it was built from.
+    :param until: until when it may be reused, monotonic seconds.
     :param items: what the client gets.
     """
 
@@ -90,7 +90,7 @@ class GoodDay(NamedTuple):
 class Edge:
     """The side effects of a port; tests pass a scripted one.
 
-    :param start: runs a round beside its callers.
+    :param start: runs a round on another thread.
     :param wait: waits for a future for this many seconds.
     """
 
@@ -105,7 +105,7 @@ class Edge:
 
 
 class _Flight:
-    """A round under way."""
+    """A round in progress."""
 
     __slots__ = ("future", "started", "tried")
 
@@ -119,10 +119,10 @@ class _Flight:
 class PinnedPort:
     """Answers for one port of a pinned host. Thread-safe.
 
-    :param name: what is resolved; a final dot means that it is absolute.
+    :param name: the name to resolve; a final dot means that it is absolute.
     :param takes: whether a caller of this port can use an address, by its family.
-    :param policies: gives the policies in force for this port, at least one.
-    :param patience: gives each patience in force; the longest counts.
+    :param policies: returns the policies in force for this port, at least one.
+    :param patience: returns all patience values in force; the longest applies.
     """
 
     def __init__(
@@ -157,12 +157,12 @@ class PinnedPort:
         forks.renewed(self)
 
     def addresses(self, *, tried: bool = False, longest: float = float("inf")) -> Handout:
-        """The addresses to connect to, in the order to try; empty where the family has none.
+        """The addresses to connect to, in the order to try; empty if the family has none.
 
-        :param tried: only addresses of which one accepted a connection just now, also if they are
+        :param tried: only addresses of which one accepted a connection just now, even if they are
             fresh.
-        :param longest: seconds of patience at most, counted from the beginning of the outage.
-        :raises DNSResolutionError: nothing can be served, or nothing that may be used.
+        :param longest: maximum patience in seconds, from the beginning of the outage.
+        :raises DNSResolutionError: there is no address, or none that may be used.
         :raises NoConnectionError: patience is over, and no address answers.
         """
         now, handed_out = self._edge.monotonic, self._handouts.last
@@ -203,9 +203,9 @@ class PinnedPort:
             self._edge.sleep(min(ROUND * random.uniform(0.5, 1.5), pause))  # noqa: S311
 
     def forget(self, *, for_good: bool = False) -> None:
-        """The policies have changed.
+        """Discard what depends on the policies, which have changed.
 
-        :param for_good: this port is out of use; a caller that comes late gets nothing once more.
+        :param for_good: this port is no longer used; late callers reuse no answer.
         """
         with self._lock:
             self._state = self._state.forget()
@@ -220,7 +220,7 @@ class PinnedPort:
     # --- handing out
 
     def good_day(self, handout: Handout) -> GoodDay | None:
-        """What may be given once more; ``None`` where there is doubt about the addresses."""
+        """The answer to reuse; ``None`` if there is doubt about the addresses."""
         state, ready, places = self._state, self._ready(self._name), handout.places
         if ready is None or not places:
             return None
@@ -231,10 +231,10 @@ class PinnedPort:
         return GoodDay(self, state, ready, until, list(handout), places)
 
     def again(self, last: GoodDay) -> Handout | None:
-        """An answer once more, if nothing has happened that could make it wrong.
+        """Reuse an answer if nothing has happened that could make it wrong.
 
-        This is the path of each connection on a good day: without the lock, without a decision, and
-        with as little code as possible, because it runs with cold caches.
+        Every connection takes this path while all is well: without the lock, without a decision,
+        and with as little code as possible, because it runs with cold CPU caches.
         """
         handouts = self._handouts
         if (
@@ -249,7 +249,7 @@ class PinnedPort:
         return None
 
     def _at_once(self, now: float, known: Resolution | None, *, tried: bool) -> Handout | None:
-        """What needs no round; what has become of earlier answers is taken into account."""
+        """An answer that needs no round; takes the outcomes of earlier answers into account."""
         with self._lock:
             if outcomes := self._handouts.take_outcomes():
                 self._state = self._state.learn(outcomes)
@@ -278,7 +278,7 @@ class PinnedPort:
     # --- resolving
 
     def _known_fresh(self, now: float) -> Resolution | None:
-        """What the resolver serves at once and fresh; ``None`` where it may have to ask DNS."""
+        """The fresh answer that the resolver has at hand; ``None`` if it may have to query DNS."""
         if now >= self._last[2]:
             return None
         try:
@@ -291,7 +291,7 @@ class PinnedPort:
         return known is not None or self._resolver.state(self._name) != "healthy"
 
     def _resolve(self) -> Resolution:
-        """What the resolver gives, as far as a caller of this family can use it."""
+        """The resolver's answer, as far as a caller of this family can use it."""
         found = self._resolver.resolve(self._name)
         last, usable, _ = self._last
         if found is last and usable is not None:
@@ -309,7 +309,7 @@ class PinnedPort:
     # --- rounds
 
     def _join(self, *, tried: bool) -> _Flight:
-        """The round under way, begun now if there is none."""
+        """The round in progress, started now if there is none."""
         with self._lock:
             if self._flight is not None:
                 return self._flight
@@ -342,7 +342,7 @@ class PinnedPort:
                 self._flight = None
 
     def _round(self, *, tried: bool) -> Round:
-        """Resolve once, and try what has to be tried."""
+        """Resolve once, and test the addresses that need it."""
         try:
             resolution = self._resolve()
         except DNSResolutionError as error:
@@ -378,8 +378,8 @@ class PinnedPort:
     def _check_stale(self, resolution: Resolution) -> Round:
         """Which of several stale addresses may be used.
 
-        All are asked about at the same time: a black-holed one takes the check seconds, and eight
-        of them one after the other would exceed every deadline.
+        All are checked at the same time: the check of a black-holed one takes seconds, and eight of
+        them in sequence would exceed every deadline.
         """
         now, state = self._edge.monotonic(), self._state
         known = {address: state.objection(now, address) for address in resolution.places}
@@ -401,7 +401,7 @@ class PinnedPort:
     def _ask_checks(
         self, resolution: Resolution, address: str
     ) -> tuple[str | None, dict[tuple[str, StaleAddressCheck], float]]:
-        """Ask each policy's check: one connection's check never removes another's addresses."""
+        """Call each policy's check: one connection's check never removes another's addresses."""
         passed: dict[tuple[str, StaleAddressCheck], float] = {}
         for policy in self._policies():
             check = policy.stale_check

@@ -1,10 +1,10 @@
 """The state of one port of a pinned host: which addresses accept connections, how long to wait.
 
-Frozen values and pure steps that are given ``now``; :mod:`~.pinned_port` has the sockets, the clock
-and the threads. A client walks over refused addresses silently, and a black-holed first one costs
-it a whole connect time-out. So an address is tried by a short connect before it is handed out
-wherever its state is in doubt; and while none accepts a connection, DNS is asked repeatedly, so
-that a redeploy to a new address is found.
+Frozen values and pure functions of ``now``; :mod:`~.pinned_port` has the sockets, the clock and the
+threads. A client skips addresses that refuse silently, and a black-holed first one costs it a whole
+connect timeout. So an address whose state is in doubt is tested by a short connect before it is
+returned; and while none accepts a connection, DNS is queried repeatedly, so that a redeploy to a
+new address is found.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Resolution
 from airflow_provider_hokusai_dns.resolver.racing import CONNECT_TIMEOUT
 
-#: Asks whether an address that is not fresh may be used: ``None``, or the sentence why not.
+#: Checks whether an address that is not fresh may be used: ``None``, or a sentence why not.
 StaleAddressCheck = Callable[[Resolution, str, int], str | None]
 
 #: Seconds for which an address that accepted a connection counts as alive in any case.
 ALIVE_FOR = 1.0
-#: Seconds for which it does while there is no doubt; and for which an answer whose outcome is
-#: unknown is a reason to doubt, because a caller that asks again may have failed with it.
+#: The same while there is no doubt; and the seconds for which an answer whose outcome is unknown is
+#: a reason to doubt, because a caller that calls again may have failed with it.
 _AGAIN = 60.0
-#: Seconds for which the stale checks need not be asked again about an address that they let pass.
+#: Seconds for which the stale checks are not repeated for an address that they accepted.
 PASSED_FOR = 5.0
-#: Seconds for which, once an outage has been given up on, what refused or swallowed connections is
-#: not tried again: each retry of a client comes by here, and would wait for the same once more.
+#: Seconds for which, after patience ran out, addresses that refused or did not answer are not
+#: tested again: each retry of a client calls this, and would wait for the same result again.
 REFUSED_FOR = 10.0
-#: A caller that did not ask for this long sees a new outage, not the rest of the previous one.
+#: For a caller that has not called for this long, it is a new outage, not the rest of the last one.
 _FORGET_AFTER = 300.0
-#: Seconds that a client takes at most to come back after a connect that it gave up.
+#: Maximum seconds between a connect that a client gave up and its next call.
 _SLOW = 1.5
 #: Seconds between two rounds while nothing accepts a connection (policy rule 13).
 ROUND = 1.0
@@ -46,9 +46,9 @@ class Patience(NamedTuple):
 
     :param seconds: from its beginning and not from each call, so that a client's retries do not
         multiply it.
-    :param connect_timeout: seconds after which the client gives a connect up, 0 if unknown. A
-        caller that asks again just then was given a black-holed address, and the outage began
-        before that.
+    :param connect_timeout: seconds after which the client gives up a connect, 0 if unknown. A
+        caller that calls again after just that time had received a black-holed address, and the
+        outage began before that.
     """
 
     seconds: float
@@ -61,7 +61,7 @@ class PinPolicy:
 
     :param port: the port it applies to; ``None`` for every port.
     :param patience: how long to wait for an outage to end.
-    :param stale_check: asked before an address that is not fresh is handed out.
+    :param stale_check: called before an address that is not fresh is returned.
     """
 
     port: int | None
@@ -71,14 +71,14 @@ class PinPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """All that one round found: one resolution, and one trial of its addresses.
+    """The result of one round: one resolution, and one trial of its addresses.
 
     :param addresses: those that may be used, in the order to try.
     :param winners: those that accepted a connection.
     :param silent: those that did not answer.
-    :param tried_at: when they were tried, monotonic seconds; long ago where none had to be.
-    :param passed: until when a stale check need not be asked again about an address.
-    :param refused: why a stale check refused an address.
+    :param tried_at: when they were tested, monotonic seconds; long ago if none had to be.
+    :param passed: by address, until when a stale check need not be repeated.
+    :param refused: by address, why a stale check rejected it.
     :param error: why there is no address at all.
     :param is_untried: whether there was no doubt about the addresses, so that none was tried.
     """
@@ -94,7 +94,7 @@ class Round:
 
     @property
     def ends_an_outage(self) -> bool:
-        """Whether the addresses can be handed out. An empty answer is the system's to explain."""
+        """Whether the addresses can be returned. The system explains an empty answer."""
         answered = self.is_untried or not self.addresses
         return bool(self.winners) or (self.error is None and answered)
 
@@ -107,12 +107,12 @@ class Round:
 
 
 class Outcome(NamedTuple):
-    """What became of addresses that were handed out.
+    """The outcome of addresses that were returned to a client.
 
-    :param began: when they were handed out, monotonic seconds.
+    :param began: when they were returned, monotonic seconds.
     :param at: when their outcome was known.
-    :param address: where the client connected; ``None`` where that is not known.
-    :param skipped: the addresses before it, which the client went past.
+    :param address: where the client connected; ``None`` if that is not known.
+    :param skipped: the addresses before it, which the client skipped.
     """
 
     began: float
@@ -124,9 +124,9 @@ class Outcome(NamedTuple):
 class Verdict(NamedTuple):
     """What a failed round means for one caller.
 
-    :param pause: seconds until the next round at most; ``None`` where patience is over.
+    :param pause: maximum seconds until the next round; ``None`` if patience is over.
     :param begins: whether it is the first of an outage.
-    :param patience: the longest in force, seconds.
+    :param patience: the longest patience in force, seconds.
     """
 
     pause: float | None
@@ -135,19 +135,18 @@ class Verdict(NamedTuple):
 
 
 class PortReachability(NamedTuple):
-    """What is known of one port. All times are monotonic seconds.
+    """The state of one port. All times are monotonic seconds.
 
-    While all is well it stays the same object, so that a new connection need not ask it anything.
+    While all is well it stays the same object, so that a new connection need not query it.
 
-    :param outage_since: since when no address took a connection.
-    :param failed_at: when a caller last met that.
-    :param unconfirmed: when addresses were last handed out of which it is not known that the
+    :param outage_since: since when no address has accepted a connection.
+    :param failed_at: when that last affected a caller.
+    :param unconfirmed: when addresses were last returned for which it is not known whether the
         client could connect.
-    :param alive: when an address last took a connection.
-    :param passed: until when a stale check need not be asked again about an address.
+    :param alive: by address, when it last accepted a connection.
+    :param passed: by address, until when a stale check need not be repeated.
     :param last: the last round, if it found nothing.
-    :param given_up: when this outage was last given up on, and when the patience of that moment
-        was to end.
+    :param given_up: when patience with this outage last ran out, and when it was due to end.
     """
 
     outage_since: float | None = None
@@ -169,12 +168,12 @@ class PortReachability(NamedTuple):
         stale: bool,
         tried: bool,
     ) -> tuple[str, ...] | None:
-        """The addresses in the order to try, where none has to be tried before.
+        """The addresses in the order to try, if none has to be tested first.
 
-        :param connecting: when clients were given the addresses with which they are busy now.
-        :param stale: whether they are: then only a round may hand them out.
-        :param tried: whether the caller wants one that took a connection just now.
-        :returns: ``None`` where a round is needed.
+        :param connecting: when clients received the addresses that they are connecting to now.
+        :param stale: whether the addresses are stale: then only a round may return them.
+        :param tried: whether the caller wants one that accepted a connection just now.
+        :returns: ``None`` if a round is needed.
         """
         if stale:
             return None
@@ -188,16 +187,16 @@ class PortReachability(NamedTuple):
     def known_alive(
         self, addresses: Sequence[str], now: float, seconds: float = ALIVE_FOR
     ) -> tuple[str, ...]:
-        """The addresses with those first that took a connection lately; empty if none did."""
+        """The addresses, those first that accepted a connection lately; empty if none did."""
         known = [a for a in addresses if now - self.alive.get(a, _NEVER) < seconds]
         return (*known, *(a for a in addresses if a not in known)) if known else ()
 
     def in_doubt(self, now: float, connecting: Iterable[float]) -> bool:
-        """Whether an address that DNS gives may be dead all the same.
+        """Whether an address from DNS may be dead nevertheless.
 
         :param connecting: as in :meth:`at_once`.
 
-        Only an address that took a connection ends an outage, so after one it is tried.
+        Only an address that accepted a connection ends an outage, so after one it is tested.
         """
         return (
             self.outage_since is not None
@@ -206,9 +205,9 @@ class PortReachability(NamedTuple):
         )
 
     def good_until(self, now: float, addresses: Sequence[str]) -> float:
-        """Until when addresses that DNS gives may be handed out in this order, as far as is known.
+        """Until when addresses from DNS may be returned in this order, as far as is known.
 
-        Several only while it is known that the first one takes connections.
+        Several addresses only while the first one is known to accept connections.
         """
         if self.in_doubt(now, ()):
             return _NEVER
@@ -216,7 +215,7 @@ class PortReachability(NamedTuple):
         return first + _AGAIN if len(addresses) > 1 else float("inf")
 
     def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
-        """What became of addresses that were handed out."""
+        """The state after the outcome of addresses that were returned."""
         alive, unconfirmed = dict(self.alive), self.unconfirmed
         for outcome in outcomes:
             if outcome.address is None or outcome.skipped:
@@ -229,16 +228,16 @@ class PortReachability(NamedTuple):
                 alive.pop(address, None)
         return self._replace(alive=alive, unconfirmed=unconfirmed)
 
-    # --- what a round need not ask again
+    # --- what a round need not repeat
 
     def objection(self, now: float, address: str) -> str | None:
-        """What the stale checks said against an address, where they are not asked again."""
+        """Why the stale checks rejected an address, if they need not be repeated."""
         if self.last is None or not self._gave_up_lately(now):
             return None
         return self.last.refused.get(address)
 
     def trial(self, now: float, addresses: Sequence[str]) -> Round | None:
-        """The last trial of these addresses, where they are not tried again so soon."""
+        """The last trial of these addresses, if it is too recent to be repeated."""
         last = self.last
         if last is None or last.error is not None or set(last.addresses) != set(addresses):
             return None
@@ -268,16 +267,16 @@ class PortReachability(NamedTuple):
     ) -> float:
         """When a caller whose round began at ``started`` gives up.
 
-        :param handed_out: when addresses were handed out before that.
+        :param handed_out: when addresses were returned before that.
         """
         begun = self._outage_begun(started, handed_out, in_force)
         return begun + max(patience.seconds for patience in in_force)
 
     def is_hopeless(self, now: float, end: float, known: Resolution | None) -> bool:
-        """Whether the outage has been given up on lately, and nothing has changed since.
+        """Whether patience ran out lately, and nothing has changed since.
 
         :param end: when this caller's patience is over.
-        :param known: what DNS gives now, where that is known without asking it.
+        :param known: the answer of DNS, if it is known without a query.
         """
         if self.last is None or not self._gave_up_lately(now) or end > self.given_up[1]:
             return False
@@ -287,7 +286,7 @@ class PortReachability(NamedTuple):
     def failed(
         self, now: float, started: float, handed_out: float, in_force: Sequence[Patience]
     ) -> tuple[PortReachability, Verdict]:
-        """A caller's round brought nothing: whether there is to be another."""
+        """Whether to start another round after a caller's round found nothing."""
         begun = self._outage_begun(started, handed_out, in_force)
         patience = max(patience.seconds for patience in in_force)
         end = begun + patience
@@ -303,7 +302,7 @@ class PortReachability(NamedTuple):
         return state, Verdict(pause, begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
-        """The policies have changed: what was given up under the previous ones is tried again."""
+        """The state after a change of policies: addresses given up on are tested again."""
         return self._replace(last=None, given_up=(_NEVER, _NEVER))
 
     def _outage_begun(

@@ -1,7 +1,7 @@
 """Reading and writing the shared last known good for the resolver (policy rules 16, 17).
 
-Every call here may block for as long as the store does, so it runs on a worker thread, or on that
-of a caller that asked for a refresh.
+Every call here may block for as long as the store does, so it runs on a worker thread, or on the
+thread of a caller that requested a refresh.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _NEVER = float("-inf")
 class Publisher:
     """Reads and writes the store for one resolver, one access per name at a time.
 
-    No lock is held meanwhile: a store may log, and what handles the log may resolve the name.
+    No lock is held during an access: a store may log, and a log handler may resolve the name.
     """
 
     state: ResolverState
     store: Store | None
 
     def consult(self, slot: Slot) -> None:
-        """Learn from the store after a lookup failed or while it is slow.
+        """Read the store after a lookup failed or while it is slow.
 
-        Asked at most every ``store_recheck`` seconds and name. Where this process is the first to
-        see that the name does not exist, it writes that to the store, so that the fleet has one
-        clock for rule 7.
+        At most once per ``store_recheck`` seconds and name. If this process is the first to get "no
+        such name", it writes that to the store, so that the whole fleet counts rule 7's time from
+        then.
         """
         if self.store is None:
             return
@@ -56,28 +56,27 @@ class Publisher:
             self.state.observers.emit(event)
 
     def after_lookup(self, slot: Slot) -> None:
-        """Keep the record young while lookups succeed: the share of every process (rule 17).
+        """Keep the record recent while lookups succeed: every process does its part (rule 17).
 
-        A process compares a name's record with its own answer at most every ``store_max_age``
-        seconds, which costs it one read, and a write where the record is that old, differs, or says
-        that the name is gone. A store that did not accept a write is asked again after
-        ``store_recheck`` seconds.
+        A process compares a name's record with its own answer at most once per ``store_max_age``
+        seconds. That costs one read, and one write if the record is that old, differs, or contains
+        a "no such name". A failed write is tried again after ``store_recheck`` seconds.
         """
         if self.is_due(slot):
             self.publish(slot, "hook")
 
     def is_due(self, slot: Slot) -> bool:
-        """Whether a record is to be compared with an answer of this process."""
+        """Whether it is time to compare a record with an answer of this process."""
         if self.store is None:
             return False
         since = self.state.now() - self.state.record(slot).compared_at
         return since >= self.state.config.store_max_age
 
     def publish(self, slot: Slot, written_by: str, *, always: bool = False) -> None:
-        """Write a fresh answer where rule 17 wants it.
+        """Write a fresh answer if rule 17 requires it.
 
-        :param written_by: stored beside the answer, for people.
-        :param always: write it in any case: the stored one is to be as young as this refresh.
+        :param written_by: stored with the answer, for people to read.
+        :param always: write it in any case, so that the stored one is as recent as this refresh.
         """
         if self.store is None:
             return
@@ -101,10 +100,10 @@ class Publisher:
 
     @contextmanager
     def _turn(self, record: RecordStatus) -> Iterator[None]:
-        """Wait for the access to the store that is under way for a name, and be the next.
+        """Wait until the current access to the store for a name has ended, then start the next.
 
-        No longer than a lookup may take: then two at a time are better than none. The names that
-        are resolved in here pass the pin, which could only wait for this very access.
+        It waits at most as long as a lookup may take: after that, two at a time are better than
+        none. Names resolved inside an access bypass the pin, which would wait for this access.
         """
         has_turn = record.turn.acquire(timeout=self.state.config.timeout)
         try:
@@ -115,7 +114,7 @@ class Publisher:
                 record.turn.release()
 
     def _learn(self, slot: Slot) -> str:
-        """Adopt what is stored; returns why it was refused, where that is news."""
+        """Adopt the stored record; returns why it was rejected, if that is new."""
         record = self._read(slot)
         status = self.state.record(slot)
         status.read_at = self.state.now()
@@ -134,7 +133,7 @@ class Publisher:
         return ""
 
     def _tell_nxdomain(self, slot: Slot) -> None:
-        """Write down since when the name is gone; the answer keeps its own age (rule 16)."""
+        """Store since when the name has been missing; the answer keeps its age (rule 16)."""
         entry, status = slot.entry, self.state.record(slot)
         if entry.answer is None or entry.no_name_since is None or status.has_nxdomain:
             return
@@ -155,7 +154,7 @@ class Publisher:
     def _write(
         self, slot: Slot, stored: LastKnownGood | None, config: ResolverConfig, written_by: str
     ) -> bool:
-        """Write the answer where the policy wants it; returns whether the store is as it should."""
+        """Write the answer if the policy requires it; returns whether the store is up to date."""
         answer = slot.entry.answer
         # What a hosts file says is true for its machine alone.
         if answer is None or answer.source in (Source.STORE, Source.HOSTS):
@@ -175,7 +174,7 @@ class Publisher:
         )
 
     def _read(self, slot: Slot) -> LastKnownGood | None:
-        """What is stored. A store that raises, against its protocol, knows nothing."""
+        """The stored record; none if a store raises, which its protocol forbids."""
         assert self.store is not None
         try:
             return self.store.read(slot.entry.hostname)
@@ -184,7 +183,7 @@ class Publisher:
             return None
 
     def _save(self, record: LastKnownGood) -> bool:
-        """Store a record; returns whether it is kept. A store that raises has not kept it."""
+        """Store a record; returns whether it was stored: not if the store raises."""
         assert self.store is not None
         try:
             return self.store.write(record)

@@ -1,4 +1,4 @@
-"""Try addresses by short TCP connects, the first a little ahead of the next (RFC 8305)."""
+"""Test addresses by short TCP connects with staggered starts (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 
-#: Seconds an address has to take the connection (policy rule 13).
+#: Seconds within which an address must accept the connection (policy rule 13).
 CONNECT_TIMEOUT = 1.0
 #: Seconds between two starts. RFC 8305 section 5 advises 250 ms, and 100 ms at least.
 CONNECTION_ATTEMPT_DELAY = 0.1
@@ -21,12 +21,12 @@ CONNECTION_ATTEMPT_DELAY = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of a race.
+    """The result of a race.
 
-    :param winners: addresses that took a connection, the first one first. Those still under way
+    :param winners: addresses that accepted a connection, in order of time. Attempts in progress
         when one won are in neither list.
-    :param losers: addresses that refused, or did not take one in time.
-    :param silent: those of the losers from which nothing came back at all.
+    :param losers: addresses that refused, or did not accept one in time.
+    :param silent: the losers that sent no packet at all.
     """
 
     winners: tuple[str, ...]
@@ -35,7 +35,7 @@ class Trial:
 
 
 def dial(address: str, port: int, timeout: float) -> socket.socket:
-    """Connect to a literal address, past every pin: the caller has a deadline of its own.
+    """Connect to a literal address, bypassing every pin: the caller has its own deadline.
 
     :param timeout: seconds.
     :raises OSError: no connection within the time.
@@ -52,9 +52,9 @@ def dial(address: str, port: int, timeout: float) -> socket.socket:
 
 
 def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) -> Trial:
-    """Connect to several addresses until one accepts, and hang up again.
+    """Connect to several addresses until one accepts, and close the connection.
 
-    :param addresses: with a port where one has its own, as :attr:`.Resolution.places` gives them.
+    :param addresses: with its port if one has its own, as in :attr:`.Resolution.places`.
     :param timeout: seconds for each of them.
     """
     waiting = list(addresses)
@@ -99,10 +99,10 @@ def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) 
 
 
 def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """What ``connect`` wants.
+    """The argument for ``connect``.
 
-    From the C function, as in :mod:`~.system_answers`: what stands in the place of Python's may
-    take other arguments.
+    From the C function, as in :mod:`~.system_answers`: a replacement of Python's function may have
+    other parameters.
     """
     place = Endpoint.parse(address)
     [found, *_] = _socket.getaddrinfo(

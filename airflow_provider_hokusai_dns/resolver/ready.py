@@ -1,4 +1,4 @@
-"""Finished answers: what all answers of one hostname share, and those of one target."""
+"""Finished answers: the part that all answers of one hostname share, and those of one target."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Seen(NamedTuple):
-    """What one call saw of a name: an answer is made of this, whatever changes meanwhile."""
+    """A snapshot of a name, from which one call's answer is built, even if the name changes."""
 
     version: int
     entry: Entry
@@ -49,10 +49,9 @@ _BESIDE_A_LOOKUP = (Action.AHEAD, Action.STALE_WAIT, Action.STALE_RECHECK)
 
 
 class Turns(Dates):
-    """All that the answers of one hostname have in common, whatever the target: made once.
+    """The part that all answers of one hostname share, for any target: built once.
 
-    :param until: for how long further callers may have them; the state ends it where something
-        changes.
+    :param until: until when further callers may use it; the state ends it if something changes.
     """
 
     __slots__ = ("_endpoints", "_orders", "cause", "source", "tally", "until")
@@ -91,20 +90,20 @@ class Turns(Dates):
 
     @property
     def count(self) -> int:
-        """After how many turns the order is the first one again."""
+        """The number of turns after which the order repeats."""
         return 1 if self._orders is None else self._orders.count
 
     def make(self, target: Target, turn: int = 0, source: Source | None = None) -> Resolution:
         """The finished resolution of one turn for a target.
 
-        :param source: where the answer is from, for the caller for whom it was fetched.
+        :param source: the source of the answer, for the caller for which it was fetched.
         """
         order = self._endpoints if self._orders is None else self._orders.of(turn)
         return make_resolution(target, order, source or self.source, self, self.cause)
 
 
 class _Orders:
-    """The orders of several endpoints, each made when it is its turn."""
+    """The orders of several endpoints, each built at its turn."""
 
     __slots__ = ("_known", "_order", "_rotation", "count")
 
@@ -124,10 +123,10 @@ class _Orders:
 
 
 class Ready:
-    """The finished resolution for one target string, good for as long as its turns are.
+    """The finished resolution for one target string, valid as long as its turns are.
 
-    :param one: what every caller gets; ``None`` where it is the turn of several: then it is
-        :attr:`cycle`, once all are made, and :meth:`grow` until then.
+    :param one: what every caller gets; ``None`` if several take turns: then callers get
+        :attr:`cycle` once all are built, and :meth:`grow` until then.
     """
 
     __slots__ = ("cycle", "one", "turns")
@@ -153,7 +152,7 @@ class Ready:
 
 
 class _Several(Ready):
-    """Resolutions by turns, made when they are asked for: of most URLs there is one call only."""
+    """Resolutions that take turns, built on demand: most URLs are used for one call only."""
 
     __slots__ = ("_made", "_numbers", "_target")
 

@@ -45,13 +45,13 @@ _JOIN_ONLY = -1
 
 
 class DNSResolver:
-    """A resolver with cache, stale answers, a shared last-known-good and static addresses.
+    """A resolver with cache, stale answers, a shared last known good and static addresses.
 
     Thread-safe, usable from any number of event loops, and survives ``fork``.
 
     :param config: the numbers of the policy.
     :param lookup: the live lookup; hosts file, DNS and the system's own by default.
-    :param store: the shared last-known-good; none by default.
+    :param store: the shared last known good; none by default.
     :param clock: a source of time.
     """
 
@@ -86,18 +86,18 @@ class DNSResolver:
         return self._state.config
 
     def reconfigure(self, config: ResolverConfig) -> None:
-        """Replace the whole configuration, while running.
+        """Replace the whole configuration while running.
 
-        What is cached stays, and is judged by the new numbers from now on.
+        Cached answers stay; the new numbers apply to them from now on.
         """
         if self._given_lookup is None:
             self._updater.lookup = _live_lookup(config)
         self._state.reconfigure(config)
 
     def add_observer(self, observer: Callable[[Event], None]) -> None:
-        """Register an observer of events; called on the thread where they happen, outside of locks.
+        """Register an observer of events. It is called on the thread of the event, outside locks.
 
-        :param observer: must be quick; what it raises is ignored.
+        :param observer: must be quick; its exceptions are logged and otherwise ignored.
         """
         self._state.observers.add(observer)
 
@@ -105,8 +105,8 @@ class DNSResolver:
         """Resolve a target in any form of :class:`~.target.Target`.
 
         :param target: hostname, address, ``host:port``, ``[v6]:port`` or URL.
-        :raises DNSResolutionError: there is nothing to serve.
-        :raises ValueError: the target can never be right.
+        :raises DNSResolutionError: there is no address to serve.
+        :raises ValueError: the target is invalid.
         """
         ready = self._ready.get(target)
         if ready is not None and self._monotonic() < (turns := ready.turns).until:
@@ -116,9 +116,9 @@ class DNSResolver:
         return self._serving.known(parsed) or run_blocking(self._steps(parsed))
 
     def ready(self, target: str) -> Ready | None:
-        """What :meth:`resolve` answers from: the same object while it need not decide again.
+        """The finished answers that :meth:`resolve` uses: the same object until the next decision.
 
-        ``None`` where it has to. The caller counts what it serves.
+        ``None`` if it must. The caller counts the answers that it serves.
         """
         ready = self._ready.get(target)
         return ready if ready is not None and self._monotonic() < ready.turns.until else None
@@ -140,17 +140,17 @@ class DNSResolver:
         patience: float | None = None,
         always: bool = False,
     ) -> Resolution:
-        """A live lookup that bypasses the cache, and which other callers join.
+        """A live lookup that bypasses the cache; other callers join it.
 
-        Writes the last-known-good where the policy wants it (rule 17). When the lookup fails, gives
-        what :meth:`resolve` would give, with the cause.
+        Writes the last known good if the policy requires it (rule 17). If the lookup fails, returns
+        what :meth:`resolve` would return, with the cause.
 
-        :param written_by: stored beside the answer, for people.
-        :param always: write a fresh answer however young the stored one is.
-        :param patience: seconds after which the lookup counts as failed, where that is less than
-            the timeout of the policy. It goes on alone, and its answer is still taken.
-        :raises DNSResolutionError: there is nothing to serve.
-        :raises ValueError: the target can never be right.
+        :param written_by: stored with the answer, for people to read.
+        :param always: write a fresh answer even if the stored one is recent.
+        :param patience: seconds after which the lookup counts as failed, if that is less than the
+            policy's timeout. The lookup continues in the background, and its answer is still used.
+        :raises DNSResolutionError: there is no address to serve.
+        :raises ValueError: the target is invalid.
         """
         resolution = run_blocking(self._steps(Target.parse(target), live=True, patience=patience))
         self._publish(resolution, written_by, always=always)
@@ -168,8 +168,8 @@ class DNSResolver:
 
         It goes to the back of the list for a while, and the name is looked up again.
 
-        :param port: the one that was tried, where answers carry ports of their own (SRV).
-        :raises ValueError: ``address`` is none, or the target can never be right.
+        :param port: the port that was tried, if answers have their own ports (SRV).
+        :raises ValueError: ``address`` is not an address, or the target is invalid.
         """
         canonical = parse_address(address)
         if canonical is None:
@@ -179,9 +179,9 @@ class DNSResolver:
             self._updater.start_or_join(slot)
 
     def warm(self, targets: Iterable[str]) -> None:
-        """Look names up in the background, so that the first use finds them.
+        """Look names up in the background, so that they are cached before their first use.
 
-        :raises ValueError: a target can never be right.
+        :raises ValueError: a target is invalid.
         """
         parsed = [Target.parse(target) for target in targets]
         now = self._monotonic()
@@ -193,7 +193,7 @@ class DNSResolver:
                     self._updater.start_or_join(slot)
 
     def clear(self, target: str | None = None) -> None:
-        """Forget one name, or all; the shared store keeps what it has."""
+        """Drop one name, or all; the shared store is not changed."""
         self._state.clear(None if target is None else Target.parse(target).hostname)
 
     def cleanup(self) -> int:
@@ -215,10 +215,10 @@ class DNSResolver:
         return self._state.metrics()
 
     def wait_idle(self, timeout: float = 10.0) -> bool:
-        """Wait until no lookup and no store access is under way, for tests and orderly ends.
+        """Wait until no lookup and no store access is in progress, for tests and a clean shutdown.
 
         :param timeout: seconds.
-        :returns: whether that came true.
+        :returns: whether it happened in time.
         """
         return self._workers.wait_idle(timeout)
 
@@ -290,7 +290,7 @@ class DNSResolver:
 
 
 def _live_lookup(config: ResolverConfig) -> Lookup:
-    """The default lookup. A DAG file that is parsed makes none, and need not import it."""
+    """Create the default lookup. Imported here, because parsing a DAG file needs none."""
     from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 
     return LiveLookup(config)

@@ -1,4 +1,4 @@
-"""Makes finished answers out of entries, and keeps them for the hit path."""
+"""Builds finished answers from entries, and keeps them for the hit path."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """Serves what is known of a slot."""
+    """Serves the best known answer of a slot."""
 
     state: ResolverState
     publisher: Publisher
 
     def known(self, target: Target) -> Resolution | None:
-        """A further target of a name whose answers are ready for another one already."""
+        """An answer for a further target of a name that has finished answers for another target."""
         slot = self.state.find(target.hostname)
         if slot is None:
             return None
@@ -55,14 +55,14 @@ class Serving:
         live: bool = False,
         hold: float | None = None,
     ) -> Resolution:
-        """The best that is known now: fresh, stale, stored, static, or the error.
+        """The best answer known now: fresh, stale, stored, static, or the error.
 
         :param since: when the call began, for a caller that waited for a lookup. An answer that
-            came since then is fresh to this caller, however short its lifetime.
-        :param live: the caller wants to know what DNS says now, so that an answer whose lifetime is
-            not over yet is stale to this caller when the lookup failed.
-        :param hold: until when a lookup that is slow may be under way: meanwhile a stale answer is
-            served to every caller at once.
+            arrived after that is fresh for this caller, however short its lifetime.
+        :param live: the caller wants the current answer of DNS: if the lookup failed, an answer
+            within its lifetime is stale for this caller.
+        :param hold: until when a slow lookup may run: during that time every caller is served a
+            stale answer at once.
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         version = slot.version
@@ -113,9 +113,9 @@ class Serving:
         *,
         own: bool = False,
     ) -> Turns:
-        """What the answers of the name have in common: what is there, or made now.
+        """The shared part of the name's answers: the existing one, or a new one.
 
-        :param own: for one caller alone, so never what is there.
+        :param own: for one caller only, so never the existing one.
         """
         known, state = slot.turns, self.state
         if not own and known is not None and known.source is source and seen.now < known.until:
@@ -144,5 +144,5 @@ class Serving:
 
 
 def _came_since(answer: Answer, since: float | None) -> bool:
-    """Whether a live lookup gave this answer after the caller began to wait."""
+    """Whether a live lookup returned this answer after the caller began to wait."""
     return since is not None and answer.resolved_at >= since and answer.source is not Source.STORE

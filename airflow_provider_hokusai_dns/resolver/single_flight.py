@@ -11,13 +11,13 @@ from airflow_provider_hokusai_dns.resolver.landing import Landing
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
-#: Seconds after which a lookup whose caller has not begun to drive it is driven by a thread: it may
-#: have been interrupted in between.
+#: Seconds after which a thread runs a lookup that its caller has not started to run itself: the
+#: caller may have been interrupted in between.
 _UNLED = 1.0
 
 
 class Flight:
-    """A lookup under way. Its two moments only tell that something can be read from the cache now.
+    """A lookup in progress. Its two events only signal that the cache can be read now.
 
     :param started: monotonic seconds.
     """
@@ -44,9 +44,9 @@ class Flight:
         #: Done when the lookup ended.
         self.final = Landing()
         self.store_asked = False
-        #: Its failure was counted: it was given up, or it ended, and the store is being asked.
+        #: Its failure was counted: it was given up, or it ended and the store is being read.
         self.failed = False
-        #: A caller waits for it that writes the store itself.
+        #: A caller that writes the store itself waits for it.
         self.refresh = False
         #: Why it cannot be made at all; empty where it can.
         self.refused = ""
@@ -59,11 +59,11 @@ class Flight:
 
     @property
     def left_out(self) -> bool:
-        """Whether sources were left out that a caller that joined late may want."""
+        """Whether sources were skipped that a caller who joined late may need."""
         return self.search is not None and self.search.left_out
 
     def want_all(self) -> None:
-        """A caller joined that wants every source asked."""
+        """Record that a caller joined who needs every source."""
         if self.search is not None:
             self.search.thorough = True
 
@@ -101,12 +101,12 @@ class SingleFlight:
     ) -> Flight | None:
         """The flight for a key, started here if there is none.
 
-        :param work: runs on a worker thread; puts its outcome into the cache itself, and returns
-            what is left to do once no caller waits.
-        :param wanted: whether a new flight is; asked under the lock. One may have landed since the
-            caller decided that it needs one; the caller then gets ``None``, and finds the outcome.
-        :param lead: the same as ``work`` on the caller's own thread, for this many seconds; returns
-            ``None`` where ``work`` has to go on with it. The caller then has to call
+        :param work: runs on a worker thread, and puts its outcome into the cache. It returns a
+            function with the remaining work, called when no caller waits any more.
+        :param wanted: whether to start a new flight; called under the lock. One may have landed
+            since the caller decided; the caller then gets ``None``, and finds the outcome.
+        :param lead: does the same as ``work``, on the caller's own thread, for this many seconds;
+            returns ``None`` if ``work`` has to continue. The caller must then call
             :attr:`Flight.lead`.
         """
         with self._lock:
@@ -183,9 +183,9 @@ class SingleFlight:
         flight.land()
 
     def current(self, key: Hashable) -> Flight | None:
-        """The flight under way, if there is one."""
+        """The flight in progress, or ``None``."""
         return self._flights.get(key)
 
     def renew_after_fork(self) -> None:
-        """Forget what the parent had under way: its threads did not come along."""
+        """Forget the parent's flights: its threads do not exist in the child."""
         self._flights = {}

@@ -1,8 +1,8 @@
-"""Functions in the place of those of the :mod:`socket` module, and found there again.
+"""Replaces functions of the :mod:`socket` module, and detects whether they are still replaced.
 
-An earlier patch may restore the system's own functions at any time (``mock.patch`` does, so does
-gevent when it patches later), and a later one may wrap ours. So nothing is remembered: whether a
-function still calls ours is found out by calling it.
+An earlier patch may restore the system's own functions at any time (``mock.patch`` does, and
+gevent when it patches later), and a later one may wrap ours. So nothing is remembered: the current
+function is called to find out whether it still calls ours.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Function = Callable[..., Any]
 
 
 class Sentinel(str):
-    """An address to ask for as this very object: the system's function needs no DNS for it.
+    """An address whose lookup identifies this object; the system's function needs no DNS for it.
 
-    It has no hash, so that a function that remembers answers cannot give one of an equal address.
-    Such a function hides what stands behind it, and counts as one that does not lead there.
+    It has no hash, so that a caching wrapper cannot return the answer for an equal address. Such a
+    wrapper hides the function that it wraps, and counts as one that does not call it.
     """
 
     was_seen: bool
@@ -33,10 +33,10 @@ class Sentinel(str):
 
 
 class SocketFunctions:
-    """Puts functions into the place of the system's and takes them out again.
+    """Replaces the system's functions, and restores them.
 
-    :param makers: by name, what makes a function that hands on to the one it is given, and notes a
-        :class:`Sentinel` that it is asked for.
+    :param makers: by name, a factory of a function that delegates to the given one, and records a
+        :class:`Sentinel` that is passed to it.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[Function], Function]]) -> None:
@@ -45,15 +45,15 @@ class SocketFunctions:
         self._made: list[tuple[Function, Function]] = []
 
     def missing(self) -> dict[str, Function]:
-        """What stands where calls do not come by ours; calls what others put there."""
+        """The current functions that do not call ours; calls functions of other packages."""
         found = {name: getattr(socket, name) for name in self._makers}
         return {name: there for name, there in found.items() if not self._leads_here(name, there)}
 
     def put_in(self, missing: Mapping[str, Function]) -> None:
-        """Take the place of what was missing, unless something else stands there by now.
+        """Replace the functions in ``missing``, unless they have been replaced in the meantime.
 
-        A function of its own each time: one that was wrapped still leads to what it was put before,
-        and a second use of it would lead to itself.
+        A new function each time: a wrapped one still delegates to its original, and used a second
+        time it would call itself.
         """
         for name, there in missing.items():
             if getattr(socket, name) is there:
@@ -62,7 +62,7 @@ class SocketFunctions:
                 setattr(socket, name, ours)
 
     def take_out(self) -> None:
-        """Put back what stood there, where ours stands there still."""
+        """Restore the originals where our functions are still in place."""
         for name in self._makers:
             while (original := self._original_of(getattr(socket, name))) is not None:
                 ours = getattr(socket, name)
@@ -78,5 +78,5 @@ class SocketFunctions:
         return asked.was_seen
 
     def _original_of(self, function: object) -> Function | None:
-        """What one of ours was put before; ``None`` for all others, wrappers of ours too."""
+        """The original of one of our functions; ``None`` for any other, even a wrapper of ours."""
         return next((original for ours, original in self._made if ours is function), None)

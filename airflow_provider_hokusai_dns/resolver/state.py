@@ -1,8 +1,8 @@
-"""The one owner of everything that changes in a resolver, and the only code that changes it.
+"""Owns all mutable state of a resolver; no other code changes it.
 
 Readers take no lock: an entry, the configuration and the finished answers are replaced and never
-changed. Every replacement of one of them happens here, under one lock, together with what depends
-on it. Nothing is logged, called back or waited for under that lock.
+changed. Each is replaced here, under one lock, together with everything that depends on it. No
+logging, callbacks or waiting under that lock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SHARES = [share / 255 for share in range(256)]
 
 
 class ResolverState:
-    """Configuration, names held, finished answers and counters of one resolver. Thread-safe.
+    """Configuration, names in memory, finished answers and counters of one resolver. Thread-safe.
 
     :param config: the policy; :meth:`reconfigure` replaces it.
     :param clock: a source of time.
@@ -66,7 +66,7 @@ class ResolverState:
     def wall(self) -> float:
         """What to add to monotonic seconds for the time of day.
 
-        To the millisecond: so it stays the same number until the clock is set.
+        Rounded to milliseconds, so that it stays the same number until the clock is set.
         """
         wall = round(self.clock.time() - self.now(), 3)
         if wall != self._wall:
@@ -76,11 +76,11 @@ class ResolverState:
     # --- names
 
     def find(self, hostname: str) -> Slot | None:
-        """The slot of a name, without a lock; ``None`` where it is not held."""
+        """The slot of a name, without a lock; ``None`` if the name is not in memory."""
         return self._cache.get(hostname)
 
     def slot(self, hostname: str, busy: Callable[[Slot], bool]) -> Slot:
-        """The slot of a name, made if there is none (policy rule 14).
+        """The slot of a name, created if there is none (policy rule 14).
 
         :param busy: whether a lookup is under way for a slot; such slots are dropped last.
         """
@@ -93,7 +93,7 @@ class ResolverState:
         return slot
 
     def is_cleanup_due(self, now: float, interval: float) -> bool:
-        """Whether the last cleanup is ``interval`` seconds ago; the caller then does the next."""
+        """Whether the last cleanup was ``interval`` seconds ago; the caller then does the next."""
         if now - self._cleaned_at <= interval:
             return False
         self._cleaned_at = now
@@ -109,7 +109,7 @@ class ResolverState:
             return dropped
 
     def clear(self, hostname: str | None = None) -> None:
-        """Forget one name, or all."""
+        """Drop one name, or all."""
         with self._lock:
             slots = self._cache.slots() if hostname is None else [self._cache.get(hostname)]
             for slot in slots:
@@ -118,20 +118,20 @@ class ResolverState:
                     self._replace(slot, slot.entry)
 
     def reconfigure(self, config: ResolverConfig) -> None:
-        """Replace the policy; what is held is judged by the new one from now on."""
+        """Replace the policy; it applies to names in memory from now on."""
         with self._lock:
             if config.window != self.config.window:
                 self._counters.window = Window(config.window)
             self.config = config
             self._forget_ready()
 
-    # --- what becomes of an entry
+    # --- changes of an entry
 
     def _replace(self, slot: Slot, entry: Entry) -> None:
-        """Put an entry in place, and drop the answers that were made from the previous one.
+        """Replace an entry, and drop the answers that were built from the previous one.
 
-        The lock is held. The version is counted up after the change: a caller that read the
-        previous version has seen the previous entry, or is refused by :meth:`keep`.
+        The lock is held. The version is incremented after the change: a caller that read the
+        previous version has seen the previous entry, or :meth:`keep` ignores its answer.
         """
         self._put(slot, None)
         slot.entry = entry
@@ -139,17 +139,17 @@ class ResolverState:
 
     @staticmethod
     def _put(slot: Slot, turns: Turns | None) -> None:
-        """Let other answers take the place of those that are kept. The lock is held."""
+        """Replace the finished answers. The lock is held."""
         known, slot.turns = slot.turns, turns
         if known is not None and known is not turns:
             known.until = _NEVER
 
     def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
-        """A lookup gave addresses.
+        """Record a lookup that returned addresses.
 
         :param seconds: how long it took.
-        :param again: it was counted before, when its caller gave it up.
-        :returns: the answer as it is held, with its stamp.
+        :param again: whether it was already counted, when its caller gave it up.
+        :returns: the stored answer, with its timestamp.
         """
         with self._lock:
             now = self.now()
@@ -169,7 +169,7 @@ class ResolverState:
     def failed(
         self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False
     ) -> None:
-        """A lookup failed, or was given up; the parameters are those of :meth:`succeeded`."""
+        """Record a lookup that failed or was given up; parameters as in :meth:`succeeded`."""
         with self._lock:
             now = self.now()
             entry = freshness.fail(
@@ -194,7 +194,7 @@ class ResolverState:
     def adopt(self, slot: Slot, record: LastKnownGood) -> None:
         """Apply the record of the shared store (policy rules 15 to 17).
 
-        :raises ValueError: says which field of the record makes no sense.
+        :raises ValueError: a field of the record is invalid; the error names it.
         """
         with self._lock:
             now, wall = self.now(), self.clock.time()
@@ -203,9 +203,9 @@ class ResolverState:
     def penalize(self, slot: Slot, address: str, port: int | None = None) -> bool:
         """Put an address at the back of the list (policy rule 13).
 
-        :param port: where the answer carries ports, the one that did not accept a connection; all
-            of the address where it is not known.
-        :returns: whether the name is to be looked up again because of it.
+        :param port: if the answer contains ports, the one that did not accept a connection; all of
+            the address if that is not known.
+        :returns: whether the caller should look the name up again because of it.
         """
         with self._lock:
             now = self.now()
@@ -227,7 +227,7 @@ class ResolverState:
             return due
 
     def announce(self, slot: Slot) -> None:
-        """Notify observers when the state of a name differs from the one they know."""
+        """Notify observers if the state of a name differs from the last one announced."""
         with self._lock:
             entry = slot.entry
             state = freshness.state(entry, self.now(), self.config)
@@ -246,7 +246,7 @@ class ResolverState:
             )
         )
 
-    # --- what was served
+    # --- answers served
 
     def keep(
         self,
@@ -259,8 +259,8 @@ class ResolverState:
     ) -> None:
         """Keep a finished answer for the hit path.
 
-        Not where the slot or the policy changed since it was made: the change dropped the previous
-        answer, and an older one must not replace it.
+        Ignored if the slot or the policy has changed since it was built: the change dropped the
+        previous answer, and an older one must not replace it.
         """
         with self._lock:
             if slot.held and slot.version == version and self.config is config:
@@ -276,29 +276,29 @@ class ResolverState:
             self._put(slot, None)
 
     def tally(self, slot: Slot, source: Source) -> Tally:
-        """What an answer of a name counts up that is served from memory."""
+        """The counter for answers of a name that are served from memory."""
         with self._lock:
             return self._cache.served(slot).of(source)
 
     def record(self, slot: Slot) -> RecordStatus:
-        """What this process knows of the record of a name in the shared store."""
+        """What this process knows about the record of a name in the shared store."""
         with self._lock:
             if slot.record is None:
                 slot.record = RecordStatus()
             return slot.record
 
     def count_miss(self) -> None:
-        """A caller waited for a lookup, and it succeeded."""
+        """Count a caller that waited for a lookup that succeeded."""
         with self._lock:
             self._counters.misses += 1
 
     def count_failed(self) -> None:
-        """A call ended in an error."""
+        """Count a call that ended in an error."""
         with self._lock:
             self._counters.failed += 1
 
     def served(self) -> tuple[int, int, int, int]:
-        """Hits, stale, stored and static over all names that are or were held."""
+        """Hits, stale, stored and static, over all names that are or were in memory."""
         with self._lock:
             return self._served()
 

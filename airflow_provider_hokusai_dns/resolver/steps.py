@@ -1,4 +1,4 @@
-"""One call, two ways to wait: the steps of a call are the same for threads and for coroutines."""
+"""Runs the steps of a call, which are the same for threads and for coroutines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator
 from airflow_provider_hokusai_dns.resolver.landing import Landing
 from airflow_provider_hokusai_dns.resolver.model import Resolution
 
-#: Yields what to wait for, for how many seconds, and what to call in place of waiting for those who
-#: can drive it themselves; returns the answer.
+#: Yields what to wait for, for how many seconds, and a function that runs the lookup on the
+#: caller's thread instead of waiting; returns the answer.
 Steps = Generator[tuple[Landing, float, Callable[[float | None], None] | None], None, Resolution]
 
 

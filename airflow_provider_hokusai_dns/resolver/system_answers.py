@@ -1,4 +1,4 @@
-"""What the system's functions say of given addresses: also its errors. Asks no name server."""
+"""The results and errors of the system's functions for given addresses. Queries no nameserver."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CANONNAME = int(socket.AI_CANONNAME)
 _V4MAPPED = int(socket.AI_V4MAPPED)
 _ALL = int(socket.AI_ALL)
 
-#: What the system's lookup says, by what ours found.
+#: The error of the system's lookup, by the cause of ours.
 ERRORS = {
     Cause.NXDOMAIN: socket.EAI_NONAME,
     Cause.NODATA: getattr(socket, "EAI_NODATA", socket.EAI_NONAME),
     Cause.MALFORMED: socket.EAI_FAIL,
     Cause.CONFIG: socket.EAI_FAIL,
 }
-#: What the system says of an address that is not of the family asked for.
+#: The system's error for an address that is not of the requested family.
 _NO_SUCH_FAMILY = {
     socket.EAI_NONAME,
     getattr(socket, "EAI_ADDRFAMILY", socket.EAI_NONAME),
@@ -32,10 +32,9 @@ _NO_SUCH_FAMILY = {
 
 @lru_cache(256, typed=True)
 def question(port: Any, family: int, type: int, proto: int, flags: int) -> tuple[int, bool, int]:
-    """The port's number, whether the caller will connect, and the family of the addresses that it
-    can use.
+    """The port's number, whether the caller will connect, and the address family that it can use.
 
-    :raises OSError: what the system says against the arguments.
+    :raises OSError: the system's error for the arguments.
     """
     [first, *_] = _numeric(_any_host(family), port, family, type, proto, flags | NUMERICHOST)
     mapped = family == socket.AF_INET6 and flags & _V4MAPPED
@@ -52,9 +51,9 @@ def items_of(
     proto: int,
     flags: int,
 ) -> tuple[Any, ...]:
-    """What the system makes of addresses.
+    """The system's result items for addresses.
 
-    :param own_ports: whether the port of an address takes the place of the caller's.
+    :param own_ports: whether the port of an address replaces the caller's.
     """
     places = [*map(Endpoint.parse, addresses)]
     if not own_ports:
@@ -79,10 +78,10 @@ def _any_host(family: int) -> str:
 def _numeric(
     address: str, port: Any, family: int, type: int, proto: int, flags: int
 ) -> tuple[Any, ...]:
-    """The system makes the tuples, so that family, type, protocol and flags are its own.
+    """Let the system build the tuples, so that family, type, protocol and flags are its own.
 
-    The C function, past what others may have put into the place of the Python one. It looks into
-    no file but that of the services.
+    The C function, in case another package has replaced the Python one. It reads no file but the
+    services file.
     """
     return tuple(
         (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])

@@ -1,7 +1,7 @@
 """Parse and render what callers pass: a host, a host with a port, a URL, an address.
 
-Rendering puts an address where the name stood and touches nothing else, so that path, query,
-userinfo and the case of the rest survive to the letter.
+Rendering replaces the name by an address and changes nothing else: path, query, userinfo and
+letter case stay the same.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _THE_TARGET = "\0"
 class Target(NamedTuple):
     """One parsed target. ``prefix + host_text + suffix == text`` always holds.
 
-    Its ``repr`` leaves out what may hold a secret: userinfo, path and query.
+    Its ``repr`` omits what may contain a secret: userinfo, path and query.
 
     :param text: the target as given.
     :param hostname: lower case, IDNA encoded; keeps a final dot, which means "absolute".
-    :param host_text: the host as it stands in the text, with brackets where it has them.
+    :param host_text: the host as written, including brackets.
     :param port: the port in the text, or ``None``.
-    :param literal: the address when the host is one, else ``None``.
-    :param port_text: the port as it stands in the text, with its colon.
+    :param literal: the address if the host is one, else ``None``.
+    :param port_text: the port as written, with its colon.
     """
 
     text: str
@@ -53,7 +53,7 @@ class Target(NamedTuple):
     def parse(cls, text: str) -> Target:
         """Parse a target in any form of :class:`~.target.Target`.
 
-        :raises ValueError: for input that can never be right; names the part and the value.
+        :raises ValueError: the input is invalid; the error names the part and the value.
         """
         if not isinstance(text, str):
             raise ValueError(f"a target is a string, not {type(text).__name__}")
@@ -115,7 +115,7 @@ class Target(NamedTuple):
     def render(self, address: str, port: int | None = None) -> str:
         """The text with ``address`` in place of the host.
 
-        :param port: replaces the port of the text, for an answer that carries its own (SRV).
+        :param port: replaces the port of the text, for an answer with its own port (SRV).
         """
         port_text = self.port_text if port is None else f":{port}"
         if ":" in address and (self.prefix or port_text or self.host_text.startswith("[")):
@@ -125,7 +125,7 @@ class Target(NamedTuple):
 
 
 def shown(text: str) -> str:
-    """A target without its userinfo, path and query, for messages: those may hold secrets."""
+    """A target without userinfo, path and query, which may contain secrets; for messages."""
     text = text[:_MAX_TEXT]
     prefix, authority, rest = _split_url(text)
     if not prefix:
@@ -138,7 +138,7 @@ def shown(text: str) -> str:
 
 
 def _shown_authority(authority: str) -> str:
-    """Host and port; what stands after a colon and is no port may be a password."""
+    """Host and port; text after a colon that is not a port may be a password."""
     end = authority.find("]") + 1 if authority.startswith("[") else 0
     host, colon, port = authority[end:].partition(":")
     if not port or port.isdigit() or parse_address(authority) is not None:
@@ -147,16 +147,16 @@ def _shown_authority(authority: str) -> str:
 
 
 def quoted(said: object, limit: int = 200) -> str:
-    """What a server or an editor of a Variable said, for messages: one line, bounded, in quotes.
+    """Text from a server or from a Variable, for messages: one line, shortened, in quotes.
 
-    :param limit: characters of it.
+    :param limit: maximum number of its characters.
     """
     text = str(said)
     return repr(text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def _split_url(text: str) -> tuple[str, str, str]:
-    """``scheme://``, the authority, and the rest; the first is empty for a text that is no URL."""
+    """``scheme://``, the authority, and the rest; the first is empty if the text is not a URL."""
     scheme, separator, after = text.partition("://")
     if not separator or not _SCHEME.match(scheme):
         return "", text, ""
@@ -166,9 +166,9 @@ def _split_url(text: str) -> tuple[str, str, str]:
 
 @lru_cache(maxsize=128)
 def _parse_head(text: str) -> Target | None:
-    """A target that ends with its host or port; ``None`` where the text is not such a one.
+    """Parse a target that ends with its host or port; ``None`` for any other text.
 
-    Kept by what was given: there are many URLs of one host. It holds no userinfo.
+    Results are cached, because there are many URLs of one host. They contain no userinfo.
     """
     try:
         target = Target._parse_whole(text)
@@ -180,7 +180,7 @@ def _parse_head(text: str) -> Target | None:
 def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, str | None, str]:
     """Hostname, host as written, port, literal address, and the port with its colon.
 
-    :raises ValueError: with :data:`_THE_TARGET` where the target is to be named.
+    :raises ValueError: with :data:`_THE_TARGET` as the placeholder for the target.
     """
     host_text, port_text, colon = _split_port(authority, is_url=is_url)
     port = _parse_port(port_text) if port_text else None
@@ -200,7 +200,7 @@ def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, st
 
 
 def _split_port(authority: str, *, is_url: bool) -> tuple[str, str, str]:
-    """Host, port and the colon between them, each empty where there is none."""
+    """Host, port and the colon between them, each empty if it is missing."""
     if authority.startswith("["):
         host, bracket, after = authority.partition("]")
         if not bracket or (after and not after.startswith(":")):
@@ -231,7 +231,7 @@ def _parse_port(text: str) -> int:
 def parse_address(text: str) -> str | None:
     """An IPv4 or IPv6 address in its usual form, or ``None``.
 
-    ``1.2``, ``127.1``, ``0x7f.1`` and ``010.0.0.1`` are none: what they mean depends on the reader.
+    ``1.2``, ``127.1``, ``0x7f.1`` and ``010.0.0.1`` are rejected: parsers disagree about them.
     """
     if ":" in text:
         return _parse_ipv6(text, is_url=False)
@@ -256,7 +256,7 @@ def _parse_ipv6(text: str, *, is_url: bool) -> str | None:
 def normalise_hostname(text: str) -> str:
     """A hostname in lower case and IDNA encoded; a final dot stays.
 
-    :raises ValueError: names the label and what is wrong with it.
+    :raises ValueError: a label is invalid; the error names it and says why.
     """
     name = text
     if not name.isascii():

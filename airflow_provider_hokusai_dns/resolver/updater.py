@@ -1,4 +1,4 @@
-"""Keeps entries up to date: live lookups on worker threads, and the handling of their outcome."""
+"""Keeps entries up to date: runs live lookups on worker threads, and handles their outcome."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Updater:
-    """Starts lookups, and hands their outcome to the state.
+    """Starts lookups, and passes their outcome to the state.
 
-    :param lookup: the live lookup; another one takes its place with another configuration.
+    :param lookup: the live lookup; replaced when the configuration changes.
     """
 
     state: ResolverState
@@ -43,16 +43,16 @@ class Updater:
         seen: int | None = None,
         lead: bool = False,
     ) -> Flight | None:
-        """The lookup under way for a name, started now if there is none.
+        """The lookup in progress for a name, started now if there is none.
 
-        Joined by slot and not by name: a lookup writes into the slot it was started for, and one
-        that was dropped meanwhile would leave callers that join it with nothing.
+        Callers join by slot and not by name: a lookup writes to the slot for which it was started;
+        if that has been dropped, callers that joined by name would get nothing.
 
-        :param refresh: the caller writes the store itself.
-        :param seen: the version of the slot on which the caller decided. Where it is another by
-            now, and no lookup is under way, none is started: ``None`` means "decide again".
-        :param lead: the caller drives one that is started for it (:attr:`Flight.lead`): an answer
-            that comes soon needs no other thread.
+        :param refresh: whether the caller writes the store itself.
+        :param seen: the version of the slot on which the caller based its decision. If it has
+            changed and no lookup is in progress, none is started: ``None`` means "decide again".
+        :param lead: whether the caller runs a lookup that is started for it (:attr:`Flight.lead`):
+            a quick answer then needs no other thread.
         """
         return self.flights.join(
             slot,
@@ -64,11 +64,11 @@ class Updater:
         )
 
     def busy(self, slot: Slot) -> bool:
-        """Whether a lookup is under way."""
+        """Whether a lookup is in progress."""
         return self.flights.current(slot) is not None
 
     def ask_store(self, slot: Slot, flight: Flight) -> None:
-        """Ask the shared store beside a slow lookup, once per flight (policy rule 3)."""
+        """Read the shared store during a slow lookup, once per flight (policy rule 3)."""
         if not flight.take("store_asked"):
             return
 
@@ -81,7 +81,7 @@ class Updater:
             self.workers.run(ask, beside=True)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
-        """The lookup exceeds its time limit: count it as failed once, and let it continue alone."""
+        """Count a lookup that exceeds its time limit as failed, once; it continues on its own."""
         if flight.final.done() or not flight.take("failed"):
             return
         seconds = self.state.now() - flight.started
@@ -110,9 +110,9 @@ class Updater:
         return search
 
     def _lead_lookup(self, slot: Slot, flight: Flight, seconds: float) -> Callable[[], None] | None:
-        """One live lookup on the caller's thread; ``None`` where a worker has to go on with it.
+        """One live lookup on the caller's thread; ``None`` if a worker has to continue it.
 
-        That is where it takes longer than the caller has, and where the store is to be asked.
+        That is the case if it takes longer than the caller can wait, or if the store must be read.
         """
         search: Search | None = None
         try:
@@ -145,7 +145,7 @@ class Updater:
         return afterwards
 
     def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
-        """One live lookup, on a worker thread; returns what to do once the callers are gone."""
+        """One live lookup, on a worker thread; returns the work for after the callers have left."""
         search = flight.search
         try:
             if flight.refused:
@@ -164,7 +164,7 @@ class Updater:
         return partial(self._afterwards, slot, flight, search, taken)
 
     def _conclude(self, slot: Slot, flight: Flight, search: Search) -> Answer | None:
-        """Hand the outcome to the state; returns the answer that is held, where there is one."""
+        """Pass the outcome to the state; returns the stored answer, if there is one."""
         state, outcome = self.state, search.outcome
         seconds = state.now() - flight.started
         if isinstance(outcome, Answer) and outcome.endpoints:
@@ -177,9 +177,9 @@ class Updater:
         return None
 
     def _afterwards(self, slot: Slot, flight: Flight, search: Search, taken: Answer | None) -> None:
-        """What is left to do when the callers are gone.
+        """The work that remains after the callers have left.
 
-        :param taken: the answer that the lookup gave.
+        :param taken: the answer of the lookup.
         """
         state = self.state
         state.announce(slot)
@@ -187,7 +187,7 @@ class Updater:
             self.publisher.after_lookup(slot)
 
         def take(answer: Answer) -> None:
-            """A better answer of the same lookup."""
+            """Store a better answer of the same lookup."""
             nonlocal taken
             now, entry = state.now(), slot.entry
             is_fresh = entry.failure is None and now < freshness.expires_at(entry, state.config)
@@ -201,7 +201,7 @@ class Updater:
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Whether an error was raised by code that a lookup does not call: that of a signal handler."""
+    """Whether an error comes from code that a lookup does not call, such as a signal handler."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

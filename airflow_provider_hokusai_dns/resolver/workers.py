@@ -1,7 +1,7 @@
 """Daemon threads that run lookups, so that a hanging one does not block others.
 
-Not :class:`concurrent.futures.ThreadPoolExecutor`: that one is joined when the interpreter ends,
-and a process that must end would wait for a lookup whose result is no longer needed.
+Not :class:`concurrent.futures.ThreadPoolExecutor`: the interpreter joins that at exit, and the
+process would wait for a lookup whose result is no longer needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class NoThreadError(RuntimeError):
-    """No thread can be started, and the caller's own must not wait."""
+    """No thread can be started, and the caller's own thread must not block."""
 
 
 def _is_on_a_loop() -> bool:
@@ -34,9 +34,9 @@ def _is_on_a_loop() -> bool:
 
 
 class Workers:
-    """Threads made on demand and gone after a while without work; survives fork.
+    """Threads that start on demand and end after a while without work; survives fork.
 
-    :param limit: threads at most; what comes beyond waits for one.
+    :param limit: maximum number of threads; further jobs wait for one.
     :param linger: seconds for which an idle thread waits for work.
     """
 
@@ -48,7 +48,7 @@ class Workers:
         forks.renewed(self)
 
     def renew_after_fork(self) -> None:
-        """Begin without threads in a child process: they did not come along."""
+        """Start without threads in a child process: the parent's do not exist there."""
         self._changed = threading.Condition()
         self._jobs: deque[Callable[[], object]] = deque()
         self._threads = 0
@@ -57,11 +57,11 @@ class Workers:
     def run(self, job: Callable[[], object], *, beside: bool = False) -> None:
         """Run a job on a thread; one that raises is logged.
 
-        Where no thread can be started, the caller's own does it.
+        If no thread can be started, it runs on the caller's own thread.
 
-        :param beside: the caller does not wait for it. Then the thread of an event loop does not do
-            it either.
-        :raises NoThreadError: because of that.
+        :param beside: the caller does not wait for it; then it does not run on the thread of an
+            event loop either.
+        :raises NoThreadError: the caller is on such a thread.
         """
         with self._changed:
             self._jobs.append(job)
@@ -87,10 +87,10 @@ class Workers:
     def call(
         self, job: Callable[[], T], future: Future[T] | None = None, *, beside: bool = False
     ) -> Future[T]:
-        """Run a job on a thread; the future gives what it returned or raised.
+        """Run a job on a thread; the future has its result or exception.
 
-        :param future: that to use; a new one by default.
-        :param beside: as for :meth:`run`; a coroutine that waits does so beside it.
+        :param future: the future to use; a new one by default.
+        :param beside: as for :meth:`run`; a waiting coroutine does not block on it either.
         """
         future = future or Future()
         future.set_running_or_notify_cancel()
@@ -110,7 +110,7 @@ class Workers:
         return future
 
     def wait_idle(self, timeout: float = 10.0) -> bool:
-        """Wait until nothing is under way, for tests; returns whether that came true.
+        """Wait until all jobs have ended, for tests; returns whether that happened in time.
 
         :param timeout: seconds.
         """

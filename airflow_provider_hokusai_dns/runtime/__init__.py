@@ -1,4 +1,4 @@
-"""Puts the parts together: one resolver per process, fed by settings, store, metrics and logs."""
+"""Connects the parts: the resolvers of this process with settings, store, metrics and logs."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Views whose resolvers are kept. Connections that were edited leave some behind.
+#: Maximum number of views whose resolvers are kept. Edited connections leave unused ones.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
 
 
 @dataclass
 class _Process:
-    """What this process has built so far."""
+    """The state of this module in one process."""
 
     lock: threading.RLock = field(default_factory=lambda: forks.free_in_child(threading.RLock()))
-    #: How often the thread that holds the lock has taken it, and what it logs afterwards.
+    #: How often the owner of the lock has acquired it, and the lines that it logs afterwards.
     depth: int = 0
     unsaid: list[tuple[Any, ...]] = field(default_factory=list)
-    #: By view, the one that was used last at the end.
+    #: By view, in order of use.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
     #: Views whose resolvers are never dropped.
@@ -54,7 +54,7 @@ class _Process:
     fallback_owner: tuple[str, str] | None = None
     complained: str = ""
     policy_variable: PolicyVariable = field(default_factory=PolicyVariable)
-    #: The policy before any connection's settings, and the settings that it was made of.
+    #: The policy before any connection's settings, and the settings that it was built from.
     policy: ResolverConfig | None = None
     in_force: tuple[str | None, ...] | None = None
 
@@ -65,9 +65,9 @@ _at_forget: list[Callable[[], None]] = []
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """Hold the one lock of what this process has built: of this module and of :mod:`~.pins`.
+    """Hold the lock of this module's state and that of :mod:`~.pins`.
 
-    Nothing of this module is logged under it, but all of it when it is free.
+    This module logs nothing while it holds the lock, and everything after its release.
     """
     unsaid: list[tuple[Any, ...]] = []
     try:
@@ -85,7 +85,7 @@ def locked() -> Iterator[None]:
 
 
 def resolver() -> DNSResolver:
-    """The resolver of this process for names of no connection, with the settings as they are now.
+    """The resolver of this process for names without a connection, with the current settings.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
@@ -95,7 +95,7 @@ def resolver() -> DNSResolver:
 def resolver_for(server: MLflowServer) -> DNSResolver:
     """The resolver of this process for the names of a connection.
 
-    Connections that say the same about their names share one; all others have nothing in common.
+    Connections with equal name settings share one resolver; all others are independent.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
@@ -127,7 +127,7 @@ def resolver_of(view: View) -> DNSResolver:
 
 
 def keep_resolvers_of(views: Iterable[View]) -> None:
-    """Name all the views whose resolvers are in use for good: these are never dropped."""
+    """Set the views whose resolvers are always in use: these are never dropped."""
     with locked():
         _process.kept = frozenset(views)
 
@@ -135,8 +135,8 @@ def keep_resolvers_of(views: Iterable[View]) -> None:
 def private_resolver(server: MLflowServer) -> DNSResolver:
     """A separate resolver with an empty cache, which stores nothing.
 
-    For the Test button: it runs in a process that serves others too, under a made-up connection id,
-    and has to find what DNS says to this connection now.
+    For the Test button: it runs in a process that serves others too, with a generated connection
+    id, and must find the current answer of DNS for this connection.
 
     :raises SettingError: a setting is wrong.
     """
@@ -147,8 +147,8 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
 def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None:
     """Look up the names of connections and further hostnames in the background.
 
-    A process that lives long then has them in memory before it needs them: also when neither DNS
-    nor Airflow's API server answers at that time.
+    A long-lived process then has them in memory before it needs them, even if neither DNS nor
+    Airflow's API server answers at that time.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
@@ -159,9 +159,9 @@ def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None
 
 
 def warm_listed(read: Callable[[str], MLflowServer]) -> None:
-    """Look up what the deployment lists, with the newest policy. Blocks.
+    """Look up the names that the deployment lists, with the current policy. Blocks.
 
-    :param read: reads a connection; one that it cannot give is reported where it is used.
+    :param read: reads a connection; one that cannot be read is reported where it is used.
     """
     servers = []
     try:
@@ -175,14 +175,14 @@ def warm_listed(read: Callable[[str], MLflowServer]) -> None:
 
 
 def mask_credentials(server: MLflowServer) -> None:
-    """Keep the secrets of a connection out of Airflow's logs, also in the form of a header."""
+    """Mask the secrets of a connection in Airflow's logs, even as part of a header."""
     header = server.credentials.authorization() or ""
     proxy = (server.proxy and server.proxy.authorization) or ""
     mask(server.credentials.secret, header.partition(" ")[2], proxy.partition(" ")[2])
 
 
 def mask(*texts: str | None) -> None:
-    """Keep secrets out of Airflow's logs."""
+    """Mask secrets in Airflow's logs."""
     from airflow.sdk.log import mask_secret
 
     for text in filter(None, texts):
@@ -190,10 +190,10 @@ def mask(*texts: str | None) -> None:
 
 
 def store(asked: tuple[str, ...] = ()) -> VariableStore:
-    """Where this process keeps the last known good and the history; a call is bounded in time.
+    """The store of this process for the last known good and the history; calls have a time limit.
 
-    :param asked: what a connection names to be asked (:attr:`.View.asked`); what it says is kept
-        apart.
+    :param asked: the nameservers and SRV name of a connection (:attr:`.View.asked`), whose answers
+        are stored separately.
     """
     with locked():
         _process.store = _process.store or VariableStore()
@@ -201,16 +201,16 @@ def store(asked: tuple[str, ...] = ()) -> VariableStore:
 
 
 def use_store(store: VariableStore) -> None:
-    """Keep the last known good there, in a process that is no task. Before its first resolution."""
+    """Set the store, in a process that is not a task. To be called before its first resolution."""
     with locked():
         _process.store = store
 
 
 def follow_policy() -> None:
-    """Put the Variable ``hokusai_dns_policy`` in force, read at most every 15 s per process.
+    """Apply the Variable ``hokusai_dns_policy``, read at most every 15 s per process.
 
-    It may block for as long as one read of a Variable may, so no caller of a name waits for it
-    before its own lookup. A broken text is refused whole, with one line in the log. Never raises.
+    It may block as long as one read of a Variable, so no caller waits for it before its own lookup.
+    A broken text is rejected as a whole, with one line in the log. Never raises.
     Not followed under ``dag.test()``: see :func:`wait_under_dag_test`.
     """
     known = _process.policy_variable
@@ -244,9 +244,9 @@ def policy_status() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _JudgedByPolicy:
-    """A store whose reads put the newest policy in force: what they find is judged by it.
+    """A store whose reads also apply the current policy, by which the record is then judged.
 
-    The record is read first: where Airflow answers slowly, it is the one that is needed.
+    The record is read first: if Airflow answers slowly, the record is more important.
     """
 
     store: VariableStore
@@ -287,10 +287,10 @@ def forget() -> None:
 
 
 def wait_under_dag_test() -> None:
-    """Under ``dag.test()``, wait until the resolver has done with the shared Variable.
+    """Under ``dag.test()``, wait until the resolver has finished with the shared Variable.
 
-    There the task talks to Airflow without a lock: a Variable that is read beside the author's XCom
-    would take the XCom's answer. A real task's connection has a lock, so this does not wait.
+    There the task talks to Airflow without a lock: a concurrent read of a Variable would receive
+    the answer for the author's XCom. A real task's connection has a lock, so this does not wait.
     """
     if _is_dag_test():
         for names in [*_process.resolvers.values()]:
@@ -304,10 +304,10 @@ def _is_dag_test() -> bool:
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
-    """Give ``MLFLOW_FALLBACK_IP`` to the name of the first connection that has none of its own.
+    """Apply ``MLFLOW_FALLBACK_IP`` to the host of the first connection without static addresses.
 
-    It goes along when that connection is led elsewhere, and to no second name. A connection that
-    the deployment lists takes it from one that it does not list.
+    If the host of that connection changes, it applies to the new host. It never applies to a second
+    host. A listed connection takes precedence over one that is not listed.
     """
     owner = _process.fallback_owner
     if (
@@ -334,7 +334,7 @@ def _is_listed(conn_id: str) -> bool:
 
 
 def _policy() -> ResolverConfig:
-    """The policy as the settings are now; a broken change is refused. The lock is held."""
+    """The policy from the current settings; an invalid change is rejected. The lock is held."""
     fingerprint = settings.fingerprint()
     if _process.policy is not None and _process.in_force == fingerprint:
         return _process.policy
@@ -361,7 +361,7 @@ def _policy() -> ResolverConfig:
 
 
 def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
-    """The policy, with what a view says in its place."""
+    """The policy, with the settings of a view applied."""
     if view == _DEFAULT_VIEW:
         return policy
     own: dict[str, Any] = {}

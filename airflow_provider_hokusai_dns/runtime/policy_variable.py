@@ -23,15 +23,15 @@ _WHERE = f"Variable {KEY!r}"
 _VERSION = 1
 #: Seconds between two reads in one process.
 _EVERY = 15.0
-#: Reads in a row that find no Variable, after which it counts as deleted: Airflow says "missing"
-#: also of what it cannot read at the moment.
+#: Reads in a row that find no Variable before it counts as deleted: Airflow also reports a Variable
+#: as missing if it cannot read it right now.
 _MISSES = 2
 
 
 def parse_policy(text: str) -> dict[str, float]:
     """The numbers of the policy that the Variable sets.
 
-    :raises SettingError: names the key and what is wrong; the text is then refused as a whole.
+    :raises SettingError: a key is wrong, and the error names it; the whole text is then rejected.
     """
     try:
         values = load_object(text)
@@ -53,9 +53,9 @@ def parse_policy(text: str) -> dict[str, float]:
 
 
 def _check_with_settings(values: Mapping[str, float]) -> None:
-    """Check numbers together with the settings that stay in force beside them.
+    """Check numbers together with the settings that they do not replace.
 
-    :raises SettingError: they do not fit together.
+    :raises SettingError: they contradict each other.
     """
     try:
         settings.resolver_config(values)
@@ -69,12 +69,12 @@ def _check_with_settings(values: Mapping[str, float]) -> None:
 
 @dataclass
 class PolicyVariable:
-    """What the Variable says, as this process last accepted it.
+    """The policy of the Variable that this process accepted last.
 
-    One owner changes it: :func:`~.runtime.follow_policy`.
+    Only :func:`~.runtime.follow_policy` changes it.
 
-    :param values: the numbers in force; empty where there is no Variable.
-    :param problem: why the text that is there now is refused; ``None`` where it is in force.
+    :param values: the numbers in force; empty if there is no Variable.
+    :param problem: why the current text is rejected; ``None`` if it is in force.
     """
 
     values: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -83,7 +83,7 @@ class PolicyVariable:
     _misses: int = 0
 
     def is_due(self) -> bool:
-        """Whether the caller is to read the Variable now; for a while no other caller is."""
+        """Whether the caller should read the Variable now. For a while, other callers need not."""
         now = time.monotonic()
         if now - self._read_at < _EVERY:
             return False
@@ -91,9 +91,9 @@ class PolicyVariable:
         return True
 
     def take(self, text: str | None) -> None:
-        """Accept a text whole, or refuse it and keep the numbers in force.
+        """Accept a whole text, or reject it and keep the numbers in force.
 
-        :param text: ``None`` where Airflow gave none.
+        :param text: ``None`` if Airflow returned none.
         """
         if text is None:
             self._misses += 1

@@ -1,4 +1,4 @@
-"""A gate at the start of a DAG: it opens when MLflow is really usable."""
+"""A gate for the start of a DAG: it opens when MLflow is actually usable."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ if TYPE_CHECKING:
 _STATE_KEY = "hokusai_dns_strikes"
 #: Seconds; Airflow takes 0 for "no limit".
 _SHORTEST = 1e-3
-#: Seconds between two processes of a gate in reschedule mode. Where the next is queued before the
-#: scheduler has heard of the end of the last, Airflow takes the task for failed.
+#: Seconds between two processes of a gate in reschedule mode. If the next is queued before the
+#: scheduler knows that the last one ended, Airflow marks the task as failed.
 _LEAST_RESCHEDULE = 5.0
-#: Where Airflow cannot keep them: seconds between the checks of one poke.
+#: Seconds between the checks of one poke, where Airflow cannot store the strikes.
 _CONFIRM_PAUSE = 10.0
 
 
 class _StartTriggerArgs:
-    """What a gate that begins in the triggerer is made of, worked out when it is asked for.
+    """The trigger's arguments for a gate that starts in the triggerer, computed on access.
 
-    That is when the DAG is serialized: an author may have added an outlet since.
+    Airflow reads them when it serializes the DAG: the author may have added an outlet by then.
     """
 
     def __get__(
@@ -65,40 +65,39 @@ class _StartTriggerArgs:
 
 
 class MLflowHealthSensor(BaseSensorOperator):
-    """Waits until MLflow can be used: its name, TLS, host check, login, database, registry.
+    """Waits until MLflow is usable: its name, TLS, Host check, login, database, registry.
 
-    The verdict is the XCom, as a dict, also when the gate does not open. In poke and reschedule
-    mode each check is one line in the log; in the triggerer each change of the verdict.
+    The verdict is published as the XCom, a dict, even if the gate does not open. In poke and
+    reschedule mode each check is one log line; in the triggerer each change of the verdict is.
 
     :param mlflow_conn_id: the connection (templated).
-    :param min_health: ``"healthy"`` wants an address fresh from DNS; ``"degraded"`` also accepts a
-        stale one at which MLflow works.
+    :param min_health: ``"healthy"`` requires a fresh answer from DNS; ``"degraded"`` also accepts
+        a stale address at which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
     :param fail_fast_on: causes that retrying will not fix. After three checks in a row, the gate
-        fails without a retry; ``soft_fail`` is honoured. ``"undefined"`` is a connection that
-        Airflow says it does not have; ``"missing"``, not among them by default, also one that could
-        not be read.
-    :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer that
-        ask the same share their checks: a result younger than ``poke_interval`` is used by the
-        next.
-    :param start_from_trigger: with ``deferrable``, begin in the triggerer too, without the first
-        check on a worker. Airflow does that from 3.3 on, and not for mapped tasks; elsewhere the
-        gate begins on a worker. ``pre_execute`` does not run then.
+        fails without a retry; ``soft_fail`` is honoured. ``"undefined"``: Airflow reports that the
+        connection does not exist. ``"missing"``, not included by default: that, or the connection
+        could not be read.
+    :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer with
+        the same arguments share their checks: a result younger than ``poke_interval`` is reused.
+    :param start_from_trigger: with ``deferrable``, start in the triggerer too, without a first
+        check on a worker. This needs Airflow 3.3, and does not work for mapped tasks; otherwise
+        the gate starts on a worker. ``pre_execute`` does not run then.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
-        keeps the XCom in Airflow's database whatever the XCom backend. With ``outlets``,
-        ``post_execute`` or ``multiple_outputs``, for which Airflow needs a worker, it ends on a
-        worker all the same; and so does a gate that does not open.
+        stores the XCom in Airflow's database, whatever the XCom backend. A gate that does not open
+        ends on a worker, and so does one with ``outlets``, ``post_execute`` or
+        ``multiple_outputs``, for which Airflow needs a worker.
     :param poke_interval: seconds between two checks.
-    :param timeout: seconds after which the gate gives up; ``execution_timeout``, where it is
-        shorter, ends it in the triggerer too.
-    :param probe_timeout: seconds for one check: the lookup of the name, and the probe, which has
-        two left where the lookup takes longer.
-    :raises ValueError: names the argument and the value.
+    :param timeout: seconds after which the gate gives up. A shorter ``execution_timeout`` ends it
+        in the triggerer too.
+    :param probe_timeout: seconds for one check, lookup and probe. After a slow lookup the probe
+        still gets two seconds.
+    :raises ValueError: an argument is wrong; the error names it and its value.
     """
 
     template_fields: Sequence[str] = ("mlflow_conn_id",)
     ui_color = "#d5f0ee"
-    # None on the class: for a mapped task Airflow takes those, which know nothing of its arguments.
+    # None on the class: Airflow reads it there for a mapped task, whose arguments are not known.
     start_trigger_args = _StartTriggerArgs()
     start_from_trigger = False
     _strikes = Strikes()
@@ -129,7 +128,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         self.probe_timeout = probe_timeout
         self.deferrable = deferrable
         self.end_from_trigger = end_from_trigger
-        # What comes from another task is not known before a worker has asked for it.
+        # A value from another task is not known until a worker fetches it.
         self.start_from_trigger = (
             start_from_trigger and deferrable and isinstance(mlflow_conn_id, str)
         )
@@ -170,9 +169,9 @@ class MLflowHealthSensor(BaseSensorOperator):
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:
-        """Go on after the wait in the triggerer, and end as in the other modes.
+        """Continue after the wait in the triggerer, and end as in the other modes.
 
-        Airflow's own sensors treat flags differently once a task has been deferred.
+        Airflow's own sensors treat the flags differently once a task has been deferred.
         """
         try:
             return super(BaseSensorOperator, self).resume_execution(
@@ -184,9 +183,9 @@ class MLflowHealthSensor(BaseSensorOperator):
             raise self._outcome(error) from error.__cause__
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Check once; fail where retrying will not help. In deferrable mode, the only check here.
+        """Check once; fail if retrying will not help. In deferrable mode, the only one on a worker.
 
-        So what Airflow makes of an exception in a poke is the same in every mode.
+        This way Airflow treats an exception in a poke the same in every mode.
         """
         if not self.deferrable:
             return self._poke(context)
@@ -200,7 +199,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             self.log.exception("The first check failed; the triggerer continues checking")
             self._wait_in_triggerer()
         if not seen.is_done:
-            self._push_verdict(context)  # in case that Airflow ends the wait without asking us
+            self._push_verdict(context)  # in case Airflow ends the wait without calling us
             self._wait_in_triggerer()
         return seen
 
@@ -240,23 +239,23 @@ class MLflowHealthSensor(BaseSensorOperator):
         )
 
     def _seconds_to_wait(self) -> float:
-        """In the triggerer; Airflow does not count its ``execution_timeout`` down there."""
+        """Seconds left to wait in the triggerer, where Airflow does not apply execution_timeout."""
         if self.execution_timeout is None:
             return self.timeout
         left = self.execution_timeout.total_seconds() - (time.monotonic() - self._began)
         return min(self.timeout, left)
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Any, poke_count: int) -> float:
-        """Airflow's pause, but never beyond the timeout: the last check is then."""
+        """Airflow's pause, but never beyond the timeout, when the last check takes place."""
         pause = float(super()._get_next_poke_interval(started_at, run_duration, poke_count))
         least = min(pause, _LEAST_RESCHEDULE) if self.reschedule else 0.0
         left: float = self.timeout - run_duration()
         return max(least, min(pause, left))
 
-    # --- how a wait ends: as in the poke mode of Airflow's own sensors, in every mode
+    # --- how a wait ends: in every mode as in poke mode of Airflow's own sensors
 
     def _outcome(self, error: BaseException) -> BaseException:
-        """What is raised in place of what ended the wait, by the flags of the author."""
+        """The exception to raise when ``error`` ended the wait, according to the author's flags."""
         if isinstance(error, AirflowSkipException):
             return error
         gives_up = isinstance(
@@ -284,7 +283,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         return "" if self._last is None else in_one_line(self._last)
 
     def _payload(self, *, delay: float) -> GatePayload:
-        """What the trigger is made of; plain values, as they wait in the serialized DAG as well."""
+        """The trigger's arguments; plain values, because they may be part of the serialized DAG."""
         return GatePayload(
             version=PAYLOAD_VERSION,
             mlflow_conn_id=self.mlflow_conn_id,
@@ -301,7 +300,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         )
 
     def _needs_worker(self) -> bool:
-        """Whether an open gate leaves something behind that Airflow makes on a worker alone."""
+        """Whether an open gate has to do something that Airflow does only on a worker."""
         after = getattr(self.post_execute, "__func__", self.post_execute)
         return bool(
             self.outlets
@@ -336,15 +335,15 @@ class MLflowHealthSensor(BaseSensorOperator):
         )
 
     def _push_verdict(self, context: Context) -> None:
-        """So that a summary at the end of the DAG can say why the gate did not open."""
+        """Publish the verdict, so that a summary at the end of the DAG can report the reason."""
         if self._last is not None and self.do_xcom_push and (ti := context.get("ti")) is not None:
             ti.xcom_push(key="return_value", value=dict(self._last.as_dict()))
 
-    # --- strikes between two pokes: in this object, or with Airflow in reschedule mode, where
-    #     every poke is a process of its own
+    # --- strikes between two pokes: in this object, or stored by Airflow in reschedule mode, where
+    #     every poke is a separate process
 
     def _must_confirm_at_once(self, context: Context) -> bool:
-        """Whether this poke is the only memory there is: reschedule mode before Airflow 3.3."""
+        """Whether strikes cannot be kept for the next poke: reschedule mode before Airflow 3.3."""
         return self.reschedule and not self.deferrable and not context.get("task_state_store")
 
     def _recall(self, context: Context) -> Strikes:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class CallOverdue(Exception):
-    """The connection to the supervisor is held by a call that did not return in time."""
+    """The connection to the supervisor is busy with a call that did not return in time."""
 
 
 class BoundedCall:
@@ -28,14 +28,14 @@ class BoundedCall:
         forks.renewed(self)
 
     def renew_after_fork(self) -> None:
-        """Wait for no call of the parent in a child: its thread did not come along."""
+        """Forget the parent's call in a child, where its thread does not exist."""
         self._free = threading.Lock()
         self._overdue: threading.Event | None = None
 
     def call(self, function: Callable[[], T]) -> T:
-        """Run ``function`` on a thread of its own.
+        """Run ``function`` on a separate thread.
 
-        :raises CallOverdue: when it, or a call before it, did not return in time.
+        :raises CallOverdue: it, or an earlier call, did not return in time.
         """
         deadline = time.monotonic() + self._patience
         overdue = self._overdue

@@ -1,7 +1,7 @@
-"""The last day of one hostname as its refreshes recorded it: key, reading, adding, writing.
+"""The last day of one hostname as recorded by its refreshes: key, parsing, adding, rendering.
 
-Pure functions over texts and ``now``. What is kept is bounded three times: a day, 288 points (one
-in five minutes), and the size of the text.
+Pure functions of text and ``now``. The history has three limits: a day, 288 points (one per five
+minutes), and the size of the text.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class HistoryPoint(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a text holds: its points, oldest first, and how many of them cannot be used."""
+    """A parsed text: its points, oldest first, and how many points were ignored."""
 
     points: tuple[HistoryPoint, ...]
     passed_over: int = 0
@@ -62,7 +62,7 @@ def history_key(hostname: str, asked: tuple[str, ...] = ()) -> str:
 
 
 def shown_name(hostname: str, asked: tuple[str, ...] = ()) -> str:
-    """A name for people: with the nameservers that its connection names, where it does."""
+    """A name for people, with the nameservers of its connection, if it sets any."""
     return f"{hostname} at {', '.join(asked)}" if asked else hostname
 
 
@@ -76,13 +76,13 @@ def parse_history(
 ) -> History:
     """Read a stored text; malformed points are ignored one by one.
 
-    So is what lies ahead of the clock: it was written when a clock was wrong, and would otherwise
-    be the newest forever.
+    Points in the future are ignored too: they were written while a clock was wrong, and would
+    otherwise stay the newest.
 
     :param now: seconds since the epoch.
     :param skew: seconds by which a point may be ahead of ``now``.
-    :param asked: those whose answers it has to hold; empty for the system's.
-    :raises BrokenVariableError: the whole of it is no history of this hostname.
+    :param asked: the nameservers whose answers it must contain; empty for the system's.
+    :raises BrokenVariableError: the text is not a history of this hostname.
     """
     values = load_of(hostname, text, VERSION, asked)
     stored = values.get("points")
@@ -106,7 +106,7 @@ def parse_history(
 def with_point(
     points: tuple[HistoryPoint, ...], point: HistoryPoint, *, now: float
 ) -> tuple[HistoryPoint, ...]:
-    """The points with one more, bounded to a day and 288 points. One of the same second yields."""
+    """Add a point, within a day and 288 points. It replaces a point of the same second."""
     by_time = {read_stamp(one["at"], "at"): one for one in (*points, point)}
     return tuple(by_time[at] for at in sorted(by_time) if at >= now - MAX_AGE)[-MAX_POINTS:]
 
@@ -114,7 +114,7 @@ def with_point(
 def render_history(
     hostname: str, points: tuple[HistoryPoint, ...], asked: tuple[str, ...] = ()
 ) -> str:
-    """The text of some points; where it would get too long, the oldest go."""
+    """Render points as text; the oldest are dropped if it would get too long."""
     lines = [json.dumps(_short(point), separators=(",", ":")) for point in points]
     about = {"version": VERSION, "hostname": hostname, **asked_field(asked)}
     head = json.dumps(about).removesuffix("}") + ', "points": [\n'
@@ -126,7 +126,7 @@ def render_history(
 
 
 def _short(point: HistoryPoint) -> dict[str, Any]:
-    """Without what says nothing; most points have no cause."""
+    """A point without empty fields; most points have no cause."""
     short = {name: value for name, value in point.items() if value is not None}
     return short | {"addresses": point["addresses"][:MAX_ADDRESSES]}
 
@@ -156,7 +156,7 @@ def _point(item: object) -> tuple[float, HistoryPoint]:
 
 
 def _place(value: object) -> str | None:
-    """An address, with a port where it has one of its own; ``None`` for what is none."""
+    """An address, with its port if it has one; ``None`` if it is not an address."""
     if not isinstance(value, str):
         return None
     try:

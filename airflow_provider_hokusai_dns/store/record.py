@@ -1,6 +1,6 @@
-"""One record of the shared last-known-good as text: its key, reading, writing, merging.
+"""One record of the shared last known good as text: its key, parsing, rendering, merging.
 
-Pure functions; :mod:`~airflow_provider_hokusai_dns.store.variables` keeps the texts in Airflow.
+Pure functions; :mod:`~airflow_provider_hokusai_dns.store.variables` stores the texts in Airflow.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint, LastKnownGood,
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 VERSION = 1
-#: Of a record whose addresses have ports of their own (SRV). A reader of version 1 alone ignores
-#: it, and does not overwrite it.
+#: For a record whose addresses have their own ports (SRV). A reader that knows only version 1
+#: ignores it, and does not overwrite it.
 VERSION_WITH_PORTS = 2
 _PREFIX = "hokusai_dns_"
 _MAX_KEY = 200
 _MAX_TEXT = 65_536
 _MAX_ADDRESSES = 500
-#: How every Fernet token begins. Airflow hands it over undecrypted where ``fernet_key`` is empty.
+#: How every Fernet token begins. Airflow returns it undecrypted if ``fernet_key`` is empty.
 _FERNET_TOKEN = "gAAAAA"  # noqa: S105 - no secret
 #: Airflow masks the value of a Variable whose key has one of these, and so would hide ours.
 _MASKED = re.compile(
@@ -35,11 +35,11 @@ _MASKED = re.compile(
 
 
 class BrokenVariableError(ValueError):
-    """A stored text that is no record of this hostname.
+    """A stored text is not a record of this hostname.
 
     :param reason: one sentence, without the text itself.
     :param replaceable: whether any process may overwrite it, as with a stamp from a wrong clock.
-    :param foreign: whether it may hold more than this version understands; it is then never
+    :param foreign: whether it may contain more than this version understands; it is then never
         overwritten.
     """
 
@@ -50,7 +50,7 @@ class BrokenVariableError(ValueError):
 
 
 class EncryptedVariableError(BrokenVariableError):
-    """A stored text that this process cannot decrypt; never overwritten, it may be as it should."""
+    """A stored text that this process cannot decrypt; never overwritten: it may be valid."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -61,9 +61,9 @@ class EncryptedVariableError(BrokenVariableError):
 def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...] = ()) -> str:
     """The key for one hostname: readable, unique, and never one that Airflow masks.
 
-    :param prefix: what it begins with; that of the last-known-good by default.
-    :param asked: those that a connection names, in its order. What they say about a name is
-        kept apart from what the system's asked, and those of other connections, say.
+    :param prefix: the beginning of the key; that of the last known good by default.
+    :param asked: the nameservers set on a connection, in its order. Their answers are stored
+        separately from those of the system's nameservers and of other connections.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
     while _MASKED.search(slug):  # removing one may join the halves of another
@@ -84,9 +84,9 @@ def parse_record(
     """Read a stored text.
 
     :param now: seconds since the epoch.
-    :param asked: those whose answer it has to be; empty for the system's.
-    :param skew: seconds by which a stamp may be ahead of ``now`` (policy rule 16).
-    :raises BrokenVariableError: says what is wrong with it.
+    :param asked: the nameservers whose answer it must be; empty for the system's.
+    :param skew: seconds by which a timestamp may be ahead of ``now`` (policy rule 16).
+    :raises BrokenVariableError: the text is not a valid record; the error says why.
     """
     values = load_of(hostname, text, (VERSION, VERSION_WITH_PORTS), asked)
     stored = values.get("addresses")
@@ -119,7 +119,7 @@ def parse_record(
 def _services(values: dict[str, Any]) -> tuple[Endpoint, ...]:
     """The endpoints of a record with ports.
 
-    :raises BrokenVariableError: says which of them is none.
+    :raises BrokenVariableError: one of them is not an endpoint; the error quotes it.
     """
     stored = values.get("services")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
@@ -146,10 +146,10 @@ def _service(item: object) -> Endpoint:
 def load_of(
     hostname: str, text: str, expected: int | tuple[int, ...], asked: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The JSON object in a stored text, of one version, one hostname and its nameservers.
+    """The JSON object in a stored text, for one version, one hostname and its nameservers.
 
-    :raises BrokenVariableError: says what is wrong; it is foreign where another program may need
-        it.
+    :raises BrokenVariableError: the error says what is wrong, and is ``foreign`` if another
+        program may need the text.
     """
     values = load_object(text)
     version = values.get("version")
@@ -171,7 +171,7 @@ def load_of(
 def load_object(text: str) -> dict[str, Any]:
     """The JSON object in a stored text.
 
-    :raises BrokenVariableError: says why it is none.
+    :raises BrokenVariableError: the text is not a JSON object; the error says why.
     """
     if len(text) > _MAX_TEXT:
         raise BrokenVariableError(f"it is {len(text)} characters long")
@@ -187,9 +187,9 @@ def load_object(text: str) -> dict[str, Any]:
 
 
 def read_stamp(value: object, name: str) -> float:
-    """Seconds since the epoch, out of a text like ``2026-11-23T06:50:00Z``.
+    """Seconds since the epoch, from a text like ``2026-11-23T06:50:00Z``.
 
-    :raises BrokenVariableError: names the field.
+    :raises BrokenVariableError: it is not a time; the error names the field.
     """
     try:
         if not isinstance(value, str):
@@ -222,7 +222,7 @@ def render_record(
     """The text of a record; fields that were added to the previous text are kept.
 
     :param beside: the text that is being replaced.
-    :param asked: those that gave the answer; empty for the system's.
+    :param asked: the nameservers that returned the answer; empty for the system's.
     """
     values: dict[str, Any] = {}
     if beside is not None:
@@ -249,12 +249,12 @@ def render_record(
 
 
 def printable(text: str, longest: int) -> str:
-    """A text that another wrote, on one line and bounded."""
+    """A text from another writer, on one line and shortened."""
     return "".join(c if c.isprintable() else "?" for c in text[:longest])
 
 
 def asked_field(asked: tuple[str, ...]) -> dict[str, list[str]]:
-    """The field that tells whose answer a stored text is; none for the system's nameservers."""
+    """The field with the nameservers of a stored text; none for the system's nameservers."""
     return {"asked": list(asked)} if asked else {}
 
 
@@ -264,7 +264,7 @@ def iso_seconds(seconds: float) -> str:
 
 
 def whole_seconds(record: LastKnownGood) -> LastKnownGood:
-    """As it will be read back, so that an unchanged record compares equal and is not written."""
+    """A record as it will be read back: an unchanged one compares equal, and is not written."""
     since = record.no_name_since
     return replace(
         record,
@@ -275,7 +275,7 @@ def whole_seconds(record: LastKnownGood) -> LastKnownGood:
 
 
 def _rank(record: LastKnownGood) -> tuple[Any, ...]:
-    """The order in which one of two records wins. A lifetime of 0 is another than none."""
+    """The sort key by which one of two records wins. A lifetime of 0 differs from none."""
     ttl = -1.0 if record.ttl is None else record.ttl
     return record.resolved_at, record.addresses, record.services, ttl, record.written_by
 
@@ -283,8 +283,8 @@ def _rank(record: LastKnownGood) -> tuple[Any, ...]:
 def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
     """Merge two records of one hostname (policy rules 7 and 17).
 
-    The newer answer wins; "no such name" counts from the first that was seen after that answer.
-    The result is the same in whichever order the records come.
+    The newer answer wins; "no such name" counts from the first one after that answer. The order of
+    the two records makes no difference.
     """
     newer = max(one, other, key=_rank)
     seen = [
@@ -296,7 +296,7 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
 
 
 def away_for(record: LastKnownGood, wall: float) -> float | None:
-    """Seconds since the fleet first saw that the name does not exist; ``None`` while it exists.
+    """Seconds since the fleet first found that the name does not exist; ``None`` while it exists.
 
     :param wall: seconds since the epoch.
     """
@@ -305,7 +305,7 @@ def away_for(record: LastKnownGood, wall: float) -> float | None:
 
 
 def shown_record(record: LastKnownGood, wall: float) -> dict[str, Any]:
-    """A record as the health endpoint and the commands show it, with ages in place of stamps.
+    """A record as the health endpoint and the commands show it, with ages instead of timestamps.
 
     :param wall: seconds since the epoch.
     """

@@ -1,16 +1,16 @@
-"""The shared last-known-good on Airflow Variables.
+"""The shared last known good, in Airflow Variables.
 
-One Variable per hostname, JSON that an admin can read and edit. Three things make this delicate:
+One Variable per hostname, with JSON that an admin can read and edit. Three things are difficult:
 
-* *A missing Variable means "not known".* An unreachable API server gives the same result after
-  13 seconds. So a read that took too long forbids the write that would have followed it.
-* *A call cannot be taken back.* It holds the task's connection to its supervisor until the answer
+* *A missing Variable means "not known".* An unreachable API server has the same result after
+  13 seconds. So a read that took too long is not followed by a write.
+* *A call cannot be cancelled.* It occupies the task's connection to its supervisor until the answer
 comes, and the author's next XCom waits behind it. So every call is waited for two seconds at most,
 there is never more than one of ours under way, and while one is overdue no other is started: an API
 server that hangs delays a task by two seconds once, and not two per name and attempt.
 * *There is no compare-and-set.* Two writers are reconciled by :func:`~.record.merge`, which takes
-  the newer answer and the earliest "no such name" after it, in whatever order they come. What is
-  lost to a race of milliseconds is found again at the next refresh.
+  the newer answer and the earliest "no such name" after it, in any order. What is lost in a race of
+  milliseconds is written again by the next refresh.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class Variables(Protocol):
-    """Where the texts are kept. Both calls may block for long."""
+    """Where the texts are stored. Both calls may block for a long time."""
 
     def get(self, key: str) -> str | None:
         """The text, or ``None`` when it is not known."""
@@ -79,13 +79,13 @@ def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def in_triggerer() -> bool:
-    """Whether this process is the one in which Airflow runs triggers; not so under `dag.test()`."""
+    """Whether this process is the one in which Airflow runs triggers; false under `dag.test()`."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return type(getattr(runner, "SUPERVISOR_COMMS", None)).__name__ == "TriggerCommsDecoder"
 
 
 def _ask(function: Callable[[], T]) -> T:
-    """Call something of the SDK that talks to the supervisor, the way this process does that."""
+    """Call an SDK function that talks to the supervisor, in the way that fits this process."""
     loop = _triggerer_loop
     if not in_triggerer() or loop is None or not loop.is_running():
         return function()
@@ -109,7 +109,7 @@ class SdkVariables:
         return None if value is None else str(value)
 
     def set(self, key: str, value: str, description: str) -> None:
-        """Keep a text. Raises :class:`ImportError` where there is no supervisor to send it to."""
+        """Store a text. Raises :class:`ImportError` in a process without a supervisor."""
         from airflow.sdk import Variable
 
         _ask(lambda: Variable.set(key, value, description=description))
@@ -118,8 +118,8 @@ class SdkVariables:
 class MetastoreVariables:
     """The Variables as Airflow's own commands see them: in its database.
 
-    For a process that may reach the database and has no supervisor, which the command line is. The
-    environment and a secrets backend take precedence, as everywhere.
+    For a process with access to the database and without a supervisor: the command line. The
+    environment and a secrets backend take precedence, as everywhere in Airflow.
     """
 
     def get(self, key: str) -> str | None:
@@ -146,7 +146,7 @@ class VariableStore:
     """A :class:`~.resolver.model.Store` that never raises and never exceeds its time limit.
 
     :param patience: seconds for each read, and for each of the two steps of a write.
-    :param variables: where the texts are kept; Airflow's own by default.
+    :param variables: where the texts are stored; Airflow's Variables by default.
     :param now: seconds since the epoch.
     """
 
@@ -163,16 +163,16 @@ class VariableStore:
         self._now = now
         self._skew = ResolverConfig().max_clock_skew
         self._said: dict[str, str] = {}
-        #: Whose answers are kept here; empty for those of the system's nameservers.
+        #: The nameservers whose answers are stored here; empty for the system's.
         self._asked: tuple[str, ...] = ()
 
     def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
-        """The same store, for the answers of the nameservers that a connection names.
+        """The same store, for the answers of the nameservers set on a connection.
 
-        They are kept under keys of their own: the permission to edit one connection must not decide
-        where the fleet goes by another.
+        They are stored under separate keys: a user who may edit one connection must not decide
+        where the fleet's requests for another go.
 
-        :param asked: in the order of the connection; none means those of the system.
+        :param asked: in the connection's order; empty means the system's.
         """
         if asked == self._asked:
             return self
@@ -181,7 +181,7 @@ class VariableStore:
         return other
 
     def read(self, hostname: str) -> LastKnownGood | None:
-        """The stored record, or ``None`` when none is known. A broken one is reported once."""
+        """The stored record, or ``None`` if none is known. A broken one is reported once."""
         return self.examine(hostname)[0]
 
     def examine(self, hostname: str) -> tuple[LastKnownGood | None, str | None]:
@@ -203,14 +203,14 @@ class VariableStore:
         return None, None
 
     def text(self, key: str) -> str | None:
-        """The text of another Variable, within the time limit; ``None`` where it is not known.
+        """The text of another Variable, within the time limit; ``None`` if it is not known.
 
         :raises CallOverdue: Airflow did not answer in time.
         """
         return self._bounded.call(lambda: self._variables.get(key))
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
-        """What refreshes recorded about a name, and a sentence on what cannot be read of it."""
+        """The history of a name, and a sentence on what is wrong with its Variable."""
         key = history_key(hostname, self._asked)
         try:
             text = self.text(key)
@@ -231,10 +231,11 @@ class VariableStore:
         return known.points, None
 
     def remember(self, hostname: str, point: HistoryPoint) -> bool:
-        """Add a point to the history of a name. Returns whether it is kept.
+        """Add a point to the history of a name. Returns whether it was stored.
 
-        A text that cannot be read makes room for a new one: only the picture of a day is lost. One
-        of another version or name stays. Of two writers in the same milliseconds one loses a point.
+        A text that cannot be read is replaced: only the history of one day is lost. A text of
+        another version or name stays. If two processes write in the same milliseconds, one point is
+        lost.
         """
         key = history_key(hostname, self._asked)
         points: tuple[HistoryPoint, ...] = ()
@@ -259,10 +260,10 @@ class VariableStore:
         return True
 
     def write(self, record: LastKnownGood) -> bool:
-        """Store a record, unless what is there is as good or newer. Returns whether it is kept.
+        """Store a record, unless the stored one is as good or newer. Returns whether it is stored.
 
-        What cannot be read is not overwritten, with two exceptions: a stamp from a wrong clock, and
-        a requested refresh, which first saves the previous text.
+        A text that cannot be read is not overwritten, with two exceptions: a timestamp from a wrong
+        clock, and a requested refresh, which first saves the previous text.
         """
         key = self._key(record.hostname)
         try:
@@ -284,7 +285,7 @@ class VariableStore:
         """Send something else to Airflow in the same way, within the time limit of a Variable.
 
         :param what: for the log.
-        :returns: whether it came through in time. It never raises.
+        :returns: whether it was sent in time. Never raises.
         """
         try:
             self._bounded.call(function)
@@ -313,7 +314,7 @@ class VariableStore:
             return None
 
     def _reconcile(self, key: str, text: str | None, record: LastKnownGood) -> LastKnownGood | None:
-        """What to store, or ``None`` to leave things as they are."""
+        """The record to store, or ``None`` to leave the Variable unchanged."""
         if text is None:
             return record
         try:

@@ -41,10 +41,10 @@ _MARGIN, _MARGIN_SHARE = 1.0, 0.1
 class MLflowHealthTrigger(BaseTrigger):
     """Fires when an MLflow server is healthy enough, or when retrying will not help.
 
-    All triggers of a process that ask the same share one check per interval, see
+    All triggers of a process with the same arguments share one check per interval, see
     :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
     change of the verdict is one line in its log. The event is a
-    :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or ends the task in its place.
+    :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or one that ends the task.
 
     :param mlflow_conn_id: the connection.
     :param min_health: ``"healthy"`` or ``"degraded"``.
@@ -53,17 +53,16 @@ class MLflowHealthTrigger(BaseTrigger):
     :param poke_interval: seconds between two checks.
     :param probe_timeout: seconds for one check.
     :param delay: seconds before the first check; a worker may have checked just now.
-    :param strikes: what has been seen before, as :meth:`~.decision.Strikes.as_dict`.
+    :param strikes: strikes so far, as :meth:`~.decision.Strikes.as_dict` returns them.
     :param end_from_trigger: whether an open gate ends its task here, without a worker.
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
     :param silent_fail: whether to continue after a check that raised an exception.
-    :param seen: the last verdict of the worker, as :meth:`~.Verdict.as_dict`.
-    :param version: of these arguments, which wait in the database while packages are upgraded. One
-        without it was written before there was one.
+    :param seen: the last verdict of the worker, as :meth:`~.Verdict.as_dict` returns it.
+    :param version: of these arguments, which stay in the database while packages are upgraded.
+        Arguments without it are older than the version number.
     :param later: arguments that a newer version has added.
-    :raises TypeError: names the argument and the value. It is the one exception by which a
-        triggerer fails the trigger alone: any other would stop the triggerer, with all its
-        triggers.
+    :raises TypeError: an argument is wrong; the error names it and its value. Any other exception
+        would stop the triggerer with all its triggers; after this one only the trigger fails.
     """
 
     #: Set by the triggerer: when Airflow ends the wait.
@@ -114,7 +113,7 @@ class MLflowHealthTrigger(BaseTrigger):
         self.seen = seen
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path and what makes this trigger again."""
+        """The class path and the arguments that recreate this trigger."""
         payload = GatePayload(
             version=PAYLOAD_VERSION,
             mlflow_conn_id=self.mlflow_conn_id,
@@ -133,7 +132,7 @@ class MLflowHealthTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", dict(payload)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Check until there is something to say."""
+        """Check until the gate opens, gives up or runs out of time."""
         key = ProbeKey.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
         probe = shared_probes().get(key)
         strikes, seen_last, told, pause = self.strikes, None, None, self.delay
@@ -167,7 +166,7 @@ class MLflowHealthTrigger(BaseTrigger):
                 return
 
     def _seconds_left(self) -> float | None:
-        """Until Airflow ends the wait. Done here as well, the task can say what was seen last."""
+        """Seconds until Airflow ends the wait. Ended here, the task can report the last verdict."""
         end = self.timeout_after
         if end is None:
             return None
@@ -184,7 +183,7 @@ class MLflowHealthTrigger(BaseTrigger):
         return _event(verdict, open=False, timed_out=True)
 
     async def _opening(self, verdict: Verdict) -> TriggerEvent:
-        """What opens the gate: the end of its task, or an event that goes to a worker."""
+        """The event that opens the gate: the end of its task, or its resumption on a worker."""
         ti = self.task_instance  # None under `dag.test()`, which knows no event that ends a task
         can_end = self.end_from_trigger and ti is not None
         if can_end and (not self.do_xcom_push or await self._push_xcom(ti, verdict)):
@@ -192,10 +191,10 @@ class MLflowHealthTrigger(BaseTrigger):
         return _event(verdict, open=True)
 
     async def _push_xcom(self, ti: Any, verdict: Verdict) -> bool:
-        """Push the verdict as a task pushes it; where that fails, a worker is to do it.
+        """Push the verdict as a task does; if that fails, a worker does it.
 
-        The event could carry it, but Airflow stores that as a text of JSON, and downstream tasks
-        would get a text where they get a dict in every other mode.
+        The event could carry it, but Airflow stores an event's XCom as a JSON string, and
+        downstream tasks would get a string instead of the dict of every other mode.
         """
         from airflow.sdk.execution_time.xcom import XCom
 

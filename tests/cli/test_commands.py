@@ -110,7 +110,7 @@ class TestStatus:
         table = seen["status_of_a_healthy_connection"]["table"]
         assert table["code"] == 0
         assert "mlflow_default" in table["out"]
-        assert "an address that DNS gave just now" in table["out"]
+        assert "an address that DNS returned just now" in table["out"]
         assert seen["status_of_a_healthy_connection"]["variable"] is None
 
     def test_as_json_has_the_keys_of_the_endpoint(self, seen):

@@ -212,10 +212,7 @@ def _check_json(block: Block, kind: str) -> None:
     elif kind == "policy":
         parse_policy(block.text)
     elif kind == "agent":
-        (port,) = re.findall(
-            r":(\d+)", value["metrics"]["metrics_collected"]["statsd"]["service_address"]
-        )
-        assert f"statsd_port = {port}" in (REPOSITORY / block.file).read_text()
+        _check_agent(value["metrics"], (REPOSITORY / block.file).read_text())
     else:
         _check_answer(kind, value)
 
@@ -282,11 +279,34 @@ def _check_collector(value: dict[str, Any]) -> None:
     assert all(re.match(pattern.replace("\\\\", "\\"), name) for name in airflow_metrics())
 
 
+def _check_agent(metrics: dict[str, Any], page: str) -> None:
+    """The agent has these options, keeps the metrics' names, and aggregates for the alarms.
+
+    Options, limits and the separator's default are those of ``translator/config/schema.json`` and
+    ``plugins/inputs/statsd`` in the agent's source.
+    """
+    assert metrics.keys() <= {"namespace", "aggregation_dimensions", "metrics_collected"}
+    (statsd,) = metrics["metrics_collected"].values()
+    intervals = {"metrics_collection_interval", "metrics_aggregation_interval"}
+    assert statsd.keys() <= {"service_address", "metric_separator", *intervals}
+    assert all(isinstance(statsd[name], int) and statsd[name] > 0 for name in intervals)
+    (port,) = re.findall(r":(\d+)", statsd["service_address"])
+    assert f"statsd_port = {port}" in page
+    separator = statsd.get("metric_separator", "_")
+    arriving = {name.replace(".", separator) for name in airflow_metrics()}
+    for name, dimension in re.findall(r"MetricName: (\S+)\n +Dimensions: \[\{Name: (\w+),", page):
+        assert name in arriving, name
+        assert [dimension] in metrics["aggregation_dimensions"]
+    assert f"Namespace: {metrics['namespace']}\n" in page
+
+
 def _check_alarms(value: dict[str, Any]) -> None:
-    """Over metrics that Airflow sends for us."""
+    """Over metrics that Airflow sends for us, with the properties that CloudFormation requires."""
     for name, resource in value["Resources"].items():
         assert resource["Type"] == "AWS::CloudWatch::Alarm"
-        assert resource["Properties"]["MetricName"] in airflow_metrics(), name
+        properties = resource["Properties"]
+        assert properties["MetricName"] in airflow_metrics(), name
+        assert {"ComparisonOperator", "EvaluationPeriods", "Statistic", "Period"} <= set(properties)
 
 
 @cache

@@ -28,6 +28,11 @@ WRONG = {
         "variable",
         '{"version": 1, "hostname": "m", "addresses": [], "resolved_at": "2026-01-01T00:00:00Z"}',
     ),
+    "an option that the agent does not have": (
+        "json",
+        "agent",
+        '{"metrics": {"metrics_collected": {"statsd": {"separator": "."}}}}',
+    ),
     "broken YAML": ("yaml", "environment", "env: [\n"),
     "a setting in YAML that is not one": (
         "yaml",

@@ -31,8 +31,8 @@ def connection(conn_id: str = "mlflow_default", state: str = "healthy", **change
         "healthy": {
             "dns": "healthy",
             "mlflow": "healthy",
-            "sentence": f"http://{hostname}:5000 answers at 10.0.1.221, an address that DNS gave "
-            "just now.",
+            "sentence": f"http://{hostname}:5000 answers at 10.0.1.221, an address that DNS "
+            "returned just now.",
             "source": "dns",
             "age": 4.2,
             "ttl_left": 5.8,

@@ -80,7 +80,7 @@ def test_every_link_leads_to_a_section_of_the_guide():
         ({"state": "degraded"}, "MLflow works; its name does not resolve."),
         (
             {"state": "degraded", "verdict": {"state": "degraded", "dns_cause": "timeout"}},
-            "MLflow works; DNS gives no address.",
+            "MLflow works; DNS returns no address.",
         ),
         ({"state": "unhealthy"}, "MLflow does not work; its name resolves."),
         (

@@ -1,9 +1,9 @@
 """A relay on loopback: every process of a task reaches MLflow through it.
 
-A child that was started by ``subprocess``, ``spawn`` or in another language knows nothing of this
-package. It is an MLflow client with a tracking URI on 127.0.0.1 and a token that is good there
-only. The relay holds the credentials, waits while MLflow is away, repeats what may be repeated,
-and ends the runs that its clients leave behind.
+A child that is started by ``subprocess`` or ``spawn``, or written in another language, does not use
+this package. It is an MLflow client with a tracking URI on 127.0.0.1 and a token that is valid only
+there. The relay has the credentials, waits while MLflow is unavailable, repeats requests if that is
+safe, and ends the runs that its clients leave behind.
 
 Which request may be repeated and how a create is found again is said in :mod:`..routes` and
 :mod:`..creates`, for MLflow's client in this process as well.

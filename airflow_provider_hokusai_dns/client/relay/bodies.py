@@ -1,8 +1,8 @@
-"""Request bodies that are kept while they are sent on, so that they can be sent again.
+"""Request bodies that are stored while they are forwarded, so that they can be sent again.
 
-What a client sends is passed on at once and kept beside that: in memory up to 256 KiB, which is
-room for every call but artifacts, then in a temporary file without a name. All files of a relay
-share one budget. Past it, or on a full disk, a body is sent once and not kept.
+A client's data is forwarded at once and also stored: in memory up to 256 KiB, which is enough for
+every call but artifacts, then in an unnamed temporary file. All files of a relay share one budget.
+If that is used up, or the disk is full, a body is sent once and not stored.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PIECE = 256 * 1024
 
 
 class ClientGoneError(ConnectionError):
-    """The client went away before it had sent its whole request."""
+    """The client disconnected before it had sent its whole request."""
 
 
 class Source(Protocol):
@@ -33,14 +33,14 @@ class Source(Protocol):
 
 
 class Budget:
-    """How many bytes the temporary files of all bodies may hold together. Used by one thread."""
+    """The maximum total size of all temporary files, in bytes. Used by one thread."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
 
     def take(self, count: int) -> bool:
-        """Take bytes, if there are as many."""
+        """Reserve bytes, if enough are left."""
         if self.used + count > self.limit:
             return False
         self.used += count
@@ -52,9 +52,9 @@ class Budget:
 
 
 class Body:
-    """One body of a client. A context manager: what was kept is gone at its end.
+    """One body of a client. A context manager: stored data is deleted at its end.
 
-    :param name: what it is of, for the log.
+    :param name: the name of the call, for the log.
     """
 
     def __init__(self, source: Source, budget: Budget, name: str) -> None:
@@ -80,13 +80,13 @@ class Body:
 
     @property
     def can_send_again(self) -> bool:
-        """Whether everything that has come so far is still here."""
+        """Whether everything received so far is still stored."""
         return self._kept is not None or self.received == 0
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body from its beginning, while it is still coming.
+        """The body from its beginning, while it is still being received.
 
-        :raises ClientGoneError: the client hung up in the middle.
+        :raises ClientGoneError: the client disconnected in the middle.
         """
         at = 0
         self.is_waiting = False
@@ -103,7 +103,7 @@ class Body:
             yield piece
 
     def kept_beginning(self, limit: int) -> bytes:
-        """What has come so far and is kept, up to ``limit`` bytes."""
+        """The stored data received so far, up to ``limit`` bytes."""
         if self._kept is None:
             return b""
         self._kept.seek(0)

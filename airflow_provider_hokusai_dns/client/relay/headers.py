@@ -35,7 +35,7 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 _FORWARDED = "x-forwarded-"
-#: The API of workspaces, which is of no workspace.
+#: The API of workspaces, which belongs to no workspace.
 _WORKSPACES = re.compile(r"/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:[/?]|\Z)")
 
 Headers = list[tuple[str, str]]
@@ -44,7 +44,7 @@ Headers = list[tuple[str, str]]
 def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str) -> Headers:
     """The headers of a request to MLflow: the client's, with the connection's login and workspace.
 
-    The client's own ``Authorization`` was for the relay, and goes nowhere.
+    The client's own ``Authorization`` was for the relay, and is not forwarded.
     """
     given = list(given)
     dropped = _HOP_BY_HOP | _OURS | _named_by_connection(given)
@@ -64,9 +64,9 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
 
 
 def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri: str) -> Headers:
-    """The headers of an answer to the client. A redirect to MLflow itself leads to the relay.
+    """The headers of an answer to the client. A redirect to MLflow is rewritten to the relay.
 
-    A cookie may be a login, and stays here.
+    A cookie may be a login, and is not forwarded.
     """
     given = list(given)
     dropped = _HOP_BY_HOP | _named_by_connection(given) | {"set-cookie"}

@@ -1,4 +1,4 @@
-"""The port on loopback: who may use it, what it takes, and what it passes on."""
+"""The port on loopback: access control, limits, and forwarding."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LINGER = 10.0
 class Listener:
     """The HTTP server of a relay. Used on one event loop.
 
-    :param token: what a client has to show.
+    :param token: the token that a client must send.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Listener:
         )
 
     async def start(self) -> int:
-        """Listen on a free port of loopback, and give it back."""
+        """Listen on a free port of loopback, and return it."""
         loop = asyncio.get_running_loop()
         self.socket = socket.create_server((HOST, 0), backlog=512)
         self._listening = await loop.create_server(self._new_connection, sock=self.socket)
@@ -186,7 +186,7 @@ class Listener:
         return response
 
     def _is_allowed(self, authorization: str) -> bool:
-        """Whether a header holds the token: as a bearer, or as the password of any user."""
+        """Whether a header contains the token: as a bearer token, or as any user's password."""
         kind, _, value = authorization.partition(" ")
         given = b""
         if kind.lower() == "bearer":
@@ -200,7 +200,7 @@ class Listener:
 
 
 class _Connections(web.Server):
-    """aiohttp's server, which tells when a connection comes and goes."""
+    """aiohttp's server, with notifications when a connection is opened or closed."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ async def _pieces(response: aiohttp.ClientResponse, deadline: float) -> AsyncIte
 
 
 def _cut(request: web.BaseRequest) -> None:
-    """End a connection so that the client sees it, also where a forked child holds the socket."""
+    """Close a connection so that the client notices, even if a forked child has the socket open."""
     if request.transport is not None:
         sock = request.transport.get_extra_info("socket")
         if sock is not None:
@@ -251,7 +251,7 @@ def _cut(request: web.BaseRequest) -> None:
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """What is not HTTP at all, aiohttp reports with a traceback, and quotes it."""
+    """Whether to log a line: for data that is not HTTP, aiohttp logs a traceback that quotes it."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
 
@@ -260,7 +260,7 @@ _http_log.addFilter(_is_worth_a_line)
 
 
 def _is_plain(path: str) -> bool:
-    """Whether this is a path below the server's prefix: no other host, nothing that leads out."""
+    """Whether this is a path under the server's prefix: no other host, no way out of the prefix."""
     if not path.startswith("/") or path.startswith("//") or "#" in path or not path.isascii():
         return False
     return not _DOTS.search(unquote(path.partition("?")[0]))

@@ -1,4 +1,4 @@
-"""What a client asks, and what it is answered."""
+"""A client's request, and the answer to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEAD = 2**20
 
 @dataclass
 class Request:
-    """What a client asks for. ``body`` is whole, or still coming; ``None`` for none.
+    """A client's request. ``body`` is complete or still being received; ``None`` for none.
 
     :param path: raw, with the query.
     """
@@ -33,9 +33,9 @@ class Request:
 
 @dataclass
 class Answer:
-    """What the client gets.
+    """The answer to a client.
 
-    :param head: the body, or its beginning where ``rest`` is there.
+    :param head: the body, or its beginning if there is a ``rest``.
     """
 
     status: int
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def document(self) -> Mapping[str, Any]:
-        """The body as a JSON object; empty where it is none."""
+        """The body as a JSON object; empty if it is not one."""
         try:
             document = json.loads(self.head)
         except (ValueError, RecursionError):
@@ -54,7 +54,7 @@ class Answer:
 
 
 async def begun(response: aiohttp.ClientResponse) -> Answer:
-    """An answer with its beginning read; the whole of it where it is short."""
+    """An answer with its beginning read, or all of it if it is short."""
     head = bytearray()
     headers = [(name, value) for name, value in response.headers.items()]
     if response.content_type != "text/event-stream":
@@ -74,6 +74,6 @@ def an_error(status: int, code: str, message: str) -> Answer:
 
 
 def release(answer: Answer | None) -> None:
-    """Let go of an answer that is not read to its end."""
+    """Release an answer that is not read to its end."""
     if answer is not None and answer.rest is not None:
         answer.rest.close()

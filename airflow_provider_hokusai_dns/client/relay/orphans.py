@@ -1,6 +1,6 @@
-"""Orphaned runs of an earlier try, and runs that were made twice.
+"""Orphaned runs of an earlier try, and duplicate runs.
 
-By REST and by tags, without MLflow's client: the parent of the processes need not import it.
+Uses REST and tags, without MLflow's client: the parent of the processes need not import it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Ask = Callable[[str, str, Mapping[str, Any] | bytes | None], Awaitable["Answer"]
 
 
 async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None) -> None:
-    """End as KILLED what clients of an earlier try of this task left RUNNING.
+    """End as KILLED the runs that clients of an earlier try of this task left RUNNING.
 
-    In whatever experiment it is. A failure is reported and not raised: the task matters more.
+    All experiments are searched. A failure is logged and not raised: the task matters more.
 
     :param tags: those of this try.
-    :param own_run_id: a run of this task that goes on.
+    :param own_run_id: a run of this task that continues.
     """
     ended = []
     try:
@@ -51,9 +51,9 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
 async def delete_doubles(
     ask: Ask, doubtful: Iterable[tuple[Create, str, Mapping[str, Any]]]
 ) -> None:
-    """Delete what a create made beside that which its client was told of.
+    """Delete what a call created in addition to what its client received.
 
-    :param doubtful: each with the base of its path and the answer that the client got.
+    :param doubtful: each with the base of its path and the answer that the client received.
     """
     for create, base, known in doubtful:
         there = await ask(create.ask.method, *create.ask.below(base))
@@ -78,7 +78,7 @@ async def _experiments(ask: Ask) -> AsyncIterator[str]:
 async def _running(
     ask: Ask, experiments: list[str], tags: Mapping[str, str]
 ) -> AsyncIterator[Mapping[str, Any]]:
-    """The RUNNING runs of this task, of whatever try."""
+    """The RUNNING runs of this task, of any try."""
     # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
     conditions = ["attributes.status = 'RUNNING'"] + [
         f"tags.`{key}` = '{tags[key]}'" for key in IDENTITY if "'" not in tags[key]

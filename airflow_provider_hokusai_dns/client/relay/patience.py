@@ -1,8 +1,8 @@
-"""Wait and send it again, look whether it was carried out, answer, or give up. Pure.
+"""Whether to repeat a call, check whether it was carried out, answer, or give up. Pure functions.
 
 One rule for every call: it waits for MLflow for up to the ``deadline`` of the connection, counted
-while nothing gets through. Where MLflow has been away for a while already, from then on, so that a
-client that logs on and on does not wait the deadline again at each call.
+while nothing gets through. If MLflow has already been unavailable for a while, the time counts from
+then, so that a client that keeps logging does not wait the whole deadline at each call.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How far one call of a client has come. Times are monotonic seconds.
+    """The progress of one call of a client. Times are monotonic seconds.
 
     :param waiting_since: when it came, or when it got further for the last time.
     :param away_since: when MLflow went away for all calls; ``None`` while it is there.
@@ -109,7 +109,7 @@ class Call:
 
     @property
     def gives_up_at(self) -> float:
-        """When this call's patience is over."""
+        """When this call gives up."""
         began = self.waiting_since
         if self.away_since is not None:
             began = min(began, self.away_since)
@@ -157,6 +157,6 @@ def pause(last: Try, tries: int, left: float) -> float:
 
 
 def retry_after(text: str) -> float:
-    """The seconds of a ``Retry-After``; a date and nonsense count as none."""
+    """The seconds of a ``Retry-After``; 0 for a date or an invalid value."""
     text = text.strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0

@@ -1,4 +1,4 @@
-"""What a relay has seen: the runs that its clients began, and the calls that did not arrive."""
+"""The records of a relay: the runs that its clients started, and the calls that did not arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_id_in(*texts: str) -> str | None:
 
 @dataclass
 class Runs:
-    """The runs that clients of a relay began and have not ended. One thread writes it.
+    """The runs that clients of a relay started and have not ended. One thread writes it.
 
     :param joined: a run that the process that opened it ends, and not the relay.
     """
@@ -67,7 +67,7 @@ class LostCall:
 
 @dataclass
 class LostCalls:
-    """The calls that did not arrive, until the same call does. One thread writes it."""
+    """The calls that did not arrive; a later success of a call removes it. One thread writes it."""
 
     _by_key: dict[tuple[str, str, str], LostCall] = field(default_factory=dict)
 
@@ -79,7 +79,7 @@ class LostCalls:
         self._by_key[key] = call
 
     def arrived(self, key: tuple[str, str, str]) -> None:
-        """The client has sent it again, and now it is there."""
+        """Record that the client has sent it again successfully."""
         self._by_key.pop(key, None)
 
     def __bool__(self) -> bool:

@@ -41,7 +41,7 @@ _SHORT = sigterm.SECONDS
 
 
 class RelayLostDataError(LostDataError):
-    """Calls that clients of a relay made, and that did not reach MLflow.
+    """Calls of a relay's clients that did not reach MLflow.
 
     :param conn_id: the connection of the relay.
     :param calls: which, and why.
@@ -67,7 +67,7 @@ class RelayLostDataError(LostDataError):
 
 
 class Relay:
-    """An open relay; made by :meth:`.MLflowHook.relay`.
+    """An open relay; created by :meth:`.MLflowHook.relay`.
 
     :param uri: the tracking URI for the processes of this task, on 127.0.0.1.
     """
@@ -114,7 +114,7 @@ class Relay:
         return f"<Relay {self.uri} to {self._server.uri}>"
 
     def variables(self, base: Mapping[str, str] | None = None) -> dict[str, str | None]:
-        """What :meth:`environment` changes; ``None`` takes a variable away.
+        """The changes that :meth:`environment` makes; ``None`` removes a variable.
 
         :param base: the environment to change; that of this process by default.
         """
@@ -180,7 +180,7 @@ class Relay:
             _put_behind(error, behind)
 
     def stop(self, seconds: float) -> None:
-        """The task is told to stop: end the runs of its clients now, as KILLED."""
+        """End the runs of the clients now, as KILLED, because the task is being stopped."""
         self._stopped = True
         with suppress(concurrent.futures.TimeoutError):
             self._run(self._end_runs(KILLED, seconds), seconds)
@@ -266,7 +266,7 @@ class Relay:
             )
 
     async def _delete_doubles(self, seconds: float) -> None:
-        """Delete what a create made once more, because its first sending was carried out late."""
+        """Delete duplicates of creates whose first request was carried out late."""
         from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles
 
         if doubtful := self._forwarder.doubtful:
@@ -304,7 +304,7 @@ _open_relays: list[Relay] = []
 
 
 def an_open_relay_gave_up() -> bool:
-    """Whether MLflow was away for longer than an open relay of this process waits."""
+    """Whether MLflow was unavailable for longer than an open relay of this process waits."""
     return any(relay.gave_up for relay in _open_relays)
 
 
@@ -331,15 +331,15 @@ def open_relay(
     end_timeout: float | None = None,
     status_of: Callable[[BaseException], str] = plain_status_of,
 ) -> Iterator[Relay]:
-    """Open a relay for the length of a block.
+    """Open a relay while the block runs.
 
-    :param addresses: gives the addresses of the server to try now; called on a thread.
+    :param addresses: returns the addresses of the server to try now; called on a thread.
     :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
         together.
-    :param run_tags: put on every run that a client begins.
+    :param run_tags: set on every run that a client starts.
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
-    :param export: put the variables into this process's environment too, for the block.
+    :param export: also set the variables in this process's environment, for the block.
     :param end_timeout: seconds for the end after a block that raised; the connection's deadline by
         default.
     :param status_of: gives the status of a run whose block was left by an exception.
@@ -372,7 +372,7 @@ def open_relay(
 
 @contextmanager
 def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """Change the environment of this process, and change back what no other code has changed."""
+    """Change the environment of this process, and restore what no other code has changed."""
     before = {name: os.environ.get(name) for name in variables}
     _put(variables)
     try:
@@ -390,7 +390,7 @@ def _put(variables: Mapping[str, str | None]) -> None:
 
 
 def _other_registry(server: MLflowServer) -> str | None:
-    """A model registry that is no part of the tracking server; its clients go there directly."""
+    """A model registry outside the tracking server; clients connect to it directly."""
     if server.registry_uri is None:
         return None
     there, here = urlsplit(server.registry_uri), urlsplit(server.uri)

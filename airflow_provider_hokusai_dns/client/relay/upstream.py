@@ -1,4 +1,4 @@
-"""One request to MLflow: the address from the resolver, the name in the URL, TLS and the bounds."""
+"""One request to MLflow: address from the resolver, name in the URL, TLS, time limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _asking = Workers("hokusai-dns-relay")
 class Upstream:
     """The connections of a relay to its MLflow server. Used on one event loop.
 
-    :param addresses: asked on a thread, at each new connection.
+    :param addresses: called on a thread, for each new connection.
     :raises TLSFileError: a TLS file of the connection cannot be used.
     """
 
@@ -89,9 +89,9 @@ class Upstream:
         *,
         fresh: bool,
     ) -> aiohttp.ClientResponse:
-        """Send one request, and give back its answer before the body is read. Never redirects.
+        """Send one request, and return its answer before the body is read. Never redirects.
 
-        :param path: raw, with the query, below the server's prefix.
+        :param path: raw, with the query, under the server's prefix.
         :param fresh: on a new connection, where one that is just being closed would leave open
             whether the request was carried out.
         :raises aiohttp.ClientError: see :func:`failure_of`.
@@ -116,7 +116,7 @@ class Upstream:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """What an exception of :meth:`Upstream.send` says about the request."""
+    """The kind of failure of an exception of :meth:`Upstream.send`."""
     if isinstance(error, aiohttp.ClientSSLError) and not isinstance(
         error.__cause__ or error.os_error, ConnectionError | TimeoutError
     ):
@@ -153,7 +153,7 @@ class _Request(aiohttp.ClientRequest):
 
 
 class _Addresses(AbstractResolver):
-    """The process's answers for one name; one question at a time, however many connections wait."""
+    """The process's answers for one name; one lookup at a time, however many connections wait."""
 
     def __init__(self, addresses: AddressesNow) -> None:
         self._ask = addresses

@@ -1,4 +1,4 @@
-"""The environment of a child, so that any MLflow client in it uses the relay. Pure."""
+"""The environment of a child, so that any MLflow client in it uses the relay. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 #: Longer than any wait of the relay, so that a child never gives up first, seconds.
 _MARGIN = 60
-#: What leads an MLflow client elsewhere, or what only the relay needs.
+#: Variables that direct an MLflow client elsewhere, or that only the relay needs.
 _REMOVED = (
     "MLFLOW_TRACKING_AUTH",
     "MLFLOW_TRACKING_AWS_SIGV4",
@@ -29,13 +29,13 @@ def child_variables(
     experiment_id: str | None = None,
     workspace: str | None = None,
 ) -> dict[str, str | None]:
-    """What changes in an environment; ``None`` takes a variable away.
+    """The changes to an environment; ``None`` removes a variable.
 
-    The client repeats nothing and waits longer than the relay: one retry policy, not two
-    multiplied. The token stands as user name and password too, because MLflow's clients prefer
-    those, and would take them from ``~/.mlflow/credentials``.
+    The client repeats nothing and waits longer than the relay, so that there is one retry policy
+    and not two multiplied. The token is also set as user name and password, because MLflow's
+    clients prefer those, and would read them from ``~/.mlflow/credentials``.
 
-    :param base: the environment that is changed, for its ``NO_PROXY`` and a longer time-out.
+    :param base: the environment to change, for its ``NO_PROXY`` and a longer timeout.
     :param deadline: seconds for which the relay waits.
     :param registry_uri: a model registry that is another server; the relay by default.
     :param run_id: of the run that ``mlflow.start_run()`` joins.
@@ -71,6 +71,6 @@ def child_variables(
 
 
 def changed(base: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
-    """An environment with changes made to it."""
+    """An environment with changes applied."""
     merged = {**base, **changes}
     return {name: value for name, value in merged.items() if value is not None}

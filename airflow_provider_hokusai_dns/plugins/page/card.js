@@ -1,5 +1,5 @@
-// One connection of the list: built once, then only what changed is touched, so that the focus,
-// a text selection and an opened detail stay where they are.
+// One connection of the list. It is built once; then only changed parts are updated, so that the
+// focus, a text selection and an opened detail are kept.
 
 import { el, fill, mark, say, svg } from "./dom.js";
 import { Picture } from "./picture.js";
@@ -55,7 +55,7 @@ export class Card {
 
   static #number = 0;
 
-  /** Show what the server says now.
+  /** Show the server's current answer.
    *
    * @param one a connection of the health endpoint.
    */
@@ -72,9 +72,9 @@ export class Card {
     this.grow(0);
   }
 
-  /** Let what has an age grow older.
+  /** Update all ages.
    *
-   * @param passed seconds since the server said it.
+   * @param passed seconds since the server's answer.
    */
   grow(passed) {
     const { one } = this;
@@ -87,7 +87,7 @@ export class Card {
 
   /** Draw the last day.
    *
-   * @param points of this name, as the history endpoint gives them.
+   * @param points of this name, as the history endpoint returns them.
    * @param now milliseconds, on the server's clock.
    * @param problem why its history cannot be read, if so.
    */
@@ -118,7 +118,7 @@ export class Card {
     return join(why, typeof away === "number" ? `for ${words.span(away + passed)}` : null);
   }
 
-  /** MLflow apart from DNS: it works, by whatever address. */
+  /** MLflow, separate from DNS: whether it works, at any address. */
   #mlflow(passed) {
     const { cause, mlflow, latency_ms: ms, verdict } = this.one;
     const took = words.milliseconds(ms);
@@ -127,11 +127,11 @@ export class Card {
     const why = words.mlflowState(verdict?.state);
     // Without an address no request was made: the cause is that of DNS, in the line above.
     const failed = verdict?.state === "unresolved" ? null : words.requestFailure(cause);
-    // How long it took to fail is no latency.
+    // The time until a failure is not a latency.
     return join(why ?? failed ?? "does not work", why && failed, took && `after ${took}`, this.#checked(passed));
   }
 
-  /** What every process falls back on, where that is not what is in use already. */
+  /** The fallback of every process, unless it is already in use. */
   #lastGood(passed) {
     const { last_known_good: good, source, addresses } = this.one;
     if (!good || (source === "store" && String(good.addresses) === String(addresses))) return [];
@@ -144,7 +144,7 @@ export class Card {
     return Number.isNaN(at) || said === undefined ? null : `checked ${words.span((said - at) / 1000 + passed)} ago`;
   }
 
-  /** How long the stale address is still used, and which rule ends that. */
+  /** How long the stale address will still be used, and the rule that limits it. */
   #countDown(passed) {
     const { stale } = this.one;
     const hidden = typeof stale?.ends_in !== "number" || typeof stale.limit !== "number";
@@ -174,10 +174,10 @@ export class Card {
 /** Whether MLflow can be used, whatever DNS says. */
 export const works = (one) => one.mlflow === "healthy" || one.mlflow === "degraded";
 
-/** Why DNS gives no address; a server that says it nowhere has it in `cause`. */
+/** Why DNS returns no address; some answers have it only in `cause`. */
 export const dnsCause = (one) => one.verdict?.dns_cause ?? (one.dns === "healthy" ? null : one.cause);
 
-/** The parts that are there, with commas between; neighbouring texts become one. */
+/** The non-empty parts, separated by commas; adjacent texts are merged. */
 function join(...parts) {
   const found = [];
   for (const part of parts.filter(Boolean)) {

@@ -1,4 +1,4 @@
-// The page: asks at intervals, shows what was answered, and says so when nothing is.
+// The page: queries the endpoints at intervals, shows their answers, and reports when there is none.
 
 import * as api from "./api.js";
 import { Card, dnsCause, works } from "./card.js";
@@ -8,7 +8,7 @@ import * as words from "./words.js";
 
 const HEALTH_EVERY_MS = 15_000;
 const HISTORY_EVERY_MS = 60_000;
-/** For a history of which a part could not be read. */
+/** If part of the history could not be read. */
 const HISTORY_AGAIN_MS = 10_000;
 /** A server that has just started checks for the first time. */
 const FIRST_CHECK_AGAIN_MS = 2_000;
@@ -88,7 +88,7 @@ function showConnections() {
   showPolicy();
 }
 
-/** What the Variable changes, and why its text is refused. */
+/** What the Variable changes, and why its text is rejected. */
 function showPolicy() {
   const { variable, values = {}, problem } = known.health.policy ?? {};
   const numbers = Object.entries(values).map(([name, value]) => `${name} = ${value}`);
@@ -96,7 +96,7 @@ function showPolicy() {
   say($("policy-problem"), problem ? `${problem}. The policy stays as it was.` : "");
 }
 
-/** Which process measured this: another one of the API server may answer the next time. */
+/** The process that measured this: another process of the API server may answer the next time. */
 function showObserver() {
   const { seen_by: by } = known.health;
   const since = Date.parse(by?.since);
@@ -140,14 +140,14 @@ function showOverall() {
   say($("empty"), all ? "" : known.health.problem || "List the ids of your MLflow connections in [hokusai_dns] connections of airflow.cfg, or in AIRFLOW__HOKUSAI_DNS__CONNECTIONS.");
 }
 
-/** A connection in one sentence: MLflow, and apart from it its name. */
+/** A connection in one sentence: MLflow, and separately its name. */
 function headline(one) {
   const state = words.state(one.state);
   if (state === "healthy") return "MLflow is reachable at a current address.";
   if (state === "unknown") return "MLflow has not been checked yet.";
   const resolves = one.dns === "healthy";
   const noName = ["nxdomain", "nodata"].includes(dnsCause(one));
-  const why = noName ? "its name does not resolve" : "DNS gives no address";
+  const why = noName ? "its name does not resolve" : "DNS returns no address";
   if (works(one)) return resolves ? "MLflow works, with problems." : `MLflow works; ${why}.`;
   if (resolves) return "MLflow does not work; its name resolves.";
   return one.verdict?.state === "unresolved" ? `MLflow cannot be reached: ${why}.` : `MLflow does not work, and ${why}.`;
@@ -191,7 +191,7 @@ function filter() {
   if (cards.size) say($("empty"), shown ? "" : "No connection matches.");
 }
 
-/** The server's time, so that a wrong clock of this machine moves nothing. */
+/** The server's time, so that a wrong clock on this machine does not matter. */
 function serverNow() {
   const said = Date.parse(known.history?.generated_at);
   return Number.isNaN(said) ? Date.now() : said + performance.now() - known.historyArrived;
@@ -222,11 +222,11 @@ function trouble(passed) {
   if (!failed) return health && passed > OLD_AFTER_S ? `The API server is slow to answer.${old}` : "";
   if (failed.status === 0) return `The API server does not answer${failed.detail ? ` (${failed.detail})` : ""}; retrying.${old}`;
   if (failed.status === 401) return `You are signed out: reload the page to sign in.${old}`;
-  if (failed.status === 403) return `You may not view plugins, so you may not see this.${old}`;
+  if (failed.status === 403) return `You do not have permission to view this page (it needs "view plugins").${old}`;
   return `The API server returned an error (${failed.status ? `status ${failed.status}` : failed.message}${failed.detail ? `: ${failed.detail}` : ""}).${old}`;
 }
 
-/** Ask now and at intervals; not while the page is hidden, and at once when it is shown again. */
+/** Query now and at intervals; not while the page is hidden, and at once when it is shown again. */
 function keepAsking(ask, every) {
   let timer;
   let asking = false;

@@ -27,7 +27,7 @@ export class Refresh {
     this.why = await this.#obstacle();
     if (this.running) return;
     this.button.hidden = !this.mayTrigger;
-    // Not the attribute `disabled`: the button stays in the order of keys, and tells its reason.
+    // Not the attribute `disabled`: the button can still get the focus, and shows the reason.
     this.button.setAttribute("aria-disabled", String(this.why !== ""));
     if (this.why) this.#say(this.why, "warn");
     else if (this.said.dataset.tone !== "done" || performance.now() - this.saidAt > NEWS_MS) this.#say("", "");
@@ -38,7 +38,7 @@ export class Refresh {
     try {
       dag = await api.dag(this.dagId);
     } catch (error) {
-      if (error.status === 403) return `You may not see the refresh DAG, ${this.dagId}.`;
+      if (error.status === 403) return `You do not have permission to see the refresh DAG, ${this.dagId}.`;
       return "The refresh DAG could not be looked up.";
     }
     if (dag === null || dag.is_stale) {
@@ -61,7 +61,7 @@ export class Refresh {
       this.#say("Starting a run …", "busy");
       const run = await api.trigger(this.dagId);
       const [text, tone] = await this.#follow(run.dag_run_id);
-      // With the time, because it stays while the states below go on.
+      // With the time, because it stays while the states below are updated.
       this.#say(`${words.clock(Date.now())}: ${text}`, tone);
     } catch (error) {
       this.#say(failure(error), "warn");
@@ -99,9 +99,9 @@ export class Refresh {
 }
 
 function failure(error) {
-  if (error.status === 403) return "You may not trigger the refresh DAG.";
+  if (error.status === 403) return "You do not have permission to trigger the refresh DAG.";
   if (error.status === 401) return "You are signed out: reload the page to sign in.";
-  if (error.status === 0) return "The API server did not answer; whether a run was started is in the list of Dags.";
+  if (error.status === 0) return "The API server did not answer; check the list of Dags for a run.";
   return `Airflow refused the run: ${error.message}.`;
 }
 
@@ -123,7 +123,7 @@ function outcome(state, report, took) {
   }
   if (state === "failed") return [`The run failed after ${took}; the log of its task says why.`, "bad"];
   if (!rows.length) return [`The run succeeded in ${took}.`, "done"];
-  if (old.length) return [`${name(old[0])} gave no fresh answer (${inWords(old[0].cause)}); the stale one stays in use.`, "bad"];
+  if (old.length) return [`DNS returned no fresh address for ${name(old[0])} (${inWords(old[0].cause)}); the stale one stays in use.`, "bad"];
   const changes = report.changes ?? [];
   const asked = `${words.count(rows.length, "name", "names")} resolved in ${took}`;
   if (!changes.length) return [`${asked}; nothing changed.`, "done"];

@@ -16,7 +16,7 @@ const SOURCES = {
   system: "the system’s resolver",
   cache: "DNS, cached",
   hosts: "the hosts file",
-  literal: "written in the connection",
+  literal: "an address in the connection",
   stale: "DNS, stale",
   store: "the shared last known good",
   static: "static, for emergencies",
@@ -25,7 +25,7 @@ const SOURCES = {
 /** The writers of a last known good. */
 const WRITERS = { refresh: "the refresh DAG", gate: "a gate", hook: "a task" };
 
-/** Why DNS gives no address. The keys are those of `Cause`. */
+/** Why DNS returns no address. The keys are those of `Cause`. */
 const DNS_CAUSES = {
   nxdomain: "no such name",
   nodata: "no address record",
@@ -69,9 +69,9 @@ const REQUEST_FAILURES = {
   tls_file: "certificate file unusable",
 };
 
-/** A word of the code in words, with a link to its section of the failure guide.
+/** The text for a word of the code, with a link to its section of the failure guide.
  *
- * One that a newer server made up is shown as it is.
+ * An unknown word, from a newer server, is shown unchanged.
  */
 function explained(table, section, word) {
   if (!word) return null;
@@ -82,7 +82,7 @@ export const dnsCause = (word) => explained(DNS_CAUSES, "causes-of-dns", word);
 export const mlflowState = (word) => explained(STATES_OF_MLFLOW, "states-of-a-verdict", word);
 export const requestFailure = (word) => (word in REQUEST_FAILURES ? explained(REQUEST_FAILURES, "failures-of-a-request", word) : null);
 
-/** The writer of a last known good; an unknown word is shown as it is. */
+/** The writer of a last known good; an unknown word is shown unchanged. */
 export function writer(word) {
   return word ? (WRITERS[word] ?? String(word)) : null;
 }
@@ -90,7 +90,7 @@ export function writer(word) {
 /** A number and its unit, which stay on one line. */
 const of = (number, unit) => `${number}\u00a0${unit}`;
 
-/** A state we know, whatever the server says. */
+/** The state, or "unknown" for a word that the page does not know. */
 export function state(word) {
   return STATES.includes(word) ? word : "unknown";
 }
@@ -99,7 +99,7 @@ export function capital(word) {
   return word.charAt(0).toUpperCase() + word.slice(1);
 }
 
-/** Where an address comes from; an unknown word is shown as it is. */
+/** Where an address comes from; an unknown word is shown unchanged. */
 export function source(word) {
   return word === null || word === undefined ? null : (SOURCES[word] ?? String(word));
 }
@@ -116,7 +116,7 @@ export function span(seconds) {
   return of(Math.floor(hours / 24), "days");
 }
 
-/** The time that is left, in two units: a countdown that stands still for a minute tells nothing. */
+/** The remaining time, in two units, so that the countdown visibly runs. */
 export function countdown(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   if (whole >= 3600) return span(whole);

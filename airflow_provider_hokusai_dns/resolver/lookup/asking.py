@@ -1,4 +1,4 @@
-"""One question of a lookup: which nameservers it goes to, and whose reply stands. Pure."""
+"""One question of a lookup: which nameservers to ask, and which reply counts. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Manner:
 
 
 class Schedule(Protocol):
-    """What a question is part of: the :class:`~.plan.Plan` of one lookup.
+    """The owner of a question: the :class:`~.plan.Plan` of one lookup.
 
     :param listed: the nameservers in their listed order.
     :param order: the same in the order to ask, those known to be silent last.
@@ -88,14 +88,14 @@ class Schedule(Protocol):
     hold_no: float
 
     def replied(self, ask: Ask, reply: Reply, now: float) -> None:
-        """A packet came for a query that was sent."""
+        """A packet arrived for a query that was sent."""
 
     def broke(self, ask: Ask, why: Reply, now: float) -> None:
         """A query that was to be sent cannot be answered."""
 
 
 class Asking:
-    """One question, and how far it has got. ``rank`` is a nameserver's place in the list."""
+    """One question and its progress. ``rank`` is a nameserver's position in the list."""
 
     def __init__(self, question: Question, plan: Schedule) -> None:
         self.question = question
@@ -156,24 +156,24 @@ class Asking:
     # --- how it stands
 
     def stands(self, now: float) -> bool:
-        """Whether there is a reply that nothing can outvote any more."""
+        """Whether there is a reply that no other reply can replace any more."""
         return self.reply is not None and now >= self.stands_at
 
     def settled(self, now: float) -> bool:
-        """Whether nothing more is to come."""
+        """Whether no further reply is expected."""
         return self.failed or self.stands(now)
 
     def has_addresses(self, now: float) -> bool:
-        """Whether the reply that stands gives something."""
+        """Whether the current reply contains addresses."""
         return self.has_some and now >= self.stands_at
 
     @property
     def has_some(self) -> bool:
-        """Whether any nameserver gave something."""
+        """Whether any nameserver returned addresses."""
         return self.reply is not None and self.reply.cause is None
 
     def says_no(self, now: float) -> bool:
-        """Whether the reply that stands is a "no"."""
+        """Whether the current reply is a "no"."""
         return self.reply is not None and self.reply.is_no and now >= self.stands_at
 
     def is_word_of(self, rank: int) -> bool:
@@ -189,7 +189,7 @@ class Asking:
         )
 
     def cause(self) -> Cause:
-        """Why there is no address, as things stand."""
+        """Why there is no address, as far as is known now."""
         if self.reply is not None and self.reply.cause is not None:
             return self.reply.cause
         replies = [ask.reply for ask in self.asks if ask.reply is not None]
@@ -202,7 +202,7 @@ class Asking:
         return Cause.NETWORK if set(causes) == {Cause.NETWORK} else Cause.MALFORMED
 
     def said(self, now: float) -> list[Said]:
-        """What each nameserver that was asked said last."""
+        """The last reply of each nameserver that was asked."""
         words: dict[Server, Said] = {}
         for ask in self.asks:
             reply = ask.reply

@@ -58,7 +58,7 @@ class DNSQuery:
         hint: str | None = None,
         kinds: tuple[str, ...] = ("A", "AAAA"),
     ) -> Plan:
-        """The schedule of one lookup, which begins now."""
+        """The schedule of one lookup, which starts now."""
         messages.prepare()
         conf = self._conf()
         turn = next(self._turns) % len(conf.nameservers) if conf.rotate else 0
@@ -78,11 +78,11 @@ class DNSQuery:
     def ask_each(
         self, hostname: str, *, timeout: float, kinds: tuple[str, ...] = ("A", "AAAA")
     ) -> list[Said]:
-        """Ask every nameserver by itself, all at the same time, as one does to find the bad one.
+        """Ask every nameserver separately, all at the same time, to find a faulty one.
 
-        A lookup asks the next one only where the first fails; this costs a question each.
+        A lookup asks the next one only if the first fails; this costs one query per nameserver.
 
-        :param timeout: seconds for all of it.
+        :param timeout: seconds for everything.
         :param kinds: of records.
         """
         messages.prepare()

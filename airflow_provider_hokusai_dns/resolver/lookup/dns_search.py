@@ -1,4 +1,4 @@
-"""One lookup under way, driven by its caller: DNS, and beside it the system's own."""
+"""One lookup in progress, driven by its caller: DNS and, in parallel, the system's own."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _CANNOT_ANSWER = (Cause.SERVFAIL, Cause.REFUSED)
 
 
 class DNSSearch(Search):
-    """DNS with a head start; then the system's own lookup beside it. The first answer is taken.
+    """DNS with a head start; then the system's own lookup in parallel. The first answer is used.
 
-    The system mostly asks the same servers, which say so when they cannot answer, and asks each of
-    them twice: so it is left out where the caller can do without it for now.
+    The system mostly asks the same servers, which report when they cannot answer, and asks each of
+    them twice: so it is skipped if the caller does not need it for now.
 
-    :param system: begins the system's lookup, given the seconds that are left; ``None`` where the
-        author named the nameservers.
+    :param system: starts the system's lookup, given the remaining seconds; ``None`` if the
+        nameservers are configured.
     :param head_start: seconds.
     """
 
@@ -70,7 +70,7 @@ class DNSSearch(Search):
         return True
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
-        """Until nothing more can come of DNS; of the system whenever it comes."""
+        """Continue until DNS can return nothing more; the system's answer is used when it comes."""
         if isinstance(self.outcome, Answer):
             self._listen(self.outcome, take)
         elif self._system is not None:
@@ -78,7 +78,7 @@ class DNSSearch(Search):
         self.close()
 
     def is_over(self) -> bool:
-        """Whether DNS has said all that it will."""
+        """Whether no further answer from DNS is expected."""
         return isinstance(self.outcome, LookupFailed) or self._plan.is_over(self._monotonic())
 
     def attempts(self) -> list[Attempt]:
@@ -96,7 +96,7 @@ class DNSSearch(Search):
     # --- inside
 
     def _decide(self) -> bool:
-        """Set the outcome, if it is there; begin the system's lookup, if it is time to."""
+        """Set the outcome, if there is one; start the system's lookup, if it is time."""
         plan, system, now = self._plan, self._system, self._monotonic()
         self._heard = system is not None and system.done()
         if plan.outcome is None and now >= plan.end:
@@ -136,7 +136,7 @@ class DNSSearch(Search):
         self._exchange.pump((plan,), until, lambda: plan.outcome is not None, wake)
 
     def _listen(self, taken: Answer, take: Callable[[Answer], None]) -> None:
-        """Give each answer of DNS that is more than what was taken."""
+        """Pass on each answer of DNS that is better than the previous one."""
         plan = self._plan
 
         def more() -> Answer | None:
@@ -158,9 +158,9 @@ class DNSSearch(Search):
             )
 
     def _failure(self, failed: LookupFailed) -> LookupFailed:
-        """What DNS said is the cause; what the system said stands beside it.
+        """The cause is that of DNS; the system's error is added.
 
-        Where no nameserver could be asked at all, the system's "no such name" is the word.
+        If no nameserver could be asked at all, the system's "no such name" is the cause.
         """
         if self._system is None:
             return failed

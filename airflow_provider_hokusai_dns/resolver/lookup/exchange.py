@@ -1,7 +1,7 @@
-"""The sockets of lookups: sends what plans want to have sent, and tells them what comes back.
+"""The sockets of lookups: sends the queries of plans, and passes the replies to them.
 
-UDP sockets are connected, so that a closed port is known at once and only the nameserver can
-answer. They stay open until the lookup ends: a late reply finds its question.
+UDP sockets are connected, so that a closed port is detected at once and only the nameserver can
+answer. They stay open until the lookup ends, so that late replies are received.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Line(Protocol):
 
 
 class Exchange:
-    """The sockets of any number of plans; one thread at a time drives them."""
+    """The sockets of any number of plans; used by one thread at a time."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -51,10 +51,10 @@ class Exchange:
         done: Callable[[], bool],
         wake: socket.socket | None = None,
     ) -> None:
-        """Drive plans until something is done, or the time is over.
+        """Run plans until one has an outcome, or the time is over.
 
-        :param until: on the clock that was given.
-        :param wake: returns early when this can be read.
+        :param until: on the clock that was passed in.
+        :param wake: return early when this becomes readable.
         """
         while True:
             now = self._monotonic()
@@ -96,7 +96,7 @@ class Exchange:
             ask.plan.replied(ask, what, now)
 
     def _send(self, plan: Plan) -> None:
-        """Send what a plan wants to have sent: what goes to one server at once, from one socket."""
+        """Send the queries of a plan; simultaneous ones to one server share a socket."""
         asks, plan.outbox = plan.outbox, []
         # All are made before any is sent: a server that wakes up in between takes the processor.
         outgoing: list[tuple[_Datagrams, bytes]] = []
@@ -175,7 +175,7 @@ class _Datagrams:
         return True
 
     def _fail(self, error: OSError, report: Report) -> bool:
-        """The error may be about any query that was sent from here: it is told once only."""
+        """Report an error, once: it may be about any query that was sent from this socket."""
         for ask, _ in self._asks.values():
             report(ask, error)
         return False

@@ -15,9 +15,9 @@ _END = re.compile("[#\0]")
 
 
 class WatchedFile(Generic[T]):
-    """What a file says, parsed again whenever it is another file than before.
+    """The parsed content of a file, parsed again whenever the file changes.
 
-    :param parse: makes the value from the text; gets an empty text when the file is missing.
+    :param parse: parses the text; gets an empty text if the file is missing.
     """
 
     def __init__(self, path: Path, parse: Callable[[str], T]) -> None:
@@ -26,7 +26,7 @@ class WatchedFile(Generic[T]):
         self._known: tuple[object, T] | None = None
 
     def value(self) -> T:
-        """The value of the file as it is now; costs one ``stat`` while it does not change."""
+        """The current value; costs one ``stat`` while the file does not change."""
         signature: object
         try:
             stat = self._path.stat()

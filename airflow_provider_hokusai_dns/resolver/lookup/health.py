@@ -1,4 +1,4 @@
-"""Which nameservers are silent, as far as this process has seen. Expires, and knows no answers."""
+"""Which nameservers do not answer this process. Entries expire; answers are not stored."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SILENT_FOR = 30.0
 
 
 class Health:
-    """Silence per nameserver. Only a packet heals, whatever it says, and only silence makes ill.
+    """Silence per nameserver. Any packet ends it, whatever it contains.
 
-    That a nameserver says SERVFAIL, or "no such name", is about the name. Used by any number of
-    threads without a lock: each change is one assignment, and the last word is as good as any.
+    SERVFAIL and "no such name" concern the name, not the nameserver. Used by any number of threads
+    without a lock: each change is one assignment, and the last one wins.
     """
 
     def __init__(self) -> None:
@@ -25,22 +25,22 @@ class Health:
         self._heard_at: dict[Server, float] = {}
 
     def heard(self, server: Server, now: float) -> None:
-        """A packet of this nameserver came."""
+        """Record a packet from this nameserver."""
         self._heard_at[server] = now
         self._silent_until.pop(server, None)
 
     def unheard(self, server: Server, since: float, now: float) -> None:
-        """It has not answered what was sent at ``since``; it may have answered others."""
+        """Record that a query sent at ``since`` got no answer; others may have."""
         heard = self._heard_at.get(server)
         if now >= since + SILENT_AFTER and (heard is None or heard < since):
             self._silent_until[server] = now + SILENT_FOR
 
     def is_silent(self, server: Server) -> bool:
-        """Whether nothing was heard of it since it fell silent, however long ago that was."""
+        """Whether it has sent nothing since it fell silent, however long ago that was."""
         return server in self._silent_until
 
     def order(self, servers: Sequence[Server], now: float) -> tuple[Server, ...]:
-        """As listed, those that are silent behind the others."""
+        """The nameservers as listed, with silent ones at the end."""
         if not self._silent_until:
             return tuple(servers)
         return tuple(sorted(servers, key=lambda s: self._silent_until.get(s, now) > now))

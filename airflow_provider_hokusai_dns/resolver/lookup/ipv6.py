@@ -6,7 +6,7 @@ import socket
 
 
 def ipv6_is_routable() -> bool:
-    """Whether this machine has a way to the IPv6 internet, as ``getaddrinfo`` finds out.
+    """Whether this machine has a route to the IPv6 internet, determined as in ``getaddrinfo``.
 
     Connecting a UDP socket sends nothing. The address is of the documentation range (RFC 3849).
     """

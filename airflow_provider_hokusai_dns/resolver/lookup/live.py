@@ -1,4 +1,4 @@
-"""One live lookup: hosts file, then DNS, and beside it the system's own (policy, The order)."""
+"""One live lookup: hosts file, then DNS and, in parallel, the system's own (policy, The order)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEAD_START = 1.0
 class LiveLookup:
     """The default lookup.
 
-    :param config: whose nameservers, search domains are used.
+    :param config: the configuration with nameservers and search domains.
     :param port: where the nameservers of ``resolv.conf`` listen.
     :param head_start: seconds of DNS alone before the system's own lookup is asked too.
     """
@@ -64,7 +64,7 @@ class LiveLookup:
     def begin(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Search:
-        """Begin a lookup that its caller drives; see :class:`~.search.Search`."""
+        """Start a lookup that its caller drives; see :class:`~.search.Search`."""
         nameservers = self._config.nameservers_for(hostname)
         if service := self._config.srv_for(hostname):
             return SRVSearch(

@@ -71,14 +71,14 @@ class _Record(NamedTuple):
 
 
 def unsendable(error: Exception) -> Reply:
-    """Stands for the reply to a query that cannot be made, or not be sent."""
+    """The substitute reply for a query that cannot be built or sent."""
     if isinstance(error, OSError):
         return Reply(Cause.NETWORK, note=error.strerror or str(error) or type(error).__name__)
     return Reply(Cause.MALFORMED, note=f"cannot be asked for: {error}")
 
 
 def prepare() -> None:
-    """Import what the first lookup would import otherwise, with its time running."""
+    """Import modules that the first lookup would otherwise import within its time limit."""
     with _importing:
         import dns.name
         import dns.rcode
@@ -88,7 +88,7 @@ def prepare() -> None:
 def make_query(question: Question, *, edns: bool = False) -> bytes:
     """A query with a random id, recursion desired.
 
-    :raises Exception: the name is none.
+    :raises Exception: it is not a valid name.
     """
     header = struct.pack(_HEADER, _RECURSION_DESIRED, 1, 0, 0, edns)
     wire = secrets.token_bytes(2) + header + _name(question.name)[1]
@@ -97,11 +97,11 @@ def make_query(question: Question, *, edns: bool = False) -> bytes:
 
 
 def read_reply(question: Question, query: bytes, wire: bytes, *, tcp: bool = False) -> Reply | None:
-    """What a packet says to a query; ``None`` where it is no answer to it.
+    """The reply in a packet; ``None`` if it is not an answer to the query.
 
     Over UDP any host can send such a packet: it is ignored, and the wait for the answer continues.
 
-    :param tcp: it came over TCP, so that nothing more can be had even if it is marked truncated.
+    :param tcp: it arrived over TCP, so there is nothing more even if it is marked as truncated.
     """
     if wire[:2] != query[:2]:
         return None
@@ -184,9 +184,7 @@ def _records(parser: Parser, count: int) -> Iterator[_Record]:
         yield _Record(owner, kind, ttl if ttl < 1 << 31 else 0, data)  # RFC 2181, 8
 
 
-def _follow(
-    records: Sequence[_Record], name: Name, kind: int
-) -> tuple[list[Any] | None, float]:
+def _follow(records: Sequence[_Record], name: Name, kind: int) -> tuple[list[Any] | None, float]:
     """What records say of a name, along its aliases, and the smallest TTL on the way.
 
     In any order of the records, and ``None`` where the aliases do not end. Where a name has both an

@@ -1,10 +1,10 @@
 """The schedule of one lookup over DNS: which nameserver is asked what, and when.
 
-Pure: it is given ``now`` and what happened, and says what to send. No socket and no clock here.
+Pure: it takes ``now`` and events, and returns what to send. No socket and no clock here.
 
-Nameservers are asked in their listed order. The next one is asked when the one before it fails, or
-while it is still listened to; what any of them says counts whenever it comes. Both families are
-asked side by side, and so are the candidates of the search list, once one keeps the others waiting.
+Nameservers are asked in their listed order. The next one is asked when the one before it fails or
+is slow; late replies count too. Both families are asked in parallel, and so are the candidates of
+the search list, if one delays the others.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _USUAL = Manner()
 
 
 class _Candidate:
-    """One absolute name, asked for in each family."""
+    """One absolute name, looked up in each family."""
 
     def __init__(self, name: str, kinds: Iterable[str], plan: Plan) -> None:
         self.name = name
@@ -100,11 +100,11 @@ class _Candidate:
         return None, until
 
     def seems_no(self) -> bool:
-        """Whether all families that were answered say that there is no record."""
+        """Whether all replies so far say that there is no record."""
         return all(asking.seems_no() for asking in self.askings)
 
     def cause(self, now: float) -> Cause:
-        """Why this name has no address (policy rule 10). What A says decides."""
+        """Why this name has no address (policy rule 10). The reply for A decides."""
         causes = [asking.cause() for asking in self.askings]
         if causes[0] is Cause.NODATA and len(causes) == 2:
             return causes[1]
@@ -120,12 +120,12 @@ def _ended(asking: Asking, now: float) -> float:
 class Plan:
     """A lookup of one name over DNS.
 
-    The edge sends what is in :attr:`outbox`, reports with :meth:`replied` and :meth:`broke`, calls
-    :meth:`tick` at :attr:`wake_at`, and stops when :attr:`outcome` is there. It may go on until
-    :meth:`is_over`: then :meth:`answer` may have more to say than the outcome.
+    The caller sends the queries in :attr:`outbox`, reports with :meth:`replied` and :meth:`broke`,
+    calls :meth:`tick` at :attr:`wake_at`, and stops when :attr:`outcome` is set. It may continue
+    until :meth:`is_over`: then :meth:`answer` may contain more than the outcome.
 
-    :param candidates: absolute names, in the order in which they count.
-    :param hint: the one among them that answered before.
+    :param candidates: absolute names, in order of precedence.
+    :param hint: the candidate that answered before.
     :param timeout: seconds.
     """
 
@@ -162,12 +162,12 @@ class Plan:
     # --- events
 
     def replied(self, ask: Ask, reply: Reply, now: float) -> None:
-        """A packet came for a query that was sent."""
+        """A packet arrived for a query that was sent."""
         ask.asking.replied(ask, reply, now)
         self._evaluate(now)
 
     def broke(self, ask: Ask, why: Reply, now: float) -> None:
-        """A query that was to be sent cannot be answered; ``why`` holds the cause."""
+        """A query cannot be answered; ``why`` has the cause."""
         ask.asking.broke(ask, why, now)
         self._evaluate(now)
 
@@ -193,7 +193,7 @@ class Plan:
         return all(one.settled(now) or one.is_word_of(rank) for one in chosen.askings)
 
     def answer(self) -> Answer:
-        """What the chosen name has by now: a family that came late is in it."""
+        """The addresses of the chosen name so far, including a late family."""
         assert self._chosen is not None
         replies = [
             asking.reply
@@ -216,7 +216,7 @@ class Plan:
         return reply
 
     def name(self) -> str:
-        """The absolute name that was chosen; before that, the first of them."""
+        """The absolute name that was chosen; before that, the first candidate."""
         return (self._chosen or self._candidates[0]).name
 
     def said(self, now: float) -> list[Said]:
@@ -236,7 +236,7 @@ class Plan:
         return [asking for one in self._candidates for asking in one.askings if asking.asks]
 
     def _evaluate(self, now: float) -> None:
-        """Choose, give up, or see when the next thing is due."""
+        """Choose, give up, or compute when the next event is due."""
         if self.outcome is not None:
             self.wake_at = self._next_tick(now, self.end)
             return
@@ -271,7 +271,7 @@ class Plan:
         self.wake_at = self._next_tick(now, changes)
 
     def _due(self, now: float) -> float:
-        """When the first candidate that was not asked for is."""
+        """When the first candidate that has not been looked up is due."""
         begun = [one for one in self._candidates if one.started_at is not None]
         if not begun:
             return now
@@ -282,7 +282,7 @@ class Plan:
         return last.started_at + self._step
 
     def _held_until(self, verdicts: Sequence[bool | None]) -> float:
-        """Until when earlier candidates that are not decided hold an answer back."""
+        """Until when undecided earlier candidates delay an answer."""
         return max(
             (
                 (candidate.started_at or 0.0) + self._patience
@@ -307,7 +307,7 @@ class Plan:
         return answer
 
     def _last_resort(self, now: float) -> Answer | None:
-        """An address that was held back until the time was over."""
+        """An address that was held back until the time had passed."""
         for candidate in self._candidates:
             if any(asking.has_some for asking in candidate.askings):
                 return self._choose(candidate, now)

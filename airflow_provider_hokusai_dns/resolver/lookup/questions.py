@@ -1,4 +1,4 @@
-"""The values of a lookup over DNS: whom to ask, what to ask, and what a packet said."""
+"""The values of a lookup over DNS: nameserver, question, and reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_ADDRESSES = 64
 
 
 class Server(NamedTuple):
-    """A nameserver. The address may carry a zone, as ``fe80::1%eth0``."""
+    """A nameserver. The address may have a zone, as in ``fe80::1%eth0``."""
 
     address: str
     port: int = 53
@@ -45,13 +45,13 @@ class Service(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one packet says to one question.
+    """The reply of one packet to one question.
 
-    :param cause: why it holds no address; ``None`` where it holds some.
+    :param cause: why it contains no address; ``None`` if it contains some.
     :param ttl: the smallest along the chain of aliases, seconds.
-    :param truncated: the whole of it is to be had over TCP.
-    :param note: for people, where the cause alone does not tell.
-    :param services: the SRV records of a question for them.
+    :param truncated: the complete reply is available over TCP.
+    :param note: for people, if the cause is not enough.
+    :param services: the SRV records, for a question of that type.
     :param glue: addresses by target from the additional section.
     """
 
@@ -65,16 +65,16 @@ class Reply:
 
     @property
     def is_no(self) -> bool:
-        """Whether it says that there is nothing to give."""
+        """Whether it says that there is no such record."""
         return self.cause is not None and self.cause.says_no_such_name
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one nameserver said to one question, for people.
+    """One nameserver's reply to one question, for people.
 
-    :param cause: why it gave no address; ``None`` where it gave some.
-    :param seconds: until its answer, or how long it was listened to.
+    :param cause: why it returned no address; ``None`` if it returned some.
+    :param seconds: time until its answer, or the time waited for it.
     """
 
     nameserver: str

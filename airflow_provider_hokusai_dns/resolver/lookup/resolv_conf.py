@@ -1,4 +1,4 @@
-"""``resolv.conf(5)`` as glibc reads it: what it cannot understand, it ignores line by line."""
+"""``resolv.conf(5)`` as glibc reads it: lines that it does not understand are ignored."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LOCAL = Server("127.0.0.1")
 class ResolvConf:
     """Which nameservers to ask for which names, and how.
 
-    :param search: domains as written; which of them make a name is :meth:`candidates`' business.
-    :param rotate: begin with another nameserver at each lookup.
+    :param search: domains as written; :meth:`candidates` combines them with a name.
+    :param rotate: start with another nameserver at each lookup.
     :param use_vc: ask over TCP only.
     :param edns0: say that larger UDP answers are welcome (RFC 6891).
     :param single_request: ask for the second family when the first has its answer.
@@ -48,7 +48,7 @@ class ResolvConf:
     attempts: int = 2
 
     def searching(self, search: tuple[str, ...]) -> ResolvConf:
-        """The same with other search domains."""
+        """A copy with other search domains."""
         return replace(self, search=search)
 
     def candidates(self, hostname: str, hint: str | None = None) -> list[str]:
@@ -80,10 +80,10 @@ def parse_resolv_conf(
     port: int = 53,
     hostname: Callable[[], str] = socket.gethostname,
 ) -> ResolvConf:
-    """Read a ``resolv.conf``, with what ``LOCALDOMAIN`` and ``RES_OPTIONS`` add to it.
+    """Read a ``resolv.conf``, with the additions of ``LOCALDOMAIN`` and ``RES_OPTIONS``.
 
-    :param port: where its nameservers listen; the file itself cannot say.
-    :param hostname: the machine's own name, whose domain is searched where the file names none.
+    :param port: the port of its nameservers, which the file cannot specify.
+    :param hostname: the machine's own name, whose domain is searched if the file lists none.
     """
     nameservers: list[Server] = []
     search: tuple[str, ...] | None = None

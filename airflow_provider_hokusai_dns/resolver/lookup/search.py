@@ -1,4 +1,4 @@
-"""Lookups of any kind as searches, which a caller drives. Imports nothing that asks DNS."""
+"""Lookups of any kind as searches, which a caller drives. Imports no DNS code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Search:
-    """A lookup under way. Any thread may drive it, one at a time.
+    """A lookup in progress. Any thread may drive it, one at a time.
 
-    A :class:`~..model.Lookup` that has a method ``begin``, with the parameters of ``lookup``, gives
-    one. The caller then drives it within its own time limit, and hands it over to a thread.
+    A :class:`~..model.Lookup` with a method ``begin``, with the parameters of ``lookup``, returns
+    one. The caller then drives it within its own time limit, and passes it on to a thread.
     """
 
     #: Whether :meth:`run` keeps to the seconds that it is given.
@@ -38,16 +38,16 @@ class Search:
     def result(self) -> Answer:
         """The outcome.
 
-        :raises LookupFailed: it is that there is none.
+        :raises LookupFailed: the lookup failed.
         """
         if isinstance(self.outcome, Answer):
             return self.outcome
         raise self.outcome or LookupFailed(Cause.TIMEOUT, "the lookup is under way")
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
-        """Listen, on this thread, to what was still open at the outcome; then close everything.
+        """Wait, on this thread, for replies still open at the outcome; then close everything.
 
-        That is a family that was late, DNS after another source, another source after the time.
+        These may be a late family, DNS after another source, or another source after the timeout.
 
         :param take: called with each better answer, perhaps on another thread and much later.
         """
@@ -59,7 +59,7 @@ class Search:
         return True
 
     def attempts(self) -> list[Attempt]:
-        """What was asked so far, and what came of it."""
+        """The queries so far, and their results."""
         return []
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Search:
 def begin(
     lookup: Lookup, hostname: str, *, timeout: float, hint: str | None, thorough: bool
 ) -> Search:
-    """Begin a lookup: as a search of its own where it makes one, else as one call that blocks."""
+    """Start a lookup: as its own search if it has one, else as one blocking call."""
     own = getattr(lookup, "begin", None)
     if own is not None:
         return own(hostname, timeout=timeout, hint=hint, thorough=thorough)  # type: ignore[no-any-return]
@@ -79,7 +79,7 @@ def begin(
 
 
 class Known(Search):
-    """A search that is over before it begins."""
+    """A search whose outcome is already known."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Known(Search):
 
 
 class _OneCall(Search):
-    """A lookup that cannot be driven: one call, which blocks for as long as it likes."""
+    """A lookup that cannot be driven: one call, which blocks without a time limit."""
 
     can_be_driven = False
 

@@ -27,11 +27,11 @@ _LATE_TARGET = 1.0
 
 
 class SRVSearch(Search):
-    """Looks an SRV name up, then each target that came without an address beside it.
+    """Looks up an SRV name, then each target for which the answer contained no address.
 
-    The system's own lookup cannot tell a port, so it is not asked.
+    The system's own lookup cannot return a port, so it is not used.
 
-    :param hosts: addresses of a target from the hosts file, where it has some.
+    :param hosts: addresses of a target from the hosts file, if it has any.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class SRVSearch(Search):
         return True
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
-        """Listen to targets and families that are late."""
+        """Wait for late targets and families."""
         plans, taken = list(self._asked.values()), self.outcome
         while isinstance(taken, Answer):
             answer = self._answer()
@@ -82,7 +82,7 @@ class SRVSearch(Search):
         self.close()
 
     def is_over(self) -> bool:
-        """Whether every target has said all that it will."""
+        """Whether no further answer is expected for any target."""
         now = self._now()
         return isinstance(self.outcome, LookupFailed) or all(
             plan.is_over(now) for plan in self._asked.values()
@@ -120,7 +120,7 @@ class SRVSearch(Search):
         return self.outcome is not None
 
     def _follow(self, now: float) -> None:
-        """Ask for the targets that have no address yet."""
+        """Look up the targets that have no address yet."""
         if self._reply is not None:
             return
         self._reply = reply = self._plan.reply()

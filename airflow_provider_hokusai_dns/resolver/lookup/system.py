@@ -1,4 +1,4 @@
-"""The system's own lookup: whatever it knows, we know."""
+"""The system's own lookup, with all of its sources."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ unpinned: ContextVar[bool] = ContextVar("unpinned", default=False)
 
 @contextlib.contextmanager
 def past_the_pin() -> Iterator[None]:
-    """Resolve names on this thread as the system does, whatever is pinned, while the block runs."""
+    """While the block runs, resolve names on this thread as the system does, bypassing all pins."""
     token = unpinned.set(True)
     try:
         yield
@@ -56,12 +56,12 @@ def past_the_pin() -> Iterator[None]:
 
 
 class SystemLookup:
-    """``getaddrinfo`` as the system has it, past our own pin. Blocks as long as it likes."""
+    """The system's ``getaddrinfo``, bypassing our own pin. Blocks without a time limit."""
 
     def lookup(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Answer:
-        """Look a hostname up; see :class:`~.model.Lookup`. The caller bounds it in time."""
+        """Look a hostname up; see :class:`~.model.Lookup`. The caller limits the time."""
         del timeout, hint, thorough
         started = time.monotonic()
         try:
@@ -84,10 +84,10 @@ class SystemLookup:
 
 
 class SystemCalls:
-    """The system's lookups that are under way: one per name, however many wait for it.
+    """The system's lookups in progress: one per name, however many callers wait for it.
 
-    They cannot be cancelled, and go on when no caller waits for them any more. A later caller of
-    the same name joins the one that hangs, and adds no thread to it.
+    They cannot be cancelled, and continue when no caller waits any more. A later caller of the same
+    name joins the one that hangs, and needs no further thread.
     """
 
     def __init__(self, lookup: Lookup) -> None:
@@ -97,12 +97,12 @@ class SystemCalls:
         self._workers = Workers("hokusai-dns-system", limit=_LIMIT)
 
     def renew_after_fork(self) -> None:
-        """Forget what the parent had under way: its threads did not come along."""
+        """Forget the parent's flights: its threads do not exist in the child."""
         self._lock = threading.Lock()
         self._calls: dict[str, Future[Answer]] = {}
 
     def call(self, hostname: str, timeout: float) -> Future[Answer]:
-        """The call for a name, begun now if there is none."""
+        """The call for a name, started now if there is none."""
         future: Future[Answer] = Future()
         with self._lock:
             held = self._calls.setdefault(hostname, future)

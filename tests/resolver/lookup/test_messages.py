@@ -29,7 +29,9 @@ RECORDS = st.sampled_from(sorted(DATA)).flatmap(
 )
 
 
-def reply_to(question: Question, *records: tuple[str, int, str, str], **more) -> tuple[bytes, bytes]:
+def reply_to(
+    question: Question, *records: tuple[str, int, str, str], **more
+) -> tuple[bytes, bytes]:
     """A query, and the packet that answers it."""
     query = make_query(question, edns=True)
     message = dns.message.make_response(
@@ -67,9 +69,7 @@ def test_the_addresses_and_the_ttl_are_those_that_dnspython_finds(records, kind)
         assert not reply.addresses
         assert reply.cause in (Cause.NODATA, Cause.MALFORMED)
     else:
-        found = [
-            dns.rdata.from_text("IN", kind, address).to_text() for address in reply.addresses
-        ]
+        found = [dns.rdata.from_text("IN", kind, address).to_text() for address in reply.addresses]
         assert found == [one.to_text() for one in chain.answer]
         assert reply.ttl == chain.minimum_ttl
 
@@ -78,7 +78,9 @@ def test_the_addresses_and_the_ttl_are_those_that_dnspython_finds(records, kind)
 def test_a_damaged_packet_raises_nothing(at, bytes_, cut):
     """It is no answer, or says something else."""
     question = Question(NAMES[0], "A")
-    query, wire = reply_to(question, (NAMES[0], 5, "CNAME", NAMES[1]), (NAMES[1], 5, "A", "10.0.0.1"))
+    query, wire = reply_to(
+        question, (NAMES[0], 5, "CNAME", NAMES[1]), (NAMES[1], 5, "A", "10.0.0.1")
+    )
     damaged = wire[:at] + bytes_ + (b"" if cut else wire[at + len(bytes_) :])
     assert isinstance(read_reply(question, query, damaged), Reply | None)
 
