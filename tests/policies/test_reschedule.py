@@ -69,7 +69,7 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
     def rescheduled_often() -> bool:
         found = {task: of(task) for task in TASKS}
         for task, one in found.items():
-            assert one["try_number"] == 1, airflow.log("scheduler")
+            assert one["try_number"] <= 1, airflow.log("scheduler")
             assert one["state"] != "failed", airflow.log("scheduler")
             if one["state"] == "up_for_reschedule":
                 starts[task].add(one["start_date"])
