@@ -20,6 +20,9 @@ NEXT_AIRFLOW := 3.4.0b1
 LOCK := $(PY) -m uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--no-header --no-annotate --no-emit-index-url --quiet
 
+# Where it is set, every process compiles this package again, and every pytest all tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-floor setup-next setup-mlflow lint check test test-fleet demo up down fleet bench coverage soak screenshots docs lock build clean
 
@@ -57,7 +60,7 @@ test: lint docs setup-floor setup-next setup-mlflow test-fleet ## run everything
 	$(COVERAGE)
 
 test-fleet: setup ## run the small form of make fleet as a test
-	$(PYTEST) -m fleet
+	$(PYTEST) -m fleet tests/e2e/test_fleet.py
 
 demo: setup ## run the demo: MLflow's name disappears while real Airflow tasks use it
 	@$(PY) -m demo

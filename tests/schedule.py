@@ -18,6 +18,8 @@ SINGLE = (
     "tests/matrix/test_hangs.py",
     "tests/packaging/test_next.py",
 )
+#: Tests of many children in one outage, which is made once for all of them.
+OUTAGES = "tests/client/relay/test_children.py::test_a_child_of_any_kind"
 #: What takes longer than 20 s, the longest first. What is missing here starts later, no more.
 LONGEST = (
     "tests/client/test_mlflow_versions.py::test_the_promises_hold_on",
@@ -48,7 +50,9 @@ LONGEST = (
 
 
 def scope(test: str) -> str:
-    """Give what stays on one worker with a test: its file, or the test alone."""
+    """Give what stays on one worker with a test: its file, its outage, or the test alone."""
+    if test.startswith(OUTAGES):
+        return f"{OUTAGES}[{test.rpartition('-')[2]}"
     return test if test.startswith(SINGLE) else test.partition("::")[0]
 
 

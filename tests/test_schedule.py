@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.schedule import LONGEST, SINGLE, scope
+from tests.schedule import LONGEST, OUTAGES, SINGLE, scope
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", sorted({*LONGEST, *SINGLE}))
+@pytest.mark.parametrize("name", sorted({*LONGEST, *SINGLE, OUTAGES}))
 def test_what_is_scheduled_exists(name: str) -> None:
     """A test that was renamed would start last, and the run end later."""
     file, _, test = name.partition("::")
@@ -21,5 +21,7 @@ def test_what_is_scheduled_exists(name: str) -> None:
 def test_a_file_stays_together_unless_its_tests_share_nothing() -> None:
     """The servers of a module are started once."""
     assert scope("tests/page/test_page.py::test_a[x::y]") == "tests/page/test_page.py"
+    assert scope(f"{OUTAGES}_x[fork-down]") == scope(f"{OUTAGES}_x[spawn-down]")
+    assert scope(f"{OUTAGES}_x[fork-down]") != scope(f"{OUTAGES}_x[fork-silent]")
     alone = "tests/e2e/test_demo.py::test_story_holds_with_the_stand_in"
     assert scope(alone) == alone
