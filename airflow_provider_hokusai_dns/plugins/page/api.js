@@ -1,9 +1,9 @@
-// What the page asks: the endpoints beside it, and Airflow's REST API above. Every address is
-// relative, so it works behind whatever path Airflow is served under.
+// The page's requests: to our endpoints, and to Airflow's REST API. All URLs are relative, so they
+// work under any path of Airflow.
 
 const PATIENCE_MS = 45_000;
 
-/** Why there is no answer; `status` is 0 when the server could not be reached. */
+/** Why there is no answer; `status` is 0 if the server could not be reached. */
 export class Refused extends Error {
   constructor(status, detail) {
     super(detail || `status ${status}`);
@@ -43,11 +43,11 @@ function detailOf(body) {
 
 /** The state of each connection.
  *
- * @param fresh whether the server is to check again, also where its last check is young.
+ * @param fresh whether the server should check again, even if its last check is recent.
  */
 export const health = (fresh = false) => ask(`health/mlflow${fresh ? "?fresh=true" : ""}`);
 
-/** The last day, or null where the server has none to give. */
+/** The last day, or null if the server has none. */
 export async function history(fresh = false) {
   try {
     return await ask(`history${fresh ? "?fresh=true" : ""}`);
@@ -60,7 +60,7 @@ export async function history(fresh = false) {
 const dagPath = (dagId) => `../api/v2/dags/${encodeURIComponent(dagId)}`;
 const runPath = (dagId, runId) => `${dagPath(dagId)}/dagRuns/${encodeURIComponent(runId)}`;
 
-/** A DAG as Airflow knows it, or null where there is none of that name. */
+/** A DAG's details from Airflow, or null if there is no such DAG. */
 export async function dag(dagId) {
   try {
     return await ask(dagPath(dagId));
@@ -75,7 +75,7 @@ export const trigger = (dagId) =>
 
 export const run = (dagId, runId) => ask(runPath(dagId, runId));
 
-/** What the refresh operator returned, or null. It is only for the words about a run. */
+/** The refresh operator's return value, or null. Only for the text about a run. */
 export async function report(dagId, runId) {
   try {
     const path = `${runPath(dagId, runId)}/taskInstances/refresh/xcomEntries/return_value`;

@@ -1,20 +1,20 @@
-// The last day of one name, as values: what to draw and what to say. Pure functions.
+// The last day of one name, as values to draw and texts to show. Pure functions.
 
 import * as words from "./words.js";
 
 const DAY = 24 * 3600 * 1000;
-/** Seconds that a picture may show: a young history must not hide in the corner of a day. */
+/** Widths of a chart, in seconds: a short history should fill the chart. */
 const WINDOWS = [10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400];
 const SHORTEST_HOLD = 10 * 60 * 1000;
 const SAID = { resolved: "resolved", stale: "stale answer used", failed: "failed" };
 
-/** Points of the last day that can be read, oldest first, each with the time it speaks for.
+/** The valid points of the last day, oldest first, each with the time until which it is valid.
  *
- * A point holds until the next one, but not for long: where runs are missing, nothing is known.
+ * A point is valid until the next one, but only for a limited time: without runs, nothing is known.
  */
 export function read(points, now) {
   const read = (Array.isArray(points) ? points : [])
-    // How long it took to fail is no latency.
+    // The time until a failure is not a latency.
     .map((point) => ({ ...point, time: Date.parse(point.at), probe_ms: point.probe === "unhealthy" ? null : point.probe_ms }))
     .filter(({ time, state }) => time > now - DAY && time <= now + 300_000 && state in SAID)
     .sort((a, b) => a.time - b.time);
@@ -33,13 +33,13 @@ function holdOf(read) {
   return Math.max(SHORTEST_HOLD, 2.5 * usual);
 }
 
-/** Milliseconds that a picture of these points shows. */
+/** The width of a chart of these points, in milliseconds. */
 export function windowOf(read, now) {
   const young = read.length ? now - read[0].time : DAY;
   return 1000 * (WINDOWS.find((window) => young <= 1000 * window) ?? WINDOWS.at(-1));
 }
 
-/** Stretches of one state, so that a quiet day is one rectangle and not 288. */
+/** Consecutive points of one state, merged: a quiet day is one rectangle and not 288. */
 export function stretches(read) {
   const found = [];
   for (const { state, time, until } of read) {
@@ -50,7 +50,7 @@ export function stretches(read) {
   return found;
 }
 
-/** Runs of neighbouring points that have a latency; between them the line is broken. */
+/** Sequences of adjacent points with a latency; between them the line is interrupted. */
 export function lines(read) {
   const found = [];
   let open = null;
@@ -68,7 +68,7 @@ export function slowest(read) {
   return read.reduce((most, { probe_ms: ms }) => (typeof ms === "number" && ms > most ? ms : most), 0);
 }
 
-/** The day in two short sentences, beside the picture and as its text alternative. */
+/** The day in two short sentences, next to the chart and as its text alternative. */
 export function summary(read) {
   if (!read.length) return "No run of the refresh DAG in the last 24 hours.";
   const parts = ["resolved", "stale", "failed"].flatMap((state) => {

@@ -1,4 +1,4 @@
-// Elements out of data. Whatever comes from the server becomes text, never markup.
+// Creates elements from data. Data from the server always becomes text, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -20,7 +20,7 @@ function furnish(node, attributes, children) {
   return node;
 }
 
-/** Give a node its text; nothing is touched (and announced again by a screen reader) when it is the same. */
+/** Set a node's text, only if it differs: otherwise a screen reader would announce it again. */
 export function say(node, text) {
   const wanted = text ?? "";
   if (node.textContent !== wanted) node.textContent = wanted;
@@ -33,10 +33,9 @@ export function mark(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-/** Give a node its content: texts, and links as `{ text, href }`.
+/** Set a node's content: texts, and links as `{ text, href }`.
  *
- * What is already there is kept and only changed, so that a link does not lose the focus while the
- * age beside it grows.
+ * Existing children are updated, not replaced, so that a link keeps the focus while an age changes.
  */
 export function fill(node, parts) {
   parts.forEach((part, index) => {

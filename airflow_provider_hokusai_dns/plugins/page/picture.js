@@ -1,6 +1,6 @@
-// The last day of one name as a drawing: latency as a line, states as a strip below. A failure
-// stands taller than a stale answer, and that taller than a good one: readable without colour.
-// With the pointer, or the arrow keys once it has the focus, each check can be read one by one.
+// The last day of one name as a chart: latency as a line, states as a strip below. A failure is
+// drawn taller than a stale answer, and that taller than a good one: readable without colour. With
+// the pointer, or with the arrow keys when it has the focus, each check can be read individually.
 
 import { inWords, lines, read, slowest, stretches, summary, windowOf } from "./day.js";
 import { el, mark, say, svg } from "./dom.js";
@@ -37,9 +37,9 @@ export class Picture {
     this.frame.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Draw these points instead of the last ones.
+  /** Replace the points.
    *
-   * @param points as the history endpoint gives them.
+   * @param points as the history endpoint returns them.
    * @param now milliseconds, on the server's clock.
    */
   draw(points, now) {
@@ -83,7 +83,7 @@ export class Picture {
     const d = lines(this.points)
       .map((line) => {
         const [first, ...rest] = line.map((point) => `${this.#x(point.time)} ${y(point.probe_ms)}`);
-        // One alone would be a dot: it is drawn for as long as it holds.
+        // A single point would be a dot: it is drawn as a line, for as long as it is valid.
         return `M${first}${rest.length ? `L${rest.join(" ")}` : `H${this.#x(line[0].until)}`}`;
       })
       .join("");

@@ -1,6 +1,6 @@
-// Light or dark as the Airflow UI around this frame. Airflow keeps the choice in localStorage
-// under "theme": light, dark, or system; a frame of the same origin hears of changes by event.
-// A plain script in the head, so that the right colours are there before anything is painted.
+// The theme of the Airflow UI around this frame. Airflow stores it in localStorage as "theme":
+// light, dark or system; a frame of the same origin is notified of changes by an event. A plain
+// script in the head, so that the colours are set before anything is painted.
 (() => {
   const system = matchMedia("(prefers-color-scheme: dark)");
 
