@@ -66,7 +66,7 @@ class _Record(NamedTuple):
 
     owner: Name
     kind: int
-    ttl: int
+    ttl: float
     data: Any
 
 
@@ -113,10 +113,10 @@ def read_reply(question: Question, query: bytes, wire: bytes, *, tcp: bool = Fal
 
 @lru_cache(maxsize=256)
 def _name(text: str) -> tuple[Name, bytes]:
-    """A name that is asked for, and the same in a packet: both families need it, twice each."""
+    """A name that is asked for, and its wire form in lower case: both families need it, twice."""
     import dns.name
 
-    name = dns.name.from_text(text).canonicalize()
+    name = dns.name.from_text(text)
     return name, name.to_digestable()
 
 
@@ -173,7 +173,7 @@ def _records(parser: Parser, count: int) -> Iterator[_Record]:
         parser.seek(end)
         data = _data(parser.wire[:end], start, kind) if group == _INTERNET else None
         # RFC 2181, 8: a TTL of more than 31 bits is 0.
-        yield _Record(owner, kind, ttl if ttl < 1 << 31 else 0, data)
+        yield _Record(owner, kind, float(ttl) if ttl < 1 << 31 else 0.0, data)
 
 
 def _data(wire: bytes, start: int, kind: int) -> str | Name | Service | None:
