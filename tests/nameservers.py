@@ -1,4 +1,4 @@
-"""Nameservers of the field as processes of ours: nsd, unbound in front of nsd, dnsmasq.
+"""Nameservers of the field as processes of ours: nsd, knot, unbound in front of nsd, dnsmasq.
 
 They come from Debian; where one is missing its tests are skipped with that reason.
 """
@@ -189,6 +189,33 @@ zone:
 """
         )
         return [self.path, "-d", "-c", str(config)]
+
+
+class Knot(Nsd):
+    """Another one, of other makers."""
+
+    program = "knotd"
+    package = "knot"
+
+    def command(self) -> list[str]:
+        config = self.folder / "knot.conf"
+        config.write_text(
+            f"""
+server:
+  listen: 127.0.0.1@{self.port}
+  rundir: "{self.folder}"
+  udp-workers: 1
+  tcp-workers: 1
+  background-workers: 1
+database:
+  storage: "{self.folder}"
+zone:
+- domain: {self.zone}
+  file: "{self.folder}/zone"
+  journal-content: none
+"""
+        )
+        return [self.path, "-c", str(config)]
 
 
 class Unbound(RealServer):

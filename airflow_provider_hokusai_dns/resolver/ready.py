@@ -54,7 +54,7 @@ class Turns(Dates):
     :param until: until when further callers may use it; the state ends it if something changes.
     """
 
-    __slots__ = ("_endpoints", "_orders", "cause", "source", "tally", "until")
+    __slots__ = ("_endpoints", "_orders", "cause", "count", "source", "tally", "until")
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class Turns(Dates):
         self.tally = tally
         self._endpoints = endpoints
         self._orders = None if len(endpoints) == 1 else _Orders(endpoints, seen)
+        #: After how many turns the order is the first one again.
+        self.count = 1 if self._orders is None else self._orders.count
         decision = freshness.decide(entry, now, config)
         limits = [decision.until, *(until for until in seen.penalties.values() if until > now)]
         keep = decision.action in (Action.FRESH, Action.STALE)
@@ -87,11 +89,6 @@ class Turns(Dates):
             keep = decision.action in _BESIDE_A_LOOKUP
             limits.append(hold)
         self.until = min(limits) if keep else now
-
-    @property
-    def count(self) -> int:
-        """The number of turns after which the order repeats."""
-        return 1 if self._orders is None else self._orders.count
 
     def make(self, target: Target, turn: int = 0, source: Source | None = None) -> Resolution:
         """The finished resolution of one turn for a target.

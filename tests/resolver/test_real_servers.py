@@ -1,4 +1,4 @@
-"""Our live lookup against the nameservers of the field: nsd, unbound in front of nsd, dnsmasq.
+"""Our live lookup against the nameservers of the field: nsd, knot, unbound before nsd, dnsmasq.
 
 They come from Debian; where one is missing its tests are skipped with that reason.
 """
@@ -27,6 +27,7 @@ from tests.nameservers import (
     TTL,
     ZONE,
     Dnsmasq,
+    Knot,
     Nsd,
     RealServer,
     Unbound,
@@ -36,15 +37,15 @@ from tests.nameservers import (
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture(params=["nsd", "unbound", "dnsmasq"])
+@pytest.fixture(params=["nsd", "knot", "unbound", "dnsmasq"])
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealServer]:
-    """Each of the three, running."""
+    """Each of them, running."""
     with ExitStack() as stack:
         made: RealServer
         if request.param == "dnsmasq":
             made = Dnsmasq(tmp_path)
         else:
-            made = nsd = Nsd(tmp_path)
+            made = nsd = Knot(tmp_path) if request.param == "knot" else Nsd(tmp_path)
             if request.param == "unbound":
                 made = Unbound(tmp_path, nsd)
                 stack.callback(nsd.stop)

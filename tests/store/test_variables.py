@@ -131,6 +131,18 @@ class TestBrokenContent:
         assert not store.write(replace(RECORD, written_by="refresh", resolved_at=NOW))
         assert kept.texts[KEY] == text
 
+    def test_of_a_later_version_is_passed_over_with_one_line(self, store, kept, caplog):
+        """Read again and again while several versions run, and written back by the later one."""
+        store.write(RECORD)
+        known = kept.texts[KEY]
+        kept.texts[KEY] = json.dumps({**json.loads(known), "version": 3, "more": [1]})
+        assert [store.read(NAME) for _ in range(3)] == [None] * 3
+        (line,) = caplog.messages
+        assert "version" in line
+        assert KEY in line
+        kept.texts[KEY] = known
+        assert store.read(NAME) == RECORD
+
     def test_with_a_stamp_from_the_future_is_replaced_by_anybody(self, store):
         """Policy rule 16."""
         assert VariableStore(variables=store._variables, now=lambda: NOW + 9999).write(

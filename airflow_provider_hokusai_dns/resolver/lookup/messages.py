@@ -66,7 +66,7 @@ class _Record(NamedTuple):
 
     owner: Name
     kind: int
-    ttl: int
+    ttl: float
     data: Any
 
 
@@ -113,11 +113,11 @@ def read_reply(question: Question, query: bytes, wire: bytes, *, tcp: bool = Fal
 
 @lru_cache(maxsize=256)
 def _name(text: str) -> tuple[Name, bytes]:
-    """A name that is asked for, and the same in a packet: both families need it, twice each."""
+    """A name that is asked for, and its wire form in lower case: both families need it, twice."""
     import dns.name
 
-    name = dns.name.from_text(text).canonicalize()
-    return name, name.to_wire()
+    name = dns.name.from_text(text)
+    return name, name.to_digestable()
 
 
 def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
@@ -163,25 +163,40 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
 
 
 def _records(parser: Parser, count: int) -> Iterator[_Record]:
-    """The next records of a packet."""
+    """The next records of a packet. The next one begins behind each, whatever is in it."""
     from dns.name import from_wire_parser
 
     for _ in range(count):
         owner = from_wire_parser(parser)
         kind, group, ttl, size = parser.get_struct(_RECORD)
-        end = parser.current + size
-        data: Any = None
-        if group != _INTERNET:
-            pass
-        elif family := _FAMILIES.get((kind, size)):
-            data = _canonical(socket.inet_ntop(family, parser.get_bytes(size)))
-        elif kind == _CNAME:
-            data = from_wire_parser(parser)
-        elif kind == _SRV:
-            numbers = parser.get_struct("!3H")
-            data = Service(*numbers, from_wire_parser(parser).to_text().lower())
+        start, end = parser.current, parser.current + size
         parser.seek(end)
-        yield _Record(owner, kind, ttl if ttl < 1 << 31 else 0, data)  # RFC 2181, 8
+        data = _data(parser.wire[:end], start, kind) if group == _INTERNET else None
+        # RFC 2181, 8: a TTL of more than 31 bits is 0.
+        yield _Record(owner, kind, float(ttl) if ttl < 1 << 31 else 0.0, data)
+
+
+def _data(wire: bytes, start: int, kind: int) -> str | Name | Service | None:
+    """What a record says that a packet ends with, if it is of a kind that a lookup needs."""
+    from dns.name import from_wire_parser
+    from dns.wire import Parser
+
+    if family := _FAMILIES.get((kind, len(wire) - start)):
+        return _canonical(socket.inet_ntop(family, wire[start:]))
+    if kind not in (_CNAME, _SRV):
+        return None
+    parser = Parser(wire, start)
+    try:
+        numbers = parser.get_struct("!3H") if kind == _SRV else None
+        target = from_wire_parser(parser)
+    except Exception:  # it is none
+        return None
+    if parser.remaining():
+        return None
+    if numbers is None:
+        return target
+    priority, weight, port = numbers
+    return Service(priority, weight, port, target.to_text().lower())
 
 
 def _follow(records: Sequence[_Record], name: Name, kind: int) -> tuple[list[Any] | None, float]:

@@ -78,9 +78,8 @@ def test_the_addresses_and_the_ttl_are_those_that_dnspython_finds(records, kind)
 def test_a_damaged_packet_raises_nothing(at, bytes_, cut):
     """It is no answer, or says something else."""
     question = Question(NAMES[0], "A")
-    query, wire = reply_to(
-        question, (NAMES[0], 5, "CNAME", NAMES[1]), (NAMES[1], 5, "A", "10.0.0.1")
-    )
+    records = [(NAMES[0], 5, "CNAME", NAMES[1]), (NAMES[1], 5, "A", "10.0.0.1")]
+    query, wire = reply_to(question, *records)
     damaged = wire[:at] + bytes_ + (b"" if cut else wire[at + len(bytes_) :])
     assert isinstance(read_reply(question, query, damaged), Reply | None)
 
@@ -130,6 +129,27 @@ def test_a_service_counts_without_the_addresses_that_are_cut_off_beside_it():
     assert set(reply.services) == {Service(1, 2, 80, "a.test."), Service(0, 5, 81, "b.test.")}
     assert dict(reply.glue) == {"a.test.": ("10.0.0.1",)}
     assert reply.ttl == 30
+
+
+@pytest.mark.parametrize("size", [0, 6, 13, 15, 40])
+def test_a_service_of_the_wrong_size_is_passed_over(size):
+    """Its numbers or its target would be those of the next record; the others count."""
+    question = Question("_mlflow._tcp.hokusai.test.", "SRV")
+    query = make_query(question)
+    message = dns.message.make_response(dns.message.from_wire(query))
+    texts = ["65535 65535 65535 a.test.", "1 2 80 b.test."]
+    for ttl, text in enumerate(texts, 7):
+        message.answer.append(dns.rrset.from_text(question.name, ttl, "IN", "SRV", text))
+    wire = message.to_wire()
+    services = {Service(65535, 65535, 65535, "a.test."), Service(1, 2, 80, "b.test.")}
+    whole = read_reply(question, query, wire)
+    assert whole is not None
+    assert (set(whole.services), whole.ttl) == (services, 7)  # of mixed TTLs the shortest
+    head, data, tail = wire.partition(b"\xff" * 6 + b"\1a\4test\0")
+    bad = head[:-1] + bytes([size]) + (data + bytes(40))[:size] + tail
+    reply = read_reply(question, query, bad)
+    assert reply is not None
+    assert reply.services == (Service(1, 2, 80, "b.test."),)
 
 
 @pytest.mark.parametrize("code", range(1, 12))

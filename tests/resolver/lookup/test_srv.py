@@ -142,6 +142,30 @@ def test_a_service_without_a_usable_target_is_a_failure(dns, targets, cause):
     assert any("SRV" in step.what for step in failed.tried)
 
 
+def test_targets_without_an_address_are_passed_over(two):
+    """The others are tried, with the ports and places of their own."""
+    targets = ["gone.test", "text.test", "loop.test", SERVICE, "b.test"]
+    two.set_srv(SERVICE, [(n, 0, 5000 + n, target) for n, target in enumerate(targets)])
+    two.set_rdata("text.test", "TXT", ['"x"'])
+    two.set_cname("loop.test", "loop.test")
+    assert look(two).endpoints == (Endpoint("10.0.0.2", 5004, 4, 0.0),)
+
+
+@pytest.mark.parametrize("length", [1, 2, 15, 40])
+def test_a_service_behind_aliases_is_found_and_a_loop_of_them_ends(two, length):
+    """RFC 2782 allows them before the record; a loop, or more than 15, is an error that says so."""
+    names = [f"_{n}._tcp.service.test" for n in range(length)]
+    for name, after in zip(names, [*names[1:], SERVICE], strict=True):
+        two.set_cname(name, after)
+    lookup = LiveLookup(config(two, srv={NAME: names[0]}))
+    if length < 16:
+        assert places(lookup.lookup(NAME, timeout=5)) == places(look(two))
+    two.set_cname(names[-1], names[0])
+    with pytest.raises(LookupFailed) as caught:
+        lookup.lookup(NAME, timeout=5)
+    assert caught.value.cause in (Cause.MALFORMED, Cause.NODATA)
+
+
 @pytest.mark.parametrize(("fault", "cause"), [("no_such_name", "nxdomain"), ("refused", "refused")])
 def test_the_cause_is_that_of_the_service(two, fault, cause):
     """The rules of stale apply to it as to any name."""
