@@ -13,17 +13,19 @@ import pytest
 #: Files whose tests are minutes long and share no server.
 SINGLE = (
     "tests/client/test_mlflow_versions.py::test_the_promises_hold_on",
-    "tests/e2e/test_demo.py",
     "tests/e2e/test_fleet.py",
     "tests/matrix/test_hangs.py",
     "tests/packaging/test_next.py",
 )
+#: Minutes of a whole Airflow each, with claims that are times: not beside each other.
+STORIES = "tests/e2e/test_demo.py::test_story"
 #: Tests of many children in one outage, which is made once for all of them.
 OUTAGES = "tests/client/relay/test_children.py::test_a_child_of_any_kind"
 #: What takes longer than 20 s, the longest first. What is missing here starts later, no more.
 LONGEST = (
+    STORIES,
+    "tests/e2e/test_demo.py",
     "tests/client/test_mlflow_versions.py::test_the_promises_hold_on",
-    "tests/e2e/test_demo.py::test_story",
     "tests/e2e/test_demo_play.py",
     "tests/client/relay/test_children.py",
     "tests/client/relay/test_airflow.py",
@@ -34,7 +36,6 @@ LONGEST = (
     "tests/matrix/test_deadlines.py",
     "tests/matrix/test_hangs.py",
     "tests/packaging/test_next.py",
-    "tests/e2e/test_demo.py",
     "tests/e2e/test_fleet.py",
     "tests/test_locks.py",
     "tests/integration/test_dag_runs.py",
@@ -50,7 +51,9 @@ LONGEST = (
 
 
 def scope(test: str) -> str:
-    """Give what stays on one worker with a test: its file, its outage, or the test alone."""
+    """Give what stays on one worker with a test: its file, a part of it, or the test alone."""
+    if test.startswith(STORIES):
+        return STORIES
     if test.startswith(OUTAGES):
         return f"{OUTAGES}[{test.rpartition('-')[2]}"
     return test if test.startswith(SINGLE) else test.partition("::")[0]

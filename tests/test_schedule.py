@@ -23,5 +23,5 @@ def test_a_file_stays_together_unless_its_tests_share_nothing() -> None:
     assert scope("tests/page/test_page.py::test_a[x::y]") == "tests/page/test_page.py"
     assert scope(f"{OUTAGES}_x[fork-down]") == scope(f"{OUTAGES}_x[spawn-down]")
     assert scope(f"{OUTAGES}_x[fork-down]") != scope(f"{OUTAGES}_x[fork-silent]")
-    alone = "tests/e2e/test_demo.py::test_story_holds_with_the_stand_in"
+    alone = "tests/matrix/test_hangs.py::test_a_black_hole_is_left[x]"
     assert scope(alone) == alone
