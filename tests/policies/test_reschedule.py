@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
     def rescheduled_often() -> bool:
         found = {task: of(task) for task in TASKS}
         for task, one in found.items():
-            assert one["try_number"] <= 1, airflow.log("scheduler")
+            assert one["try_number"] <= 1 + not_started(airflow, task), airflow.log("scheduler")
             assert one["state"] != "failed", airflow.log("scheduler")
             if one["state"] == "up_for_reschedule":
                 starts[task].add(one["start_date"])
@@ -85,7 +86,14 @@ def test_a_task_whose_mlflow_is_away_is_rescheduled(airflow: RealAirflow, port: 
             lambda: all(of(task)["state"] == "success" for task in TASKS),
             120, pause=0.5, told=lambda: str([of(task)["state"] for task in TASKS]),
         )  # fmt: skip
-    assert [of(task)["try_number"] for task in TASKS] == [1, 1]
+    for task in TASKS:
+        assert of(task)["try_number"] == 1 + not_started(airflow, task), airflow.log("scheduler")
+
+
+def not_started(airflow: RealAirflow, task: str) -> int:
+    """Tries that were spent before the task began: on a busy machine its process may not start."""
+    log = (airflow.home / "scheduler.log").read_text(errors="replace")
+    return len(re.findall(rf"TaskInstance: rescheduled\.{task} .* finished with state failed", log))
 
 
 def _there(airflow: RealAirflow, dag: str) -> bool:
