@@ -15,6 +15,8 @@ from tests.conftest import HOSTNAME
 
 @pytest.fixture
 def told(clean_runtime, dns, monkeypatch, caplog):
+    import airflow.settings  # noqa: F401 - configures logging, and takes caplog's handler away
+
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     caplog.set_level(logging.INFO)
     return lambda: [r.getMessage() for r in caplog.records if "DNS returns no" in r.getMessage()]
