@@ -22,6 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
 
+from airflow_provider_hokusai_dns.client.routes import Repeat, route
 from airflow_provider_hokusai_dns.exceptions import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
@@ -29,8 +30,6 @@ from airflow_provider_hokusai_dns.resolver.target import quoted
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
 
-#: Methods that may be sent again after a connection was closed during a request.
-_IDEMPOTENT = ("GET", "HEAD", "PUT", "DELETE")
 _CONNECT_TIMEOUT = 5.0
 #: Seconds after the deadline in which a more exact error may still be raised.
 _GRACE = 0.25
@@ -137,7 +136,8 @@ def call(
     """Call the REST API of a pinned server.
 
     Tried again, with exponential waits and jitter, while the deadline of the connection
-    (``request_timeout``) allows it and nothing can happen twice.
+    (``request_timeout``) allows it and nothing can happen twice: a create whose answer was lost is
+    not sent again.
 
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
     :raises MLflowRestError: the call failed, or the deadline has passed.
@@ -146,10 +146,11 @@ def call(
     if not path.startswith("/") or "//" in path.partition("?")[0]:
         raise ValueError(f"the path of a REST call begins with one slash, unlike {path!r}")
     deadline = time.monotonic() + server.request_timeout
+    is_harmless = route(method, path.partition("?")[0]).repeat is Repeat.FREELY
     retrying = tenacity.Retrying(
         stop=tenacity.stop_before_delay(server.request_timeout),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
-        retry=tenacity.retry_if_exception(lambda error: _may_try_again(error, method)),
+        retry=tenacity.retry_if_exception(lambda error: _may_try_again(error, is_harmless)),
         reraise=True,
     )
     return retrying(_once, server, method, path, params, json, deadline)
@@ -159,11 +160,11 @@ class _BrokenOffError(MLflowRestError):
     """The connection broke after it was established: the request may have been carried out."""
 
 
-def _may_try_again(error: BaseException, method: str) -> bool:
+def _may_try_again(error: BaseException, is_harmless: bool) -> bool:
     if not isinstance(error, MLflowRestError):
         return False
     if isinstance(error, _BrokenOffError) or error.status:
-        return method in _IDEMPOTENT and (error.status == 0 or error.status in (502, 503, 504))
+        return is_harmless and (error.status == 0 or error.status in (502, 503, 504))
     return True
 
 

@@ -192,7 +192,7 @@ def assessment(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
 
 def model_params(relay: Relay, name: str) -> tuple[str, dict[str, Any], Made]:
     model_id = a_logged_model(relay)
-    body = {"params": [{"key": "depth", "value": "6"}]}
+    body = {"model_id": model_id, "params": [{"key": "depth", "value": "6"}]}
     path = f"{API}/logged-models/{model_id}"
     return f"{path}/params", body, lambda: asked(relay, "GET", path)["model"]["data"]["params"]
 
