@@ -107,9 +107,9 @@ def test_what_may_do_harm_twice_is_sent_once_when_its_answer_is_lost(relay_to: O
 
 
 def test_what_may_do_harm_twice_is_sent_again_when_no_server_took_it(relay_to: OpenRelay) -> None:
-    """A load balancer without a server says 503 in its own words."""
+    """A 429 says so; a 503 is also what Envoy says when its server broke off in the middle."""
     path = "/api/3.0/mlflow/gateway/secrets/create"
-    with stranger(http(503, "<html>"), OK) as there, relay_to(there) as relay:
+    with stranger(http(429, "<html>"), OK) as there, relay_to(there) as relay:
         assert asked(relay, "POST", path, {"a": 1}) == {"done": True}
     assert len(there.requests) == 2
 
@@ -139,8 +139,10 @@ def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRel
     assert len(made) == 1
     given = {tag["key"]: tag["value"] for tag in made[0]["tags"]}
     assert (given["airflow.dag_id"], given["mine"]) == ("d", "1")
-    ended = json.loads(there.requests[-1].body)
+    (update,) = (each for each in there.requests if each.path.endswith("/runs/update"))
+    ended = json.loads(update.body)
     assert (ended["run_id"], ended["status"]) == ("a" * 32, "FAILED")
+    assert there.requests[-1].path.endswith("/runs/search"), "a duplicate is looked for at the end"
 
 
 def test_a_create_that_was_not_carried_out_is_sent_again(relay_to: OpenRelay) -> None:
