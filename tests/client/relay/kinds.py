@@ -12,7 +12,6 @@ import math
 import multiprocessing
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +25,7 @@ from typing import Any, Protocol
 
 from tests.client.relay import child
 from tests.client.relay.support import API
-from tests.servers import MLflowProcess, wait_until
+from tests.servers import MLflowProcess, _watch_over, end_session, wait_until
 
 HERE = Path(__file__).parent
 #: An interpreter with MLflow and without this package, as ``@task.virtualenv`` makes one, and as
@@ -65,10 +64,11 @@ def a_command(*command: str) -> Kind:
                 given, env=environment, stdout=subprocess.DEVNULL, stderr=said,
                 start_new_session=True,
             )  # fmt: skip
-            _wait(
-                lambda: process.poll() is not None, folder, seconds,
-                lambda: os.killpg(process.pid, signal.SIGKILL),
-            )  # fmt: skip
+            watchdog = _watch_over(process.pid)
+            try:
+                _wait(lambda: process.poll() is not None, folder, seconds, process.kill)
+            finally:  # all that came out of it, also where this process is gone
+                end_session(process, watchdog)
             if process.returncode:
                 said.seek(0)
                 last = (said.read().split("\n") or [""])[-2:][0]
