@@ -170,7 +170,7 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
     return now >= entry.failure.at + config.failure_ttl_max
 
 
-def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
+def level_of(entry: Entry, now: float, config: ResolverConfig) -> Level:
     """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
 
     A slow lookup does not make a name degraded, a failed one does [2].

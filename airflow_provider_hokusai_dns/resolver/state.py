@@ -1,4 +1,7 @@
-"""Owns all mutable state of a resolver; no other code changes it.
+"""Owns the mutable state of a resolver.
+
+Two things are changed elsewhere: the served tallies (``Tally.n``), and :class:`RecordStatus`, which
+the publisher owns.
 
 Readers take no lock: an entry, the configuration and the finished answers are replaced and never
 changed. Each is replaced here, under one lock, together with everything that depends on it. No
@@ -61,17 +64,18 @@ class ResolverState:
         self._cache = Cache()
         self._counters = Counters(Window(config.window))
         self._cleaned_at = self.now()
-        self._wall = 0.0
+        self._wall_offset = 0.0
 
-    def wall(self) -> float:
+    def wall_offset(self) -> float:
         """What to add to monotonic seconds for the time of day.
 
-        Rounded to milliseconds, so that it stays the same number until the clock is set.
+        Rounded to milliseconds: it stays the same until the clock is set, and until then finished
+        answers share one float object.
         """
-        wall = round(self.clock.time() - self.now(), 3)
-        if wall != self._wall:
-            self._wall = wall
-        return self._wall
+        offset = round(self.clock.time() - self.now(), 3)
+        if offset != self._wall_offset:
+            self._wall_offset = offset  # without the lock: concurrent callers compute the same
+        return self._wall_offset
 
     # --- names
 
@@ -92,12 +96,15 @@ class ResolverState:
                 slot = self._cache.add(hostname)
         return slot
 
-    def is_cleanup_due(self, now: float, interval: float) -> bool:
-        """Whether the last cleanup was ``interval`` seconds ago; the caller then does the next."""
-        if now - self._cleaned_at <= interval:
+    def claim_cleanup(self, now: float, interval: float) -> bool:
+        """Claim the next cleanup if ``interval`` seconds have passed; true for one caller only."""
+        if now - self._cleaned_at <= interval:  # every call comes here: first without the lock
             return False
-        self._cleaned_at = now
-        return True
+        with self._lock:
+            is_due = now - self._cleaned_at > interval
+            if is_due:
+                self._cleaned_at = now
+            return is_due
 
     def cleanup(self, busy: Callable[[Slot], bool]) -> int:
         """Drop names that have nothing left to serve; returns how many."""
@@ -149,7 +156,7 @@ class ResolverState:
 
         :param seconds: how long it took.
         :param again: whether it was already counted, when its caller gave it up.
-        :returns: the stored answer, with its timestamp.
+        :returns: the answer as it was recorded, with its timestamp.
         """
         with self._lock:
             now = self.now()
@@ -167,27 +174,27 @@ class ResolverState:
         return answer
 
     def failed(
-        self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False
+        self, slot: Slot, error: LookupFailed, seconds: float, *, again: bool = False
     ) -> None:
         """Record a lookup that failed or was given up; parameters as in :meth:`succeeded`."""
         with self._lock:
             now = self.now()
             entry = freshness.fail(
-                slot.entry, failed.cause, now, failed.detail, failed.tried, again=again
+                slot.entry, error.cause, now, error.detail, error.tried, again=again
             )
             self._replace(slot, entry)
             if again:
                 return
             self._counters.lookups += 1
-            self._counters.errors[failed.cause.value] += 1
+            self._counters.errors[error.cause.value] += 1
             self._counters.window.add(now, ok=False)
         self.observers.emit(
             Event(
                 "lookup_failed",
                 entry.hostname,
-                cause=failed.cause,
+                cause=error.cause,
                 seconds=seconds,
-                detail=failed.detail,
+                detail=error.detail,
             )
         )
 
@@ -227,12 +234,12 @@ class ResolverState:
             return due
 
     def announce(self, slot: Slot) -> None:
-        """Notify observers if the state of a name differs from the last one announced."""
+        """Notify observers if the level of a name has changed."""
         with self._lock:
             entry = slot.entry
-            state = freshness.state(entry, self.now(), self.config)
-            previous, slot.announced = slot.announced, state
-        if state == previous:
+            current = freshness.level_of(entry, self.now(), self.config)
+            previous, slot.announced = slot.announced, current
+        if current == previous:
             return
         failure = entry.failure
         self.observers.emit(
@@ -240,7 +247,7 @@ class ResolverState:
                 "state",
                 entry.hostname,
                 cause=None if failure is None else failure.cause,
-                state=state,
+                state=current,
                 previous=previous,
                 detail="" if failure is None else failure.detail,
             )
