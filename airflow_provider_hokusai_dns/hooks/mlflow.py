@@ -107,7 +107,7 @@ class MLflowHook(BaseHook):
     @property
     def resolver(self) -> DNSResolver:
         """The resolver of this process, with the name settings of this connection."""
-        return runtime.resolver_for(self.server)
+        return runtime.resolver_for_server(self.server)
 
     def resolve(self) -> Resolution:
         """The address to connect to, from the cache if the cached answer is fresh.

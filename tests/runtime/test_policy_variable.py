@@ -140,7 +140,7 @@ class TestTheProcess:
         """A field of a connection is closer to its name."""
         server = MLflowServer(conn_id="a", scheme="http", hostname=NAME, cache_ttl=7)
         put(texts, cache_ttl=30)
-        assert runtime.resolver_for(server).config.ttl_override_for(NAME) == 7
+        assert runtime.resolver_for_server(server).config.ttl_override_for(NAME) == 7
 
     @pytest.mark.parametrize(
         "text",
@@ -260,7 +260,7 @@ class TestWarming:
             dns.set_records(host, ["10.0.1.1"])
         server = MLflowServer(conn_id="a", scheme="http", hostname=NAME, also_pin=hosts[:1])
         runtime.warm([server], hosts[2:])
-        names = runtime.resolver_for(server)
+        names = runtime.resolver_for_server(server)
         assert names.wait_idle()
         assert [str(names.state(host)) for host in hosts] == ["healthy"] * 3
 
@@ -271,7 +271,7 @@ class TestWarming:
             conn_id="a", scheme="http", hostname="behind.policy-test.local", proxy=Proxy(NAME, 3128)
         )
         runtime.warm([server])
-        names = runtime.resolver_for(server)
+        names = runtime.resolver_for_server(server)
         assert names.wait_idle()
         assert [str(names.state(host)) for host in (NAME, server.hostname)] == [
             "healthy", "unknown",
