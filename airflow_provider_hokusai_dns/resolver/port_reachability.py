@@ -80,7 +80,7 @@ class Round:
     :param passed: by address, until when a stale check need not be repeated.
     :param refused: by address, why a stale check rejected it.
     :param error: why there is no address at all.
-    :param is_untried: whether there was no doubt about the addresses, so that none was tried.
+    :param is_untested: whether there was no doubt about the addresses, so that none was tested.
     """
 
     addresses: tuple[str, ...] = ()
@@ -90,12 +90,12 @@ class Round:
     passed: Mapping[tuple[str, StaleAddressCheck], float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     error: DNSResolutionError | None = None
-    is_untried: bool = False
+    is_untested: bool = False
 
     @property
     def ends_an_outage(self) -> bool:
         """Whether the addresses can be returned. The system explains an empty answer."""
-        answered = self.is_untried or not self.addresses
+        answered = self.is_untested or not self.addresses
         return bool(self.winners) or (self.error is None and answered)
 
     @property
@@ -166,18 +166,18 @@ class PortReachability(NamedTuple):
         connecting: Iterable[float],
         *,
         stale: bool,
-        tried: bool,
+        must_be_tested: bool,
     ) -> tuple[str, ...] | None:
         """The addresses in the order to try, if none has to be tested first.
 
         :param connecting: when clients received the addresses that they are connecting to now.
         :param stale: whether the addresses are stale: then only a round may return them.
-        :param tried: whether the caller wants one that accepted a connection just now.
+        :param must_be_tested: return only addresses of which one has just accepted a connection.
         :returns: ``None`` if a round is needed.
         """
         if stale:
             return None
-        doubt = tried or self.in_doubt(now, connecting)
+        doubt = must_be_tested or self.in_doubt(now, connecting)
         if len(addresses) <= 1 and not doubt:
             return addresses
         if known := self.known_alive(addresses, now, ALIVE_FOR if doubt else _AGAIN):
