@@ -15,6 +15,10 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.clock import Clock
 
+#: Times and durations in seconds that no other one exceeds, or precedes.
+FOREVER = float("inf")
+LONG_AGO = float("-inf")
+
 
 class Source(StrEnum):
     """Where an address came from."""

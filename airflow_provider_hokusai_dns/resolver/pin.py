@@ -28,7 +28,7 @@ from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
 from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution
+from airflow_provider_hokusai_dns.resolver.model import FOREVER, Attempt, Cause, Resolution
 from airflow_provider_hokusai_dns.resolver.pinned_port import GRACE, GoodDay, PinnedPort, of_family
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
@@ -160,7 +160,7 @@ class Pin:
         must_be_tested: bool = False,
         family: int = 0,
         absolute: bool = False,
-        max_patience: float = float("inf"),
+        max_patience: float = FOREVER,
     ) -> Handout:
         """The addresses to return now, in the order to try.
 
@@ -200,7 +200,7 @@ class Pin:
 
     def _resolve(self, name: str, seconds: float) -> Resolution:
         """Resolve with a time limit; other callers continue to wait for the lookup."""
-        if seconds == float("inf") or self.resolver.ready(name) is not None:
+        if seconds == FOREVER or self.resolver.ready(name) is not None:
             return self.resolver.resolve(name)
         resolving = _resolving.call(partial(self.resolver.resolve, name))
         try:
@@ -335,7 +335,7 @@ def _make_getaddrinfo(system: Function) -> Function:
         pin = _pin_for(host)
         if pin is None or flags & NUMERICHOST or port.__hash__ is None:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
-        max_patience = _ON_A_LOOPS_THREAD if _is_for_a_loop(sys._getframe(1)) else float("inf")
+        max_patience = _ON_A_LOOPS_THREAD if _is_for_a_loop(sys._getframe(1)) else FOREVER
         return _answer(pin, _text(host), (port, family, type, proto, flags), max_patience)
 
     return getaddrinfo
@@ -383,7 +383,7 @@ _functions = SocketFunctions(
 
 
 def _ipv4_of(pin: Pin, name: str) -> list[str]:
-    found = _answer(pin, name, (None, socket.AF_INET, socket.SOCK_STREAM, 0, 0), float("inf"))
+    found = _answer(pin, name, (None, socket.AF_INET, socket.SOCK_STREAM, 0, 0), FOREVER)
     return [item[4][0] for item in found]
 
 

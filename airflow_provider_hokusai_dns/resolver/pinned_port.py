@@ -25,7 +25,14 @@ from airflow_provider_hokusai_dns.resolver import deadline
 from airflow_provider_hokusai_dns.resolver.handouts import Handout, Handouts
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Tally
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.model import (
+    FOREVER,
+    Attempt,
+    Cause,
+    Endpoint,
+    Resolution,
+    Source,
+)
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
     ROUND,
@@ -160,9 +167,7 @@ class PinnedPort:
         self._handouts = Handouts(self._edge.monotonic)
         forks.renewed(self)
 
-    def addresses(
-        self, *, must_be_tested: bool = False, max_patience: float = float("inf")
-    ) -> Handout:
+    def addresses(self, *, must_be_tested: bool = False, max_patience: float = FOREVER) -> Handout:
         """The addresses to connect to, in the order to try; empty if the family has none.
 
         :param must_be_tested: return only addresses of which one has just accepted a connection.
@@ -309,7 +314,7 @@ class PinnedPort:
             return usable
         usable = self._usable(found)
         left = found.ttl_left(self._edge.wall())
-        lasts = float("inf") if found.source is Source.LITERAL else left or 0.0
+        lasts = FOREVER if found.source is Source.LITERAL else left or 0.0
         self._last = found, usable, self._edge.monotonic() + lasts
         return usable
 

@@ -27,7 +27,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
     Window,
     level,
 )
-from airflow_provider_hokusai_dns.resolver.model import utc
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, utc
 from airflow_provider_hokusai_dns.resolver.observers import Observers
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood, Source
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
 
-_NEVER = float("-inf")
 _SHARES = [share / 255 for share in range(256)]
 
 
@@ -140,16 +139,16 @@ class ResolverState:
         The lock is held. The version is incremented after the change: a caller that read the
         previous version has seen the previous entry, or :meth:`keep` ignores its answer.
         """
-        self._put(slot, None)
+        self._replace_turns(slot, None)
         slot.entry = entry
         slot.version += 1
 
     @staticmethod
-    def _put(slot: Slot, turns: Turns | None) -> None:
+    def _replace_turns(slot: Slot, turns: Turns | None) -> None:
         """Replace the finished answers. The lock is held."""
-        known, slot.turns = slot.turns, turns
-        if known is not None and known is not turns:
-            known.until = _NEVER
+        previous, slot.turns = slot.turns, turns
+        if previous is not None and previous is not turns:
+            previous.until = LONG_AGO
 
     def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
         """Record a lookup that returned addresses.
@@ -218,12 +217,12 @@ class ResolverState:
             now = self.now()
             current = {a: until for a, until in slot.penalties.items() if until > now}
             answer = slot.entry.answer
-            known = () if answer is None else answer.endpoints
+            endpoints = () if answer is None else answer.endpoints
             places = {
-                one[:2]
-                for one in known
-                if parse_address(one.address) == address
-                and (None in (port, one.port) or port == one.port)
+                endpoint[:2]
+                for endpoint in endpoints
+                if parse_address(endpoint.address) == address
+                and (None in (port, endpoint.port) or port == endpoint.port)
             } or {(address, None)}
             until = now + self.config.penalty
             slot.penalties = {**current, **dict.fromkeys(places, until)}
@@ -274,13 +273,13 @@ class ResolverState:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
                 self.ready[text] = ready
-                self._put(slot, turns)
+                self._replace_turns(slot, turns)
 
     def _forget_ready(self) -> None:
         """Drop every finished answer. The lock is held."""
         self.ready.clear()
         for slot in self._cache.slots():
-            self._put(slot, None)
+            self._replace_turns(slot, None)
 
     def tally(self, slot: Slot, source: Source) -> Tally:
         """The counter for answers of a name that are served from memory."""
