@@ -46,7 +46,7 @@ class _Process:
     #: Nesting depth of :func:`locked`.
     depth: int = 0
     #: Log lines to write once the lock is released.
-    unsaid: list[tuple[Any, ...]] = field(default_factory=list)
+    log_lines: list[tuple[Any, ...]] = field(default_factory=list)
     #: By view, in order of use.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
@@ -74,7 +74,7 @@ def locked() -> Iterator[None]:
 
     This module logs nothing while it holds the lock, and everything after its release.
     """
-    unsaid: list[tuple[Any, ...]] = []
+    log_lines: list[tuple[Any, ...]] = []
     try:
         with _process.lock:
             _process.depth += 1
@@ -83,9 +83,9 @@ def locked() -> Iterator[None]:
             finally:
                 _process.depth -= 1
                 if not _process.depth:
-                    unsaid, _process.unsaid = _process.unsaid, []
+                    log_lines, _process.log_lines = _process.log_lines, []
     finally:
-        for level, text, *values in unsaid:
+        for level, text, *values in log_lines:
             log.log(level, text, *values)
 
 
@@ -219,8 +219,8 @@ def follow_policy() -> None:
     A broken text is rejected as a whole, with one line in the log. Never raises.
     Not followed under ``dag.test()``: see :func:`wait_under_dag_test`.
     """
-    known = _process.policy_variable
-    if _is_dag_test() or not known.claim_read():
+    variable = _process.policy_variable
+    if _is_dag_test() or not variable.claim_read():
         return
     try:
         text = store().text(KEY)
@@ -228,15 +228,15 @@ def follow_policy() -> None:
         log.debug("Variable %s could not be read (%s)", KEY, type(error).__name__)
         return
     with locked():
-        before = known.values, known.problem
-        known.take(text)
-        if known.problem is not None and known.problem != before[1]:
-            told = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
-            _process.unsaid.append((logging.ERROR, told, known.problem))
-        if known.values != before[0]:
-            numbers = ", ".join(f"{name}={value:g}" for name, value in known.values.items())
-            told = "The policy changed by the Variable %s: %s"
-            _process.unsaid.append((logging.INFO, told, KEY, numbers or "back to the settings"))
+        before = variable.values, variable.problem
+        variable.take(text)
+        if variable.problem is not None and variable.problem != before[1]:
+            line = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
+            _process.log_lines.append((logging.ERROR, line, variable.problem))
+        if variable.values != before[0]:
+            numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
+            line = "The policy changed by the Variable %s: %s"
+            _process.log_lines.append((logging.INFO, line, KEY, numbers or "back to the settings"))
             _process.in_force = None
             with contextlib.suppress(SettingError):  # reported where a resolver is asked for
                 _policy()
@@ -306,8 +306,8 @@ def wait_under_dag_test() -> None:
 
 def _is_dag_test() -> bool:
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    line = getattr(runner, "SUPERVISOR_COMMS", None)
-    return type(line).__name__ == "InProcessSupervisorComms"
+    comms = getattr(runner, "SUPERVISOR_COMMS", None)
+    return type(comms).__name__ == "InProcessSupervisorComms"
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
@@ -330,11 +330,11 @@ def _own_fallback(hostname: str, conn_id: str) -> None:
         and settings.has_fallback()
     ):
         _process.fallback_warned.add(hostname)
-        told = (
+        line = (
             "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "
             "fallback_addresses on the connection %r instead"
         )
-        _process.unsaid.append((logging.WARNING, told, owner[1], hostname, conn_id))
+        _process.log_lines.append((logging.WARNING, line, owner[1], hostname, conn_id))
 
 
 def _is_listed(conn_id: str) -> bool:
@@ -361,8 +361,8 @@ def _policy() -> ResolverConfig:
             raise
         if _process.rejected_settings != str(error):
             _process.rejected_settings = str(error)
-            told = "The changed settings are invalid and not applied, the previous ones stay: %s"
-            _process.unsaid.append((logging.ERROR, told, error))
+            line = "The changed settings are invalid and not applied, the previous ones stay: %s"
+            _process.log_lines.append((logging.ERROR, line, error))
         return _process.policy
     if policy != _process.policy:
         for view, dns in _process.resolvers.items():

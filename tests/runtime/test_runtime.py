@@ -71,8 +71,8 @@ class TestTheResolver:
     def test_two_that_differ_are_refused_by_no_gate(self):
         """Neither while both are there, nor after one of them is gone."""
         for ttl in (5, 6, 5):
-            names = runtime.resolver_for_server(server(f"with_{ttl}", cache_ttl=ttl))
-            assert names.config.ttl_override_for("mlflow.local") == ttl
+            resolver = runtime.resolver_for_server(server(f"with_{ttl}", cache_ttl=ttl))
+            assert resolver.config.ttl_override_for("mlflow.local") == ttl
 
     def test_is_one_of_a_bounded_number(self):
         """A process that sees many connections edited does not grow for ever."""
