@@ -60,7 +60,7 @@ async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
     if tracking_uri is not None:
         return str(await runtime.resolver().aresolve(tracking_uri))
     server = await connections.aload_server()
-    return str(await runtime.resolver_for(server).aresolve(server.uri))
+    return str(await runtime.resolver_for_server(server).aresolve(server.uri))
 
 
 def resolve_tracking_uri_sync(tracking_uri: str | None = None) -> str:
@@ -76,4 +76,4 @@ def resolve_tracking_uri_sync(tracking_uri: str | None = None) -> str:
     if tracking_uri is not None:
         return str(runtime.resolver().resolve(tracking_uri))
     server = connections.load_server()
-    return str(runtime.resolver_for(server).resolve(server.uri))
+    return str(runtime.resolver_for_server(server).resolve(server.uri))

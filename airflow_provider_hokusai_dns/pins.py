@@ -33,7 +33,7 @@ class _Pinned:
     view: View
 
 
-#: By hostname; changed by :func:`_put` and :func:`_release_all`.
+#: By normalised hostname (:func:`_pin_key`); changed only under :func:`.runtime.locked`.
 _pins: dict[str, _Pinned] = {}
 
 
@@ -54,16 +54,16 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
 
     host = server.connect_host
     beside = [one for one in server.also_pin if _pin_key(one) != _pin_key(host)]
-    _make_way(host, server.conn_id, server.view)
+    _evict_outdated_owners(host, server.conn_id, server.view)
     for hostname in beside:
-        _make_way(hostname, server.conn_id, server.view_beside)
+        _evict_outdated_owners(hostname, server.conn_id, server.view_beside)
     with runtime.locked():
         first = _pin(server, host, server.view, check_stale_address, server.connect_port)
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
-        names = runtime.resolver_of(server.view_beside) if beside else None
-    if names is not None:
+        dns = runtime.resolver_for_view(server.view_beside) if beside else None
+    if dns is not None:
         # The first artifact may be fetched hours from now, when DNS may not work.
-        names.warm(beside)
+        dns.warm(beside)
     pins = (first, *others)
     for each in pins if server.proxy is None else ():
         tell_blind_spots(each.hostname)
@@ -80,41 +80,51 @@ def _pin(
     from airflow_provider_hokusai_dns.client import transport
     from airflow_provider_hokusai_dns.resolver.pin import pin_host
 
-    held = _pins.get(_pin_key(hostname))
-    names = runtime.resolver_for(server) if view == server.view else runtime.resolver_of(view)
-    if held is not None and held.view != view:
-        if others := held.pin.owners - {server.conn_id}:  # since way was made
-            raise _conflict(held, min(others), server.conn_id, view)
-        held.pin.resolve_by(names)  # the connection was edited
-        held = replace(held, view=view)
-        _put(held.pin.hostname, held)
+    pinned = _pins.get(_pin_key(hostname))
+    if view == server.view:
+        dns = runtime.resolver_for_server(server)
+    else:
+        dns = runtime.resolver_for_view(view)
+    if pinned is not None and pinned.view != view:
+        if others := pinned.pin.owners - {server.conn_id}:
+            # another thread pinned it after _evict_outdated_owners
+            raise _conflict(pinned, min(others), server.conn_id, view)
+        pinned.pin.resolve_by(dns)  # the connection was edited
+        pinned = replace(pinned, view=view)
+        _add(pinned)
     new = pin_host(
         hostname,
-        names,
+        dns,
         port=port,
         patience=server.request_timeout,
         stale_check=partial(stale_check, server),
         owner=server.conn_id,
         connect_timeout=transport.CONNECT_TIMEOUT,
     )
-    if held is None or held.pin is not new:
-        _put(new.hostname, _Pinned(new, view))
+    if pinned is None or pinned.pin is not new:
+        _add(_Pinned(new, view))
     return new
 
 
-def _put(hostname: str, held: _Pinned | None) -> None:
-    if held is None:
-        del _pins[hostname]
-    else:
-        _pins[hostname] = held
-    runtime.keep_resolvers_of(one.view for one in _pins.values())
+def _add(pinned: _Pinned) -> None:
+    _pins[pinned.pin.hostname] = pinned
+    _update_kept_resolvers()
+
+
+def _remove(pinned: _Pinned) -> None:
+    del _pins[pinned.pin.hostname]
+    _update_kept_resolvers()
+
+
+def _update_kept_resolvers() -> None:
+    runtime.keep_resolvers_for_views(pinned.view for pinned in _pins.values())
 
 
 @runtime.at_forget
 def _release_all() -> None:
-    for held in _pins.values():
-        for owner in held.pin.owners:
-            held.pin.release(owner)
+    for pinned in _pins.values():
+        for owner in pinned.pin.owners:
+            pinned.pin.release(owner)
     _pins.clear()
 
 
@@ -122,32 +132,32 @@ def _pin_key(hostname: str) -> str:
     return Target.parse(hostname).hostname.removesuffix(".")
 
 
-def _make_way(hostname: str, conn_id: str, view: View) -> None:
-    """Check that no other connection has pinned this name with different name settings.
+def _evict_outdated_owners(hostname: str, conn_id: str, view: View) -> None:
+    """Release the owners of a pin with other name settings, if they were deleted or edited.
 
-    A connection that was deleted or edited no longer counts. Its credentials are removed first, so
-    that its clients do not send them to the server of this connection.
+    Their credentials are removed first, so that their clients do not send them to the server of
+    this connection.
 
-    :raises ConnectionConflictError: another connection still uses the pin.
+    :raises ConnectionConflictError: an owner still needs its name settings; nothing is released.
     """
     from airflow_provider_hokusai_dns.client import auth
 
-    held = _pins.get(_pin_key(hostname))
-    if held is None or held.view == view:
+    pinned = _pins.get(_pin_key(hostname))
+    if pinned is None or pinned.view == view:
         return
-    others = held.pin.owners - {conn_id}
+    others = pinned.pin.owners - {conn_id}
     for owner in others:
-        if _is_in_force(owner, held, conn_id):
-            raise _conflict(held, owner, conn_id, view)
+        if _is_in_force(owner, pinned, conn_id):
+            raise _conflict(pinned, owner, conn_id, view)
     for owner in others:
         auth.forget(auth.tag_of(owner))
-        held.pin.release(owner)
+        pinned.pin.release(owner)
     with runtime.locked():
-        if not held.pin.owners and _pins.get(held.pin.hostname) is held:
-            _put(held.pin.hostname, None)
+        if not pinned.pin.owners and _pins.get(pinned.pin.hostname) is pinned:
+            _remove(pinned)
 
 
-def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
+def _is_in_force(owner: str, pinned: _Pinned, asking: str) -> bool:
     """Whether a connection still has the name settings with which a name is pinned.
 
     Airflow also reports a connection as missing if it cannot read it right now. The other one is
@@ -165,7 +175,7 @@ def _is_in_force(owner: str, held: _Pinned, asking: str) -> bool:
         return False
     except ValueError:  # edited into one that cannot be used
         return False
-    return held.view == _view_of(server, held.pin.hostname)
+    return pinned.view == _view_of(server, pinned.pin.hostname)
 
 
 def _view_of(server: MLflowServer, hostname: str) -> View | None:
@@ -175,12 +185,12 @@ def _view_of(server: MLflowServer, hostname: str) -> View | None:
     return server.view_beside if hostname in map(_pin_key, server.also_pin) else None
 
 
-def _conflict(held: _Pinned, owner: str, conn_id: str, view: View) -> ConnectionConflictError:
-    field = held.view.difference(view)
-    return ConnectionConflictError(held.pin.hostname, field, (owner, conn_id))
+def _conflict(pinned: _Pinned, owner: str, conn_id: str, view: View) -> ConnectionConflictError:
+    field = pinned.view.difference(view)
+    return ConnectionConflictError(pinned.pin.hostname, field, (owner, conn_id))
 
 
-def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], list[str]]:
+def relay_addresses(server: MLflowServer, dns: DNSResolver) -> Callable[[], list[str]]:
     """The addresses for each new connection of a relay, after trials, penalties and stale checks.
 
     It pins nothing. Two relays to one name have separate policies.
@@ -192,6 +202,6 @@ def relay_addresses(server: MLflowServer, names: DNSResolver) -> Callable[[], li
     patience = Patience(server.deadline)
     policy = PinPolicy(server.connect_port, patience, partial(check_stale_address, server))
     port = PinnedPort(
-        server.connect_host, server.connect_port, names, lambda: [policy], lambda: [patience]
+        server.connect_host, server.connect_port, dns, lambda: [policy], lambda: [patience]
     )
     return port.addresses

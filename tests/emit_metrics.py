@@ -38,7 +38,7 @@ def main() -> None:
             f' "extra": {{"nameservers": "{dns.address}"}}}}'
         )
         check.check_connection("mlflow_default")
-        resolver = runtime.resolver_for(connections.load_server())
+        resolver = runtime.resolver_for_server(connections.load_server())
         for _ in range(5):
             resolver.resolve(HOSTNAME)  # from memory
         tiny.answers["*"] = (503, "down")
@@ -52,7 +52,7 @@ def main() -> None:
             f' "{dns.address}", "fallback_addresses": "127.0.0.9"}}}}'
         )
         dns.no_such_name("static.local")
-        other = runtime.resolver_for(connections.load_server("other"))
+        other = runtime.resolver_for_server(connections.load_server("other"))
         for _ in range(2):
             other.refresh("static.local")
         with contextlib.suppress(DNSResolutionError):

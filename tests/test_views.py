@@ -107,7 +107,7 @@ def test_a_refresh_keeps_what_each_connection_sees_apart(evil, victim, dns, text
     runtime.use_store(VariableStore(variables=_texts_of(texts)))
     dns.silent(HOSTNAME)
     monkeypatch.setenv("DNS_TIMEOUT", "1")
-    found = runtime.resolver_for(_server(victim)).resolve(HOSTNAME)
+    found = runtime.resolver_for_server(_server(victim)).resolve(HOSTNAME)
     assert (found.address, found.source) == ("127.0.0.9", Source.STORE)
 
 
@@ -251,7 +251,7 @@ class Connections(RuleBasedStateMachine):
         """As a gate, the status page or a refresh does it."""
         if conn_id in self.servers:
             server = self.servers[conn_id]
-            found = runtime.resolver_for(server).refresh(server.hostname, always=True)
+            found = runtime.resolver_for_server(server).refresh(server.hostname, always=True)
             assert found.address == f"127.0.8.{self.asks[conn_id]}"
 
     @rule(conn_id=IDS)

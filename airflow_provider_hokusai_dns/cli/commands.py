@@ -95,10 +95,10 @@ def resolve(args: Namespace) -> int:
     found, headings = [], []
     for target, server in wanted:
         server = server or _listed_server_of(target.hostname)
-        names = runtime.resolver() if server is None else runtime.resolver_for(server)
+        dns = runtime.resolver() if server is None else runtime.resolver_for_server(server)
         conn_id = None if server is None else server.conn_id
         read = partial(_read, variables, () if server is None else server.asked)
-        found.append(explain(target, names, read, conn_id=conn_id))
+        found.append(explain(target, dns, read, conn_id=conn_id))
         headings.append(found[-1].target + _settings_of(server))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[one.as_dict() for one in found]), args.output)
@@ -307,7 +307,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
         stored = StoredRecord("", name.hostname)
         if name.literal is None:
             stored = read_stored(name.hostname, SdkVariables(), done.server.asked)
-        config = runtime.resolver_for(done.server).config
+        config = runtime.resolver_for_server(done.server).config
         described = ConnectionTarget.of(done.server, config, stored.record, stored.problem)
     row = ConnectionHealth(conn_id, described).with_check(done).status_row()
     return done.verdict, row | {"looked_at": iso_seconds(done.verdict.checked_at.timestamp())}

@@ -89,7 +89,7 @@ def check_server(
 ) -> Check:
     """:func:`check_connection` for a connection that has been read already."""
     try:
-        resolver = runtime.resolver_for(server)
+        resolver = runtime.resolver_for_server(server)
     except ValueError as error:
         return misconfigured(server.conn_id, error)
     done = check_with(server, resolver, checks=checks, deadline=deadline, written_by=written_by)

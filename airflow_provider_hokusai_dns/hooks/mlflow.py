@@ -107,7 +107,7 @@ class MLflowHook(BaseHook):
     @property
     def resolver(self) -> DNSResolver:
         """The resolver of this process, with the name settings of this connection."""
-        return runtime.resolver_for(self.server)
+        return runtime.resolver_for_server(self.server)
 
     def resolve(self) -> Resolution:
         """The address to connect to, from the cache if the cached answer is fresh.
@@ -433,7 +433,7 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     held = pins.pin(server)
     proxy = () if server.proxy is None else (f"the proxy {server.proxy.uri}",)
     try:
-        addresses = held[0].addresses(server.connect_port, connects=True, tried=True)
+        addresses = held[0].addresses(server.connect_port, connects=True, must_be_tested=True)
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, proxy or error.addresses) from error
     runtime.wait_under_dag_test()

@@ -237,7 +237,7 @@ def _target(conn_id: str) -> ConnectionTarget:
     try:
         server = connections.load_server(conn_id)
         target = Target.parse(server.connect_host)
-        config = runtime.resolver_for(server).config
+        config = runtime.resolver_for_server(server).config
     except (LookupError, ValueError):
         return ConnectionTarget()
     if target.literal is not None:

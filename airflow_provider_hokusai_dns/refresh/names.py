@@ -101,7 +101,7 @@ def _refresh(
         if wanted.conn_id is not None:
             server = connections.load_server(wanted.conn_id)
             asked = server.asked
-            target, resolver = server.connect_host, runtime.resolver_for(server)
+            target, resolver = server.connect_host, runtime.resolver_for_server(server)
         else:
             target, resolver = wanted.given, runtime.resolver()
         store = runtime.store(asked)

@@ -12,6 +12,7 @@ from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Entry, expires_at, is_spent
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Served
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.order import AddressAndPort
@@ -32,13 +33,12 @@ class RecordStatus:
 
     def __init__(self) -> None:
         self.turn = forks.free_in_child(threading.Lock())
-        self.read_at = self.compared_at = _NEVER
+        self.read_at = self.compared_at = LONG_AGO
         self.has_nxdomain = False
         self.rejected = ""
 
 
 _NO_PENALTIES: dict[AddressAndPort, float] = {}
-_NEVER = float("-inf")
 
 
 class Slot(Served):
@@ -69,7 +69,7 @@ class Slot(Served):
         self.entry = Entry(hostname)
         self.uses_at_last_eviction = 0
         self.penalties = _NO_PENALTIES
-        self.reported_at = _NEVER
+        self.reported_at = LONG_AGO
         # Not for secrecy: short-lived processes must not all begin with the same address.
         self.rotation = random.randrange(256)  # noqa: S311
         self.announced = Level.UNKNOWN

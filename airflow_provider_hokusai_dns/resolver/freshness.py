@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import (
+    LONG_AGO,
     Answer,
     Attempt,
     Cause,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-
-_NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def lifetime(hostname: str, ttl: float | None, config: ResolverConfig, shorten: 
 def expires_at(entry: Entry, config: ResolverConfig) -> float:
     """When the answer stops being fresh; an answer from the store never was [16]."""
     if entry.answer is None or entry.answer.source is Source.STORE:
-        return _NEVER
+        return LONG_AGO
     return entry.answer.resolved_at + lifetime(
         entry.hostname, entry.answer.ttl, config, entry.shorten
     )
@@ -102,7 +101,7 @@ def expires_at(entry: Entry, config: ResolverConfig) -> float:
 def stale_until(entry: Entry, config: ResolverConfig) -> float:
     """Until when the answer may be served although it is not fresh."""
     if entry.answer is None:  # [9] a name that never resolved has no stale answer
-        return _NEVER
+        return LONG_AGO
     until = entry.answer.resolved_at + config.max_stale_for(entry.hostname)  # [6]
     if entry.no_name_since is not None:  # [7] no later failure extends this limit again
         until = min(until, entry.no_name_since + config.max_stale_no_name)
@@ -112,7 +111,7 @@ def stale_until(entry: Entry, config: ResolverConfig) -> float:
 def recheck_at(entry: Entry, config: ResolverConfig) -> float:
     """When a failed name that is served a stale answer is looked up again."""
     if entry.failure is None:
-        return _NEVER
+        return LONG_AGO
     pause = config.failure_recheck if entry.no_name_since is None else config.no_name_recheck
     return entry.failure.at + pause  # [4], [8]
 
@@ -170,7 +169,7 @@ def is_spent(entry: Entry, now: float, config: ResolverConfig) -> bool:
     return now >= entry.failure.at + config.failure_ttl_max
 
 
-def state(entry: Entry, now: float, config: ResolverConfig) -> Level:
+def level_of(entry: Entry, now: float, config: ResolverConfig) -> Level:
     """``healthy``, ``degraded``, ``unhealthy``, or ``unknown`` before the first lookup.
 
     A slow lookup does not make a name degraded, a failed one does [2].

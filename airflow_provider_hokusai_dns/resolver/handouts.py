@@ -10,10 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from airflow_provider_hokusai_dns.resolver.model import Endpoint
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, Endpoint
 from airflow_provider_hokusai_dns.resolver.port_reachability import Outcome
-
-_NEVER = float("-inf")
 
 
 class Handouts:
@@ -25,7 +23,7 @@ class Handouts:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self.monotonic = monotonic
         #: When addresses were last handed out.
-        self.last = _NEVER
+        self.last = LONG_AGO
         #: When clients were given the addresses with which they are busy now, by handout.
         self.open: dict[int, float] = {}
         #: When the last client of an address that connected at the first try got it, and did.
@@ -89,7 +87,7 @@ class Handout(list[Any]):
         if handouts is None or place not in places:
             return
         self._handouts = None
-        began, now = handouts.open.pop(id(self), _NEVER), handouts.monotonic()
+        began, now = handouts.open.pop(id(self), LONG_AGO), handouts.monotonic()
         if place == places[0]:
             handouts.connected[place] = began, now
         else:
@@ -98,5 +96,5 @@ class Handout(list[Any]):
 
     def __del__(self) -> None:
         if (handouts := self._handouts) is not None:
-            began = handouts.open.pop(id(self), _NEVER)
+            began = handouts.open.pop(id(self), LONG_AGO)
             handouts.in_doubt.append(Outcome(began, handouts.monotonic()))

@@ -15,6 +15,10 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.clock import Clock
 
+#: Times and durations in seconds that no other one exceeds, or precedes.
+FOREVER = float("inf")
+LONG_AGO = float("-inf")
+
 
 class Source(StrEnum):
     """Where an address came from."""
@@ -119,31 +123,31 @@ class Dates:
     """When an answer was resolved, and for how long it is served, in monotonic seconds.
 
     :param clock: for the age of the answer.
-    :param wall: what to add for the time of day.
+    :param wall_offset: what to add for the time of day.
     :param stamp: when it was resolved; ``None`` for a literal or static address.
     :param expires: until when it is fresh.
     :param stale_until: until when it is served after that.
     """
 
-    __slots__ = ("clock", "expires", "stale_until", "stamp", "wall")
+    __slots__ = ("clock", "expires", "stale_until", "stamp", "wall_offset")
 
     def __init__(
         self,
         clock: Clock,
-        wall: float,
+        wall_offset: float,
         stamp: float | None = None,
         expires: float | None = None,
         stale_until: float | None = None,
     ) -> None:
-        self.clock, self.wall, self.stamp = clock, wall, stamp
+        self.clock, self.wall_offset, self.stamp = clock, wall_offset, stamp
         self.expires, self.stale_until = expires, stale_until
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dates, (self.clock, self.wall, self.stamp, self.expires, self.stale_until)
+        return Dates, (self.clock, self.wall_offset, self.stamp, self.expires, self.stale_until)
 
     def aware(self, seconds: float | None) -> datetime | None:
         """One of the moments as an aware time."""
-        return None if seconds is None else utc(self.wall + seconds)
+        return None if seconds is None else utc(self.wall_offset + seconds)
 
 
 @dataclass(frozen=True, slots=True)

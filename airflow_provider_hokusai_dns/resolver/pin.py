@@ -28,7 +28,7 @@ from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
 from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Resolution
+from airflow_provider_hokusai_dns.resolver.model import FOREVER, Attempt, Cause, Resolution
 from airflow_provider_hokusai_dns.resolver.pinned_port import GRACE, GoodDay, PinnedPort, of_family
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
@@ -157,20 +157,20 @@ class Pin:
         port: int | None,
         *,
         connects: bool,
-        tried: bool = False,
+        must_be_tested: bool = False,
         family: int = 0,
         absolute: bool = False,
-        longest: float = float("inf"),
+        max_patience: float = FOREVER,
     ) -> Handout:
         """The addresses to return now, in the order to try.
 
         :param connects: whether the caller will open a TCP connection to ``port``. If so, and if a
             policy applies to that port, addresses are tested, and the call waits during an outage.
-        :param tried: test the addresses in any case, even fresh ones.
+        :param must_be_tested: return only addresses of which one has just accepted a connection.
         :param family: the address family that the caller can use, 0 for any. The result is empty if
             there is none.
         :param absolute: whether the caller's name ends with a dot.
-        :param longest: maximum patience in seconds.
+        :param max_patience: maximum patience in seconds.
         :raises DNSResolutionError: there is no address, or none that may be used.
         :raises OSError: the outage outlasted the patience, and no address answers.
         """
@@ -181,7 +181,7 @@ class Pin:
             name = self.hostname + "." if absolute else self.hostname
             if not connects or port is None or not self._policies_for(port):
                 takes = of_family(family)
-                found = self._resolve(name, min(longest, seconds_left())).endpoints
+                found = self._resolve(name, min(max_patience, seconds_left())).endpoints
                 places = tuple(str(place) for place in found if takes(place.address))
                 return Handout(places, places)
             with self._lock:
@@ -196,11 +196,11 @@ class Pin:
                         takes=of_family(family),
                     ),
                 )
-        return pinned_port.addresses(tried=tried, longest=longest)
+        return pinned_port.addresses(must_be_tested=must_be_tested, max_patience=max_patience)
 
     def _resolve(self, name: str, seconds: float) -> Resolution:
         """Resolve with a time limit; other callers continue to wait for the lookup."""
-        if seconds == float("inf") or self.resolver.ready(name) is not None:
+        if seconds == FOREVER or self.resolver.ready(name) is not None:
             return self.resolver.resolve(name)
         resolving = _resolving.call(partial(self.resolver.resolve, name))
         try:
@@ -335,8 +335,8 @@ def _make_getaddrinfo(system: Function) -> Function:
         pin = _pin_for(host)
         if pin is None or flags & NUMERICHOST or port.__hash__ is None:
             return system(host, port, family, type, proto, flags)  # type: ignore[no-any-return]
-        longest = _ON_A_LOOPS_THREAD if _is_for_a_loop(sys._getframe(1)) else float("inf")
-        return _answer(pin, _text(host), (port, family, type, proto, flags), longest)
+        max_patience = _ON_A_LOOPS_THREAD if _is_for_a_loop(sys._getframe(1)) else FOREVER
+        return _answer(pin, _text(host), (port, family, type, proto, flags), max_patience)
 
     return getaddrinfo
 
@@ -383,11 +383,11 @@ _functions = SocketFunctions(
 
 
 def _ipv4_of(pin: Pin, name: str) -> list[str]:
-    found = _answer(pin, name, (None, socket.AF_INET, socket.SOCK_STREAM, 0, 0), float("inf"))
+    found = _answer(pin, name, (None, socket.AF_INET, socket.SOCK_STREAM, 0, 0), FOREVER)
     return [item[4][0] for item in found]
 
 
-def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> list[Any]:
+def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], max_patience: float) -> list[Any]:
     """What the system would return for a pinned host if DNS returned our addresses."""
     # Check the arguments first: no caller should wait for a lookup to learn of an error there.
     number, connects, family = question(*arguments)
@@ -398,7 +398,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], longest: float) -> 
             connects=connects,
             family=family,
             absolute=absolute,
-            longest=longest,
+            max_patience=max_patience,
         )
     except DNSResolutionError as error:
         raise socket.gaierror(ERRORS.get(error.cause, socket.EAI_AGAIN), str(error)) from error

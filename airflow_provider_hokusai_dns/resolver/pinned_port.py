@@ -23,8 +23,16 @@ from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
 from airflow_provider_hokusai_dns.resolver import deadline
 from airflow_provider_hokusai_dns.resolver.handouts import Handout, Handouts
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Tally
-from airflow_provider_hokusai_dns.resolver.model import Attempt, Cause, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.model import (
+    FOREVER,
+    Attempt,
+    Cause,
+    Endpoint,
+    Resolution,
+    Source,
+)
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
     ROUND,
@@ -104,14 +112,17 @@ class Edge:
     )
 
 
-class _Flight:
-    """A round in progress."""
+class _RunningRound:
+    """A round in progress.
 
-    __slots__ = ("future", "started", "tried")
+    :param must_be_tested: as in :meth:`PinnedPort.addresses`, of the caller that started it.
+    """
 
-    def __init__(self, started: float, *, tried: bool) -> None:
+    __slots__ = ("future", "must_be_tested", "started")
+
+    def __init__(self, started: float, *, must_be_tested: bool) -> None:
         self.started = started
-        self.tried = tried
+        self.must_be_tested = must_be_tested
         self.future: Future[Round] = Future()
         self.future.set_running_or_notify_cancel()
 
@@ -145,7 +156,7 @@ class PinnedPort:
         self._edge = edge or Edge()
         self._lock = forks.free_in_child(threading.Lock())
         self._state = PortReachability()
-        self._flight: _Flight | None = None
+        self._running: _RunningRound | None = None
         #: The last resolution, what of it can be used here, and until when it is fresh.
         self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
         self._ready: Callable[[str], Ready | None] = resolver.ready
@@ -156,12 +167,11 @@ class PinnedPort:
         self._handouts = Handouts(self._edge.monotonic)
         forks.renewed(self)
 
-    def addresses(self, *, tried: bool = False, longest: float = float("inf")) -> Handout:
+    def addresses(self, *, must_be_tested: bool = False, max_patience: float = FOREVER) -> Handout:
         """The addresses to connect to, in the order to try; empty if the family has none.
 
-        :param tried: only addresses of which one accepted a connection just now, even if they are
-            fresh.
-        :param longest: maximum patience in seconds, from the beginning of the outage.
+        :param must_be_tested: return only addresses of which one has just accepted a connection.
+        :param max_patience: maximum patience in seconds, from the beginning of the outage.
         :raises DNSResolutionError: there is no address, or none that may be used.
         :raises NoConnectionError: patience is over, and no address answers.
         """
@@ -170,24 +180,26 @@ class PinnedPort:
         while True:
             started = now()
             known = self._known_fresh(started)
-            if (at_once := self._at_once(started, known, tried=tried)) is not None:
+            if (
+                at_once := self._at_once(started, known, must_be_tested=must_be_tested)
+            ) is not None:
                 return at_once
             state = self._state
             in_force = [
-                each._replace(seconds=min(each.seconds, longest)) for each in self._patience()
+                each._replace(seconds=min(each.seconds, max_patience)) for each in self._patience()
             ]
             end = state.patience_end(started, handed_out, in_force)
-            flight = self._join(tried=tried)
-            until = max(min(end, bound) + _NEARLY, flight.started + GRACE)
+            running = self._join(must_be_tested=must_be_tested)
+            until = max(min(end, bound) + _NEARLY, running.started + GRACE)
             if not (self._has_no_news(known) and state.is_hopeless(started, end, known)):
-                self._edge.wait(flight.future, max(0.0, until - now()))
-            result = flight.future.result() if flight.future.done() else None
-            if result is not None and tried and result.is_untried:
-                continue  # started by a caller that did not want that
+                self._edge.wait(running.future, max(0.0, until - now()))
+            result = running.future.result() if running.future.done() else None
+            if result is not None and must_be_tested and result.is_untested:
+                continue  # started by a caller that did not need tested addresses
             if result is not None and result.ends_an_outage:
                 return self._hand_out(result.addresses)
             with self._lock:
-                result = result or self._state.last or self._unfinished(now() - flight.started)
+                result = result or self._state.last or self._unfinished(now() - running.started)
                 self._state, verdict = self._state.failed(now(), started, handed_out, in_force)
             if verdict.begins:
                 log.warning(
@@ -214,7 +226,7 @@ class PinnedPort:
 
     def renew_after_fork(self) -> None:
         """In a child: the threads that ran a round or connected are gone."""
-        self._flight = None
+        self._running = None
         self._handouts.open.clear()
 
     # --- handing out
@@ -248,7 +260,9 @@ class PinnedPort:
             return Handout(last.items, last.places, handouts)
         return None
 
-    def _at_once(self, now: float, known: Resolution | None, *, tried: bool) -> Handout | None:
+    def _at_once(
+        self, now: float, known: Resolution | None, *, must_be_tested: bool
+    ) -> Handout | None:
         """An answer that needs no round; takes the outcomes of earlier answers into account."""
         with self._lock:
             if outcomes := self._handouts.take_outcomes():
@@ -256,7 +270,9 @@ class PinnedPort:
             if known is None:
                 return None
             state, places = self._state, known.places
-            found = state.at_once(now, places, self._handouts.begun(), stale=False, tried=tried)
+            found = state.at_once(
+                now, places, self._handouts.begun(), stale=False, must_be_tested=must_be_tested
+            )
         return None if found is None else self._hand_out(found)
 
     def _hand_out(self, addresses: tuple[str, ...]) -> Handout:
@@ -288,7 +304,7 @@ class PinnedPort:
         return None if resolution.is_stale else resolution
 
     def _has_no_news(self, known: Resolution | None) -> bool:
-        return known is not None or self._resolver.state(self._name) != "healthy"
+        return known is not None or self._resolver.state(self._name) is not Level.HEALTHY
 
     def _resolve(self) -> Resolution:
         """The resolver's answer, as far as a caller of this family can use it."""
@@ -298,7 +314,7 @@ class PinnedPort:
             return usable
         usable = self._usable(found)
         left = found.ttl_left(self._edge.wall())
-        lasts = float("inf") if found.source is Source.LITERAL else left or 0.0
+        lasts = FOREVER if found.source is Source.LITERAL else left or 0.0
         self._last = found, usable, self._edge.monotonic() + lasts
         return usable
 
@@ -308,40 +324,42 @@ class PinnedPort:
 
     # --- rounds
 
-    def _join(self, *, tried: bool) -> _Flight:
+    def _join(self, *, must_be_tested: bool) -> _RunningRound:
         """The round in progress, started now if there is none."""
         with self._lock:
-            if self._flight is not None:
-                return self._flight
-            flight = self._flight = _Flight(self._edge.monotonic(), tried=tried)
+            if self._running is not None:
+                return self._running
+            running = self._running = _RunningRound(
+                self._edge.monotonic(), must_be_tested=must_be_tested
+            )
         try:
-            self._edge.start(partial(self._fly, flight))
+            self._edge.start(partial(self._run_round, running))
         except BaseException:
-            self._land(flight)
+            self._finish(running)
             raise
-        return flight
+        return running
 
-    def _fly(self, flight: _Flight) -> None:
+    def _run_round(self, running: _RunningRound) -> None:
         lasted = None
         try:
-            found = self._round(tried=flight.tried)
+            found = self._round(must_be_tested=running.must_be_tested)
             with self._lock:
                 self._state, lasted = self._state.after(self._edge.monotonic(), found)
         except BaseException as error:
-            self._land(flight)
-            flight.future.set_exception(error)
+            self._finish(running)
+            running.future.set_exception(error)
             return
-        self._land(flight)
+        self._finish(running)
         if lasted is not None:
             log.warning("%s: reachable again after %.1f s.", self._name, lasted)
-        flight.future.set_result(found)
+        running.future.set_result(found)
 
-    def _land(self, flight: _Flight) -> None:
+    def _finish(self, running: _RunningRound) -> None:
         with self._lock:
-            if self._flight is flight:
-                self._flight = None
+            if self._running is running:
+                self._running = None
 
-    def _round(self, *, tried: bool) -> Round:
+    def _round(self, *, must_be_tested: bool) -> Round:
         """Resolve once, and test the addresses that need it."""
         try:
             resolution = self._resolve()
@@ -358,9 +376,11 @@ class PinnedPort:
         if known := state.known_alive(addresses, now):
             return replace(checked, addresses=known, winners=(known[0],))
         stale = resolution.is_stale
-        at_once = state.at_once(now, addresses, self._handouts.begun(), stale=stale, tried=tried)
+        at_once = state.at_once(
+            now, addresses, self._handouts.begun(), stale=stale, must_be_tested=must_be_tested
+        )
         if at_once is not None:
-            return Round(at_once, is_untried=True)
+            return Round(at_once, is_untested=True)
         if (again := state.trial(now, addresses)) is not None:
             return replace(again, passed=checked.passed, refused=checked.refused)
         trial = self._edge.race(addresses, self._port)

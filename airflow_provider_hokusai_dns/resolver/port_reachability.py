@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-from airflow_provider_hokusai_dns.resolver.model import Resolution
+from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Resolution
 from airflow_provider_hokusai_dns.resolver.racing import CONNECT_TIMEOUT
 
 #: Checks whether an address that is not fresh may be used: ``None``, or a sentence why not.
@@ -37,8 +37,6 @@ _FORGET_AFTER = 300.0
 _SLOW = 1.5
 #: Seconds between two rounds while nothing accepts a connection (policy rule 13).
 ROUND = 1.0
-
-_NEVER = float("-inf")
 
 
 class Patience(NamedTuple):
@@ -80,22 +78,22 @@ class Round:
     :param passed: by address, until when a stale check need not be repeated.
     :param refused: by address, why a stale check rejected it.
     :param error: why there is no address at all.
-    :param is_untried: whether there was no doubt about the addresses, so that none was tried.
+    :param is_untested: whether there was no doubt about the addresses, so that none was tested.
     """
 
     addresses: tuple[str, ...] = ()
     winners: tuple[str, ...] = ()
     silent: frozenset[str] = frozenset()
-    tried_at: float = _NEVER
+    tried_at: float = LONG_AGO
     passed: Mapping[tuple[str, StaleAddressCheck], float] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     error: DNSResolutionError | None = None
-    is_untried: bool = False
+    is_untested: bool = False
 
     @property
     def ends_an_outage(self) -> bool:
         """Whether the addresses can be returned. The system explains an empty answer."""
-        answered = self.is_untried or not self.addresses
+        answered = self.is_untested or not self.addresses
         return bool(self.winners) or (self.error is None and answered)
 
     @property
@@ -150,12 +148,12 @@ class PortReachability(NamedTuple):
     """
 
     outage_since: float | None = None
-    failed_at: float = _NEVER
-    unconfirmed: float = _NEVER
+    failed_at: float = LONG_AGO
+    unconfirmed: float = LONG_AGO
     alive: Mapping[str, float] = MappingProxyType({})
     passed: Mapping[tuple[str, StaleAddressCheck], float] = MappingProxyType({})
     last: Round | None = None
-    given_up: tuple[float, float] = (_NEVER, _NEVER)
+    given_up: tuple[float, float] = (LONG_AGO, LONG_AGO)
 
     # --- what may be handed out without a round
 
@@ -166,18 +164,18 @@ class PortReachability(NamedTuple):
         connecting: Iterable[float],
         *,
         stale: bool,
-        tried: bool,
+        must_be_tested: bool,
     ) -> tuple[str, ...] | None:
         """The addresses in the order to try, if none has to be tested first.
 
         :param connecting: when clients received the addresses that they are connecting to now.
         :param stale: whether the addresses are stale: then only a round may return them.
-        :param tried: whether the caller wants one that accepted a connection just now.
+        :param must_be_tested: return only addresses of which one has just accepted a connection.
         :returns: ``None`` if a round is needed.
         """
         if stale:
             return None
-        doubt = tried or self.in_doubt(now, connecting)
+        doubt = must_be_tested or self.in_doubt(now, connecting)
         if len(addresses) <= 1 and not doubt:
             return addresses
         if known := self.known_alive(addresses, now, ALIVE_FOR if doubt else _AGAIN):
@@ -188,7 +186,7 @@ class PortReachability(NamedTuple):
         self, addresses: Sequence[str], now: float, seconds: float = ALIVE_FOR
     ) -> tuple[str, ...]:
         """The addresses, those first that accepted a connection lately; empty if none did."""
-        known = [a for a in addresses if now - self.alive.get(a, _NEVER) < seconds]
+        known = [a for a in addresses if now - self.alive.get(a, LONG_AGO) < seconds]
         return (*known, *(a for a in addresses if a not in known)) if known else ()
 
     def in_doubt(self, now: float, connecting: Iterable[float]) -> bool:
@@ -210,9 +208,9 @@ class PortReachability(NamedTuple):
         Several addresses only while the first one is known to accept connections.
         """
         if self.in_doubt(now, ()):
-            return _NEVER
-        first = self.alive.get(addresses[0], _NEVER)
-        return first + _AGAIN if len(addresses) > 1 else float("inf")
+            return LONG_AGO
+        first = self.alive.get(addresses[0], LONG_AGO)
+        return first + _AGAIN if len(addresses) > 1 else FOREVER
 
     def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
         """The state after the outcome of addresses that were returned."""
@@ -221,7 +219,7 @@ class PortReachability(NamedTuple):
             if outcome.address is None or outcome.skipped:
                 unconfirmed = max(unconfirmed, outcome.began)
             elif outcome.began > unconfirmed:
-                unconfirmed = _NEVER
+                unconfirmed = LONG_AGO
             if outcome.address is not None:
                 alive[outcome.address] = outcome.at
             for address in outcome.skipped:
@@ -254,12 +252,12 @@ class PortReachability(NamedTuple):
             for address, at in self.alive.items()
             if now - at < _AGAIN and (address not in found.addresses or address in found.winners)
         }
-        alive |= {a: max(found.tried_at, self.alive.get(a, _NEVER)) for a in found.winners}
+        alive |= {a: max(found.tried_at, self.alive.get(a, LONG_AGO)) for a in found.winners}
         state = self._replace(passed={**passed, **found.passed}, alive=alive)
         if not found.ends_an_outage:
             return state._replace(last=found), None
         since = self.outage_since
-        state = state._replace(last=None, outage_since=None, given_up=(_NEVER, _NEVER))
+        state = state._replace(last=None, outage_since=None, given_up=(LONG_AGO, LONG_AGO))
         return state, None if since is None else now - since
 
     def patience_end(
@@ -297,13 +295,13 @@ class PortReachability(NamedTuple):
         if self._gave_up_lately(now) and end <= self.given_up[1]:
             is_over = True
         else:
-            state = state._replace(given_up=(now, end) if is_over else (_NEVER, _NEVER))
+            state = state._replace(given_up=(now, end) if is_over else (LONG_AGO, LONG_AGO))
         pause = None if is_over else left
         return state, Verdict(pause, begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
         """The state after a change of policies: addresses given up on are tested again."""
-        return self._replace(last=None, given_up=(_NEVER, _NEVER))
+        return self._replace(last=None, given_up=(LONG_AGO, LONG_AGO))
 
     def _outage_begun(
         self, started: float, handed_out: float, in_force: Sequence[Patience]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
 from airflow_provider_hokusai_dns.resolver.metrics import Event
-from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, Source, Store
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, LastKnownGood, Source, Store
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.cache import RecordStatus, Slot
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
 
 log = logging.getLogger(__name__)
-
-_NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +127,7 @@ class Publisher:
         status.rejected = ""
         if record.no_name_since is not None:
             status.has_nxdomain = True
-            status.compared_at = _NEVER  # its writer may be dead: the next success takes it back
+            status.compared_at = LONG_AGO  # its writer may be dead: the next success takes it back
         return ""
 
     def _tell_nxdomain(self, slot: Slot) -> None:
@@ -141,7 +139,7 @@ class Publisher:
             return
         offset = self.state.clock.time() - self.state.now()
         status.has_nxdomain = True
-        status.compared_at = _NEVER  # so that the next success takes it back
+        status.compared_at = LONG_AGO  # so that the next success takes it back
         self._save(
             LastKnownGood.of(
                 entry.hostname,

@@ -63,7 +63,7 @@ class Turns(Dates):
         endpoints: tuple[Endpoint, ...],
         cause: Cause | None,
         clock: Clock,
-        wall: float,
+        wall_offset: float,
         tally: Tally,
         hold: float | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Turns(Dates):
             expires = None
         stale = source in (Source.STALE, Source.STORE)
         stale_until = freshness.stale_until(entry, config) if stale else None
-        super().__init__(clock, wall, stamp, expires, stale_until)
+        super().__init__(clock, wall_offset, stamp, expires, stale_until)
         self.source, self.cause = source, cause
         self.tally = tally
         self._endpoints = endpoints

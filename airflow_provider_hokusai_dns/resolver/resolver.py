@@ -208,7 +208,7 @@ class DNSResolver:
         slot = self._state.find(parsed.hostname)
         if slot is None:
             return Level.UNKNOWN
-        return freshness.state(slot.entry, self._monotonic(), self._state.config)
+        return freshness.level_of(slot.entry, self._monotonic(), self._state.config)
 
     def metrics(self) -> DNSMetrics:
         """A snapshot of all counters."""
@@ -233,7 +233,7 @@ class DNSResolver:
         config = self._state.config
         now = self._monotonic()
         slot = self._state.slot(target.hostname, self._updater.busy)
-        if self._state.is_cleanup_due(now, _CLEANUP_INTERVAL):
+        if self._state.claim_cleanup(now, _CLEANUP_INTERVAL):
             with contextlib.suppress(NoThreadError):
                 self._workers.run(self.cleanup, beside=True)
         flight = None

@@ -121,7 +121,7 @@ class Serving:
         if not own and known is not None and known.source is source and seen.now < known.until:
             return known
         tally = state.tally(slot, source)
-        return Turns(seen, source, endpoints, cause, state.clock, state.wall(), tally, hold)
+        return Turns(seen, source, endpoints, cause, state.clock, state.wall_offset(), tally, hold)
 
     def _remember(self, target: Target, slot: Slot, seen: Seen, turns: Turns) -> Ready:
         """Keep finished resolutions for the hit path, one for each turn of the addresses."""

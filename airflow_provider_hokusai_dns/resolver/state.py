@@ -1,4 +1,7 @@
-"""Owns all mutable state of a resolver; no other code changes it.
+"""Owns the mutable state of a resolver.
+
+Two things are changed elsewhere: the served tallies (``Tally.n``), and :class:`RecordStatus`, which
+the publisher owns.
 
 Readers take no lock: an entry, the configuration and the finished answers are replaced and never
 changed. Each is replaced here, under one lock, together with everything that depends on it. No
@@ -24,7 +27,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
     Window,
     level,
 )
-from airflow_provider_hokusai_dns.resolver.model import utc
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, utc
 from airflow_provider_hokusai_dns.resolver.observers import Observers
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood, Source
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
 
-_NEVER = float("-inf")
 _SHARES = [share / 255 for share in range(256)]
 
 
@@ -61,17 +63,18 @@ class ResolverState:
         self._cache = Cache()
         self._counters = Counters(Window(config.window))
         self._cleaned_at = self.now()
-        self._wall = 0.0
+        self._wall_offset = 0.0
 
-    def wall(self) -> float:
+    def wall_offset(self) -> float:
         """What to add to monotonic seconds for the time of day.
 
-        Rounded to milliseconds, so that it stays the same number until the clock is set.
+        Rounded to milliseconds: it stays the same until the clock is set, and until then finished
+        answers share one float object.
         """
-        wall = round(self.clock.time() - self.now(), 3)
-        if wall != self._wall:
-            self._wall = wall
-        return self._wall
+        offset = round(self.clock.time() - self.now(), 3)
+        if offset != self._wall_offset:
+            self._wall_offset = offset  # without the lock: concurrent callers compute the same
+        return self._wall_offset
 
     # --- names
 
@@ -92,12 +95,15 @@ class ResolverState:
                 slot = self._cache.add(hostname)
         return slot
 
-    def is_cleanup_due(self, now: float, interval: float) -> bool:
-        """Whether the last cleanup was ``interval`` seconds ago; the caller then does the next."""
-        if now - self._cleaned_at <= interval:
+    def claim_cleanup(self, now: float, interval: float) -> bool:
+        """Claim the next cleanup if ``interval`` seconds have passed; true for one caller only."""
+        if now - self._cleaned_at <= interval:  # every call comes here: first without the lock
             return False
-        self._cleaned_at = now
-        return True
+        with self._lock:
+            is_due = now - self._cleaned_at > interval
+            if is_due:
+                self._cleaned_at = now
+            return is_due
 
     def cleanup(self, busy: Callable[[Slot], bool]) -> int:
         """Drop names that have nothing left to serve; returns how many."""
@@ -133,23 +139,23 @@ class ResolverState:
         The lock is held. The version is incremented after the change: a caller that read the
         previous version has seen the previous entry, or :meth:`keep` ignores its answer.
         """
-        self._put(slot, None)
+        self._replace_turns(slot, None)
         slot.entry = entry
         slot.version += 1
 
     @staticmethod
-    def _put(slot: Slot, turns: Turns | None) -> None:
+    def _replace_turns(slot: Slot, turns: Turns | None) -> None:
         """Replace the finished answers. The lock is held."""
-        known, slot.turns = slot.turns, turns
-        if known is not None and known is not turns:
-            known.until = _NEVER
+        previous, slot.turns = slot.turns, turns
+        if previous is not None and previous is not turns:
+            previous.until = LONG_AGO
 
     def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
         """Record a lookup that returned addresses.
 
         :param seconds: how long it took.
         :param again: whether it was already counted, when its caller gave it up.
-        :returns: the stored answer, with its timestamp.
+        :returns: the answer as it was recorded, with its timestamp.
         """
         with self._lock:
             now = self.now()
@@ -167,27 +173,27 @@ class ResolverState:
         return answer
 
     def failed(
-        self, slot: Slot, failed: LookupFailed, seconds: float, *, again: bool = False
+        self, slot: Slot, error: LookupFailed, seconds: float, *, again: bool = False
     ) -> None:
         """Record a lookup that failed or was given up; parameters as in :meth:`succeeded`."""
         with self._lock:
             now = self.now()
             entry = freshness.fail(
-                slot.entry, failed.cause, now, failed.detail, failed.tried, again=again
+                slot.entry, error.cause, now, error.detail, error.tried, again=again
             )
             self._replace(slot, entry)
             if again:
                 return
             self._counters.lookups += 1
-            self._counters.errors[failed.cause.value] += 1
+            self._counters.errors[error.cause.value] += 1
             self._counters.window.add(now, ok=False)
         self.observers.emit(
             Event(
                 "lookup_failed",
                 entry.hostname,
-                cause=failed.cause,
+                cause=error.cause,
                 seconds=seconds,
-                detail=failed.detail,
+                detail=error.detail,
             )
         )
 
@@ -211,12 +217,12 @@ class ResolverState:
             now = self.now()
             current = {a: until for a, until in slot.penalties.items() if until > now}
             answer = slot.entry.answer
-            known = () if answer is None else answer.endpoints
+            endpoints = () if answer is None else answer.endpoints
             places = {
-                one[:2]
-                for one in known
-                if parse_address(one.address) == address
-                and (None in (port, one.port) or port == one.port)
+                endpoint[:2]
+                for endpoint in endpoints
+                if parse_address(endpoint.address) == address
+                and (None in (port, endpoint.port) or port == endpoint.port)
             } or {(address, None)}
             until = now + self.config.penalty
             slot.penalties = {**current, **dict.fromkeys(places, until)}
@@ -227,12 +233,12 @@ class ResolverState:
             return due
 
     def announce(self, slot: Slot) -> None:
-        """Notify observers if the state of a name differs from the last one announced."""
+        """Notify observers if the level of a name has changed."""
         with self._lock:
             entry = slot.entry
-            state = freshness.state(entry, self.now(), self.config)
-            previous, slot.announced = slot.announced, state
-        if state == previous:
+            current = freshness.level_of(entry, self.now(), self.config)
+            previous, slot.announced = slot.announced, current
+        if current == previous:
             return
         failure = entry.failure
         self.observers.emit(
@@ -240,7 +246,7 @@ class ResolverState:
                 "state",
                 entry.hostname,
                 cause=None if failure is None else failure.cause,
-                state=state,
+                state=current,
                 previous=previous,
                 detail="" if failure is None else failure.detail,
             )
@@ -267,13 +273,13 @@ class ResolverState:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
                 self.ready[text] = ready
-                self._put(slot, turns)
+                self._replace_turns(slot, turns)
 
     def _forget_ready(self) -> None:
         """Drop every finished answer. The lock is held."""
         self.ready.clear()
         for slot in self._cache.slots():
-            self._put(slot, None)
+            self._replace_turns(slot, None)
 
     def tally(self, slot: Slot, source: Source) -> Tally:
         """The counter for answers of a name that are served from memory."""

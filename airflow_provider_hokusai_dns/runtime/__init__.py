@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Maximum number of views whose resolvers are kept. Edited connections leave unused ones.
+#: Maximum number of views whose resolvers are kept, except that pinned ones are never dropped.
+#: Edited connections leave unused ones.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
 
@@ -42,9 +43,10 @@ class _Process:
     """The state of this module in one process."""
 
     lock: threading.RLock = field(default_factory=lambda: forks.free_in_child(threading.RLock()))
-    #: How often the owner of the lock has acquired it, and the lines that it logs afterwards.
+    #: Nesting depth of :func:`locked`.
     depth: int = 0
-    unsaid: list[tuple[Any, ...]] = field(default_factory=list)
+    #: Log lines to write once the lock is released.
+    log_lines: list[tuple[Any, ...]] = field(default_factory=list)
     #: By view, in order of use.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
@@ -52,7 +54,10 @@ class _Process:
     kept: frozenset[View] = frozenset()
     #: The connection, and its one hostname, that ``MLFLOW_FALLBACK_IP`` belongs to.
     fallback_owner: tuple[str, str] | None = None
-    complained: str = ""
+    #: Hosts for which it was logged that they do not own it.
+    fallback_warned: set[str] = field(default_factory=set)
+    #: Why changed settings were rejected last.
+    rejected_settings: str = ""
     policy_variable: PolicyVariable = field(default_factory=PolicyVariable)
     #: The policy before any connection's settings, and the settings that it was built from.
     policy: ResolverConfig | None = None
@@ -69,7 +74,7 @@ def locked() -> Iterator[None]:
 
     This module logs nothing while it holds the lock, and everything after its release.
     """
-    unsaid: list[tuple[Any, ...]] = []
+    log_lines: list[tuple[Any, ...]] = []
     try:
         with _process.lock:
             _process.depth += 1
@@ -78,9 +83,9 @@ def locked() -> Iterator[None]:
             finally:
                 _process.depth -= 1
                 if not _process.depth:
-                    unsaid, _process.unsaid = _process.unsaid, []
+                    log_lines, _process.log_lines = _process.log_lines, []
     finally:
-        for level, text, *values in unsaid:
+        for level, text, *values in log_lines:
             log.log(level, text, *values)
 
 
@@ -89,10 +94,10 @@ def resolver() -> DNSResolver:
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
-    return resolver_of(_DEFAULT_VIEW)
+    return resolver_for_view(_DEFAULT_VIEW)
 
 
-def resolver_for(server: MLflowServer) -> DNSResolver:
+def resolver_for_server(server: MLflowServer) -> DNSResolver:
     """The resolver of this process for the names of a connection.
 
     Connections with equal name settings share one resolver; all others are independent.
@@ -104,29 +109,30 @@ def resolver_for(server: MLflowServer) -> DNSResolver:
         is_named = target.literal is None and server.proxy is None
         if is_named and not server.fallback_addresses:
             _own_fallback(target.hostname, server.conn_id)
-        return resolver_of(server.view)
+        return resolver_for_view(server.view)
 
 
-def resolver_of(view: View) -> DNSResolver:
+def resolver_for_view(view: View) -> DNSResolver:
     """The resolver of this process for a view.
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     with locked():
         policy = _policy()
-        names = _process.resolvers.pop(view, None)
-        if names is None:
-            names = DNSResolver(_as_seen(policy, view), store=_JudgedByPolicy(store(view.asked)))
-            names.add_observer(observers.count_event)
-            names.add_observer(observers.LogObserver(names))
+        dns = _process.resolvers.pop(view, None)
+        if dns is None:
+            dns_store = _PolicyFollowingStore(store(view.asked))
+            dns = DNSResolver(_as_seen(policy, view), store=dns_store)
+            dns.add_observer(observers.count_event)
+            dns.add_observer(observers.LogObserver(dns))
             if len(_process.resolvers) >= _MOST_VIEWS:
-                dropped = next(one for one in _process.resolvers if one not in _process.kept)
-                del _process.resolvers[dropped]
-        _process.resolvers[view] = names
-        return names
+                unpinned = (known for known in _process.resolvers if known not in _process.kept)
+                _process.resolvers.pop(next(unpinned, view), None)
+        _process.resolvers[view] = dns
+        return dns
 
 
-def keep_resolvers_of(views: Iterable[View]) -> None:
+def keep_resolvers_for_views(views: Iterable[View]) -> None:
     """Set the views whose resolvers are always in use: these are never dropped."""
     with locked():
         _process.kept = frozenset(views)
@@ -154,8 +160,8 @@ def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None
     """
     resolver().warm(hostnames)
     for server in servers:
-        resolver_for(server).warm([server.connect_host])
-        resolver_of(server.view_beside).warm(server.also_pin)
+        resolver_for_server(server).warm([server.connect_host])
+        resolver_for_view(server.view_beside).warm(server.also_pin)
 
 
 def warm_listed(read: Callable[[str], MLflowServer]) -> None:
@@ -213,8 +219,8 @@ def follow_policy() -> None:
     A broken text is rejected as a whole, with one line in the log. Never raises.
     Not followed under ``dag.test()``: see :func:`wait_under_dag_test`.
     """
-    known = _process.policy_variable
-    if _is_dag_test() or not known.is_due():
+    variable = _process.policy_variable
+    if _is_dag_test() or not variable.claim_read():
         return
     try:
         text = store().text(KEY)
@@ -222,15 +228,15 @@ def follow_policy() -> None:
         log.debug("Variable %s could not be read (%s)", KEY, type(error).__name__)
         return
     with locked():
-        before = known.values, known.problem
-        known.take(text)
-        if known.problem is not None and known.problem != before[1]:
-            told = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
-            _process.unsaid.append((logging.ERROR, told, known.problem))
-        if known.values != before[0]:
-            numbers = ", ".join(f"{name}={value:g}" for name, value in known.values.items())
-            told = "The policy changed by the Variable %s: %s"
-            _process.unsaid.append((logging.INFO, told, KEY, numbers or "back to the settings"))
+        before = variable.values, variable.problem
+        variable.take(text)
+        if variable.problem is not None and variable.problem != before[1]:
+            line = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
+            _process.log_lines.append((logging.ERROR, line, variable.problem))
+        if variable.values != before[0]:
+            numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
+            line = "The policy changed by the Variable %s: %s"
+            _process.log_lines.append((logging.INFO, line, KEY, numbers or "back to the settings"))
             _process.in_force = None
             with contextlib.suppress(SettingError):  # reported where a resolver is asked for
                 _policy()
@@ -243,10 +249,11 @@ def policy_status() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _JudgedByPolicy:
-    """A store whose reads also apply the current policy, by which the record is then judged.
+class _PolicyFollowingStore:
+    """A store that reads the policy Variable again after each record.
 
-    The record is read first: if Airflow answers slowly, the record is more important.
+    So the record is judged by the current policy. The record is read first: if Airflow answers
+    slowly, the record is more important.
     """
 
     store: VariableStore
@@ -263,7 +270,7 @@ class _JudgedByPolicy:
 def dns_metrics() -> DNSMetrics:
     """The numbers of all resolvers of this process together."""
     with locked():
-        return DNSMetrics.total([names.metrics() for names in _process.resolvers.values()])
+        return DNSMetrics.total([dns.metrics() for dns in _process.resolvers.values()])
 
 
 def metrics() -> dict[str, Any]:
@@ -293,14 +300,14 @@ def wait_under_dag_test() -> None:
     the answer for the author's XCom. A real task's connection has a lock, so this does not wait.
     """
     if _is_dag_test():
-        for names in [*_process.resolvers.values()]:
-            names.wait_idle(5.0)
+        for dns in [*_process.resolvers.values()]:
+            dns.wait_idle(5.0)
 
 
 def _is_dag_test() -> bool:
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    line = getattr(runner, "SUPERVISOR_COMMS", None)
-    return type(line).__name__ == "InProcessSupervisorComms"
+    comms = getattr(runner, "SUPERVISOR_COMMS", None)
+    return type(comms).__name__ == "InProcessSupervisorComms"
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
@@ -317,13 +324,17 @@ def _own_fallback(hostname: str, conn_id: str) -> None:
     ):
         _process.fallback_owner = (conn_id, hostname)
         _process.in_force = None
-    elif owner[1] != hostname and _process.complained != hostname and settings.has_fallback():
-        _process.complained = hostname
-        told = (
+    elif (
+        owner[1] != hostname
+        and hostname not in _process.fallback_warned
+        and settings.has_fallback()
+    ):
+        _process.fallback_warned.add(hostname)
+        line = (
             "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "
             "fallback_addresses on the connection %r instead"
         )
-        _process.unsaid.append((logging.WARNING, told, owner[1], hostname, conn_id))
+        _process.log_lines.append((logging.WARNING, line, owner[1], hostname, conn_id))
 
 
 def _is_listed(conn_id: str) -> bool:
@@ -348,14 +359,14 @@ def _policy() -> ResolverConfig:
     except ValueError as error:
         if _process.policy is None:
             raise
-        if _process.complained != str(error):
-            _process.complained = str(error)
-            told = "The changed settings are invalid and not applied, the previous ones stay: %s"
-            _process.unsaid.append((logging.ERROR, told, error))
+        if _process.rejected_settings != str(error):
+            _process.rejected_settings = str(error)
+            line = "The changed settings are invalid and not applied, the previous ones stay: %s"
+            _process.log_lines.append((logging.ERROR, line, error))
         return _process.policy
     if policy != _process.policy:
-        for view, names in _process.resolvers.items():
-            names.reconfigure(_as_seen(policy, view))
+        for view, dns in _process.resolvers.items():
+            dns.reconfigure(_as_seen(policy, view))
     _process.policy, _process.in_force = policy, fingerprint
     return policy
 

@@ -82,8 +82,8 @@ class PolicyVariable:
     _read_at: float = float("-inf")
     _misses: int = 0
 
-    def is_due(self) -> bool:
-        """Whether the caller should read the Variable now. For a while, other callers need not."""
+    def claim_read(self) -> bool:
+        """Claim the next read if it is due; usually true for one caller only."""
         now = time.monotonic()
         if now - self._read_at < _EVERY:
             return False

@@ -246,7 +246,7 @@ class TestTheHistory:
             cause=None, lookup_ms=1.0, probe="healthy", probe_ms=2.0,
         )  # fmt: skip
         assert clean_runtime.store().remember(HOSTNAME, earlier)
-        clean_runtime.resolver_for(load_server()).resolve(HOSTNAME)
+        clean_runtime.resolver_for_server(load_server()).resolve(HOSTNAME)
         dns.no_such_name(HOSTNAME)
         tiny.answers["/health"] = (503, "down")
         row = refresh()["resolutions"][0]

@@ -506,7 +506,7 @@ def test_a_fresh_address_is_tried_where_that_is_wanted(
     dns.set_records(HOST, ["127.0.0.11"], ttl=60)
     with pin_host(HOST, resolver, port=9, patience=1.0) as pin:
         started = time.monotonic()
-        assert pin.addresses(9, connects=True, tried=True) == ["127.0.0.11"]
+        assert pin.addresses(9, connects=True, must_be_tested=True) == ["127.0.0.11"]
         assert time.monotonic() - started > 0.9
 
 
@@ -653,7 +653,7 @@ def test_a_log_handler_that_connects_to_the_host_is_no_deadlock(
     with pin_host(HOST, resolver, patience=1.0) as pin:
         logger.addHandler(handler)
         try:
-            pin.addresses(port, connects=True, tried=True)
+            pin.addresses(port, connects=True, must_be_tested=True)
         finally:
             logger.removeHandler(handler)
     assert arrived == [True]
@@ -697,7 +697,7 @@ def test_the_rule_of_an_owner_goes_with_its_release(dns: DNSServer, resolver: DN
     with pin_host(HOST, resolver, patience=0.5):
         patient.release("patient")
         began = time.monotonic()
-        assert patient.addresses(port, connects=True, tried=True) == ["127.0.0.11"]
+        assert patient.addresses(port, connects=True, must_be_tested=True) == ["127.0.0.11"]
         assert time.monotonic() - began < 5
 
 

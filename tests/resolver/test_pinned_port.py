@@ -258,7 +258,7 @@ def test_one_who_wants_less_patience_leaves_earlier(
     pinned.addresses()
     world.refuses = {A}
     began = clock.monotonic()
-    pinned.addresses(longest=2.0)
+    pinned.addresses(max_patience=2.0)
     assert clock.monotonic() - began <= 2.0
 
 
@@ -325,7 +325,7 @@ def test_a_caller_of_one_family_waits_while_only_the_other_lives(
     world.refuses = {A}
     world.when_slept = lambda: world.refuses.clear() if len(world.slept) > 3 else None
     pinned = port(family=socket.AF_INET)
-    assert pinned.addresses(tried=True) == [A]
+    assert pinned.addresses(must_be_tested=True) == [A]
     assert len(world.slept) > 3
     assert six not in {address for race in world.races for address in race}
     lookup.set(NAME, six)
@@ -346,9 +346,9 @@ def test_a_hundred_threads_make_one_trial(
     with ThreadPoolExecutor(100) as pool:
         edge = Edge(clock.monotonic, clock.time, race=race)
         pinned = port(edge=edge)
-        first = pool.submit(pinned.addresses, tried=True)
+        first = pool.submit(pinned.addresses, must_be_tested=True)
         inside.wait(30)
-        others = [pool.submit(pinned.addresses, tried=True) for _ in range(99)]
+        others = [pool.submit(pinned.addresses, must_be_tested=True) for _ in range(99)]
         go_on.set()
         assert [each.result(30) for each in (first, *others)] == [[A]] * 100
     assert world.races == [(A,)]
@@ -365,9 +365,9 @@ def test_a_round_that_raises_is_heard_and_the_next_one_runs(
     world.race, usual = broken, world.race  # type: ignore[method-assign]
     pinned = port()
     with pytest.raises(RuntimeError, match="no file descriptors"):
-        pinned.addresses(tried=True)
+        pinned.addresses(must_be_tested=True)
     world.race = usual  # type: ignore[method-assign]
-    assert port().addresses(tried=True) == [A]
+    assert port().addresses(must_be_tested=True) == [A]
 
 
 def test_an_answer_that_is_gone_is_settled_by_the_garbage_collector_without_a_lock(
@@ -390,5 +390,5 @@ def test_an_ipv4_address_in_the_form_of_ipv6_goes_to_the_back_as_well(
     mapped = "::ffff:10.0.0.9"
     lookup.set(NAME, (mapped, A))
     world.refuses = {mapped}
-    port().addresses(tried=True)
+    port().addresses(must_be_tested=True)
     assert {resolver.resolve(NAME).address for _ in range(4)} == {A}

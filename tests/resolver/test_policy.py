@@ -25,10 +25,10 @@ from airflow_provider_hokusai_dns.resolver.freshness import (
     decide,
     expires_at,
     fail,
+    level_of,
     lifetime,
     recheck_at,
     stale_until,
-    state,
     succeed,
     wants_all_sources,
     worth_writing,
@@ -100,8 +100,8 @@ def test_rule_1_an_answer_is_fresh_to_the_end_of_its_lifetime_and_no_longer():
 def test_rule_2_an_old_answer_waits_a_moment_for_the_lookup_and_slow_is_not_degraded():
     """Expired without a failure: wait shortly, then the old answer; the name stays healthy."""
     assert action(known(), T0 + 101) is Action.STALE_WAIT
-    assert state(known(), T0 + 101, CONFIG) == "healthy"
-    assert state(fail(known(), Cause.TIMEOUT, T0 + 101), T0 + 101, CONFIG) == "degraded"
+    assert level_of(known(), T0 + 101, CONFIG) == "healthy"
+    assert level_of(fail(known(), Cause.TIMEOUT, T0 + 101), T0 + 101, CONFIG) == "degraded"
     assert CONFIG.stale_after == 0.5
 
 
@@ -110,7 +110,7 @@ def test_rule_3_with_nothing_old_a_caller_waits_for_the_lookup():
     assert decide(Entry(NAME), T0, CONFIG) == (Action.WAIT, T0)
     assert action(known(), T0 + 86_400) is Action.WAIT
     assert CONFIG.timeout == 10
-    assert state(Entry(NAME), T0, CONFIG) == "unknown"
+    assert level_of(Entry(NAME), T0, CONFIG) == "unknown"
 
 
 # --- rules 4, 8
@@ -194,9 +194,9 @@ def test_rule_6_the_oldest_answer_is_a_day_old_while_dns_cannot_be_asked(cause):
     entry = fail(known(), cause, T0 + 80_000)
     assert stale_until(entry, CONFIG) == T0 + 86_400
     assert action(entry, T0 + 86_399) in (Action.STALE, Action.STALE_RECHECK)
-    assert state(entry, T0 + 86_399, CONFIG) == "degraded"
+    assert level_of(entry, T0 + 86_399, CONFIG) == "degraded"
     assert action(entry, T0 + 86_400) in (Action.FAILED, Action.WAIT)
-    assert state(entry, T0 + 86_400, CONFIG) == "unhealthy"
+    assert level_of(entry, T0 + 86_400, CONFIG) == "unhealthy"
 
 
 def test_rule_6_zero_serves_nothing_old_and_three_days_are_the_most():
@@ -281,7 +281,7 @@ def test_rule_9_a_name_that_never_resolved_has_nothing_old():
     entry = fail(Entry(NAME), Cause.NXDOMAIN, T0)
     assert stale_until(entry, CONFIG) == float("-inf")
     assert action(entry, T0) is Action.FAILED
-    assert state(entry, T0, CONFIG) == "unhealthy"
+    assert level_of(entry, T0, CONFIG) == "unhealthy"
 
 
 @pytest.mark.parametrize("cause", list(Cause))
@@ -294,10 +294,10 @@ def test_rule_9_a_static_address_is_served_for_every_cause_also_past_the_limits(
         pause = 5 if cause in NO_NAME else 30
         assert decide(failed, T0, config) == (Action.STALE, T0 + pause)
         assert action(failed, T0 + pause, config) is Action.STALE_RECHECK
-        assert state(failed, T0, config) == "degraded"
+        assert level_of(failed, T0, config) == "degraded"
         other = replace(failed, hostname="other.local")
         assert action(other, T0, config) is Action.FAILED
-        assert state(other, T0, config) == "unhealthy"
+        assert level_of(other, T0, config) == "unhealthy"
 
 
 # --- rule 10
@@ -333,7 +333,7 @@ def test_rule_11_a_refresh_ahead_that_failed_is_not_repeated_at_every_use():
     assert action(entry, T0 + 275) is Action.AHEAD
     late = fail(known(), Cause.TIMEOUT, T0 + 90)
     assert decide(late, T0 + 95, CONFIG) == (Action.FRESH, T0 + 100)
-    assert state(late, T0 + 95, CONFIG) == "healthy"
+    assert level_of(late, T0 + 95, CONFIG) == "healthy"
 
 
 def test_rule_11_a_name_that_nobody_uses_is_not_refreshed(make, lookup, clock):
@@ -464,7 +464,7 @@ def test_rule_15_a_failure_never_replaces_a_good_answer(cause):
     entry = fail(known(), cause, T0 + 85)
     assert entry.answer == known().answer
     assert action(entry, T0 + 86) is Action.FRESH
-    assert state(entry, T0 + 86, CONFIG) == "healthy"
+    assert level_of(entry, T0 + 86, CONFIG) == "healthy"
 
 
 def test_rule_15_a_stored_answer_does_not_replace_one_that_is_still_fresh():
@@ -472,7 +472,7 @@ def test_rule_15_a_stored_answer_does_not_replace_one_that_is_still_fresh():
     entry = fail(known(), Cause.TIMEOUT, T0 + 85)
     entry = adopt(entry, record(WALL), T0 + 86, WALL + 1, CONFIG)
     assert action(entry, T0 + 86) is Action.FRESH
-    assert state(entry, T0 + 86, CONFIG) == "healthy"
+    assert level_of(entry, T0 + 86, CONFIG) == "healthy"
 
 
 # --- rule 16
@@ -486,7 +486,7 @@ def test_rule_16_a_stored_answer_keeps_its_own_age_and_is_never_fresh():
     assert expires_at(entry, CONFIG) == float("-inf")
     assert stale_until(entry, CONFIG) == T0 - 1000 + 86_400
     assert action(entry, T0) is Action.STALE_WAIT
-    assert state(entry, T0, CONFIG) == "degraded"
+    assert level_of(entry, T0, CONFIG) == "degraded"
 
 
 @pytest.mark.parametrize("field", ["resolved_at", "no_name_since"])

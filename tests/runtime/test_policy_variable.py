@@ -130,17 +130,17 @@ class TestTheProcess:
     def test_takes_the_variable_before_environment_and_section(self, texts, monkeypatch):
         """It is the newest decision, and holds for the whole fleet."""
         monkeypatch.setenv("DNS_CACHE_TTL", "60")
-        names = runtime.resolver()
-        assert names.config.cache_ttl == 60
+        resolver = runtime.resolver()
+        assert resolver.config.cache_ttl == 60
         put(texts, cache_ttl=30, max_stale_no_name=3600)
-        assert (names.config.cache_ttl, names.config.max_stale_no_name) == (30, 3600)
-        assert names.config.timeout == 1
+        assert (resolver.config.cache_ttl, resolver.config.max_stale_no_name) == (30, 3600)
+        assert resolver.config.timeout == 1
 
     def test_leaves_what_a_connection_says(self, texts):
         """A field of a connection is closer to its name."""
         server = MLflowServer(conn_id="a", scheme="http", hostname=NAME, cache_ttl=7)
         put(texts, cache_ttl=30)
-        assert runtime.resolver_for(server).config.ttl_override_for(NAME) == 7
+        assert runtime.resolver_for_server(server).config.ttl_override_for(NAME) == 7
 
     @pytest.mark.parametrize(
         "text",
@@ -199,13 +199,13 @@ class TestTheProcess:
         """A thousand hits read nothing; a thousand askers read once."""
         monkeypatch.setattr(policy_variable, "_EVERY", 15.0)
         dns.set_records(NAME, ["10.0.1.1"])
-        names = runtime.resolver()
-        names.resolve(NAME)
-        assert names.wait_idle()
+        resolver = runtime.resolver()
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
         assert texts.reads.count(KEY) == 1
         texts.reads.clear()
         for _ in range(1000):
-            names.resolve(NAME)
+            resolver.resolve(NAME)
             runtime.follow_policy()
         assert texts.reads == []
 
@@ -260,9 +260,9 @@ class TestWarming:
             dns.set_records(host, ["10.0.1.1"])
         server = MLflowServer(conn_id="a", scheme="http", hostname=NAME, also_pin=hosts[:1])
         runtime.warm([server], hosts[2:])
-        names = runtime.resolver_for(server)
-        assert names.wait_idle()
-        assert [str(names.state(host)) for host in hosts] == ["healthy"] * 3
+        resolver = runtime.resolver_for_server(server)
+        assert resolver.wait_idle()
+        assert [str(resolver.state(host)) for host in hosts] == ["healthy"] * 3
 
     def test_looks_up_the_proxy_of_a_connection_and_not_what_it_resolves(self, texts, dns):
         """Only the proxy knows the name behind it."""
@@ -271,8 +271,8 @@ class TestWarming:
             conn_id="a", scheme="http", hostname="behind.policy-test.local", proxy=Proxy(NAME, 3128)
         )
         runtime.warm([server])
-        names = runtime.resolver_for(server)
-        assert names.wait_idle()
-        assert [str(names.state(host)) for host in (NAME, server.hostname)] == [
+        resolver = runtime.resolver_for_server(server)
+        assert resolver.wait_idle()
+        assert [str(resolver.state(host)) for host in (NAME, server.hostname)] == [
             "healthy", "unknown",
         ]  # fmt: skip

@@ -25,9 +25,9 @@ class TestTheResolver:
 
     def test_is_shared_by_connections_that_say_nothing(self):
         """Two hooks of one task share cache and counters, also with two logins."""
-        one = runtime.resolver_for(server())
-        assert runtime.resolver_for(server("b", "other.local")) is one
-        assert runtime.resolver_for(server("c", credentials=Credentials("me", "pw"))) is one
+        one = runtime.resolver_for_server(server())
+        assert runtime.resolver_for_server(server("b", "other.local")) is one
+        assert runtime.resolver_for_server(server("c", credentials=Credentials("me", "pw"))) is one
         assert runtime.resolver() is one
 
     @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ class TestTheResolver:
     )
     def test_is_shared_by_connections_that_say_the_same_and_by_no_other(self, said):
         """Who may edit one connection decides nothing about another."""
-        one = runtime.resolver_for(server("a", **said))
-        assert runtime.resolver_for(server("b", "MLFLOW.local", **said)) is one
-        assert runtime.resolver_for(server("c")) is not one
+        one = runtime.resolver_for_server(server("a", **said))
+        assert runtime.resolver_for_server(server("b", "MLFLOW.local", **said)) is one
+        assert runtime.resolver_for_server(server("c")) is not one
         assert runtime.resolver() is not one
 
     def test_takes_what_a_connection_says(self):
@@ -55,7 +55,7 @@ class TestTheResolver:
             nameservers=("10.0.0.2",),
             fallback_addresses=("10.0.1.221",),
         )
-        config = runtime.resolver_for(said).config
+        config = runtime.resolver_for_server(said).config
         assert config.ttl_override_for("mlflow.local") == 7
         assert config.max_stale_for("mlflow.local") == 60
         assert config.nameservers_for("mlflow.local") == ("10.0.0.2",)
@@ -65,20 +65,27 @@ class TestTheResolver:
     def test_follows_a_connection_that_was_changed(self):
         """Without a restart: the newest that a connection says holds."""
         for ttl in (7, 9, None):
-            config = runtime.resolver_for(server(cache_ttl=ttl)).config
+            config = runtime.resolver_for_server(server(cache_ttl=ttl)).config
             assert config.ttl_override_for("mlflow.local") == ttl
 
     def test_two_that_differ_are_refused_by_no_gate(self):
         """Neither while both are there, nor after one of them is gone."""
         for ttl in (5, 6, 5):
-            names = runtime.resolver_for(server(f"with_{ttl}", cache_ttl=ttl))
-            assert names.config.ttl_override_for("mlflow.local") == ttl
+            resolver = runtime.resolver_for_server(server(f"with_{ttl}", cache_ttl=ttl))
+            assert resolver.config.ttl_override_for("mlflow.local") == ttl
 
     def test_is_one_of_a_bounded_number(self):
         """A process that sees many connections edited does not grow for ever."""
         for number in range(300):
-            runtime.resolver_for(server(cache_ttl=number))
+            runtime.resolver_for_server(server(cache_ttl=number))
         assert len(runtime._process.resolvers) <= 256
+
+    def test_exceeds_that_number_where_all_are_pinned(self):
+        """A pinned view is never dropped: its pin uses that resolver."""
+        servers = [server(cache_ttl=number) for number in range(258)]
+        runtime.keep_resolvers_for_views(each.view for each in servers)
+        found = [runtime.resolver_for_server(each) for each in servers]
+        assert runtime.resolver_for_server(servers[0]) is found[0]
 
     def test_follows_a_setting_that_was_changed(self, monkeypatch):
         """Without a restart, and the same resolver."""
@@ -105,14 +112,14 @@ class TestTheResolver:
 
     def test_takes_a_connection_to_an_address(self):
         """There is nothing to resolve, and nothing to say about a name."""
-        resolver = runtime.resolver_for(
+        resolver = runtime.resolver_for_server(
             server(hostname="10.0.1.221", fallback_addresses=("1.1.1.1",))
         )
         assert resolver.resolve("10.0.1.221").source is Source.LITERAL
 
     def test_works_after_a_fork(self):
         """A child process resolves with what its parent had, also when a lock was held."""
-        resolver = runtime.resolver_for(server(hostname="10.0.1.221"))
+        resolver = runtime.resolver_for_server(server(hostname="10.0.1.221"))
         with runtime._process.lock:
             child = os.fork()
             if child == 0:
@@ -131,47 +138,55 @@ class TestTheFallbackOfTheEnvironment:
     def test_is_that_of_the_connection_in_use(self, monkeypatch):
         """Before the one in MLFLOW_TRACKING_URI."""
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere.local")
-        runtime.resolver_for(server())
+        runtime.resolver_for_server(server())
         assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
 
     def test_is_never_that_of_a_second_hostname(self, caplog):
         """It would lead one server's traffic to another; the log says what to do instead."""
-        runtime.resolver_for(server())
-        runtime.resolver_for(server("b", "other.local"))
+        runtime.resolver_for_server(server())
+        runtime.resolver_for_server(server("b", "other.local"))
         assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
         assert "fallback_addresses on the connection 'b'" in caplog.text
 
+    def test_is_refused_to_each_further_hostname_with_one_log_line(self, caplog):
+        """Also where a process uses several in turn: it would be a line for every call."""
+        runtime.resolver_for_server(server())
+        for _ in range(3):
+            runtime.resolver_for_server(server("b", "other.local"))
+            runtime.resolver_for_server(server("c", "third.local"))
+        assert [record.args[1] for record in caplog.records] == ["other.local", "third.local"]
+
     def test_is_taken_from_a_connection_that_the_deployment_does_not_list(self):
         """Who adds a connection cannot take the emergency address of the deployment's own."""
-        runtime.resolver_for(server("added", "other.local"))
-        runtime.resolver_for(server("mlflow_default"))
-        runtime.resolver_for(server("added", "other.local"))
+        runtime.resolver_for_server(server("added", "other.local"))
+        runtime.resolver_for_server(server("mlflow_default"))
+        runtime.resolver_for_server(server("added", "other.local"))
         assert runtime.resolver().config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
 
     def test_goes_along_when_its_connection_is_led_elsewhere(self):
         """No connection uses the old name any more."""
-        runtime.resolver_for(server())
-        runtime.resolver_for(server("a", "new.local"))
+        runtime.resolver_for_server(server())
+        runtime.resolver_for_server(server("a", "new.local"))
         assert runtime.resolver().config.static_addresses == {"new.local": ("10.0.1.221",)}
 
     def test_is_refused_when_it_is_broken_and_the_old_one_stays(self, monkeypatch, caplog):
         """As every other setting."""
-        before = runtime.resolver_for(server())
+        before = runtime.resolver_for_server(server())
         monkeypatch.setenv("MLFLOW_FALLBACK_IP", "nonsense")
-        assert runtime.resolver_for(server()) is before
+        assert runtime.resolver_for_server(server()) is before
         assert before.config.static_addresses == {"mlflow.local": ("10.0.1.221",)}
         assert "nonsense" in caplog.text
 
     def test_gives_way_to_the_connection(self):
         """The connection is the stronger one."""
-        config = runtime.resolver_for(server(fallback_addresses=("10.9.9.9",))).config
+        config = runtime.resolver_for_server(server(fallback_addresses=("10.9.9.9",))).config
         assert config.static_addresses_for("mlflow.local") == ("10.9.9.9",)
 
     def test_is_served_on_a_worker_that_never_resolved_the_name(self, dns, monkeypatch):
         """For every cause; and no other name gets it."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
         dns.no_such_name("mlflow.local")
-        found = runtime.resolver_for(server()).resolve("http://mlflow.local:5000")
+        found = runtime.resolver_for_server(server()).resolve("http://mlflow.local:5000")
         assert (str(found), found.source) == ("http://10.0.1.221:5000", Source.STATIC)
         with pytest.raises(DNSResolutionError):
             runtime.resolver().resolve("typing-error.local")
@@ -185,7 +200,7 @@ class TestTheLog:
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
         monkeypatch.setenv("DNS_CACHE_TTL", "0")
         dns.set_records("mlflow.local", ["10.0.0.1"], ttl=0)
-        resolver = runtime.resolver_for(server())
+        resolver = runtime.resolver_for_server(server())
         resolver.resolve("mlflow.local")
         assert resolver.wait_idle()  # the store has been told
         return resolver
@@ -224,7 +239,9 @@ class TestTheLog:
         """It is never checked against DNS, and the line says so."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
         dns.no_such_name("mlflow.local")
-        runtime.resolver_for(server(fallback_addresses=("10.9.9.9",))).resolve("mlflow.local")
+        runtime.resolver_for_server(server(fallback_addresses=("10.9.9.9",))).resolve(
+            "mlflow.local"
+        )
         assert any("static address 10.9.9.9" in line for line in self.lines(caplog))
 
 
@@ -288,7 +305,7 @@ class TestPins:
 def test_a_private_resolver_knows_nothing_and_leaves_nothing(dns):
     """The Test button tries a changed connection beside the one in use."""
     dns.set_records("mlflow.local", ["10.0.0.1"])
-    runtime.resolver_for(server("a", cache_ttl=5))
+    runtime.resolver_for_server(server("a", cache_ttl=5))
     private = runtime.private_resolver(server("made-up", cache_ttl=9, nameservers=(dns.address,)))
     assert private.resolve("mlflow.local").address == "10.0.0.1"
     assert runtime.metrics()["attempts"] == 0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.health import Health
+from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Question, Reply, Said, Server
-from airflow_provider_hokusai_dns.resolver.model import Answer, Cause
-
-_NEVER = math.inf
+from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Answer, Cause
 
 #: Seconds until the next packet for a question that has no answer yet: to the next nameserver,
 #: or to the same one where there is no other. They lengthen with each turn of the list. A lost
@@ -65,8 +62,8 @@ class Manner:
     tcp: bool = False
     edns: bool = False
     one_at_a_time: bool = False
-    wait: float = _NEVER
-    wait_for_all: float = _NEVER
+    wait: float = FOREVER
+    wait_for_all: float = FOREVER
 
 
 class Schedule(Protocol):
@@ -80,7 +77,7 @@ class Schedule(Protocol):
 
     listed: tuple[Server, ...]
     order: tuple[Server, ...]
-    health: Health
+    health: NameserverHealth
     manner: Manner
     outbox: list[Ask]
     outcome: Answer | LookupFailed | None
@@ -102,10 +99,10 @@ class Asking:
         self.asks: list[Ask] = []
         #: The reply that stands, or will from ``stands_at`` on.
         self.reply: Reply | None = None
-        self.stands_at = _NEVER
+        self.stands_at = FOREVER
         #: No nameserver is left that could answer.
         self.failed = False
-        self.next_at = _NEVER
+        self.next_at = FOREVER
         self.plan = plan
         self.rank = len(plan.listed)
         self._erred: set[Server] = set()
@@ -130,7 +127,7 @@ class Asking:
         while now >= self.next_at:
             # Once the lookup has its outcome, a packet that may be lost is made good for once.
             if self.plan.outcome is not None and len(self.asks) > 1:
-                self.next_at = _NEVER
+                self.next_at = FOREVER
                 return
             self._ask_next(now)
 
@@ -239,7 +236,7 @@ class Asking:
         done = self._erred | self._answered
         servers = [server for server in self.plan.order if server not in done]
         if not servers:
-            self.next_at = _NEVER
+            self.next_at = FOREVER
             return
         asked = {ask.server for ask in self.asks}
         unasked = [server for server in servers if server not in asked]
@@ -275,17 +272,17 @@ class Asking:
         if self.reply.cause is None:
             # One that has fallen silent is not waited for, or it would cost its time every time.
             since = [self._first(s, now) for s in before if not self.plan.health.is_silent(s)]
-            self.stands_at = max(since, default=-_NEVER) + self.plan.hold
-            self.next_at = _NEVER
+            self.stands_at = max(since, default=LONG_AGO) + self.plan.hold
+            self.next_at = FOREVER
             return
         asked = {ask.server for ask in self.asks}
         for server in before:
             if server not in asked:  # it does not outvote one that was not asked
                 self._send_first(server, now)
         since = [self._first(server, now) for server in before]
-        self.stands_at = max(since, default=-_NEVER) + self.plan.hold_no
+        self.stands_at = max(since, default=LONG_AGO) + self.plan.hold_no
         if not before:
-            self.next_at = _NEVER
+            self.next_at = FOREVER
 
     def _before(self, rank: int) -> list[Server]:
         """The nameservers that are listed earlier and may still say something."""
@@ -304,6 +301,6 @@ class Asking:
         asked = {one.server for one in self.asks}
         left = [server for server in self.plan.listed if server not in self._erred]
         if not left:
-            self.failed, self.next_at = True, _NEVER
+            self.failed, self.next_at = True, FOREVER
         elif any(server not in asked for server in left):
             self._ask_next(now)

@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.resolver.lookup import messages
 from airflow_provider_hokusai_dns.resolver.lookup.asking import Manner
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile
-from airflow_provider_hokusai_dns.resolver.lookup.health import Health
+from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Said, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf, parse_resolv_conf
@@ -47,7 +47,7 @@ class DNSQuery:
         self._search = search
         self.monotonic = monotonic
         self._file = WatchedFile(resolv_conf, partial(parse_resolv_conf, port=port))
-        self._health = Health()
+        self._health = NameserverHealth()
         self._turns = itertools.count()
 
     def plan(
@@ -90,7 +90,7 @@ class DNSQuery:
         workers = Workers("hokusai-dns-each")
 
         def ask(server: Server) -> list[Said]:
-            plan = self._plan(conf, (server,), Health(), hostname, timeout, None, kinds)
+            plan = self._plan(conf, (server,), NameserverHealth(), hostname, timeout, None, kinds)
             return self._run(plan).said(self.monotonic())
 
         answers = [workers.call(partial(ask, server)) for server in conf.nameservers]
@@ -106,7 +106,7 @@ class DNSQuery:
         self,
         conf: ResolvConf,
         servers: tuple[Server, ...],
-        health: Health,
+        health: NameserverHealth,
         hostname: str,
         timeout: float,
         hint: str | None,

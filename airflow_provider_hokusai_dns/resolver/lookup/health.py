@@ -13,7 +13,7 @@ SILENT_AFTER = 1.0
 SILENT_FOR = 30.0
 
 
-class Health:
+class NameserverHealth:
     """Silence per nameserver. Any packet ends it, whatever it contains.
 
     SERVFAIL and "no such name" concern the name, not the nameserver. Used by any number of threads

@@ -9,12 +9,11 @@ the search list, if one delays the others.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Manner
-from airflow_provider_hokusai_dns.resolver.lookup.health import Health
+from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
     Question,
@@ -23,14 +22,14 @@ from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     Server,
 )
 from airflow_provider_hokusai_dns.resolver.model import (
+    FOREVER,
+    LONG_AGO,
     Answer,
     Attempt,
     Cause,
     Endpoint,
     Source,
 )
-
-_NEVER = math.inf
 
 #: Seconds for which the address of a later nameserver waits for those listed before it.
 _HOLD = 1.0
@@ -46,8 +45,8 @@ _LATE_A = 1.0
 _LATE_AAAA_OF_NONE = 2.0
 #: Seconds until the next candidate is asked for beside one that has no answer yet.
 _NEXT_CANDIDATE = 1.0
-#: The share of the time for which a candidate that is silent holds back those after it, and the
-#: most of it that any single wait may take.
+#: A silent candidate holds back later ones, and any single wait lasts, for at most this share of
+#: the timeout.
 _SHARE = 0.25
 #: How long a family that is late is listened to after the outcome, so that it is not lost.
 _LISTEN_ON = 3.0
@@ -70,7 +69,7 @@ class _Candidate:
             if one_at_a_time and not asking.settled(now):
                 return
 
-    def verdict(self, now: float) -> tuple[bool | None, float]:
+    def decision(self, now: float) -> tuple[bool | None, float]:
         """True for addresses, False for none, None for not yet; and when that may change."""
         found, open_ = [], []
         for asking in self.askings:
@@ -79,31 +78,32 @@ class _Candidate:
             elif asking.has_some:
                 found.append(asking)
         if not open_:
-            return bool(found), _NEVER
-        until = _NEVER
+            return bool(found), FOREVER
+        until = FOREVER
         if found:
             rank = max(asking.rank for asking in found)
             open_ = [asking for asking in open_ if not asking.is_word_of(rank)]
             if not open_:
-                return True, _NEVER
-            late = _LATE_A if any(one.question.kind == "A" for one in open_) else _LATE_AAAA
+                return True, FOREVER
+            late = _LATE_A if any(asking.question.kind == "A" for asking in open_) else _LATE_AAAA
             until = min(_ended(asking, now) for asking in found) + late
             if now >= until:
-                return True, _NEVER
+                return True, FOREVER
         elif len(self.askings) == 2:
-            four = self.askings[0]
-            # RFC 4074, 4.2: servers say "no such name" of AAAA where they mean "no data".
-            if four.says_no(now) and four.cause() is Cause.NXDOMAIN:
-                until = _ended(four, now) + _LATE_AAAA_OF_NONE
+            of_a = self.askings[0]
+            # NXDOMAIN for A also settles AAAA, after a short wait. The reverse is not true: some
+            # servers say NXDOMAIN for AAAA where they mean "no data" (RFC 4074, 4.2).
+            if of_a.says_no(now) and of_a.cause() is Cause.NXDOMAIN:
+                until = _ended(of_a, now) + _LATE_AAAA_OF_NONE
                 if now >= until:
-                    return False, _NEVER
+                    return False, FOREVER
         return None, until
 
     def seems_no(self) -> bool:
         """Whether all replies so far say that there is no record."""
         return all(asking.seems_no() for asking in self.askings)
 
-    def cause(self, now: float) -> Cause:
+    def cause(self) -> Cause:
         """Why this name has no address (policy rule 10). The reply for A decides."""
         causes = [asking.cause() for asking in self.askings]
         if causes[0] is Cause.NODATA and len(causes) == 2:
@@ -133,7 +133,7 @@ class Plan:
         self,
         candidates: Sequence[str],
         servers: Sequence[Server],
-        health: Health,
+        health: NameserverHealth,
         now: float,
         timeout: float,
         *,
@@ -172,7 +172,7 @@ class Plan:
         self._evaluate(now)
 
     def tick(self, now: float) -> None:
-        """It is :attr:`wake_at`."""
+        """Call this at :attr:`wake_at`."""
         for asking in self._begun():
             if not asking.settled(now):
                 asking.tick(now)
@@ -189,8 +189,8 @@ class Plan:
         chosen = self._chosen
         if chosen is None:
             return False
-        rank = max(one.rank for one in chosen.askings if one.has_some)
-        return all(one.settled(now) or one.is_word_of(rank) for one in chosen.askings)
+        rank = max(asking.rank for asking in chosen.askings if asking.has_some)
+        return all(asking.settled(now) or asking.is_word_of(rank) for asking in chosen.askings)
 
     def answer(self) -> Answer:
         """The addresses of the chosen name so far, including a late family."""
@@ -232,8 +232,13 @@ class Plan:
 
     # --- inside
 
+    def _started(self) -> list[_Candidate]:
+        return [each for each in self._candidates if each.started_at is not None]
+
     def _begun(self) -> list[Asking]:
-        return [asking for one in self._candidates for asking in one.askings if asking.asks]
+        return [
+            asking for candidate in self._candidates for asking in candidate.askings if asking.asks
+        ]
 
     def _evaluate(self, now: float) -> None:
         """Choose, give up, or compute when the next event is due."""
@@ -241,7 +246,7 @@ class Plan:
             self.wake_at = self._next_tick(now, self.end)
             return
         changes = self.end
-        verdicts: list[bool | None] = []
+        decisions: list[bool | None] = []
         for candidate in self._candidates:
             if candidate.started_at is None:
                 due = self._due(now)
@@ -250,46 +255,46 @@ class Plan:
                     break
             if candidate.started_at is None or self.manner.one_at_a_time:
                 candidate.begin(now, one_at_a_time=self.manner.one_at_a_time)
-            verdict, until = candidate.verdict(now)
-            verdicts.append(verdict)
+            decision, until = candidate.decision(now)
+            decisions.append(decision)
             changes = min(changes, until)
-            if verdict:
-                held_until = self._held_until(verdicts[:-1])
+            if decision:
+                held_until = self._held_until(decisions[:-1])
                 if now >= held_until:
                     self._choose(candidate, now)
                 else:
                     changes = min(changes, held_until)
                 break
         else:
-            if all(verdict is False for verdict in verdicts):
+            if all(decision is False for decision in decisions):
                 self.outcome = self._failure(now)
         if self.outcome is None and now >= self.end:
             self.outcome = self._last_resort(now) or self._failure(now)
         if self.outcome is not None:
-            self.wake_at = now  # worked out where the lookup goes on
+            self.wake_at = now  # computed by the next event, if the caller continues
             return
         self.wake_at = self._next_tick(now, changes)
 
     def _due(self, now: float) -> float:
         """When the first candidate that has not been looked up is due."""
-        begun = [one for one in self._candidates if one.started_at is not None]
+        begun = self._started()
         if not begun:
             return now
         last = begun[-1]
-        if last.verdict(now)[0] is False or last.seems_no():
+        if last.decision(now)[0] is False or last.seems_no():
             return now
         assert last.started_at is not None
         return last.started_at + self._step
 
-    def _held_until(self, verdicts: Sequence[bool | None]) -> float:
+    def _held_until(self, decisions: Sequence[bool | None]) -> float:
         """Until when undecided earlier candidates delay an answer."""
         return max(
             (
                 (candidate.started_at or 0.0) + self._patience
-                for candidate, verdict in zip(self._candidates, verdicts, strict=False)
-                if verdict is None and not candidate.seems_no()
+                for candidate, decision in zip(self._candidates, decisions, strict=False)
+                if decision is None and not candidate.seems_no()
             ),
-            default=-_NEVER,
+            default=LONG_AGO,
         )
 
     def _next_tick(self, now: float, changes: float) -> float:
@@ -314,23 +319,22 @@ class Plan:
         return None
 
     def _failure(self, now: float) -> LookupFailed:
-        begun = [one for one in self._candidates if one.started_at is not None]
-        cause = self._deciding(begun).cause(now)
+        cause = self._deciding(self._started()).cause()
         return LookupFailed(cause, _SENTENCES[cause], self.attempts(now))
 
     def _deciding(self, begun: Sequence[_Candidate]) -> _Candidate:
-        """The candidate whose cause is that of the lookup, as glibc chooses it.
+        """The candidate whose cause the lookup reports, in glibc's order.
 
-        The name that answered before; else the name as it is, where it was asked for first. Asked
-        for last it only decides where no search domain has the name without an address, and none
-        is there whose nameserver could not tell. A domain that is refused says nothing.
+        The name that answered last time; the name as given, if it was asked first; the first
+        candidate with NODATA, then with SERVFAIL; else the last one asked. REFUSED from a search
+        domain does not decide.
         """
-        by_name = {one.name: one for one in begun}
+        by_name = {candidate.name: candidate for candidate in begun}
         if self._hint in by_name:
             return by_name[self._hint]
         if begun[0].name == self._as_is:
             return begun[0]
-        causes = {one.cause(self.end): one for one in reversed(begun)}
+        causes = {candidate.cause(): candidate for candidate in reversed(begun)}
         for cause in (Cause.NODATA, Cause.SERVFAIL):
             if cause in causes:
                 return causes[cause]

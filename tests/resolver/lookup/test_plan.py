@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import Answer, Cause
 from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Manner
-from airflow_provider_hokusai_dns.resolver.lookup.health import SILENT_FOR, Health
+from airflow_provider_hokusai_dns.resolver.lookup.health import SILENT_FOR, NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
 
@@ -44,7 +44,7 @@ class World:
     says: dict[tuple[object, object, object], Says | list[Says]]
     now: float = START
     sent: list[tuple[float, Ask]] = field(default_factory=list)
-    health: Health = field(default_factory=Health)
+    health: NameserverHealth = field(default_factory=NameserverHealth)
 
     def run(
         self,
