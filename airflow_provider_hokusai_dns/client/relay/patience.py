@@ -10,21 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_hokusai_dns.client.routes import Repeat
+from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, Repeat, is_full_pool
 
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
-#: MLflow's own 500: its database may be locked. A plain client repeats it for as many seconds.
-_PATIENCE_WITH_500 = 240.0
 #: MLflow's own time-out for an answer, seconds.
 _ANSWER = 120.0
 #: Pauses grow from the first to the last, seconds; the caller spreads them.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 #: A server may ask for an hour; it is asked again sooner, seconds.
 _LONGEST_RETRY_AFTER = 30.0
-#: What SQLAlchemy says when no connection comes free; MLflow answers it with 400.
-_POOL_IS_FULL = b"QueuePool limit of size"
 
 
 class Failure(StrEnum):
@@ -87,7 +83,7 @@ class Try:
             self.status in _AWAY
             or self.status in _OVERRUN
             or self.status == 500
-            or (self.status == 400 and _POOL_IS_FULL in self.body)
+            or is_full_pool(self.status, self.body)
         )
 
 
@@ -127,7 +123,7 @@ def next_step(last: Try, call: Call, now: float) -> Step:
         return over
     end = call.gives_up_at
     if last.status == 500:
-        end = min(end, call.waiting_since + _PATIENCE_WITH_500)
+        end = min(end, call.waiting_since + PATIENCE_WITH_500)
     if now >= end:
         return over
     if call.repeat is Repeat.READ_BACK and not last.was_not_carried_out:

@@ -22,7 +22,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
 from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
-from airflow_provider_hokusai_dns.client.routes import Repeat, route
+from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, Repeat, route
 
 A2, A3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
@@ -116,6 +116,13 @@ def test_a_server_that_hangs_is_asked_again_where_that_is_cheap(
     """As MLflow's own client does it after its time-out; never later than the deadline."""
     assert answer_limit(repeat, of_an_artifact=of_an_artifact, patience=600.0) == limit
     assert answer_limit(repeat, of_an_artifact=of_an_artifact, patience=5.0) == 5.0
+
+
+def test_mlflow_s_own_500_is_repeated_as_long_as_by_its_client() -> None:
+    """Then the client gets it, even with a longer deadline."""
+    busy = a_call(deadline=600.0)
+    assert next_step(Try(500), busy, now=PATIENCE_WITH_500 - 1) is Step.AGAIN
+    assert next_step(Try(500), busy, now=PATIENCE_WITH_500) is Step.ANSWER
 
 
 def test_a_certificate_is_not_waited_for() -> None:
