@@ -114,7 +114,7 @@ def _swallowing() -> tuple[str, ...]:
     )
 
 
-def _failed(tracker: DeliveryTracker, failure: transport.Failure) -> None:
+def _failed(tracker: DeliveryTracker, failure: transport.FailedRequest) -> None:
     """Count a failed request whose error is swallowed by its caller, a part of MLflow."""
     frame, modules = sys._getframe(), list[str]()
     while frame is not None and len(modules) < _MAX_FRAMES:

@@ -8,11 +8,9 @@ import requests
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout, ReadTimeout
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
-#: MLflow's own retries are over after this many seconds; an error 500 is repeated no longer.
-_PLAIN_CLIENT_WAITS = 247.0
+from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, is_full_pool
+
 _MAX_PAUSE = 10.0
-#: What SQLAlchemy says when no database connection comes free: MLflow passes it on with a 400.
-_POOL_IS_FULL = b"QueuePool limit of size"
 _REFUSED_TUNNEL = "Tunnel connection failed: 4"
 
 
@@ -37,7 +35,7 @@ def pause_before_next(
     :param jitter: a random number from 0 to 1.
     """
     if fault is Fault.BUSY:
-        patience = min(patience, _PLAIN_CLIENT_WAITS)
+        patience = min(patience, PATIENCE_WITH_500)
     left = patience - elapsed
     if left <= 0 or not (may_repeat or fault is Fault.NOT_SENT):
         return None
@@ -53,7 +51,7 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
             return Fault.AWAY
         if status in (408, 429):  # MLflow 3.18 repeats these for every call
             return Fault.NOT_SENT
-        is_busy = status == 500 or (status == 400 and _POOL_IS_FULL in outcome.content)
+        is_busy = status == 500 or is_full_pool(status, outcome.content)
         return Fault.BUSY if is_busy else None
     if isinstance(outcome, ConnectTimeout):
         return Fault.NOT_SENT

@@ -73,6 +73,10 @@ _REMOVING = re.compile(
     r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
     r"|registered-models/rename|traces/delete-traces"
 )
+#: Seconds for which MLflow's own 500 is repeated, as by a plain client: its database may be locked.
+PATIENCE_WITH_500 = 247.0
+#: What SQLAlchemy says when no database connection comes free.
+_POOL_IS_FULL = b"QueuePool limit of size"
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
 
 
@@ -105,6 +109,11 @@ def error_code(body: bytes) -> str:
         return str(json.loads(body).get("error_code") or "")
     except (ValueError, RecursionError):
         return ""
+
+
+def is_full_pool(status: int, body: bytes) -> bool:
+    """Whether MLflow's database had no free connection, which it answers with 400."""
+    return status == 400 and _POOL_IS_FULL in body
 
 
 def was_removed_before(body: bytes) -> bool:

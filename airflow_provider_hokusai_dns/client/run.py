@@ -1,4 +1,13 @@
-"""A run that always ends, and never loses data silently."""
+"""A run that always ends, and never loses data silently.
+
+What limits how long it waits for MLflow, besides the task's ``execution_timeout``:
+
+* each call that starts it: ``request_timeout`` (``deadline``, if another run is already open);
+* each call from then on, the one that ends it included: ``deadline``;
+* the last flush: ``flush_deadline`` without progress, at least ``_SHORTEST_FLUSH``;
+* if the task is being stopped: ``sigterm.SECONDS`` for all of the end on SIGTERM, and for the last
+  flush on Ctrl-C and ``execution_timeout``.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +48,11 @@ _log = logging.getLogger(__name__)
 
 FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 
-#: ``force_flush`` of MLflow's span processors gives up after 30 s and logs nothing.
-_TRACE_FLUSH_GIVES_UP = 25.0
-#: With deadline 0 nothing waits for an outage, but data being sent still gets this time, seconds.
-_ON_ITS_WAY = 10.0
+#: MLflow's ``force_flush`` gives up silently after 30 s. A flush that took this long, in seconds,
+#: may have, so it is repeated.
+_TRACE_FLUSH_SUSPECT = 25.0
+#: The last flush gets at least this long, in seconds, even with deadline 0.
+_SHORTEST_FLUSH = 10.0
 
 
 def status_of(error: BaseException) -> str:
@@ -97,7 +107,7 @@ def open_run(
         mlflow_private.tell_what_is_missing()
         stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
         tags = dict(tags or {})
-        outer = nested and _enclosing()
+        has_parent = nested and _enclosing() is not None
         run: _OpenRun | None = None
 
         def stop(seconds: float) -> None:
@@ -110,14 +120,14 @@ def open_run(
         try:
             active = _start(
                 tracking_uri,
-                experiment_name=experiment_name or (None if outer else server.experiment),
+                experiment_name=experiment_name or (None if has_parent else server.experiment),
                 run_name=run_name,
                 run_id=run_id,
                 nested=nested,
                 tags=tags,
             )
         except BaseException as error:
-            if _is_out_of_time(error, status_of(error)):
+            if _must_end_now(error, status_of(error)):
                 stop(sigterm.SECONDS)
             raise
         if not nested:
@@ -164,14 +174,14 @@ def _start(
 
     client = mlflow.MlflowClient(tracking_uri)
     if run_id is not None:
-        there = client.get_run(run_id)
+        existing = client.get_run(run_id)
         # MLflow refuses a run that is not in the experiment that is set.
-        with experiment_in_use(there.info.experiment_id):
+        with experiment_in_use(existing.info.experiment_id):
             return mlflow.start_run(
                 run_id=run_id,
                 run_name=run_name,
                 nested=nested,
-                tags={k: v for k, v in tags.items() if k not in there.data.tags} or None,
+                tags={k: v for k, v in tags.items() if k not in existing.data.tags} or None,
             )
     parent = None
     if nested:
@@ -219,8 +229,8 @@ def _experiment(client: mlflow.MlflowClient, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _is_out_of_time(error: BaseException, status: str) -> bool:
-    """Whether the task is expected to end now: Ctrl-C, or Airflow's ``execution_timeout``."""
+def _must_end_now(error: BaseException, status: str) -> bool:
+    """Whether the task is to end at once: Ctrl-C, or Airflow's ``execution_timeout``."""
     return status != FINISHED and not isinstance(error, Exception | SystemExit)
 
 
@@ -246,14 +256,14 @@ class _OpenRun:
         self._end = end
         self._deadline = deadline
         self._stopped = False
-        self._fluent = mlflow_private.active_runs()
+        self._active_runs = mlflow_private.active_runs()
         #: How many runs of this thread are not ours to end.
-        self._others = max(0, len(self._fluent or ()) - 1)
+        self._others = max(0, len(self._active_runs or ()) - 1)
 
     def close(self) -> None:
         """End the run after the block succeeded."""
         with self._ending_in_any_case(FAILED):
-            losses = self._flush(max(self._deadline, _ON_ITS_WAY))
+            losses = self._flush(max(self._deadline, _SHORTEST_FLUSH))
             self._finish(FAILED if losses else FINISHED, losses)
         if losses:
             raise LostDataError(self._run_id, losses)
@@ -262,11 +272,11 @@ class _OpenRun:
         """End the run after the block raised an exception, which must not be changed."""
         if self._stopped and status == FAILED:
             status = KILLED  # what a task that is told to stop raises
-        limit = sigterm.SECONDS if _is_out_of_time(error, status) else float("inf")
+        limit = sigterm.SECONDS if _must_end_now(error, status) else float("inf")
         end = time.monotonic() + limit
         try:
             with self._ending_in_any_case(FAILED if status == FINISHED else status):
-                if losses := self._flush(max(self._deadline, _ON_ITS_WAY), limit):
+                if losses := self._flush(max(self._deadline, _SHORTEST_FLUSH), limit):
                     _log.error("%s", LostDataError(self._run_id, losses))
                 # A server that answers is told even if the flush has used up all the time.
                 with bounded(max(1.0, end - time.monotonic())):
@@ -316,8 +326,8 @@ class _OpenRun:
         with bounded(max(1.0, end - time.monotonic())):
             if (carrier := transport.carrier_of(self._conn_id)) is not None:
                 carrier.sweep()
-            # Once more: a slow server may have begun a run for an earlier try after our first
-            # search, or may not have answered that.
+            # Again: since our first search, a slow server may have started a run for an earlier
+            # try; or that search may have failed.
             self._end_orphans()
         if unfinished := self._tracker.unfinished_traces():
             _log.warning(
@@ -332,8 +342,8 @@ class _OpenRun:
 
         They wait without a time limit for their own thread, which may be waiting for the server.
         """
-        known = mlflow_private.monitors()
-        monitors = [known.pop(run_id, None) for run_id in self._ids()]
+        by_run = mlflow_private.monitors()
+        monitors = [by_run.pop(run_id, None) for run_id in self._ids()]
         threads = [
             threading.Thread(target=monitor.finish, daemon=True)
             for monitor in monitors
@@ -358,23 +368,23 @@ class _OpenRun:
             flushes.append(threading.Thread(target=mlflow.flush_async_logging, daemon=True))
         for flush in flushes:
             flush.start()
-        # Its queues are being emptied all the time. Their own flush() would stop them first, while
-        # other runs in this process use them.
+        # MLflow's queues send all the time, so waiting is enough. Calling their flush() would stop
+        # them while other runs of this process use them.
         self._tracker.wait(quiet, limit, lambda: any(flush.is_alive() for flush in flushes))
         given_up.set()
 
     def _finish(self, status: str, losses: tuple[Loss, ...] = ()) -> None:
         """Set the status on the server, and remove the run from the fluent API in any case."""
         ids = self._ids()
-        is_active = self._fluent is None or any(
-            run.info.run_id == self._run_id for run in self._fluent
+        is_active = self._active_runs is None or any(
+            run.info.run_id == self._run_id for run in self._active_runs
         )
-        self._put_down()
+        self._remove_from_fluent_api()
         try:
             for run_id in ids[:-1]:
                 terminate(self._uri, run_id, status)
-            # A run that the author's code has ended itself keeps its status, unless that was too
-            # early.
+            # A run that the author's code has already ended keeps its status, unless a failure
+            # overrides it.
             if status != FINISHED or (self._end and is_active):
                 terminate(self._uri, self._run_id, status)
                 _log.info("MLflow run %s ended as %s", self._run_id, status)
@@ -383,12 +393,12 @@ class _OpenRun:
 
     def _ids(self) -> list[str]:
         """This run, after the runs that the author's code has started inside it and not ended."""
-        inside = [str(run.info.run_id) for run in (self._fluent or ())[self._others :]]
+        inside = [str(run.info.run_id) for run in (self._active_runs or ())[self._others :]]
         return [*(run_id for run_id in inside[::-1] if run_id != self._run_id), self._run_id]
 
-    def _put_down(self) -> None:
-        if self._fluent is not None:
-            del self._fluent[self._others :]
+    def _remove_from_fluent_api(self) -> None:
+        if self._active_runs is not None:
+            del self._active_runs[self._others :]
             mlflow_private.set_last_run(self._run_id)
             return
         import mlflow
@@ -404,5 +414,5 @@ def _flush_traces(given_up: threading.Event) -> None:
     while not given_up.is_set():
         began = time.monotonic()
         mlflow.flush_trace_async_logging()
-        if time.monotonic() - began < _TRACE_FLUSH_GIVES_UP:
+        if time.monotonic() - began < _TRACE_FLUSH_SUSPECT:
             return

@@ -64,7 +64,7 @@ class SentOnceError(requests.exceptions.RetryError):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedRequest:
     """A request that failed in the end.
 
     :param conn_id: the connection.
@@ -125,13 +125,13 @@ class Carrier(HTTPAdapter):
             request = request.copy()
             request.prepare_body(create.body, None)
         may_repeat = create is not None or rule.repeat is Repeat.FREELY
-        began, doubt, attempt, renewed = time.monotonic(), False, 0, False
+        began, maybe_done, attempt, renewed = time.monotonic(), False, 0, False
         while True:
             attempt += 1
             left = self.patience - (time.monotonic() - began) if attempt > 1 else None
             outcome = self._once(request, stream, left, create, **kwargs)
             fault = fault_of(outcome)
-            if doubt and create is not None and isinstance(outcome, requests.Response):
+            if maybe_done and create is not None and isinstance(outcome, requests.Response):
                 made = self._settled(request, create, outcome)
                 if made is not None:
                     return made
@@ -140,7 +140,7 @@ class Carrier(HTTPAdapter):
                     renewed = True
                     continue
                 break
-            doubt = doubt or fault is not Fault.NOT_SENT
+            maybe_done = maybe_done or fault is not Fault.NOT_SENT
             if body is None and request.body is not None:
                 # A file that is sent once more takes its time; that is no outage.
                 began = began if attempt > 1 else time.monotonic()
@@ -159,13 +159,18 @@ class Carrier(HTTPAdapter):
             self._told_away(outcome)
             _drop(outcome)
             time.sleep(pause)
-            if doubt and create is not None:
+            if maybe_done and create is not None:
                 with bounded(max(1.0, self.patience - (time.monotonic() - began))):
                     found = self._made(request, create)
                 if found:
                     return self._answer(request, create, found)
         answer = outcome if isinstance(outcome, requests.Response) else None
-        if doubt and rule.removes and answer is not None and was_removed_before(answer.content):
+        if (
+            maybe_done
+            and rule.removes
+            and answer is not None
+            and was_removed_before(answer.content)
+        ):
             return self._made_up(request, {})
         if fault in (Fault.UNSURE, Fault.AWAY) and rule.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
@@ -239,7 +244,7 @@ class Carrier(HTTPAdapter):
             said = outcome if isinstance(outcome, Exception) else _as_error(outcome)
             content = body.encode() if isinstance(body, str) else body or b""
             path = urlsplit(request.url or "").path
-            failure = Failure(self.server.conn_id, request.method or "", path, content, said)
+            failure = FailedRequest(self.server.conn_id, request.method or "", path, content, said)
             for watch in tuple(_watches):
                 watch(failure)
         if isinstance(outcome, Exception):
@@ -395,7 +400,7 @@ _lock = forks.free_in_child(threading.Lock())
 _carriers: dict[str, Carrier] = {}
 #: How many runs are open, by connection.
 _runs: dict[str, int] = {}
-_watches: list[Callable[[Failure], None]] = []
+_watches: list[Callable[[FailedRequest], None]] = []
 
 
 def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
@@ -438,7 +443,7 @@ def has_open_run(conn_id: str) -> bool:
 
 
 @contextlib.contextmanager
-def watched(watch: Callable[[Failure], None]) -> Iterator[None]:
+def watched(watch: Callable[[FailedRequest], None]) -> Iterator[None]:
     """Report each request that fails in the end, on the thread of its caller."""
     _watches.append(watch)
     try:

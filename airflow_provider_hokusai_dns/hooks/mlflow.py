@@ -211,7 +211,7 @@ class MLflowHook(BaseHook):
         from mlflow.exceptions import MlflowException
         from requests.exceptions import SSLError
 
-        from airflow_provider_hokusai_dns.client.outage import says_down
+        from airflow_provider_hokusai_dns.client.breaker_errors import says_down
 
         is_tls = isinstance(error.__context__, SSLError)
         if not isinstance(error, MlflowException) or (says_down(error) and not is_tls):
@@ -258,7 +258,7 @@ class MLflowHook(BaseHook):
         :raises LostDataError: at the end, if something logged asynchronously did not arrive.
         """
         from airflow_provider_hokusai_dns.client import auth
-        from airflow_provider_hokusai_dns.client.outage import says_down
+        from airflow_provider_hokusai_dns.client.breaker_errors import says_down
         from airflow_provider_hokusai_dns.client.run import open_run
         from airflow_provider_hokusai_dns.links.mlflow_run import run_url
 

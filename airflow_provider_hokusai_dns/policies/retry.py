@@ -204,7 +204,7 @@ def _what_is_wrong(causes: tuple[BaseException, ...]) -> str:
 
 
 def _says_away(causes: tuple[BaseException, ...]) -> bool:
-    from airflow_provider_hokusai_dns.client.outage import says_down
+    from airflow_provider_hokusai_dns.client.breaker_errors import says_down
     from airflow_provider_hokusai_dns.exceptions import (
         BreakerOpenError,
         LostDataError,

@@ -1,4 +1,7 @@
-"""Builds finished answers from entries, and keeps them for the hit path."""
+"""What one caller gets: a fresh, stale, stored or static address, or the error.
+
+Answers are built once, from entries, and kept for the hit path.
+"""
 
 from __future__ import annotations
 

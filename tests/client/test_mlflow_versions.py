@@ -55,7 +55,7 @@ def test_every_private_name_is_there_on(version: str) -> None:
 #: What is run on each, in processes of their own: each about as long as the other.
 PARTS = {
     "runs": ("client/test_promises.py", "client/test_run.py", "client/test_redelivery.py"),
-    "outages": ("client/test_transport.py", "client/test_outage.py"),
+    "outages": ("client/test_transport.py", "client/test_breaker_errors.py"),
     "flows": ("matrix/test_matrix.py",),
 }
 

@@ -113,7 +113,7 @@ def test_a_queue_that_drains_is_waited_for_beyond_the_deadline(
     """A deadline counts while nothing gets through; a deadline of nothing loses nothing."""
     import mlflow
 
-    monkeypatch.setattr(run_module, "_ON_ITS_WAY", 3.0)
+    monkeypatch.setattr(run_module, "_SHORTEST_FLUSH", 3.0)
     server = a_server(hostname=mlflow_server.host, port=front.port, deadline=deadline)
     front.before = slow_batches
     with open_run(server, auth.sign_in(server)) as run:

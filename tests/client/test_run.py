@@ -751,7 +751,7 @@ class OutOfTime(BaseException):
     """As Airflow's ``execution_timeout`` is: no ``Exception``, and raised anywhere."""
 
 
-@pytest.mark.parametrize("call", ["_drain", "_put_down"])
+@pytest.mark.parametrize("call", ["_drain", "_remove_from_fluent_api"])
 @pytest.mark.parametrize("error", [ValueError("the author's"), None], ids=["failed", "good"])
 def test_a_task_whose_time_is_over_at_the_end_ends_its_run(
     server: MLflowServer,

@@ -25,7 +25,7 @@ from airflow_provider_hokusai_dns.client.relay.messages import (
     release,
 )
 from airflow_provider_hokusai_dns.client.relay.patience import (
-    Call,
+    Progress,
     Step,
     Try,
     answer_limit,
@@ -62,14 +62,14 @@ _REFUSALS = frozenset({401, 403, 413})
 
 
 @dataclass
-class _State:
+class _CallInProgress:
     """One call under way."""
 
     request: Request
     route: Route
     waiting_since: float
     tries: int = 0
-    is_open: bool = False  # an earlier try may have been carried out
+    maybe_done: bool = False  # an earlier try may have been carried out
     reason: str = ""
     create: Create | None = None
 
@@ -109,7 +109,7 @@ class Forwarder:
         :raises ClientGoneError: the client hung up.
         """
         patience = self._server.deadline if deadline is None else deadline
-        call = _State(
+        call = _CallInProgress(
             request, route(request.method, request.path.partition("?")[0]), time.monotonic()
         )
         try:
@@ -117,10 +117,12 @@ class Forwarder:
         except asyncio.CancelledError:
             if call.route.writes:
                 reason = f"{call.reason or 'no answer'} until the relay was closed"
-                self.lost.lost(_key(call), _lost(call, reason))
+                self.lost.add(_key(call), _lost(call, reason))
             raise
 
-    async def _answer(self, call: _State, is_wanted: Callable[[], bool], patience: float) -> Answer:
+    async def _answer(
+        self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
+    ) -> Answer:
         request = call.request
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
@@ -129,7 +131,7 @@ class Forwarder:
             last, answer = await self._try(call, patience)
             now = time.monotonic()
             self._note(last, now)
-            state = Call(
+            progress = Progress(
                 repeat=call.route.repeat,
                 deadline=patience,
                 waiting_since=call.waiting_since,
@@ -137,14 +139,16 @@ class Forwarder:
                 tries=call.tries,
                 can_send_again=not isinstance(request.body, Body) or request.body.can_send_again,
             )
-            step = next_step(last, state, now)
-            call.is_open = call.is_open or not (step is Step.ANSWER or last.was_not_carried_out)
+            step = next_step(last, progress, now)
+            call.maybe_done = call.maybe_done or not (
+                step is Step.ANSWER or last.was_not_carried_out
+            )
             if step is Step.ANSWER and answer is not None and _is_taken(call, answer):
-                _, made = await self._read_back(call, max(0.0, state.gives_up_at - now))
+                _, made = await self._read_back(call, max(0.0, progress.gives_up_at - now))
                 answer = made or answer  # a slow server has carried out an earlier try after all
             if step is Step.READ_BACK:
                 release(answer)
-                step, answer = await self._read_back(call, max(0.0, state.gives_up_at - now))
+                step, answer = await self._read_back(call, max(0.0, progress.gives_up_at - now))
             if step is Step.ANSWER and answer is not None:
                 return self._answered(call, answer)
             release(answer)
@@ -156,7 +160,7 @@ class Forwarder:
                 _log.info(
                     "%s %s: %s; it is sent again", request.method, call.route.name, call.reason
                 )
-            left = state.gives_up_at - now
+            left = progress.gives_up_at - now
             # Not for secrecy: the clients must not all come back in one moment.
             spread = random.uniform(0.5, 1.0)  # noqa: S311
             await asyncio.sleep(pause(last, call.tries, left) * spread)
@@ -174,8 +178,8 @@ class Forwarder:
         headers = [] if body is None else [("Content-Type", "application/json")]
         return await self.answer(Request(method, path, headers, content), deadline=deadline)
 
-    async def _prepare(self, call: _State, patience: float) -> bool:
-        """Put our mark into a create; whether it is short enough for that."""
+    async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
+        """Add our mark to a create. False if its body is too long."""
         request = call.request
         content: bytes | None = b""
         if isinstance(request.body, Body):
@@ -194,8 +198,8 @@ class Forwarder:
             request.body = call.create.body
         return True
 
-    async def _try(self, call: _State, patience: float) -> tuple[Try, Answer | None]:
-        """Send it once. The answer's body is read as far as a cut in it can be mended."""
+    async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
+        """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
         body: bytes | AsyncIterator[bytes] | None = None
         if isinstance(request.body, Body):
@@ -257,7 +261,7 @@ class Forwarder:
             self._away_since = now
         self._last_failure = now
 
-    async def _read_back(self, call: _State, left: float) -> tuple[Step, Answer | None]:
+    async def _read_back(self, call: _CallInProgress, left: float) -> tuple[Step, Answer | None]:
         """Whether a create was carried out although its answer was lost; twice, with a pause.
 
         A proxy gives up on a server that may still be at it. Where that cannot be found out, it is
@@ -280,36 +284,36 @@ class Forwarder:
                 return Step.GIVE_UP, None
         return Step.AGAIN, None
 
-    def _answered(self, call: _State, answer: Answer) -> Answer:
+    def _answered(self, call: _CallInProgress, answer: Answer) -> Answer:
         """Take note of what MLflow said, and correct what only a second sending can have caused."""
-        if call.route.removes and call.is_open and was_removed_before(answer.head):
+        if call.route.removes and call.maybe_done and was_removed_before(answer.head):
             release(answer)
             answer = Answer(200, [("Content-Type", "application/json")], b"{}")
         if call.route.writes:
             if answer.status < 400:
                 if self.lost:
                     self.lost.arrived(_key(call))
-                if call.create is not None and call.is_open and call.create.may_be_double:
+                if call.create is not None and call.maybe_done and call.create.may_be_double:
                     self.doubtful.append((call.create, call.route.base, answer.document))
                 self._note_run(call, answer)
             elif answer.status in _REFUSALS or (answer.status >= 500 and answer.status != 501):
                 code = error_code(answer.head)
                 reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
                 permanent = answer.status < 500
-                self.lost.lost(_key(call), _lost(call, reason, permanent=permanent))
+                self.lost.add(_key(call), _lost(call, reason, permanent=permanent))
         return answer
 
-    def _given_up(self, call: _State, now: float) -> Answer:
+    def _given_up(self, call: _CallInProgress, now: float) -> Answer:
         waited = now - call.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
         self.gave_up = _lost(call, reason)
         if call.route.writes:
-            self.lost.lost(_key(call), self.gave_up)
+            self.lost.add(_key(call), self.gave_up)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
             "The deadline of the Airflow connection says how long a call waits."
         )
-        if call.route.repeat is Repeat.ONCE and call.is_open:
+        if call.route.repeat is Repeat.ONCE and call.maybe_done:
             sentence = (
                 f"{call.request.method} {call.route.name} was not sent again: {call.reason}, so "
                 f"that {self._server.uri} may have carried it out. See whether it has before you "
@@ -318,7 +322,7 @@ class Forwarder:
         _log.error("%s", sentence)
         return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
 
-    def _note_run(self, call: _State, answer: Answer) -> None:
+    def _note_run(self, call: _CallInProgress, answer: Answer) -> None:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
@@ -344,14 +348,14 @@ def _nothing() -> None:
     pass
 
 
-def _is_taken(call: _State, answer: Answer) -> bool:
+def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
     """Whether a name is taken, and an earlier try may have done it."""
-    is_open = call.create is not None and call.is_open
-    return is_open and error_code(answer.head) == "RESOURCE_ALREADY_EXISTS"
+    maybe_made = call.create is not None and call.maybe_done
+    return maybe_made and error_code(answer.head) == "RESOURCE_ALREADY_EXISTS"
 
 
-def _is_delivered_in_any_case(call: _State) -> bool:
-    """Whether it is of use to a client that has died: data that it has sent whole, no create."""
+def _is_delivered_in_any_case(call: _CallInProgress) -> bool:
+    """Whether to deliver it even after its client has died: a complete write, no create."""
     body = call.request.body
     return (
         call.route.writes
@@ -360,14 +364,14 @@ def _is_delivered_in_any_case(call: _State) -> bool:
     )
 
 
-def _text(call: _State) -> str:
+def _text(call: _CallInProgress) -> str:
     body = call.request.body
     if isinstance(body, Body):
         body = body.kept_beginning(LONGEST_CREATE)
     return (body or b"").decode("utf-8", "replace")
 
 
-def _document(call: _State) -> Mapping[str, Any]:
+def _document(call: _CallInProgress) -> Mapping[str, Any]:
     try:
         document = json.loads(_text(call))
     except (ValueError, RecursionError):
@@ -375,16 +379,18 @@ def _document(call: _State) -> Mapping[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _lost(call: _State, reason: str, *, permanent: bool = False) -> LostCall:
+def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> LostCall:
     run_id = run_id_in(call.request.path, _text(call))
     return LostCall(call.route.name, run_id, reason, permanent)
 
 
-def _key(call: _State) -> tuple[str, str, str]:
+def _key(call: _CallInProgress) -> tuple[str, str, str]:
     """What makes two calls the same: an artifact its path, everything else its body too."""
     request = call.request
     digest = ""
     if request.method != "PUT":
-        content = _text(call).replace(call.create.token if call.create else "\0", "")
+        content = _text(call)
+        if call.create is not None:
+            content = content.replace(call.create.token, "")
         digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     return request.method, request.path, digest

@@ -10,24 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_hokusai_dns.client.routes import Repeat
+from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, Repeat, is_full_pool
 
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
-#: MLflow's own 500: its database may be locked. A plain client repeats it for as many seconds.
-_PATIENCE_WITH_500 = 240.0
 #: MLflow's own time-out for an answer, seconds.
 _ANSWER = 120.0
 #: Pauses grow from the first to the last, seconds; the caller spreads them.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 #: A server may ask for an hour; it is asked again sooner, seconds.
 _LONGEST_RETRY_AFTER = 30.0
-#: What SQLAlchemy says when no connection comes free; MLflow answers it with 400.
-_POOL_IS_FULL = b"QueuePool limit of size"
 
 
-class Failure(StrEnum):
+class NoAnswer(StrEnum):
     """Why there is no answer."""
 
     #: No connection came about: nothing was sent.
@@ -58,14 +54,14 @@ class Try:
     """
 
     status: int = 0
-    failure: Failure | None = None
+    failure: NoAnswer | None = None
     retry_after: float = 0.0
     body: bytes = b""
 
     @property
     def says_away(self) -> bool:
         """Whether MLflow was not there at all, as far as this can tell."""
-        return self.failure in (Failure.NOT_SENT, Failure.CUT) or self.status in _AWAY
+        return self.failure in (NoAnswer.NOT_SENT, NoAnswer.CUT) or self.status in _AWAY
 
     @property
     def was_not_carried_out(self) -> bool:
@@ -75,24 +71,24 @@ class Try:
         middle (Envoy).
         """
         if self.failure is not None:
-            return self.failure is not Failure.CUT
+            return self.failure is not NoAnswer.CUT
         return self.status in _OVERRUN
 
     @property
     def may_pass(self) -> bool:
         """Whether the same request may be taken later."""
         if self.failure is not None:
-            return self.failure is not Failure.TLS
+            return self.failure is not NoAnswer.TLS
         return (
             self.status in _AWAY
             or self.status in _OVERRUN
             or self.status == 500
-            or (self.status == 400 and _POOL_IS_FULL in self.body)
+            or is_full_pool(self.status, self.body)
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Progress:
     """The progress of one call of a client. Times are monotonic seconds.
 
     :param waiting_since: when it came, or when it got further for the last time.
@@ -116,21 +112,21 @@ class Call:
         return began + self.deadline
 
 
-def next_step(last: Try, call: Call, now: float) -> Step:
+def next_step(last: Try, progress: Progress, now: float) -> Step:
     """Decide what follows a sending. A step ``AGAIN`` comes after :func:`pause`."""
     if not last.may_pass:
         return Step.ANSWER if last.failure is None else Step.GIVE_UP
     over = Step.ANSWER if last.failure is None else Step.GIVE_UP
-    if not call.can_send_again:
+    if not progress.can_send_again:
         return over
-    if call.repeat is Repeat.ONCE and not last.was_not_carried_out:
+    if progress.repeat is Repeat.ONCE and not last.was_not_carried_out:
         return over
-    end = call.gives_up_at
+    end = progress.gives_up_at
     if last.status == 500:
-        end = min(end, call.waiting_since + _PATIENCE_WITH_500)
+        end = min(end, progress.waiting_since + PATIENCE_WITH_500)
     if now >= end:
         return over
-    if call.repeat is Repeat.READ_BACK and not last.was_not_carried_out:
+    if progress.repeat is Repeat.READ_BACK and not last.was_not_carried_out:
         return Step.READ_BACK
     return Step.AGAIN
 

@@ -71,8 +71,8 @@ class LostCalls:
 
     _by_key: dict[tuple[str, str, str], LostCall] = field(default_factory=dict)
 
-    def lost(self, key: tuple[str, str, str], call: LostCall) -> None:
-        """A call was given up.
+    def add(self, key: tuple[str, str, str], call: LostCall) -> None:
+        """Record that a call was given up.
 
         :param key: what makes it the same call when it comes again.
         """

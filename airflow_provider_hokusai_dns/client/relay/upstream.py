@@ -14,7 +14,7 @@ from yarl import URL
 from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
-from airflow_provider_hokusai_dns.client.relay.patience import Failure
+from airflow_provider_hokusai_dns.client.relay.patience import NoAnswer
 from airflow_provider_hokusai_dns.config.server import tls_context
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
@@ -115,15 +115,15 @@ class Upstream:
             await session.close()
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> NoAnswer:
     """The kind of failure of an exception of :meth:`Upstream.send`."""
     if isinstance(error, aiohttp.ClientSSLError) and not isinstance(
         error.__cause__ or error.os_error, ConnectionError | TimeoutError
     ):
-        return Failure.TLS
+        return NoAnswer.TLS
     if isinstance(error, _NO_CONNECTION):
-        return Failure.NOT_SENT
-    return Failure.CUT
+        return NoAnswer.NOT_SENT
+    return NoAnswer.CUT
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.client.relay.patience import (
-    Call,
-    Failure,
+    NoAnswer,
+    Progress,
     Step,
     Try,
     answer_limit,
@@ -22,7 +22,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
 from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
-from airflow_provider_hokusai_dns.client.routes import Repeat, route
+from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, Repeat, route
 
 A2, A3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
@@ -62,11 +62,11 @@ def test_each_request_has_a_rule(method: str, path: str, repeat: str, writes: bo
     assert (found.repeat, found.writes) == (repeat, writes)
 
 
-AWAY = [Try(failure=Failure.NOT_SENT), Try(failure=Failure.CUT), Try(502), Try(503), Try(504)]
+AWAY = [Try(failure=NoAnswer.NOT_SENT), Try(failure=NoAnswer.CUT), Try(502), Try(503), Try(504)]
 
 
-def a_call(repeat: Repeat = Repeat.FREELY, **changes: Any) -> Call:
-    return Call(**{
+def progress(repeat: Repeat = Repeat.FREELY, **changes: Any) -> Progress:
+    return Progress(**{
         "repeat": repeat, "deadline": 100.0, "waiting_since": 0.0, "away_since": None, "tries": 1,
         "can_send_again": True, **changes,
     })  # fmt: skip
@@ -76,20 +76,20 @@ def a_call(repeat: Repeat = Repeat.FREELY, **changes: Any) -> Call:
 def test_what_may_be_repeated_is_repeated_until_the_deadline(last: Try) -> None:
     """And then the client gets what there is."""
     over = Step.GIVE_UP if last.failure else Step.ANSWER
-    assert next_step(last, a_call(), now=99.0) is Step.AGAIN
-    assert next_step(last, a_call(), now=100.0) is over
-    assert next_step(last, a_call(waiting_since=50.0), now=149.0) is Step.AGAIN
-    assert next_step(last, a_call(waiting_since=50.0, away_since=10.0), now=110.0) is over
-    assert next_step(last, a_call(can_send_again=False), now=1.0) is over
+    assert next_step(last, progress(), now=99.0) is Step.AGAIN
+    assert next_step(last, progress(), now=100.0) is over
+    assert next_step(last, progress(waiting_since=50.0), now=149.0) is Step.AGAIN
+    assert next_step(last, progress(waiting_since=50.0, away_since=10.0), now=110.0) is over
+    assert next_step(last, progress(can_send_again=False), now=1.0) is over
 
 
 @pytest.mark.parametrize("last", AWAY)
 def test_what_may_do_harm_is_repeated_only_where_nothing_was_done(last: Try) -> None:
     """A create is looked for instead."""
-    nothing_done = last.failure is Failure.NOT_SENT
-    once = next_step(last, a_call(Repeat.ONCE), now=1.0)
+    nothing_done = last.failure is NoAnswer.NOT_SENT
+    once = next_step(last, progress(Repeat.ONCE), now=1.0)
     assert (once is Step.AGAIN) == nothing_done
-    create = next_step(last, a_call(Repeat.READ_BACK), now=1.0)
+    create = next_step(last, progress(Repeat.READ_BACK), now=1.0)
     assert create is (Step.AGAIN if nothing_done else Step.READ_BACK)
 
 
@@ -98,7 +98,7 @@ def test_an_answer_that_is_no_outage_is_passed_on(status: int, now: float, repea
     """At any time."""
     if status in (408, 425, 429, 500, 502, 503, 504):
         return
-    assert next_step(Try(status), a_call(repeat), now) is Step.ANSWER
+    assert next_step(Try(status), progress(repeat), now) is Step.ANSWER
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,16 @@ def test_a_server_that_hangs_is_asked_again_where_that_is_cheap(
     assert answer_limit(repeat, of_an_artifact=of_an_artifact, patience=5.0) == 5.0
 
 
+def test_mlflow_s_own_500_is_repeated_as_long_as_by_its_client() -> None:
+    """Then the client gets it, even with a longer deadline."""
+    busy = progress(deadline=600.0)
+    assert next_step(Try(500), busy, now=PATIENCE_WITH_500 - 1) is Step.AGAIN
+    assert next_step(Try(500), busy, now=PATIENCE_WITH_500) is Step.ANSWER
+
+
 def test_a_certificate_is_not_waited_for() -> None:
     """It stays as wrong as it is."""
-    assert next_step(Try(failure=Failure.TLS), a_call(), now=0.0) is Step.GIVE_UP
+    assert next_step(Try(failure=NoAnswer.TLS), progress(), now=0.0) is Step.GIVE_UP
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1000), st.floats(0, 1e5))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.outage import says_down
+from airflow_provider_hokusai_dns.client.breaker_errors import says_down
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause
 from tests.servers import Request, Stranger, free_port, http

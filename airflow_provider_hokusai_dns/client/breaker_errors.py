@@ -1,4 +1,4 @@
-"""Whether an error of MLflow's client means that MLflow is down, for the breaker."""
+"""Which errors of MLflow's client count as failures for the breaker."""
 
 from __future__ import annotations
 
