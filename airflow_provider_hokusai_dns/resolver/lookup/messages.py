@@ -46,6 +46,8 @@ _FAMILIES = {(_A, 4): socket.AF_INET, (_AAAA, 16): socket.AF_INET6}
 _EDNS = struct.pack("!BHHIH", 0, 41, 1232, 0, 0)
 #: Servers that refuse to look at a query may leave its question out.
 _WITHOUT_QUESTION = (_FORMERR, _SERVFAIL, _NOTIMP, _REFUSED)
+#: A pointer to the name of the question: most records are of that name.
+_OF_THE_QUESTION = b"\xc0\x0c"
 _LONGEST_CHAIN = 16
 
 #: Held while dnspython is imported. A fork waits for it: a child that came into being half-way
@@ -139,7 +141,7 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
     if code not in (_NOERROR, _NXDOMAIN):
         cause = {_SERVFAIL: Cause.SERVFAIL, _REFUSED: Cause.REFUSED}.get(code)
         return Reply(cause or Cause.MALFORMED, note="" if cause else to_text(code))
-    records = list(_records(parser, answers))
+    records = list(_records(parser, answers, name if questions else None))
     found, ttl = _follow(records, name, kind)
     if found is None:
         return Reply(Cause.MALFORMED, note="a chain of aliases without an end")
@@ -162,12 +164,20 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
     return Reply(Cause.NODATA)
 
 
-def _records(parser: Parser, count: int) -> Iterator[_Record]:
-    """The next records of a packet. The next one begins behind each, whatever is in it."""
+def _records(parser: Parser, count: int, asked: Name | None = None) -> Iterator[_Record]:
+    """The next records of a packet. The next one begins behind each, whatever is in it.
+
+    :param asked: the name in the question of the packet, which need not be read for each.
+    """
     from dns.name import from_wire_parser
 
     for _ in range(count):
-        owner = from_wire_parser(parser)
+        pointer = parser.wire[parser.current : parser.current + 2]
+        if asked is not None and pointer == _OF_THE_QUESTION:
+            owner = asked
+            parser.seek(parser.current + 2)
+        else:
+            owner = from_wire_parser(parser)
         kind, group, ttl, size = parser.get_struct(_RECORD)
         start, end = parser.current, parser.current + size
         parser.seek(end)
@@ -207,13 +217,17 @@ def _follow(records: Sequence[_Record], name: Name, kind: int) -> tuple[list[Any
     """
     ttl = math.inf
     for _ in range(_LONGEST_CHAIN):
-        own = [one for one in records if one.data is not None and one.owner == name]
+        own = [
+            one
+            for one in records
+            if one.data is not None and (one.owner is name or one.owner == name)
+        ]
         if found := [one for one in own if one.kind == kind]:
             return [one.data for one in found], min(ttl, *(one.ttl for one in found))
         aliases = [one for one in own if one.kind == _CNAME]
         if not aliases:
             return [], ttl
-        name, ttl = aliases[-1].data, min(ttl, aliases[-1].ttl)
+        name, ttl = aliases[-1].data, min(ttl, *(one.ttl for one in aliases))
     return None, ttl
 
 

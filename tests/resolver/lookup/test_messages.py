@@ -7,7 +7,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.resolver import Cause
@@ -54,6 +54,14 @@ def test_a_query_is_what_dnspython_makes(question, edns):
 
 
 @given(records=st.lists(RECORDS, max_size=6), kind=st.sampled_from(["A", "AAAA"]))
+@example(
+    records=[
+        (NAMES[2], 1, "A", "10.0.0.1"),
+        (NAMES[0], 0, "CNAME", NAMES[0]),
+        (NAMES[0], 1, "CNAME", NAMES[2]),
+    ],
+    kind="A",
+)
 def test_the_addresses_and_the_ttl_are_those_that_dnspython_finds(records, kind):
     """Through aliases in any order."""
     question = Question(NAMES[0], kind)
