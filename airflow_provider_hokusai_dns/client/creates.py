@@ -88,10 +88,10 @@ class Create:
         kind = self._kind
         if kind.is_there is not None:
             return [{}] if kind.is_there(self._fields, document) else []
-        there = _at(document, *kind.listed)
+        listed = _at(document, *kind.listed)
         mine = [
             made
-            for made in (there if isinstance(there, list) else [there])
+            for made in (listed if isinstance(listed, list) else [listed])
             if tags_of(made).get(TAG) == self.token
         ]
         if kind.what == "experiment":  # the one whose answer is not the object
@@ -104,9 +104,9 @@ class Create:
         :param kept: the answer that the caller has got.
         """
         kind = self._kind
-        known = _at(kept, kind.what, *kind.id)
+        kept_id = _at(kept, kind.what, *kind.id)
         found = [made[kind.what] for made in self.found(document)]
-        return [kind.discard(made) for made in found if _at(made, *kind.id) != known]
+        return [kind.discard(made) for made in found if _at(made, *kind.id) != kept_id]
 
 
 def create_of(
@@ -165,9 +165,9 @@ def _of_one(name: str) -> tuple[str, str]:
 def _tagged(fields: Fields, token: str, more: Mapping[str, str] | None) -> list[dict[str, str]]:
     """The caller's tags with ours. One that was copied from what another call made is replaced."""
     tags = [tag for tag in fields.get("tags") or () if tag["key"] != TAG]
-    there = {tag["key"] for tag in tags}
+    given = {tag["key"] for tag in tags}
     ours = {**(more or {}), TAG: token}
-    return tags + [{"key": key, "value": ours[key]} for key in ours if key not in there]
+    return tags + [{"key": key, "value": ours[key]} for key in ours if key not in given]
 
 
 def _at(document: Any, *keys: str) -> Any:
@@ -227,13 +227,13 @@ def _get_run(fields: Fields, *_: str) -> Ask:
 
 
 def _has_params(sent: Fields, document: Fields) -> bool:
-    there = _at(document, "model", "data", "params")
-    return _ids(sent.get("params"), "key") <= _ids(there, "key")
+    params = _at(document, "model", "data", "params")
+    return _ids(sent.get("params"), "key") <= _ids(params, "key")
 
 
 def _has_outputs(sent: Fields, document: Fields) -> bool:
-    models, there = sent.get("models"), _at(document, "run", "outputs", "model_outputs")
-    return bool(models) and _ids(models, "model_id") <= _ids(there, "model_id")
+    models, outputs = sent.get("models"), _at(document, "run", "outputs", "model_outputs")
+    return bool(models) and _ids(models, "model_id") <= _ids(outputs, "model_id")
 
 
 def _has_model(sent: Fields, document: Fields) -> bool:

@@ -155,5 +155,5 @@ def terminate(tracking_uri: str, run_id: str, status: str) -> None:
         timeout=_TIMEOUT,
     )
     if not response.ok:
-        said = " ".join(response.text.split())[:300]
-        raise requests.HTTPError(f"{response.status_code}: {said}", response=response)
+        answer = " ".join(response.text.split())[:300]
+        raise requests.HTTPError(f"{response.status_code}: {answer}", response=response)

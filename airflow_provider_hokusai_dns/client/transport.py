@@ -156,7 +156,7 @@ class Carrier(HTTPAdapter):
             )
             if pause is None:
                 break
-            self._told_away(outcome)
+            self._log_away(outcome)
             _drop(outcome)
             time.sleep(pause)
             if maybe_done and create is not None:
@@ -232,7 +232,7 @@ class Carrier(HTTPAdapter):
         """Return the outcome to the caller, and notify the observer of an error."""
         status = _status(outcome)
         if status and fault is not Fault.AWAY:
-            self._told_back()
+            self._log_back()
         if fault is Fault.AWAY and isinstance(outcome, requests.Response):
             text = " ".join(outcome.text.split())[:200]
             outcome = ServerAwayError(
@@ -241,10 +241,10 @@ class Carrier(HTTPAdapter):
                 request=request, response=outcome,
             )  # fmt: skip
         if isinstance(outcome, Exception) or status >= 400:
-            said = outcome if isinstance(outcome, Exception) else _as_error(outcome)
+            error = outcome if isinstance(outcome, Exception) else _as_error(outcome)
             content = body.encode() if isinstance(body, str) else body or b""
             path = urlsplit(request.url or "").path
-            failure = FailedRequest(self.server.conn_id, request.method or "", path, content, said)
+            failure = FailedRequest(self.server.conn_id, request.method or "", path, content, error)
             for watch in tuple(_watches):
                 watch(failure)
         if isinstance(outcome, Exception):
@@ -287,7 +287,7 @@ class Carrier(HTTPAdapter):
     def _made_up(
         self, request: requests.PreparedRequest, answer: Mapping[str, Any]
     ) -> requests.Response:
-        self._told_back()
+        self._log_back()
         raw = HTTPResponse(
             io.BytesIO(json.dumps(answer).encode()),
             headers={"Content-Type": "application/json"},
@@ -331,7 +331,7 @@ class Carrier(HTTPAdapter):
         request.prepare_body(body, None)
         return self.send(request)
 
-    # --- logins, and what is said
+    # --- logins and log lines
 
     def _has_new_login(self, request: requests.PreparedRequest) -> bool:
         """Whether the connection has a new login by now; if so, it is set on the request."""
@@ -341,7 +341,7 @@ class Carrier(HTTPAdapter):
         request.headers["Authorization"] = now
         return bool(_can_rewind(request))
 
-    def _told_away(self, outcome: requests.Response | Exception) -> None:
+    def _log_away(self, outcome: requests.Response | Exception) -> None:
         if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
@@ -351,7 +351,7 @@ class Carrier(HTTPAdapter):
                 self.patience,
             )
 
-    def _told_back(self) -> None:
+    def _log_back(self) -> None:
         if self._away and seconds_left() == float("inf"):  # not by what is asked in between
             self._away = False
             _log.warning("MLflow at %s answers again.", self.server.uri)
@@ -363,8 +363,8 @@ def _status(outcome: requests.Response | Exception) -> int:
 
 def _as_error(response: requests.Response) -> Exception:
     try:
-        said = response.json()
-        text = f"{said.get('error_code', '')}: {said.get('message', '')}"
+        document = response.json()
+        text = f"{document.get('error_code', '')}: {document.get('message', '')}"
     except (ValueError, AttributeError):
         text = " ".join(response.text.split())
     return requests.exceptions.HTTPError(f"{response.status_code} {text[:300]}")
@@ -406,9 +406,9 @@ _watches: list[Callable[[FailedRequest], None]] = []
 def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
     """Send the requests of a connection from now on, with its current settings."""
     with _lock:
-        held = _carriers.get(server.conn_id)
-        if held is not None and held.server == server:
-            held.renew = renew
+        current = _carriers.get(server.conn_id)
+        if current is not None and current.server == server:
+            current.renew = renew
         else:
             _carriers[server.conn_id] = Carrier(server, renew=renew)
         _install()

@@ -92,10 +92,10 @@ def _relocated(location: str, server: MLflowServer, relay_uri: str) -> str:
     prefix = server.path_prefix
     try:
         url = urljoin(server.uri + "/", location)
-        there, is_here = urlsplit(url), origin_of(url) == origin_of(server.uri)
+        parts, is_here = urlsplit(url), origin_of(url) == origin_of(server.uri)
     except ValueError:  # of a port
         return location
-    if not is_here or not (there.path + "/").startswith(prefix + "/"):
+    if not is_here or not (parts.path + "/").startswith(prefix + "/"):
         return location
-    rest = there.path.removeprefix(prefix) or "/"
-    return relay_uri + rest + (f"?{there.query}" if there.query else "")
+    rest = parts.path.removeprefix(prefix) or "/"
+    return relay_uri + rest + (f"?{parts.query}" if parts.query else "")

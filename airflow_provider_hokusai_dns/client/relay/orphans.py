@@ -55,9 +55,9 @@ async def delete_doubles(
 
     :param doubtful: each with the base of its path and the answer that the client received.
     """
-    for create, base, known in doubtful:
-        there = await ask(create.ask.method, *create.ask.below(base))
-        for calls in create.discards(there.document, known):
+    for create, base, kept in doubtful:
+        listed = await ask(create.ask.method, *create.ask.below(base))
+        for calls in create.discards(listed.document, kept):
             for call in calls:
                 await ask(call.method, *call.below(base))
             _log.info("Deleted what was made twice: %s", calls[-1].path)
@@ -93,8 +93,8 @@ async def _running(
                 **({"page_token": token} if token else {}),
             })).document  # fmt: skip
             for run in document.get("runs") or ():
-                there = tags_of(run)
-                if all(there.get(key) == tags[key] for key in IDENTITY):
+                run_tags = tags_of(run)
+                if all(run_tags.get(key) == tags[key] for key in IDENTITY):
                     yield run
             token = document.get("next_page_token") or ""
             if not token:
