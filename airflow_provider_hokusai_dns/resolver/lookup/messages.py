@@ -37,13 +37,15 @@ _RESPONSE, _OPCODE, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x7800, 0x0400, 0x0200
 _RECURSION_DESIRED, _RECURSION_AVAILABLE, _RCODE = 0x0100, 0x0080, 0x000F
 _NOERROR, _FORMERR, _SERVFAIL, _NXDOMAIN, _NOTIMP, _REFUSED = range(6)
 _INTERNET = 1
-_A, _NS, _CNAME, _SOA, _AAAA, _SRV = 1, 2, 5, 6, 28, 33
+_A, _NS, _CNAME, _SOA, _AAAA, _SRV, _OPT = 1, 2, 5, 6, 28, 33, 41
+#: From here on, what stands in the place of an OPT record's TTL has an error (RFC 6891, 6.1.3).
+_EXTENDED_RCODE = 1 << 24
 _KINDS = {"A": _A, "AAAA": _AAAA, "SRV": _SRV}
 #: Address families by the type and the size of a record.
 _FAMILIES = {(_A, 4): socket.AF_INET, (_AAAA, 16): socket.AF_INET6}
 #: The root, OPT, and what glibc says it takes over UDP with ``options edns0``; DNS flag day 2020
 #: advises 1232 (RFC 6891, 6.1.2).
-_EDNS = struct.pack("!BHHIH", 0, 41, 1232, 0, 0)
+_EDNS = struct.pack("!BHHIH", 0, _OPT, 1232, 0, 0)
 #: Servers that refuse to look at a query may leave its question out.
 _WITHOUT_QUESTION = (_FORMERR, _SERVFAIL, _NOTIMP, _REFUSED)
 #: A pointer to the name of the question: most records are of that name.
@@ -154,11 +156,18 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
         return Reply(addresses=addresses[:MAX_ADDRESSES], ttl=ttl)
     if code == _NXDOMAIN:
         return Reply(Cause.NXDOMAIN)
-    if any(record.kind == kind for record in records):
-        # Records of the type that was asked for, but of a name that was not, are no "no".
-        return Reply(Cause.MALFORMED, note="records of another name")
+    if any(one.kind == kind or (one.kind == _CNAME and one.data is None) for one in records):
+        # Records of the type that was asked for, but of another name, are no "no"; nor is an alias
+        # that cannot be read.
+        return Reply(Cause.MALFORMED, note="records of another name, or a damaged alias")
+    beside = []
+    with contextlib.suppress(Exception):  # cut or damaged: glibc does not read it at all
+        for record in _records(parser, authorities + additional):
+            beside.append(record)
+    if any(one.kind == _OPT and one.ttl >= _EXTENDED_RCODE for one in beside):
+        return Reply(Cause.MALFORMED, note="an error of EDNS")
     if not records and not flags & _AUTHORITATIVE:
-        kinds = {record.kind for record in _records(parser, authorities)}
+        kinds = {one.kind for one in beside}
         if (_NS in kinds and _SOA not in kinds) or not flags & _RECURSION_AVAILABLE:
             return Reply(Cause.SERVFAIL, note="it does not look names up for others")
     return Reply(Cause.NODATA)
@@ -243,7 +252,8 @@ def _services(found: Sequence[Service], ttl: float, parser: Parser, further: int
         for record in _records(parser, further):
             owner = record.owner.to_text().lower()
             if record.kind in (_A, _AAAA) and record.data is not None and owner in targets:
-                glue[owner] = (*glue.get(owner, ()), record.data)[:MAX_ADDRESSES]
+                known = dict.fromkeys((*glue.get(owner, ()), record.data))
+                glue[owner] = tuple(known)[:MAX_ADDRESSES]
                 ttl = min(ttl, record.ttl)
     return Reply(services=services, ttl=ttl, glue=MappingProxyType(glue))
 

@@ -176,3 +176,55 @@ def test_a_query_and_another_operation_are_no_answers(flags):
     question = Question(NAMES[0], "A")
     query, wire = reply_to(question, (NAMES[0], 5, "A", "10.0.0.1"))
     assert read_reply(question, query, wire[:2] + flags.to_bytes(2, "big") + wire[4:]) is None
+
+
+def test_an_alias_that_cannot_be_read_is_not_taken_for_a_name_without_addresses():
+    """Stale addresses would be given up after 15 minutes instead of 24 hours, by one bad packet."""
+    question = Question(NAMES[0], "A")
+    query = make_query(question)
+    message = dns.message.make_response(dns.message.from_wire(query), recursion_available=True)
+    message.answer.append(dns.rrset.from_text(NAMES[0], 5, "IN", "CNAME", "x."))
+    wire = message.to_wire()
+    assert read_reply(question, query, wire) == Reply(Cause.NODATA)
+    size, end = wire[-5:-3], wire[-3:]
+    assert (size, end) == (b"\0\3", b"\1x\0")
+    for damaged in (b"\0\4" + end + b"\0", b"\0\2\xc0\xff"):
+        reply = read_reply(question, query, wire[:-5] + damaged)
+        assert reply is not None
+        assert reply.cause is Cause.MALFORMED
+
+
+def test_an_error_of_edns_is_not_taken_for_a_name_without_addresses():
+    """BADVERS has a 0 in the header (RFC 6891, 6.1.3)."""
+    question = Question(NAMES[0], "A")
+    query, wire = reply_to(question)
+    assert read_reply(question, query, wire) == Reply(Cause.NODATA)
+    message = dns.message.from_wire(wire)
+    message.set_rcode(dns.rcode.BADVERS)
+    reply = read_reply(question, query, message.to_wire())
+    assert reply is not None
+    assert reply.cause is Cause.MALFORMED
+
+
+@pytest.mark.parametrize("cut", [1, 12, 30])
+def test_a_name_without_addresses_is_told_by_a_packet_that_is_cut_behind_its_answer(cut):
+    """As with glibc, which does not read the SOA record that stands there."""
+    question = Question(NAMES[0], "A")
+    query = make_query(question)
+    message = dns.message.make_response(dns.message.from_wire(query), recursion_available=True)
+    soa = "ns.example. admin.example. 1 2 3 4 5"
+    message.authority.append(dns.rrset.from_text("test.", 5, "IN", "SOA", soa))
+    assert read_reply(question, query, message.to_wire()[:-cut]) == Reply(Cause.NODATA)
+
+
+def test_an_address_beside_a_service_that_is_there_twice_counts_once():
+    """A target would get a share of the connections for each."""
+    question = Question("_mlflow._tcp.hokusai.test.", "SRV")
+    query = make_query(question)
+    message = dns.message.make_response(dns.message.from_wire(query))
+    message.answer.append(dns.rrset.from_text(question.name, 60, "IN", "SRV", "1 2 80 a.test."))
+    for ttl in (30, 31, 32):
+        message.additional.append(dns.rrset.from_text("a.test.", ttl, "IN", "A", "10.0.0.1"))
+    reply = read_reply(question, query, message.to_wire())
+    assert reply is not None
+    assert dict(reply.glue) == {"a.test.": ("10.0.0.1",)}
