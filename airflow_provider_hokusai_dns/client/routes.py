@@ -1,4 +1,4 @@
-"""Which requests may be sent again. Pure functions.
+"""Which requests may be sent again, and MLflow's own time limits.
 
 The rules follow the code and behaviour of MLflow's stores (3.1 to 3.18): sending a metric,
 parameter, tag or artifact twice has no further effect; a create has. A POST that is in no table
@@ -8,6 +8,7 @@ here is sent once, whatever a newer MLflow does with it. Used for MLflow's clien
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,6 +74,9 @@ _REMOVING = re.compile(
     r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
     r"|registered-models/rename|traces/delete-traces"
 )
+#: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
+ANSWER_TIMEOUT = 120.0
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 #: Seconds for which MLflow's own 500 is repeated, as by a plain client: its database may be locked.
 PATIENCE_WITH_500 = 247.0
 #: What SQLAlchemy says when no database connection comes free.
@@ -99,6 +103,14 @@ def route(method: str, path: str) -> Route:
     if path.rstrip("/").endswith("/v1/traces"):  # OpenTelemetry: spans have ids of their own
         return Route("v1/traces", "", Repeat.FREELY, writes=True)
     return Route(_short(path), "", Repeat.ONCE, writes=True)
+
+
+def author_s_timeout() -> float:
+    """The value of MLflow's own variable, if it is set, seconds."""
+    try:
+        return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
+    except ValueError:
+        return 0.0
 
 
 def error_code(body: bytes) -> str:

@@ -18,7 +18,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import random
 import ssl
 import threading
@@ -39,7 +38,13 @@ from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.origin import origin_of
-from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
+from airflow_provider_hokusai_dns.client.routes import (
+    ANSWER_TIMEOUT,
+    Repeat,
+    author_s_timeout,
+    route,
+    was_removed_before,
+)
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
@@ -47,12 +52,9 @@ _log = logging.getLogger(__name__)
 
 #: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
-#: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
-_ANSWER_TIMEOUT = 120.0
 #: The least that a first attempt waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
 _POOL_SIZE = 64
-_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
 class ServerAwayError(requests.exceptions.RetryError):
@@ -201,9 +203,9 @@ class Carrier(HTTPAdapter):
         if request.body is not None and not isinstance(request.body, bytes | str):
             answer = max(answer, patience)  # a slow store behind the server has the file now
         elif create is None:
-            answer = min(answer, _ANSWER_TIMEOUT)
+            answer = min(answer, ANSWER_TIMEOUT)
         if limit == float("inf"):
-            answer = max(answer, _author_s_timeout())
+            answer = max(answer, author_s_timeout())
         kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), answer)
         kwargs["cert"] = self.server.client_cert
         if not self.server.verify:
@@ -384,14 +386,6 @@ def _can_rewind(request: requests.PreparedRequest) -> bool:
     except requests.exceptions.UnrewindableBodyError:
         return False
     return True
-
-
-def _author_s_timeout() -> float:
-    """The value of MLflow's own variable, if it is set, seconds."""
-    try:
-        return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
-    except ValueError:
-        return 0.0
 
 
 # --- which requests are carried

@@ -38,6 +38,7 @@ from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure
 from airflow_provider_hokusai_dns.client.routes import (
     Repeat,
     Route,
+    author_s_timeout,
     error_code,
     route,
     was_removed_before,
@@ -93,6 +94,7 @@ class Forwarder:
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
+        self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
 
@@ -210,7 +212,10 @@ class Forwarder:
         if isinstance(request.body, Body) and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
         longest = answer_limit(
-            call.route.repeat, of_an_artifact="artifact" in request.path, patience=patience
+            call.route.repeat,
+            of_an_artifact="artifact" in request.path,
+            patience=patience,
+            author_s=self._author_s,
         )
         ends = call.waiting_since + max(patience, _LEAST)
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))

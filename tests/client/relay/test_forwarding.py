@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay import RelayLostDataError, patience
 from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
@@ -366,6 +366,24 @@ def test_connect_is_refused(relay_to: OpenRelay) -> None:
     with stranger(OK) as there, relay_to(there) as relay:
         assert ask(relay, "CONNECT", "elsewhere:443")[0] in (400, 405)
     assert there.requests == []
+
+
+@pytest.mark.parametrize(("author_s", "sent"), [(None, 2), ("20", 1)])
+def test_a_slow_answer_is_waited_for_as_long_as_the_author_says(
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch, author_s: str | None, sent: int
+) -> None:
+    """By MLflow's own variable, as outside of a relay; sent again, it would be as slow again."""
+    monkeypatch.setattr(patience, "ANSWER_TIMEOUT", 1.0)
+    if author_s is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", author_s)
+
+    def slow(request: Request) -> bytes:
+        time.sleep(6)
+        return OK
+
+    with stranger(slow, OK) as there, relay_to(there) as relay:
+        assert asked(relay, "POST", f"{API}/runs/search", {}) == {"done": True}
+    assert len(there.requests) == sent
 
 
 class Busy(threading.Thread):
