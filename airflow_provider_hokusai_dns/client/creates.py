@@ -141,6 +141,21 @@ def is_known(name: str) -> bool:
     return _of_one(name)[0] in _KINDS
 
 
+def ask_for_renamed(name: str, body: bytes | str | None) -> Ask | None:
+    """For ``registered-models/rename``: whose answer, if there is a model, is that of the call.
+
+    :param name: the path below ``.../mlflow/``.
+    """
+    if name != "registered-models/rename":
+        return None
+    try:
+        fields = json.loads(body or "")
+    except (ValueError, RecursionError):
+        fields = {}
+    new_name = _given(fields, "new_name") if isinstance(fields, dict) else ""
+    return Ask("GET", "registered-models/get", {"name": str(new_name)})
+
+
 def run_of(answer: Any) -> tuple[str, str] | None:
     """Run and experiment id of an answer that holds a run."""
     run_id = _at(answer, *_RUN_ID) or _at(answer, "run", "info", "run_uuid")

@@ -81,7 +81,9 @@ _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 PATIENCE_WITH_500 = 247.0
 #: What SQLAlchemy says when no database connection comes free.
 _POOL_IS_FULL = b"QueuePool limit of size"
-_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
+#: Calls on a run that must be active, or deleted, which MLflow otherwise calls a wrong parameter.
+_OF_A_STATE = frozenset({"runs/delete", "runs/restore"})
 
 
 def route(method: str, path: str) -> Route:
@@ -128,9 +130,14 @@ def is_full_pool(status: int, body: bytes) -> bool:
     return status == 400 and _POOL_IS_FULL in body
 
 
-def was_removed_before(body: bytes) -> bool:
-    """Whether this is the answer to a second sending of what :attr:`~Route.removes`."""
-    return error_code(body) in _NOT_THERE
+def was_removed_before(rule: Route, body: bytes) -> bool:
+    """Whether this is the answer to a second sending of what :attr:`~Route.removes`.
+
+    The new name of a model is to be asked for too (:func:`~.creates.ask_for_renamed`).
+    """
+    code = error_code(body)
+    is_refused_state = rule.name in _OF_A_STATE and code == "INVALID_PARAMETER_VALUE"
+    return rule.removes and (code in _NOT_THERE or is_refused_state)
 
 
 def _api_post(base: str, name: str, version: int) -> Route:

@@ -35,7 +35,7 @@ from urllib3.connection import HTTPConnection
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of
+from airflow_provider_hokusai_dns.client.creates import Ask, Create, ask_for_renamed, create_of
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.origin import origin_of
 from airflow_provider_hokusai_dns.client.routes import (
@@ -167,13 +167,11 @@ class Carrier(HTTPAdapter):
                 if found:
                     return self._answer(request, create, found)
         answer = outcome if isinstance(outcome, requests.Response) else None
-        if (
-            maybe_done
-            and rule.removes
-            and answer is not None
-            and was_removed_before(answer.content)
-        ):
-            return self._made_up(request, {})
+        if maybe_done and answer is not None and was_removed_before(rule, answer.content):
+            asks = ask_for_renamed(rule.name, body)
+            done = {} if asks is None else self._document(request, asks)
+            if done is not None:
+                return self._made_up(request, done)
         if fault in (Fault.UNSURE, Fault.AWAY) and rule.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
             outcome = SentOnceError(
@@ -269,11 +267,11 @@ class Carrier(HTTPAdapter):
 
     def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
         """What a create has created on the server; nothing if that cannot be asked."""
-        return create.found(self._document(request, create))
+        return create.found(self._document(request, create.ask))
 
-    def _document(self, request: requests.PreparedRequest, create: Create) -> Any:
+    def _document(self, request: requests.PreparedRequest, ask: Ask) -> Any:
         with contextlib.suppress(requests.exceptions.RequestException, ValueError):
-            response = self._ask(request, create.ask)
+            response = self._ask(request, ask)
             if response.ok:
                 return response.json()
         return None
@@ -309,7 +307,7 @@ class Carrier(HTTPAdapter):
     def _discard_twins(
         self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
     ) -> None:
-        twins = create.discards(self._document(request, create), kept)
+        twins = create.discards(self._document(request, create.ask), kept)
         for asks in twins:
             for ask in asks:
                 with contextlib.suppress(requests.exceptions.RequestException):

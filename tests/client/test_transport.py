@@ -355,19 +355,39 @@ def test_what_is_removed_through_a_fault_is_removed(
     """The second request is answered that there is none: that is what was asked for."""
     run = client.create_run("0", tags={"kind": "removed"})
     client.create_registered_model(f"renamed-{status}")
+    names, renamed = {"name": f"renamed-{status}", "new_name": f"removed-{status}"}, []
     for path, remove in {
         "runs/delete-tag": lambda: client.delete_tag(run.info.run_id, "kind"),
         "runs/delete": lambda: client.delete_run(run.info.run_id),
-        "registered-models/rename": lambda: client.rename_registered_model(
-            f"renamed-{status}", f"removed-{status}"
+        "registered-models/rename": lambda: renamed.append(
+            _post(client, "registered-models/rename", "2.0", **names)
         ),
         "registered-models/delete": lambda: client.delete_registered_model(f"removed-{status}"),
     }.items():
         front.after = faulty(status, path)
         remove()
+    assert renamed[0]["registered_model"]["name"] == f"removed-{status}"
     assert direct.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
     with pytest.raises(Exception, match="not found"):
         client.delete_registered_model("never-there")
+
+
+@integration
+def test_what_was_never_there_is_refused_through_a_fault_too(
+    front: CountingProxy, client: Any, direct: Any
+) -> None:
+    """A refusal of the first request is no success of the second."""
+    client.create_registered_model("refused")
+    run = direct.create_run("0", tags={"kind": "refused"})
+    direct.delete_run(run.info.run_id)
+    for path, words, refused in (
+        ("rename", "INVALID", lambda: client.rename_registered_model("refused", "a/b:c")),
+        ("rename", "not found", lambda: client.rename_registered_model("never-there", "new")),
+        ("delete-tag", "active", lambda: client.delete_tag(run.info.run_id, "kind")),
+    ):
+        front.before = faulty(503, path)
+        with pytest.raises(Exception, match=words):
+            refused()
 
 
 @integration

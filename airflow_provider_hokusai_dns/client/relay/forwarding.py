@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from airflow_provider_hokusai_dns.client.creates import Create, create_of, run_of
+from airflow_provider_hokusai_dns.client.creates import (
+    Create,
+    ask_for_renamed,
+    create_of,
+    run_of,
+)
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
 from airflow_provider_hokusai_dns.client.relay.headers import to_server
 from airflow_provider_hokusai_dns.client.relay.messages import (
@@ -152,6 +157,9 @@ class Forwarder:
                 release(answer)
                 step, answer = await self._read_back(call, max(0.0, progress.gives_up_at - now))
             if step is Step.ANSWER and answer is not None:
+                if call.maybe_done and was_removed_before(call.route, answer.head):
+                    left = max(0.0, progress.gives_up_at - now)
+                    answer = await self._done_before(call, answer, left)
                 return self._answered(call, answer)
             release(answer)
             if step is Step.GIVE_UP:
@@ -289,11 +297,21 @@ class Forwarder:
                 return Step.GIVE_UP, None
         return Step.AGAIN, None
 
+    async def _done_before(self, call: _CallInProgress, refusal: Answer, left: float) -> Answer:
+        """The answer to what an earlier try has removed; the refusal where it has not."""
+        content = b"{}"
+        if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
+            path, _ = asks.below(call.route.base)
+            found = await self.ask(asks.method, path, deadline=left)
+            release(found)
+            if found.status != 200:
+                return refusal
+            content = found.head
+        release(refusal)
+        return Answer(200, [("Content-Type", "application/json")], content)
+
     def _answered(self, call: _CallInProgress, answer: Answer) -> Answer:
-        """Take note of what MLflow said, and correct what only a second sending can have caused."""
-        if call.route.removes and call.maybe_done and was_removed_before(answer.head):
-            release(answer)
-            answer = Answer(200, [("Content-Type", "application/json")], b"{}")
+        """Take note of what MLflow said."""
         if call.route.writes:
             if answer.status < 400:
                 if self.lost:

@@ -290,6 +290,23 @@ def test_a_name_that_is_taken_stays_a_refusal(faulty: tuple[Relay, Faulty]) -> N
         asked(relay, "POST", f"{API}/registered-models/create", {"name": name})
 
 
+@pytest.mark.parametrize("fault", ["504 after", "503 before", "cut after"])
+def test_a_model_that_is_renamed_through_a_fault_is_answered(
+    faulty: tuple[Relay, Faulty], fault: str
+) -> None:
+    """Whether the first request has done it or not; what cannot be done is refused."""
+    relay, faults = faulty
+    name = f"old-{uuid.uuid4().hex}"
+    asked(relay, "POST", f"{API}/registered-models/create", {"name": name})
+    path, new = f"{API}/registered-models/rename", f"new-{name}"
+    for wrong in ({"name": name, "new_name": "a/b:c"}, {"name": new, "new_name": f"x-{name}"}):
+        faults.fault = fault
+        assert ask(relay, "POST", path, wrong)[0] in (400, 404)
+    faults.fault = fault
+    answer = asked(relay, "POST", path, {"name": name, "new_name": new})
+    assert answer["registered_model"]["name"] == new
+
+
 def test_a_run_that_was_made_twice_after_all_is_deleted_at_the_end(
     mlflow_server: MLflowProcess, relay_to: OpenRelay
 ) -> None:
