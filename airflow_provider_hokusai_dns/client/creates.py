@@ -83,6 +83,15 @@ class Create:
         """Whether MLflow makes it twice when it is sent twice."""
         return bool(self._kind.id)
 
+    def may_be_made(self, status: int, error_code: str) -> bool:
+        """Whether a refusal of a second sending may mean that the first was carried out.
+
+        What is told by its content is refused by the database, in words of its own.
+        """
+        if self._kind.is_there is not None:
+            return status == 400
+        return error_code == "RESOURCE_ALREADY_EXISTS"
+
     def found(self, document: Any) -> list[dict[str, Any]]:
         """What an answer to ``ask`` lists of this call, as the answer to the create would be."""
         kind = self._kind

@@ -42,6 +42,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     ANSWER_TIMEOUT,
     Repeat,
     author_s_timeout,
+    error_code,
     route,
     was_removed_before,
 )
@@ -257,7 +258,7 @@ class Carrier(HTTPAdapter):
         self, request: requests.PreparedRequest, create: Create, response: requests.Response
     ) -> requests.Response | None:
         """The answer to a create that was sent more than once; duplicates are removed."""
-        if response.status_code == 400 and b"RESOURCE_ALREADY_EXISTS" in response.content:
+        if create.may_be_made(response.status_code, error_code(response.content)):
             found = self._made(request, create)
             return self._answer(request, create, found) if found else None
         if not response.ok:

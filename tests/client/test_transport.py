@@ -441,6 +441,28 @@ def test_a_run_that_a_slow_server_has_begun_twice_after_all_is_taken_back(
 
 
 @integration
+def test_what_a_slow_server_adds_after_all_is_there(
+    front: CountingProxy, mlflow_server: MLflowProcess, client: Any, direct: Any
+) -> None:
+    """It was not there when we asked; then the second request is refused by the database."""
+    model_id = direct.create_logged_model("0").model_id
+    sent: list[Request] = []
+
+    def late(request: Request) -> int | None:
+        if request.path.endswith("/params"):
+            sent.append(request)
+            if len(sent) == 1:
+                return 504
+            direct.log_model_params(model_id, {"depth": "6", "trees": "9"})
+        return None
+
+    front.before = late
+    client.log_model_params(model_id, {"depth": "6", "trees": "9"})
+    assert len(sent) == 2
+    assert direct.get_logged_model(model_id).params == {"depth": "6", "trees": "9"}
+
+
+@integration
 def test_an_upload_that_takes_its_time_is_left_alone(
     mlflow_server: MLflowProcess, front: CountingProxy, tmp_path: Path
 ) -> None:

@@ -372,9 +372,12 @@ def _nothing() -> None:
 
 
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
-    """Whether a name is taken, and an earlier try may have done it."""
-    maybe_made = call.create is not None and call.maybe_done
-    return maybe_made and error_code(answer.head) == "RESOURCE_ALREADY_EXISTS"
+    """Whether it is refused as made before, and an earlier try may have done it."""
+    return (
+        call.create is not None
+        and call.maybe_done
+        and call.create.may_be_made(answer.status, error_code(answer.head))
+    )
 
 
 def _is_delivered_in_any_case(call: _CallInProgress) -> bool:

@@ -307,6 +307,29 @@ def test_a_model_that_is_renamed_through_a_fault_is_answered(
     assert answer["registered_model"]["name"] == new
 
 
+@pytest.mark.parametrize("kind", [output, model_params], ids=lambda kind: kind.__name__)
+def test_what_a_slow_server_adds_after_all_is_answered(
+    mlflow_server: MLflowProcess, relay_to: OpenRelay, kind: Callable[..., Any]
+) -> None:
+    """It was not there when it was asked for; then the second is refused by the database."""
+    late: list[Request] = []
+    faults = Faulty(mlflow_server)
+
+    def slow(request: Request) -> Any:
+        if request.method == "POST" and request.path.endswith(("/outputs", "/params")):
+            if not late:
+                late.append(request)
+                return answer_of(504, "<html>too slow</html>")
+            faults._pass_on(late[0])
+        return faults(request)
+
+    with Stranger(slow, host="127.0.0.60") as there, relay_to(there) as relay:
+        path, body, made = kind(relay, f"added-{uuid.uuid4().hex}")
+        path = path if path.startswith("/") else f"{API}/{path}"
+        assert asked(relay, "POST", path, body) == {}
+        assert len(made()) == 1
+
+
 def test_a_run_that_was_made_twice_after_all_is_deleted_at_the_end(
     mlflow_server: MLflowProcess, relay_to: OpenRelay
 ) -> None:
