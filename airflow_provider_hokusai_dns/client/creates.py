@@ -83,6 +83,15 @@ class Create:
         """Whether MLflow makes it twice when it is sent twice."""
         return bool(self._kind.id)
 
+    def may_be_made(self, status: int, error_code: str) -> bool:
+        """Whether a refusal of a second sending may mean that the first was carried out.
+
+        What is told by its content is refused by the database, in words of its own.
+        """
+        if self._kind.is_there is not None:
+            return status == 400
+        return error_code == "RESOURCE_ALREADY_EXISTS"
+
     def found(self, document: Any) -> list[dict[str, Any]]:
         """What an answer to ``ask`` lists of this call, as the answer to the create would be."""
         kind = self._kind
@@ -139,6 +148,21 @@ def create_of(
 def is_known(name: str) -> bool:
     """Whether a POST to this path below ``.../mlflow/`` makes what can be asked for."""
     return _of_one(name)[0] in _KINDS
+
+
+def ask_for_renamed(name: str, body: bytes | str | None) -> Ask | None:
+    """For ``registered-models/rename``: whose answer, if there is a model, is that of the call.
+
+    :param name: the path below ``.../mlflow/``.
+    """
+    if name != "registered-models/rename":
+        return None
+    try:
+        fields = json.loads(body or "")
+    except (ValueError, RecursionError):
+        fields = {}
+    new_name = _given(fields, "new_name") if isinstance(fields, dict) else ""
+    return Ask("GET", "registered-models/get", {"name": str(new_name)})
 
 
 def run_of(answer: Any) -> tuple[str, str] | None:

@@ -1,8 +1,10 @@
 """A server that is gone without a word: its host, or the network to it, acknowledges nothing more.
 
 The kernel goes on sending for a quarter of an hour. These options end a connection sooner, also one
-that was kept and on which an answer is awaited. A server that is slow acknowledges, and is waited
-for.
+that was kept and on which an answer is awaited. TCP_USER_TIMEOUT does not tell a dead host from one
+that is alive and has no room for more bytes, as an MLflow server does while all its workers are
+busy. So it is used for requests that fit into an empty receive buffer, whatever the server does; a
+longer one is limited by the deadline.
 """
 
 from __future__ import annotations
@@ -10,16 +12,24 @@ from __future__ import annotations
 import socket
 
 _SECONDS = 20
+#: Seconds for which sent bytes may stay unacknowledged.
+_UNACKNOWLEDGED = 20
+#: The longest body that any server's kernel takes on its own, with the headers, bytes.
+_FITS = 32 * 1024
 
 
-def socket_options() -> list[tuple[int, int, int]]:
-    """For ``setsockopt`` of a TCP socket; those that the system has."""
+def socket_options(length: int | None = 0) -> list[tuple[int, int, int]]:
+    """For ``setsockopt`` of a TCP socket; those that the system has.
+
+    :param length: of the body to send; ``None`` if it is not known.
+    """
+    fits = length is not None and length <= _FITS
     options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
     for name, value in (
         ("TCP_KEEPIDLE", _SECONDS // 2),
         ("TCP_KEEPINTVL", _SECONDS // 4),
         ("TCP_KEEPCNT", 2),
-        ("TCP_USER_TIMEOUT", _SECONDS * 1000),
+        ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED * 1000 if fits else 0),
     ):
         if (number := getattr(socket, name, None)) is not None:
             options.append((socket.IPPROTO_TCP, number, value))

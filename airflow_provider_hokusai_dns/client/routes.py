@@ -1,4 +1,4 @@
-"""Which requests may be sent again. Pure functions.
+"""Which requests may be sent again, and MLflow's own time limits.
 
 The rules follow the code and behaviour of MLflow's stores (3.1 to 3.18): sending a metric,
 parameter, tag or artifact twice has no further effect; a create has. A POST that is in no table
@@ -8,6 +8,7 @@ here is sent once, whatever a newer MLflow does with it. Used for MLflow's clien
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -73,11 +74,16 @@ _REMOVING = re.compile(
     r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
     r"|registered-models/rename|traces/delete-traces"
 )
+#: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
+ANSWER_TIMEOUT = 120.0
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 #: Seconds for which MLflow's own 500 is repeated, as by a plain client: its database may be locked.
 PATIENCE_WITH_500 = 247.0
 #: What SQLAlchemy says when no database connection comes free.
 _POOL_IS_FULL = b"QueuePool limit of size"
-_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"})
+_NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
+#: Calls on a run that must be active, or deleted, which MLflow otherwise calls a wrong parameter.
+_OF_A_STATE = frozenset({"runs/delete", "runs/restore"})
 
 
 def route(method: str, path: str) -> Route:
@@ -101,6 +107,14 @@ def route(method: str, path: str) -> Route:
     return Route(_short(path), "", Repeat.ONCE, writes=True)
 
 
+def author_s_timeout() -> float:
+    """The value of MLflow's own variable, if it is set, seconds."""
+    try:
+        return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
+    except ValueError:
+        return 0.0
+
+
 def error_code(body: bytes) -> str:
     """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
     if not body.lstrip().startswith(b"{"):
@@ -116,9 +130,14 @@ def is_full_pool(status: int, body: bytes) -> bool:
     return status == 400 and _POOL_IS_FULL in body
 
 
-def was_removed_before(body: bytes) -> bool:
-    """Whether this is the answer to a second sending of what :attr:`~Route.removes`."""
-    return error_code(body) in _NOT_THERE
+def was_removed_before(rule: Route, body: bytes) -> bool:
+    """Whether this is the answer to a second sending of what :attr:`~Route.removes`.
+
+    The new name of a model is to be asked for too (:func:`~.creates.ask_for_renamed`).
+    """
+    code = error_code(body)
+    is_refused_state = rule.name in _OF_A_STATE and code == "INVALID_PARAMETER_VALUE"
+    return rule.removes and (code in _NOT_THERE or is_refused_state)
 
 
 def _api_post(base: str, name: str, version: int) -> Route:

@@ -18,7 +18,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import random
 import ssl
 import threading
@@ -36,10 +35,17 @@ from urllib3.connection import HTTPConnection
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.creates import Ask, Create, create_of
+from airflow_provider_hokusai_dns.client.creates import Ask, Create, ask_for_renamed, create_of
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.origin import origin_of
-from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
+from airflow_provider_hokusai_dns.client.routes import (
+    ANSWER_TIMEOUT,
+    Repeat,
+    author_s_timeout,
+    error_code,
+    route,
+    was_removed_before,
+)
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
@@ -47,12 +53,9 @@ _log = logging.getLogger(__name__)
 
 #: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
-#: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
-_ANSWER_TIMEOUT = 120.0
 #: The least that a first attempt waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
 _POOL_SIZE = 64
-_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
 class ServerAwayError(requests.exceptions.RetryError):
@@ -165,13 +168,11 @@ class Carrier(HTTPAdapter):
                 if found:
                     return self._answer(request, create, found)
         answer = outcome if isinstance(outcome, requests.Response) else None
-        if (
-            maybe_done
-            and rule.removes
-            and answer is not None
-            and was_removed_before(answer.content)
-        ):
-            return self._made_up(request, {})
+        if maybe_done and answer is not None and was_removed_before(rule, answer.content):
+            asks = ask_for_renamed(rule.name, body)
+            done = {} if asks is None else self._document(request, asks)
+            if done is not None:
+                return self._made_up(request, done)
         if fault in (Fault.UNSURE, Fault.AWAY) and rule.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
             outcome = SentOnceError(
@@ -201,9 +202,9 @@ class Carrier(HTTPAdapter):
         if request.body is not None and not isinstance(request.body, bytes | str):
             answer = max(answer, patience)  # a slow store behind the server has the file now
         elif create is None:
-            answer = min(answer, _ANSWER_TIMEOUT)
+            answer = min(answer, ANSWER_TIMEOUT)
         if limit == float("inf"):
-            answer = max(answer, _author_s_timeout())
+            answer = max(answer, author_s_timeout())
         kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), answer)
         kwargs["cert"] = self.server.client_cert
         if not self.server.verify:
@@ -257,7 +258,7 @@ class Carrier(HTTPAdapter):
         self, request: requests.PreparedRequest, create: Create, response: requests.Response
     ) -> requests.Response | None:
         """The answer to a create that was sent more than once; duplicates are removed."""
-        if response.status_code == 400 and b"RESOURCE_ALREADY_EXISTS" in response.content:
+        if create.may_be_made(response.status_code, error_code(response.content)):
             found = self._made(request, create)
             return self._answer(request, create, found) if found else None
         if not response.ok:
@@ -267,11 +268,11 @@ class Carrier(HTTPAdapter):
 
     def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
         """What a create has created on the server; nothing if that cannot be asked."""
-        return create.found(self._document(request, create))
+        return create.found(self._document(request, create.ask))
 
-    def _document(self, request: requests.PreparedRequest, create: Create) -> Any:
+    def _document(self, request: requests.PreparedRequest, ask: Ask) -> Any:
         with contextlib.suppress(requests.exceptions.RequestException, ValueError):
-            response = self._ask(request, create.ask)
+            response = self._ask(request, ask)
             if response.ok:
                 return response.json()
         return None
@@ -307,7 +308,7 @@ class Carrier(HTTPAdapter):
     def _discard_twins(
         self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
     ) -> None:
-        twins = create.discards(self._document(request, create), kept)
+        twins = create.discards(self._document(request, create.ask), kept)
         for asks in twins:
             for ask in asks:
                 with contextlib.suppress(requests.exceptions.RequestException):
@@ -384,14 +385,6 @@ def _can_rewind(request: requests.PreparedRequest) -> bool:
     except requests.exceptions.UnrewindableBodyError:
         return False
     return True
-
-
-def _author_s_timeout() -> float:
-    """The value of MLflow's own variable, if it is set, seconds."""
-    try:
-        return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
-    except ValueError:
-        return 0.0
 
 
 # --- which requests are carried

@@ -355,19 +355,39 @@ def test_what_is_removed_through_a_fault_is_removed(
     """The second request is answered that there is none: that is what was asked for."""
     run = client.create_run("0", tags={"kind": "removed"})
     client.create_registered_model(f"renamed-{status}")
+    names, renamed = {"name": f"renamed-{status}", "new_name": f"removed-{status}"}, []
     for path, remove in {
         "runs/delete-tag": lambda: client.delete_tag(run.info.run_id, "kind"),
         "runs/delete": lambda: client.delete_run(run.info.run_id),
-        "registered-models/rename": lambda: client.rename_registered_model(
-            f"renamed-{status}", f"removed-{status}"
+        "registered-models/rename": lambda: renamed.append(
+            _post(client, "registered-models/rename", "2.0", **names)
         ),
         "registered-models/delete": lambda: client.delete_registered_model(f"removed-{status}"),
     }.items():
         front.after = faulty(status, path)
         remove()
+    assert renamed[0]["registered_model"]["name"] == f"removed-{status}"
     assert direct.get_run(run.info.run_id).info.lifecycle_stage == "deleted"
     with pytest.raises(Exception, match="not found"):
         client.delete_registered_model("never-there")
+
+
+@integration
+def test_what_was_never_there_is_refused_through_a_fault_too(
+    front: CountingProxy, client: Any, direct: Any
+) -> None:
+    """A refusal of the first request is no success of the second."""
+    client.create_registered_model("refused")
+    run = direct.create_run("0", tags={"kind": "refused"})
+    direct.delete_run(run.info.run_id)
+    for path, words, refused in (
+        ("rename", "INVALID", lambda: client.rename_registered_model("refused", "a/b:c")),
+        ("rename", "not found", lambda: client.rename_registered_model("never-there", "new")),
+        ("delete-tag", "active", lambda: client.delete_tag(run.info.run_id, "kind")),
+    ):
+        front.before = faulty(503, path)
+        with pytest.raises(Exception, match=words):
+            refused()
 
 
 @integration
@@ -418,6 +438,28 @@ def test_a_run_that_a_slow_server_has_begun_twice_after_all_is_taken_back(
     every = direct.search_runs(experiment, run_view_type=ViewType.ALL)
     assert {each.info.status for each in every} == {"FINISHED", "KILLED"}
     assert len({each.data.tags[TAG] for each in every}) == 1
+
+
+@integration
+def test_what_a_slow_server_adds_after_all_is_there(
+    front: CountingProxy, mlflow_server: MLflowProcess, client: Any, direct: Any
+) -> None:
+    """It was not there when we asked; then the second request is refused by the database."""
+    model_id = direct.create_logged_model("0").model_id
+    sent: list[Request] = []
+
+    def late(request: Request) -> int | None:
+        if request.path.endswith("/params"):
+            sent.append(request)
+            if len(sent) == 1:
+                return 504
+            direct.log_model_params(model_id, {"depth": "6", "trees": "9"})
+        return None
+
+    front.before = late
+    client.log_model_params(model_id, {"depth": "6", "trees": "9"})
+    assert len(sent) == 2
+    assert direct.get_logged_model(model_id).params == {"depth": "6", "trees": "9"}
 
 
 @integration

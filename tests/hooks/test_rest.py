@@ -100,6 +100,9 @@ def test_what_is_no_json_is_told(signed_in, tiny, page):
         ("POST", SEARCH, True),
         ("POST", "/x", False),
         ("POST", "/api/2.0/mlflow/runs/create", False),
+        ("POST", "/api/2.0/mlflow/runs/delete", False),
+        ("POST", "/api/2.0/mlflow/registered-models/rename", False),
+        ("DELETE", "/api/2.0/mlflow/registered-models/delete", True),
     ],
 )
 def test_what_may_have_been_carried_out_is_not_carried_out_twice(

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from airflow_provider_hokusai_dns.client.creates import Create, create_of, run_of
+from airflow_provider_hokusai_dns.client.creates import (
+    Create,
+    ask_for_renamed,
+    create_of,
+    run_of,
+)
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
 from airflow_provider_hokusai_dns.client.relay.headers import to_server
 from airflow_provider_hokusai_dns.client.relay.messages import (
@@ -38,6 +43,7 @@ from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure
 from airflow_provider_hokusai_dns.client.routes import (
     Repeat,
     Route,
+    author_s_timeout,
     error_code,
     route,
     was_removed_before,
@@ -93,6 +99,7 @@ class Forwarder:
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
+        self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
 
@@ -150,6 +157,9 @@ class Forwarder:
                 release(answer)
                 step, answer = await self._read_back(call, max(0.0, progress.gives_up_at - now))
             if step is Step.ANSWER and answer is not None:
+                if call.maybe_done and was_removed_before(call.route, answer.head):
+                    left = max(0.0, progress.gives_up_at - now)
+                    answer = await self._done_before(call, answer, left)
                 return self._answered(call, answer)
             release(answer)
             if step is Step.GIVE_UP:
@@ -210,7 +220,10 @@ class Forwarder:
         if isinstance(request.body, Body) and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
         longest = answer_limit(
-            call.route.repeat, of_an_artifact="artifact" in request.path, patience=patience
+            call.route.repeat,
+            of_an_artifact="artifact" in request.path,
+            patience=patience,
+            author_s=self._author_s,
         )
         ends = call.waiting_since + max(patience, _LEAST)
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
@@ -284,11 +297,21 @@ class Forwarder:
                 return Step.GIVE_UP, None
         return Step.AGAIN, None
 
+    async def _done_before(self, call: _CallInProgress, refusal: Answer, left: float) -> Answer:
+        """The answer to what an earlier try has removed; the refusal where it has not."""
+        content = b"{}"
+        if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
+            path, _ = asks.below(call.route.base)
+            found = await self.ask(asks.method, path, deadline=left)
+            release(found)
+            if found.status != 200:
+                return refusal
+            content = found.head
+        release(refusal)
+        return Answer(200, [("Content-Type", "application/json")], content)
+
     def _answered(self, call: _CallInProgress, answer: Answer) -> Answer:
-        """Take note of what MLflow said, and correct what only a second sending can have caused."""
-        if call.route.removes and call.maybe_done and was_removed_before(answer.head):
-            release(answer)
-            answer = Answer(200, [("Content-Type", "application/json")], b"{}")
+        """Take note of what MLflow said."""
         if call.route.writes:
             if answer.status < 400:
                 if self.lost:
@@ -349,9 +372,12 @@ def _nothing() -> None:
 
 
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
-    """Whether a name is taken, and an earlier try may have done it."""
-    maybe_made = call.create is not None and call.maybe_done
-    return maybe_made and error_code(answer.head) == "RESOURCE_ALREADY_EXISTS"
+    """Whether it is refused as made before, and an earlier try may have done it."""
+    return (
+        call.create is not None
+        and call.maybe_done
+        and call.create.may_be_made(answer.status, error_code(answer.head))
+    )
 
 
 def _is_delivered_in_any_case(call: _CallInProgress) -> bool:

@@ -10,13 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, Repeat, is_full_pool
+from airflow_provider_hokusai_dns.client.routes import (
+    ANSWER_TIMEOUT,
+    PATIENCE_WITH_500,
+    Repeat,
+    is_full_pool,
+)
 
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
-#: MLflow's own time-out for an answer, seconds.
-_ANSWER = 120.0
 #: Pauses grow from the first to the last, seconds; the caller spreads them.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
 #: A server may ask for an hour; it is asked again sooner, seconds.
@@ -131,14 +134,18 @@ def next_step(last: Try, progress: Progress, now: float) -> Step:
     return Step.AGAIN
 
 
-def answer_limit(repeat: Repeat, *, of_an_artifact: bool, patience: float) -> float:
+def answer_limit(
+    repeat: Repeat, *, of_an_artifact: bool, patience: float, author_s: float
+) -> float:
     """Seconds without progress after which one sending has failed.
 
     A server that hangs is asked again on another connection, as MLflow's client does it. What a
     server may have to fetch or to store first takes its time, and so does what it may have begun.
+
+    :param author_s: the time-out that the task's author has set; 0 for none.
     """
     if repeat is Repeat.FREELY and not of_an_artifact:
-        return min(patience, _ANSWER)
+        return min(patience, max(ANSWER_TIMEOUT, author_s))
     return patience
 
 

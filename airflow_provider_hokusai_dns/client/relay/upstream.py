@@ -147,9 +147,14 @@ class _Request(aiohttp.ClientRequest):
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         sock = conn.transport.get_extra_info("socket") if conn.transport is not None else None
         if sock is not None:
-            for option in dead_peer.socket_options():
+            for option in dead_peer.socket_options(self._length()):
                 sock.setsockopt(*option)
         return await super().send(conn)
+
+    def _length(self) -> int | None:
+        if (given := self.headers.get("Content-Length")) is not None:
+            return int(given)
+        return None if "Transfer-Encoding" in self.headers else 0
 
 
 class _Addresses(AbstractResolver):

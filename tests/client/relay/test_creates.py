@@ -290,6 +290,46 @@ def test_a_name_that_is_taken_stays_a_refusal(faulty: tuple[Relay, Faulty]) -> N
         asked(relay, "POST", f"{API}/registered-models/create", {"name": name})
 
 
+@pytest.mark.parametrize("fault", ["504 after", "503 before", "cut after"])
+def test_a_model_that_is_renamed_through_a_fault_is_answered(
+    faulty: tuple[Relay, Faulty], fault: str
+) -> None:
+    """Whether the first request has done it or not; what cannot be done is refused."""
+    relay, faults = faulty
+    name = f"old-{uuid.uuid4().hex}"
+    asked(relay, "POST", f"{API}/registered-models/create", {"name": name})
+    path, new = f"{API}/registered-models/rename", f"new-{name}"
+    for wrong in ({"name": name, "new_name": "a/b:c"}, {"name": new, "new_name": f"x-{name}"}):
+        faults.fault = fault
+        assert ask(relay, "POST", path, wrong)[0] in (400, 404)
+    faults.fault = fault
+    answer = asked(relay, "POST", path, {"name": name, "new_name": new})
+    assert answer["registered_model"]["name"] == new
+
+
+@pytest.mark.parametrize("kind", [output, model_params], ids=lambda kind: kind.__name__)
+def test_what_a_slow_server_adds_after_all_is_answered(
+    mlflow_server: MLflowProcess, relay_to: OpenRelay, kind: Callable[..., Any]
+) -> None:
+    """It was not there when it was asked for; then the second is refused by the database."""
+    late: list[Request] = []
+    faults = Faulty(mlflow_server)
+
+    def slow(request: Request) -> Any:
+        if request.method == "POST" and request.path.endswith(("/outputs", "/params")):
+            if not late:
+                late.append(request)
+                return answer_of(504, "<html>too slow</html>")
+            faults._pass_on(late[0])
+        return faults(request)
+
+    with Stranger(slow, host="127.0.0.60") as there, relay_to(there) as relay:
+        path, body, made = kind(relay, f"added-{uuid.uuid4().hex}")
+        path = path if path.startswith("/") else f"{API}/{path}"
+        assert asked(relay, "POST", path, body) == {}
+        assert len(made()) == 1
+
+
 def test_a_run_that_was_made_twice_after_all_is_deleted_at_the_end(
     mlflow_server: MLflowProcess, relay_to: OpenRelay
 ) -> None:

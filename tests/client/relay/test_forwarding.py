@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client import dead_peer
+from airflow_provider_hokusai_dns.client.relay import RelayLostDataError, patience
 from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
@@ -365,3 +366,85 @@ def test_connect_is_refused(relay_to: OpenRelay) -> None:
     with stranger(OK) as there, relay_to(there) as relay:
         assert ask(relay, "CONNECT", "elsewhere:443")[0] in (400, 405)
     assert there.requests == []
+
+
+@pytest.mark.parametrize(("author_s", "sent"), [(None, 2), ("20", 1)])
+def test_a_slow_answer_is_waited_for_as_long_as_the_author_says(
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch, author_s: str | None, sent: int
+) -> None:
+    """By MLflow's own variable, as outside of a relay; sent again, it would be as slow again."""
+    monkeypatch.setattr(patience, "ANSWER_TIMEOUT", 1.0)
+    if author_s is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", author_s)
+
+    def slow(request: Request) -> bytes:
+        time.sleep(6)
+        return OK
+
+    with stranger(slow, OK) as there, relay_to(there) as relay:
+        assert asked(relay, "POST", f"{API}/runs/search", {}) == {"done": True}
+    assert len(there.requests) == sent
+
+
+class Busy(threading.Thread):
+    """A server that accepts, reads nothing for some seconds, and then answers each request."""
+
+    host = "127.0.0.52"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.received: list[int] = []
+        self._seconds = seconds
+        self._listener = socket.create_server((self.host, 0))
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Busy:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.join(20)
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                time.sleep(self._seconds)
+                length = 0
+                while (line := stream.readline().strip().lower()) != b"":
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name == b"content-length" else length
+                try:
+                    self.received.append(len(stream.read(length)))
+                    connection.sendall(OK)
+                except OSError:
+                    continue
+
+
+def test_an_upload_that_a_busy_server_has_no_room_for_is_not_cut(
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel acknowledges, and takes no more: it is alive. What fits is another matter."""
+    monkeypatch.setattr(dead_peer, "_UNACKNOWLEDGED", 1)
+    path = "/api/2.0/mlflow-artifacts/artifacts/0/r/artifacts/a"
+    size = 12 * 2**20
+    with Busy(4.0) as there, relay_to(there, keep=2**20) as relay:
+        assert ask(relay, "PUT", path, b"x" * size)[0] == 200
+    assert there.received == [size]
+
+
+def test_a_dead_host_is_noticed_soon_where_all_that_was_sent_fits() -> None:
+    """And a body of unknown length may not."""
+
+    def seconds(length: int | None) -> int:
+        return dict(option[1:] for option in dead_peer.socket_options(length))[
+            socket.TCP_USER_TIMEOUT
+        ]
+
+    assert seconds(0) == seconds(32 * 1024) == 20_000
+    assert seconds(None) == seconds(10**6) == 0
