@@ -83,6 +83,11 @@ class Create:
         """Whether MLflow makes it twice when it is sent twice."""
         return bool(self._kind.id)
 
+    @property
+    def is_data(self) -> bool:
+        """Whether it adds to what is there, and so is of use without its caller."""
+        return self._kind.what in ("", "assessment")
+
     def found(self, document: Any) -> list[dict[str, Any]]:
         """What an answer to ``ask`` lists of this call, as the answer to the create would be."""
         kind = self._kind

@@ -355,11 +355,14 @@ def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
 
 
 def _is_delivered_in_any_case(call: _CallInProgress) -> bool:
-    """Whether to deliver it even after its client has died: a complete write, no create."""
+    """Whether to deliver it even after its client has died: a complete write, and data.
+
+    An object that is made for data to come is of use to its client only.
+    """
     body = call.request.body
     return (
         call.route.writes
-        and call.route.repeat is not Repeat.READ_BACK
+        and (call.create is None or call.create.is_data)
         and (not isinstance(body, Body) or body.is_complete)
     )
 
