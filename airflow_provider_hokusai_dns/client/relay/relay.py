@@ -166,15 +166,22 @@ class Relay:
                     self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
             except Exception:
                 _log.exception("The relay could not be ended in order")
-            except BaseException:  # the task's time is over meanwhile
+            except BaseException as over:  # the task's time is over meanwhile
                 self._finish_at_once(status)
+                self._put_losses_behind(over)
                 raise
-            lost, gave_up = self._forwarder.lost.all(), self._forwarder.gave_up
+            if error is not None:
+                self._put_losses_behind(error)
+            lost = self._forwarder.lost.all()
         finally:
             self._end_thread()
         if lost and error is None:
             raise RelayLostDataError(self._server.conn_id, lost)
-        if error is not None and (calls := lost or ((gave_up,) if gave_up else ())):
+
+    def _put_losses_behind(self, error: BaseException) -> None:
+        """Say what was lost in the log, and in the context of what comes out instead."""
+        gave_up = self._forwarder.gave_up
+        if calls := self._forwarder.lost.all() or ((gave_up,) if gave_up else ()):
             behind = RelayLostDataError(self._server.conn_id, calls)
             _log.error("%s", behind)
             _put_behind(error, behind)

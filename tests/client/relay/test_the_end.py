@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def begin_a_run(relay: Relay) -> None:
     asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
 
 
-def log_in_vain(relay: Relay, there: Stranger) -> threading.Thread:
+def log_in_vain(relay: Relay, there: Stranger, others: int = 1) -> threading.Thread:
     """A client that waits for the answer to a metric."""
 
     def log() -> None:
@@ -47,7 +48,7 @@ def log_in_vain(relay: Relay, there: Stranger) -> threading.Thread:
 
     thread = threading.Thread(target=log)
     thread.start()
-    wait_until(lambda: len(there.requests) > 1)
+    wait_until(lambda: len(there.requests) > others)
     return thread
 
 
@@ -69,6 +70,38 @@ def test_a_task_whose_time_is_over_waits_three_seconds_for_an_mlflow_that_is_awa
     assert isinstance(behind, RelayLostDataError)
     assert {call.name for call in behind.calls} == {"runs/log-metric", "runs/update"}
     client.join(5)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["ended well", "after an error"])
+def test_a_task_whose_time_is_over_while_its_relay_ends_says_what_was_lost(
+    relay_to: OpenRelay, there: Stranger, caplog: pytest.LogCaptureFixture, failed: bool
+) -> None:
+    """In the log, and behind what came out; it does not wait for the deadline any more."""
+    began = 0.0
+
+    def time_is_over() -> None:
+        nonlocal began
+        began = time.monotonic()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    over = threading.Timer(0.2, time_is_over)
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt) as raised,
+        relay_to(there, changes=PATIENT) as relay,
+    ):
+        client = log_in_vain(relay, there, others=0)
+        over.start()
+        if failed:
+            raise ValueError("mine")
+    assert time.monotonic() - began < 4
+    behind = raised.value.__context__
+    if failed:
+        assert isinstance(behind, ValueError)
+        behind = behind.__context__
+    assert isinstance(behind, RelayLostDataError)
+    assert str(behind) in caplog.text
+    client.join(5)
+    over.join(5)
 
 
 def test_after_an_error_it_waits_as_long_as_it_is_given(
