@@ -40,8 +40,8 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
         for run in [run async for run in _running(ask, experiments, tags)]:
             run_id = str(run["info"]["run_id"])
             if run_id != own_run_id and attempt_of(tags_of(run)) < attempt_of(tags):
-                await _update(ask, run_id, "KILLED")
-                ended.append(run_id)
+                if (await _update(ask, run_id, "KILLED")).status < 400:
+                    ended.append(run_id)
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
     if ended:
@@ -101,6 +101,6 @@ async def _running(
                 break
 
 
-async def _update(ask: Ask, run_id: str, status: str) -> None:
+async def _update(ask: Ask, run_id: str, status: str) -> Answer:
     ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
-    await ask("POST", f"{_API}/runs/update", ended)
+    return await ask("POST", f"{_API}/runs/update", ended)

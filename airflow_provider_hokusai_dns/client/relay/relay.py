@@ -265,6 +265,7 @@ class Relay:
             "/api/2.0/mlflow/runs/update",
             {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)},
             deadline=seconds,
+            counts=True,
         )
         if answer.status == 200:
             self._forwarder.runs.deleted(run_id)

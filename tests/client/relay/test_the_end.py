@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from airflow_provider_hokusai_dns.client.orphaned_runs import IDENTITY, TAG_TRY
 from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, ask, asked
@@ -135,3 +136,31 @@ def test_at_the_end_of_its_block_it_waits_for_the_deadline_of_the_connection(
         begin_a_run(relay)
         began = time.monotonic()
     assert 1 <= time.monotonic() - began < 7
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "no answer"])
+def test_a_run_of_an_earlier_try_that_cannot_be_ended_fails_no_task(
+    relay_to: OpenRelay, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No client has sent that; the next try ends it."""
+    first, second = ({**dict.fromkeys(IDENTITY, "x"), TAG_TRY: number} for number in "12")
+    tags = [{"key": key, "value": value} for key, value in first.items()]
+    orphan = {"info": {"run_id": "b" * 32, "status": "RUNNING"}, "data": {"tags": tags}}
+    documents = {
+        f"{API}/experiments/search": {"experiments": [{"experiment_id": "0"}]},
+        f"{API}/runs/search": {"runs": [orphan]},
+    }
+
+    def answer(request: Request) -> bytes:
+        if request.path in documents:
+            return http(body=json.dumps(documents[request.path]), content_type="application/json")
+        return http(403) if refused or server.wait(60) else OK
+
+    with (
+        stranger(answer) as server,
+        caplog.at_level("INFO"),
+        relay_to(server, changes={"deadline": 1}, run_tags=second),
+    ):
+        wait_until(lambda: len(server.requests) > 2)
+    assert server.requests[2].path == f"{API}/runs/update"
+    assert "Ended as KILLED" not in caplog.text
