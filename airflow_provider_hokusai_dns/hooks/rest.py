@@ -146,7 +146,9 @@ def call(
     if not path.startswith("/") or "//" in path.partition("?")[0]:
         raise ValueError(f"the path of a REST call begins with one slash, unlike {path!r}")
     deadline = time.monotonic() + server.request_timeout
-    is_harmless = route(method, path.partition("?")[0]).repeat is Repeat.FREELY
+    rule = route(method, path.partition("?")[0])
+    # A second runs/delete is refused, and nobody here asks whether the first has done it.
+    is_harmless = rule.repeat is Repeat.FREELY and not (rule.removes and method == "POST")
     retrying = tenacity.Retrying(
         stop=tenacity.stop_before_delay(server.request_timeout),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
