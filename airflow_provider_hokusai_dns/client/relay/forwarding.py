@@ -67,12 +67,15 @@ class _CallInProgress:
 
     request: Request
     route: Route
-    waiting_since: float
     counts: bool = True  # for the task; the relay tidies up as well as it can
     tries: int = 0
     maybe_done: bool = False  # an earlier try may have been carried out
     reason: str = ""
     create: Create | None = None
+
+    @property
+    def waiting_since(self) -> float:
+        return self.request.waiting_since
 
 
 class Forwarder:
@@ -113,7 +116,7 @@ class Forwarder:
         """
         patience = self._server.deadline if deadline is None else deadline
         call = _CallInProgress(
-            request, route(request.method, request.path.partition("?")[0]), time.monotonic(), counts
+            request, route(request.method, request.path.partition("?")[0]), counts
         )
         try:
             return await self._answer(call, is_wanted, patience)
@@ -219,7 +222,7 @@ class Forwarder:
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
 
         def got_further() -> None:
-            call.waiting_since = time.monotonic()
+            request.waiting_since = time.monotonic()
             limit.reschedule(loop.time() + max(longest, _LEAST))
 
         watched = request.body if isinstance(request.body, Body) else None

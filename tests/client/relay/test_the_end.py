@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -136,6 +138,36 @@ def test_at_the_end_of_its_block_it_waits_for_the_deadline_of_the_connection(
         begin_a_run(relay)
         began = time.monotonic()
     assert 1 <= time.monotonic() - began < 7
+
+
+def test_an_upload_that_gets_further_takes_the_time_that_it_needs(relay_to: OpenRelay) -> None:
+    """Its client goes on after the block, for longer than the deadline."""
+    pieces, began = 8, threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        for _ in range(pieces):
+            yield b"x" * 1000
+            began.wait(1)
+            never.wait(0.25)
+
+    def upload(relay: Relay) -> None:
+        head = {"Content-Length": str(pieces * 1000), "Authorization": f"Bearer {relay.token}"}
+        address = urlsplit(relay.uri).netloc
+        connection = HTTPConnection(address, timeout=10)
+        connection.request("PUT", "/api/2.0/mlflow-artifacts/artifacts/a", slow(), head)
+        answers.append(connection.getresponse().status)
+        connection.close()
+
+    answers, never = list[int](), threading.Event()
+    with stranger(OK) as server:
+        with relay_to(server, changes={"deadline": 1}) as relay:
+            client = threading.Thread(target=upload, args=(relay,))
+            client.start()
+            wait_until(lambda: server.connections > 0)
+            began.set()
+        client.join(5)
+    assert answers == [200]
+    assert len(server.requests[0].body) == pieces * 1000
 
 
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "no answer"])
