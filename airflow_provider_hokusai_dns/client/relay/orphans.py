@@ -39,9 +39,10 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
         # All are read first: a run that is ended leaves the search, and moves its pages.
         for run in [run async for run in _running(ask, experiments, tags)]:
             run_id = str(run["info"]["run_id"])
-            if run_id != own_run_id and attempt_of(tags_of(run)) < attempt_of(tags):
-                if (await _update(ask, run_id, "KILLED")).status < 400:
-                    ended.append(run_id)
+            if run_id == own_run_id or attempt_of(tags_of(run)) >= attempt_of(tags):
+                continue
+            if (await _update(ask, run_id, "KILLED")).status < 400:
+                ended.append(run_id)
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
     if ended:
