@@ -5,6 +5,7 @@ Uses REST and tags, without MLflow's client: the parent of the processes need no
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -59,9 +60,10 @@ async def delete_doubles(
     for create, base, known in doubtful:
         there = await ask(create.ask.method, *create.ask.below(base))
         for calls in create.discards(there.document, known):
-            for call in calls:
-                await ask(call.method, *call.below(base))
-            _log.info("Deleted what was made twice: %s", calls[-1].path)
+            done = [(await ask(call.method, *call.below(base))).status for call in calls]
+            if done and done[-1] < 400:
+                which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
+                _log.info("Deleted what was made twice: %s", which)
 
 
 async def _experiments(ask: Ask) -> AsyncIterator[str]:
