@@ -92,6 +92,11 @@ class Create:
             return status == 400
         return error_code == "RESOURCE_ALREADY_EXISTS"
 
+    @property
+    def is_data(self) -> bool:
+        """Whether it adds to what is there, and so is of use without its caller."""
+        return self._kind.what in ("", "assessment")
+
     def found(self, document: Any) -> list[dict[str, Any]]:
         """What an answer to ``ask`` lists of this call, as the answer to the create would be."""
         kind = self._kind

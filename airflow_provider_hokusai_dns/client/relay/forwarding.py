@@ -73,11 +73,15 @@ class _CallInProgress:
 
     request: Request
     route: Route
-    waiting_since: float
+    counts: bool = True  # for the task; the relay tidies up as well as it can
     tries: int = 0
     maybe_done: bool = False  # an earlier try may have been carried out
     reason: str = ""
     create: Create | None = None
+
+    @property
+    def waiting_since(self) -> float:
+        return self.request.waiting_since
 
 
 class Forwarder:
@@ -108,23 +112,23 @@ class Forwarder:
         request: Request,
         is_wanted: Callable[[], bool] = lambda: True,
         deadline: float | None = None,
+        counts: bool = True,
     ) -> Answer:
         """Send a request until it is answered, or until its patience is over.
 
         :param is_wanted: whether the client is still there.
         :param deadline: seconds; that of the connection by default.
+        :param counts: whether the task has lost something if it does not arrive.
         :raises ClientGoneError: the client hung up.
         """
         patience = self._server.deadline if deadline is None else deadline
         call = _CallInProgress(
-            request, route(request.method, request.path.partition("?")[0]), time.monotonic()
+            request, route(request.method, request.path.partition("?")[0]), counts
         )
         try:
             return await self._answer(call, is_wanted, patience)
         except asyncio.CancelledError:
-            if call.route.writes:
-                reason = f"{call.reason or 'no answer'} until the relay was closed"
-                self.lost.add(_key(call), _lost(call, reason))
+            self._note_loss(call, f"{call.reason or 'no answer'} until the relay was closed")
             raise
 
     async def _answer(
@@ -182,11 +186,13 @@ class Forwarder:
         body: Mapping[str, Any] | bytes | None = None,
         *,
         deadline: float,
+        counts: bool = False,
     ) -> Answer:
         """A request of the relay's own."""
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         headers = [] if body is None else [("Content-Type", "application/json")]
-        return await self.answer(Request(method, path, headers, content), deadline=deadline)
+        request = Request(method, path, headers, content)
+        return await self.answer(request, deadline=deadline, counts=counts)
 
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
@@ -229,7 +235,7 @@ class Forwarder:
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
 
         def got_further() -> None:
-            call.waiting_since = time.monotonic()
+            request.waiting_since = time.monotonic()
             limit.reschedule(loop.time() + max(longest, _LEAST))
 
         watched = request.body if isinstance(request.body, Body) else None
@@ -322,16 +328,19 @@ class Forwarder:
             elif answer.status in _REFUSALS or (answer.status >= 500 and answer.status != 501):
                 code = error_code(answer.head)
                 reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
-                permanent = answer.status < 500
-                self.lost.add(_key(call), _lost(call, reason, permanent=permanent))
+                self._note_loss(call, reason, permanent=answer.status < 500)
         return answer
+
+    def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:
+        if call.route.writes and call.counts:
+            self.lost.add(_key(call), _lost(call, reason, permanent=permanent))
 
     def _given_up(self, call: _CallInProgress, now: float) -> Answer:
         waited = now - call.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
-        self.gave_up = _lost(call, reason)
-        if call.route.writes:
-            self.lost.add(_key(call), self.gave_up)
+        if call.counts:
+            self.gave_up = _lost(call, reason)
+        self._note_loss(call, reason)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
             "The deadline of the Airflow connection says how long a call waits."
@@ -381,11 +390,14 @@ def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
 
 
 def _is_delivered_in_any_case(call: _CallInProgress) -> bool:
-    """Whether to deliver it even after its client has died: a complete write, no create."""
+    """Whether to deliver it even after its client has died: a complete write, and data.
+
+    An object that is made for data to come is of use to its client only.
+    """
     body = call.request.body
     return (
         call.route.writes
-        and call.route.repeat is not Repeat.READ_BACK
+        and (call.create is None or call.create.is_data)
         and (not isinstance(body, Body) or body.is_complete)
     )
 

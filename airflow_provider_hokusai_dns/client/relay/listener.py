@@ -10,6 +10,7 @@ import hmac
 import logging
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -63,7 +64,7 @@ class Listener:
         self._token = token.encode()
         self._budget = budget
         self._strangers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
-        self._under_way: set[asyncio.Task[object]] = set()
+        self._under_way: dict[asyncio.Task[object], Request] = {}
         self._web = _Connections(
             self._handle,
             came=self._note_stranger,
@@ -91,11 +92,20 @@ class Listener:
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
 
-    async def drain(self, seconds: float) -> None:
-        """Take no new connection, and wait for the calls under way."""
+    async def drain(self, seconds: float, *, longer: bool = False) -> float:
+        """Take no new connection, and wait for the calls under way.
+
+        :param longer: count the seconds anew whenever one of them gets further.
+        :return: since when the seconds were counted in the end; monotonic.
+        """
         self._listening.close()
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=seconds)
+        since, calls = time.monotonic(), dict(self._under_way)
+        while calls and (left := since + seconds - time.monotonic()) > 0:
+            await asyncio.wait(calls, timeout=left)
+            if longer:
+                since = max(since, *(call.waiting_since for call in calls.values()))
+            calls = {task: call for task, call in calls.items() if not task.done()}
+        return since
 
     async def close(self) -> None:
         """Close all connections; calls that are still under way are cancelled."""
@@ -136,34 +146,37 @@ class Listener:
             return _error(400, "this relay takes paths of MLflow only", "BAD_REQUEST")
         task = asyncio.current_task()
         assert task is not None
-        self._under_way.add(task)
+        headers = list(request.headers.items())
+        asked = Request(request.method, path, headers, length=request.content_length)
+        self._under_way[task] = asked
         try:
-            return await self._forward(request, path)
+            return await self._forward(request, asked)
         except ClientGoneError:
             request.protocol.force_close()
             return web.Response(status=400)  # to a closed port
         finally:
-            self._under_way.discard(task)
+            del self._under_way[task]
 
-    async def _forward(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def _forward(self, request: web.BaseRequest, asked: Request) -> web.StreamResponse:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        headers = list(request.headers.items())
-        shown = f"{request.method} {path.partition('?')[0]}"
+        shown = f"{asked.method} {asked.path.partition('?')[0]}"
 
         def is_wanted() -> bool:
             """Whether the client is still there."""
             return request.transport is not None and not request.transport.is_closing()
 
         if not request.body_exists:
-            answer = await self._forwarder.answer(Request(request.method, path, headers), is_wanted)
-            return await self._pass_on(request, answer)
-        with Body(request.content, self._budget, shown) as body:
-            asked = Request(request.method, path, headers, body, request.content_length)
-            return await self._pass_on(request, await self._forwarder.answer(asked, is_wanted))
+            answer = await self._forwarder.answer(asked, is_wanted)
+            return await self._pass_on(request, asked, answer)
+        with Body(request.content, self._budget, shown) as asked.body:
+            answer = await self._forwarder.answer(asked, is_wanted)
+            return await self._pass_on(request, asked, answer)
 
-    async def _pass_on(self, request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    async def _pass_on(
+        self, request: web.BaseRequest, asked: Request, answer: Answer
+    ) -> web.StreamResponse:
         headers = CIMultiDict(to_client(answer.headers, self._server, self.uri))
         if answer.rest is None and request.method != "HEAD":
             headers.pop("Content-Length", None)
@@ -175,6 +188,7 @@ class Listener:
                 await response.write(answer.head)
                 async for piece in _pieces(answer.rest, self._server.deadline):
                     await response.write(piece)
+                    asked.waiting_since = time.monotonic()
             except (aiohttp.ClientError, OSError):
                 # Half an answer must not look like a whole one.
                 _log.error("%s %s: the answer broke off.", request.method, request.path)

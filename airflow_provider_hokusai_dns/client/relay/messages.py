@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Request:
     """A client's request. ``body`` is complete or still being received; ``None`` for none.
 
     :param path: raw, with the query.
+    :param waiting_since: when it came, or when it got further for the last time; monotonic.
     """
 
     method: str
@@ -29,6 +31,7 @@ class Request:
     headers: Headers
     body: Body | bytes | None = None
     length: int | None = None
+    waiting_since: float = field(default_factory=time.monotonic)
 
 
 @dataclass

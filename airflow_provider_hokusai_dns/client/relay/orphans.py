@@ -5,6 +5,7 @@ Uses REST and tags, without MLflow's client: the parent of the processes need no
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -39,8 +40,9 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
         # All are read first: a run that is ended leaves the search, and moves its pages.
         for run in [run async for run in _running(ask, experiments, tags)]:
             run_id = str(run["info"]["run_id"])
-            if run_id != own_run_id and attempt_of(tags_of(run)) < attempt_of(tags):
-                await _update(ask, run_id, "KILLED")
+            if run_id == own_run_id or attempt_of(tags_of(run)) >= attempt_of(tags):
+                continue
+            if (await _update(ask, run_id, "KILLED")).status < 400:
                 ended.append(run_id)
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
@@ -58,9 +60,10 @@ async def delete_doubles(
     for create, base, kept in doubtful:
         listed = await ask(create.ask.method, *create.ask.below(base))
         for calls in create.discards(listed.document, kept):
-            for call in calls:
-                await ask(call.method, *call.below(base))
-            _log.info("Deleted what was made twice: %s", calls[-1].path)
+            done = [(await ask(call.method, *call.below(base))).status for call in calls]
+            if done and done[-1] < 400:
+                which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
+                _log.info("Deleted what was made twice: %s", which)
 
 
 async def _experiments(ask: Ask) -> AsyncIterator[str]:
@@ -101,6 +104,6 @@ async def _running(
                 break
 
 
-async def _update(ask: Ask, run_id: str, status: str) -> None:
+async def _update(ask: Ask, run_id: str, status: str) -> Answer:
     ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
-    await ask("POST", f"{_API}/runs/update", ended)
+    return await ask("POST", f"{_API}/runs/update", ended)

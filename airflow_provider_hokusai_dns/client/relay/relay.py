@@ -143,8 +143,9 @@ class Relay:
     def close(self, error: BaseException | None, status: str) -> None:
         """End what is open, wait for what is under way, and say what was lost.
 
-        While MLflow is away this takes up to the connection's ``deadline``; ``end_timeout`` after
-        an error, and :data:`.sigterm.SECONDS` where the task's time is over.
+        It waits up to the connection's ``deadline``, counted while nothing gets through; after an
+        error up to ``deadline`` or ``end_timeout`` in all, and :data:`.sigterm.SECONDS` where the
+        task's time is over.
 
         :param error: what the block was left by; it must come out, so nothing is raised then.
         :param status: for the runs that clients have left RUNNING.
@@ -163,18 +164,27 @@ class Relay:
                 if out_of_time:
                     self._finish_at_once(status)
                 else:
-                    self._run(self._finish(status, seconds), seconds + 2 * _SHORT)
+                    longer = error is None
+                    limit = None if longer else seconds + 2 * _SHORT
+                    self._run(self._finish(status, seconds, longer=longer), limit)
             except Exception:
                 _log.exception("The relay could not be ended in order")
-            except BaseException:  # the task's time is over meanwhile
+            except BaseException as over:  # the task's time is over meanwhile
                 self._finish_at_once(status)
+                self._put_losses_behind(over)
                 raise
-            lost, gave_up = self._forwarder.lost.all(), self._forwarder.gave_up
+            if error is not None:
+                self._put_losses_behind(error)
+            lost = self._forwarder.lost.all()
         finally:
             self._end_thread()
         if lost and error is None:
             raise RelayLostDataError(self._server.conn_id, lost)
-        if error is not None and (calls := lost or ((gave_up,) if gave_up else ())):
+
+    def _put_losses_behind(self, error: BaseException) -> None:
+        """Say what was lost in the log, and in the context of what comes out instead."""
+        gave_up = self._forwarder.gave_up
+        if calls := self._forwarder.lost.all() or ((gave_up,) if gave_up else ()):
             behind = RelayLostDataError(self._server.conn_id, calls)
             _log.error("%s", behind)
             _put_behind(error, behind)
@@ -185,7 +195,7 @@ class Relay:
         with suppress(concurrent.futures.TimeoutError):
             self._run(self._end_runs(KILLED, seconds), seconds)
 
-    def _run(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
+    def _run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
     async def _open(self) -> None:
@@ -211,12 +221,14 @@ class Relay:
         ask = partial(self._forwarder.ask, deadline=self._server.deadline)
         return end_orphans(ask, self._run_tags, self._run_id)
 
-    async def _finish(self, status: str, seconds: float) -> None:
-        """Deliver what is under way, then end the runs: a client may do that itself until then."""
-        end = time.monotonic() + seconds
+    async def _finish(self, status: str, seconds: float, *, longer: bool) -> None:
+        """Deliver what is under way, then end the runs: a client may do that itself until then.
+
+        :param longer: count the seconds while nothing gets through only.
+        """
+        end = seconds + await self._listener.drain(seconds, longer=longer)
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds + _SHORT):
-                await self._listener.drain(seconds)
+            async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
                 await self._delete_doubles(max(0.0, end - time.monotonic()))
                 if self._cleaning is not None:
@@ -258,6 +270,7 @@ class Relay:
             "/api/2.0/mlflow/runs/update",
             {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)},
             deadline=seconds,
+            counts=True,
         )
         if answer.status == 200:
             self._forwarder.runs.deleted(run_id)

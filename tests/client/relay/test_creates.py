@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -330,8 +331,12 @@ def test_what_a_slow_server_adds_after_all_is_answered(
         assert len(made()) == 1
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["", "deletion refused"])
 def test_a_run_that_was_made_twice_after_all_is_deleted_at_the_end(
-    mlflow_server: MLflowProcess, relay_to: OpenRelay
+    mlflow_server: MLflowProcess,
+    relay_to: OpenRelay,
+    caplog: pytest.LogCaptureFixture,
+    refused: bool,
 ) -> None:
     """The server carried the first request out only after it had been searched for."""
     late: list[Request] = []
@@ -343,13 +348,20 @@ def test_a_run_that_was_made_twice_after_all_is_deleted_at_the_end(
                 late.append(request)
                 return answer_of(504, "<html>too slow</html>")
             faults._pass_on(late[0])
+        if refused and request.path.endswith("/runs/delete"):
+            return answer_of(403, "")
         return faults(request)
 
     name = f"late-{uuid.uuid4().hex}"
     with Stranger(slow, host="127.0.0.60") as there:
-        with relay_to(there) as relay:
+        with caplog.at_level("INFO"), relay_to(there) as relay:
             _, body, _ = run(relay, name)
             told = asked(relay, "POST", f"{API}/runs/create", body)["run"]["info"]["run_id"]
         with relay_to(there) as relay:
             found = run(relay, name)[2]()
-    assert [one["info"]["run_id"] for one in found] == [told]
+    ids = {one["info"]["run_id"] for one in found}
+    assert told in ids
+    assert len(ids) == 1 + refused
+    deleted = re.findall("Deleted what was made twice: runs/delete .*([0-9a-f]{32})", caplog.text)
+    assert len(deleted) == 1 - refused
+    assert not ids.intersection(deleted)

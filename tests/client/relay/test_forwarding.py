@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.relay import RelayLostDataError, patience
+from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError, patience
 from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, NAME, ask, asked, token_of
-from tests.servers import Request, Stranger, http
+from tests.client.relay.support import API, NAME, ask, asked, connected, token_of
+from tests.servers import Request, Stranger, http, wait_until
 
 OK = http(body=json.dumps({"done": True}), content_type="application/json")
 
@@ -251,6 +251,41 @@ def test_the_blocks_own_error_comes_out_and_the_loss_goes_to_the_log(
     assert (
         "did not arrive: 1 call of artifacts/1/x/artifacts/a (MLflow answered 500)" in caplog.text
     )
+
+
+@pytest.mark.parametrize(("path", "body", "sent"), [
+    (f"{API}/logged-models/m/params", {"params": [{"key": "k", "value": "v"}]}, 2),
+    (f"{API}/runs/outputs", {"run_id": "r", "models": [{"model_id": "m"}]}, 2),
+    ("/api/3.0/mlflow/traces/t/assessments", {"assessment": {"assessment_name": "good"}}, 2),
+    (f"{API}/runs/create", {"experiment_id": "0"}, 1),
+])  # fmt: skip
+def test_what_a_client_has_sent_whole_is_delivered_when_the_client_is_gone(
+    relay_to: OpenRelay, path: str, body: dict[str, Any], sent: int
+) -> None:
+    """But no object is made for a client that will not use it."""
+    hung_up = threading.Event()
+
+    def overrun(request: Request) -> bytes:
+        assert hung_up.wait(5)
+        return http(429)
+
+    with stranger(overrun, OK) as there:
+        with relay_to(there) as relay:
+            with connected(relay) as client:
+                send(client, relay, path, body)
+                wait_until(lambda: bool(there.requests))
+            hung_up.set()
+        assert len(there.requests) == sent
+
+
+def send(client: socket.socket, relay: Relay, path: str, body: dict[str, Any]) -> None:
+    """A POST, of which nobody reads the answer."""
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(relay)}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    client.sendall(head.encode() + content)
 
 
 def test_an_upload_is_sent_again_from_its_beginning(relay_to: OpenRelay) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
 
 import pytest
 
+from airflow_provider_hokusai_dns.client.orphaned_runs import IDENTITY, TAG_TRY
 from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, ask, asked
@@ -38,7 +42,7 @@ def begin_a_run(relay: Relay) -> None:
     asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
 
 
-def log_in_vain(relay: Relay, there: Stranger) -> threading.Thread:
+def log_in_vain(relay: Relay, there: Stranger, others: int = 1) -> threading.Thread:
     """A client that waits for the answer to a metric."""
 
     def log() -> None:
@@ -47,7 +51,7 @@ def log_in_vain(relay: Relay, there: Stranger) -> threading.Thread:
 
     thread = threading.Thread(target=log)
     thread.start()
-    wait_until(lambda: len(there.requests) > 1)
+    wait_until(lambda: len(there.requests) > others)
     return thread
 
 
@@ -69,6 +73,38 @@ def test_a_task_whose_time_is_over_waits_three_seconds_for_an_mlflow_that_is_awa
     assert isinstance(behind, RelayLostDataError)
     assert {call.name for call in behind.calls} == {"runs/log-metric", "runs/update"}
     client.join(5)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["ended well", "after an error"])
+def test_a_task_whose_time_is_over_while_its_relay_ends_says_what_was_lost(
+    relay_to: OpenRelay, there: Stranger, caplog: pytest.LogCaptureFixture, failed: bool
+) -> None:
+    """In the log, and behind what came out; it does not wait for the deadline any more."""
+    began = 0.0
+
+    def time_is_over() -> None:
+        nonlocal began
+        began = time.monotonic()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    over = threading.Timer(0.2, time_is_over)
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt) as raised,
+        relay_to(there, changes=PATIENT) as relay,
+    ):
+        client = log_in_vain(relay, there, others=0)
+        over.start()
+        if failed:
+            raise ValueError("mine")
+    assert time.monotonic() - began < 4
+    behind = raised.value.__context__
+    if failed:
+        assert isinstance(behind, ValueError)
+        behind = behind.__context__
+    assert isinstance(behind, RelayLostDataError)
+    assert str(behind) in caplog.text
+    client.join(5)
+    over.join(5)
 
 
 def test_after_an_error_it_waits_as_long_as_it_is_given(
@@ -102,3 +138,61 @@ def test_at_the_end_of_its_block_it_waits_for_the_deadline_of_the_connection(
         begin_a_run(relay)
         began = time.monotonic()
     assert 1 <= time.monotonic() - began < 7
+
+
+def test_an_upload_that_gets_further_takes_the_time_that_it_needs(relay_to: OpenRelay) -> None:
+    """Its client goes on after the block, for longer than the deadline."""
+    pieces, began = 8, threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        for _ in range(pieces):
+            yield b"x" * 1000
+            began.wait(1)
+            never.wait(0.25)
+
+    def upload(relay: Relay) -> None:
+        head = {"Content-Length": str(pieces * 1000), "Authorization": f"Bearer {relay.token}"}
+        address = urlsplit(relay.uri).netloc
+        connection = HTTPConnection(address, timeout=10)
+        connection.request("PUT", "/api/2.0/mlflow-artifacts/artifacts/a", slow(), head)
+        answers.append(connection.getresponse().status)
+        connection.close()
+
+    answers, never = list[int](), threading.Event()
+    with stranger(OK) as server:
+        with relay_to(server, changes={"deadline": 1}) as relay:
+            client = threading.Thread(target=upload, args=(relay,))
+            client.start()
+            wait_until(lambda: server.connections > 0)
+            began.set()
+        client.join(5)
+    assert answers == [200]
+    assert len(server.requests[0].body) == pieces * 1000
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "no answer"])
+def test_a_run_of_an_earlier_try_that_cannot_be_ended_fails_no_task(
+    relay_to: OpenRelay, refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No client has sent that; the next try ends it."""
+    first, second = ({**dict.fromkeys(IDENTITY, "x"), TAG_TRY: number} for number in "12")
+    tags = [{"key": key, "value": value} for key, value in first.items()]
+    orphan = {"info": {"run_id": "b" * 32, "status": "RUNNING"}, "data": {"tags": tags}}
+    documents = {
+        f"{API}/experiments/search": {"experiments": [{"experiment_id": "0"}]},
+        f"{API}/runs/search": {"runs": [orphan]},
+    }
+
+    def answer(request: Request) -> bytes:
+        if request.path in documents:
+            return http(body=json.dumps(documents[request.path]), content_type="application/json")
+        return http(403) if refused or server.wait(60) else OK
+
+    with (
+        stranger(answer) as server,
+        caplog.at_level("INFO"),
+        relay_to(server, changes={"deadline": 1}, run_tags=second),
+    ):
+        wait_until(lambda: len(server.requests) > 2)
+    assert server.requests[2].path == f"{API}/runs/update"
+    assert "Ended as KILLED" not in caplog.text
