@@ -36,9 +36,9 @@ _LONGEST = timedelta(minutes=15)
 #: The process of an attempt must have ended before the next one is scheduled, or a try is spent:
 #: the scheduler of Airflow 3.4.0b2 (``SchedulerJobRunner.process_executor_events``) takes the
 #: executor's late "success" for a task that was killed, and excepts only a resumed deferral from
-#: that. Airflow ends a process 20 s after it has reported its state (``[core]
-#: task_success_overtime``); the rest is for a scheduler under load.
-_SHORTEST_RESCHEDULE = timedelta(seconds=30)
+#: that. Airflow ends a process so long after it has reported its state (``[core]
+#: task_success_overtime``, 20 s by default); the rest is for a scheduler under load. Seconds.
+_SHORTEST_RESCHEDULE, _AFTER_OVERTIME = 30.0, 10.0
 #: MLflow's error codes for failures that no retry fixes.
 _WRONG = {
     "RESOURCE_DOES_NOT_EXIST": "what the task asks for is not on the server",
@@ -60,12 +60,14 @@ class MLflowRetryPolicy(RetryPolicy):
     - usable: leave it to the task.
 
     A retry is one of the task's ``retries``. From Airflow 3.4 on it is rescheduled instead, which
-    costs no try and holds no slot meanwhile, after 30 s at least.
+    costs no try and holds no slot meanwhile, after 30 s at least, and 10 s
+    more than ``[core] task_success_overtime``.
 
     :param mlflow_conn_id: the connection that the task uses.
     :param delay: before the first retry; it doubles with each, up to ``max_delay``.
     :param max_delay: the longest pause.
-    :param give_up_after: Airflow 3.4: how long it is rescheduled; then the retries are used.
+    :param give_up_after: Airflow 3.4: how long it is rescheduled; then the retries are used. Less
+        than the shortest reschedule lets it be rescheduled once.
     :raises ValueError: a delay that cannot be.
     """
 
@@ -140,17 +142,25 @@ class MLflowRetryPolicy(RetryPolicy):
     def _later(self, times: int, reason: str, at_least: float) -> RetryDecision:
         grown = self.delay * 2.0 ** min(max(0, times), 20)
         # Not for secrecy: a thousand tasks must not retry at the same moment.
-        spread = random.uniform(0.75, 1.25)  # noqa: S311
-        delay = max(min(grown, self.max_delay) * spread, timedelta(seconds=at_least))
-        if hasattr(RetryAction, "RESCHEDULE"):
+        spread = random.uniform(1.0, 1.25)  # noqa: S311
+        is_rescheduled = hasattr(RetryAction, "RESCHEDULE")
+        if is_rescheduled:
+            at_least = max(at_least, _shortest_reschedule())
+        delay = max(min(grown, self.max_delay), timedelta(seconds=at_least)) * spread
+        if is_rescheduled:
             reschedule: Any = RetryDecision
             later: RetryDecision = reschedule.reschedule(
-                max(delay, _SHORTEST_RESCHEDULE),
-                reschedule_timeout=self.give_up_after,
-                reason=reason,
+                delay, reschedule_timeout=self.give_up_after, reason=reason
             )
             return later
         return RetryDecision.retry(delay=delay, reason=reason)
+
+
+def _shortest_reschedule() -> float:
+    from airflow.providers.common.compat.sdk import conf
+
+    overtime: float = conf.getfloat("core", "task_success_overtime", fallback=20.0)
+    return max(_SHORTEST_RESCHEDULE, overtime + _AFTER_OVERTIME)
 
 
 def _chain(exception: BaseException) -> Iterator[BaseException]:

@@ -15,6 +15,7 @@ from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
 from airflow_provider_hokusai_dns.client.relay.records import LostCall
 from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError
 from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
+from airflow_provider_hokusai_dns.policies import retry
 from airflow_provider_hokusai_dns.policies.retry import MLflowRetryPolicy
 from airflow_provider_hokusai_dns.resolver import Cause, DNSResolutionError
 from tests.conftest import SEARCH, TinyMLflow
@@ -59,10 +60,28 @@ def test_an_outage_is_retried_after_a_pause_that_grows(
 
 
 def test_the_pause_is_no_shorter_than_the_breakers(usable: Callable[..., str]) -> None:
-    """It would refuse the next try."""
+    """It would refuse the next try; and what it has refused does not come back all at once."""
     usable()
-    decision = judged(BreakerOpenError("MLflow", "down", 600.0))
-    assert decision.retry_delay == timedelta(seconds=600)
+    delays = {judged(BreakerOpenError("MLflow", "down", 600.0)).retry_delay for _ in range(20)}
+    assert len(delays) > 1
+    assert all(10 * MINUTE <= delay <= 12.5 * MINUTE for delay in delays if delay)
+
+
+@pytest.mark.parametrize(("overtime", "shortest"), [("20", 30), ("5", 30), ("120", 130)])
+def test_a_reschedule_comes_after_the_process_of_the_attempt_has_ended(
+    usable: Callable[..., str], monkeypatch: pytest.MonkeyPatch, overtime: str, shortest: int
+) -> None:
+    """Or it costs a try; and a thousand tasks do not come at the same moment (Airflow 3.4)."""
+    usable()
+    monkeypatch.setenv("AIRFLOW__CORE__TASK_SUCCESS_OVERTIME", overtime)
+    policy = MLflowRetryPolicy(delay=timedelta(seconds=3))
+    if not hasattr(RetryAction, "RESCHEDULE"):
+        assert retry._shortest_reschedule() == shortest
+        return
+    decisions = [policy.evaluate(AWAY[0], 1, 5, None) for _ in range(20)]
+    delays = {decision.retry_delay.total_seconds() for decision in decisions}  # type: ignore[union-attr]
+    assert len(delays) > 1
+    assert shortest <= min(delays) <= max(delays) <= 1.25 * shortest
 
 
 def test_while_mlflow_is_down_the_reason_is_its_verdict(
