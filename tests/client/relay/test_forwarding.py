@@ -279,7 +279,7 @@ def test_what_a_client_has_sent_whole_is_delivered_when_the_client_is_gone(
 
 
 def send(client: socket.socket, relay: Relay, path: str, body: dict[str, Any]) -> None:
-    """A POST, of which nobody reads the answer."""
+    """Send a POST and do not read the answer."""
     content = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(relay)}\r\n"
