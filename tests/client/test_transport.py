@@ -237,7 +237,12 @@ def _model_of_a_run(client: Any, name: str) -> str:
 
 
 def _prompt(client: Any, name: str) -> str:
-    return str(client.register_prompt(name, "Say {{ it }}").version)
+    version = str(client.register_prompt(name, "Say {{ it }}").version)
+    # MLflow goes on in a thread that the interpreter waits for, as long as its retries take.
+    for thread in threading.enumerate():
+        if thread.name.startswith("link_prompt_to_experiment"):
+            thread.join(30)
+    return version
 
 
 def _count(direct: Any, kind: str, name: str) -> int:
