@@ -4,9 +4,9 @@ VENV := .venv
 FLOOR := .venv-floor
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
-# Most tests wait for servers and outages, and two cores bear four. tests/schedule.py says what stays
-# on one worker.
-WORKERS := 4
+# Two cores compute for two workers all the time; with more, tests that have time limits fail.
+# tests/schedule.py says what stays on one worker.
+WORKERS := 2
 AT_ONCE := -n $(WORKERS) --dist loadfile -p tests.resolver_coverage
 # A run leaves a file for each worker. The parts that decide are covered to the last branch.
 COVERAGE := $(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --fail-under=95 && \

@@ -25,8 +25,8 @@ def migrate(environment: Mapping[str, str]) -> None:
         _migrate(environment)
         return
     first = _first_home()
-    shutil.copy(first / DATABASE, home)
-    shutil.copy(first / CONFIGURATION, home)
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(first / DATABASE, home / DATABASE)
     text = (first / CONFIGURATION).read_text()
     (home / CONFIGURATION).write_text(text.replace(str(first), str(home)))
 

@@ -38,6 +38,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         _measured.stop()
 
 
-def pytest_sessionfinish() -> None:
-    """Leave a file; that of the process which only distributes the tests is empty."""
-    _measured.save()
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave a file, but not in the process that only distributes the tests: it has no data."""
+    if hasattr(session.config, "workerinput") or not session.config.option.numprocesses:
+        _measured.save()
