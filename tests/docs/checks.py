@@ -155,8 +155,9 @@ def check_variable(name: str) -> None:
         _, group, option = name.split("__")
         assert _airflow_has(group.lower(), option.lower()), f"Airflow has no {name}"
     elif not name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_")):
-        known = {*from_code().ENVIRONMENT, "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"}
-        assert name in known | {"HOKUSAI_TEST_MLFLOW", "MLFLOW_SERVER_ALLOWED_HOSTS", "NAME", "TOKEN"}, name
+        others = {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "MLFLOW_SERVER_ALLOWED_HOSTS"}
+        ours = {"HOKUSAI_TEST_MLFLOW", "NAME", "TOKEN"}
+        assert name in {*from_code().ENVIRONMENT, *others, *ours}, name
 
 
 @cache
