@@ -51,7 +51,7 @@ def fault_of(outcome: requests.Response | Exception) -> Fault | None:
             return Fault.AWAY
         if status in (408, 429):  # MLflow 3.18 repeats these for every call
             return Fault.NOT_SENT
-        is_busy = status == 500 or is_full_pool(status, outcome.content)
+        is_busy = status == 500 or (status == 400 and is_full_pool(outcome.content))
         return Fault.BUSY if is_busy else None
     if isinstance(outcome, ConnectTimeout):
         return Fault.NOT_SENT

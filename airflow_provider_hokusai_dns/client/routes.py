@@ -125,9 +125,12 @@ def error_code(body: bytes) -> str:
         return ""
 
 
-def is_full_pool(status: int, body: bytes) -> bool:
-    """Whether MLflow's database had no free connection, which it answers with 400."""
-    return status == 400 and _POOL_IS_FULL in body
+def is_full_pool(body: bytes) -> bool:
+    """Whether the body of a 400 says that MLflow's database had no free connection.
+
+    It takes no status, so that its caller reads the body of a 400 only: a download is long.
+    """
+    return _POOL_IS_FULL in body
 
 
 def was_removed_before(rule: Route, body: bytes) -> bool:

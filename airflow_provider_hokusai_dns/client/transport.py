@@ -168,7 +168,13 @@ class Carrier(HTTPAdapter):
                 if found:
                     return self._answer(request, create, found)
         answer = outcome if isinstance(outcome, requests.Response) else None
-        if maybe_done and answer is not None and was_removed_before(rule, answer.content):
+        # A download must not be read here, so the rule comes first.
+        if (
+            maybe_done
+            and rule.removes
+            and answer is not None
+            and was_removed_before(rule, answer.content)
+        ):
             asks = ask_for_renamed(rule.name, body)
             done = {} if asks is None else self._document(request, asks)
             if done is not None:

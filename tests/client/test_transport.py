@@ -484,6 +484,20 @@ def test_an_upload_that_takes_its_time_is_left_alone(
 
 
 @integration
+@pytest.mark.parametrize("faults", [0, 1])
+def test_a_download_is_left_to_its_caller_to_read(
+    front: CountingProxy, server: MLflowServer, faults: int
+) -> None:
+    """Piece by piece, and not first as a whole into memory; also after a fault."""
+    url = f"{auth.sign_in(server)}/api/2.0/mlflow/experiments/get"
+    front.before = faulty(503, "experiments/get", faults)
+    with requests.get(url, {"experiment_id": "0"}, stream=True, timeout=30) as response:
+        assert response.ok
+        assert response.raw.tell() == 0
+        assert b"experiment_id" in response.content
+
+
+@integration
 def test_an_upload_that_was_cut_is_sent_again_from_its_beginning(
     server: MLflowServer, front: CountingProxy, direct: Any, tmp_path: Path
 ) -> None:

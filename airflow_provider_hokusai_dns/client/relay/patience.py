@@ -86,7 +86,7 @@ class Try:
             self.status in _AWAY
             or self.status in _OVERRUN
             or self.status == 500
-            or is_full_pool(self.status, self.body)
+            or (self.status == 400 and is_full_pool(self.body))
         )
 
 
@@ -117,10 +117,8 @@ class Progress:
 
 def next_step(last: Try, progress: Progress, now: float) -> Step:
     """Decide what follows a sending. A step ``AGAIN`` comes after :func:`pause`."""
-    if not last.may_pass:
-        return Step.ANSWER if last.failure is None else Step.GIVE_UP
     over = Step.ANSWER if last.failure is None else Step.GIVE_UP
-    if not progress.can_send_again:
+    if not last.may_pass or not progress.can_send_again:
         return over
     if progress.repeat is Repeat.ONCE and not last.was_not_carried_out:
         return over
