@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 
+#: Seconds until the kernel has found that an idle peer is gone.
 _SECONDS = 20
 #: Seconds for which sent bytes may stay unacknowledged.
 _UNACKNOWLEDGED = 20

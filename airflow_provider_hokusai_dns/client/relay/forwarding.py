@@ -154,15 +154,15 @@ class Forwarder:
             call.maybe_done = call.maybe_done or not (
                 step is Step.ANSWER or last.was_not_carried_out
             )
+            left = max(0.0, progress.gives_up_at - now)
             if step is Step.ANSWER and answer is not None and _is_taken(call, answer):
-                _, made = await self._read_back(call, max(0.0, progress.gives_up_at - now))
+                _, made = await self._read_back(call, left)
                 answer = made or answer  # a slow server has carried out an earlier try after all
             if step is Step.READ_BACK:
                 release(answer)
-                step, answer = await self._read_back(call, max(0.0, progress.gives_up_at - now))
+                step, answer = await self._read_back(call, left)
             if step is Step.ANSWER and answer is not None:
                 if call.maybe_done and was_removed_before(call.route, answer.head):
-                    left = max(0.0, progress.gives_up_at - now)
                     answer = await self._done_before(call, answer, left)
                 return self._answered(call, answer)
             release(answer)
@@ -174,7 +174,6 @@ class Forwarder:
                 _log.info(
                     "%s %s: %s; it is sent again", request.method, call.route.name, call.reason
                 )
-            left = progress.gives_up_at - now
             # Not for secrecy: the clients must not all come back in one moment.
             spread = random.uniform(0.5, 1.0)  # noqa: S311
             await asyncio.sleep(pause(last, call.tries, left) * spread)

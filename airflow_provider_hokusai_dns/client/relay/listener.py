@@ -95,7 +95,7 @@ class Listener:
     async def drain(self, seconds: float, *, longer: bool = False) -> float:
         """Take no new connection, and wait for the calls under way.
 
-        :param longer: count the seconds anew whenever one of them gets further.
+        :param longer: restart the count whenever one of them makes progress.
         :return: since when the seconds were counted in the end; monotonic.
         """
         self._listening.close()
