@@ -164,14 +164,14 @@ def test_hanging_system_lookups_do_not_hold_up_other_names(dns, live):
     system = ScriptedLookup({"last.test": SYSTEM})
     for number in range(70):
         system.hold(f"hang{number}.test", past_timeout=True)
-    resolver = DNSResolver(ResolverConfig(timeout=0.5), lookup=live(system))
+    resolver = DNSResolver(ResolverConfig(timeout=2.0), lookup=live(system))
     resolver.warm([f"hang{number}.test" for number in range(70)])
     assert resolver.wait_idle(20)
     dns.set_records(NAME, ["10.0.0.1"])
     started = time.monotonic()
     assert resolver.resolve(NAME).source is Source.DNS
     assert resolver.resolve("last.test").source is Source.SYSTEM
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 1.9
     system.release()
 
 
@@ -348,10 +348,11 @@ def broken(dns, live, clock) -> Callable[..., tuple[DNSResolver, ScriptedLookup]
         fault: Fault = Fault.SERVFAIL, head_start: float = 0.05, **numbers
     ) -> tuple[DNSResolver, ScriptedLookup]:
         dns.set_records(NAME, ["10.0.0.1"], ttl=10)
-        lookup = live(system, head_start=head_start)
+        lookup = live(system, head_start=9.0)
         resolver = DNSResolver(ResolverConfig(jitter=0.0, **numbers), lookup=lookup, clock=clock)
         assert resolver.resolve(NAME).address == "10.0.0.1"
         assert resolver.wait_idle()
+        lookup.head_start = head_start
         dns.fault(NAME, fault)
         clock.advance(11)
         return resolver, system
