@@ -13,6 +13,9 @@ from fleet.sizes import INTERVAL, Sizes
 
 #: Jitter moves checks: one more may fall into the time that is watched.
 _ONE_PROBE = 1.0
+#: Share of another sensor's time in which a gate opens. Airflow's triggerer takes one XCom in each
+#: turn of its loop, so a crowd that pushes its verdicts takes a while, whatever its sensor.
+_OPENING = 1 / 3
 #: States of a run at MLflow that has ended.
 _OVER = {"FINISHED", "FAILED", "KILLED"}
 
@@ -21,10 +24,10 @@ def judge(
     sizes: Sizes, crowds: list[Crowd], outage: Outage, overheads: list[Overhead]
 ) -> list[Claim]:
     """Evaluate every claim."""
-    return [*_crowd(sizes, crowds[0]), *_outage(sizes, outage), _overhead(overheads)]
+    return [*_crowd(sizes, *crowds), *_outage(sizes, outage), _overhead(overheads)]
 
 
-def _crowd(sizes: Sizes, crowd: Crowd) -> list[Claim]:
+def _crowd(sizes: Sizes, crowd: Crowd, peer: Crowd | None = None) -> list[Claim]:
     most = _ONE_PROBE + INTERVAL / crowd.watched
     return [
         Claim(
@@ -32,13 +35,27 @@ def _crowd(sizes: Sizes, crowd: Crowd) -> list[Claim]:
             crowd.probes_per_interval <= most,
             f"{crowd.probes_per_interval:.2f} probes per interval",
         ),
-        Claim(
-            f"all {crowd.gates} of them open, the last at most {sizes.opening} s after MLflow is "
-            "back",
-            crowd.opened == crowd.gates and crowd.seconds_to_open <= sizes.opening,
-            f"{crowd.opened} open after {crowd.seconds_to_open:.1f} s",
-        ),
+        _opening(sizes, crowd) if peer is None else _opening_beside(crowd, peer),
     ]
+
+
+def _opening(sizes: Sizes, crowd: Crowd) -> Claim:
+    return Claim(
+        f"all {crowd.gates} of them open, the last at most {sizes.opening} s after MLflow is back",
+        crowd.opened == crowd.gates and crowd.seconds_to_open <= sizes.opening,
+        f"{crowd.opened} open after {crowd.seconds_to_open:.1f} s",
+    )
+
+
+def _opening_beside(crowd: Crowd, peer: Crowd) -> Claim:
+    """A ratio of one run: seconds would say how busy the machine is."""
+    ours, theirs = crowd.seconds_per_gate, peer.seconds_per_gate
+    return Claim(
+        f"all {crowd.gates} of them open once MLflow is back, each in at most {_OPENING:.0%} of "
+        f"the time of Airflow's {peer.kind}",
+        crowd.opened == crowd.gates and ours <= _OPENING * theirs,
+        f"{crowd.opened} open after {crowd.seconds_to_open:.1f} s: {ours / theirs:.0%}",
+    )
 
 
 def _outage(sizes: Sizes, outage: Outage) -> list[Claim]:

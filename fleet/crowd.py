@@ -42,6 +42,11 @@ class Crowd:
     seconds_to_open: float
     opened: int
 
+    @property
+    def seconds_per_gate(self) -> float:
+        """Time from MLflow's return until the last gate was done, per gate."""
+        return self.seconds_to_open / self.gates
+
 
 def gather(fleet: Fleet) -> list[Crowd]:
     """Let both kinds of gates wait, one after the other."""
