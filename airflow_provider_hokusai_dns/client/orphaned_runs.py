@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
@@ -32,7 +33,8 @@ IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
 _NOT_OURS = (1_000_000, 0)
 _PARENT = "mlflow.parentRunId"
 _MAX_DEPTH = 5
-_PAGE = 100
+#: MLflow's own limits of a page.
+_EXPERIMENTS, _RUNS = 1000, 100
 #: Seconds, for servers whose requests we do not send.
 _TIMEOUT = 30
 #: Between two searches for a run that is being begun, seconds.
@@ -56,7 +58,8 @@ def end_orphaned_runs(
     client = MlflowClient(tracking_uri)
     ended: list[str] = []
     try:
-        for run in _running(client, [experiment_id], {key: tags[key] for key in IDENTITY}):
+        # All are read first: a run that is ended leaves the search, and moves its pages.
+        for run in list(_running(client, [experiment_id], {key: tags[key] for key in IDENTITY})):
             if run.info.run_id != own_run_id and attempt_of(run.data.tags) < attempt_of(tags):
                 _end(client, tracking_uri, run, ended, _MAX_DEPTH)
     except Exception as error:
@@ -83,8 +86,9 @@ def end_what_is_being_begun(tracking_uri: str, tags: Mapping[str, str], seconds:
     client, end, ended = MlflowClient(tracking_uri), time.monotonic() + seconds, False
     while not ended and (left := end - time.monotonic()) > 0:
         with bounded(left), suppress(Exception):  # MLflow may be away
-            experiments = [each.experiment_id for each in client.search_experiments()]
-            for run in _running(client, experiments, {key: tags[key] for key in IDENTITY}):
+            found = _pages(partial(client.search_experiments, max_results=_EXPERIMENTS))
+            experiments = [each.experiment_id for each in found]
+            for run in list(_running(client, experiments, {key: tags[key] for key in IDENTITY})):
                 if attempt_of(run.data.tags) == attempt_of(tags):
                     terminate(tracking_uri, run.info.run_id, "KILLED")
                     ended = True
@@ -110,17 +114,19 @@ def _running(client: Any, experiment_ids: list[str], tags: Mapping[str, str]) ->
     conditions = ["attributes.status = 'RUNNING'"] + [
         f"tags.`{key}` = '{value}'" for key, value in tags.items() if "'" not in value
     ]
+    search = partial(
+        client.search_runs, experiment_ids, " and ".join(conditions), max_results=_RUNS
+    )
+    for run in _pages(search):
+        if all(run.data.tags.get(key) == value for key, value in tags.items()):
+            yield run
+
+
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
     token = None
     while True:
-        page = client.search_runs(
-            experiment_ids,
-            filter_string=" and ".join(conditions),
-            max_results=_PAGE,
-            page_token=token,
-        )
-        for run in page:
-            if all(run.data.tags.get(key) == value for key, value in tags.items()):
-                yield run
+        page = search(page_token=token)
+        yield from page
         token = page.token
         if not token:
             return

@@ -698,6 +698,33 @@ def test_a_new_try_ends_what_a_killed_one_left_running(
         assert client.get_run(run_id).info.status == "RUNNING"
 
 
+def test_a_new_try_ends_all_that_a_killed_one_left_running_at_its_start(
+    server: MLflowServer, uri: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also more than a page: a run that is ended leaves the search, and moves its pages."""
+    monkeypatch.setattr(orphaned_runs, "_RUNS", 2)
+    experiment = client.create_experiment("pages of runs")
+    identity = dict.fromkeys(orphaned_runs.IDENTITY, "pages")
+    first = {**identity, orphaned_runs.TAG_TRY: "1"}
+    killed = [client.create_run(experiment, tags=first).info.run_id for _ in range(5)]
+    second = {**identity, orphaned_runs.TAG_TRY: "2"}
+    with open_run(server, uri, experiment_name="pages of runs", tags=second):
+        assert {client.get_run(run_id).info.status for run_id in killed} == {"KILLED"}
+
+
+def test_a_run_that_is_being_begun_is_found_in_every_experiment(
+    uri: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a server with more experiments than a page lists."""
+    monkeypatch.setattr(orphaned_runs, "_EXPERIMENTS", 1)
+    experiment = client.create_experiment("the oldest")
+    tags = dict.fromkeys(orphaned_runs.IDENTITY, "oldest") | {orphaned_runs.TAG_TRY: "1"}
+    begun = client.create_run(experiment, tags=tags).info.run_id
+    client.create_experiment("the newest")
+    orphaned_runs.end_what_is_being_begun(uri, tags, 30)
+    assert client.get_run(begun).info.status == "KILLED"
+
+
 @pytest.mark.parametrize("when", ["begun late", "search refused"])
 def test_what_the_first_search_of_a_new_try_does_not_find_is_ended_at_its_end(
     server: MLflowServer, front: CountingProxy, client: Any, when: str
