@@ -49,7 +49,8 @@ class _Authorization(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._header is not None:
             request.headers["Authorization"] = self._header
-        if self._workspace is not None:
+        # The server looks the workspace up first, and this may be the call that creates it.
+        if self._workspace is not None and "/mlflow/workspaces" not in request.path_url:
             request.headers["X-MLFLOW-WORKSPACE"] = self._workspace
         return request
 

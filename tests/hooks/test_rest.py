@@ -58,6 +58,14 @@ def test_the_credentials_go_along_and_the_name_stays(signed_in, tiny):
     assert headers["Host"] == f"{HOSTNAME}:{tiny.port}"
 
 
+def test_a_workspace_that_is_not_there_yet_can_be_created(signed_in, tiny):
+    """The server resolves the header before it routes: with it, the answer would be 404."""
+    path = "/api/3.0/mlflow/workspaces"
+    tiny.answers[path] = (200, {"workspace": {"name": "team-a"}})
+    signed_in.rest("POST", path, json={"name": "team-a"})
+    assert "X-MLFLOW-WORKSPACE" not in tiny.asked[-1][2]
+
+
 def test_no_extra_of_the_connection_becomes_a_header(signed_in, tiny):
     """The http provider would send unknown extras; ours never reach it."""
     signed_in.rest("POST", SEARCH, json={})
