@@ -20,10 +20,10 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from airflow_provider_hokusai_dns.client.routes import Repeat, route
-from airflow_provider_hokusai_dns.exceptions import MLflowRestError
+from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
@@ -77,6 +77,9 @@ class _Bounded(HTTPAdapter):
 
     The caller has returned by then. Without the limit, a server that never stops sending would fill
     the task's memory from an abandoned thread.
+
+    It also translates the exceptions of ``requests``: the http provider would log them, and their
+    text contains the URL with its query.
     """
 
     def __init__(self, method: str, path: str, deadline: float) -> None:
@@ -93,7 +96,12 @@ class _Bounded(HTTPAdapter):
         }
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
-        response = super().send(*args, **kwargs)
+        try:
+            return self._read(super().send(*args, **kwargs))
+        except requests.exceptions.RequestException as error:
+            raise _translated(error, *self._call) from _without_url(error)
+
+    def _read(self, response: requests.Response) -> requests.Response:
         body = bytearray()
         for piece in response.iter_content(2**16):
             body += piece
@@ -185,14 +193,14 @@ def _once(
     outlast it. Nothing is sent after the deadline: inside ``hook.run`` the pin would wait for
     MLflow for minutes, and the thread would then send a request that the caller gave up long ago.
     """
-    left = deadline - time.monotonic()
+    left, name = deadline - time.monotonic(), path.partition("?")[0]
     outcome: list[requests.Response | BaseException] = []
 
     def send() -> None:
         try:
             with bounded(max(0.0, deadline - time.monotonic())):
                 outcome.append(
-                    RestHook(method, server, path, deadline).run(
+                    RestHook(method, server, name, deadline).run(
                         path,
                         data=dict(params) if params and method == "GET" else None,
                         extra_options={
@@ -214,18 +222,16 @@ def _once(
     thread.join(max(0.0, left) + _GRACE)
     late = f"no complete answer within {server.request_timeout:g} s (request_timeout)"
     if not outcome:
-        raise _BrokenOffError(method, path, 0, "", late)
-    if isinstance(outcome[0], MLflowRestError):
-        raise outcome[0]
+        raise _BrokenOffError(method, name, 0, "", late)
     if isinstance(outcome[0], BaseException):
-        raise _translated(outcome[0], method, path) from outcome[0]
-    return _document(outcome[0], method, path)
+        raise _translated(outcome[0], method, name)
+    return _document(outcome[0], method, name)
 
 
 def _translated(error: BaseException, method: str, path: str) -> BaseException:
     """Translate an exception of ``requests``. Its text is dropped: the URL may contain a secret."""
-    from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-
+    if isinstance(error, MLflowRestError):
+        return error
     inner: BaseException | None = error
     while inner is not None:  # the pin's own error is at the bottom, and says the most
         if isinstance(inner, DNSResolutionError):
@@ -247,27 +253,24 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
     return error
 
 
+def _without_url(error: requests.exceptions.RequestException) -> BaseException | None:
+    """What may be shown as the cause of a translated exception: all above it quotes the URL."""
+    inner = error.args[0] if error.args else None
+    return inner.reason if isinstance(inner, MaxRetryError) else None
+
+
 def _document(response: requests.Response, method: str, path: str) -> dict[str, Any]:
     try:
         document = response.json()
     except (ValueError, RecursionError):  # a foreign server may nest without limit
         document = None
-    if response.status_code >= 300:
+    status = response.status_code
+    if status >= 300:
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
-        raise MLflowRestError(
-            method,
-            path,
-            response.status_code,
-            code if _ERROR_CODE.match(code) else "",
-            f"the server says {quoted(given.get('message') or response.reason, 500)}",
-        )
+        reason = f"the server says {quoted(given.get('message') or response.reason, 500)}"
+        raise MLflowRestError(method, path, status, code if _ERROR_CODE.match(code) else "", reason)
     if not isinstance(document, dict):
-        raise MLflowRestError(
-            method,
-            path,
-            response.status_code,
-            "",
-            "the answer is not a JSON object: is this MLflow?",
-        )
+        reason = "the answer is not a JSON object: is this MLflow?"
+        raise MLflowRestError(method, path, status, "", reason)
     return document

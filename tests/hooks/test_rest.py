@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -123,6 +124,20 @@ def test_what_may_have_been_carried_out_is_not_carried_out_twice(
     assert (tiny.count(path) > 1) is is_repeated
 
 
+@pytest.mark.parametrize("address", ["127.0.0.99", ""], ids=["refused", "no JSON"])
+def test_no_query_stands_in_a_log_or_an_error(signed_in, tiny, dns, caplog, address):
+    """It may hold a secret; a traceback shows the causes of an error too."""
+    if address:  # nothing listens there
+        dns.set_records(HOSTNAME, [address])
+    tiny.answers["/x"] = (200, "<html>")
+    signed_in.server = replace(signed_in.server, request_timeout=1.5)
+    with pytest.raises(MLflowRestError) as caught:
+        signed_in.rest("GET", "/x?key=s3cret", params={"token": "s3cret"})
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in caplog.text + shown
+    assert "/x failed" in shown
+
+
 def test_a_redirect_is_not_followed(signed_in, tiny):
     """No credential follows a redirect to another host."""
     tiny.answers[SEARCH] = (302, {})
@@ -196,7 +211,7 @@ class TestTheDeadline:
         """Nothing is sent on it, so the call may be made again."""
         with requests.Session() as session:
             session.mount("http://", rest._Bounded("POST", "/x", time.monotonic() - 1))
-            with pytest.raises(requests.exceptions.ConnectTimeout):
+            with pytest.raises(MLflowRestError, match="accepts no connection"):
                 session.post(f"http://{tiny.address}:{tiny.port}/x", timeout=2)
         assert not tiny.asked
 
