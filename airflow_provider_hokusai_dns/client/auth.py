@@ -47,13 +47,13 @@ _signed_out: set[str] = set()
 _previous: str | None = None
 
 
-def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None) -> str:
+def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None = None) -> str:
     """Keep the credentials of a connection in memory, and return the URI that uses them.
 
     Signing in again replaces them. The URI contains the connection id and no secret.
 
-    :param renew: reads the credentials from the connection again; called when the server answers
-        401, because a token may expire during a run.
+    :param renew: reads the credentials from the connection again, if it can; called when the
+        server answers 401, because a token may expire during a run.
     :raises AuthProviderError: MLflow would send requests without these credentials.
     """
     from airflow_provider_hokusai_dns.client import transport
@@ -81,9 +81,11 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials] | None = None
     return tagged_uri(server)
 
 
-def _renewed(conn_id: str, renew: Callable[[], Credentials]) -> str | None:
+def _renewed(conn_id: str, renew: Callable[[], Credentials | None]) -> str | None:
     """Read the login of a connection again; later requests use it too."""
-    authorization = renew().authorization()
+    if (login := renew()) is None:
+        return None
+    authorization = login.authorization()
     with _lock:
         if (entry := _signed_in.get(conn_id)) is not None:
             _signed_in[conn_id] = replace(entry, authorization=authorization)

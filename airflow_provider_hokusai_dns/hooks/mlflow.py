@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.pin import Pin
 
 
-#: States for which a gate stops waiting.
+#: States of a server that answers and accepts no run; a run that fails for one names it.
 _REFUSALS = ("tls_error", "host_rejected", "unauthenticated", "workspace_missing", "not_mlflow")
 #: With these a task ends neither well nor as failed; not each Airflow has all of them.
 _NO_FAILURES = (
@@ -220,9 +220,18 @@ class MLflowHook(BaseHook):
         refuses = verdict.state.value in _REFUSALS
         return MLflowRefusedError(verdict.sentence, verdict.state.value) if refuses else None
 
-    def _login_now(self) -> Credentials:
-        """The login, read from the connection again: a token may have been replaced."""
-        server = connections.load_server(self.mlflow_conn_id)
+    def _login_now(self) -> Credentials | None:
+        """The login, read from the connection again: a token may have been replaced.
+
+        It is read after a 401, which says more than why the connection cannot be read now.
+        """
+        try:
+            server = connections.load_server(self.mlflow_conn_id)
+        except Exception as error:
+            self.log.warning(
+                "The login could not be read again after a 401: %s", quoted(error, 500)
+            )
+            return None
         runtime.mask_credentials(server)
         return server.credentials
 
@@ -350,7 +359,9 @@ class MLflowHook(BaseHook):
         with _attempt(self.server) as attempt:
             pins.pin(self.server)
             try:
-                answer = rest.call(self.server, method, path, params=params, json=json)
+                answer = rest.call(
+                    self.server, method, path, params=params, json=json, renew=self._login_now
+                )
             except MLflowRestError as error:
                 if error.says_down:
                     attempt.failure(error.reason)
@@ -373,7 +384,12 @@ class MLflowHook(BaseHook):
     # --- health
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
-        """One live lookup and one probe, as in a gate. Bounded in time; never raises."""
+        """One live lookup and one probe, as in a gate. Bounded in time.
+
+        Whatever is wrong with the connection or the server is in the verdict.
+
+        :raises ValueError: a check does not exist.
+        """
         return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 
     def validate_connection(self) -> bool:

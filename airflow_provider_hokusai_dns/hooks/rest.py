@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -28,7 +29,7 @@ from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 
 _CONNECT_TIMEOUT = 5.0
 #: Seconds after the deadline in which a more exact error may still be raised.
@@ -141,14 +142,16 @@ def call(
     *,
     params: Mapping[str, Any] | None = None,
     json: Mapping[str, Any] | None = None,
+    renew: Callable[[], Credentials | None] = lambda: None,
 ) -> dict[str, Any]:
     """Call the REST API of a pinned server.
 
-    Tried again, with exponential waits and jitter, while the deadline of the connection
-    (``request_timeout``) allows it and nothing can happen twice: a create whose answer was lost is
-    not sent again.
+    Tried again, with exponential waits and jitter, while the connection (``request_timeout``,
+    ``max_retries``) allows it and nothing can happen twice: a create whose answer was lost is not
+    sent again.
 
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
+    :param renew: reads the login again after a 401; a new one is tried once.
     :raises MLflowRestError: the call failed, or the deadline has passed.
     """
     method = method.upper()
@@ -158,20 +161,33 @@ def call(
     rule = route(method, path.partition("?")[0])
     # A second runs/delete is refused, and it is not asked here whether the first has done it.
     is_harmless = rule.repeat is Repeat.FREELY and not (rule.removes and method == "POST")
+    allowed = server.max_retries
+
+    def may_try_again(state: tenacity.RetryCallState) -> bool:
+        is_allowed = allowed is None or state.attempt_number <= allowed
+        error = state.outcome.exception() if state.outcome is not None else None
+        return _may_try_again(error, is_harmless and is_allowed)
+
     retrying = tenacity.Retrying(
         stop=tenacity.stop_before_delay(server.request_timeout),
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
-        retry=tenacity.retry_if_exception(lambda error: _may_try_again(error, is_harmless)),
+        retry=may_try_again,
         reraise=True,
     )
-    return retrying(_once, server, method, path, params, json, deadline)
+    try:
+        return retrying(_once, server, method, path, params, json, deadline)
+    except MLflowRestError as error:
+        login = renew() if error.status == 401 else None
+        if login in (None, server.credentials):
+            raise
+    return retrying(_once, replace(server, credentials=login), method, path, params, json, deadline)
 
 
 class _BrokenOffError(MLflowRestError):
     """The connection broke after it was established: the request may have been carried out."""
 
 
-def _may_try_again(error: BaseException, is_harmless: bool) -> bool:
+def _may_try_again(error: BaseException | None, is_harmless: bool) -> bool:
     if not isinstance(error, MLflowRestError):
         return False
     if isinstance(error, _BrokenOffError) or error.status:

@@ -20,7 +20,7 @@ from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks import rest
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from tests.conftest import HOSTNAME, SEARCH
-from tests.servers import Stranger
+from tests.servers import Stranger, http
 
 
 def _free_port(address: str) -> int:
@@ -136,6 +136,67 @@ def test_no_query_stands_in_a_log_or_an_error(signed_in, tiny, dns, caplog, addr
     shown = "".join(traceback.format_exception(caught.value))
     assert "s3cret" not in caplog.text + shown
     assert "/x failed" in shown
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_max_retries_limits_how_often_a_call_is_sent_again(signed_in, tiny, allowed):
+    """As for the requests of MLflow's client."""
+    tiny.answers["/x"] = (503, {})
+    signed_in.server = replace(signed_in.server, max_retries=allowed, request_timeout=20)
+    with pytest.raises(MLflowRestError):
+        signed_in.rest("GET", "/x")
+    assert tiny.count("/x") == 1 + allowed
+
+
+class TestALoginThatExpired:
+    """The connection is read again after a 401, once."""
+
+    @pytest.fixture
+    def expired(self, dns, connect, clean_runtime):
+        """A hook that has read its connection, a server that takes the next token only."""
+
+        def answer(request):
+            is_new = request.headers.get("authorization") == "Bearer second"
+            return http(body="{}", content_type="application/json") if is_new else http(401)
+
+        with Stranger(answer, host="127.0.0.9") as stranger:
+            dns.set_records(HOSTNAME, [stranger.host])
+
+            def define(token):
+                extra = {"nameservers": dns.address, "request_timeout": 5}
+                connect("expiring", host=HOSTNAME, port=stranger.port, password=token, extra=extra)
+
+            define("first")
+            hook = MLflowHook("expiring")
+            breaker_for(hook.server).reset()
+            yield hook, stranger, define
+
+    def test_is_replaced_by_the_next(self, expired):
+        """Whatever the method: a 401 has carried out nothing."""
+        hook, stranger, define = expired
+        define("second")
+        assert hook.rest("POST", "/x", json={}) == {}
+        assert len(stranger.requests) == 2
+
+    def test_is_told_where_there_is_no_other(self, expired):
+        """It is not sent again."""
+        hook, stranger, _ = expired
+        with pytest.raises(MLflowRestError) as caught:
+            hook.rest("POST", "/x", json={})
+        assert (caught.value.status, len(stranger.requests)) == (401, 1)
+
+    def test_is_told_where_the_connection_cannot_be_read(self, expired, monkeypatch, caplog):
+        """The 401 says more than that; by MLflow's client too."""
+        hook, _, _ = expired
+        client = hook.get_conn()
+        monkeypatch.delenv("AIRFLOW_CONN_EXPIRING")
+        with pytest.raises(MLflowRestError) as caught:
+            hook.rest("GET", "/x")
+        assert caught.value.status == 401
+        with pytest.raises(Exception, match="401"):
+            client.search_experiments()
+        assert caplog.text.count("could not be read again") == 2
+        assert "'expiring'" in caplog.text
 
 
 def test_a_redirect_is_not_followed(signed_in, tiny):
