@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.client.mlflow_private import IMPLICIT_RUN, active_runs, replaced
 from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def check_nesting() -> None:
 
     :raises AmbiguousRunError: another asyncio task has opened the innermost run of this thread.
     """
-    stack = mlflow_private.active_runs()
+    stack = active_runs()
     mine = [block for block in _blocks if block.is_mine]
     if not stack or not mine or stack[-1].info.run_id == _innermost.get():
         return
@@ -115,30 +115,19 @@ def _install() -> None:
         given = signature.bind(*args, **kwargs).arguments
         if given.get("run_id") is None:
             if given.get("nested") and not given.get("parent_run_id"):
-                parent = None if mlflow_private.active_runs() else block_of_others()
+                parent = None if active_runs() else block_of_others()
                 if parent is not None:
                     given["parent_run_id"] = parent.info.run_id
             if blocks := tuple(_blocks):
                 given["tags"] = {**blocks[-1].tags, **(given.get("tags") or {})}
         return original(**given)
 
-    for module in (mlflow, fluent):
-        _replace(module, "start_run", original, start_run)
-    if (implicit := mlflow_private.IMPLICIT_RUN.find()) is not None:
+    _undo.extend(replaced(module, "start_run", start_run) for module in (mlflow, fluent))
+    if (implicit := IMPLICIT_RUN.find()) is not None:
 
         @functools.wraps(implicit)
         def get_or_start_run() -> Any:
-            joined = None if mlflow_private.active_runs() else block_of_others()
+            joined = None if active_runs() else block_of_others()
             return implicit() if joined is None else joined
 
-        _replace(fluent, "_get_or_start_run", implicit, get_or_start_run)
-
-
-def _replace(module: Any, name: str, original: Any, ours: Any) -> None:
-    setattr(module, name, ours)
-
-    def undo() -> None:
-        if getattr(module, name, None) is ours:
-            setattr(module, name, original)
-
-    _undo.append(undo)
+        _undo.append(replaced(*IMPLICIT_RUN.holder(), get_or_start_run))

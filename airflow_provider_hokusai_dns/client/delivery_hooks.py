@@ -28,7 +28,7 @@ from typing import Any
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
-from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName
+from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
 from airflow_provider_hokusai_dns.client.redelivery import deliver
 
 _log = logging.getLogger(__name__)
@@ -135,17 +135,9 @@ def _failed(tracker: DeliveryTracker, failure: transport.FailedRequest) -> None:
 
 
 def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    owner, attribute = name.holder()
-    original = getattr(owner, attribute)
+    original = name.find()
     wrapper = functools.wraps(original)(make(original))
-    setattr(owner, attribute, wrapper)
-
-    def undo() -> None:
-        # Other code may have wrapped it once more in the meantime: then ours stays, and is idle.
-        if owner.__dict__.get(attribute) is wrapper:
-            setattr(owner, attribute, original)
-
-    _undo.append(undo)
+    _undo.append(replaced(*name.holder(), wrapper))
 
 
 def _hook_batches() -> None:

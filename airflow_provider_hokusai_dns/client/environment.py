@@ -11,7 +11,12 @@ import threading
 from collections.abc import Iterator
 
 from airflow_provider_hokusai_dns import forks, overrides
-from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.client.mlflow_private import (
+    EXPERIMENT,
+    REGISTRY_URI,
+    TRACKING_URI,
+    set_tracking_uri,
+)
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
@@ -66,9 +71,9 @@ def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
     import mlflow
 
     registry_uri = registry_uri or tracking_uri
-    _uris_before = mlflow_private.tracking_uris()
+    _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
     overrides.begin({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri}, _VARIABLES)
-    mlflow_private.set_tracking_uri(tracking_uri)
+    set_tracking_uri(tracking_uri)
     # Without this, a registry URI of another client would get what this run registers.
     mlflow.set_registry_uri(registry_uri)
     os.environ[_NO_LINKS] = "true"
@@ -83,7 +88,7 @@ def experiment_in_use(experiment_id: str) -> Iterator[None]:
     entry: list[str | None] = [experiment_id]
     with _lock:
         if not _experiments:
-            _experiments.append([mlflow_private.experiment_id(), os.environ.get(_EXPERIMENT)])
+            _experiments.append([EXPERIMENT.find(), os.environ.get(_EXPERIMENT)])
         _experiments.append(entry)
         _set_experiment(experiment_id, experiment_id)
     try:
@@ -99,12 +104,13 @@ def experiment_in_use(experiment_id: str) -> Iterator[None]:
 
 
 def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
-    mlflow_private.set_experiment_id(experiment_id)
+    EXPERIMENT.set(experiment_id)
     overrides.put(_EXPERIMENT, variable)
 
 
 def _leave_uri() -> None:
     tracking_uri, registry_uri = _uris_before
-    mlflow_private.set_tracking_uri(tracking_uri)
-    mlflow_private.set_registry_uri(registry_uri)
+    set_tracking_uri(tracking_uri)
+    # mlflow.set_registry_uri() does not accept None.
+    REGISTRY_URI.set(registry_uri)
     overrides.end()

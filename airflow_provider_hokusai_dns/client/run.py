@@ -342,7 +342,7 @@ class _OpenRun:
 
         They wait without a time limit for their own thread, which may be waiting for the server.
         """
-        by_run = mlflow_private.monitors()
+        by_run = mlflow_private.MONITORS.find() or {}
         monitors = [by_run.pop(run_id, None) for run_id in self._ids()]
         threads = [
             threading.Thread(target=monitor.finish, daemon=True)

@@ -90,7 +90,7 @@ def test_without_a_private_name_a_run_is_complete_or_says_what_is_lost(
 
     module, _, path = name.path.partition(":")
     owner, _, attribute = path.rpartition(".")
-    holder = mlflow_private.PrivateName(f"{module}:{owner}", "", "").find() if owner else None
+    holder = mlflow_private.PrivateName(f"{module}:{owner}", "").find() if owner else None
     monkeypatch.setattr(mlflow_private, "_told", False)
     server: MLflowServer = a_server(hostname=mlflow_server.host, port=mlflow_server.port)
     without(monkeypatch, name, sys.modules[module] if holder is None else holder, attribute)
@@ -111,12 +111,14 @@ def test_without_a_private_name_a_run_is_complete_or_says_what_is_lost(
 def without(monkeypatch: pytest.MonkeyPatch, name: Any, holder: Any, attribute: str) -> None:
     """As if this MLflow had never had it, for us; MLflow itself goes on using it."""
     find = mlflow_private.PrivateName.find
-    unset = mlflow_private._is_unset
+    is_there = mlflow_private.PrivateName.is_there
 
     def found(self: Any) -> Any:
         return None if self.path == name.path else find(self)
 
     monkeypatch.setattr(mlflow_private.PrivateName, "find", found)
     monkeypatch.setattr(
-        mlflow_private, "_is_unset", lambda each: each.path != name.path and unset(each)
+        mlflow_private.PrivateName,
+        "is_there",
+        lambda self: self.path != name.path and is_there(self),
     )
