@@ -23,15 +23,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
-from airflow_provider_hokusai_dns.client.redelivery import deliver
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _lock = forks.free_in_child(threading.Lock())
 _trackers: list[DeliveryTracker] = []
@@ -42,6 +42,9 @@ _mine = threading.local()
 _owner = os.getpid()
 _counts_batches = _counts_traces = True
 _MAX_FRAMES = 200
+_AGAIN = 5
+#: The KeyError of a thread that iterates over ``os.environ``; MLflow passes its text on.
+_ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 
 
 @contextmanager
@@ -138,6 +141,22 @@ def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., 
     original = name.find()
     wrapper = functools.wraps(original)(make(original))
     _undo.append(replaced(*name.holder(), wrapper))
+
+
+def deliver(send: Callable[[], T]) -> T:
+    """Send a batch, and again if the environment of this process changed during that.
+
+    :mod:`~.transport` repeats requests that fail on the network. Before a request gets there,
+    ``requests`` iterates over ``os.environ`` for proxies, and fails if MLflow's telemetry thread
+    removes its variable at that moment.
+    """
+    for _ in range(_AGAIN):
+        try:
+            return send()
+        except Exception as error:
+            if _ENVIRONMENT_CHANGED not in str(error):
+                raise
+    return send()
 
 
 def _hook_batches() -> None:

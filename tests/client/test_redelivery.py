@@ -10,7 +10,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from airflow_provider_hokusai_dns.client.auth import sign_in
-from airflow_provider_hokusai_dns.client.redelivery import deliver
+from airflow_provider_hokusai_dns.client.delivery_hooks import deliver
 from airflow_provider_hokusai_dns.client.run import open_run
 from tests.servers import MLflowProcess
 from tests.values import a_server
