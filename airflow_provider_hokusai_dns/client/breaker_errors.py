@@ -15,9 +15,10 @@ def says_down(error: BaseException) -> bool:
     from mlflow.exceptions import MlflowException, RestException
     from requests.exceptions import HTTPError, RequestException, RetryError
 
-    if isinstance(error, RestException):
-        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
-    if isinstance(error, MlflowException) and _is_of_an_answer(error):
+    # Raised for an answer that was not JSON, such as a load balancer's: from 3.18 on, the class of
+    # the error says so; before, the error of requests is its cause.
+    is_of_an_answer = str(getattr(error, "error_class", "")).startswith("CP_")
+    if isinstance(error, RestException) or (isinstance(error, MlflowException) and is_of_an_answer):
         return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
     # MLflow raises its own exception while it handles that of requests, without a code.
     cause = error if isinstance(error, RequestException) else error.__cause__ or error.__context__
@@ -27,11 +28,3 @@ def says_down(error: BaseException) -> bool:
         return "too many 4" not in str(cause)  # urllib3 gives the status as text only
     # A URL or a header that cannot be is a ValueError too.
     return isinstance(cause, RequestException) and not isinstance(cause, ValueError)
-
-
-def _is_of_an_answer(error: BaseException) -> bool:
-    """Whether MLflow raised this for an answer that was not JSON, such as a load balancer's.
-
-    From 3.18 on, the class of the error says so; before, the error of requests is its cause.
-    """
-    return str(getattr(error, "error_class", "")).startswith("CP_")

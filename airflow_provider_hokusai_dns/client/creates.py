@@ -162,12 +162,17 @@ def ask_for_renamed(name: str, body: bytes | str | None) -> Ask | None:
     """
     if name != "registered-models/rename":
         return None
-    try:
-        fields = json.loads(body or "")
-    except (ValueError, RecursionError):
-        fields = {}
-    new_name = _given(fields, "new_name") if isinstance(fields, dict) else ""
+    new_name = _given(json_object(body or ""), "new_name")
     return Ask("GET", "registered-models/get", {"name": str(new_name)})
+
+
+def json_object(text: bytes | str) -> dict[str, Any]:
+    """A body as a JSON object; empty if it is not one."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):  # a foreign server may nest without limit
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def run_of(answer: Any) -> tuple[str, str] | None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import os
 import sys
 import threading
@@ -30,7 +29,6 @@ from airflow_provider_hokusai_dns.client import mlflow_private, transport
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _lock = forks.free_in_child(threading.Lock())

@@ -18,12 +18,6 @@ class OutsideRunsClient(MlflowClient):
     """An ``MlflowClient`` that never loses data silently outside ``hook.run``."""
 
 
-def is_async_by_default() -> bool:
-    """Whether MLflow logs asynchronously by default."""
-    variable: Any = MLFLOW_ENABLE_ASYNC_LOGGING
-    return bool(variable.get())
-
-
 def _checked(name: str) -> Callable[..., Any]:
     original = getattr(MlflowClient, name)
     signature = inspect.signature(original)
@@ -32,7 +26,7 @@ def _checked(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         synchronous = signature.bind(*args, **kwargs).arguments.get("synchronous")
         if synchronous is None and name != "log_image":
-            synchronous = not is_async_by_default()
+            synchronous = not MLFLOW_ENABLE_ASYNC_LOGGING.get()  # type: ignore[no-untyped-call]
         if synchronous is False and not is_tracking():
             raise AsyncOutsideRunError(name)
         return original(*args, **kwargs)

@@ -7,13 +7,12 @@ here is sent once, whatever a newer MLflow does with it. Used for MLflow's clien
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_hokusai_dns.client.creates import is_known
+from airflow_provider_hokusai_dns.client.creates import is_known, json_object
 
 
 class Repeat(StrEnum):
@@ -117,12 +116,7 @@ def author_s_timeout() -> float:
 
 def error_code(body: bytes) -> str:
     """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
-    if not body.lstrip().startswith(b"{"):
-        return ""
-    try:
-        return str(json.loads(body).get("error_code") or "")
-    except (ValueError, RecursionError):
-        return ""
+    return str(json_object(body).get("error_code") or "")
 
 
 def is_full_pool(body: bytes) -> bool:

@@ -70,15 +70,11 @@ class SentOnceError(requests.exceptions.RetryError):
 class FailedRequest:
     """A request that failed in the end.
 
-    :param conn_id: the connection.
-    :param path: without the query.
     :param body: the body that was sent, unless it is a file.
     :param error: one sentence.
     """
 
-    conn_id: str
     method: str
-    path: str
     body: bytes
     error: Exception
 
@@ -160,7 +156,8 @@ class Carrier(HTTPAdapter):
             if pause is None:
                 break
             self._log_away(outcome)
-            _drop(outcome)
+            if isinstance(outcome, requests.Response):
+                outcome.close()
             time.sleep(pause)
             if maybe_done and create is not None:
                 with bounded(max(1.0, self.patience - (time.monotonic() - began))):
@@ -250,8 +247,7 @@ class Carrier(HTTPAdapter):
         if isinstance(outcome, Exception) or status >= 400:
             error = outcome if isinstance(outcome, Exception) else _as_error(outcome)
             content = body.encode() if isinstance(body, str) else body or b""
-            path = urlsplit(request.url or "").path
-            failure = FailedRequest(self.server.conn_id, request.method or "", path, content, error)
+            failure = FailedRequest(request.method or "", content, error)
             for watch in tuple(_watches):
                 watch(failure)
         if isinstance(outcome, Exception):
@@ -375,11 +371,6 @@ def _as_error(response: requests.Response) -> Exception:
     except (ValueError, AttributeError):
         text = " ".join(response.text.split())
     return requests.exceptions.HTTPError(f"{response.status_code} {text[:300]}")
-
-
-def _drop(outcome: requests.Response | Exception) -> None:
-    if isinstance(outcome, requests.Response):
-        outcome.close()
 
 
 def _can_rewind(request: requests.PreparedRequest) -> bool:
