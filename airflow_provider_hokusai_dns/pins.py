@@ -150,7 +150,7 @@ def _evict_outdated_owners(hostname: str, conn_id: str, view: View) -> None:
         if _is_in_force(owner, pinned, conn_id):
             raise _conflict(pinned, owner, conn_id, view)
     for owner in others:
-        auth.forget(auth.tag_of(owner))
+        auth.forget(owner)
         pinned.pin.release(owner)
     with runtime.locked():
         if not pinned.pin.owners and _pins.get(pinned.pin.hostname) is pinned:

@@ -117,13 +117,13 @@ def tag_of(conn_id: str) -> str:
     return quote(conn_id, safe="")
 
 
-def forget(tag: str) -> None:
-    """Remove the credentials of a tag; its clients raise :class:`NotSignedInError` from now on.
+def forget(conn_id: str) -> None:
+    """Remove the credentials of a connection.
 
-    After the last one, ``MLFLOW_TRACKING_AUTH`` gets its previous value.
+    Its clients raise :class:`NotSignedInError` from now on. After the last
+    one, ``MLFLOW_TRACKING_AUTH`` gets its previous value.
     """
     global _previous
-    conn_id = unquote(tag)
     with _lock:
         if _signed_in.pop(conn_id, None) is None:
             return

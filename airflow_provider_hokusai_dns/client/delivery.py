@@ -88,8 +88,8 @@ class DeliveryTracker:
                 # Each span is sent once: a later batch does not make up for it.
                 trace.spans_missing = True
 
-    def wait(self, quiet: float, limit: float, is_busy: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until every batch and artifact was sent or failed; returns whether it was in time.
+    def wait(self, quiet: float, limit: float, is_busy: Callable[[], bool]) -> None:
+        """Wait until every batch and artifact was sent or failed, or until the time is over.
 
         :param quiet: seconds without progress after which to give up.
         :param limit: seconds after which to give up in any case.
@@ -101,9 +101,8 @@ class DeliveryTracker:
             while any(self._open().values()) or is_busy():
                 left = min(end, self._got_through + quiet) - time.monotonic()
                 if left <= 0:
-                    return False
+                    return
                 self._condition.wait(min(left, _POLL))
-            return True
 
     @property
     def has_traces(self) -> bool:

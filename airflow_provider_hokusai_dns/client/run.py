@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -77,30 +78,21 @@ def open_run(
     status_of: Callable[[BaseException], str] = status_of,
     pins: Sequence[Pin] = (),
 ) -> Iterator[mlflow.ActiveRun]:
-    """Open a run while the block runs, with MLflow's fluent API set to its server.
-
-    At the end it waits for asynchronously logged data, and then ends the run: FINISHED; FAILED if
-    the block raised (the exception is not changed); KILLED if the task is stopped.
+    """Open a run while the block runs: what :meth:`.MLflowHook.run` says, without Airflow.
 
     The caller must have signed in and pinned the name. Starting the run counts as a call outside a
     run, and may take as long as one. From then on, calls wait as long as inside a run.
 
     :param tracking_uri: the result of :func:`~.auth.sign_in`.
-    :param experiment_name: created if it does not exist; by default that of the enclosing run, else
-        the connection's, else MLflow's default.
-    :param run_id: resume this run instead of creating one. Its existing tags are not changed.
-    :param end: ``False`` leaves the run open for the next task when the block succeeds.
-    :param nested: make it a child of the run that is open in this thread.
+    :param experiment_name: by default that of the enclosing run, else the connection's, else
+        MLflow's default.
     :param tags: all tags; if they include those of :mod:`~.orphaned_runs`, runs that an earlier
-        try left RUNNING are ended.
+        try left RUNNING are ended. A resumed run keeps its existing ones.
     :param flush_deadline: seconds for which the last flush continues while nothing gets through;
         the connection's ``deadline`` by default.
     :param status_of: maps the exception of the block to a status, for exceptions that are not a
         failure.
     :param pins: wait for outages from the start of the run to its end.
-    :raises EnvironmentConflictError: another run of this process is on another server.
-    :raises LostDataError: at the end, if something did not arrive and the block had succeeded.
-    :raises RunEndError: at the end, if the server could not be reached.
     """
     with ExitStack() as stack:
         stack.enter_context(repeated_lines_held_back())
@@ -234,28 +226,20 @@ def _must_end_now(error: BaseException, status: str) -> bool:
     return status != FINISHED and not isinstance(error, Exception | SystemExit)
 
 
+@dataclass(eq=False)
 class _OpenRun:
     """One open run, and how it is ended."""
 
-    def __init__(
-        self,
-        run_id: str,
-        tracking_uri: str,
-        conn_id: str,
-        *,
-        tracker: DeliveryTracker,
-        end_orphans: Callable[[], object],
-        end: bool,
-        deadline: float,
-    ) -> None:
-        self._run_id = run_id
-        self._uri = tracking_uri
-        self._conn_id = conn_id
-        self._tracker = tracker
-        self._end_orphans = end_orphans
-        self._end = end
-        self._deadline = deadline
-        self._stopped = False
+    run_id: str
+    uri: str
+    conn_id: str
+    tracker: DeliveryTracker
+    end_orphans: Callable[[], object]
+    end: bool
+    deadline: float
+    _stopped: bool = False
+
+    def __post_init__(self) -> None:
         self._active_runs = mlflow_private.active_runs()
         #: How many runs of this thread are not ours to end.
         self._others = max(0, len(self._active_runs or ()) - 1)
@@ -263,10 +247,10 @@ class _OpenRun:
     def close(self) -> None:
         """End the run after the block succeeded."""
         with self._ending_in_any_case(FAILED):
-            losses = self._flush(max(self._deadline, _SHORTEST_FLUSH))
+            losses = self._flush(max(self.deadline, _SHORTEST_FLUSH))
             self._finish(FAILED if losses else FINISHED, losses)
         if losses:
-            raise LostDataError(self._run_id, losses)
+            raise LostDataError(self.run_id, losses)
 
     def close_after(self, error: BaseException, status: str) -> None:
         """End the run after the block raised an exception, which must not be changed."""
@@ -276,8 +260,8 @@ class _OpenRun:
         end = time.monotonic() + limit
         try:
             with self._ending_in_any_case(FAILED if status == FINISHED else status):
-                if losses := self._flush(max(self._deadline, _SHORTEST_FLUSH), limit):
-                    _log.error("%s", LostDataError(self._run_id, losses))
+                if losses := self._flush(max(self.deadline, _SHORTEST_FLUSH), limit):
+                    _log.error("%s", LostDataError(self.run_id, losses))
                 # A server that answers is told even if the flush has used up all the time.
                 with bounded(max(1.0, end - time.monotonic())):
                     self._finish(status)
@@ -307,7 +291,7 @@ class _OpenRun:
 
         def kill() -> None:
             for run_id in ids:
-                terminate(self._uri, run_id, KILLED)
+                terminate(self.uri, run_id, KILLED)
 
         ending = threading.Thread(target=kill, daemon=True)
         ending.start()
@@ -324,18 +308,18 @@ class _OpenRun:
         self._stop_monitors(min(quiet, limit))
         self._drain(quiet, max(0.0, end - time.monotonic()))
         with bounded(max(1.0, end - time.monotonic())):
-            if (carrier := transport.carrier_of(self._conn_id)) is not None:
+            if (carrier := transport.carrier_of(self.conn_id)) is not None:
                 carrier.sweep()
             # Again: since our first search, a slow server may have started a run for an earlier
             # try; or that search may have failed.
-            self._end_orphans()
-        if unfinished := self._tracker.unfinished_traces():
+            self.end_orphans()
+        if unfinished := self.tracker.unfinished_traces():
             _log.warning(
                 "%d traces of run %s have spans that were never ended: they are not sent.",
                 unfinished,
-                self._run_id,
+                self.run_id,
             )
-        return self._tracker.losses()
+        return self.tracker.losses()
 
     def _stop_monitors(self, seconds: float) -> None:
         """Stop MLflow's monitors of system metrics.
@@ -360,9 +344,9 @@ class _OpenRun:
         given_up = threading.Event()
         flushes = []
         # MLflow's flushes have no bound of their own.
-        if self._tracker.has_traces:
+        if self.tracker.has_traces:
             flushes.append(threading.Thread(target=_flush_traces, args=(given_up,), daemon=True))
-        if not self._tracker.counts_batches:
+        if not self.tracker.counts_batches:
             import mlflow
 
             flushes.append(threading.Thread(target=mlflow.flush_async_logging, daemon=True))
@@ -370,36 +354,36 @@ class _OpenRun:
             flush.start()
         # MLflow's queues send all the time, so waiting is enough. Calling their flush() would stop
         # them while other runs of this process use them.
-        self._tracker.wait(quiet, limit, lambda: any(flush.is_alive() for flush in flushes))
+        self.tracker.wait(quiet, limit, lambda: any(flush.is_alive() for flush in flushes))
         given_up.set()
 
     def _finish(self, status: str, losses: tuple[Loss, ...] = ()) -> None:
         """Set the status on the server, and remove the run from the fluent API in any case."""
         ids = self._ids()
         is_active = self._active_runs is None or any(
-            run.info.run_id == self._run_id for run in self._active_runs
+            run.info.run_id == self.run_id for run in self._active_runs
         )
         self._remove_from_fluent_api()
         try:
             for run_id in ids[:-1]:
-                terminate(self._uri, run_id, status)
+                terminate(self.uri, run_id, status)
             # A run that the author's code has already ended keeps its status, unless a failure
             # overrides it.
-            if status != FINISHED or (self._end and is_active):
-                terminate(self._uri, self._run_id, status)
-                _log.info("MLflow run %s ended as %s", self._run_id, status)
+            if status != FINISHED or (self.end and is_active):
+                terminate(self.uri, self.run_id, status)
+                _log.info("MLflow run %s ended as %s", self.run_id, status)
         except Exception as error:
-            raise RunEndError(self._run_id, status, losses) from error
+            raise RunEndError(self.run_id, status, losses) from error
 
     def _ids(self) -> list[str]:
         """This run, after the runs that the author's code has started inside it and not ended."""
         inside = [str(run.info.run_id) for run in (self._active_runs or ())[self._others :]]
-        return [*(run_id for run_id in inside[::-1] if run_id != self._run_id), self._run_id]
+        return [*(run_id for run_id in inside[::-1] if run_id != self.run_id), self.run_id]
 
     def _remove_from_fluent_api(self) -> None:
         if self._active_runs is not None:
             del self._active_runs[self._others :]
-            mlflow_private.set_last_run(self._run_id)
+            mlflow_private.set_last_run(self.run_id)
             return
         import mlflow
 

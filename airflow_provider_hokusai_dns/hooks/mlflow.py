@@ -264,6 +264,8 @@ class MLflowHook(BaseHook):
         :raises MLflowUnreachableError: nothing accepts a connection.
         :raises MLflowRefusedError: wrong login, Host check, certificate or path; MLflow's own
             error is its cause.
+        :raises EnvironmentConflictError: another run of this process is on another server.
+        :raises RunEndError: at the end, if the server could not be reached.
         :raises LostDataError: at the end, if something logged asynchronously did not arrive.
         """
         from airflow_provider_hokusai_dns.client import auth
@@ -458,29 +460,32 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     return held
 
 
-def _link_to_run(url: str) -> None:
-    """Store the URL of a run, for a button on the task's page."""
+def _context() -> Mapping[str, Any] | None:
+    """The context of the task that this process runs; ``None`` outside a task."""
     from airflow.sdk import get_current_context
 
+    try:
+        return get_current_context()
+    except RuntimeError:
+        return None
+
+
+def _link_to_run(url: str) -> None:
+    """Store the URL of a run, for a button on the task's page."""
     from airflow_provider_hokusai_dns.links.mlflow_run import leave_url
 
-    try:
-        ti = get_current_context()["ti"]
-    except RuntimeError:
-        return  # not in a task
+    if (context := _context()) is None:
+        return
+    ti = context["ti"]
     if getattr(getattr(ti, "task", None), "do_xcom_push", True):
         runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
 
 
 def _airflow_tags() -> dict[str, str]:
     """Which task and which try this is, and a link to it; empty outside a task."""
-    from airflow.sdk import get_current_context
-
     from airflow_provider_hokusai_dns.client import orphaned_runs
 
-    try:
-        context = get_current_context()
-    except RuntimeError:
+    if (context := _context()) is None:
         return {}
     ti = context["ti"]
     tags = {

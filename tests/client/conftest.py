@@ -60,7 +60,7 @@ def _same_process_after() -> Iterator[None]:
     before = {key: value for key, value in os.environ.items() if key.startswith("MLFLOW_")}
     yield
     for conn_id in list(auth._signed_in):
-        auth.forget(auth.tag_of(conn_id))
+        auth.forget(conn_id)
     auth._signed_out.clear()
     auth._previous = None
     for key in [key for key in os.environ if key.startswith("MLFLOW_")]:
