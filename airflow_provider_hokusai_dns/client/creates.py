@@ -166,6 +166,12 @@ def ask_for_renamed(name: str, body: bytes | str | None) -> Ask | None:
     return Ask("GET", "registered-models/get", {"name": str(new_name)})
 
 
+def ended(run_id: str, status: str) -> Ask:
+    """The call that sets the end of a run, which is now."""
+    now = int(time.time() * 1000)
+    return Ask("POST", "runs/update", {"run_id": run_id, "status": status, "end_time": now})
+
+
 def json_object(text: bytes | str) -> dict[str, Any]:
     """A body as a JSON object; empty if it is not one."""
     try:
@@ -236,9 +242,8 @@ def _search(path: str) -> Callable[[Fields, str, str], Ask]:
 
 
 def _discard_run(run: Fields) -> list[Ask]:
-    run_id, now = run["info"]["run_id"], int(time.time() * 1000)
-    end = {"run_id": run_id, "status": "KILLED", "end_time": now}
-    return [Ask("POST", "runs/update", end), Ask("POST", "runs/delete", {"run_id": run_id})]
+    run_id = run["info"]["run_id"]
+    return [ended(run_id, "KILLED"), Ask("POST", "runs/delete", {"run_id": run_id})]
 
 
 def _search_versions(fields: Fields, _: str, has_tag: str) -> Ask:

@@ -1,21 +1,29 @@
-"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try."""
+"""Runs that a killed worker left RUNNING, found by their tags and ended by the next try.
+
+A search does no I/O: it yields what is to be asked, and is sent the answers. This module asks with
+``requests``, and the relay as it asks (:mod:`~.relay.orphans`). Neither imports MLflow.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+from airflow_provider_hokusai_dns.client.creates import Ask, Fields, ended, tags_of
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import requests
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
+#: What it yields, what it is sent, and what it finds.
+Search = Generator[Ask, Fields, T]
+Attempt = tuple[int, int]
 
 #: The tags that name one task instance, and its try. The hook sets all of them on every new run.
 TAG_DAG = "airflow.dag_id"
@@ -32,7 +40,6 @@ IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
 #: A run without a number is not ours to end.
 _NOT_OURS = (1_000_000, 0)
 _PARENT = "mlflow.parentRunId"
-_MAX_DEPTH = 5
 #: MLflow's own limits of a page.
 _EXPERIMENTS, _RUNS = 1000, 100
 #: Seconds, for servers whose requests we do not send.
@@ -53,23 +60,20 @@ def end_orphaned_runs(
     """
     if not has_earlier_attempt(tags):
         return ()
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri)
-    ended: list[str] = []
+    killed: list[str] = []
     try:
-        # All are read first: a run that is ended leaves the search, and moves its pages.
-        for run in list(_running(client, [experiment_id], {key: tags[key] for key in IDENTITY})):
-            if run.info.run_id != own_run_id and attempt_of(run.data.tags) < attempt_of(tags):
-                _end(client, tracking_uri, run, ended, _MAX_DEPTH)
+        search = _orphaned_and_nested(tags, own_run_id, experiment_id)
+        for run_id in _found(tracking_uri, search):
+            terminate(tracking_uri, run_id, "KILLED")
+            killed.append(run_id)
     except Exception as error:
         _log.warning(
             "Could not look for runs that an earlier try of this task left RUNNING: %s",
             quoted(error, 500),
         )
-    if ended:
-        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))
-    return tuple(ended)
+    if killed:
+        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
+    return tuple(killed)
 
 
 def end_what_is_being_begun(tracking_uri: str, tags: Mapping[str, str], seconds: float) -> None:
@@ -81,17 +85,13 @@ def end_what_is_being_begun(tracking_uri: str, tags: Mapping[str, str], seconds:
     """
     if not all(key in tags for key in (*IDENTITY, TAG_TRY)):
         return
-    from mlflow import MlflowClient
-
-    client, end, ended = MlflowClient(tracking_uri), time.monotonic() + seconds, False
-    while not ended and (left := end - time.monotonic()) > 0:
+    end, is_done = time.monotonic() + seconds, False
+    while not is_done and (left := end - time.monotonic()) > 0:
         with bounded(left), suppress(Exception):  # MLflow may be away
-            found = _pages(partial(client.search_experiments, max_results=_EXPERIMENTS))
-            experiments = [each.experiment_id for each in found]
-            for run in list(_running(client, experiments, {key: tags[key] for key in IDENTITY})):
-                if attempt_of(run.data.tags) == attempt_of(tags):
-                    terminate(tracking_uri, run.info.run_id, "KILLED")
-                    ended = True
+            for run_id, attempt in _found(tracking_uri, _of_task(tags)).items():
+                if attempt == attempt_of(tags):
+                    terminate(tracking_uri, run_id, "KILLED")
+                    is_done = True
         time.sleep(max(0.0, min(_RECHECK, end - time.monotonic())))
 
 
@@ -100,7 +100,7 @@ def has_earlier_attempt(tags: Mapping[str, str]) -> bool:
     return all(key in tags for key in IDENTITY) and (1, 0) < attempt_of(tags) < _NOT_OURS
 
 
-def attempt_of(tags: Mapping[str, str]) -> tuple[int, int]:
+def attempt_of(tags: Mapping[str, str]) -> Attempt:
     """The try that created a run, and how often it had been rescheduled; sortable."""
     tried, rescheduled = tags.get(TAG_TRY, ""), tags.get(TAG_RESCHEDULES, "0")
     if not tried.isdigit() or not rescheduled.isdigit():
@@ -108,38 +108,82 @@ def attempt_of(tags: Mapping[str, str]) -> tuple[int, int]:
     return int(tried), int(rescheduled)
 
 
-def _running(client: Any, experiment_ids: list[str], tags: Mapping[str, str]) -> Iterator[Any]:
-    """The RUNNING runs with exactly these tags."""
+# --- searches
+
+
+def orphaned(
+    tags: Mapping[str, str], own_run_id: str | None, experiment_ids: Sequence[str] | None = None
+) -> Search[list[str]]:
+    """The ids of the runs that earlier attempts of a task left RUNNING.
+
+    All are read before any is ended, which takes it out of the search and moves its pages.
+
+    :param own_run_id: a run of this task that continues.
+    :param experiment_ids: where to look; everywhere by default.
+    """
+    found = yield from _of_task(tags, experiment_ids)
+    mine = attempt_of(tags)
+    return [run_id for run_id, other in found.items() if other < mine and run_id != own_run_id]
+
+
+def _orphaned_and_nested(
+    tags: Mapping[str, str], own_run_id: str, experiment_id: str
+) -> Search[list[str]]:
+    """Each after what is nested in it, which would not be found without it."""
+    found = yield from orphaned(tags, own_run_id, [experiment_id])
+    for run_id in found:  # which grows
+        nested = yield from _running([experiment_id], {_PARENT: run_id})
+        found += [each for each in nested if each not in found]
+    return found[::-1]
+
+
+def _of_task(
+    tags: Mapping[str, str], experiment_ids: Sequence[str] | None = None
+) -> Search[dict[str, Attempt]]:
+    if experiment_ids is None:
+        experiments = yield from _pages("experiments", {"max_results": _EXPERIMENTS})
+        experiment_ids = [str(each["experiment_id"]) for each in experiments]
+    return (yield from _running(experiment_ids, {key: tags[key] for key in IDENTITY}))
+
+
+def _running(experiment_ids: Sequence[str], tags: Mapping[str, str]) -> Search[dict[str, Attempt]]:
+    """The RUNNING runs with exactly these tags: their ids, and which attempt they are of."""
     # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
     conditions = ["attributes.status = 'RUNNING'"] + [
         f"tags.`{key}` = '{value}'" for key, value in tags.items() if "'" not in value
     ]
-    search = partial(
-        client.search_runs, experiment_ids, " and ".join(conditions), max_results=_RUNS
-    )
-    for run in _pages(search):
-        if all(run.data.tags.get(key) == value for key, value in tags.items()):
-            yield run
+    asked = {"filter": " and ".join(conditions), "max_results": _RUNS}
+    found = {}
+    for first in range(0, len(experiment_ids), _EXPERIMENTS):
+        some = experiment_ids[first : first + _EXPERIMENTS]
+        for run in (yield from _pages("runs", {"experiment_ids": some, **asked})):
+            if tags.items() <= (its := tags_of(run)).items():
+                found[str(run["info"]["run_id"])] = attempt_of(its)
+    return found
 
 
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
-    token = None
+def _pages(what: str, asked: Fields) -> Search[list[Fields]]:
+    found: list[Fields] = []
+    token = ""
     while True:
-        page = search(page_token=token)
-        yield from page
-        token = page.token
+        page = yield Ask("POST", f"{what}/search", {**asked, "page_token": token})
+        found += page.get(what) or ()
+        token = page.get("next_page_token") or ""
         if not token:
-            return
+            return found
 
 
-def _end(client: Any, tracking_uri: str, run: Any, ended: list[str], depth: int) -> None:
-    """End one run, after the runs nested in it."""
-    run_id = run.info.run_id
-    if depth > 0:
-        for child in list(_running(client, [run.info.experiment_id], {_PARENT: run_id})):
-            _end(client, tracking_uri, child, ended, depth - 1)
-    terminate(tracking_uri, run_id, "KILLED")
-    ended.append(run_id)
+# --- with requests
+
+
+def _found(tracking_uri: str, search: Search[T]) -> T:
+    try:
+        ask = next(search)
+        while True:
+            ask = search.send(_answer(tracking_uri, ask).json())
+    except StopIteration as done:
+        found: T = done.value
+        return found
 
 
 def terminate(tracking_uri: str, run_id: str, status: str) -> None:
@@ -150,16 +194,21 @@ def terminate(tracking_uri: str, run_id: str, status: str) -> None:
 
     :raises requests.RequestException: the server could not be reached.
     """
+    _answer(tracking_uri, ended(run_id, status))
+
+
+def _answer(tracking_uri: str, ask: Ask) -> requests.Response:
     import requests
 
     from airflow_provider_hokusai_dns.client.auth import Authorize
 
     response = requests.post(
-        f"{tracking_uri}/api/2.0/mlflow/runs/update",
-        json={"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)},
+        f"{tracking_uri}/api/2.0/mlflow/{ask.path}",
+        json=ask.fields,
         auth=Authorize(),
         timeout=_TIMEOUT,
     )
     if not response.ok:
         answer = " ".join(response.text.split())[:300]
         raise requests.HTTPError(f"{response.status_code}: {answer}", response=response)
+    return response

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hokusai_dns.client.creates import Create, tags_of
-from airflow_provider_hokusai_dns.client.orphaned_runs import IDENTITY, attempt_of
+from airflow_provider_hokusai_dns.client.creates import Create, ended
+from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _API = "/api/2.0/mlflow"
-#: MLflow's own limits of a page.
-_EXPERIMENTS, _RUNS = 1000, 100
 
 Ask = Callable[[str, str, Mapping[str, Any] | bytes | None], Awaitable["Answer"]]
 
@@ -34,20 +32,15 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
     :param tags: those of this try.
     :param own_run_id: a run of this task that continues.
     """
-    ended = []
+    killed = []
     try:
-        experiments = [found async for found in _experiments(ask)]
-        # All are read first: a run that is ended leaves the search, and moves its pages.
-        for run in [run async for run in _running(ask, experiments, tags)]:
-            run_id = str(run["info"]["run_id"])
-            if run_id == own_run_id or attempt_of(tags_of(run)) >= attempt_of(tags):
-                continue
+        for run_id in await _found(ask, orphaned(tags, own_run_id)):
             if (await _update(ask, run_id, "KILLED")).status < 400:
-                ended.append(run_id)
+                killed.append(run_id)
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
-    if ended:
-        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(ended))
+    if killed:
+        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
 
 
 async def delete_doubles(
@@ -66,44 +59,17 @@ async def delete_doubles(
                 _log.info("Deleted what was made twice: %s", which)
 
 
-async def _experiments(ask: Ask) -> AsyncIterator[str]:
-    token = ""
-    while True:
-        asked = {"max_results": _EXPERIMENTS, **({"page_token": token} if token else {})}
-        document = (await ask("POST", f"{_API}/experiments/search", asked)).document
-        for experiment in document.get("experiments") or ():
-            yield str(experiment["experiment_id"])
-        token = document.get("next_page_token") or ""
-        if not token:
-            return
-
-
-async def _running(
-    ask: Ask, experiments: list[str], tags: Mapping[str, str]
-) -> AsyncIterator[Mapping[str, Any]]:
-    """The RUNNING runs of this task, of any try."""
-    # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
-    conditions = ["attributes.status = 'RUNNING'"] + [
-        f"tags.`{key}` = '{tags[key]}'" for key in IDENTITY if "'" not in tags[key]
-    ]
-    for first in range(0, len(experiments), _EXPERIMENTS):
-        token = ""
+async def _found(ask: Ask, search: Search[T]) -> T:
+    try:
+        call = next(search)
         while True:
-            document = (await ask("POST", f"{_API}/runs/search", {
-                "experiment_ids": experiments[first : first + _EXPERIMENTS],
-                "filter": " and ".join(conditions),
-                "max_results": _RUNS,
-                **({"page_token": token} if token else {}),
-            })).document  # fmt: skip
-            for run in document.get("runs") or ():
-                run_tags = tags_of(run)
-                if all(run_tags.get(key) == tags[key] for key in IDENTITY):
-                    yield run
-            token = document.get("next_page_token") or ""
-            if not token:
-                break
+            answer = await ask(call.method, f"{_API}/{call.path}", call.fields)
+            call = search.send(answer.document)
+    except StopIteration as done:
+        found: T = done.value
+        return found
 
 
 async def _update(ask: Ask, run_id: str, status: str) -> Answer:
-    ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
-    return await ask("POST", f"{_API}/runs/update", ended)
+    call = ended(run_id, status)
+    return await ask(call.method, f"{_API}/{call.path}", call.fields)
