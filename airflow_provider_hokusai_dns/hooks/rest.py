@@ -154,11 +154,11 @@ def call(
     :param renew: reads the login again after a 401; a new one is tried once.
     :raises MLflowRestError: the call failed, or the deadline has passed.
     """
-    method = method.upper()
-    if not path.startswith("/") or "//" in path.partition("?")[0]:
-        raise ValueError(f"the path of a REST call begins with one slash, unlike {path!r}")
+    method, name = method.upper(), path.partition("?")[0]
+    if not name.startswith("/") or "//" in name:
+        raise ValueError(f"the path of a REST call begins with one slash, unlike {name!r}")
     deadline = time.monotonic() + server.request_timeout
-    rule = route(method, path.partition("?")[0])
+    rule = route(method, name)
     # A second runs/delete is refused, and it is not asked here whether the first has done it.
     is_harmless = rule.repeat is Repeat.FREELY and not (rule.removes and method == "POST")
     allowed = server.max_retries
