@@ -35,7 +35,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
     killed = []
     try:
         for run_id in await _found(ask, orphaned(tags, own_run_id)):
-            if (await _update(ask, run_id, "KILLED")).status < 400:
+            if (await end_run(ask, run_id, "KILLED")).status < 400:
                 killed.append(run_id)
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
@@ -59,6 +59,12 @@ async def delete_doubles(
                 _log.info("Deleted what was made twice: %s", which)
 
 
+async def end_run(ask: Ask, run_id: str, status: str) -> Answer:
+    """Set the end of a run."""
+    call = ended(run_id, status)
+    return await ask(call.method, f"{_API}/{call.path}", call.fields)
+
+
 async def _found(ask: Ask, search: Search[T]) -> T:
     try:
         call = next(search)
@@ -68,8 +74,3 @@ async def _found(ask: Ask, search: Search[T]) -> T:
     except StopIteration as done:
         found: T = done.value
         return found
-
-
-async def _update(ask: Ask, run_id: str, status: str) -> Answer:
-    call = ended(run_id, status)
-    return await ask(call.method, f"{_API}/{call.path}", call.fields)
