@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_hokusai_dns.client.origin import origin_of
+from airflow_provider_hokusai_dns.config.origin import origin_of
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
