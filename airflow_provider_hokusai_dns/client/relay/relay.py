@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import sigterm
@@ -123,7 +122,7 @@ class Relay:
             uri=self.uri,
             token=self.token,
             deadline=self._server.deadline,
-            registry_uri=_other_registry(self._server),
+            registry_uri=self._server.other_registry,
             run_id=self._run_id,
             experiment_id=self._experiment_id,
             workspace=self._server.workspace,
@@ -400,15 +399,6 @@ def _put(variables: Mapping[str, str | None]) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-
-
-def _other_registry(server: MLflowServer) -> str | None:
-    """A model registry outside the tracking server; clients connect to it directly."""
-    if server.registry_uri is None:
-        return None
-    there, here = urlsplit(server.registry_uri), urlsplit(server.uri)
-    same = (there.scheme, there.hostname, there.port) == (here.scheme, here.hostname, here.port)
-    return None if same else server.registry_uri
 
 
 @forks.in_child

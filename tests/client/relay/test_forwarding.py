@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError, patience
+from airflow_provider_hokusai_dns.client.relay import (
+    Relay,
+    RelayLostDataError,
+    open_relay,
+    patience,
+)
 from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, NAME, ask, asked, connected, token_of
+from tests.client.relay.support import API, NAME, a_server, ask, asked, connected, token_of
 from tests.servers import Request, Stranger, http, wait_until
 
 OK = http(body=json.dumps({"done": True}), content_type="application/json")
@@ -70,6 +75,25 @@ def test_without_credentials_no_authorization_is_sent(relay_to: OpenRelay) -> No
     with stranger(OK) as there, relay_to(there) as relay:
         ask(relay, "GET", "/health")
     assert "authorization" not in there.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("registry", "is_here"),
+    [
+        (None, True),
+        (f"http://{NAME}:80", True),
+        (f"http://{NAME.upper()}", True),
+        (f"https://{NAME}", False),
+        ("http://other.test", False),
+    ],
+)
+def test_a_registry_on_the_same_server_is_reached_through_the_relay(
+    registry: str | None, is_here: bool
+) -> None:
+    """Whichever way it is spelled; children go to one elsewhere themselves."""
+    with open_relay(a_server(registry_uri=registry), list) as relay:
+        uri = relay.variables({})["MLFLOW_REGISTRY_URI"]
+        assert uri == (relay.uri if is_here else registry)
 
 
 @pytest.mark.parametrize("answer", [
