@@ -134,7 +134,7 @@ class Forwarder:
     async def _answer(
         self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
     ) -> Answer:
-        request = call.request
+        request, allowed = call.request, self._server.max_retries
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
@@ -147,8 +147,8 @@ class Forwarder:
                 deadline=patience,
                 waiting_since=call.waiting_since,
                 away_since=self._away_since,
-                tries=call.tries,
-                can_send_again=not isinstance(request.body, Body) or request.body.can_send_again,
+                can_send_again=(allowed is None or call.tries <= allowed)
+                and (not isinstance(request.body, Body) or request.body.can_send_again),
             )
             step = next_step(last, progress, now)
             call.maybe_done = call.maybe_done or not (
@@ -342,7 +342,7 @@ class Forwarder:
         self._note_loss(call, reason)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
-            "The deadline of the Airflow connection says how long a call waits."
+            "deadline and max_retries of the Airflow connection say how long a call waits."
         )
         if call.route.repeat is Repeat.ONCE and call.maybe_done:
             sentence = (

@@ -96,14 +96,13 @@ class Progress:
 
     :param waiting_since: when it came, or when it got further for the last time.
     :param away_since: when MLflow went away for all calls; ``None`` while it is there.
-    :param can_send_again: whether the whole body is still there.
+    :param can_send_again: whether the whole body is still there, and ``max_retries`` allows it.
     """
 
     repeat: Repeat
     deadline: float
     waiting_since: float
     away_since: float | None
-    tries: int
     can_send_again: bool
 
     @property

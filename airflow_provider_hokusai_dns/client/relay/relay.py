@@ -54,7 +54,8 @@ class RelayLostDataError(LostDataError):
             f"what processes of this task sent to MLflow (connection {conn_id!r}) did not arrive: "
             f"{', '.join(map(str, losses))}"
             + (f"; runs: {', '.join(runs)}" if runs else "")
-            + ". A longer deadline on the connection waits longer for MLflow.",
+            + ". A longer deadline on the connection (and a higher max_retries, if it has one) waits "
+            "longer for MLflow.",
         )
         self.conn_id = conn_id
         self.calls = calls

@@ -109,6 +109,17 @@ def test_a_metric_is_sent_again_until_it_arrives(relay_to: OpenRelay, answer: An
     assert [json.loads(request.body) for request in there.requests] == [metric] * 3
 
 
+@pytest.mark.parametrize(("allowed", "sent"), [(0, 1), (1, 2)])
+def test_the_connections_max_retries_ends_it_before_the_deadline(
+    relay_to: OpenRelay, allowed: int, sent: int
+) -> None:
+    """As in the task's own process; the client gets MLflow's last answer."""
+    changes = {"max_retries": allowed, "deadline": 3}
+    with stranger(http(503)) as there, relay_to(there, changes=changes) as relay:
+        assert ask(relay, "GET", f"{API}/runs/get?run_id=1")[0] == 503
+    assert len(there.requests) == sent
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
 def test_mlflows_own_refusal_goes_through_as_it_is(relay_to: OpenRelay, status: int) -> None:
     """Once, with its words."""
