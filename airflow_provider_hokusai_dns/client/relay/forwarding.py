@@ -196,15 +196,16 @@ class Forwarder:
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
-        content: bytes | None = b""
         if isinstance(request.body, Body):
             try:
                 async with asyncio.timeout(max(patience, _LEAST)):
                     content = await request.body.whole(LONGEST_CREATE)
             except TimeoutError as error:
                 raise ClientGoneError("the client sends nothing more") from error
-        if content is None:
-            return False
+            if content is None:
+                return False
+        else:
+            content = request.body or b""
         request.body = content
         call.create = create_of(request.method, call.route.name, content, self._run_tags)
         if call.create is None:  # not what MLflow takes; it says so itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -18,7 +19,10 @@ from airflow_provider_hokusai_dns.client.relay import (
     open_relay,
     patience,
 )
-from airflow_provider_hokusai_dns.config.server import Credentials
+from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
+from airflow_provider_hokusai_dns.client.relay.records import Runs
+from airflow_provider_hokusai_dns.client.relay.upstream import Upstream
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, NAME, a_server, ask, asked, connected, token_of
@@ -148,6 +152,21 @@ def test_what_may_do_harm_twice_is_sent_again_when_no_server_took_it(relay_to: O
     with stranger(http(429, "<html>"), OK) as there, relay_to(there) as relay:
         assert asked(relay, "POST", path, {"a": 1}) == {"done": True}
     assert len(there.requests) == 2
+
+
+def test_a_create_of_the_relays_own_keeps_its_body() -> None:
+    """It is marked like a client's, whose body comes in pieces."""
+
+    async def create(server: MLflowServer, address: str) -> None:
+        upstream = Upstream(server, lambda: [address])
+        forwarder = Forwarder(server, upstream, Runs(), {})
+        await forwarder.ask("POST", f"{API}/experiments/create", {"name": "e"}, deadline=5)
+        await upstream.close()
+
+    with stranger(OK) as there:
+        asyncio.run(create(a_server(port=there.port), there.host))
+    (request,) = there.requests
+    assert json.loads(request.body)["name"] == "e"
 
 
 def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRelay) -> None:
