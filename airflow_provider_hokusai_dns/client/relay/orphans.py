@@ -42,7 +42,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
             run_id = str(run["info"]["run_id"])
             if run_id == own_run_id or attempt_of(tags_of(run)) >= attempt_of(tags):
                 continue
-            if (await _update(ask, run_id, "KILLED")).status < 400:
+            if (await end_run(ask, run_id, "KILLED")).status < 400:
                 ended.append(run_id)
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
@@ -64,6 +64,12 @@ async def delete_doubles(
             if done and done[-1] < 400:
                 which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
                 _log.info("Deleted what was made twice: %s", which)
+
+
+async def end_run(ask: Ask, run_id: str, status: str) -> Answer:
+    """Set the end of a run."""
+    ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
+    return await ask("POST", f"{_API}/runs/update", ended)
 
 
 async def _experiments(ask: Ask) -> AsyncIterator[str]:
@@ -102,8 +108,3 @@ async def _running(
             token = document.get("next_page_token") or ""
             if not token:
                 break
-
-
-async def _update(ask: Ask, run_id: str, status: str) -> Answer:
-    ended = {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)}
-    return await ask("POST", f"{_API}/runs/update", ended)

@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns import forks, overrides
 from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
+from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles, end_orphans, end_run
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
@@ -54,16 +55,13 @@ class RelayLostDataError(LostDataError):
             f"what processes of this task sent to MLflow (connection {conn_id!r}) did not arrive: "
             f"{', '.join(map(str, losses))}"
             + (f"; runs: {', '.join(runs)}" if runs else "")
-            + ". A longer deadline on the connection (and a higher max_retries, if it has one) waits "
-            "longer for MLflow.",
+            + ". A longer deadline on the connection (and a higher max_retries, if it has one) "
+            "waits longer for MLflow.",
         )
         self.conn_id = conn_id
         self.calls = calls
         self.run_id = runs[0] if runs else ""
         self.losses = losses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.conn_id, self.calls))
 
 
 class Relay:
@@ -210,16 +208,9 @@ class Relay:
         self._listener = Listener(self._server, self._forwarder, self.token, Budget(self._keep))
         await self._listener.start()
         self._cleaning: asyncio.Task[None] | None = None
-        if orphans := self._orphans():
-            self._cleaning = asyncio.create_task(orphans)
-
-    def _orphans(self) -> Coroutine[Any, Any, None] | None:
-        from airflow_provider_hokusai_dns.client.relay.orphans import end_orphans
-
-        if not has_earlier_attempt(self._run_tags):
-            return None
-        ask = partial(self._forwarder.ask, deadline=self._server.deadline)
-        return end_orphans(ask, self._run_tags, self._run_id)
+        if has_earlier_attempt(self._run_tags):
+            ask = partial(self._forwarder.ask, deadline=self._server.deadline)
+            self._cleaning = asyncio.create_task(end_orphans(ask, self._run_tags, self._run_id))
 
     async def _finish(self, status: str, seconds: float, *, longer: bool) -> None:
         """Deliver what is under way, then end the runs: a client may do that itself until then.
@@ -230,7 +221,8 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-                await self._delete_doubles(max(0.0, end - time.monotonic()))
+                ask = partial(self._forwarder.ask, deadline=max(0.0, end - time.monotonic()))
+                await delete_doubles(ask, self._forwarder.doubtful)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
@@ -265,26 +257,12 @@ class Relay:
         await asyncio.gather(*(self._end_run(run_id, status, seconds) for run_id in run_ids))
 
     async def _end_run(self, run_id: str, status: str, seconds: float) -> None:
-        answer = await self._forwarder.ask(
-            "POST",
-            "/api/2.0/mlflow/runs/update",
-            {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)},
-            deadline=seconds,
-            counts=True,
-        )
-        if answer.status == 200:
+        ask = partial(self._forwarder.ask, deadline=seconds, counts=True)
+        if (await end_run(ask, run_id, status)).status == 200:
             self._forwarder.runs.deleted(run_id)
             _log.warning(
                 "Run %s was left RUNNING by the process that began it: ended as %s.", run_id, status
             )
-
-    async def _delete_doubles(self, seconds: float) -> None:
-        """Delete duplicates of creates whose first request was carried out late."""
-        from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles
-
-        if doubtful := self._forwarder.doubtful:
-            ask = partial(self._forwarder.ask, deadline=seconds)
-            await delete_doubles(ask, doubtful)
 
     def _end_thread(self) -> None:
         async def cancel_all() -> None:
@@ -387,19 +365,14 @@ def open_relay(
 def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
     before = {name: os.environ.get(name) for name in variables}
-    _put(variables)
+    for name, value in variables.items():
+        overrides.put(name, value)
     try:
         yield
     finally:
-        _put({k: v for k, v in before.items() if os.environ.get(k) == variables[k]})
-
-
-def _put(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        for name, value in before.items():
+            if os.environ.get(name) == variables[name]:
+                overrides.put(name, value)
 
 
 @forks.in_child
