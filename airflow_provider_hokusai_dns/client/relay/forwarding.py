@@ -38,7 +38,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     pause,
     retry_after,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, LostCalls, Runs, run_id_in
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, run_id_in
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.routes import (
     Repeat,
@@ -94,7 +94,8 @@ class Forwarder:
         self, server: MLflowServer, upstream: Upstream, runs: Runs, run_tags: Mapping[str, str]
     ) -> None:
         self.runs = runs
-        self.lost = LostCalls()
+        #: The writes that did not arrive; a later success of the same call removes it.
+        self.lost: dict[tuple[str, str, str], LostCall] = {}
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
         #: The creates that may have made something twice, with the base of their paths and what
@@ -321,7 +322,7 @@ class Forwarder:
         if call.route.writes:
             if answer.status < 400:
                 if self.lost:
-                    self.lost.arrived(_key(call))
+                    self.lost.pop(_key(call), None)
                 if call.create is not None and call.maybe_done and call.create.may_be_double:
                     self.doubtful.append((call.create, call.route.base, answer.document))
                 self._note_run(call, answer)
@@ -333,7 +334,7 @@ class Forwarder:
 
     def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:
         if call.route.writes and call.counts:
-            self.lost.add(_key(call), _lost(call, reason, permanent=permanent))
+            self.lost[_key(call)] = _lost(call, reason, permanent=permanent)
 
     def _given_up(self, call: _CallInProgress, now: float) -> Answer:
         waited = now - call.waiting_since
@@ -358,7 +359,7 @@ class Forwarder:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(*made)
+                    self.runs.begun(made[0])
             case "runs/update" | "runs/delete" as name:
                 given = _document(call)
                 if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):

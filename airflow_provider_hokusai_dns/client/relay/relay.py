@@ -173,7 +173,7 @@ class Relay:
                 raise
             if error is not None:
                 self._put_losses_behind(error)
-            lost = self._forwarder.lost.all()
+            lost = tuple(self._forwarder.lost.values())
         finally:
             self._end_thread()
         if lost and error is None:
@@ -182,7 +182,7 @@ class Relay:
     def _put_losses_behind(self, error: BaseException) -> None:
         """Say what was lost in the log, and in the context of what comes out instead."""
         gave_up = self._forwarder.gave_up
-        if calls := self._forwarder.lost.all() or ((gave_up,) if gave_up else ()):
+        if calls := tuple(self._forwarder.lost.values()) or ((gave_up,) if gave_up else ()):
             behind = RelayLostDataError(self._server.conn_id, calls)
             _log.error("%s", behind)
             _put_behind(error, behind)
