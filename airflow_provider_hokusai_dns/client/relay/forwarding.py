@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +79,6 @@ class _CallInProgress:
     reason: str = ""
     create: Create | None = None
 
-    @property
-    def waiting_since(self) -> float:
-        return self.request.waiting_since
-
 
 class Forwarder:
     """Sends what clients ask for to MLflow. Used on one event loop.
@@ -146,7 +142,7 @@ class Forwarder:
             progress = Progress(
                 repeat=call.route.repeat,
                 deadline=patience,
-                waiting_since=call.waiting_since,
+                waiting_since=request.waiting_since,
                 away_since=self._away_since,
                 can_send_again=(allowed is None or call.tries <= allowed)
                 and (not isinstance(request.body, Body) or request.body.can_send_again),
@@ -218,13 +214,9 @@ class Forwarder:
     async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
-        body: bytes | AsyncIterator[bytes] | None = None
-        if isinstance(request.body, Body):
-            body = request.body.pieces()
-        elif request.body is not None:
-            body = request.body
+        watched = request.body if isinstance(request.body, Body) else None
         headers = to_server(request.headers, self._server, request.path)
-        if isinstance(request.body, Body) and request.length is not None:
+        if watched is not None and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
         longest = answer_limit(
             call.route.repeat,
@@ -232,14 +224,13 @@ class Forwarder:
             patience=patience,
             author_s=self._author_s,
         )
-        ends = call.waiting_since + max(patience, _LEAST)
+        ends = request.waiting_since + max(patience, _LEAST)
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
 
         def got_further() -> None:
             request.waiting_since = time.monotonic()
             limit.reschedule(loop.time() + max(longest, _LEAST))
 
-        watched = request.body if isinstance(request.body, Body) else None
         if watched is not None:
             watched.on_progress = got_further
         response: aiohttp.ClientResponse | None = None
@@ -249,7 +240,7 @@ class Forwarder:
                     request.method,
                     request.path,
                     headers,
-                    body,
+                    request.body.pieces() if isinstance(request.body, Body) else request.body,
                     fresh=call.route.repeat is not Repeat.FREELY,
                 )
                 answer = await begun(response)
@@ -265,7 +256,7 @@ class Forwarder:
             return Try(failure=failure), None
         finally:
             if watched is not None:
-                watched.on_progress = _nothing
+                watched.on_progress = lambda: None
         call.reason = f"MLflow answers {answer.status}"
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
@@ -337,7 +328,7 @@ class Forwarder:
             self.lost[_key(call)] = _lost(call, reason, permanent=permanent)
 
     def _given_up(self, call: _CallInProgress, now: float) -> Answer:
-        waited = now - call.waiting_since
+        waited = now - call.request.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
         if call.counts:
             self.gave_up = _lost(call, reason)
@@ -375,10 +366,6 @@ _STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"
 
 def _status(value: Any) -> str:
     return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
-
-
-def _nothing() -> None:
-    pass
 
 
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
