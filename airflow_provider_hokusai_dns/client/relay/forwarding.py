@@ -251,9 +251,8 @@ class Forwarder:
                 watched.client_is_gone or (watched.is_waiting and isinstance(error, TimeoutError))
             ):
                 raise ClientGoneError("the client hung up, or sends nothing more") from error
-            failure = failure_of(error)
             call.reason = reason_of(error)
-            return Try(failure=failure), None
+            return Try(failure=failure_of(error)), None
         finally:
             if watched is not None:
                 watched.on_progress = lambda: None
