@@ -309,7 +309,7 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
             stored = read_stored(name.hostname, SdkVariables(), done.server.asked)
         config = runtime.resolver_for_server(done.server).config
         described = ConnectionTarget.of(done.server, config, stored.record, stored.problem)
-    row = ConnectionHealth(conn_id, described).with_check(done).status_row()
+    row = ConnectionHealth(conn_id, described, done.verdict, done.resolution).status_row()
     return done.verdict, row | {"looked_at": iso_seconds(done.verdict.checked_at.timestamp())}
 
 

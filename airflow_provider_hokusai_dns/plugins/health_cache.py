@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -191,7 +191,7 @@ class HealthCache:
             log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
             target = ConnectionTarget()
         with self._lock:
-            entry.known = entry.known.with_target(target)
+            entry.known = replace(entry.known, target=target)
             entry.reading = False
 
     def _run_check(self, entry: _CachedConnection) -> None:
@@ -205,7 +205,9 @@ class HealthCache:
             entry.checking = False
             if done is None:
                 return
-            entry.known = entry.known.with_check(done, seen_at=self._now())
+            entry.known = replace(
+                entry.known, verdict=done.verdict, found=done.resolution, seen_at=self._now()
+            )
             before, entry.told = entry.told, (done.verdict.state.value, done.verdict.cause)
         _tell(done.verdict, before)
 
