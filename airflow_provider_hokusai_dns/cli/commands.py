@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial, wraps
 from typing import Any
 
@@ -101,7 +101,7 @@ def resolve(args: Namespace) -> int:
         found.append(explain(target, dns, read, conn_id=conn_id))
         headings.append(found[-1].target + _settings_of(server))
     if args.output in ("json", "yaml"):
-        show_document(_document(targets=[one.as_dict() for one in found]), args.output)
+        show_document(_document(targets=[asdict(one) for one in found]), args.output)
     else:
         _show_explanations(found, headings, args.output)
     return _judge((one.state for one in found), args.min_health)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
@@ -72,10 +72,6 @@ class Explanation:
     sentence: str
     steps: tuple[Step, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """The explanation as JSON-safe values."""
-        return asdict(self)
-
 
 def explain(
     target: Target,
@@ -123,11 +119,8 @@ class _Asking:
     """Queries that run at the same time, with one common deadline."""
 
     def __init__(self, seconds: float) -> None:
-        self._workers = Workers("hokusai-dns-explain")
+        self.begin = Workers("hokusai-dns-explain").call
         self._end = time.monotonic() + seconds
-
-    def begin(self, question: Callable[[], T]) -> Future[T]:
-        return self._workers.call(question)
 
     def end(self, future: Future[T], otherwise: T) -> T:
         """The answer, or a substitute for one that did not arrive in time."""

@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.gates.check import Check, check_connection
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
+from airflow_provider_hokusai_dns.gates.decision import log_level
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -222,9 +223,8 @@ def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
     now = (verdict.state.value, verdict.cause)
     if now == before or (verdict.level is Level.HEALTHY and before[0] in ("", "healthy")):
         return
-    level = logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
     log.log(
-        level,
+        log_level(verdict),
         "Connection %r is %s (%s, %s): %s",
         verdict.conn_id,
         verdict.level,
