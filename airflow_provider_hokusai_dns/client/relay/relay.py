@@ -322,7 +322,7 @@ def open_relay(
     end_timeout: float | None = None,
     status_of: Callable[[BaseException], str] = plain_status_of,
 ) -> Iterator[Relay]:
-    """Open a relay while the block runs.
+    """Open a relay while the block runs; :meth:`.MLflowHook.relay` says what the rest is for.
 
     :param addresses: returns the addresses of the server to try now; called on a thread.
     :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
@@ -330,12 +330,7 @@ def open_relay(
     :param run_tags: set on every run that a client starts.
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
-    :param export: also set the variables in this process's environment, for the block.
-    :param end_timeout: seconds for the end after a block that raised; the connection's deadline by
-        default.
     :param status_of: gives the status of a run whose block was left by an exception.
-    :raises TLSFileError: a TLS file of the connection cannot be used.
-    :raises RelayLostDataError: at the end, when something did not arrive.
     """
     relay = Relay(
         server,
