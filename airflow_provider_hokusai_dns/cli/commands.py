@@ -148,13 +148,19 @@ def refresh(args: Namespace) -> int:
     if problem := database_problem():
         complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
-    variables = MetastoreVariables()
-    _use(variables)
+    _use(MetastoreVariables())
     conn_ids, targets = args.conn_id or [], args.target
     if not conn_ids and not targets:
         conn_ids, targets = settings.listed_connections(), settings.listed_hostnames()
     said: list[str] = []
-    report = refresh_names(conn_ids, targets, probe=False, say=lambda _, line: said.append(line))
+    lost: list[str] = []
+    report = refresh_names(
+        conn_ids,
+        targets,
+        probe=False,
+        say=lambda _, line: said.append(line),
+        complain=lambda _, line: lost.append(line),
+    )
     rows = report["resolutions"]
     if args.output in ("json", "yaml"):
         show_document(report, args.output)
@@ -167,15 +173,8 @@ def refresh(args: Namespace) -> int:
     if args.output == "table":
         for line in said:
             say(line)
-    live = [row for row in rows if row["source"] in ("dns", "system")]
-    stored = [(row, read_stored(row["hostname"] or "", variables, _asked(row))) for row in live]
-    lost = [one for row, one in stored if not _kept(row, one)]
-    for one in lost:
-        complain(
-            f"{one.hostname} resolves, but is not stored: its Variable belongs to another "
-            "program, or is set in the environment or a secrets backend. "
-            f"{one.problem or ''}".strip()
-        )
+    for line in lost:
+        complain(line)
     if any(row["cause"] == "config" for row in rows):
         return WRONG_QUESTION
     return max(NOT_USABLE if lost else OK, _judge((r["health"] for r in rows), args.min_health))
@@ -319,15 +318,6 @@ def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> Stored
     if stored.record is None and stored.problem is None and (problem := database_problem()):
         return replace(stored, problem=problem)
     return stored
-
-
-def _asked(row: Any) -> tuple[str, ...]:
-    """The nameservers of a row's connection; their answers are stored separately."""
-    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).asked
-
-
-def _kept(row: Any, stored: StoredRecord) -> bool:
-    return stored.record is not None and bool(set(stored.record.places) & set(row["addresses"]))
 
 
 @action_cli(check_db=False)  # type: ignore[no-untyped-call, untyped-decorator]
