@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.gates.check import Check, check_connection
+from airflow_provider_hokusai_dns.gates.check import Check, check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import log_level
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
-from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
@@ -237,12 +236,6 @@ def _target(conn_id: str) -> ConnectionTarget:
     """A connection as Airflow describes it, and the stored record of its name."""
     runtime.follow_policy()
     try:
-        server = connections.load_server(conn_id)
-        target = Target.parse(server.connect_host)
-        config = runtime.resolver_for_server(server).config
+        return target_of(connections.load_server(conn_id))
     except (LookupError, ValueError):
         return ConnectionTarget()
-    if target.literal is not None:
-        return ConnectionTarget.of(server, config)
-    stored = runtime.store(server.asked).examine(target.hostname)
-    return ConnectionTarget.of(server, config, *stored)
