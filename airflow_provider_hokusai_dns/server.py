@@ -6,5 +6,3 @@ from airflow_provider_hokusai_dns.config.server import Credentials as Credential
 from airflow_provider_hokusai_dns.config.server import MLflowServer as MLflowServer
 from airflow_provider_hokusai_dns.config.server import Proxy as Proxy
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP as StaleOverHTTP
-from airflow_provider_hokusai_dns.config.server import View as View
-from airflow_provider_hokusai_dns.config.server import tls_context as tls_context

@@ -57,7 +57,7 @@ def test_a_check_finds_the_port_and_the_hostname_stays(connected, tiny):
     assert done.verdict.state == "healthy"
     assert done.verdict.tracking_uri == f"http://{HOST}"
     assert {headers["Host"] for _, _, headers in tiny.asked} == {HOST}
-    row = ConnectionHealth(connected).with_check(done).status_row()
+    row = ConnectionHealth(connected, verdict=done.verdict, found=done.resolution).status_row()
     assert row["addresses"] == [f"{tiny.address}:{tiny.port}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -43,6 +44,13 @@ def an_address(
         Dates(clock, clock.time() - clock.monotonic(), stamp),
         cause or (None if source.is_fresh else Cause.NXDOMAIN),
     )
+
+
+def metric_names() -> set[str]:
+    """Every name that the endpoint for Prometheus can give, for use in alert rules."""
+    from airflow_provider_hokusai_dns.plugins import prometheus
+
+    return set(re.findall(r"^# TYPE (\S+)", prometheus.render([], {}).decode(), re.MULTILINE))
 
 
 def no_address(cause: Cause = Cause.NXDOMAIN) -> DNSResolutionError:

@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict
 from functools import partial, wraps
 from typing import Any
 
@@ -15,14 +15,9 @@ from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.cli.explain import Explanation, explain
+from airflow_provider_hokusai_dns.cli.database import database_problem
+from airflow_provider_hokusai_dns.cli.explain import Explanation, StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
-from airflow_provider_hokusai_dns.cli.stored_record import (
-    PATIENCE,
-    StoredRecord,
-    database_problem,
-    read_stored,
-)
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
@@ -31,13 +26,19 @@ from airflow_provider_hokusai_dns.exceptions import (
     SettingError,
 )
 from airflow_provider_hokusai_dns.gates import decision
-from airflow_provider_hokusai_dns.gates.check import check_connection
+from airflow_provider_hokusai_dns.gates.check import check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.store.record import iso_seconds
+from airflow_provider_hokusai_dns.store.record import (
+    BrokenVariableError,
+    iso_seconds,
+    parse_record,
+    shown_record,
+    variable_key,
+)
 from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
@@ -47,6 +48,9 @@ from airflow_provider_hokusai_dns.store.variables import (
 
 _STILL_THERE = "still there"
 _MOST_CHECKS = 8
+#: Seconds for one access of a Variable. There is no task that waits, and a loaded database is no
+#: reason to say that nothing is stored.
+_PATIENCE = 15.0
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
@@ -90,18 +94,17 @@ def resolve(args: Namespace) -> int:
     if not wanted:
         raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
     # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
-    variables = SdkVariables()
-    _use(variables)
+    _use(SdkVariables())
     found, headings = [], []
     for target, server in wanted:
         server = server or _listed_server_of(target.hostname)
         dns = runtime.resolver() if server is None else runtime.resolver_for_server(server)
         conn_id = None if server is None else server.conn_id
-        read = partial(_read, variables, () if server is None else server.asked)
+        read = partial(_read, () if server is None else server.asked)
         found.append(explain(target, dns, read, conn_id=conn_id))
         headings.append(found[-1].target + _settings_of(server))
     if args.output in ("json", "yaml"):
-        show_document(_document(targets=[one.as_dict() for one in found]), args.output)
+        show_document(_document(targets=[asdict(one) for one in found]), args.output)
     else:
         _show_explanations(found, headings, args.output)
     return _judge((one.state for one in found), args.min_health)
@@ -148,13 +151,19 @@ def refresh(args: Namespace) -> int:
     if problem := database_problem():
         complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
-    variables = MetastoreVariables()
-    _use(variables)
+    _use(MetastoreVariables())
     conn_ids, targets = args.conn_id or [], args.target
     if not conn_ids and not targets:
         conn_ids, targets = settings.listed_connections(), settings.listed_hostnames()
     said: list[str] = []
-    report = refresh_names(conn_ids, targets, probe=False, say=lambda _, line: said.append(line))
+    lost: list[str] = []
+    report = refresh_names(
+        conn_ids,
+        targets,
+        probe=False,
+        say=lambda _, line: said.append(line),
+        complain=lambda _, line: lost.append(line),
+    )
     rows = report["resolutions"]
     if args.output in ("json", "yaml"):
         show_document(report, args.output)
@@ -167,15 +176,8 @@ def refresh(args: Namespace) -> int:
     if args.output == "table":
         for line in said:
             say(line)
-    live = [row for row in rows if row["source"] in ("dns", "system")]
-    stored = [(row, read_stored(row["hostname"] or "", variables, _asked(row))) for row in live]
-    lost = [one for row, one in stored if not _kept(row, one)]
-    for one in lost:
-        complain(
-            f"{one.hostname} resolves, but is not stored: its Variable belongs to another "
-            "program, or is set in the environment or a secrets backend. "
-            f"{one.problem or ''}".strip()
-        )
+    for line in lost:
+        complain(line)
     if any(row["cause"] == "config" for row in rows):
         return WRONG_QUESTION
     return max(NOT_USABLE if lost else OK, _judge((r["health"] for r in rows), args.min_health))
@@ -224,7 +226,7 @@ def clear(args: Namespace) -> int:
 
 def _use(variables: Variables) -> None:
     """Keep the last known good there, under the policy that the Variable there sets."""
-    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
+    runtime.use_store(VariableStore(patience=_PATIENCE, variables=variables))
     runtime.follow_policy()
     if problem := runtime.policy_status()["problem"]:
         complain(f"{problem}. The policy is that of the settings.")
@@ -303,31 +305,17 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
     """One connection, with the keys of ``GET /hokusai-dns/health/mlflow``."""
     done, described = check_connection(conn_id), ConnectionTarget()
     if done.server is not None:
-        name = Target.parse(done.server.connect_host)
-        stored = StoredRecord("", name.hostname)
-        if name.literal is None:
-            stored = read_stored(name.hostname, SdkVariables(), done.server.asked)
-        config = runtime.resolver_for_server(done.server).config
-        described = ConnectionTarget.of(done.server, config, stored.record, stored.problem)
-    row = ConnectionHealth(conn_id, described).with_check(done).status_row()
+        described = target_of(done.server)
+    row = ConnectionHealth(conn_id, described, done.verdict, done.resolution).status_row()
     return done.verdict, row | {"looked_at": iso_seconds(done.verdict.checked_at.timestamp())}
 
 
-def _read(variables: Variables, asked: tuple[str, ...], hostname: str) -> StoredRecord:
+def _read(asked: tuple[str, ...], hostname: str) -> StoredRecord:
     """The stored record; with a problem if the database could not be read."""
-    stored = read_stored(hostname, variables, asked)
-    if stored.record is None and stored.problem is None and (problem := database_problem()):
-        return replace(stored, problem=problem)
-    return stored
-
-
-def _asked(row: Any) -> tuple[str, ...]:
-    """The nameservers of a row's connection; their answers are stored separately."""
-    return () if row["conn_id"] is None else connections.load_server(row["conn_id"]).asked
-
-
-def _kept(row: Any, stored: StoredRecord) -> bool:
-    return stored.record is not None and bool(set(stored.record.places) & set(row["addresses"]))
+    record, problem = runtime.store(asked).examine(hostname)
+    if record is None and problem is None:
+        problem = database_problem()
+    return StoredRecord(variable_key(hostname, asked=asked), record, problem)
 
 
 @action_cli(check_db=False)  # type: ignore[no-untyped-call, untyped-decorator]
@@ -339,19 +327,23 @@ def hokusai_dns_clear(
 
 
 def _clear(hostname: str, asked: tuple[str, ...]) -> dict[str, Any]:
-    variables = MetastoreVariables()
-    before = read_stored(hostname, variables, asked)
-    removed = variables.delete(before.key)
-    outcome = "cleared" if removed else "nothing was stored"
-    if variables.get(before.key) is not None:
+    variables, key = MetastoreVariables(), variable_key(hostname, asked=asked)
+    before = problem = None
+    if (text := variables.get(key)) is not None:
+        now = time.time()
+        try:
+            before = shown_record(parse_record(hostname, text, now=now, asked=asked), now)
+        except BrokenVariableError as error:
+            problem = f"the Variable {key} was ignored: {error}"
+    outcome = "cleared" if variables.delete(key) else "nothing was stored"
+    if variables.get(key) is not None:
         outcome = _STILL_THERE
-    record = before.as_dict() or {}
     return {
         "hostname": hostname,
         "outcome": outcome,
-        "addresses": record.get("addresses", []),
-        "age": record.get("age"),
-        "variable": before.key,
-        "last_known_good": before.as_dict(),
-        "variable_problem": before.problem,
+        "addresses": (before or {}).get("addresses", []),
+        "age": (before or {}).get("age"),
+        "variable": key,
+        "last_known_good": before,
+        "variable_problem": problem,
     }

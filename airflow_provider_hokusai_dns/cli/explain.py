@@ -9,14 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
-from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution, ResolverConfig, Source
+from airflow_provider_hokusai_dns.resolver import (
+    DNSResolver,
+    LastKnownGood,
+    Resolution,
+    ResolverConfig,
+    Source,
+    freshness,
+)
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
@@ -29,6 +35,17 @@ T = TypeVar("T")
 _HOSTS = Path("/etc/hosts")
 #: Seconds beyond the timeout of a lookup after which the wait for an answer ends.
 _GRACE = 1.0
+
+
+class StoredRecord(NamedTuple):
+    """The content of one Variable.
+
+    :param problem: what is wrong with it, or why it cannot be read, as a sentence.
+    """
+
+    key: str
+    record: LastKnownGood | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +88,6 @@ class Explanation:
     ttl_left: float | None
     sentence: str
     steps: tuple[Step, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """The explanation as JSON-safe values."""
-        return asdict(self)
 
 
 def explain(
@@ -123,11 +136,8 @@ class _Asking:
     """Queries that run at the same time, with one common deadline."""
 
     def __init__(self, seconds: float) -> None:
-        self._workers = Workers("hokusai-dns-explain")
+        self.begin = Workers("hokusai-dns-explain").call
         self._end = time.monotonic() + seconds
-
-    def begin(self, question: Callable[[], T]) -> Future[T]:
-        return self._workers.call(question)
 
     def end(self, future: Future[T], otherwise: T) -> T:
         """The answer, or a substitute for one that did not arrive in time."""
@@ -248,9 +258,18 @@ def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], Stor
     outcome += f", written by {record.written_by}"
     if record.no_name_since is not None:
         outcome += f"; the name has been missing for {now - record.no_name_since:.0f} s"
-    if now >= stored.usable_until(config):
+    if now >= _usable_until(record, now, config):
         outcome += "; too old to be served"
     return Step("stored", asked, outcome, record.addresses, ttl=record.ttl, ms=took)
+
+
+def _usable_until(record: LastKnownGood, now: float, config: ResolverConfig) -> float:
+    """Until when a record may be served, in seconds since the epoch: the policy's own functions."""
+    entry = freshness.Entry(record.hostname)
+    try:
+        return freshness.stale_until(freshness.adopt(entry, record, now, now, config), config)
+    except ValueError:
+        return 0.0
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.client.origin import origin_of
+from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
 
 if TYPE_CHECKING:

@@ -37,7 +37,6 @@ from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, ask_for_renamed, create_of
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
-from airflow_provider_hokusai_dns.client.origin import origin_of
 from airflow_provider_hokusai_dns.client.routes import (
     ANSWER_TIMEOUT,
     Repeat,
@@ -46,6 +45,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 

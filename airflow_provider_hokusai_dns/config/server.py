@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.resolver.target import Target
 
@@ -179,6 +180,12 @@ class MLflowServer:
     def uri(self) -> str:
         """The tracking URI with the hostname, without a tag or a secret."""
         return f"{self.scheme}://{self.authority}{self.path_prefix}"
+
+    @property
+    def other_registry(self) -> str | None:
+        """The model registry, if it is on a server other than this one."""
+        registry = self.registry_uri
+        return registry if registry and origin_of(registry) != origin_of(self.uri) else None
 
     @property
     def own_port(self) -> int:

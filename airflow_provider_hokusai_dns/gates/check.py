@@ -15,6 +15,7 @@ from airflow_provider_hokusai_dns.exceptions import (
     ConnectionUndefinedError,
     DNSResolutionError,
 )
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     MISSING,
@@ -25,6 +26,7 @@ from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -148,6 +150,16 @@ def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
         pass
     if (after := breaker.status().state) is not before:
         observers.count_breaker(after.value)
+
+
+def target_of(server: MLflowServer) -> ConnectionTarget:
+    """The target of a connection, with the stored record of its name."""
+    config = runtime.resolver_for_server(server).config
+    target = Target.parse(server.connect_host)
+    if target.literal is not None:
+        return ConnectionTarget.of(server, config)
+    stored = runtime.store(server.asked).examine(target.hostname)
+    return ConnectionTarget.of(server, config, *stored)
 
 
 def former_status(conn_id: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.gates.check import Check
     from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 
 _NOT_CHECKED = (
@@ -96,14 +95,6 @@ class ConnectionHealth:
     verdict: Verdict | None = None
     found: Resolution | None = None
     seen_at: float = float("-inf")
-
-    def with_target(self, target: ConnectionTarget) -> ConnectionHealth:
-        """The same after Airflow was read."""
-        return replace(self, target=target)
-
-    def with_check(self, done: Check, *, seen_at: float = 0.0) -> ConnectionHealth:
-        """The same after a check."""
-        return replace(self, verdict=done.verdict, found=done.resolution, seen_at=seen_at)
 
     def at(self, now: float, limit: float) -> ConnectionHealth:
         """The same, without a verdict that is older than ``limit`` seconds."""

@@ -158,37 +158,27 @@ class SharedProbe:
         return waiting
 
 
-class SharedProbes:
-    """The shared probes of one event loop."""
-
-    def __init__(self) -> None:
-        self._probes: dict[ProbeKey, SharedProbe] = {}
-
-    def get(self, key: ProbeKey) -> SharedProbe:
-        """The shared probe for a key; it exists while a gate holds it."""
-        probe = self._probes.pop(key, None) or SharedProbe(key)
-        self._probes[key] = probe  # at the end: the last to be dropped
-        if len(self._probes) > _MOST_KEYS:
-            del self._probes[next(iter(self._probes))]
-        return probe
+_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[ProbeKey, SharedProbe]]
+_by_loop = WeakKeyDictionary()
 
 
-_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedProbes] = WeakKeyDictionary()
-
-
-def shared_probes() -> SharedProbes:
-    """The shared probes of the running event loop; a triggerer has one loop."""
+def shared_probe(key: ProbeKey) -> SharedProbe:
+    """The shared probe for a key on the running event loop; a triggerer has one loop."""
     loop = asyncio.get_running_loop()
-    known = _by_loop.get(loop)
-    if known is None:
-        known = _by_loop[loop] = SharedProbes()
+    probes = _by_loop.get(loop)
+    if probes is None:
+        probes = _by_loop[loop] = {}
         if variables.in_triggerer():
             variables.use_triggerer_loop(loop)
             try:  # once per triggerer; no gate waits for it
                 _threads.run(partial(runtime.warm_listed, partial(_read_on, loop)), beside=True)
             except NoThreadError as error:
                 log.warning("The listed names are not looked up ahead of time: %s", error)
-    return known
+    probe = probes.pop(key, None) or SharedProbe(key)
+    probes[key] = probe  # at the end: the last to be dropped
+    if len(probes) > _MOST_KEYS:
+        del probes[next(iter(probes))]
+    return probe
 
 
 async def _check(key: ProbeKey) -> Verdict:

@@ -13,7 +13,8 @@ import socket
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.resolver.racing import dial
@@ -90,9 +91,6 @@ _OPEN_PATHS = {
     "server_info": "/api/3.0/mlflow/server-info",
 }
 
-#: Status, three headers and the body.
-_Answer = tuple[int, str, str, str, bytes]
-
 
 class ProbeConnection:
     """Requests to one address of one server, one after the other on one fresh connection.
@@ -141,29 +139,11 @@ class ProbeConnection:
         """Send one request and read its answer. An error is in the reply, never raised."""
         began = time.perf_counter()
         reused = self._connection.sock is not None
-        answer, failure, detail = self._exchange(method, path, headers or {}, body)
-        if reused and failure is ReplyFailure.BROKEN_OFF and self._deadline.remaining > 0:
+        reply = self._exchange(check, method, path, headers or {}, body)
+        if reused and reply.failure is ReplyFailure.BROKEN_OFF and self._deadline.remaining > 0:
             # The server closed an idle connection just then; a new one tells what it has to say.
-            answer, failure, detail = self._exchange(method, path, headers or {}, body)
-        milliseconds = (time.perf_counter() - began) * 1000
-        if answer is None:
-            return Reply(check, milliseconds=milliseconds, failure=failure, detail=detail)
-        status, content_type, location, challenge, content = answer
-        if len(content) > BODY_LIMIT:
-            self._connection.close()
-            failure = ReplyFailure.BODY_TOO_LARGE
-            detail = f"it sends more than {BODY_LIMIT // 1024} KiB for {path}"
-        return Reply(
-            check,
-            status=status,
-            content_type=content_type,
-            body=content[:BODY_LIMIT],
-            location=location,
-            challenge=challenge,
-            milliseconds=milliseconds,
-            failure=failure,
-            detail=detail,
-        )
+            reply = self._exchange(check, method, path, headers or {}, body)
+        return replace(reply, milliseconds=(time.perf_counter() - began) * 1000)
 
     def ask_openly(self) -> list[Reply]:
         """What needs no credentials, until a request gets no complete answer."""
@@ -175,8 +155,8 @@ class ProbeConnection:
         return replies
 
     def _exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None
-    ) -> tuple[_Answer | None, ReplyFailure | None, str]:
+        self, check: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Reply:
         """One request and its answer, or why there is none."""
         try:
             if self._deadline.remaining <= 0:
@@ -194,25 +174,28 @@ class ProbeConnection:
                 },
                 preload_content=False,
             )
-            return self._read(), None, ""
+            response = self._connection.getresponse()
+            content = response.read(BODY_LIMIT + 1, decode_content=False)
+            if self._deadline.remaining <= 0:
+                # The timer's shutdown looks like a regular end where the length is not announced.
+                raise TimeoutError
         except Exception as error:  # a foreign server can make http.client raise anything
             self._connection.close()
-            return None, *self._explain(error)
-
-    def _read(self) -> _Answer:
-        response = self._connection.getresponse()
-        content = response.read(BODY_LIMIT + 1, decode_content=False)
-        if self._deadline.remaining <= 0:
-            # The timer's shutdown looks like a regular end where the length is not announced.
-            raise TimeoutError
-        get = response.headers.get
-        return (
-            response.status,
-            get("Content-Type", ""),
-            get("Location", ""),
-            get("WWW-Authenticate", ""),
-            content,
+            failure, detail = self._explain(error)
+            return Reply(check, failure=failure, detail=detail)
+        reply = Reply(
+            check,
+            status=response.status,
+            content_type=response.headers.get("Content-Type", ""),
+            body=content[:BODY_LIMIT],
+            location=response.headers.get("Location", ""),
+            challenge=response.headers.get("WWW-Authenticate", ""),
         )
+        if len(content) <= BODY_LIMIT:
+            return reply
+        self._connection.close()
+        detail = f"it sends more than {BODY_LIMIT // 1024} KiB for {path}"
+        return replace(reply, failure=ReplyFailure.BODY_TOO_LARGE, detail=detail)
 
     def _dial(self) -> socket.socket:
         left = self._deadline.remaining
@@ -229,11 +212,10 @@ class ProbeConnection:
 
         from urllib3.exceptions import ReadTimeoutError
 
-        cause: BaseException = error
         if isinstance(error, ssl.SSLCertVerificationError):
             failure = _VERIFY_CODES.get(error.verify_code, ReplyFailure.TLS)
             return failure, error.verify_message.rstrip(".")
-        if self._deadline.remaining <= 0 or isinstance(cause, TimeoutError | ReadTimeoutError):
+        if self._deadline.remaining <= 0 or isinstance(error, TimeoutError | ReadTimeoutError):
             return (ReplyFailure.TIMEOUT if self._connected else ReplyFailure.CONNECT_TIMEOUT), ""
         if isinstance(error, ssl.SSLError):
             if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
@@ -256,19 +238,13 @@ def _connection(
     """A urllib3 connection that keeps the name for everything and gets its socket from ``dial``."""
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
-    class Plain(HTTPConnection):
-        def _new_conn(self) -> Any:
-            return dial()
-
-    class Secure(HTTPSConnection):
-        def _new_conn(self) -> Any:
-            return dial()
-
     if tls is None:
-        return Plain(server.hostname, server.own_port)
-    connection = Secure(server.hostname, server.own_port, ssl_context=tls)
-    if server.proxy is not None:
-        connection.set_tunnel(server.hostname, server.own_port, _proxy_headers(server))
+        connection = HTTPConnection(server.hostname, server.own_port)
+    else:
+        connection = HTTPSConnection(server.hostname, server.own_port, ssl_context=tls)
+        if server.proxy is not None:
+            connection.set_tunnel(server.hostname, server.own_port, _proxy_headers(server))
+    connection._new_conn = dial  # type: ignore[method-assign]
     return connection
 
 

@@ -20,34 +20,21 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 
-TLS_FAILURES = frozenset(
-    {
-        ReplyFailure.CERTIFICATE_EXPIRED,
-        ReplyFailure.CERTIFICATE_NAME,
-        ReplyFailure.CERTIFICATE_UNTRUSTED,
-        ReplyFailure.TLS,
-    }
-)
+TLS_FAILURES = frozenset({
+    ReplyFailure.CERTIFICATE_EXPIRED, ReplyFailure.CERTIFICATE_NAME,
+    ReplyFailure.CERTIFICATE_UNTRUSTED, ReplyFailure.TLS,
+})  # fmt: skip
 NO_CONNECTION = frozenset(
     {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
 )
 
 #: Error codes with which MLflow refuses a listing (``ErrorCode`` in its ``databricks.proto``). Any
 #: other text is the server's own: it would become a label of its own in Prometheus.
-_ERROR_CODES = frozenset(
-    {
-        "BAD_REQUEST",
-        "ENDPOINT_NOT_FOUND",
-        "FEATURE_DISABLED",
-        "INVALID_PARAMETER_VALUE",
-        "INVALID_STATE",
-        "NOT_FOUND",
-        "NOT_IMPLEMENTED",
-        "PERMISSION_DENIED",
-        "RESOURCE_DOES_NOT_EXIST",
-        "UNAUTHENTICATED",
-    }
-)
+_ERROR_CODES = frozenset({
+    "BAD_REQUEST", "ENDPOINT_NOT_FOUND", "FEATURE_DISABLED", "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE", "NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+})  # fmt: skip
 _OTHER_STATUS = "http_other"
 #: Every cause that :func:`judge` gives.
 CAUSES = frozenset(

@@ -148,7 +148,7 @@ def _closed_part(
     replies.append(tracking)
     if tracking.status != 200 or tracking.failure is not None:
         return
-    if "registry" in checks and _registry_is_here(server):
+    if "registry" in checks and server.other_registry is None:
         registry = connection.ask(
             "registry", "GET", f"{_API}/registered-models/search?max_results=1", headers=headers
         )
@@ -157,14 +157,6 @@ def _closed_part(
             return
     if "artifact" in checks:
         replies.append(_write_artifact(server, connection, tracking, headers))
-
-
-def _registry_is_here(server: MLflowServer) -> bool:
-    """Whether the model registry is part of the same server."""
-    if server.registry_uri is None:
-        return True
-    parts = urlsplit(server.registry_uri)
-    return (parts.scheme, parts.netloc.rpartition("@")[2]) == (server.scheme, server.authority)
 
 
 def _write_artifact(

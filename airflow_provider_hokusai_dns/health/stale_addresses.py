@@ -74,14 +74,13 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
 def check_stale_address(
     server: MLflowServer, resolution: Resolution, address: str, port: int, *, timeout: float = 2.0
 ) -> str | None:
-    """Whether an address that is not fresh may be used; ``None`` means that it may.
+    """Why an address that is not fresh may not be used, as a sentence; ``None`` if it may.
 
     The pin calls this before it returns such an address. Over plain http in ``checked`` mode it
     sends requests without credentials to find out whether an MLflow server answers there. That
     proves no more: another team's MLflow passes.
 
     :param timeout: seconds for all of it.
-    :returns: ``None``, or a sentence why not.
     """
     rule = stale_address_rule(server, resolution)
     if rule != CHECK:
@@ -122,12 +121,10 @@ def not_mlflow_at(
 def check_stale_file_host(
     server: MLflowServer, resolution: Resolution, address: str, port: int
 ) -> str | None:
-    """Whether an address that is not fresh may be used; ``None`` means that it may.
+    """Why an address that is not fresh may not be used, as a sentence; ``None`` if it may.
 
     On the https port the certificate decides. On others, ``checked`` allows the same as ``always``,
     up to the maximum age for credentials.
-
-    :returns: ``None``, or a sentence why not.
     """
     if port == _HTTPS or server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return None

@@ -13,17 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.gates.check import Check, check_connection
+from airflow_provider_hokusai_dns.gates.check import Check, check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
+from airflow_provider_hokusai_dns.gates.decision import log_level
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
-from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class HealthCache:
             log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
             target = ConnectionTarget()
         with self._lock:
-            entry.known = entry.known.with_target(target)
+            entry.known = replace(entry.known, target=target)
             entry.reading = False
 
     def _run_check(self, entry: _CachedConnection) -> None:
@@ -205,7 +205,9 @@ class HealthCache:
             entry.checking = False
             if done is None:
                 return
-            entry.known = entry.known.with_check(done, seen_at=self._now())
+            entry.known = replace(
+                entry.known, verdict=done.verdict, found=done.resolution, seen_at=self._now()
+            )
             before, entry.told = entry.told, (done.verdict.state.value, done.verdict.cause)
         _tell(done.verdict, before)
 
@@ -220,9 +222,8 @@ def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
     now = (verdict.state.value, verdict.cause)
     if now == before or (verdict.level is Level.HEALTHY and before[0] in ("", "healthy")):
         return
-    level = logging.INFO if verdict.level is Level.HEALTHY else logging.WARNING
     log.log(
-        level,
+        log_level(verdict),
         "Connection %r is %s (%s, %s): %s",
         verdict.conn_id,
         verdict.level,
@@ -235,12 +236,6 @@ def _target(conn_id: str) -> ConnectionTarget:
     """A connection as Airflow describes it, and the stored record of its name."""
     runtime.follow_policy()
     try:
-        server = connections.load_server(conn_id)
-        target = Target.parse(server.connect_host)
-        config = runtime.resolver_for_server(server).config
+        return target_of(connections.load_server(conn_id))
     except (LookupError, ValueError):
         return ConnectionTarget()
-    if target.literal is not None:
-        return ConnectionTarget.of(server, config)
-    stored = runtime.store(server.asked).examine(target.hostname)
-    return ConnectionTarget.of(server, config, *stored)

@@ -12,8 +12,6 @@ from airflow_provider_hokusai_dns.config.fields import read_flag, read_seconds_a
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: The options that this module reads.
-NAMES = ("look_every", "metrics_for_anyone")
 #: Wrong values that have been logged, by option.
 _complained: dict[str, str | None] = {}
 

@@ -48,16 +48,6 @@ CONNECTIONS_BROKEN = "hokusai_dns_connections_setting_broken"
 _COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
 
 
-def metric_names() -> frozenset[str]:
-    """Every name that can appear, for use in alert rules."""
-    names = {CONNECTION_STATE, NAME_STATE, MLFLOW_STATE, CONNECTION_CAUSE, VARIABLE_BROKEN}
-    names |= {CONNECTIONS_BROKEN, "hokusai_dns_process_cache_size"}
-    names |= {name for name, _ in (*_NUMBERS.values(), *_STORED.values())}
-    for metric in _counters({}):
-        names.add(f"{metric.name}_total")
-    return frozenset(names)
-
-
 def render(
     known: Sequence[ConnectionHealth], metrics: dict[str, Any], *, broken: bool = False
 ) -> bytes:

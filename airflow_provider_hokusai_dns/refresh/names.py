@@ -52,6 +52,7 @@ def refresh_names(
     *,
     probe: bool = True,
     say: Callable[[str, str], None] = log.info,
+    complain: Callable[[str, str], None] = log.warning,
 ) -> RefreshReport:
     """Look up connections and hostnames, bypassing every cache, and store the answers.
 
@@ -59,6 +60,7 @@ def refresh_names(
 
     :param probe: whether to probe MLflow, once per connection.
     :param say: called with a format and each row and change in one line.
+    :param complain: called with a format and a sentence for each answer that is not stored.
     :raises ValueError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
@@ -76,7 +78,7 @@ def refresh_names(
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
     for one in wanted:
-        row, change, asked = _refresh(one, budget)
+        row, change, asked = _refresh(one, budget, complain)
         rows.append(row)
         seen.append((asked, row))
         say("%s", in_one_line(row))
@@ -89,7 +91,7 @@ def refresh_names(
 
 
 def _refresh(
-    wanted: _Wanted, budget: ProbeBudget
+    wanted: _Wanted, budget: ProbeBudget, complain: Callable[[str, str], None]
 ) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
     """One live lookup and one probe of MLflow; an error is in the row.
 
@@ -119,12 +121,14 @@ def _refresh(
     took: float | None = _milliseconds(time.monotonic() - begun)
     if not found.is_stale:  # without the writing of the Variable
         took = resolver.metrics().latency_ms
-    if _should_be_kept(found) and not _is_kept(store.read(hostname), found):
-        log.warning(
-            "%s resolves, but is not stored as last known good: its Variable could not be "
-            "written, or belongs to another program (see the log above)",
-            hostname,
-        )
+    if _should_be_kept(found):
+        stored, problem = store.examine(hostname)
+        if stored is None or not set(stored.places) & set(found.places):
+            why = problem or (
+                "Its Variable could not be written, or is set in the environment or a secrets "
+                "backend."
+            )
+            complain("%s", f"{hostname} resolves, but is not stored as last known good. {why}")
     row = _resolved(wanted, found)
     row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
     verdict = None if server is None else budget.probe(server, found)
@@ -141,10 +145,6 @@ def _milliseconds(seconds: float) -> float:
 def _should_be_kept(found: Resolution) -> bool:
     """Whether to store an answer: one from a hosts file or a literal is for this machine only."""
     return not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
-
-
-def _is_kept(stored: LastKnownGood | None, found: Resolution) -> bool:
-    return stored is not None and bool(set(stored.places) & set(found.places))
 
 
 def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:

@@ -29,7 +29,7 @@ from airflow_provider_hokusai_dns.gates.shared_probes import (
     CheckFailedError,
     ProbeKey,
     TimedVerdict,
-    shared_probes,
+    shared_probe,
 )
 from airflow_provider_hokusai_dns.health.verdict import Verdict, VerdictDict
 
@@ -134,7 +134,7 @@ class MLflowHealthTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Check until the gate opens, gives up or runs out of time."""
         key = ProbeKey.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
-        probe = shared_probes().get(key)
+        probe = shared_probe(key)
         strikes, seen_last, told, pause = self.strikes, None, None, self.delay
         margin = min(_MARGIN, (self._seconds_left() or math.inf) * _MARGIN_SHARE)
         while True:

@@ -263,6 +263,7 @@ class TestRefresh:
         calls = seen["somebody_elses_variable"]
         assert calls["refresh"]["code"] == 1
         assert "is not stored" in calls["refresh"]["err"]
+        assert "correct or delete it under Admin, Variables" in calls["refresh"]["err"]
         assert json.loads(calls["after"])["hostname"] == "other.local"
 
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.cli.explain import explain
+from airflow_provider_hokusai_dns.cli.explain import StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import printable, show_rows
-from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.model import Cause
@@ -19,7 +18,7 @@ NAME = "mlflow.explain.local"
 
 
 def nothing(hostname: str) -> StoredRecord:
-    return StoredRecord("hokusai_dns_none", "none.local")
+    return StoredRecord("hokusai_dns_none")
 
 
 @pytest.fixture

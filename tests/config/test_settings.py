@@ -16,7 +16,6 @@ from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.fields import EXTRAS
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, SettingError
-from airflow_provider_hokusai_dns.plugins import options as options_of_endpoints
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
 
@@ -377,7 +376,8 @@ class TestTheProviderInfo:
             "connections",
             "hostnames",
             "relay_keep",
-            *options_of_endpoints.NAMES,
+            "look_every",
+            "metrics_for_anyone",
         }
         default = ResolverConfig()
         for item in fields(ResolverConfig):

@@ -28,6 +28,7 @@ from airflow_provider_hokusai_dns.runtime.policy_variable import parse_policy
 from airflow_provider_hokusai_dns.store.record import parse_record, variable_key
 from tests.docs import sentences
 from tests.docs.blocks import DOCS, PYTHONS, REPOSITORY, Block, commands
+from tests.values import metric_names
 
 #: 2026-11-23 07:00 UTC: after every stamp on the pages.
 NOW = 1_795_417_200.0
@@ -344,8 +345,6 @@ def _check_conf(block: Block, kind: str) -> None:
 
 def check_alerts(value: dict[str, Any]) -> None:
     """Rules that Prometheus takes, over metrics that the endpoint can give."""
-    from airflow_provider_hokusai_dns.plugins.prometheus import metric_names
-
     for group in value["groups"]:
         assert group["name"]
         for rule in group["rules"]:

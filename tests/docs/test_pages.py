@@ -29,6 +29,7 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
 )
 from tests.docs import checks, sentences
 from tests.docs.blocks import DOCS, REPOSITORY, all_blocks, pages
+from tests.values import metric_names
 
 FAILURES = (DOCS / "failures.md").read_text()
 POLICY = (DOCS / "policy.md").read_text()
@@ -225,8 +226,6 @@ def test_metrics_have_every_name_of_the_code() -> None:
 
 def test_metrics_have_every_name_that_prometheus_can_get() -> None:
     """No more and no fewer."""
-    from airflow_provider_hokusai_dns.plugins.prometheus import metric_names
-
     table = (DOCS / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(hokusai_dns_\w+)` ", table, re.MULTILINE)) == metric_names()
 

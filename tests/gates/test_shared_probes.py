@@ -16,7 +16,7 @@ from airflow_provider_hokusai_dns.gates.shared_probes import (
     CheckFailedError,
     ProbeKey,
     SharedProbe,
-    SharedProbes,
+    shared_probe,
 )
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
@@ -205,26 +205,29 @@ class TestSharedProbes:
 
     def test_keeps_no_more_than_agreed(self):
         """A connection id may be a template, and never come again."""
-        one = SharedProbes()
-        kept = one.get(KEY)
-        for number in range(shared_probes._MOST_KEYS - 1):
-            one.get(ProbeKey.of(f"c{number}", ("dns",), 1.0))
-        assert one.get(KEY) is kept
-        one.get(ProbeKey.of("one more", ("dns",), 1.0))
-        assert one.get(KEY) is kept
-        assert len(one._probes) == shared_probes._MOST_KEYS
+
+        async def ask() -> None:
+            kept = shared_probe(KEY)
+            for number in range(shared_probes._MOST_KEYS - 1):
+                shared_probe(ProbeKey.of(f"c{number}", ("dns",), 1.0))
+            assert shared_probe(KEY) is kept
+            shared_probe(ProbeKey.of("one more", ("dns",), 1.0))
+            assert shared_probe(KEY) is kept
+            probes = shared_probes._by_loop[asyncio.get_running_loop()]
+            assert len(probes) == shared_probes._MOST_KEYS
+
+        asyncio.run(ask())
 
     def test_goes_with_its_loop(self):
         """Nothing is left of a loop that has ended, also in the middle of a check."""
         import weakref
 
-        async def leave() -> weakref.ref[SharedProbes]:
-            mine = shared_probes.shared_probes()
-            assert shared_probes.shared_probes() is mine
-            probe = mine.get(KEY)
+        async def leave() -> weakref.ref[SharedProbe]:
+            probe = shared_probe(KEY)
+            assert shared_probe(KEY) is probe
             probe._check = lambda key: asyncio.sleep(3600)
             await begun(probe, 3)
-            return weakref.ref(mine)
+            return weakref.ref(probe)
 
         left = asyncio.run(leave())
         gc.collect()

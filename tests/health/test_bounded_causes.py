@@ -13,7 +13,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
-from airflow_provider_hokusai_dns.gates.check import Check
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
 from airflow_provider_hokusai_dns.health.breaker import Call
 from airflow_provider_hokusai_dns.health.judge import CAUSES, judge
@@ -80,7 +79,7 @@ def test_a_server_with_new_codes_makes_one_series():
     for number in range(20):
         body = json.dumps({"error_code": LONG.format(number), "message": LONG}).encode()
         verdict = judge(server, FOUND, [Reply("tracking", 403, body=body)], checked_at=NOW)
-        known = ConnectionHealth("ml").with_check(Check(verdict, server, FOUND))
+        known = ConnectionHealth("ml", verdict=verdict, found=FOUND)
         text = prometheus.render([known], {}, broken=False)
         text = text.decode() if isinstance(text, bytes) else text
         for family in text_string_to_metric_families(text):

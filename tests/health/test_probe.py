@@ -254,6 +254,15 @@ def test_a_tls_file_that_cannot_be_used_is_a_matter_of_configuration(
 # --- strangers
 
 
+def test_the_registry_is_probed_whichever_way_its_server_is_spelled() -> None:
+    """A registry elsewhere has its own connection."""
+    with Stranger(looks_like_mlflow) as stranger:
+        for registry, is_here in (("MLflow.test", True), ("other.test", False)):
+            server = at(stranger, registry_uri=f"http://{registry}:{stranger.port}")
+            verdict = probe(server, an_address(stranger.host))
+            assert ("registry" in verdict.latencies) == is_here, registry
+
+
 def test_nothing_listens() -> None:
     """A refused connection is found at once, and reported for the resolver."""
     reported: list[str] = []

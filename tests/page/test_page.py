@@ -215,6 +215,23 @@ class TestTheLastDay:
         assert "No run of the refresh DAG" in text(page.locator(".summary"))
         until(page, problem, ".problem:visible")
 
+    def test_that_stays_unreadable_is_asked_for_at_one_pace(self, stage, window):
+        """An open page does not ask more often the longer it is open."""
+        step = 0
+        stage.answers["/hokusai-dns/history"] = lambda: (
+            200,
+            stories.history({}, note=f"Step {step}.", problems={stories.HOST: "unreadable"}),
+        )
+        page = window()
+        page.clock.install()
+        page.goto(stage.url)
+        until(page, "Step 0.", "#history-note")
+        for step in range(1, 19):
+            page.clock.run_for(10_000)
+            until(page, f"Step {step}.", "#history-note")
+        asked = stage.asked.count(("GET", "/hokusai-dns/history"))
+        assert asked <= 22, "one per 10 s, and one per minute"
+
 
 class TestTheButton:
     """Runs the refresh DAG, and says what became of it."""

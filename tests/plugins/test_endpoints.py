@@ -27,6 +27,7 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key, render_history
 from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
 from tests.conftest import HOSTNAME, SEARCH
+from tests.values import metric_names
 
 with warnings.catch_warnings():  # it would rather have another client, which Airflow has not
     warnings.simplefilter("ignore")
@@ -331,7 +332,7 @@ class TestTheMetrics:
         (age,) = [s for s in samples if s.name == "hokusai_dns_last_known_good_age_seconds"]
         assert age.labels == labels
         assert 59 <= age.value <= 90
-        assert {s.name for s in samples} <= prometheus.metric_names()
+        assert {s.name for s in samples} <= metric_names()
 
     @pytest.mark.parametrize("hostname", [EVIL, "ünï.local", '\\"', "a\nb 1.0"])
     def test_escape_what_stands_in_a_label(self, hostname):
@@ -355,7 +356,7 @@ class TestTheMetrics:
         for rule in group["rules"]:
             names = set(re.findall(r"\bhokusai_dns_\w+", rule["expr"]))
             assert names
-            assert names <= prometheus.metric_names()
+            assert names <= metric_names()
             assert {"summary", "description"} <= rule["annotations"].keys()
             assert rule["labels"]["severity"] in ("critical", "warning")
 

@@ -13,7 +13,10 @@ import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +26,6 @@ _PIECE = 256 * 1024
 
 class ClientGoneError(ConnectionError):
     """The client disconnected before it had sent its whole request."""
-
-
-class Source(Protocol):
-    """Where a body comes from; aiohttp's ``StreamReader``."""
-
-    async def readany(self) -> bytes:
-        """The next bytes; nothing at the end."""
 
 
 class Budget:
@@ -57,7 +53,7 @@ class Body:
     :param name: the name of the call, for the log.
     """
 
-    def __init__(self, source: Source, budget: Budget, name: str) -> None:
+    def __init__(self, source: aiohttp.StreamReader, budget: Budget, name: str) -> None:
         #: Called when more of it has come than ever before.
         self.on_progress: Callable[[], None] = lambda: None
         self.received = 0

@@ -8,7 +8,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     pause,
     retry_after,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, LostCalls, Runs, run_id_in
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, run_id_in
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.routes import (
     Repeat,
@@ -79,10 +79,6 @@ class _CallInProgress:
     reason: str = ""
     create: Create | None = None
 
-    @property
-    def waiting_since(self) -> float:
-        return self.request.waiting_since
-
 
 class Forwarder:
     """Sends what clients ask for to MLflow. Used on one event loop.
@@ -94,7 +90,8 @@ class Forwarder:
         self, server: MLflowServer, upstream: Upstream, runs: Runs, run_tags: Mapping[str, str]
     ) -> None:
         self.runs = runs
-        self.lost = LostCalls()
+        #: The writes that did not arrive; a later success of the same call removes it.
+        self.lost: dict[tuple[str, str, str], LostCall] = {}
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
         #: The creates that may have made something twice, with the base of their paths and what
@@ -134,7 +131,7 @@ class Forwarder:
     async def _answer(
         self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
     ) -> Answer:
-        request = call.request
+        request, allowed = call.request, self._server.max_retries
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
@@ -145,10 +142,10 @@ class Forwarder:
             progress = Progress(
                 repeat=call.route.repeat,
                 deadline=patience,
-                waiting_since=call.waiting_since,
+                waiting_since=request.waiting_since,
                 away_since=self._away_since,
-                tries=call.tries,
-                can_send_again=not isinstance(request.body, Body) or request.body.can_send_again,
+                can_send_again=(allowed is None or call.tries <= allowed)
+                and (not isinstance(request.body, Body) or request.body.can_send_again),
             )
             step = next_step(last, progress, now)
             call.maybe_done = call.maybe_done or not (
@@ -196,15 +193,16 @@ class Forwarder:
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
-        content: bytes | None = b""
         if isinstance(request.body, Body):
             try:
                 async with asyncio.timeout(max(patience, _LEAST)):
                     content = await request.body.whole(LONGEST_CREATE)
             except TimeoutError as error:
                 raise ClientGoneError("the client sends nothing more") from error
-        if content is None:
-            return False
+            if content is None:
+                return False
+        else:
+            content = request.body or b""
         request.body = content
         call.create = create_of(request.method, call.route.name, content, self._run_tags)
         if call.create is None:  # not what MLflow takes; it says so itself
@@ -216,13 +214,9 @@ class Forwarder:
     async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
-        body: bytes | AsyncIterator[bytes] | None = None
-        if isinstance(request.body, Body):
-            body = request.body.pieces()
-        elif request.body is not None:
-            body = request.body
+        watched = request.body if isinstance(request.body, Body) else None
         headers = to_server(request.headers, self._server, request.path)
-        if isinstance(request.body, Body) and request.length is not None:
+        if watched is not None and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
         longest = answer_limit(
             call.route.repeat,
@@ -230,14 +224,13 @@ class Forwarder:
             patience=patience,
             author_s=self._author_s,
         )
-        ends = call.waiting_since + max(patience, _LEAST)
+        ends = request.waiting_since + max(patience, _LEAST)
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
 
         def got_further() -> None:
             request.waiting_since = time.monotonic()
             limit.reschedule(loop.time() + max(longest, _LEAST))
 
-        watched = request.body if isinstance(request.body, Body) else None
         if watched is not None:
             watched.on_progress = got_further
         response: aiohttp.ClientResponse | None = None
@@ -247,7 +240,7 @@ class Forwarder:
                     request.method,
                     request.path,
                     headers,
-                    body,
+                    request.body.pieces() if isinstance(request.body, Body) else request.body,
                     fresh=call.route.repeat is not Repeat.FREELY,
                 )
                 answer = await begun(response)
@@ -258,12 +251,11 @@ class Forwarder:
                 watched.client_is_gone or (watched.is_waiting and isinstance(error, TimeoutError))
             ):
                 raise ClientGoneError("the client hung up, or sends nothing more") from error
-            failure = failure_of(error)
             call.reason = reason_of(error)
-            return Try(failure=failure), None
+            return Try(failure=failure_of(error)), None
         finally:
             if watched is not None:
-                watched.on_progress = _nothing
+                watched.on_progress = lambda: None
         call.reason = f"MLflow answers {answer.status}"
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
@@ -320,7 +312,7 @@ class Forwarder:
         if call.route.writes:
             if answer.status < 400:
                 if self.lost:
-                    self.lost.arrived(_key(call))
+                    self.lost.pop(_key(call), None)
                 if call.create is not None and call.maybe_done and call.create.may_be_double:
                     self.doubtful.append((call.create, call.route.base, answer.document))
                 self._note_run(call, answer)
@@ -332,17 +324,17 @@ class Forwarder:
 
     def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:
         if call.route.writes and call.counts:
-            self.lost.add(_key(call), _lost(call, reason, permanent=permanent))
+            self.lost[_key(call)] = _lost(call, reason, permanent=permanent)
 
     def _given_up(self, call: _CallInProgress, now: float) -> Answer:
-        waited = now - call.waiting_since
+        waited = now - call.request.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
         if call.counts:
             self.gave_up = _lost(call, reason)
         self._note_loss(call, reason)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
-            "The deadline of the Airflow connection says how long a call waits."
+            "deadline and max_retries of the Airflow connection say how long a call waits."
         )
         if call.route.repeat is Repeat.ONCE and call.maybe_done:
             sentence = (
@@ -357,7 +349,7 @@ class Forwarder:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(*made)
+                    self.runs.begun(made[0])
             case "runs/update" | "runs/delete" as name:
                 given = _document(call)
                 if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
@@ -373,10 +365,6 @@ _STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"
 
 def _status(value: Any) -> str:
     return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
-
-
-def _nothing() -> None:
-    pass
 
 
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:

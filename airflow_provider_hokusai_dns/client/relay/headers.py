@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_hokusai_dns.client.origin import origin_of
+from airflow_provider_hokusai_dns.config.origin import origin_of
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -15,17 +15,10 @@ if TYPE_CHECKING:
 #: Of one connection and not of the message (RFC 9110, 7.6.1), and what a relay has to set itself.
 _HOP_BY_HOP = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
+        "te", "trailer", "transfer-encoding", "upgrade",
     }
-)
+)  # fmt: skip
 #: What says who a client is, or where it came from; and what only the relay can say. Without
 #: ``Accept-Encoding`` a proxy might compress an answer that has to be read here.
 _OURS = frozenset(

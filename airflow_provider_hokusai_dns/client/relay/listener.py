@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import hmac
 import logging
@@ -206,10 +205,8 @@ class Listener:
         if kind.lower() == "bearer":
             given = value.strip().encode("utf-8", "surrogateescape")
         elif kind.lower() == "basic":
-            try:
+            with contextlib.suppress(ValueError):
                 given = base64.b64decode(value.strip(), validate=True).partition(b":")[2]
-            except (binascii.Error, ValueError):
-                given = b""
         return hmac.compare_digest(given, self._token)
 
 

@@ -59,7 +59,7 @@ class Answer:
 async def begun(response: aiohttp.ClientResponse) -> Answer:
     """An answer with its beginning read, or all of it if it is short."""
     head = bytearray()
-    headers = [(name, value) for name, value in response.headers.items()]
+    headers = list(response.headers.items())
     if response.content_type != "text/event-stream":
         while len(head) <= _HEAD:
             piece = await response.content.readany()

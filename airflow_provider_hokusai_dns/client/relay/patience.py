@@ -1,8 +1,9 @@
 """Whether to repeat a call, check whether it was carried out, answer, or give up. Pure functions.
 
 One rule for every call: it waits for MLflow for up to the ``deadline`` of the connection, counted
-while nothing gets through. If MLflow has already been unavailable for a while, the time counts from
-then, so that a client that keeps logging does not wait the whole deadline at each call.
+while nothing gets through, and is sent again at most ``max_retries`` times if that is set. If
+MLflow has already been unavailable for a while, the time counts from then, so that a client that
+keeps logging does not wait the whole deadline at each call.
 """
 
 from __future__ import annotations
@@ -96,14 +97,13 @@ class Progress:
 
     :param waiting_since: when it came, or when it got further for the last time.
     :param away_since: when MLflow went away for all calls; ``None`` while it is there.
-    :param can_send_again: whether the whole body is still there.
+    :param can_send_again: whether the whole body is still there, and ``max_retries`` allows it.
     """
 
     repeat: Repeat
     deadline: float
     waiting_since: float
     away_since: float | None
-    tries: int
     can_send_again: bool
 
     @property

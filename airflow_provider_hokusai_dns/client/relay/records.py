@@ -30,12 +30,12 @@ class Runs:
     """
 
     joined: str | None = None
-    open: dict[str, str] = field(default_factory=dict)
+    open: dict[str, None] = field(default_factory=dict)
 
-    def begun(self, run_id: str, experiment_id: str = "") -> None:
+    def begun(self, run_id: str) -> None:
         """A run was created, or resumed."""
         if run_id != self.joined:
-            self.open.setdefault(run_id, experiment_id)
+            self.open[run_id] = None
 
     def updated(self, run_id: str, status: str) -> None:
         """A client has set the status of a run."""
@@ -63,31 +63,6 @@ class LostCall:
     run_id: str | None
     reason: str
     permanent: bool = False
-
-
-@dataclass
-class LostCalls:
-    """The calls that did not arrive; a later success of a call removes it. One thread writes it."""
-
-    _by_key: dict[tuple[str, str, str], LostCall] = field(default_factory=dict)
-
-    def add(self, key: tuple[str, str, str], call: LostCall) -> None:
-        """Record that a call was given up.
-
-        :param key: what makes it the same call when it comes again.
-        """
-        self._by_key[key] = call
-
-    def arrived(self, key: tuple[str, str, str]) -> None:
-        """Record that the client has sent it again successfully."""
-        self._by_key.pop(key, None)
-
-    def __bool__(self) -> bool:
-        return bool(self._by_key)
-
-    def all(self) -> tuple[LostCall, ...]:
-        """What is still lost."""
-        return tuple(self._by_key.values())
 
 
 def losses_of(calls: Iterable[LostCall]) -> tuple[Loss, ...]:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns import forks, overrides
 from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
+from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles, end_orphans, end_run
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
@@ -55,15 +55,13 @@ class RelayLostDataError(LostDataError):
             f"what processes of this task sent to MLflow (connection {conn_id!r}) did not arrive: "
             f"{', '.join(map(str, losses))}"
             + (f"; runs: {', '.join(runs)}" if runs else "")
-            + ". A longer deadline on the connection waits longer for MLflow.",
+            + ". A longer deadline on the connection (and a higher max_retries, if it has one) "
+            "waits longer for MLflow.",
         )
         self.conn_id = conn_id
         self.calls = calls
         self.run_id = runs[0] if runs else ""
         self.losses = losses
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.conn_id, self.calls))
 
 
 class Relay:
@@ -123,7 +121,7 @@ class Relay:
             uri=self.uri,
             token=self.token,
             deadline=self._server.deadline,
-            registry_uri=_other_registry(self._server),
+            registry_uri=self._server.other_registry,
             run_id=self._run_id,
             experiment_id=self._experiment_id,
             workspace=self._server.workspace,
@@ -175,7 +173,7 @@ class Relay:
                 raise
             if error is not None:
                 self._put_losses_behind(error)
-            lost = self._forwarder.lost.all()
+            lost = tuple(self._forwarder.lost.values())
         finally:
             self._end_thread()
         if lost and error is None:
@@ -184,7 +182,7 @@ class Relay:
     def _put_losses_behind(self, error: BaseException) -> None:
         """Say what was lost in the log, and in the context of what comes out instead."""
         gave_up = self._forwarder.gave_up
-        if calls := self._forwarder.lost.all() or ((gave_up,) if gave_up else ()):
+        if calls := tuple(self._forwarder.lost.values()) or ((gave_up,) if gave_up else ()):
             behind = RelayLostDataError(self._server.conn_id, calls)
             _log.error("%s", behind)
             _put_behind(error, behind)
@@ -210,16 +208,9 @@ class Relay:
         self._listener = Listener(self._server, self._forwarder, self.token, Budget(self._keep))
         await self._listener.start()
         self._cleaning: asyncio.Task[None] | None = None
-        if orphans := self._orphans():
-            self._cleaning = asyncio.create_task(orphans)
-
-    def _orphans(self) -> Coroutine[Any, Any, None] | None:
-        from airflow_provider_hokusai_dns.client.relay.orphans import end_orphans
-
-        if not has_earlier_attempt(self._run_tags):
-            return None
-        ask = partial(self._forwarder.ask, deadline=self._server.deadline)
-        return end_orphans(ask, self._run_tags, self._run_id)
+        if has_earlier_attempt(self._run_tags):
+            ask = partial(self._forwarder.ask, deadline=self._server.deadline)
+            self._cleaning = asyncio.create_task(end_orphans(ask, self._run_tags, self._run_id))
 
     async def _finish(self, status: str, seconds: float, *, longer: bool) -> None:
         """Deliver what is under way, then end the runs: a client may do that itself until then.
@@ -230,7 +221,8 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-                await self._delete_doubles(max(0.0, end - time.monotonic()))
+                ask = partial(self._forwarder.ask, deadline=max(0.0, end - time.monotonic()))
+                await delete_doubles(ask, self._forwarder.doubtful)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
@@ -265,26 +257,12 @@ class Relay:
         await asyncio.gather(*(self._end_run(run_id, status, seconds) for run_id in run_ids))
 
     async def _end_run(self, run_id: str, status: str, seconds: float) -> None:
-        answer = await self._forwarder.ask(
-            "POST",
-            "/api/2.0/mlflow/runs/update",
-            {"run_id": run_id, "status": status, "end_time": int(time.time() * 1000)},
-            deadline=seconds,
-            counts=True,
-        )
-        if answer.status == 200:
+        ask = partial(self._forwarder.ask, deadline=seconds, counts=True)
+        if (await end_run(ask, run_id, status)).status == 200:
             self._forwarder.runs.deleted(run_id)
             _log.warning(
                 "Run %s was left RUNNING by the process that began it: ended as %s.", run_id, status
             )
-
-    async def _delete_doubles(self, seconds: float) -> None:
-        """Delete duplicates of creates whose first request was carried out late."""
-        from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles
-
-        if doubtful := self._forwarder.doubtful:
-            ask = partial(self._forwarder.ask, deadline=seconds)
-            await delete_doubles(ask, doubtful)
 
     def _end_thread(self) -> None:
         async def cancel_all() -> None:
@@ -344,7 +322,7 @@ def open_relay(
     end_timeout: float | None = None,
     status_of: Callable[[BaseException], str] = plain_status_of,
 ) -> Iterator[Relay]:
-    """Open a relay while the block runs.
+    """Open a relay while the block runs; :meth:`.MLflowHook.relay` says what the rest is for.
 
     :param addresses: returns the addresses of the server to try now; called on a thread.
     :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
@@ -352,12 +330,7 @@ def open_relay(
     :param run_tags: set on every run that a client starts.
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
-    :param export: also set the variables in this process's environment, for the block.
-    :param end_timeout: seconds for the end after a block that raised; the connection's deadline by
-        default.
     :param status_of: gives the status of a run whose block was left by an exception.
-    :raises TLSFileError: a TLS file of the connection cannot be used.
-    :raises RelayLostDataError: at the end, when something did not arrive.
     """
     relay = Relay(
         server,
@@ -387,28 +360,14 @@ def open_relay(
 def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
     before = {name: os.environ.get(name) for name in variables}
-    _put(variables)
+    for name, value in variables.items():
+        overrides.put(name, value)
     try:
         yield
     finally:
-        _put({k: v for k, v in before.items() if os.environ.get(k) == variables[k]})
-
-
-def _put(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def _other_registry(server: MLflowServer) -> str | None:
-    """A model registry outside the tracking server; clients connect to it directly."""
-    if server.registry_uri is None:
-        return None
-    there, here = urlsplit(server.registry_uri), urlsplit(server.uri)
-    same = (there.scheme, there.hostname, there.port) == (here.scheme, here.hostname, here.port)
-    return None if same else server.registry_uri
+        for name, value in before.items():
+            if os.environ.get(name) == variables[name]:
+                overrides.put(name, value)
 
 
 @forks.in_child

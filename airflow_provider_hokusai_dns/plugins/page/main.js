@@ -18,7 +18,7 @@ const SEARCH_FROM = 9;
 const $ = (id) => document.getElementById(id);
 const list = $("connections");
 const cards = new Map();
-const known = { health: null, arrived: 0, history: null, historyArrived: 0, failed: null, again: 0 };
+const known = { health: null, arrived: 0, history: null, historyArrived: 0, failed: null, again: 0, historyAgain: 0 };
 let shownState = null;
 
 const refresh = new Refresh(
@@ -56,7 +56,8 @@ async function askHistory(fresh = false) {
     return;
   }
   const isUnread = Object.keys(known.history?.problems ?? {}).length > 0;
-  if (isUnread && !document.hidden) setTimeout(askHistory, HISTORY_AGAIN_MS);
+  clearTimeout(known.historyAgain);
+  if (isUnread && !document.hidden) known.historyAgain = setTimeout(askHistory, HISTORY_AGAIN_MS);
   drawAll();
 }
 

@@ -67,7 +67,7 @@ AWAY = [Try(failure=NoAnswer.NOT_SENT), Try(failure=NoAnswer.CUT), Try(502), Try
 
 def progress(repeat: Repeat = Repeat.FREELY, **changes: Any) -> Progress:
     return Progress(**{
-        "repeat": repeat, "deadline": 100.0, "waiting_since": 0.0, "away_since": None, "tries": 1,
+        "repeat": repeat, "deadline": 100.0, "waiting_since": 0.0, "away_since": None,
         "can_send_again": True, **changes,
     })  # fmt: skip
 

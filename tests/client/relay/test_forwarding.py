@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,11 +13,19 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError, patience
-from airflow_provider_hokusai_dns.config.server import Credentials
+from airflow_provider_hokusai_dns.client.relay import (
+    Relay,
+    RelayLostDataError,
+    open_relay,
+    patience,
+)
+from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
+from airflow_provider_hokusai_dns.client.relay.records import Runs
+from airflow_provider_hokusai_dns.client.relay.upstream import Upstream
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, NAME, ask, asked, connected, token_of
+from tests.client.relay.support import API, NAME, a_server, ask, asked, connected, token_of
 from tests.servers import Request, Stranger, http, wait_until
 
 OK = http(body=json.dumps({"done": True}), content_type="application/json")
@@ -72,6 +81,25 @@ def test_without_credentials_no_authorization_is_sent(relay_to: OpenRelay) -> No
     assert "authorization" not in there.requests[0].headers
 
 
+@pytest.mark.parametrize(
+    ("registry", "is_here"),
+    [
+        (None, True),
+        (f"http://{NAME}:80", True),
+        (f"http://{NAME.upper()}", True),
+        (f"https://{NAME}", False),
+        ("http://other.test", False),
+    ],
+)
+def test_a_registry_on_the_same_server_is_reached_through_the_relay(
+    registry: str | None, is_here: bool
+) -> None:
+    """Whichever way it is spelled; children go to one elsewhere themselves."""
+    with open_relay(a_server(registry_uri=registry), list) as relay:
+        uri = relay.variables({})["MLFLOW_REGISTRY_URI"]
+        assert uri == (relay.uri if is_here else registry)
+
+
 @pytest.mark.parametrize("answer", [
     http(503, "away"), http(502), http(504), http(429), cut, half,
     http(400, '{"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5"}'),
@@ -83,6 +111,17 @@ def test_a_metric_is_sent_again_until_it_arrives(relay_to: OpenRelay, answer: An
         metric = {"run_id": "r", "key": "m", "value": 1.0, "timestamp": 1, "step": 0}
         assert asked(relay, "POST", f"{API}/runs/log-metric", metric) == {"done": True}
     assert [json.loads(request.body) for request in there.requests] == [metric] * 3
+
+
+@pytest.mark.parametrize(("allowed", "sent"), [(0, 1), (1, 2)])
+def test_the_connections_max_retries_ends_it_before_the_deadline(
+    relay_to: OpenRelay, allowed: int, sent: int
+) -> None:
+    """As in the task's own process; the client gets MLflow's last answer."""
+    changes = {"max_retries": allowed, "deadline": 3}
+    with stranger(http(503)) as there, relay_to(there, changes=changes) as relay:
+        assert ask(relay, "GET", f"{API}/runs/get?run_id=1")[0] == 503
+    assert len(there.requests) == sent
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
@@ -113,6 +152,21 @@ def test_what_may_do_harm_twice_is_sent_again_when_no_server_took_it(relay_to: O
     with stranger(http(429, "<html>"), OK) as there, relay_to(there) as relay:
         assert asked(relay, "POST", path, {"a": 1}) == {"done": True}
     assert len(there.requests) == 2
+
+
+def test_a_create_of_the_relays_own_keeps_its_body() -> None:
+    """It is marked like a client's, whose body comes in pieces."""
+
+    async def create(server: MLflowServer, address: str) -> None:
+        upstream = Upstream(server, lambda: [address])
+        forwarder = Forwarder(server, upstream, Runs(), {})
+        await forwarder.ask("POST", f"{API}/experiments/create", {"name": "e"}, deadline=5)
+        await upstream.close()
+
+    with stranger(OK) as there:
+        asyncio.run(create(a_server(port=there.port), there.host))
+    (request,) = there.requests
+    assert json.loads(request.body)["name"] == "e"
 
 
 def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRelay) -> None:

@@ -1,4 +1,4 @@
-"""The only origin that a connection's credentials are sent to. Imports no other module of ours."""
+"""Which URLs are on one server. Imports no other module of ours."""
 
 from __future__ import annotations
 
