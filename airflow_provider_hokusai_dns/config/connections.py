@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 from urllib.parse import unquote
@@ -57,16 +57,6 @@ class ConnectionLike(Protocol):
     extra: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _ServerLocation:
-    """Where a server listens, from host, schema and port."""
-
-    scheme: str
-    hostname: str
-    port: int | None
-    path_prefix: str
-
-
 def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     """Read a connection of type ``mlflow`` or ``http``.
 
@@ -77,32 +67,28 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     if conn_type not in _CONN_TYPES:
         raise SettingError(where, "type", f"{described(conn_type)} is not a connection to MLflow; "
                            "use the type mlflow (or http)")  # fmt: skip
-    location = _location(where, connection, conn_type)
+    scheme, hostname, port, path = _location(where, connection, conn_type)
     extras = _extras(where, connection.extra)
-    if (
-        location.path_prefix
-        and extras.get("path_prefix", location.path_prefix) != location.path_prefix
-    ):
-        raise SettingError(where, "path_prefix", f"the host already names {location.path_prefix!r}")
-    extras.setdefault("path_prefix", location.path_prefix)
-    if location.scheme == "https" and extras.get("verify", True):
+    if path and extras.get("path_prefix", path) != path:
+        raise SettingError(where, "path_prefix", f"the host already names {path!r}")
+    extras.setdefault("path_prefix", path)
+    if scheme == "https" and extras.get("verify", True):
         # The machine's proxy. MLflow's client uses it too: gate, run and REST calls see one server.
         extras.setdefault("ca_file", os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
-    hostname = location.hostname
     if extras.pop("srv_lookup", False):
         if "srv" in extras:
             raise SettingError(where, "extra 'srv'", "srv_lookup already uses the host as the SRV "
             "name; leave one of the two empty")  # fmt: skip
         extras["srv"] = checked(where, "host", read_srv, hostname)
         hostname = _without_service(hostname)
-    if "srv" in extras and Target.parse(location.hostname).literal is not None:
+    if "srv" in extras and Target.parse(hostname).literal is not None:
         raise SettingError(where, "extra 'srv'", "the host is an address, which has no SRV "
         "record; give a hostname")  # fmt: skip
     return MLflowServer(
         conn_id=connection.conn_id,
-        scheme=location.scheme,
+        scheme=scheme,
         hostname=hostname,
-        port=location.port,
+        port=port,
         credentials=_credentials(where, connection),
         **extras,
     )
@@ -126,7 +112,10 @@ def _credentials(where: str, connection: ConnectionLike) -> Credentials:
         raise SettingError(where, "login" if login else "password", f"{error}") from None
 
 
-def _location(where: str, connection: ConnectionLike, conn_type: str) -> _ServerLocation:
+def _location(
+    where: str, connection: ConnectionLike, conn_type: str
+) -> tuple[str, str, int | None, str]:
+    """Scheme, hostname, port and path prefix."""
     host = (connection.host or "").strip()
     scheme = (connection.schema or "").strip().lower()
     if not host:
@@ -155,8 +144,8 @@ def _location(where: str, connection: ConnectionLike, conn_type: str) -> _Server
     if port is not None and target.port is not None and port != target.port:
         raise SettingError(where, "port", f"{port}, but the host names port {target.port}")
     hostname = target.literal or target.host_text
-    return _ServerLocation(scheme or ("https" if conn_type == "https" else "http"),
-                  hostname, port if port is not None else target.port, path)  # fmt: skip
+    scheme = scheme or ("https" if conn_type == "https" else "http")
+    return scheme, hostname, target.port if port is None else port, path
 
 
 def _port(where: str, value: object) -> int | None:
@@ -304,7 +293,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
     except ValueError as error:
         raise SettingError(where, TRACKING_VARIABLE, f"{error}") from None
     login, _, password = target.prefix.partition("://")[2].removesuffix("@").partition(":")
-    path = target.suffix.removeprefix(f":{target.port}").removeprefix(":")
+    path = target.suffix.removeprefix(target.port_text)
     insecure = (without_us("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
     return MLflowServer(
         conn_id=conn_id,
