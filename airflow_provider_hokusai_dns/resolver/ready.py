@@ -70,9 +70,8 @@ class Turns(Dates):
         entry, config, now = seen.entry, seen.config, seen.now
         known = None if source is Source.STATIC else entry.answer
         stamp = None if known is None else known.resolved_at
-        expires: float | None = freshness.expires_at(entry, config)
-        if stamp is None or expires is None or expires < stamp:
-            expires = None
+        end = freshness.expires_at(entry, config)
+        expires = None if stamp is None or end < stamp else end
         stale = source in (Source.STALE, Source.STORE)
         stale_until = freshness.stale_until(entry, config) if stale else None
         super().__init__(clock, wall_offset, stamp, expires, stale_until)

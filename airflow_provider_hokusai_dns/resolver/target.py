@@ -65,16 +65,7 @@ class Target(NamedTuple):
             if known is not None and end < 0:
                 return known
             if known is not None and known.prefix:
-                return cls(
-                    text,
-                    known.hostname,
-                    known.host_text,
-                    known.prefix,
-                    known.suffix + text[end:],
-                    known.port,
-                    known.literal,
-                    known.suffix,
-                )
+                return known._replace(text=text, suffix=known.suffix + text[end:])
         return cls._parse_whole(text)
 
     @classmethod

@@ -418,9 +418,9 @@ def test_rule_14_failures_go_first_then_stale_then_what_was_not_used_lately():
         slot.n = 1 if name == "used" else 0
     gone = []
     while len(cache):
-        before = {slot.entry.hostname for slot in cache.slots()}
+        before = {slot.entry.hostname for slot in cache.values()}
         assert cache.make_room(T0 + 1, replace(config, max_hosts=len(cache)), lambda slot: False)
-        (name,) = before - {slot.entry.hostname for slot in cache.slots()}
+        (name,) = before - {slot.entry.hostname for slot in cache.values()}
         gone.append(name)
         if name == "stale":
             cache.get("used").n += 1
@@ -437,7 +437,7 @@ def test_rule_14_what_was_used_long_ago_counts_for_nothing():
     cache.get("often-once").uses_at_last_eviction = 1000
     cache.get("just-now").n = 1
     assert cache.make_room(T0 + 1, config, lambda slot: False)
-    assert [slot.entry.hostname for slot in cache.slots()] == ["just-now"]
+    assert [slot.entry.hostname for slot in cache.values()] == ["just-now"]
 
 
 def test_rule_14_no_more_names_are_held_than_allowed(make, lookup):
