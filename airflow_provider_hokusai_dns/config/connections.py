@@ -301,7 +301,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
         hostname=target.literal or target.host_text,
         port=target.port,
         path_prefix=checked(where, TRACKING_VARIABLE, read_path_prefix, path),
-        credentials=Credentials(unquote(login), unquote(password))
+        credentials=_environment_s(TRACKING_VARIABLE, unquote(login), unquote(password))
         if password
         else _credentials_from_environment(),
         ca_file=without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None,
@@ -311,18 +311,25 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
 
 
 def _credentials_from_environment() -> Credentials:
-    """The credentials that MLflow's own client would use, in its order of precedence."""
+    """The credentials that MLflow's own client would use, in its order of precedence.
+
+    :raises SettingError: they cannot be sent.
+    """
     username = os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
     if username and password:
-        return Credentials(username, password)
+        return _environment_s("MLFLOW_TRACKING_USERNAME", username, password)
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return Credentials(None, token)
+        return _environment_s("MLFLOW_TRACKING_TOKEN", None, token)
     from configparser import ConfigParser, Error
 
-    file = ConfigParser()
+    file, path = ConfigParser(), "~/.mlflow/credentials"
     with contextlib.suppress(OSError, Error):
-        file.read(Path("~/.mlflow/credentials").expanduser(), encoding="utf-8")
+        file.read(Path(path).expanduser(), encoding="utf-8")
     username = file.get("mlflow", "mlflow_tracking_username", fallback="")
     password = file.get("mlflow", "mlflow_tracking_password", fallback="")
-    return Credentials(username, password) if username and password else Credentials()
+    return _environment_s(path, username, password) if username and password else Credentials()
+
+
+def _environment_s(origin: str, username: str | None, secret: str) -> Credentials:
+    return checked("environment", origin, lambda _: Credentials(username, secret), secret)
