@@ -18,7 +18,7 @@ from airflow_provider_hokusai_dns.cli.stored_record import StoredRecord
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution, ResolverConfig, Source
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
-from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
+from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read_text
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import REASONS, stale_limit
@@ -188,7 +188,7 @@ def _steps(
 
 def _ask_hosts(hostname: str, hosts: Path) -> Step:
     try:
-        text = hosts.read_text(encoding="utf-8", errors="replace")
+        text = read_text(hosts)
     except OSError as error:
         return Step("hosts file", str(hosts), f"cannot be read: {error.strerror}")
     addresses = parse_hosts(text).get(hostname.removesuffix("."), ())

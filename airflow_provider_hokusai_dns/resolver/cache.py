@@ -116,7 +116,7 @@ class Cache(dict[str, Slot]):
         """
         useless = [
             name
-            for name, slot in self.items()
+            for name, slot in [*self.items()]  # a signal handler may add a name meanwhile
             if is_spent(slot.entry, now, config) and not busy(slot)
         ]
         for name in useless:
@@ -145,6 +145,6 @@ class Cache(dict[str, Slot]):
         order = sorted(self.items(), key=lambda item: worth(item[1]))
         for name, _ in order[: max(1, len(order) // 8)]:
             self.drop(name)
-        for slot in self.values():
+        for slot in [*self.values()]:
             slot.uses_at_last_eviction = slot.uses
         return True

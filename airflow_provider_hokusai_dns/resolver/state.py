@@ -110,8 +110,9 @@ class ResolverState:
         with self._lock:
             self._cleaned_at = now = self.now()
             dropped = self._cache.cleanup(now, self.config, busy)
-            for text in [text for text, ready in self.ready.items() if now >= ready.turns.until]:
-                del self.ready[text]
+            for text, ready in [*self.ready.items()]:
+                if now >= ready.turns.until:
+                    self.ready.pop(text, None)
             return dropped
 
     def clear(self, hostname: str | None = None) -> None:

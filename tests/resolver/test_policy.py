@@ -427,6 +427,15 @@ def test_rule_14_failures_go_first_then_stale_then_what_was_not_used_lately():
     assert gone == ["failed", "stale", "unused", "used"]
 
 
+def test_rule_14_a_name_may_be_added_while_others_are_dropped():
+    """By a signal handler, in the thread that holds the lock."""
+    cache = Cache()
+    cache.add("failed").entry = fail(Entry("failed"), Cause.SERVFAIL, T0)
+    cache.add("new")
+    assert cache.cleanup(T0 + 1e6, ResolverConfig(), lambda slot: not cache.add("late")) == 1
+    assert set(cache) == {"new", "late"}
+
+
 def test_rule_14_what_was_used_long_ago_counts_for_nothing():
     """Lately is since the last time that room was made."""
     config = ResolverConfig(max_hosts=2, jitter=0)
