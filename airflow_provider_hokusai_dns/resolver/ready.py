@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from itertools import count, cycle
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.freshness import Action
-from airflow_provider_hokusai_dns.resolver.lookup.ipv6 import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.model import (
     Cause,
     Dates,
@@ -96,6 +96,19 @@ class Turns(Dates):
         """
         order = self._endpoints if self._orders is None else self._orders.of(turn)
         return make_resolution(target, order, source or self.source, self, self.cause)
+
+
+def ipv6_is_routable() -> bool:
+    """Whether this machine has a route to the IPv6 internet, determined as in ``getaddrinfo``.
+
+    Connecting a UDP socket sends nothing. The address is of the documentation range (RFC 3849).
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("2001:db8::1", 53))
+    except OSError:
+        return False
+    return True
 
 
 class _Orders:
