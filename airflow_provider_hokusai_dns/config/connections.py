@@ -11,7 +11,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from airflow_provider_hokusai_dns.config import missing, proxies
@@ -40,24 +40,14 @@ from airflow_provider_hokusai_dns.exceptions import (
 from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
 _CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")
 
 
-class ConnectionLike(Protocol):
-    """The attributes of an Airflow connection that are used."""
-
-    conn_id: str
-    conn_type: str | None
-    host: str | None
-    schema: str | None
-    login: str | None
-    password: str | None
-    port: int | None
-    extra: str | None
-
-
-def server_from_connection(connection: ConnectionLike) -> MLflowServer:
+def server_from_connection(connection: Connection) -> MLflowServer:
     """Read a connection of type ``mlflow`` or ``http``.
 
     :raises SettingError: names the field and what is wrong with it.
@@ -101,7 +91,7 @@ def _without_service(name: str) -> str:
     return domain if service.startswith("_") and protocol.startswith("_") and domain else name
 
 
-def _credentials(where: str, connection: ConnectionLike) -> Credentials:
+def _credentials(where: str, connection: Connection) -> Credentials:
     login, password = connection.login or None, connection.password or None
     if login and not password:
         raise SettingError(where, "password", "a login needs a password; for a bearer token, "
@@ -113,7 +103,7 @@ def _credentials(where: str, connection: ConnectionLike) -> Credentials:
 
 
 def _location(
-    where: str, connection: ConnectionLike, conn_type: str
+    where: str, connection: Connection, conn_type: str
 ) -> tuple[str, str, int | None, str]:
     """Scheme, hostname, port and path prefix."""
     host = (connection.host or "").strip()
@@ -221,7 +211,7 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
 _found: set[str] = set()
 
 
-def _given(connection: ConnectionLike) -> MLflowServer:
+def _given(connection: Connection) -> MLflowServer:
     _found.add(connection.conn_id)
     return _as_reached(server_from_connection(connection))
 
