@@ -314,15 +314,3 @@ class Store(Protocol):
 def utc(seconds: float) -> datetime:
     """Seconds since the epoch as an aware datetime."""
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def make_resolution(
-    target: Target,
-    endpoints: tuple[Endpoint, ...],
-    source: Source,
-    dates: Dates,
-    cause: Cause | None = None,
-) -> Resolution:
-    """Build a :class:`Resolution`."""
-    port = target.port if endpoints[0].port is None else endpoints[0].port
-    return Resolution(target.text, target.hostname, endpoints, source, port, cause, dates)

@@ -259,7 +259,6 @@ class ResolverState:
         self,
         text: str,
         ready: Ready,
-        turns: Turns,
         slot: Slot,
         version: int,
         config: ResolverConfig,
@@ -274,7 +273,7 @@ class ResolverState:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
                 self.ready[text] = ready
-                self._replace_turns(slot, turns)
+                self._replace_turns(slot, ready.turns)
 
     def _forget_ready(self) -> None:
         """Drop every finished answer. The lock is held."""
