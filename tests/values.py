@@ -14,9 +14,7 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Endpoint,
     Resolution,
     Source,
-    make_resolution,
 )
-from airflow_provider_hokusai_dns.resolver.target import Target
 
 
 def a_server(**changes: Any) -> MLflowServer:
@@ -37,12 +35,13 @@ def an_address(
     """A resolution of the name; ``STATIC`` ones have no age."""
     clock = clock or SystemClock()
     stamp = None if source is Source.STATIC else clock.monotonic() - age
-    return make_resolution(
-        Target.parse(hostname),
+    return Resolution(
+        hostname,
+        hostname,
         tuple(Endpoint(address) for address in addresses),
         source,
-        Dates(clock, clock.time() - clock.monotonic(), stamp),
-        cause or (None if source.is_fresh else Cause.NXDOMAIN),
+        cause=cause or (None if source.is_fresh else Cause.NXDOMAIN),
+        dates=Dates(clock, clock.time() - clock.monotonic(), stamp),
     )
 
 

@@ -24,7 +24,7 @@ from airflow_provider_hokusai_dns.resolver import (
     freshness,
 )
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
-from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts
+from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read_text
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import REASONS, stale_limit
@@ -198,7 +198,7 @@ def _steps(
 
 def _ask_hosts(hostname: str, hosts: Path) -> Step:
     try:
-        text = hosts.read_text(encoding="utf-8", errors="replace")
+        text = read_text(hosts)
     except OSError as error:
         return Step("hosts file", str(hosts), f"cannot be read: {error.strerror}")
     addresses = parse_hosts(text).get(hostname.removesuffix("."), ())

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from airflow_provider_hokusai_dns.config import missing, proxies
@@ -40,34 +40,14 @@ from airflow_provider_hokusai_dns.exceptions import (
 from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
 _CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")
 
 
-class ConnectionLike(Protocol):
-    """The attributes of an Airflow connection that are used."""
-
-    conn_id: str
-    conn_type: str | None
-    host: str | None
-    schema: str | None
-    login: str | None
-    password: str | None
-    port: int | None
-    extra: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _ServerLocation:
-    """Where a server listens, from host, schema and port."""
-
-    scheme: str
-    hostname: str
-    port: int | None
-    path_prefix: str
-
-
-def server_from_connection(connection: ConnectionLike) -> MLflowServer:
+def server_from_connection(connection: Connection) -> MLflowServer:
     """Read a connection of type ``mlflow`` or ``http``.
 
     :raises SettingError: names the field and what is wrong with it.
@@ -77,32 +57,28 @@ def server_from_connection(connection: ConnectionLike) -> MLflowServer:
     if conn_type not in _CONN_TYPES:
         raise SettingError(where, "type", f"{described(conn_type)} is not a connection to MLflow; "
                            "use the type mlflow (or http)")  # fmt: skip
-    location = _location(where, connection, conn_type)
+    scheme, hostname, port, path = _location(where, connection, conn_type)
     extras = _extras(where, connection.extra)
-    if (
-        location.path_prefix
-        and extras.get("path_prefix", location.path_prefix) != location.path_prefix
-    ):
-        raise SettingError(where, "path_prefix", f"the host already names {location.path_prefix!r}")
-    extras.setdefault("path_prefix", location.path_prefix)
-    if location.scheme == "https" and extras.get("verify", True):
+    if path and extras.get("path_prefix", path) != path:
+        raise SettingError(where, "path_prefix", f"the host already names {path!r}")
+    extras.setdefault("path_prefix", path)
+    if scheme == "https" and extras.get("verify", True):
         # The machine's proxy. MLflow's client uses it too: gate, run and REST calls see one server.
         extras.setdefault("ca_file", os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
-    hostname = location.hostname
     if extras.pop("srv_lookup", False):
         if "srv" in extras:
             raise SettingError(where, "extra 'srv'", "srv_lookup already uses the host as the SRV "
             "name; leave one of the two empty")  # fmt: skip
         extras["srv"] = checked(where, "host", read_srv, hostname)
         hostname = _without_service(hostname)
-    if "srv" in extras and Target.parse(location.hostname).literal is not None:
+    if "srv" in extras and Target.parse(hostname).literal is not None:
         raise SettingError(where, "extra 'srv'", "the host is an address, which has no SRV "
         "record; give a hostname")  # fmt: skip
     return MLflowServer(
         conn_id=connection.conn_id,
-        scheme=location.scheme,
+        scheme=scheme,
         hostname=hostname,
-        port=location.port,
+        port=port,
         credentials=_credentials(where, connection),
         **extras,
     )
@@ -115,7 +91,7 @@ def _without_service(name: str) -> str:
     return domain if service.startswith("_") and protocol.startswith("_") and domain else name
 
 
-def _credentials(where: str, connection: ConnectionLike) -> Credentials:
+def _credentials(where: str, connection: Connection) -> Credentials:
     login, password = connection.login or None, connection.password or None
     if login and not password:
         raise SettingError(where, "password", "a login needs a password; for a bearer token, "
@@ -126,7 +102,10 @@ def _credentials(where: str, connection: ConnectionLike) -> Credentials:
         raise SettingError(where, "login" if login else "password", f"{error}") from None
 
 
-def _location(where: str, connection: ConnectionLike, conn_type: str) -> _ServerLocation:
+def _location(
+    where: str, connection: Connection, conn_type: str
+) -> tuple[str, str, int | None, str]:
+    """Scheme, hostname, port and path prefix."""
     host = (connection.host or "").strip()
     scheme = (connection.schema or "").strip().lower()
     if not host:
@@ -155,8 +134,8 @@ def _location(where: str, connection: ConnectionLike, conn_type: str) -> _Server
     if port is not None and target.port is not None and port != target.port:
         raise SettingError(where, "port", f"{port}, but the host names port {target.port}")
     hostname = target.literal or target.host_text
-    return _ServerLocation(scheme or ("https" if conn_type == "https" else "http"),
-                  hostname, port if port is not None else target.port, path)  # fmt: skip
+    scheme = scheme or ("https" if conn_type == "https" else "http")
+    return scheme, hostname, target.port if port is None else port, path
 
 
 def _port(where: str, value: object) -> int | None:
@@ -232,7 +211,7 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
 _found: set[str] = set()
 
 
-def _given(connection: ConnectionLike) -> MLflowServer:
+def _given(connection: Connection) -> MLflowServer:
     _found.add(connection.conn_id)
     return _as_reached(server_from_connection(connection))
 
@@ -304,7 +283,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
     except ValueError as error:
         raise SettingError(where, TRACKING_VARIABLE, f"{error}") from None
     login, _, password = target.prefix.partition("://")[2].removesuffix("@").partition(":")
-    path = target.suffix.removeprefix(f":{target.port}").removeprefix(":")
+    path = target.suffix.removeprefix(target.port_text)
     insecure = (without_us("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
     return MLflowServer(
         conn_id=conn_id,
@@ -312,7 +291,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
         hostname=target.literal or target.host_text,
         port=target.port,
         path_prefix=checked(where, TRACKING_VARIABLE, read_path_prefix, path),
-        credentials=Credentials(unquote(login), unquote(password))
+        credentials=_environment_s(TRACKING_VARIABLE, unquote(login), unquote(password))
         if password
         else _credentials_from_environment(),
         ca_file=without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None,
@@ -322,18 +301,25 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
 
 
 def _credentials_from_environment() -> Credentials:
-    """The credentials that MLflow's own client would use, in its order of precedence."""
+    """The credentials that MLflow's own client would use, in its order of precedence.
+
+    :raises SettingError: they cannot be sent.
+    """
     username = os.environ.get("MLFLOW_TRACKING_USERNAME")
     password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
     if username and password:
-        return Credentials(username, password)
+        return _environment_s("MLFLOW_TRACKING_USERNAME", username, password)
     if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return Credentials(None, token)
+        return _environment_s("MLFLOW_TRACKING_TOKEN", None, token)
     from configparser import ConfigParser, Error
 
-    file = ConfigParser()
+    file, path = ConfigParser(), "~/.mlflow/credentials"
     with contextlib.suppress(OSError, Error):
-        file.read(Path("~/.mlflow/credentials").expanduser(), encoding="utf-8")
+        file.read(Path(path).expanduser(), encoding="utf-8")
     username = file.get("mlflow", "mlflow_tracking_username", fallback="")
     password = file.get("mlflow", "mlflow_tracking_password", fallback="")
-    return Credentials(username, password) if username and password else Credentials()
+    return _environment_s(path, username, password) if username and password else Credentials()
+
+
+def _environment_s(origin: str, username: str | None, secret: str) -> Credentials:
+    return checked("environment", origin, lambda _: Credentials(username, secret), secret)

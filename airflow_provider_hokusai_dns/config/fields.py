@@ -113,11 +113,15 @@ def read_flag(value: object) -> bool:
     raise ValueError(f"{described(value)} is neither true nor false")
 
 
+#: How an IPv6 address in brackets begins.
+_IPV6 = re.compile(r"\[[0-9A-Fa-f]*:")
+
+
 def read_items(value: object) -> tuple[str, ...]:
     """A JSON list, or one text with commas between the items, as a form field has it."""
     if isinstance(value, str):
         value = value.strip()
-        if value.startswith("["):
+        if value.startswith("[") and not _IPV6.match(value):
             try:
                 value = json.loads(value)
             except ValueError:

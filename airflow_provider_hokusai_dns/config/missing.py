@@ -117,8 +117,6 @@ def _in_database(conn_id: str) -> Reason:
             _ = found.password, found.extra
         except SQLAlchemyError:
             raise
-        except (
-            Exception
-        ):  # Fernet's own where the key is another one, Airflow's where there is none
+        except Exception:  # Fernet's own for another key, Airflow's where there is none
             return Reason.ENCRYPTED
     return Reason.UNKNOWN

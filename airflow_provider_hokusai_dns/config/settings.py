@@ -123,7 +123,7 @@ def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> Re
     try:
         return ResolverConfig(**values)
     except ValueError as error:
-        name = next((name for name in values if str(error).startswith(f"{name} ")), "")
+        name = next((n for n in values if str(error).startswith((f"{n} ", f"{n}:"))), "")
         where, field = origin.get(name, (_SECTION_NAME, "options"))
         raise SettingError(where, field, f"{error}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import forks
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.ready import Turns
 
 
+@dataclass(slots=True, eq=False)
 class RecordStatus:
     """What this process knows about one record in the shared store. Only the publisher writes it.
 
@@ -29,13 +31,11 @@ class RecordStatus:
     :param rejected: why it was rejected; empty if it was not.
     """
 
-    __slots__ = ("compared_at", "has_nxdomain", "read_at", "rejected", "turn")
-
-    def __init__(self) -> None:
-        self.turn = forks.free_in_child(threading.Lock())
-        self.read_at = self.compared_at = LONG_AGO
-        self.has_nxdomain = False
-        self.rejected = ""
+    turn: threading.Lock = field(default_factory=lambda: forks.free_in_child(threading.Lock()))
+    read_at: float = LONG_AGO
+    compared_at: float = LONG_AGO
+    has_nxdomain: bool = False
+    rejected: str = ""
 
 
 _NO_PENALTIES: dict[AddressAndPort, float] = {}
@@ -85,32 +85,21 @@ class Slot(Served):
         return sum(self.numbers())
 
 
-class Cache:
+class Cache(dict[str, Slot]):
     """Slots by hostname. The caller holds the resolver's lock, except for :meth:`get`."""
 
     def __init__(self) -> None:
-        self._slots: dict[str, Slot] = {}
+        super().__init__()
         #: Uses of names that are gone, so that totals keep adding up.
         self.gone = Served()
 
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def get(self, hostname: str) -> Slot | None:
-        """The slot of a name, without a lock."""
-        return self._slots.get(hostname)
-
-    def slots(self) -> list[Slot]:
-        """All slots."""
-        return list(self._slots.values())
-
     def add(self, hostname: str) -> Slot:
         """The slot of a name, made if there is none."""
-        return self._slots.setdefault(hostname, Slot(hostname))
+        return self.setdefault(hostname, Slot(hostname))
 
     def drop(self, hostname: str) -> None:
         """Drop one name."""
-        slot = self._slots.pop(hostname, None)
+        slot = self.pop(hostname, None)
         if slot is None:
             return
         slot.held = False
@@ -127,7 +116,7 @@ class Cache:
         """
         useless = [
             name
-            for name, slot in self._slots.items()
+            for name, slot in [*self.items()]  # a signal handler may add a name meanwhile
             if is_spent(slot.entry, now, config) and not busy(slot)
         ]
         for name in useless:
@@ -140,7 +129,7 @@ class Cache:
         Failures are dropped first, then stale names, then those not used lately (rule 14). A name
         that is being looked up is dropped last: later callers could not join its lookup.
         """
-        if len(self._slots) < config.max_hosts:
+        if len(self) < config.max_hosts:
             return False
 
         def worth(slot: Slot) -> tuple[int, int]:
@@ -153,9 +142,9 @@ class Cache:
             return kind, slot.uses - slot.uses_at_last_eviction
 
         # An eighth at once, so that a full cache is not sorted for every new name.
-        order = sorted(self._slots.items(), key=lambda item: worth(item[1]))
+        order = sorted(self.items(), key=lambda item: worth(item[1]))
         for name, _ in order[: max(1, len(order) // 8)]:
             self.drop(name)
-        for slot in self._slots.values():
+        for slot in [*self.values()]:
             slot.uses_at_last_eviction = slot.uses
         return True

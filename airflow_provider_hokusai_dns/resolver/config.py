@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from ipaddress import ip_address
 from types import MappingProxyType
 
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
@@ -84,9 +83,8 @@ class ResolverConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value = getattr(self, item.name)
             if item.type in ("float", "int"):
-                _check_number(item.name, value)
+                _check_number(item.name, getattr(self, item.name))
         if self.max_hosts < 1 or not isinstance(self.max_hosts, int):
             raise ValueError(f"max_hosts must be a whole number from 1, not {self.max_hosts!r}")
         if self.min_ttl > self.cache_ttl:
@@ -99,10 +97,7 @@ class ResolverConfig:
         for name in ("refresh_ahead", "jitter"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} is a share below 1, not {getattr(self, name)!r}")
-        if self.max_stale > HARD_MAX_STALE:
-            raise ValueError(
-                f"max_stale must be at most {HARD_MAX_STALE:.0f} s (3 days), not {self.max_stale!r}"
-            )
+        _check_max_stale("max_stale", self.max_stale)
         self._normalise("ttl_overrides", _check_number)
         self._normalise("max_stale_overrides", _check_max_stale)
         self._normalise("nameserver_overrides", _nameservers)
@@ -185,11 +180,8 @@ def _hostname(name: str, value: object) -> str:
 
 
 def _strings(name: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, tuple | list):
+    if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{name} must be a list of strings, not {value!r}")
-    for item in value:
-        if not isinstance(item, str):
-            raise ValueError(f"{name} must be a list of strings, not {value!r}")
     return tuple(value)
 
 
@@ -233,4 +225,4 @@ def split_nameserver(server: str) -> tuple[str, int]:
             f"{shown(server)!r} is not a nameserver: give an IP address, with a port if it is not "
             "53"
         )
-    return str(ip_address(target.literal)), target.port or 53
+    return target.literal, target.port or 53

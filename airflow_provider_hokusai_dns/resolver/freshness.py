@@ -225,12 +225,7 @@ def adopt(
     resolved = _monotonic("resolved_at", record.resolved_at, now, wall, config)
     answer = entry.answer
     if answer is None or (resolved > answer.resolved_at and now >= expires_at(entry, config)):
-        answer = Answer(
-            record.endpoints,
-            Source.STORE,
-            resolved,
-            record.ttl,
-        )
+        answer = Answer(record.endpoints, Source.STORE, resolved, record.ttl)
     since = [entry.no_name_since]
     if record.no_name_since is not None:
         since.append(_monotonic("no_name_since", record.no_name_since, now, wall, config))
@@ -259,9 +254,9 @@ def check_record(hostname: str, record: LastKnownGood) -> None:
             raise ValueError(f"services: {service!r} is not an endpoint")
         if not isinstance(service.port, int) or not 0 < service.port <= 65535:
             raise ValueError(f"services: {service.port!r} is not a port from 1 to 65535")
-    numbers = {"ttl": record.ttl, "no_name_since": record.no_name_since}
-    for field, number in {"resolved_at": record.resolved_at, **numbers}.items():
-        if number is None and field in numbers:
+    for field in ("resolved_at", "ttl", "no_name_since"):
+        number = getattr(record, field)
+        if number is None and field != "resolved_at":
             continue
         if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
             raise ValueError(f"{field} must be a number of seconds, not {number!r}")

@@ -18,6 +18,7 @@ DEGRADED_UP_TO = 0.70
 _BUCKETS = 30
 
 
+@dataclass(slots=True, eq=False)
 class Tally:
     """A counter that is incremented without a lock.
 
@@ -25,20 +26,14 @@ class Tally:
     a build without that lock a count may be lost, never more.
     """
 
-    __slots__ = ("n",)
-
-    def __init__(self) -> None:
-        self.n = 0
+    n: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class Served(Tally):
     """Answers served without waiting: ``n`` fresh ones, and ``others`` by source."""
 
-    __slots__ = ("others",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.others: dict[Source, Tally] | None = None  # most names never have any
+    others: dict[Source, Tally] | None = None  # most names never have any
 
     def of(self, source: Source) -> Tally:
         """The counter for answers of this source. Not to be created by two threads at once."""
@@ -168,14 +163,13 @@ class DNSMetrics:
     @classmethod
     def total(cls, several: Sequence[DNSMetrics]) -> DNSMetrics:
         """The numbers of several resolvers together."""
-        if len(several) == 1:
-            return several[0]
         summed = {
             name: sum(getattr(one, name) for one in several)
             for name in (*_COUNTED, "cache_size", "expired", "window_events")
         }
         failures = round(sum(one.error_rate * one.window_events for one in several))
-        latest = max((one for one in several if one.last_success), key=_last_success, default=cls())
+        by_time = {one.last_success: one for one in several if one.last_success is not None}
+        latest = by_time[max(by_time)] if by_time else cls()
         return cls(
             **summed,
             errors=dict(sum((Counter(one.errors) for one in several), Counter())),
@@ -195,11 +189,6 @@ class DNSMetrics:
 
 
 _COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
-
-
-def _last_success(one: DNSMetrics) -> datetime:
-    assert one.last_success is not None
-    return one.last_success
 
 
 @dataclass(slots=True)

@@ -77,11 +77,8 @@ class Endpoint(NamedTuple):
         """The address, with its port if it has its own: ``10.0.0.1:5001``."""
         if self.port is None:
             return self.address
-        return (
-            f"[{self.address}]:{self.port}"
-            if ":" in self.address
-            else f"{self.address}:{self.port}"
-        )
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
@@ -119,6 +116,7 @@ class Answer:
         return tuple(endpoint.address for endpoint in self.endpoints)
 
 
+@dataclass(slots=True, eq=False)
 class Dates:
     """When an answer was resolved, and for how long it is served, in monotonic seconds.
 
@@ -129,18 +127,11 @@ class Dates:
     :param stale_until: until when it is served after that.
     """
 
-    __slots__ = ("clock", "expires", "stale_until", "stamp", "wall_offset")
-
-    def __init__(
-        self,
-        clock: Clock,
-        wall_offset: float,
-        stamp: float | None = None,
-        expires: float | None = None,
-        stale_until: float | None = None,
-    ) -> None:
-        self.clock, self.wall_offset, self.stamp = clock, wall_offset, stamp
-        self.expires, self.stale_until = expires, stale_until
+    clock: Clock
+    wall_offset: float
+    stamp: float | None = None
+    expires: float | None = None
+    stale_until: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dates, (self.clock, self.wall_offset, self.stamp, self.expires, self.stale_until)
@@ -220,19 +211,14 @@ class Resolution:
             return None
         return max(0.0, self.expires_at.timestamp() - wall)
 
-    @property
-    def rendered(self) -> str:
-        """The target with the address in place of the name."""
-        if self._rendered is None:
-            text = self.target
-            if self.source is not Source.LITERAL:
-                text = Target.parse(text).render(*self.endpoints[0][:2])
-            object.__setattr__(self, "_rendered", text)  # the same for every writer
-            return text
-        return self._rendered
-
     def __str__(self) -> str:
-        return self._rendered or self.rendered
+        if self._rendered is not None:
+            return self._rendered
+        text = self.target
+        if self.source is not Source.LITERAL:
+            text = Target.parse(text).render(*self.endpoints[0][:2])
+        object.__setattr__(self, "_rendered", text)  # the same for every writer
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,23 +314,3 @@ class Store(Protocol):
 def utc(seconds: float) -> datetime:
     """Seconds since the epoch as an aware datetime."""
     return datetime.fromtimestamp(seconds, UTC)
-
-
-def make_resolution(
-    target: Target,
-    endpoints: tuple[Endpoint, ...],
-    source: Source,
-    dates: Dates,
-    cause: Cause | None = None,
-) -> Resolution:
-    """Build a :class:`Resolution`."""
-    port = endpoints[0].port
-    return Resolution(
-        target.text,
-        target.hostname,
-        endpoints,
-        source,
-        target.port if port is None else port,
-        cause,
-        dates,
-    )

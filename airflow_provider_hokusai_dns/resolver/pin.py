@@ -51,15 +51,6 @@ from airflow_provider_hokusai_dns.resolver.system_answers import (
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
-__all__ = [
-    "Pin",
-    "PinConflictError",
-    "StaleAddressCheck",
-    "pin_host",
-    "pinned",
-    "tell_blind_spots",
-]
-
 log = logging.getLogger(__name__)
 
 #: Seconds of patience for ``loop.getaddrinfo``: it occupies a thread of the event loop's executor,

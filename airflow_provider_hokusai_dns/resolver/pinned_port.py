@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -112,19 +112,16 @@ class Edge:
     )
 
 
+@dataclass(slots=True, eq=False)
 class _RunningRound:
     """A round in progress.
 
     :param must_be_tested: as in :meth:`PinnedPort.addresses`, of the caller that started it.
     """
 
-    __slots__ = ("future", "must_be_tested", "started")
-
-    def __init__(self, started: float, *, must_be_tested: bool) -> None:
-        self.started = started
-        self.must_be_tested = must_be_tested
-        self.future: Future[Round] = Future()
-        self.future.set_running_or_notify_cancel()
+    started: float
+    must_be_tested: bool
+    future: Future[Round] = field(default_factory=Future)
 
 
 class PinnedPort:
@@ -270,9 +267,8 @@ class PinnedPort:
             if known is None:
                 return None
             state, places = self._state, known.places
-            found = state.at_once(
-                now, places, self._handouts.begun(), stale=False, must_be_tested=must_be_tested
-            )
+            begun = self._handouts.begun()
+            found = state.at_once(now, places, begun, must_be_tested=must_be_tested)
         return None if found is None else self._hand_out(found)
 
     def _hand_out(self, addresses: tuple[str, ...]) -> Handout:
@@ -329,9 +325,7 @@ class PinnedPort:
         with self._lock:
             if self._running is not None:
                 return self._running
-            running = self._running = _RunningRound(
-                self._edge.monotonic(), must_be_tested=must_be_tested
-            )
+            running = self._running = _RunningRound(self._edge.monotonic(), must_be_tested)
         try:
             self._edge.start(partial(self._run_round, running))
         except BaseException:
@@ -375,12 +369,11 @@ class PinnedPort:
             return checked
         if known := state.known_alive(addresses, now):
             return replace(checked, addresses=known, winners=(known[0],))
-        stale = resolution.is_stale
-        at_once = state.at_once(
-            now, addresses, self._handouts.begun(), stale=stale, must_be_tested=must_be_tested
-        )
-        if at_once is not None:
-            return Round(at_once, is_untested=True)
+        if not resolution.is_stale:
+            begun = self._handouts.begun()
+            at_once = state.at_once(now, addresses, begun, must_be_tested=must_be_tested)
+            if at_once is not None:
+                return Round(at_once, is_untested=True)
         if (again := state.trial(now, addresses)) is not None:
             return replace(again, passed=checked.passed, refused=checked.refused)
         trial = self._edge.race(addresses, self._port)

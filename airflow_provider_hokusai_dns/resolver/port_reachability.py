@@ -163,18 +163,14 @@ class PortReachability(NamedTuple):
         addresses: tuple[str, ...],
         connecting: Iterable[float],
         *,
-        stale: bool,
         must_be_tested: bool,
     ) -> tuple[str, ...] | None:
-        """The addresses in the order to try, if none has to be tested first.
+        """The addresses, which are not stale, in the order to try, if none has to be tested first.
 
         :param connecting: when clients received the addresses that they are connecting to now.
-        :param stale: whether the addresses are stale: then only a round may return them.
         :param must_be_tested: return only addresses of which one has just accepted a connection.
         :returns: ``None`` if a round is needed.
         """
-        if stale:
-            return None
         doubt = must_be_tested or self.in_doubt(now, connecting)
         if len(addresses) <= 1 and not doubt:
             return addresses

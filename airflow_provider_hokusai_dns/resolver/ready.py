@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 from itertools import count, cycle
@@ -9,14 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.freshness import Action
-from airflow_provider_hokusai_dns.resolver.lookup.ipv6 import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.model import (
     Cause,
     Dates,
     Endpoint,
     Resolution,
     Source,
-    make_resolution,
 )
 from airflow_provider_hokusai_dns.resolver.order import in_order, is_weighted
 
@@ -70,9 +69,8 @@ class Turns(Dates):
         entry, config, now = seen.entry, seen.config, seen.now
         known = None if source is Source.STATIC else entry.answer
         stamp = None if known is None else known.resolved_at
-        expires: float | None = freshness.expires_at(entry, config)
-        if stamp is None or expires is None or expires < stamp:
-            expires = None
+        end = freshness.expires_at(entry, config)
+        expires = None if stamp is None or end < stamp else end
         stale = source in (Source.STALE, Source.STORE)
         stale_until = freshness.stale_until(entry, config) if stale else None
         super().__init__(clock, wall_offset, stamp, expires, stale_until)
@@ -90,13 +88,30 @@ class Turns(Dates):
             limits.append(hold)
         self.until = min(limits) if keep else now
 
-    def make(self, target: Target, turn: int = 0, source: Source | None = None) -> Resolution:
+    def make(
+        self, text: str, head: Target, turn: int = 0, source: Source | None = None
+    ) -> Resolution:
         """The finished resolution of one turn for a target.
 
+        :param head: the target, or its part up to the path.
         :param source: the source of the answer, for the caller for which it was fetched.
         """
         order = self._endpoints if self._orders is None else self._orders.of(turn)
-        return make_resolution(target, order, source or self.source, self, self.cause)
+        port = order[0].port or head.port
+        return Resolution(text, head.hostname, order, source or self.source, port, self.cause, self)
+
+
+def ipv6_is_routable() -> bool:
+    """Whether this machine has a route to the IPv6 internet, determined as in ``getaddrinfo``.
+
+    Connecting a UDP socket sends nothing. The address is of the documentation range (RFC 3849).
+    """
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("2001:db8::1", 53))
+    except OSError:
+        return False
+    return True
 
 
 class _Orders:
@@ -134,9 +149,11 @@ class Ready:
         self.cycle: Callable[[], Resolution] | None = None
 
     @staticmethod
-    def of(target: Target, turns: Turns) -> Ready:
-        """What callers of a target get."""
-        return Ready(turns, turns.make(target)) if turns.count == 1 else _Several(turns, target)
+    def of(text: str, head: Target, turns: Turns) -> Ready:
+        """What callers of a target get; parameters as for :meth:`Turns.make`."""
+        if turns.count == 1:
+            return Ready(turns, turns.make(text, head))
+        return _Several(turns, text, head)
 
     def grow(self) -> Resolution:
         """The resolution of this turn."""
@@ -151,18 +168,18 @@ class Ready:
 class _Several(Ready):
     """Resolutions that take turns, built on demand: most URLs are used for one call only."""
 
-    __slots__ = ("_made", "_numbers", "_target")
+    __slots__ = ("_head", "_made", "_numbers", "_text")
 
-    def __init__(self, turns: Turns, target: Target) -> None:
+    def __init__(self, turns: Turns, text: str, head: Target) -> None:
         super().__init__(turns, None)
-        self._target = target
+        self._text, self._head = text, head
         self._made: list[Resolution] = []
         self._numbers = count()
 
     def grow(self) -> Resolution:
         turn = next(self._numbers)  # each to one caller, also of many threads
         total = self.turns.count
-        one = self.turns.make(self._target, turn % total)
+        one = self.turns.make(self._text, self._head, turn % total)
         if turn < total:
             self._made.append(one)
             if len(self._made) == total:  # the others may still be making theirs

@@ -23,7 +23,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Resolution,
     Source,
     Store,
-    make_resolution,
 )
 from airflow_provider_hokusai_dns.resolver.publishing import Publisher
 from airflow_provider_hokusai_dns.resolver.ready import Ready
@@ -112,8 +111,7 @@ class DNSResolver:
         if ready is not None and self._monotonic() < (turns := ready.turns).until:
             turns.tally.n += 1
             return ready.one or (ready.cycle or ready.grow)()
-        parsed = Target.parse(target)
-        return self._serving.known(parsed) or run_blocking(self._steps(parsed))
+        return self._serving.known(target) or run_blocking(self._steps(Target.parse(target)))
 
     def ready(self, target: str) -> Ready | None:
         """The finished answers that :meth:`resolve` uses: the same object until the next decision.
@@ -129,8 +127,7 @@ class DNSResolver:
         if ready is not None and self._monotonic() < (turns := ready.turns).until:
             turns.tally.n += 1
             return ready.one or (ready.cycle or ready.grow)()
-        parsed = Target.parse(target)
-        return self._serving.known(parsed) or await run_async(self._steps(parsed))
+        return self._serving.known(target) or await run_async(self._steps(Target.parse(target)))
 
     def refresh(
         self,
@@ -227,8 +224,9 @@ class DNSResolver:
     def _steps(self, target: Target, *, live: bool = False, patience: float | None = None) -> Steps:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
         if target.literal is not None:
-            return make_resolution(
-                target, (Endpoint(target.literal),), Source.LITERAL, Dates(self._state.clock, 0.0)
+            endpoints, dates = (Endpoint(target.literal),), Dates(self._state.clock, 0.0)
+            return Resolution(
+                target.text, target.hostname, endpoints, Source.LITERAL, target.port, dates=dates
             )
         config = self._state.config
         now = self._monotonic()

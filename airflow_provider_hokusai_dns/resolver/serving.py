@@ -20,12 +20,12 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Source,
 )
 from airflow_provider_hokusai_dns.resolver.ready import Ready, Seen, Turns
+from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.cache import Slot
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
-    from airflow_provider_hokusai_dns.resolver.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +35,21 @@ class Serving:
     state: ResolverState
     publisher: Publisher
 
-    def known(self, target: Target) -> Resolution | None:
-        """An answer for a further target of a name that has finished answers for another target."""
-        slot = self.state.find(target.hostname)
+    def known(self, text: str) -> Resolution | None:
+        """An answer for a further target of a name that has finished answers for another target.
+
+        :raises ValueError: the target is invalid.
+        """
+        head, state = Target.head(text), self.state
+        slot = state.find(head.hostname)
         if slot is None:
             return None
-        version, config, turns = slot.version, self.state.config, slot.turns
-        if turns is None or self.state.now() >= turns.until:
+        version, config, turns = slot.version, state.config, slot.turns
+        if turns is None or state.now() >= turns.until:
             return None
         turns.tally.n += 1
-        ready = Ready.of(target, turns)
-        self.state.keep(target.text, ready, turns, slot, version, config)
+        ready = Ready.of(text, head, turns)
+        state.keep(text, ready, slot, version, config)
         return ready.next()
 
     def serve(
@@ -78,11 +82,11 @@ class Serving:
             self.state.count_miss()
             if not fresh:
                 turns = self._turns(slot, seen, answer.source, answer.endpoints, None, own=True)
-                return turns.make(target)
+                return turns.make(target.text, target)
             turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None)
             if target.text not in self.state.ready:
                 self._remember(target, slot, seen, turns)
-            return turns.make(target, source=answer.source)
+            return turns.make(target.text, target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
             turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None, hold)
             turns.tally.n += 1
@@ -96,7 +100,8 @@ class Serving:
             self.state.count_failed()
             raise self._error(slot, seen)
         if fresh and source is Source.STALE:  # for this caller only: others are served fresh
-            resolution = self._turns(slot, seen, source, endpoints, cause, own=True).make(target)
+            turns = self._turns(slot, seen, source, endpoints, cause, own=True)
+            resolution = turns.make(target.text, target)
         else:
             turns = self._turns(slot, seen, source, endpoints, cause, hold)
             resolution = self._remember(target, slot, seen, turns).next()
@@ -128,9 +133,9 @@ class Serving:
 
     def _remember(self, target: Target, slot: Slot, seen: Seen, turns: Turns) -> Ready:
         """Keep finished resolutions for the hit path, one for each turn of the addresses."""
-        ready = Ready.of(target, turns)
+        ready = Ready.of(target.text, target, turns)
         if seen.now < turns.until:
-            self.state.keep(target.text, ready, turns, slot, seen.version, seen.config)
+            self.state.keep(target.text, ready, slot, seen.version, seen.config)
         return ready
 
     def _error(self, slot: Slot, seen: Seen) -> DNSResolutionError:

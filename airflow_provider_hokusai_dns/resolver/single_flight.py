@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import partial
 
 from airflow_provider_hokusai_dns import forks
@@ -16,46 +17,32 @@ from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 _UNLED = 1.0
 
 
+@dataclass(slots=True, eq=False)
 class Flight:
     """A lookup in progress. Its two events only signal that the cache can be read now.
 
     :param started: monotonic seconds.
     """
 
-    __slots__ = (
-        "_lock",
-        "early",
-        "failed",
-        "final",
-        "lead",
-        "leader",
-        "refresh",
-        "refused",
-        "search",
-        "started",
-        "store_asked",
-    )
-
-    def __init__(self, started: float) -> None:
-        self.started = started
-        self._lock = threading.Lock()
-        #: Done when anything can be served: the lookup ended, or the store had a stale answer.
-        self.early = Landing()
-        #: Done when the lookup ended.
-        self.final = Landing()
-        self.store_asked = False
-        #: Its failure was counted: it was given up, or it ended and the store is being read.
-        self.failed = False
-        #: A caller that writes the store itself waits for it.
-        self.refresh = False
-        #: Why it cannot be made at all; empty where it can.
-        self.refused = ""
-        #: What is under way; ``None`` until it began.
-        self.search: Search | None = None
-        #: Set where the caller that started it drives it: called with the seconds it has left,
-        #: or with ``None`` to have it driven by a thread.
-        self.lead: Callable[[float | None], None] | None = None
-        self.leader: int | None = None
+    started: float
+    #: Done when anything can be served: the lookup ended, or the store had a stale answer.
+    early: Landing = field(default_factory=Landing)
+    #: Done when the lookup ended.
+    final: Landing = field(default_factory=Landing)
+    store_asked: bool = False
+    #: Its failure was counted: it was given up, or it ended and the store is being read.
+    failed: bool = False
+    #: A caller that writes the store itself waits for it.
+    refresh: bool = False
+    #: Why it cannot be made at all; empty where it can.
+    refused: str = ""
+    #: What is under way; ``None`` until it began.
+    search: Search | None = None
+    #: Set where the caller that started it drives it: called with the seconds it has left,
+    #: or with ``None`` to have it driven by a thread.
+    lead: Callable[[float | None], None] | None = None
+    leader: int | None = None
+    _lock: threading.Lock = field(default_factory=lambda: threading.Lock())
 
     @property
     def left_out(self) -> bool:

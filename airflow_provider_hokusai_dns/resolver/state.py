@@ -110,14 +110,15 @@ class ResolverState:
         with self._lock:
             self._cleaned_at = now = self.now()
             dropped = self._cache.cleanup(now, self.config, busy)
-            for text in [text for text, ready in self.ready.items() if now >= ready.turns.until]:
-                del self.ready[text]
+            for text, ready in [*self.ready.items()]:
+                if now >= ready.turns.until:
+                    self.ready.pop(text, None)
             return dropped
 
     def clear(self, hostname: str | None = None) -> None:
         """Drop one name, or all."""
         with self._lock:
-            slots = self._cache.slots() if hostname is None else [self._cache.get(hostname)]
+            slots = [*self._cache.values()] if hostname is None else [self._cache.get(hostname)]
             for slot in slots:
                 if slot is not None:
                     self._cache.drop(slot.entry.hostname)
@@ -258,7 +259,6 @@ class ResolverState:
         self,
         text: str,
         ready: Ready,
-        turns: Turns,
         slot: Slot,
         version: int,
         config: ResolverConfig,
@@ -273,12 +273,12 @@ class ResolverState:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
                 self.ready[text] = ready
-                self._replace_turns(slot, turns)
+                self._replace_turns(slot, ready.turns)
 
     def _forget_ready(self) -> None:
         """Drop every finished answer. The lock is held."""
         self.ready.clear()
-        for slot in self._cache.slots():
+        for slot in [*self._cache.values()]:
             self._replace_turns(slot, None)
 
     def tally(self, slot: Slot, source: Source) -> Tally:
@@ -306,20 +306,16 @@ class ResolverState:
     def served(self) -> tuple[int, int, int, int]:
         """Hits, stale, stored and static, over all names that are or were in memory."""
         with self._lock:
-            return self._served()
-
-    def _served(self) -> tuple[int, int, int, int]:
-        total = Served()
-        total.absorb(self._cache.gone)
-        for slot in self._cache.slots():
-            total.absorb(slot)
-        return total.numbers()
+            total = Served()
+            for one in (self._cache.gone, *self._cache.values()):
+                total.absorb(one)
+            return total.numbers()
 
     def metrics(self) -> DNSMetrics:
         """A snapshot of all counters."""
         with self._lock:
-            now, counters, slots = self.now(), self._counters, self._cache.slots()
-            hits, stale, stored, static = self._served()
+            now, counters, slots = self.now(), self._counters, [*self._cache.values()]
+            hits, stale, stored, static = self.served()
             fallback = stored + static
             failures, successes = counters.window.counts(now)
             attempts = hits + stale + fallback + counters.misses + counters.failed

@@ -36,7 +36,8 @@ def question(port: Any, family: int, type: int, proto: int, flags: int) -> tuple
 
     :raises OSError: the system's error for the arguments.
     """
-    [first, *_] = _numeric(_any_host(family), port, family, type, proto, flags | NUMERICHOST)
+    host = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
+    [first, *_] = _numeric(host, port, family, type, proto, flags | NUMERICHOST)
     mapped = family == socket.AF_INET6 and flags & _V4MAPPED
     return int(first[4][1]), type in (0, socket.SOCK_STREAM), 0 if mapped else int(family)
 
@@ -69,10 +70,6 @@ def items_of(
             if error.errno not in _NO_SUCH_FAMILY:
                 raise
     return tuple(found)
-
-
-def _any_host(family: int) -> str:
-    return "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
 
 
 def _numeric(

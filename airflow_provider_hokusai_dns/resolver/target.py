@@ -55,26 +55,27 @@ class Target(NamedTuple):
 
         :raises ValueError: the input is invalid; the error names the part and the value.
         """
+        head = cls.head(text)
+        path = text[len(head.text) :]
+        return head._replace(text=text, suffix=head.suffix + path) if path else head
+
+    @classmethod
+    def head(cls, text: str) -> Target:
+        """The target up to its path: one object for many URLs of one host.
+
+        With the path where there is userinfo or a query, which may contain a secret: nothing of
+        these is kept.
+
+        :raises ValueError: as :meth:`parse`.
+        """
         if not isinstance(text, str):
             raise ValueError(f"a target is a string, not {type(text).__name__}")
         end = text.find("/", 8)  # behind http:// and a host, or https://
         head = text if end < 0 else text[:end]
-        # A password, or what stands in a query, is not kept.
         if len(text) <= _MAX_TEXT and not ("@" in head or "?" in head or "#" in head):
             known = _parse_head(head)
-            if known is not None and end < 0:
+            if known is not None and (known.prefix or end < 0):
                 return known
-            if known is not None and known.prefix:
-                return cls(
-                    text,
-                    known.hostname,
-                    known.host_text,
-                    known.prefix,
-                    known.suffix + text[end:],
-                    known.port,
-                    known.literal,
-                    known.suffix,
-                )
         return cls._parse_whole(text)
 
     @classmethod

@@ -155,11 +155,9 @@ class Updater:
         except Exception as error:
             if search is not None:
                 search.close()
-            search = Search()
-            if isinstance(error, LookupFailed):
-                search.outcome = error
-            else:
-                search.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+            if not isinstance(error, LookupFailed):
+                error = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+            search = Search(error)
         taken = self._conclude(slot, flight, search)
         return partial(self._afterwards, slot, flight, search, taken)
 

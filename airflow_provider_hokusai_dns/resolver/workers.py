@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -114,11 +113,9 @@ class Workers:
 
         :param timeout: seconds.
         """
-        deadline = time.monotonic() + timeout
         with self._changed:
             return self._changed.wait_for(
-                lambda: not self._jobs and self._idle == self._threads,
-                max(0.0, deadline - time.monotonic()),
+                lambda: not self._jobs and self._idle == self._threads, timeout
             )
 
     def _drain(self) -> None:
@@ -127,7 +124,10 @@ class Workers:
                 if not self._jobs:
                     return
                 job = self._jobs.popleft()
-            self._do(job)
+            try:
+                job()
+            except Exception:
+                log.exception("A background job of the resolver failed")
 
     def _work(self) -> None:
         while True:
@@ -143,13 +143,6 @@ class Workers:
                         return
                 job = self._jobs.popleft()
             try:
-                self._do(job)
+                job()
             except BaseException:  # SystemExit, for one: it ends a job and not the thread
                 log.exception("A background job of the resolver failed")
-
-    @staticmethod
-    def _do(job: Callable[[], object]) -> None:
-        try:
-            job()
-        except Exception:
-            log.exception("A background job of the resolver failed")

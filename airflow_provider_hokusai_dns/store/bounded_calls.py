@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns import forks
 
@@ -30,7 +31,7 @@ class BoundedCall:
     def renew_after_fork(self) -> None:
         """Forget the parent's call in a child, where its thread does not exist."""
         self._free = threading.Lock()
-        self._overdue: threading.Event | None = None
+        self._overdue: Future[Any] | None = None
 
     def call(self, function: Callable[[], T]) -> T:
         """Run ``function`` on a separate thread.
@@ -39,31 +40,26 @@ class BoundedCall:
         """
         deadline = time.monotonic() + self._patience
         overdue = self._overdue
-        if overdue is not None and not overdue.is_set():
+        if overdue is not None and not overdue.done():
             raise CallOverdue
-        line, done = self._free, threading.Event()
+        line, future = self._free, Future[T]()
         if not line.acquire(timeout=self._patience):
             raise CallOverdue
-        outcome: list[tuple[T, None] | tuple[None, BaseException]] = []
 
         def work() -> None:
             try:
-                outcome.append((function(), None))
+                future.set_result(function())
             except BaseException as error:
-                outcome.append((None, error))
+                future.set_exception(error)
             finally:
                 line.release()
-                done.set()
 
         try:
             threading.Thread(target=work, name="hokusai-dns-variables", daemon=True).start()
         except RuntimeError:  # no thread can be started now
             line.release()
             raise
-        if not done.wait(max(0.0, deadline - time.monotonic())):
-            self._overdue = done
+        if not wait((future,), max(0.0, deadline - time.monotonic())).done:
+            self._overdue = future
             raise CallOverdue
-        value, error = outcome[0]
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]
+        return future.result()

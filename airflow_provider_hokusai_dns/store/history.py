@@ -84,7 +84,7 @@ def parse_history(
     :param asked: the nameservers whose answers it must contain; empty for the system's.
     :raises BrokenVariableError: the text is not a history of this hostname.
     """
-    values = load_of(hostname, text, VERSION, asked)
+    values = load_of(hostname, text, (VERSION,), asked)
     stored = values.get("points")
     if not isinstance(stored, list):
         raise BrokenVariableError("its points are not a list")

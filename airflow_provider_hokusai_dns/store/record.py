@@ -144,7 +144,7 @@ def _service(item: object) -> Endpoint:
 
 
 def load_of(
-    hostname: str, text: str, expected: int | tuple[int, ...], asked: tuple[str, ...] = ()
+    hostname: str, text: str, versions: tuple[int, ...], asked: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """The JSON object in a stored text, for one version, one hostname and its nameservers.
 
@@ -153,7 +153,6 @@ def load_of(
     """
     values = load_object(text)
     version = values.get("version")
-    versions = expected if isinstance(expected, tuple) else (expected,)
     if isinstance(version, bool) or version not in versions:
         known = " or ".join(map(str, versions))
         raise BrokenVariableError(

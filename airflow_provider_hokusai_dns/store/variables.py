@@ -268,11 +268,9 @@ class VariableStore:
         key = self._key(record.hostname)
         try:
             text = self.text(key)
-            merged = self._reconcile(key, text, whole_seconds(record))
-            if merged is None:
-                return False
-            if text is not None and merged == self._parsed(record.hostname, text):
-                return True
+            stored, merged = self._reconcile(key, text, whole_seconds(record))
+            if merged is None or merged == stored:
+                return merged is not None
             rendered = render_record(merged, beside=text, asked=self._asked)
             description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
             self._bounded.call(lambda: self._variables.set(key, rendered, description))
@@ -307,24 +305,20 @@ class VariableStore:
     def _parse_history(self, hostname: str, text: str) -> History:
         return parse_history(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
 
-    def _parsed(self, hostname: str, text: str) -> LastKnownGood | None:
-        try:
-            return self._parse(hostname, text)
-        except BrokenVariableError:
-            return None
-
-    def _reconcile(self, key: str, text: str | None, record: LastKnownGood) -> LastKnownGood | None:
-        """The record to store, or ``None`` to leave the Variable unchanged."""
+    def _reconcile(
+        self, key: str, text: str | None, record: LastKnownGood
+    ) -> tuple[LastKnownGood | None, LastKnownGood | None]:
+        """The stored record, and the one to store: ``None`` leaves the Variable unchanged."""
         if text is None:
-            return record
+            return None, record
         try:
             stored = self._parse(record.hostname, text)
         except BrokenVariableError as error:
             self._report_broken(key, record.hostname, error)
             if error.replaceable:
-                return record
+                return None, record
             if error.foreign or record.written_by != "refresh":
-                return None
+                return None, None
             aside = f"{key}_unreadable"
             self._bounded.call(
                 lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
@@ -332,10 +326,11 @@ class VariableStore:
             log.warning(
                 "Variable %s is repaired by this refresh; its previous text is in %s", key, aside
             )
-            return record
+            return None, record
         merged = merge(stored, record)
-        # Another writer is no reason to write.
-        return stored if replace(merged, written_by=stored.written_by) == stored else merged
+        if replace(merged, written_by=stored.written_by) == stored:
+            return stored, stored  # another writer is no reason to write
+        return stored, merged
 
     def _report_broken(self, key: str, hostname: str, error: BrokenVariableError) -> None:
         text = "Variable %s (last known good of %s) is ignored: %s; %s"

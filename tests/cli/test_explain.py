@@ -90,6 +90,13 @@ class TestExplanation:
         found = {step.source: step.addresses for step in one.steps if step.addresses}
         assert found == {"hosts file": ("10.9.9.9",), "nameserver": ("10.0.0.1",)}
 
+    def test_reads_the_hosts_file_as_a_lookup_does(self, config, tmp_path):
+        """A lone carriage return ends no line, so what follows one in a comment is no entry."""
+        hosts = tmp_path / "hosts"
+        hosts.write_bytes(f"# old\r10.9.9.9 {NAME}\n".encode())
+        one = explain(Target.parse(NAME), DNSResolver(config), nothing, hosts=hosts)
+        assert [step.addresses for step in one.steps if step.source == "hosts file"] == [()]
+
     def test_comes_in_time_when_everybody_is_silent(self, dns):
         """Bounded by the timeout of one lookup, with the cause."""
         dns.silent(NAME)

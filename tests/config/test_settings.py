@@ -237,6 +237,31 @@ class TestFindingAConnection:
         server = connections.load_server()
         assert (server.uri, server.credentials.secret) == ("https://mlflow.local", "p@ss")
 
+    def test_takes_a_port_as_people_write_it(self, monkeypatch):
+        """A zero in front is part of the number, and not a path."""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.local:05000/pre")
+        assert connections.load_server().uri == "http://mlflow.local:5000/pre"
+
+    @pytest.mark.parametrize(
+        ("variable", "values"),
+        [
+            ("MLFLOW_TRACKING_TOKEN", {"MLFLOW_TRACKING_TOKEN": "tok en"}),
+            ("MLFLOW_TRACKING_URI", {"MLFLOW_TRACKING_URI": "http://a%3Ab:pw@mlflow.local"}),
+            (
+                "MLFLOW_TRACKING_USERNAME",
+                {"MLFLOW_TRACKING_USERNAME": "a:b", "MLFLOW_TRACKING_PASSWORD": "pw"},
+            ),
+        ],
+    )
+    def test_refuses_credentials_that_can_never_be_right(self, monkeypatch, variable, values):
+        """The variable is named; a retry would not help."""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.local")
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SettingError, match=variable) as caught:
+            connections.load_server()
+        assert not any(value in str(caught.value) for value in values.values())
+
     def test_takes_the_file_of_mlflow_s_own_credentials_last(self, monkeypatch, tmp_path):
         """In the order of MLflow's client."""
         (tmp_path / ".mlflow").mkdir()
@@ -306,6 +331,19 @@ class TestFindingAConnection:
 
 class TestThePolicy:
     """Environment before section before default."""
+
+    def test_names_the_setting_in_an_error_of_its_parts_too(self, monkeypatch):
+        """And not \"options\": the words of an error may go on behind a colon."""
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__SEARCH", "bad..domain")
+        with pytest.raises(SettingError) as caught:
+            settings.resolver_config()
+        assert caught.value.field == "search"
+
+    @pytest.mark.parametrize("given", ["[fd00::1]:53", "[::1]", "[fd00::1]:53, 10.0.0.2"])
+    def test_takes_a_nameserver_in_brackets_first(self, monkeypatch, given):
+        """It is no JSON list."""
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", given)
+        assert settings.resolver_config().nameservers[0].startswith("[")
 
     def test_has_the_defaults_of_the_design(self):
         """Without any setting the policy is as it is written down."""

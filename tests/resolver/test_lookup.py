@@ -20,10 +20,10 @@ from airflow_provider_hokusai_dns.resolver import (
 )
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
-from airflow_provider_hokusai_dns.resolver.lookup.ipv6 import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.pin import pin_host
+from airflow_provider_hokusai_dns.resolver.ready import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault, ScriptedLookup
 
 NAME = "mlflow.hokusai.test"

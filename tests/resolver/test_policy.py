@@ -418,13 +418,22 @@ def test_rule_14_failures_go_first_then_stale_then_what_was_not_used_lately():
         slot.n = 1 if name == "used" else 0
     gone = []
     while len(cache):
-        before = {slot.entry.hostname for slot in cache.slots()}
+        before = {slot.entry.hostname for slot in cache.values()}
         assert cache.make_room(T0 + 1, replace(config, max_hosts=len(cache)), lambda slot: False)
-        (name,) = before - {slot.entry.hostname for slot in cache.slots()}
+        (name,) = before - {slot.entry.hostname for slot in cache.values()}
         gone.append(name)
         if name == "stale":
             cache.get("used").n += 1
     assert gone == ["failed", "stale", "unused", "used"]
+
+
+def test_rule_14_a_name_may_be_added_while_others_are_dropped():
+    """By a signal handler, in the thread that holds the lock."""
+    cache = Cache()
+    cache.add("failed").entry = fail(Entry("failed"), Cause.SERVFAIL, T0)
+    cache.add("new")
+    assert cache.cleanup(T0 + 1e6, ResolverConfig(), lambda slot: not cache.add("late")) == 1
+    assert set(cache) == {"new", "late"}
 
 
 def test_rule_14_what_was_used_long_ago_counts_for_nothing():
@@ -437,7 +446,7 @@ def test_rule_14_what_was_used_long_ago_counts_for_nothing():
     cache.get("often-once").uses_at_last_eviction = 1000
     cache.get("just-now").n = 1
     assert cache.make_room(T0 + 1, config, lambda slot: False)
-    assert [slot.entry.hostname for slot in cache.slots()] == ["just-now"]
+    assert [slot.entry.hostname for slot in cache.values()] == ["just-now"]
 
 
 def test_rule_14_no_more_names_are_held_than_allowed(make, lookup):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Question, Reply, Said, Server
-from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Answer, Cause
+from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Cause
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 
 #: Seconds until the next packet for a question that has no answer yet: to the next nameserver,
 #: or to the same one where there is no other. They lengthen with each turn of the list. A lost
@@ -16,27 +17,23 @@ from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Answe
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 
+@dataclass(slots=True, eq=False)
 class Ask:
-    """One query to one nameserver, from :attr:`Schedule.outbox`.
+    """One query to one nameserver, from :attr:`.Plan.outbox`.
 
     :param tcp: over TCP.
     :param edns: with an OPT record.
     :param fresh_port: from a port of its own: a firewall may drop what comes from the old one.
     """
 
-    __slots__ = ("asking", "edns", "ended_at", "fresh_port", "reply", "sent_at", "server", "tcp")
-
-    def __init__(
-        self, asking: Asking, server: Server, now: float, *, tcp: bool, edns: bool, fresh: bool
-    ) -> None:
-        self.asking = asking
-        self.server = server
-        self.tcp = tcp
-        self.edns = edns
-        self.fresh_port = fresh
-        self.sent_at = now
-        self.ended_at: float | None = None
-        self.reply: Reply | None = None
+    asking: Asking
+    server: Server
+    sent_at: float
+    tcp: bool
+    edns: bool
+    fresh_port: bool
+    ended_at: float | None = None
+    reply: Reply | None = None
 
     @property
     def question(self) -> Question:
@@ -44,57 +41,15 @@ class Ask:
         return self.asking.question
 
     @property
-    def plan(self) -> Schedule:
+    def plan(self) -> Plan:
         """The plan that gets the outcome."""
         return self.asking.plan
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How nameservers are asked.
-
-    :param tcp: never over UDP.
-    :param one_at_a_time: one family after the other.
-    :param wait: seconds for which the system itself would wait for one nameserver.
-    :param wait_for_all: seconds for which it would wait for one name.
-    """
-
-    tcp: bool = False
-    edns: bool = False
-    one_at_a_time: bool = False
-    wait: float = FOREVER
-    wait_for_all: float = FOREVER
-
-
-class Schedule(Protocol):
-    """The owner of a question: the :class:`~.plan.Plan` of one lookup.
-
-    :param listed: the nameservers in their listed order.
-    :param order: the same in the order to ask, those known to be silent last.
-    :param hold: seconds for which a later nameserver's address waits for those listed before it.
-    :param hold_no: the same for a "no such name".
-    """
-
-    listed: tuple[Server, ...]
-    order: tuple[Server, ...]
-    health: NameserverHealth
-    manner: Manner
-    outbox: list[Ask]
-    outcome: Answer | LookupFailed | None
-    hold: float
-    hold_no: float
-
-    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
-        """A packet arrived for a query that was sent."""
-
-    def broke(self, ask: Ask, why: Reply, now: float) -> None:
-        """A query that was to be sent cannot be answered."""
 
 
 class Asking:
     """One question and its progress. ``rank`` is a nameserver's position in the list."""
 
-    def __init__(self, question: Question, plan: Schedule) -> None:
+    def __init__(self, question: Question, plan: Plan) -> None:
         self.question = question
         self.asks: list[Ask] = []
         #: The reply that stands, or will from ``stands_at`` on.
@@ -152,17 +107,9 @@ class Asking:
 
     # --- how it stands
 
-    def stands(self, now: float) -> bool:
-        """Whether there is a reply that no other reply can replace any more."""
-        return self.reply is not None and now >= self.stands_at
-
     def settled(self, now: float) -> bool:
         """Whether no further reply is expected."""
-        return self.failed or self.stands(now)
-
-    def has_addresses(self, now: float) -> bool:
-        """Whether the current reply contains addresses."""
-        return self.has_some and now >= self.stands_at
+        return self.failed or (self.reply is not None and now >= self.stands_at)
 
     @property
     def has_some(self) -> bool:
@@ -223,11 +170,10 @@ class Asking:
     # --- inside
 
     def _send_first(self, server: Server, now: float) -> None:
-        self._send(server, now, tcp=self.plan.manner.tcp, edns=self.plan.manner.edns)
+        self._send(server, now, tcp=self.plan.conf.use_vc, edns=self.plan.conf.edns0)
 
     def _send(self, server: Server, now: float, *, tcp: bool, edns: bool = False) -> None:
-        fresh = bool(self.asks)
-        ask = Ask(self, server, now, tcp=tcp, edns=edns, fresh=fresh)
+        ask = Ask(self, server, now, tcp, edns, fresh_port=bool(self.asks))
         self.asks.append(ask)
         self.plan.outbox.append(ask)
 

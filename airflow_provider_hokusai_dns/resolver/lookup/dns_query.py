@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from airflow_provider_hokusai_dns.resolver.config import split_nameserver
 from airflow_provider_hokusai_dns.resolver.lookup import messages
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Manner
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile
 from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
@@ -40,12 +38,10 @@ class DNSQuery:
         *,
         resolv_conf: Path = _RESOLV_CONF,
         port: int = 53,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         own = tuple(Server(*split_nameserver(server)) for server in nameservers)
         self._own = ResolvConf(own, search or ()) if own else None
         self._search = search
-        self.monotonic = monotonic
         self._file = WatchedFile(resolv_conf, partial(parse_resolv_conf, port=port))
         self._health = NameserverHealth()
         self._turns = itertools.count()
@@ -57,13 +53,29 @@ class DNSQuery:
         *,
         hint: str | None = None,
         kinds: tuple[str, ...] = ("A", "AAAA"),
+        only: Server | None = None,
     ) -> Plan:
-        """The schedule of one lookup, which starts now."""
+        """The schedule of one lookup, which starts now.
+
+        :param only: the one nameserver to ask, whatever is known of its health.
+        """
         messages.prepare()
         conf = self._conf()
-        turn = next(self._turns) % len(conf.nameservers) if conf.rotate else 0
-        servers = conf.nameservers[turn:] + conf.nameservers[:turn]
-        return self._plan(conf, servers, self._health, hostname, timeout, hint, kinds)
+        if only is None:
+            turn = next(self._turns) % len(conf.nameservers) if conf.rotate else 0
+            servers, health = conf.nameservers[turn:] + conf.nameservers[:turn], self._health
+        else:
+            servers, health = (only,), NameserverHealth()
+        return Plan(
+            conf.candidates(hostname, hint),
+            servers,
+            health,
+            time.monotonic(),
+            timeout,
+            kinds=tuple(kind for kind in kinds if not (conf.no_aaaa and kind == "AAAA")),
+            hint=hint,
+            conf=conf,
+        )
 
     def lookup(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
@@ -85,15 +97,13 @@ class DNSQuery:
         :param timeout: seconds for everything.
         :param kinds: of records.
         """
-        messages.prepare()
-        conf = self._conf()
         workers = Workers("hokusai-dns-each")
 
         def ask(server: Server) -> list[Said]:
-            plan = self._plan(conf, (server,), NameserverHealth(), hostname, timeout, None, kinds)
-            return self._run(plan).said(self.monotonic())
+            plan = self.plan(hostname, timeout, kinds=kinds, only=server)
+            return self._run(plan).said(time.monotonic())
 
-        answers = [workers.call(partial(ask, server)) for server in conf.nameservers]
+        answers = [workers.call(partial(ask, server)) for server in self._conf().nameservers]
         return [said for answer in answers for said in answer.result()]
 
     def _conf(self) -> ResolvConf:
@@ -102,38 +112,9 @@ class DNSQuery:
         conf = self._file.value()
         return conf if self._search is None else conf.searching(self._search)
 
-    def _plan(
-        self,
-        conf: ResolvConf,
-        servers: tuple[Server, ...],
-        health: NameserverHealth,
-        hostname: str,
-        timeout: float,
-        hint: str | None,
-        kinds: tuple[str, ...],
-    ) -> Plan:
-        if conf.no_aaaa:
-            kinds = tuple(kind for kind in kinds if kind != "AAAA")
-        return Plan(
-            conf.candidates(hostname, hint),
-            servers,
-            health,
-            self.monotonic(),
-            timeout,
-            kinds=kinds,
-            hint=hint,
-            manner=Manner(
-                conf.use_vc,
-                conf.edns0,
-                conf.single_request,
-                conf.timeout,
-                conf.timeout * conf.attempts,
-            ),
-        )
-
     def _run(self, plan: Plan) -> Plan:
         """Drive a plan to its outcome on this thread."""
-        exchange = Exchange(self.monotonic)
+        exchange = Exchange()
         try:
             exchange.pump((plan,), plan.end, lambda: plan.outcome is not None)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING
@@ -39,27 +40,25 @@ class DNSSearch(Search):
     def __init__(
         self,
         plan: Plan,
-        monotonic: Callable[[], float],
         system: Callable[[float], Future[Answer]] | None = None,
         head_start: float = 0.0,
     ) -> None:
         super().__init__()
         self._plan = plan
-        self._monotonic = monotonic
-        self._exchange = Exchange(monotonic)
+        self._exchange = Exchange()
         self._begin_system = system
         self._system: Future[Answer] | None = None
         #: Whether the last decision knew the system's outcome, and nothing is left to wake it for.
         self._heard = False
-        self._system_at = monotonic() + head_start
+        self._system_at = time.monotonic() + head_start
         self._bell: tuple[socket.socket, socket.socket] | None = None
 
     def run(self, seconds: float) -> bool:
         """See :class:`~.search.Search`, as for those below."""
         plan = self._plan
-        until = min(self._monotonic() + seconds, plan.end)
+        until = min(time.monotonic() + seconds, plan.end)
         while not self._decide():
-            now = self._monotonic()
+            now = time.monotonic()
             if until <= now < plan.end:
                 return False
             if plan.outcome is None:
@@ -79,12 +78,12 @@ class DNSSearch(Search):
 
     def is_over(self) -> bool:
         """Whether no further answer from DNS is expected."""
-        return isinstance(self.outcome, LookupFailed) or self._plan.is_over(self._monotonic())
+        return isinstance(self.outcome, LookupFailed) or self._plan.is_over(time.monotonic())
 
     def attempts(self) -> list[Attempt]:
         """Each nameserver, name and family; then the system."""
         told = [] if self._system is None else _told(self._system)
-        return [*self._plan.attempts(self._monotonic()), *told]
+        return [*self._plan.attempts(time.monotonic()), *told]
 
     def close(self) -> None:
         """Close all sockets."""
@@ -97,7 +96,7 @@ class DNSSearch(Search):
 
     def _decide(self) -> bool:
         """Set the outcome, if there is one; start the system's lookup, if it is time."""
-        plan, system, now = self._plan, self._system, self._monotonic()
+        plan, system, now = self._plan, self._system, time.monotonic()
         self._heard = system is not None and system.done()
         if plan.outcome is None and now >= plan.end:
             plan.tick(now)
@@ -146,7 +145,7 @@ class DNSSearch(Search):
             is_more = taken.source is not Source.DNS or answer.endpoints != taken.endpoints
             return answer if is_more else None
 
-        while (answer := more()) is not None or not plan.is_over(self._monotonic()):
+        while (answer := more()) is not None or not plan.is_over(time.monotonic()):
             if answer is not None:
                 taken = answer
                 take(answer)
@@ -154,7 +153,7 @@ class DNSSearch(Search):
             self._exchange.pump(
                 (plan,),
                 plan.end,
-                lambda: more() is not None or plan.is_over(self._monotonic()),
+                lambda: more() is not None or plan.is_over(time.monotonic()),
             )
 
     def _failure(self, failed: LookupFailed) -> LookupFailed:

@@ -10,8 +10,9 @@ import math
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.lookup import messages
 from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask
@@ -26,22 +27,10 @@ _READ, _WRITE = 0x1, 0x4  # select.POLLIN and POLLOUT, which eventlet takes away
 Report = Callable[[Ask, Reply | Exception], None]
 
 
-class _Line(Protocol):
-    """One socket and the queries on it."""
-
-    sock: socket.socket
-    events: int
-
-    def turn(self, report: Report) -> bool:
-        """Do what the socket is ready for; returns whether it is of further use."""
-        ...
-
-
 class Exchange:
     """The sockets of any number of plans; used by one thread at a time."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
 
     def pump(
@@ -53,11 +42,11 @@ class Exchange:
     ) -> None:
         """Run plans until one has an outcome, or the time is over.
 
-        :param until: on the clock that was passed in.
+        :param until: monotonic seconds.
         :param wake: return early when this becomes readable.
         """
         while True:
-            now = self._monotonic()
+            now = time.monotonic()
             for plan in plans:
                 if now >= plan.wake_at:
                     plan.tick(now)
@@ -89,7 +78,7 @@ class Exchange:
         return wake is not None and wake.fileno() in ready
 
     def _report(self, ask: Ask, what: Reply | Exception) -> None:
-        now = self._monotonic()
+        now = time.monotonic()
         if isinstance(what, Exception):
             ask.plan.broke(ask, messages.unsendable(what), now)
         else:
@@ -158,6 +147,7 @@ class _Datagrams:
         return True
 
     def turn(self, report: Report) -> bool:
+        """Do what the socket is ready for; returns whether it is of further use."""
         for _ in range(_AT_ONCE):  # the answer to the other family is mostly there too
             try:
                 wire = self.sock.recv(_LARGEST)
@@ -227,6 +217,10 @@ class _Stream:
         reply = messages.read_reply(self._ask.question, self._query, wire, tcp=True)
         report(self._ask, reply or messages.NONSENSE)
         return False
+
+
+#: One socket and the queries on it.
+_Line: TypeAlias = _Datagrams | _Stream
 
 
 def _sockaddr(server: Server) -> tuple[str, int] | tuple[str, int, int, int]:

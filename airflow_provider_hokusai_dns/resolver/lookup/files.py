@@ -37,13 +37,17 @@ class WatchedFile(Generic[T]):
         if known is not None and known[0] == signature:
             return known[1]
         try:
-            # As bytes: in text mode a lone carriage return would end a line.
-            text = self._path.read_bytes().decode("utf-8", errors="replace")
+            text = read_text(self._path)
         except OSError:
             text = ""
         value = self._parse(text)
         self._known = (signature, value)
         return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, read as bytes: in text mode a lone carriage return would end a line."""
+    return path.read_bytes().decode("utf-8", errors="replace")
 
 
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:

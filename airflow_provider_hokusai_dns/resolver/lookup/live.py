@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.dns_search import DNSSearch
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
-from airflow_provider_hokusai_dns.resolver.lookup.search import Known, Search
+from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.lookup.srv import SRVSearch
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemCalls, SystemLookup
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Source
@@ -77,13 +77,12 @@ class LiveLookup:
         addresses = self.hosts.value().get(hostname.removesuffix("."))
         if addresses:
             endpoints = tuple(Endpoint(address) for address in addresses)
-            return Known(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
-        query = self.query(nameservers)
-        plan = query.plan(hostname, timeout, hint=hint)
+            return Search(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
+        plan = self.query(nameservers).plan(hostname, timeout, hint=hint)
         if nameservers:  # the author named who is to be asked: nothing else is
-            return DNSSearch(plan, query.monotonic)
+            return DNSSearch(plan)
         call = lambda left: self.system.call(hostname, left)  # noqa: E731
-        search = DNSSearch(plan, query.monotonic, call, self.head_start)
+        search = DNSSearch(plan, call, self.head_start)
         search.thorough = thorough
         return search
 

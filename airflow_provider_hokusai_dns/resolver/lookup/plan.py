@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Manner
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking
 from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     Said,
     Server,
 )
+from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
 from airflow_provider_hokusai_dns.resolver.model import (
     FOREVER,
     LONG_AGO,
@@ -50,7 +51,6 @@ _NEXT_CANDIDATE = 1.0
 _SHARE = 0.25
 #: How long a family that is late is listened to after the outcome, so that it is not lost.
 _LISTEN_ON = 3.0
-_USUAL = Manner()
 
 
 class _Candidate:
@@ -127,6 +127,7 @@ class Plan:
     :param candidates: absolute names, in order of precedence.
     :param hint: the candidate that answered before.
     :param timeout: seconds.
+    :param conf: how to ask; its nameservers and search domains are not used.
     """
 
     def __init__(
@@ -139,12 +140,13 @@ class Plan:
         *,
         kinds: Sequence[str] = ("A", "AAAA"),
         hint: str | None = None,
-        manner: Manner = _USUAL,
+        conf: ResolvConf,
     ) -> None:
         self.listed = tuple(servers)
         self.health = health
+        #: Those known to be silent last.
         self.order = health.order(servers, now)
-        self.manner = manner
+        self.conf = conf
         self.outbox: list[Ask] = []
         self.outcome: Answer | LookupFailed | None = None
         self.end = now + timeout
@@ -152,9 +154,10 @@ class Plan:
         self._hint = hint
         self._candidates = [_Candidate(name, kinds, self) for name in candidates]
         self._as_is = min(candidates, key=len)
-        self._patience = min(timeout * _SHARE, manner.wait_for_all)
-        self.hold = min(_HOLD, timeout * _SHARE, manner.wait)
-        self.hold_no = min(_HOLD_NO, timeout * _SHARE, manner.wait)
+        # No longer than the system itself would wait for one name, or for one nameserver.
+        self._patience = min(timeout * _SHARE, conf.timeout * conf.attempts)
+        self.hold = min(_HOLD, timeout * _SHARE, conf.timeout)
+        self.hold_no = min(_HOLD_NO, timeout * _SHARE, conf.timeout)
         self._step = min(_NEXT_CANDIDATE, timeout / (2 * len(candidates)))
         self._chosen: _Candidate | None = None
         self._evaluate(now)
@@ -253,8 +256,8 @@ class Plan:
                 if now < due:
                     changes = min(changes, due)
                     break
-            if candidate.started_at is None or self.manner.one_at_a_time:
-                candidate.begin(now, one_at_a_time=self.manner.one_at_a_time)
+            if candidate.started_at is None or self.conf.single_request:
+                candidate.begin(now, one_at_a_time=self.conf.single_request)
             decision, until = candidate.decision(now)
             decisions.append(decision)
             changes = min(changes, until)

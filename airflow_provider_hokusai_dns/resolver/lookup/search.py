@@ -22,17 +22,16 @@ class Search:
     #: Whether :meth:`run` keeps to the seconds that it is given.
     can_be_driven = True
 
-    def __init__(self) -> None:
+    def __init__(self, outcome: Answer | LookupFailed | None = None) -> None:
         #: Whether to go on to further sources where DNS says that it cannot answer; see
         #: :meth:`~..model.Lookup.lookup`. May be set while the search is under way.
         self.thorough = True
         #: Whether the outcome is without those further sources.
         self.left_out = False
-        self.outcome: Answer | LookupFailed | None = None
+        self.outcome = outcome
 
     def run(self, seconds: float) -> bool:
         """Drive the search on this thread; returns whether there is an outcome."""
-        del seconds
         return self.outcome is not None
 
     def result(self) -> Answer:
@@ -51,7 +50,6 @@ class Search:
 
         :param take: called with each better answer, perhaps on another thread and much later.
         """
-        del take
         self.close()
 
     def is_over(self) -> bool:
@@ -78,14 +76,6 @@ def begin(
     )
 
 
-class Known(Search):
-    """A search whose outcome is already known."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.outcome = answer
-
-
 class _OneCall(Search):
     """A lookup that cannot be driven: one call, which blocks without a time limit."""
 
@@ -97,11 +87,5 @@ class _OneCall(Search):
         self._call = call
 
     def run(self, seconds: float) -> bool:
-        del seconds
-        try:
-            self.outcome = self._call()
-        except LookupFailed as failed:
-            self.outcome = failed
-        except Exception as error:
-            self.outcome = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
+        self.outcome = self._call()
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
@@ -45,10 +46,9 @@ class SRVSearch(Search):
         super().__init__()
         self._query = query
         self._hosts = hosts
-        self._now = query.monotonic
         self._plan = query.plan(name, timeout, hint=hint, kinds=("SRV",))
         self._end = self._plan.end
-        self._exchange = Exchange(self._now)
+        self._exchange = Exchange()
         self._reply: Reply | None = None
         self._known: dict[str, tuple[str, ...]] = {}
         self._asked: dict[str, Plan] = {}
@@ -56,9 +56,9 @@ class SRVSearch(Search):
 
     def run(self, seconds: float) -> bool:
         """See :class:`~.search.Search`, as for those below."""
-        until = min(self._now() + seconds, self._end)
+        until = min(time.monotonic() + seconds, self._end)
         while not self._decide():
-            now = self._now()
+            now = time.monotonic()
             if until <= now < self._end:
                 return False
             plans = self._plans()
@@ -74,7 +74,7 @@ class SRVSearch(Search):
             if answer.endpoints != taken.endpoints:
                 taken = answer
                 take(answer)
-            now = self._now()
+            now = time.monotonic()
             plans = [plan for plan in plans if not plan.is_over(now)]
             if not plans:
                 break
@@ -83,14 +83,14 @@ class SRVSearch(Search):
 
     def is_over(self) -> bool:
         """Whether no further answer is expected for any target."""
-        now = self._now()
+        now = time.monotonic()
         return isinstance(self.outcome, LookupFailed) or all(
             plan.is_over(now) for plan in self._asked.values()
         )
 
     def attempts(self) -> list[Attempt]:
         """Each nameserver, name and family."""
-        now = self._now()
+        now = time.monotonic()
         return [step for plan in (self._plan, *self._asked.values()) for step in plan.attempts(now)]
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class SRVSearch(Search):
         return [plan for plan in plans if plan.outcome is None]
 
     def _decide(self) -> bool:
-        now = self._now()
+        now = time.monotonic()
         for plan in self._plans():
             if now >= plan.end:
                 plan.tick(now)

@@ -24,38 +24,6 @@ from airflow_provider_hokusai_dns.resolver.testing.zone import Zone
 _Handler = Callable[[Zone, list[str], dict[str, int]], dict[str, Any] | None]
 
 
-def _set(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-    zone.set_records(words[0], words[1:], **options)
-
-
-def _cname(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-    zone.set_cname(words[0], words[1], **options)
-
-
-def _rdata(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-    zone.set_rdata(words[0], words[1], words[2:], **options)
-
-
-def _delay(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-    zone.delay(words[0], float(words[1]))
-
-
-def _flapping(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-    zone.flapping(words[0], words[1:], every=options.get("every", 1))
-
-
-def _count(zone: Zone, words: list[str], options: dict[str, int]) -> dict[str, Any]:
-    return {"count": zone.count(*words)}
-
-
-def _queries(zone: Zone, words: list[str], options: dict[str, int]) -> dict[str, Any]:
-    return {"queries": [query._asdict() for query in zone.queries]}
-
-
-def _clear(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-    zone.clear_queries()
-
-
 def _fault(kind: Fault) -> _Handler:
     def run(zone: Zone, words: list[str], options: dict[str, int]) -> None:
         name = words[0] if words else ANY
@@ -73,14 +41,16 @@ def _named(verb: str) -> _Handler:
 
 #: What a line may begin with.
 COMMANDS: dict[str, _Handler] = {
-    "set": _set,
-    "cname": _cname,
-    "rdata": _rdata,
-    "delay": _delay,
-    "flapping": _flapping,
-    "count": _count,
-    "queries": _queries,
-    "clear": _clear,
+    "set": lambda zone, words, options: zone.set_records(words[0], words[1:], **options),
+    "cname": lambda zone, words, options: zone.set_cname(words[0], words[1], **options),
+    "rdata": lambda zone, words, options: zone.set_rdata(words[0], words[1], words[2:], **options),
+    "delay": lambda zone, words, _: zone.delay(words[0], float(words[1])),
+    "flapping": lambda zone, words, options: zone.flapping(
+        words[0], words[1:], every=options.get("every", 1)
+    ),
+    "count": lambda zone, words, _: {"count": zone.count(*words)},
+    "queries": lambda zone, *_: {"queries": [query._asdict() for query in zone.queries]},
+    "clear": lambda zone, *_: zone.clear_queries(),
     **{verb: _named(verb) for verb in ("remove", "hold", "release", "heal")},
     **{kind.value: _fault(kind) for kind in Fault},
 }

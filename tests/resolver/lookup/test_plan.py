@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import Answer, Cause
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Manner
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask
 from airflow_provider_hokusai_dns.resolver.lookup.health import SILENT_FOR, NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
+from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
 
 ONE, TWO, THREE = (Server(f"10.0.0.{n}") for n in (1, 2, 3))
 NAME = "mlflow.test."
@@ -56,6 +57,7 @@ class World:
         **more,
     ) -> Answer | LookupFailed:
         """Drive one plan to its outcome, or with ``on`` until nothing more can come."""
+        more.setdefault("conf", ResolvConf())
         plan = Plan(names, servers, self.health, self.now, timeout, **more)
         events: list[tuple[float, int, Ask, Reply]] = []
         count = itertools.count()
@@ -276,7 +278,7 @@ def test_a_family_that_never_answers_is_asked_twice_and_listened_to_for_three_se
 def test_one_family_at_a_time_where_the_options_say_so():
     """``options single-request``: a firewall that drops the second of two queries."""
     w = world(A=(0.3, A), AAAA=AAAA)
-    assert len(w.run(manner=Manner(one_at_a_time=True)).addresses) == 2
+    assert len(w.run(conf=ResolvConf(single_request=True)).addresses) == 2
     (_, _, first, _), (_, _, second, at) = w.asked()
     assert (first, second, at) == ("A", "AAAA", pytest.approx(0.3))
 
@@ -370,7 +372,7 @@ def test_a_truncated_answer_is_asked_for_over_tcp_of_the_same_nameserver():
 def test_a_nameserver_older_than_edns_is_asked_without_it():
     """RFC 6891, 6.2.2."""
     w = world(A=[Reply(Cause.MALFORMED, note="FORMERR"), A], AAAA=NODATA)
-    assert w.run(manner=Manner(edns=True)).addresses == A.addresses
+    assert w.run(conf=ResolvConf(edns0=True)).addresses == A.addresses
     assert [ask.edns for _, ask in w.sent] == [True, True, False]
 
 
