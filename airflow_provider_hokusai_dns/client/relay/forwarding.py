@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.client.creates import (
     Create,
     ask_for_renamed,
     create_of,
+    json_object,
     run_of,
 )
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
@@ -351,7 +352,7 @@ class Forwarder:
                 if (made := run_of(answer.document)) is not None:
                     self.runs.begun(made[0])
             case "runs/update" | "runs/delete" as name:
-                given = _document(call)
+                given = json_object(_text(call))
                 if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
                     if name == "runs/delete":
                         self.runs.deleted(run_id)
@@ -394,14 +395,6 @@ def _text(call: _CallInProgress) -> str:
     if isinstance(body, Body):
         body = body.kept_beginning(LONGEST_CREATE)
     return (body or b"").decode("utf-8", "replace")
-
-
-def _document(call: _CallInProgress) -> Mapping[str, Any]:
-    try:
-        document = json.loads(_text(call))
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> LostCall:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.client.creates import json_object
+
 if TYPE_CHECKING:
     import aiohttp
 
@@ -49,11 +51,7 @@ class Answer:
     @property
     def document(self) -> Mapping[str, Any]:
         """The body as a JSON object; empty if it is not one."""
-        try:
-            document = json.loads(self.head)
-        except (ValueError, RecursionError):
-            return {}
-        return document if isinstance(document, dict) else {}
+        return json_object(self.head)
 
 
 async def begun(response: aiohttp.ClientResponse) -> Answer:
