@@ -237,7 +237,7 @@ def parse_address(text: str) -> str | None:
     if ":" in text:
         return _parse_ipv6(text, is_url=False)
     try:
-        return str(IPv4Address(text))
+        return str(IPv4Address(text)) if text[:1].isdigit() else None  # mostly a name
     except ValueError:
         return None
 

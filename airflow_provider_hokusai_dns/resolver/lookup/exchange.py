@@ -45,14 +45,14 @@ class Exchange:
         :param until: monotonic seconds.
         :param wake: return early when this becomes readable.
         """
-        while True:
+        while not done():
             now = time.monotonic()
             for plan in plans:
                 if now >= plan.wake_at:
                     plan.tick(now)
                 while plan.outbox:
                     self._send(plan)
-            if done() or now >= until:
+            if now >= until:
                 return
             left = min([until, *(plan.wake_at for plan in plans)]) - now
             if self._wait(left, wake):

@@ -120,12 +120,14 @@ def _name(text: str) -> tuple[Name, bytes]:
     """A name that is asked for, and its wire form in lower case: both families need it, twice."""
     import dns.name
 
-    name = dns.name.from_text(text)
+    if text.isascii() and "\\" not in text:  # without what from_text() does per character
+        name = dns.name.Name(text.encode().split(b"."))
+    else:
+        name = dns.name.from_text(text)
     return name, name.to_digestable()
 
 
 def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
-    from dns.rcode import to_text
     from dns.wire import Parser
 
     name, asked = _name(question.name)
@@ -141,6 +143,8 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
     if flags & _TRUNCATED and not whole:
         return Reply(truncated=True)
     if code not in (_NOERROR, _NXDOMAIN):
+        from dns.rcode import to_text
+
         cause = {_SERVFAIL: Cause.SERVFAIL, _REFUSED: Cause.REFUSED}.get(code)
         return Reply(cause or Cause.MALFORMED, note="" if cause else to_text(code))
     records = list(_records(parser, answers, name if questions else None))
@@ -197,13 +201,13 @@ def _records(parser: Parser, count: int, asked: Name | None = None) -> Iterator[
 
 def _data(wire: bytes, start: int, kind: int) -> str | Name | Service | None:
     """What a record says that a packet ends with, if it is of a kind that a lookup needs."""
-    from dns.name import from_wire_parser
-    from dns.wire import Parser
-
     if family := _FAMILIES.get((kind, len(wire) - start)):
         return _canonical(socket.inet_ntop(family, wire[start:]))
     if kind not in (_CNAME, _SRV):
         return None
+    from dns.name import from_wire_parser
+    from dns.wire import Parser
+
     parser = Parser(wire, start)
     try:
         numbers = parser.get_struct("!3H") if kind == _SRV else None
