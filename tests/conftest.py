@@ -110,7 +110,8 @@ class TinyMLflow(HTTPThread):
     """
 
     def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
-        self.answers: dict[str, tuple[int, Any]] = {}
+        #: By path; a list is answered one after the other.
+        self.answers: dict[str, Any] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[tuple[str, bytes]] = []
         tiny = self
@@ -122,7 +123,8 @@ class TinyMLflow(HTTPThread):
                 path = self.path.partition("?")[0]
                 tiny.bodies.append((path, content))
                 tiny.asked.append((self.command, path, dict(self.headers)))
-                status, body = tiny.answers.get(path) or tiny.answers.get("*") or _usual(path)
+                said = tiny.answers.get(path) or tiny.answers.get("*") or _usual(path)
+                status, body = said.pop(0) if isinstance(said, list) else said
                 text = body if isinstance(body, str) else json.dumps(body)
                 data = text.encode()
                 self.send_response(status)

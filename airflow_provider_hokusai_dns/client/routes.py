@@ -127,12 +127,13 @@ def is_full_pool(body: bytes) -> bool:
     return _POOL_IS_FULL in body
 
 
-def was_removed_before(rule: Route, body: bytes) -> bool:
+def was_removed_before(rule: Route, code: str) -> bool:
     """Whether this is the answer to a second sending of what :attr:`~Route.removes`.
 
     The new name of a model is to be asked for too (:func:`~.creates.ask_for_renamed`).
+
+    :param code: MLflow's ``error_code``.
     """
-    code = error_code(body)
     is_refused_state = rule.name in _OF_A_STATE and code == "INVALID_PARAMETER_VALUE"
     return rule.removes and (code in _NOT_THERE or is_refused_state)
 

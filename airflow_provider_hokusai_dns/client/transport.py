@@ -170,7 +170,7 @@ class Carrier(HTTPAdapter):
             maybe_done
             and rule.removes
             and answer is not None
-            and was_removed_before(rule, answer.content)
+            and was_removed_before(rule, error_code(answer.content))
         ):
             asks = ask_for_renamed(rule.name, body)
             done = {} if asks is None else self._document(request, asks)

@@ -23,7 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
-from airflow_provider_hokusai_dns.client.routes import Repeat, route
+from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
@@ -159,13 +159,15 @@ def call(
         raise ValueError(f"the path of a REST call begins with one slash, unlike {name!r}")
     deadline = time.monotonic() + server.request_timeout
     rule = route(method, name)
-    # A second runs/delete is refused, and it is not asked here whether the first has done it.
-    is_harmless = rule.repeat is Repeat.FREELY and not (rule.removes and method == "POST")
-    allowed = server.max_retries
+    # A second rename is refused, and its answer would have to be asked for.
+    is_harmless = rule.repeat is Repeat.FREELY and rule.name != "registered-models/rename"
+    allowed, maybe_done = server.max_retries, False
 
     def may_try_again(state: tenacity.RetryCallState) -> bool:
+        nonlocal maybe_done
         is_allowed = allowed is None or state.attempt_number <= allowed
         error = state.outcome.exception() if state.outcome is not None else None
+        maybe_done = maybe_done or _may_have_been_carried_out(error)
         return _may_try_again(error, is_harmless and is_allowed)
 
     retrying = tenacity.Retrying(
@@ -177,6 +179,8 @@ def call(
     try:
         return retrying(_once, server, method, path, params, json, deadline)
     except MLflowRestError as error:
+        if maybe_done and was_removed_before(rule, error.code):
+            return {}
         login = renew() if error.status == 401 else None
         if login in (None, server.credentials):
             raise
@@ -187,12 +191,16 @@ class _BrokenOffError(MLflowRestError):
     """The connection broke after it was established: the request may have been carried out."""
 
 
+def _may_have_been_carried_out(error: BaseException | None) -> bool:
+    return isinstance(error, MLflowRestError) and (
+        isinstance(error, _BrokenOffError) or error.status in (502, 503, 504)
+    )
+
+
 def _may_try_again(error: BaseException | None, is_harmless: bool) -> bool:
-    if not isinstance(error, MLflowRestError):
-        return False
-    if isinstance(error, _BrokenOffError) or error.status:
-        return is_harmless and (error.status == 0 or error.status in (502, 503, 504))
-    return True
+    if _may_have_been_carried_out(error):
+        return is_harmless
+    return isinstance(error, MLflowRestError) and error.status == 0
 
 
 def _once(

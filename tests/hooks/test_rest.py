@@ -110,7 +110,7 @@ def test_what_is_no_json_is_told(signed_in, tiny, page):
         ("POST", SEARCH, True),
         ("POST", "/x", False),
         ("POST", "/api/2.0/mlflow/runs/create", False),
-        ("POST", "/api/2.0/mlflow/runs/delete", False),
+        ("POST", "/api/2.0/mlflow/runs/delete", True),
         ("POST", "/api/2.0/mlflow/registered-models/rename", False),
         ("DELETE", "/api/2.0/mlflow/registered-models/delete", True),
     ],
@@ -123,6 +123,22 @@ def test_what_may_have_been_carried_out_is_not_carried_out_twice(
     with pytest.raises(MLflowRestError):
         signed_in.rest(method, path)
     assert (tiny.count(path) > 1) is is_repeated
+
+
+@pytest.mark.parametrize("first", [503, 404])
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("DELETE", "registered-models/delete"), ("POST", "experiments/restore")],
+)
+def test_what_an_earlier_try_has_removed_is_removed(signed_in, tiny, method, name, first):
+    """A refusal of the second sending says so; a refusal of the first is passed on."""
+    path, gone = f"/api/2.0/mlflow/{name}", {"error_code": "RESOURCE_DOES_NOT_EXIST"}
+    tiny.answers[path] = [(first, gone), (404, gone)]
+    if first == 503:
+        assert signed_in.rest(method, path, json={"name": "churn"}) == {}
+        return
+    with pytest.raises(MLflowRestError, match="404"):
+        signed_in.rest(method, path, json={"name": "churn"})
 
 
 @pytest.mark.parametrize("address", ["127.0.0.99", ""], ids=["refused", "no JSON"])

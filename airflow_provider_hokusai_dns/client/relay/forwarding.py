@@ -160,7 +160,7 @@ class Forwarder:
                 release(answer)
                 step, answer = await self._read_back(call, left)
             if step is Step.ANSWER and answer is not None:
-                if call.maybe_done and was_removed_before(call.route, answer.head):
+                if call.maybe_done and was_removed_before(call.route, error_code(answer.head)):
                     answer = await self._done_before(call, answer, left)
                 return self._answered(call, answer)
             release(answer)
