@@ -66,6 +66,11 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
                 _undo.pop()()
 
 
+def open_run_ids() -> set[str]:
+    """The runs whose blocks are open, in any thread."""
+    return {block.active.info.run_id for block in tuple(_blocks)}
+
+
 def block_of_others() -> mlflow.ActiveRun | None:
     """The run that a thread or forked child without its own run belongs to, if there is one.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,12 +49,13 @@ _RECHECK = 0.2
 
 
 def end_orphaned_runs(
-    tracking_uri: str, experiment_id: str, own_run_id: str, tags: Mapping[str, str]
+    tracking_uri: str, experiment_id: str, own_run_ids: Collection[str], tags: Mapping[str, str]
 ) -> tuple[str, ...]:
     """End as KILLED the runs that earlier tries of the same task instance left RUNNING.
 
     Does nothing in a first try. A failure is logged and not raised: the new run matters more.
 
+    :param own_run_ids: the new run, and those that continue: one of an earlier try may be resumed.
     :param tags: those of the new run; without the five names above nothing is searched.
     :returns: the ids of the runs that were ended, nested ones included.
     """
@@ -62,7 +63,7 @@ def end_orphaned_runs(
         return ()
     killed: list[str] = []
     try:
-        search = _orphaned_and_nested(tags, own_run_id, experiment_id)
+        search = _orphaned_and_nested(tags, own_run_ids, experiment_id)
         for run_id in _found(tracking_uri, search):
             terminate(tracking_uri, run_id, "KILLED")
             killed.append(run_id)
@@ -112,28 +113,30 @@ def attempt_of(tags: Mapping[str, str]) -> Attempt:
 
 
 def orphaned(
-    tags: Mapping[str, str], own_run_id: str | None, experiment_ids: Sequence[str] | None = None
+    tags: Mapping[str, str],
+    own_run_ids: Collection[str | None],
+    experiment_ids: Sequence[str] | None = None,
 ) -> Search[list[str]]:
     """The ids of the runs that earlier attempts of a task left RUNNING.
 
     All are read before any is ended, which takes it out of the search and moves its pages.
 
-    :param own_run_id: a run of this task that continues.
+    :param own_run_ids: runs of this task that continue.
     :param experiment_ids: where to look; everywhere by default.
     """
     found = yield from _of_task(tags, experiment_ids)
     mine = attempt_of(tags)
-    return [run_id for run_id, other in found.items() if other < mine and run_id != own_run_id]
+    return [run_id for run_id, other in found.items() if other < mine and run_id not in own_run_ids]
 
 
 def _orphaned_and_nested(
-    tags: Mapping[str, str], own_run_id: str, experiment_id: str
+    tags: Mapping[str, str], own_run_ids: Collection[str], experiment_id: str
 ) -> Search[list[str]]:
     """Each after what is nested in it, which would not be found without it."""
-    found = yield from orphaned(tags, own_run_id, [experiment_id])
+    found = yield from orphaned(tags, own_run_ids, [experiment_id])
     for run_id in found:  # which grows
         nested = yield from _running([experiment_id], {_PARENT: run_id})
-        found += [each for each in nested if each not in found]
+        found += [each for each in nested if each not in (*found, *own_run_ids)]
     return found[::-1]
 
 

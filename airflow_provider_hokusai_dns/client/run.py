@@ -26,6 +26,7 @@ from airflow_provider_hokusai_dns.client.begun_inside import (
     begun_inside,
     block_of_others,
     check_nesting,
+    open_run_ids,
 )
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
@@ -128,7 +129,7 @@ def open_run(
             end_orphaned_runs,
             tracking_uri,
             active.info.experiment_id,
-            active.info.run_id,
+            {active.info.run_id, *open_run_ids()},
             {} if run_id is not None else tags,
         )
         run = _OpenRun(

@@ -712,6 +712,25 @@ def test_a_new_try_ends_all_that_a_killed_one_left_running_at_its_start(
         assert {client.get_run(run_id).info.status for run_id in killed} == {"KILLED"}
 
 
+def test_a_run_of_an_earlier_try_that_is_resumed_goes_on(
+    server: MLflowServer, uri: str, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is nested in it ends what that try left RUNNING, and not its own parent, or itself."""
+    caplog.set_level(logging.INFO)
+    identity = dict.fromkeys(orphaned_runs.IDENTITY, "resumed")
+    first, second = ({**identity, orphaned_runs.TAG_TRY: number} for number in "12")
+    experiment = client.create_experiment("resumed")
+    resumed = client.create_run(experiment, tags=first).info.run_id
+    with (
+        open_run(server, uri, run_id=resumed, end=False, tags=second),
+        open_run(server, uri, nested=True, tags=second) as nested,
+    ):
+        for run_id in (resumed, nested.info.run_id):
+            assert client.get_run(run_id).info.status == "RUNNING"
+    assert client.get_run(resumed).info.status == "RUNNING"
+    assert "Ended as KILLED" not in caplog.text
+
+
 def test_a_run_that_is_being_begun_is_found_in_every_experiment(
     uri: str, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -814,14 +833,14 @@ def test_a_task_whose_time_is_over_at_the_start_ends_its_run(
 
     seen: list[str] = []
 
-    def late(uri: str, experiment_id: str, run_id: str, tags: object) -> None:
-        seen.append(run_id)
+    def late(uri: str, experiment_id: str, run_ids: set[str], tags: object) -> None:
+        seen.extend(run_ids)
         raise OutOfTime
 
     monkeypatch.setattr("airflow_provider_hokusai_dns.client.run.end_orphaned_runs", late)
     with pytest.raises(OutOfTime), open_run(server, uri):
         pytest.fail("the block must not run")
-    assert client.get_run(seen[0]).info.status == "FAILED"
+    assert {client.get_run(run_id).info.status for run_id in seen} == {"FAILED"}
     assert mlflow.active_run() is None
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_hokusai_dns.client.begun_inside import open_run_ids
 from airflow_provider_hokusai_dns.client.creates import Create, ended
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 
@@ -34,7 +35,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None)
     """
     killed = []
     try:
-        for run_id in await _found(ask, orphaned(tags, own_run_id)):
+        for run_id in await _found(ask, orphaned(tags, {own_run_id, *open_run_ids()})):
             if (await end_run(ask, run_id, "KILLED")).status < 400:
                 killed.append(run_id)
     except Exception as error:
