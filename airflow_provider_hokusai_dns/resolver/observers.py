@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.resolver.metrics import Event
@@ -31,8 +31,11 @@ class Observers:
         """Add an observer."""
         self._observers = (*self._observers, observer)
 
-    def emit(self, event: Event) -> None:
-        """Notify all of them. One that raises does not affect the others."""
+    def emit(self, kind: str, hostname: str, **details: Any) -> None:
+        """Notify all of them of an event. One that raises does not affect the others.
+
+        :param details: further fields of the :class:`~.metrics.Event`.
+        """
         if not self._observers:
             return
         with self._lock:  # or two events would tell of the same hits
@@ -40,7 +43,9 @@ class Observers:
             news = [now - told for now, told in zip(served, self._told, strict=True)]
             hits, stale, stored, static = news
             self._told = served
-        event = replace(event, hits=hits, stale=stale, stored=stored, static=static)
+        event = Event(
+            kind, hostname, hits=hits, stale=stale, stored=stored, static=static, **details
+        )
         for observer in self._observers:
             try:
                 observer(event)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
-from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, LastKnownGood, Source, Store
 
 if TYPE_CHECKING:
@@ -50,8 +49,7 @@ class Publisher:
                 refused = self._learn(slot)
             self._tell_nxdomain(slot)
         if refused:
-            event = Event("store_rejected", slot.entry.hostname, detail=refused)
-            self.state.observers.emit(event)
+            self.state.observers.emit("store_rejected", slot.entry.hostname, detail=refused)
 
     def after_lookup(self, slot: Slot) -> None:
         """Keep the record recent while lookups succeed: every process does its part (rule 17).

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.metrics import Event
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -107,7 +106,7 @@ class Serving:
             resolution = self._remember(target, slot, seen, turns).next()
         self.state.tally(slot, source).n += 1
         kind = "static_served" if source is Source.STATIC else "stale_served"
-        self.state.observers.emit(Event(kind, entry.hostname, cause=cause, resolution=resolution))
+        self.state.observers.emit(kind, entry.hostname, cause=cause, resolution=resolution)
         return resolution
 
     def _turns(

@@ -21,7 +21,6 @@ from airflow_provider_hokusai_dns.resolver.cache import Cache, RecordStatus, Slo
 from airflow_provider_hokusai_dns.resolver.metrics import (
     Counters,
     DNSMetrics,
-    Event,
     Served,
     Tally,
     Window,
@@ -170,7 +169,7 @@ class ResolverState:
             self._counters.lookups += not again
             self._counters.last_success, self._counters.latency = now, seconds
             self._counters.window.add(now, ok=True)
-        self.observers.emit(Event("lookup", slot.entry.hostname, seconds=seconds))
+        self.observers.emit("lookup", slot.entry.hostname, seconds=seconds)
         return answer
 
     def failed(
@@ -189,13 +188,11 @@ class ResolverState:
             self._counters.errors[error.cause.value] += 1
             self._counters.window.add(now, ok=False)
         self.observers.emit(
-            Event(
-                "lookup_failed",
-                entry.hostname,
-                cause=error.cause,
-                seconds=seconds,
-                detail=error.detail,
-            )
+            "lookup_failed",
+            entry.hostname,
+            cause=error.cause,
+            seconds=seconds,
+            detail=error.detail,
         )
 
     def adopt(self, slot: Slot, record: LastKnownGood) -> None:
@@ -243,14 +240,12 @@ class ResolverState:
             return
         failure = entry.failure
         self.observers.emit(
-            Event(
-                "state",
-                entry.hostname,
-                cause=None if failure is None else failure.cause,
-                state=current,
-                previous=previous,
-                detail="" if failure is None else failure.detail,
-            )
+            "state",
+            entry.hostname,
+            cause=None if failure is None else failure.cause,
+            state=current,
+            previous=previous,
+            detail="" if failure is None else failure.detail,
         )
 
     # --- answers served

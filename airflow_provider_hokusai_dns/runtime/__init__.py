@@ -90,10 +90,7 @@ def locked() -> Iterator[None]:
 
 
 def resolver() -> DNSResolver:
-    """The resolver of this process for names without a connection, with the current settings.
-
-    :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
-    """
+    """The resolver of this process for names without a connection, with the current settings."""
     return resolver_for_view(_DEFAULT_VIEW)
 
 
@@ -101,8 +98,6 @@ def resolver_for_server(server: MLflowServer) -> DNSResolver:
     """The resolver of this process for the names of a connection.
 
     Connections with equal name settings share one resolver; all others are independent.
-
-    :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     target = Target.parse(server.hostname)
     with locked():
@@ -155,8 +150,6 @@ def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None
 
     A long-lived process then has them in memory before it needs them, even if neither DNS nor
     Airflow's API server answers at that time.
-
-    :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
     resolver().warm(hostnames)
     for server in servers:

@@ -1,7 +1,7 @@
 """The last day of one hostname as recorded by its refreshes: key, parsing, adding, rendering.
 
-Pure functions of text and ``now``. The history has three limits: a day, 288 points (one per five
-minutes), and the size of the text.
+Pure functions of text and ``now``, as in :mod:`~.record`. The history has three limits: a day, 288
+points (one per five minutes), and the size of the text.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def parse_history(
     Points in the future are ignored too: they were written while a clock was wrong, and would
     otherwise stay the newest.
 
-    :param now: seconds since the epoch.
     :param skew: seconds by which a point may be ahead of ``now``.
-    :param asked: the nameservers whose answers it must contain; empty for the system's.
     :raises BrokenVariableError: the text is not a history of this hostname.
     """
     values = load_of(hostname, text, (VERSION,), asked)

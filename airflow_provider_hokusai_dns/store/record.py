@@ -1,6 +1,8 @@
 """One record of the shared last known good as text: its key, parsing, rendering, merging.
 
 Pure functions; :mod:`~airflow_provider_hokusai_dns.store.variables` stores the texts in Airflow.
+``now`` and ``wall`` are seconds since the epoch. ``asked`` is that of a connection
+(:attr:`.View.asked`): such answers are stored apart, and records of others are not read as theirs.
 """
 
 from __future__ import annotations
@@ -62,8 +64,6 @@ def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...]
     """The key for one hostname: readable, unique, and never one that Airflow masks.
 
     :param prefix: the beginning of the key; that of the last known good by default.
-    :param asked: the nameservers set on a connection, in its order. Their answers are stored
-        separately from those of the system's nameservers and of other connections.
     """
     slug = re.sub(r"[^a-z0-9]+", "_", hostname.lower()).strip("_")
     while _MASKED.search(slug):  # removing one may join the halves of another
@@ -83,8 +83,6 @@ def parse_record(
 ) -> LastKnownGood:
     """Read a stored text.
 
-    :param now: seconds since the epoch.
-    :param asked: the nameservers whose answer it must be; empty for the system's.
     :param skew: seconds by which a timestamp may be ahead of ``now`` (policy rule 16).
     :raises BrokenVariableError: the text is not a valid record; the error says why.
     """
@@ -221,7 +219,6 @@ def render_record(
     """The text of a record; fields that were added to the previous text are kept.
 
     :param beside: the text that is being replaced.
-    :param asked: the nameservers that returned the answer; empty for the system's.
     """
     values: dict[str, Any] = {}
     if beside is not None:
@@ -295,19 +292,13 @@ def merge(one: LastKnownGood, other: LastKnownGood) -> LastKnownGood:
 
 
 def away_for(record: LastKnownGood, wall: float) -> float | None:
-    """Seconds since the fleet first found that the name does not exist; ``None`` while it exists.
-
-    :param wall: seconds since the epoch.
-    """
+    """Seconds since the fleet found that the name does not exist; ``None`` while it exists."""
     since = record.no_name_since
     return None if since is None else max(0.0, wall - since)
 
 
 def shown_record(record: LastKnownGood, wall: float) -> dict[str, Any]:
-    """A record as the health endpoint and the commands show it, with ages instead of timestamps.
-
-    :param wall: seconds since the epoch.
-    """
+    """A record as the health endpoint and the commands show it, with ages instead of timestamps."""
     away = away_for(record, wall)
     return {
         "hostname": record.hostname,

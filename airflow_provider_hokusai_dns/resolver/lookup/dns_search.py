@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
@@ -137,24 +138,19 @@ class DNSSearch(Search):
     def _listen(self, taken: Answer, take: Callable[[Answer], None]) -> None:
         """Pass on each answer of DNS that is better than the previous one."""
         plan = self._plan
+        while True:
+            known = plan.outcome
+            if isinstance(known, Answer) and (
+                taken.source is not Source.DNS or known.endpoints != taken.endpoints
+            ):
+                taken = known
+                take(taken)
+            if plan.is_over(time.monotonic()):
+                return
+            self._exchange.pump((plan,), plan.end, partial(self._is_news, known))
 
-        def more() -> Answer | None:
-            if not isinstance(plan.outcome, Answer):
-                return None
-            answer = plan.answer()
-            is_more = taken.source is not Source.DNS or answer.endpoints != taken.endpoints
-            return answer if is_more else None
-
-        while (answer := more()) is not None or not plan.is_over(time.monotonic()):
-            if answer is not None:
-                taken = answer
-                take(answer)
-                continue
-            self._exchange.pump(
-                (plan,),
-                plan.end,
-                lambda: more() is not None or plan.is_over(time.monotonic()),
-            )
+    def _is_news(self, known: Answer | LookupFailed | None) -> bool:
+        return self._plan.outcome is not known or self._plan.is_over(time.monotonic())
 
     def _failure(self, failed: LookupFailed) -> LookupFailed:
         """The cause is that of DNS; the system's error is added.

@@ -122,7 +122,7 @@ class Plan:
 
     The caller sends the queries in :attr:`outbox`, reports with :meth:`replied` and :meth:`broke`,
     calls :meth:`tick` at :attr:`wake_at`, and stops when :attr:`outcome` is set. It may continue
-    until :meth:`is_over`: then :meth:`answer` may contain more than the outcome.
+    until :meth:`is_over`: an answer is then replaced by one that contains more.
 
     :param candidates: absolute names, in order of precedence.
     :param hint: the candidate that answered before.
@@ -167,6 +167,8 @@ class Plan:
     def replied(self, ask: Ask, reply: Reply, now: float) -> None:
         """A packet arrived for a query that was sent."""
         ask.asking.replied(ask, reply, now)
+        if self._chosen is not None:
+            self.outcome = self._answer(self._chosen)
         self._evaluate(now)
 
     def broke(self, ask: Ask, why: Reply, now: float) -> None:
@@ -194,22 +196,6 @@ class Plan:
             return False
         rank = max(asking.rank for asking in chosen.askings if asking.has_some)
         return all(asking.settled(now) or asking.is_word_of(rank) for asking in chosen.askings)
-
-    def answer(self) -> Answer:
-        """The addresses of the chosen name so far, including a late family."""
-        assert self._chosen is not None
-        replies = [
-            asking.reply
-            for asking in self._chosen.askings
-            if asking.reply is not None and asking.has_some
-        ]
-        addresses = dict.fromkeys(address for reply in replies for address in reply.addresses)
-        return Answer(
-            tuple(Endpoint(address) for address in list(addresses)[:MAX_ADDRESSES]),
-            Source.DNS,
-            ttl=min(reply.ttl for reply in replies if reply.ttl is not None),
-            name=self._chosen.name,
-        )
 
     def reply(self) -> Reply:
         """The reply to the one question of the chosen name."""
@@ -310,9 +296,24 @@ class Plan:
 
     def _choose(self, candidate: _Candidate, now: float) -> Answer:
         self._chosen = candidate
-        self.outcome = answer = self.answer()
+        self.outcome = answer = self._answer(candidate)
         self.end = min(self.end, now + _LISTEN_ON)
         return answer
+
+    def _answer(self, chosen: _Candidate) -> Answer:
+        """The addresses of the chosen name so far."""
+        replies = [
+            asking.reply
+            for asking in chosen.askings
+            if asking.reply is not None and asking.has_some
+        ]
+        addresses = dict.fromkeys(address for reply in replies for address in reply.addresses)
+        return Answer(
+            tuple(Endpoint(address) for address in list(addresses)[:MAX_ADDRESSES]),
+            Source.DNS,
+            ttl=min(reply.ttl for reply in replies if reply.ttl is not None),
+            name=chosen.name,
+        )
 
     def _last_resort(self, now: float) -> Answer | None:
         """An address that was held back until the time had passed."""

@@ -159,8 +159,8 @@ class SRVSearch(Search):
         for priority, weight, port, target in _best(self._reply.services):
             addresses = self._known.get(target, ())
             plan = self._asked.get(target)
-            if plan is not None and isinstance(plan.outcome, Answer):
-                answer = plan.answer()
+            answer = None if plan is None else plan.outcome
+            if isinstance(answer, Answer):
                 addresses = answer.addresses
                 ttls += [] if answer.ttl is None else [answer.ttl]
             for address in addresses:
