@@ -51,9 +51,10 @@ class Turns(Dates):
     """The part that all answers of one hostname share, for any target: built once.
 
     :param until: until when further callers may use it; the state ends it if something changes.
+    :param orders: the orders in which several endpoints take turns; ``None`` for one.
     """
 
-    __slots__ = ("_endpoints", "_orders", "cause", "count", "source", "tally", "until")
+    __slots__ = ("_endpoints", "cause", "orders", "source", "tally", "until")
 
     def __init__(
         self,
@@ -77,9 +78,7 @@ class Turns(Dates):
         self.source, self.cause = source, cause
         self.tally = tally
         self._endpoints = endpoints
-        self._orders = None if len(endpoints) == 1 else _Orders(endpoints, seen)
-        #: After how many turns the order is the first one again.
-        self.count = 1 if self._orders is None else self._orders.count
+        self.orders = None if len(endpoints) == 1 else _Orders(endpoints, seen)
         decision = freshness.decide(entry, now, config)
         limits = [decision.until, *(until for until in seen.penalties.values() if until > now)]
         keep = decision.action in (Action.FRESH, Action.STALE)
@@ -96,7 +95,7 @@ class Turns(Dates):
         :param head: the target, or its part up to the path.
         :param source: the source of the answer, for the caller for which it was fetched.
         """
-        order = self._endpoints if self._orders is None else self._orders.of(turn)
+        order = self._endpoints if self.orders is None else self.orders[turn]
         port = order[0].port or head.port
         return Resolution(text, head.hostname, order, source or self.source, port, self.cause, self)
 
@@ -114,10 +113,13 @@ def ipv6_is_routable() -> bool:
     return True
 
 
-class _Orders:
-    """The orders of several endpoints, each built at its turn."""
+class _Orders(dict[int, tuple[Endpoint, ...]]):
+    """The orders of several endpoints by turn, each built when it is asked for.
 
-    __slots__ = ("_known", "_order", "_rotation", "count")
+    :param count: after how many turns the order is the first one again.
+    """
+
+    __slots__ = ("_order", "_rotation", "count")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], seen: Seen) -> None:
         six = [":" in endpoint.address for endpoint in endpoints]
@@ -125,12 +127,9 @@ class _Orders:
         self.count = _TURNS_BY_WEIGHT if is_weighted(endpoints) else len(endpoints)
         self._order = partial(in_order, endpoints, seen.penalties, seen.now, ipv6_first=ipv6_first)
         self._rotation = seen.rotation
-        self._known: dict[int, tuple[Endpoint, ...]] = {}
 
-    def of(self, turn: int) -> tuple[Endpoint, ...]:
-        order = self._known.get(turn)
-        if order is None:
-            order = self._known[turn] = self._order(rotation=self._rotation + turn)
+    def __missing__(self, turn: int) -> tuple[Endpoint, ...]:
+        order = self[turn] = self._order(rotation=self._rotation + turn)
         return order
 
 
@@ -151,9 +150,9 @@ class Ready:
     @staticmethod
     def of(text: str, head: Target, turns: Turns) -> Ready:
         """What callers of a target get; parameters as for :meth:`Turns.make`."""
-        if turns.count == 1:
+        if turns.orders is None:
             return Ready(turns, turns.make(text, head))
-        return _Several(turns, text, head)
+        return _Several(turns, text, head, turns.orders.count)
 
     def grow(self) -> Resolution:
         """The resolution of this turn."""
@@ -168,20 +167,19 @@ class Ready:
 class _Several(Ready):
     """Resolutions that take turns, built on demand: most URLs are used for one call only."""
 
-    __slots__ = ("_head", "_made", "_numbers", "_text")
+    __slots__ = ("_head", "_made", "_numbers", "_text", "_total")
 
-    def __init__(self, turns: Turns, text: str, head: Target) -> None:
-        super().__init__(turns, None)
-        self._text, self._head = text, head
+    def __init__(self, turns: Turns, text: str, head: Target, total: int) -> None:
+        self.turns, self.one, self.cycle = turns, None, None  # a call less for each new URL
+        self._text, self._head, self._total = text, head, total
         self._made: list[Resolution] = []
         self._numbers = count()
 
     def grow(self) -> Resolution:
         turn = next(self._numbers)  # each to one caller, also of many threads
-        total = self.turns.count
-        one = self.turns.make(self._text, self._head, turn % total)
-        if turn < total:
+        one = self.turns.make(self._text, self._head, turn % self._total)
+        if turn < self._total:
             self._made.append(one)
-            if len(self._made) == total:  # the others may still be making theirs
+            if len(self._made) == self._total:  # the others may still be making theirs
                 self.cycle = cycle(self._made).__next__
         return one

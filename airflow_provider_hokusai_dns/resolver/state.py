@@ -147,7 +147,7 @@ class ResolverState:
     def _replace_turns(slot: Slot, turns: Turns | None) -> None:
         """Replace the finished answers. The lock is held."""
         previous, slot.turns = slot.turns, turns
-        if previous is not None and previous is not turns:
+        if previous is not None:
             previous.until = LONG_AGO
 
     def succeeded(self, slot: Slot, answer: Answer, seconds: float, *, again: bool) -> Answer:
@@ -268,7 +268,8 @@ class ResolverState:
                 if len(self.ready) >= 4 * config.max_hosts:
                     self._forget_ready()
                 self.ready[text] = ready
-                self._replace_turns(slot, ready.turns)
+                if slot.turns is not ready.turns:
+                    self._replace_turns(slot, ready.turns)
 
     def _forget_ready(self) -> None:
         """Drop every finished answer. The lock is held."""
