@@ -157,7 +157,7 @@ class SingleFlight:
         finally:  # also where the caller was interrupted: others wait for it
             flight.leader = None
             if afterwards is None:
-                self._start(key, flight, work, beside=seconds is None)
+                self._start(key, flight, work, beside=not seconds)
         if afterwards is not None:
             self._end(key, flight)
             afterwards()

@@ -34,7 +34,7 @@ async def run_async(steps: Steps) -> Resolution:
         while True:
             landing, seconds, lead = next(steps)
             if lead is not None:
-                lead(None)
+                lead(0.0)  # sends the queries; a thread waits for the answers
             if not landing.done():
                 await landing.wait_async(seconds)
     except StopIteration as done:

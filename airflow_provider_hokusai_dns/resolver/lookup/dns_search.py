@@ -60,13 +60,13 @@ class DNSSearch(Search):
         until = min(time.monotonic() + seconds, plan.end)
         while not self._decide():
             now = time.monotonic()
-            if until <= now < plan.end:
-                return False
             if plan.outcome is None:
                 waits = self._begin_system is not None and self._system is None
                 self._pump(min(until, self._system_at) if waits else until)
             elif self._system is not None:  # DNS has failed: the system alone is left
                 wait((self._system,), max(0.0, until - now))
+            if until <= now < plan.end:
+                return self._decide()
         return True
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
