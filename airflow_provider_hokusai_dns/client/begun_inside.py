@@ -66,9 +66,18 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
                 _undo.pop()()
 
 
-def open_run_ids() -> set[str]:
-    """The runs whose blocks are open, in any thread."""
-    return {block.active.info.run_id for block in tuple(_blocks)}
+#: Runs that this process has resumed: no orphans, also before and after their blocks.
+_resumed: set[str] = set()
+
+
+def resumes(run_id: str) -> None:
+    """Record that a run is about to be resumed."""
+    _resumed.add(run_id)
+
+
+def run_ids_in_use() -> set[str]:
+    """The runs whose blocks are open, in any thread, and those that were resumed."""
+    return {*tuple(_resumed), *(block.active.info.run_id for block in tuple(_blocks))}
 
 
 def block_of_others() -> mlflow.ActiveRun | None:

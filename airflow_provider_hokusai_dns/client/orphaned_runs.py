@@ -7,6 +7,7 @@ A search does no I/O: it yields what is to be asked, and is sent the answers. Th
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import suppress
@@ -42,6 +43,8 @@ _NOT_OURS = (1_000_000, 0)
 _PARENT = "mlflow.parentRunId"
 #: MLflow's own limits of a page.
 _EXPERIMENTS, _RUNS = 1000, 100
+#: Experiments per page: each may have a long note.
+_PAGE_OF_EXPERIMENTS = 200
 #: Seconds, for servers whose requests we do not send.
 _TIMEOUT = 30
 #: Between two searches for a run that is being begun, seconds.
@@ -114,7 +117,7 @@ def attempt_of(tags: Mapping[str, str]) -> Attempt:
 
 def orphaned(
     tags: Mapping[str, str],
-    own_run_ids: Collection[str | None],
+    own_run_ids: Collection[str],
     experiment_ids: Sequence[str] | None = None,
 ) -> Search[list[str]]:
     """The ids of the runs that earlier attempts of a task left RUNNING.
@@ -144,7 +147,7 @@ def _of_task(
     tags: Mapping[str, str], experiment_ids: Sequence[str] | None = None
 ) -> Search[dict[str, Attempt]]:
     if experiment_ids is None:
-        experiments = yield from _pages("experiments", {"max_results": _EXPERIMENTS})
+        experiments = yield from _pages("experiments", {"max_results": _PAGE_OF_EXPERIMENTS})
         experiment_ids = [str(each["experiment_id"]) for each in experiments]
     return (yield from _running(experiment_ids, {key: tags[key] for key in IDENTITY}))
 
@@ -200,6 +203,12 @@ def terminate(tracking_uri: str, run_id: str, status: str) -> None:
     _answer(tracking_uri, ended(run_id, status))
 
 
+def workspace_header() -> dict[str, str]:
+    """What MLflow's client sends of the task's own workspace; a connection's takes precedence."""
+    workspace = os.environ.get("MLFLOW_WORKSPACE", "").strip()
+    return {"X-MLFLOW-WORKSPACE": workspace} if workspace else {}
+
+
 def _answer(tracking_uri: str, ask: Ask) -> requests.Response:
     import requests
 
@@ -208,6 +217,7 @@ def _answer(tracking_uri: str, ask: Ask) -> requests.Response:
     response = requests.post(
         f"{tracking_uri}/api/2.0/mlflow/{ask.path}",
         json=ask.fields,
+        headers=workspace_header(),
         auth=Authorize(),
         timeout=_TIMEOUT,
     )

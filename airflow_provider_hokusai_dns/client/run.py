@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.client import mlflow_private, sigterm, transport
@@ -26,7 +25,8 @@ from airflow_provider_hokusai_dns.client.begun_inside import (
     begun_inside,
     block_of_others,
     check_nesting,
-    open_run_ids,
+    resumes,
+    run_ids_in_use,
 )
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
@@ -110,6 +110,8 @@ def open_run(
                 end_what_is_being_begun(tracking_uri, tags, seconds)
 
         stack.enter_context(sigterm.on_sigterm(stop))
+        if run_id is not None:
+            resumes(run_id)
         try:
             active = _start(
                 tracking_uri,
@@ -125,13 +127,12 @@ def open_run(
             raise
         if not nested:
             stack.enter_context(experiment_in_use(active.info.experiment_id))
-        end_orphans = partial(
-            end_orphaned_runs,
-            tracking_uri,
-            active.info.experiment_id,
-            {active.info.run_id, *open_run_ids()},
-            {} if run_id is not None else tags,
-        )
+
+        def end_orphans() -> object:
+            mine = {active.info.run_id, *run_ids_in_use()}
+            its_tags = {} if run_id is not None else tags
+            return end_orphaned_runs(tracking_uri, active.info.experiment_id, mine, its_tags)
+
         run = _OpenRun(
             active.info.run_id,
             tracking_uri,

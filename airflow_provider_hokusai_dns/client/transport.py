@@ -124,7 +124,7 @@ class Carrier(HTTPAdapter):
             request = request.copy()
             request.prepare_body(create.body, None)
         may_repeat = create is not None or rule.repeat is Repeat.FREELY
-        began, maybe_done, attempt, renewed = time.monotonic(), False, 0, False
+        began, maybe_done, attempt, sent, renewed = time.monotonic(), False, 0, 0, False
         while True:
             attempt += 1
             left = self.patience - (time.monotonic() - began) if attempt > 1 else None
@@ -139,7 +139,8 @@ class Carrier(HTTPAdapter):
                     renewed = True
                     continue
                 break
-            maybe_done = maybe_done or fault is not Fault.NOT_SENT
+            sent += fault is not Fault.NOT_SENT
+            maybe_done = sent > 0
             if body is None and request.body is not None:
                 # A file that is sent once more takes its time; that is no outage.
                 began = began if attempt > 1 else time.monotonic()
@@ -150,7 +151,7 @@ class Carrier(HTTPAdapter):
                 attempt,
                 elapsed=time.monotonic() - began,
                 patience=self.patience,
-                may_repeat=may_repeat and (allowed is None or attempt <= allowed),
+                may_repeat=may_repeat and (allowed is None or sent <= allowed),
                 jitter=random.random(),  # noqa: S311
             )
             if pause is None:
@@ -164,6 +165,12 @@ class Carrier(HTTPAdapter):
                     found = self._made(request, create)
                 if found:
                     return self._answer(request, create, found)
+        left = self.patience - (time.monotonic() - began)
+        if fault is not None and maybe_done and create is not None and left > 0:
+            with bounded(left):  # max_retries is used up, and it may be there
+                found = self._made(request, create)
+            if found:
+                return self._answer(request, create, found)
         answer = outcome if isinstance(outcome, requests.Response) else None
         # A download must not be read here, so the rule comes first.
         if (

@@ -51,7 +51,8 @@ class _Authorization(AuthBase):
         if self._header is not None:
             request.headers["Authorization"] = self._header
         # The server looks the workspace up first, and this may be the call that creates it.
-        if self._workspace is not None and "/mlflow/workspaces" not in request.path_url:
+        path = request.path_url.partition("?")[0]
+        if self._workspace is not None and "/mlflow/workspaces" not in path:
             request.headers["X-MLFLOW-WORKSPACE"] = self._workspace
         return request
 
@@ -161,30 +162,30 @@ def call(
     rule = route(method, name)
     # A second rename is refused, and its answer would have to be asked for.
     is_harmless = rule.repeat is Repeat.FREELY and rule.name != "registered-models/rename"
-    allowed, maybe_done = server.max_retries, False
+    allowed, sent, renewed = server.max_retries, 0, False
 
     def may_try_again(state: tenacity.RetryCallState) -> bool:
-        nonlocal maybe_done
-        is_allowed = allowed is None or state.attempt_number <= allowed
+        nonlocal sent
         error = state.outcome.exception() if state.outcome is not None else None
-        maybe_done = maybe_done or _may_have_been_carried_out(error)
-        return _may_try_again(error, is_harmless and is_allowed)
+        sent += _may_have_been_carried_out(error)
+        return _may_try_again(error, is_harmless and (allowed is None or sent <= allowed))
 
     retrying = tenacity.Retrying(
-        stop=tenacity.stop_before_delay(server.request_timeout),
+        stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
         wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
         retry=may_try_again,
         reraise=True,
     )
-    try:
-        return retrying(_once, server, method, path, params, json, deadline)
-    except MLflowRestError as error:
-        if maybe_done and was_removed_before(rule, error.code):
-            return {}
-        login = renew() if error.status == 401 else None
-        if login in (None, server.credentials):
-            raise
-    return retrying(_once, replace(server, credentials=login), method, path, params, json, deadline)
+    while True:
+        try:
+            return retrying(_once, server, method, path, params, json, deadline)
+        except MLflowRestError as error:
+            if sent and was_removed_before(rule, error.code):
+                return {}
+            login = renew() if error.status == 401 and not renewed else None
+            if login in (None, server.credentials) or time.monotonic() >= deadline:
+                raise
+        renewed, server = True, replace(server, credentials=login)
 
 
 class _BrokenOffError(MLflowRestError):

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth, delivery_hooks, orphaned_runs, sigterm
+from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
 from airflow_provider_hokusai_dns.client.run import _OpenRun, open_run
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
@@ -728,6 +729,11 @@ def test_a_run_of_an_earlier_try_that_is_resumed_goes_on(
         for run_id in (resumed, nested.info.run_id):
             assert client.get_run(run_id).info.status == "RUNNING"
     assert client.get_run(resumed).info.status == "RUNNING"
+    with open_run(server, uri, experiment_name="resumed", tags=second):  # searches again
+        later = client.create_run(experiment, tags=first).info.run_id
+        with open_run(server, uri, run_id=later, nested=True, end=False, tags=second):
+            pass
+    assert client.get_run(later).info.status == "RUNNING"
     assert "Ended as KILLED" not in caplog.text
 
 
@@ -834,7 +840,7 @@ def test_a_task_whose_time_is_over_at_the_start_ends_its_run(
     seen: list[str] = []
 
     def late(uri: str, experiment_id: str, run_ids: set[str], tags: object) -> None:
-        seen.extend(run_ids)
+        seen.extend(run_ids - run_ids_in_use())
         raise OutOfTime
 
     monkeypatch.setattr("airflow_provider_hokusai_dns.client.run.end_orphaned_runs", late)

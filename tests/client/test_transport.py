@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,22 @@ def test_a_run_loses_nothing_while_a_load_balancer_has_no_server(
     assert (done.info.status, done.data.metrics["now"]) == ("FINISHED", 1.0)
     assert len(direct.get_metric_history(run.info.run_id, "later")) == 20
     assert [found.path for found in direct.list_artifacts(run.info.run_id)] == ["note.txt"]
+
+
+@integration
+def test_max_retries_does_not_count_what_was_not_carried_out(
+    server: MLflowServer, front: CountingProxy
+) -> None:
+    """And a create whose answer was lost is still asked about, when it may not be sent again."""
+    import mlflow
+
+    client = mlflow.MlflowClient(auth.sign_in(replace(server, max_retries=1)))
+    answers = [429, 429, 503]
+    front.before = lambda _: answers.pop(0) if answers else None
+    client.search_experiments()
+    client = mlflow.MlflowClient(auth.sign_in(replace(server, max_retries=0)))
+    front.after = faulty(503, "runs/create")
+    assert client.create_run("0").info.run_id
 
 
 @integration

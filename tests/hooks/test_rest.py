@@ -66,6 +66,9 @@ def test_a_workspace_that_is_not_there_yet_can_be_created(signed_in, tiny):
     tiny.answers[path] = (200, {"workspace": {"name": "team-a"}})
     signed_in.rest("POST", path, json={"name": "team-a"})
     assert "X-MLFLOW-WORKSPACE" not in tiny.asked[-1][2]
+    tiny.answers["/x"] = (200, {})
+    signed_in.rest("GET", f"/x?name={path}")
+    assert "X-MLFLOW-WORKSPACE" in tiny.asked[-1][2]
 
 
 def test_no_extra_of_the_connection_becomes_a_header(signed_in, tiny):

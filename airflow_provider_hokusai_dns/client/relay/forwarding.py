@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.client.creates import (
     json_object,
     run_of,
 )
+from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
 from airflow_provider_hokusai_dns.client.relay.headers import to_server
 from airflow_provider_hokusai_dns.client.relay.messages import (
@@ -76,6 +77,7 @@ class _CallInProgress:
     route: Route
     counts: bool = True  # for the task; the relay tidies up as well as it can
     tries: int = 0
+    sent: int = 0  # tries that may have reached MLflow
     maybe_done: bool = False  # an earlier try may have been carried out
     reason: str = ""
     create: Create | None = None
@@ -138,6 +140,8 @@ class Forwarder:
         while True:
             call.tries += 1
             last, answer = await self._try(call, patience)
+            call.sent += not last.was_not_carried_out
+            may_repeat = allowed is None or call.sent <= allowed
             now = time.monotonic()
             self._note(last, now)
             progress = Progress(
@@ -145,7 +149,8 @@ class Forwarder:
                 deadline=patience,
                 waiting_since=request.waiting_since,
                 away_since=self._away_since,
-                can_send_again=(allowed is None or call.tries <= allowed)
+                # What is only asked about is not sent again.
+                can_send_again=(may_repeat or call.create is not None)
                 and (not isinstance(request.body, Body) or request.body.can_send_again),
             )
             step = next_step(last, progress, now)
@@ -159,6 +164,7 @@ class Forwarder:
             if step is Step.READ_BACK:
                 release(answer)
                 step, answer = await self._read_back(call, left)
+                step = Step.GIVE_UP if step is Step.AGAIN and not may_repeat else step
             if step is Step.ANSWER and answer is not None:
                 if call.maybe_done and was_removed_before(call.route, error_code(answer.head)):
                     answer = await self._done_before(call, answer, left)
@@ -188,6 +194,7 @@ class Forwarder:
         """A request of the relay's own."""
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         headers = [] if body is None else [("Content-Type", "application/json")]
+        headers += workspace_header().items()
         request = Request(method, path, headers, content)
         return await self.answer(request, deadline=deadline, counts=counts)
 

@@ -10,12 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hokusai_dns.client.begun_inside import open_run_ids
+from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
 from airflow_provider_hokusai_dns.client.creates import Create, ended
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
+    from airflow_provider_hokusai_dns.client.relay.records import Runs
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -25,17 +26,19 @@ _API = "/api/2.0/mlflow"
 Ask = Callable[[str, str, Mapping[str, Any] | bytes | None], Awaitable["Answer"]]
 
 
-async def end_orphans(ask: Ask, tags: Mapping[str, str], own_run_id: str | None) -> None:
+async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
     """End as KILLED the runs that clients of an earlier try of this task left RUNNING.
 
     All experiments are searched. A failure is logged and not raised: the task matters more.
 
     :param tags: those of this try.
-    :param own_run_id: a run of this task that continues.
+    :param runs: those of this try, which change meanwhile.
     """
     killed = []
     try:
-        for run_id in await _found(ask, orphaned(tags, {own_run_id, *open_run_ids()})):
+        for run_id in await _found(ask, orphaned(tags, set())):
+            if run_id in runs or run_id in run_ids_in_use():
+                continue
             if (await end_run(ask, run_id, "KILLED")).status < 400:
                 killed.append(run_id)
     except Exception as error:
@@ -71,6 +74,10 @@ async def _found(ask: Ask, search: Search[T]) -> T:
         call = next(search)
         while True:
             answer = await ask(call.method, f"{_API}/{call.path}", call.fields)
+            if answer.status >= 400 or answer.rest is not None:
+                if answer.rest is not None:
+                    answer.rest.close()
+                raise RuntimeError(f"{call.path} was answered {answer.status}, or at length")
             call = search.send(answer.document)
     except StopIteration as done:
         found: T = done.value

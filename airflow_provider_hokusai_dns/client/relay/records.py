@@ -32,6 +32,9 @@ class Runs:
     joined: str | None = None
     open: dict[str, None] = field(default_factory=dict)
 
+    def __contains__(self, run_id: str) -> bool:
+        return run_id == self.joined or run_id in self.open
+
     def begun(self, run_id: str) -> None:
         """A run was created, or resumed."""
         if run_id != self.joined:

@@ -210,7 +210,7 @@ class Relay:
         self._cleaning: asyncio.Task[None] | None = None
         if has_earlier_attempt(self._run_tags):
             ask = partial(self._forwarder.ask, deadline=self._server.deadline)
-            self._cleaning = asyncio.create_task(end_orphans(ask, self._run_tags, self._run_id))
+            self._cleaning = asyncio.create_task(end_orphans(ask, self._run_tags, runs))
 
     async def _finish(self, status: str, seconds: float, *, longer: bool) -> None:
         """Deliver what is under way, then end the runs: a client may do that itself until then.

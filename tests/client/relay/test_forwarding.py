@@ -124,6 +124,32 @@ def test_the_connections_max_retries_ends_it_before_the_deadline(
     assert len(there.requests) == sent
 
 
+def test_max_retries_does_not_count_what_was_not_carried_out(relay_to: OpenRelay) -> None:
+    """A server that is away for seconds is waited for, as in the task's own process."""
+    answers = [http(429)] * 3 + [http(503), OK]
+    with stranger(*answers) as there, relay_to(there, changes={"max_retries": 1}) as relay:
+        assert asked(relay, "GET", f"{API}/runs/get?run_id=1") == {"done": True}
+    assert len(there.requests) == 5
+
+
+def test_a_create_that_may_not_be_sent_again_is_still_asked_about(relay_to: OpenRelay) -> None:
+    """Its answer was lost; the relay ends the run that it has made."""
+
+    def found(request: Request) -> Any:
+        tags = json.loads(there.requests[0].body)["tags"]
+        run = {"info": {"run_id": "made", "experiment_id": "0"}, "data": {"tags": tags}}
+        return http(body=json.dumps({"runs": [run]}), content_type="application/json")
+
+    with (
+        stranger(cut, found, OK) as there,
+        relay_to(there, changes={"max_retries": 0}) as relay,
+    ):
+        made = asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
+        assert made["run"]["info"]["run_id"] == "made"
+    paths = [request.path.rpartition("mlflow/")[2] for request in there.requests]
+    assert paths[:3] == ["runs/create", "runs/search", "runs/update"]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
 def test_mlflows_own_refusal_goes_through_as_it_is(relay_to: OpenRelay, status: int) -> None:
     """Once, with its words."""
