@@ -25,21 +25,27 @@ Opened = Callable[[], AbstractAsyncContextManager[peers.AsyncCall]]
 
 
 def measure(server: Nameserver, *, quick: bool) -> Iterator[Table]:
-    """A thundering herd, with the queries counted at the server."""
-    callers = 200 if quick else 1000
+    """A thundering herd, with the queries counted at the server.
+
+    The best time of a few herds, as elsewhere, and the queries of the worst of them.
+    """
+    callers, rounds = (200, 1) if quick else (1000, 3)
     table = Table("herd", f"{callers} callers at once, one unknown name", _COLUMNS)
     for number, (name, run) in enumerate(_subjects(server).items()):
-        hostname = f"herd{number}.bench.test"
-        server.tell(f"set {hostname} 10.0.0.1 fd00::1 ttl=60")
-        server.tell(f"delay {hostname} {_DELAY}")
-        if "SERVFAIL" in name:
-            server.tell(f"servfail {hostname}")
+        hostnames = [f"herd{number}-{each}.bench.test" for each in range(rounds)]
+        for hostname in hostnames:
+            server.tell(f"set {hostname} 10.0.0.1 fd00::1 ttl=60")
+            server.tell(f"delay {hostname} {_DELAY}")
+            if "SERVFAIL" in name:
+                server.tell(f"servfail {hostname}")
         try:
-            wall, outcomes = run(hostname, callers)
+            herds = [run(hostname, callers) for hostname in hostnames]
         except Skipped as reason:
             table.rows.append(Row(name, note=str(reason)))
             continue
-        values = (callers, server.per_type(hostname), wall, outcomes["ok"])
+        wall, outcomes = min(herds, key=lambda herd: herd[0])
+        queries = max(map(server.per_type, hostnames))
+        values = (callers, queries, wall, min(found["ok"] for _, found in herds))
         errors = ", ".join(f"{count} {kind}" for kind, count in outcomes.items() if kind != "ok")
         table.rows.append(Row(name, dict(zip(_COLUMNS, values, strict=True)), errors))
     yield table
