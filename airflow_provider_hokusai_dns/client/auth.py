@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
 
@@ -177,7 +178,7 @@ class Authorize:
         if origin_of(request.url) == entry.origin:
             if entry.authorization is not None:
                 request.headers["Authorization"] = entry.authorization
-            if entry.workspace is not None and "/mlflow/workspaces" not in parts.path:
+            if entry.workspace is not None and is_in_a_workspace(parts.path):
                 request.headers["X-MLFLOW-WORKSPACE"] = entry.workspace
         return request
 

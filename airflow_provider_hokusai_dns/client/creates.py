@@ -181,10 +181,10 @@ def json_object(text: bytes | str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def run_of(answer: Any) -> tuple[str, str] | None:
-    """Run and experiment id of an answer that holds a run."""
+def run_of(answer: Any) -> str | None:
+    """The id of the run that an answer holds."""
     run_id = _at(answer, *_RUN_ID) or _at(answer, "run", "info", "run_uuid")
-    return (str(run_id), str(_at(answer, "run", "info", "experiment_id"))) if run_id else None
+    return str(run_id) if run_id else None
 
 
 def tags_of(made: Any) -> dict[str, str]:

@@ -117,7 +117,7 @@ def attempt_of(tags: Mapping[str, str]) -> Attempt:
 
 def orphaned(
     tags: Mapping[str, str],
-    own_run_ids: Collection[str],
+    own_run_ids: Collection[str] = (),
     experiment_ids: Sequence[str] | None = None,
 ) -> Search[list[str]]:
     """The ids of the runs that earlier attempts of a task left RUNNING.

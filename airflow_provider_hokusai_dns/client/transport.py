@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import random
 import ssl
 import threading
@@ -161,16 +162,14 @@ class Carrier(HTTPAdapter):
                 outcome.close()
             time.sleep(pause)
             if maybe_done and create is not None:
-                with bounded(max(1.0, self.patience - (time.monotonic() - began))):
-                    found = self._made(request, create)
-                if found:
-                    return self._answer(request, create, found)
+                left = max(1.0, self.patience - (time.monotonic() - began))
+                if (made := self._read_back(request, create, left)) is not None:
+                    return made
         left = self.patience - (time.monotonic() - began)
         if fault is not None and maybe_done and create is not None and left > 0:
-            with bounded(left):  # max_retries is used up, and it may be there
-                found = self._made(request, create)
-            if found:
-                return self._answer(request, create, found)
+            made = self._read_back(request, create, left)  # max_retries is used up
+            if made is not None:
+                return made
         answer = outcome if isinstance(outcome, requests.Response) else None
         # A download must not be read here, so the rule comes first.
         if (
@@ -268,16 +267,22 @@ class Carrier(HTTPAdapter):
     ) -> requests.Response | None:
         """The answer to a create that was sent more than once; duplicates are removed."""
         if create.may_be_made(response.status_code, error_code(response.content)):
-            found = self._made(request, create)
-            return self._answer(request, create, found) if found else None
+            return self._read_back(request, create)
         if not response.ok:
             return None
         self._keep_one(request, create, response.json())
         return response
 
-    def _made(self, request: requests.PreparedRequest, create: Create) -> list[dict[str, Any]]:
-        """What a create has created on the server; nothing if that cannot be asked."""
-        return create.found(self._document(request, create.ask))
+    def _read_back(
+        self, request: requests.PreparedRequest, create: Create, seconds: float = math.inf
+    ) -> requests.Response | None:
+        """The answer to a create that was carried out; ``None`` also if that cannot be asked.
+
+        :param seconds: for the question; as long as any call by default.
+        """
+        with bounded(seconds):
+            found = create.found(self._document(request, create.ask))
+        return self._answer(request, create, found) if found else None
 
     def _document(self, request: requests.PreparedRequest, ask: Ask) -> Any:
         with contextlib.suppress(requests.exceptions.RequestException, ValueError):

@@ -23,7 +23,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
-from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
+from airflow_provider_hokusai_dns.client.routes import (
+    Repeat,
+    is_in_a_workspace,
+    route,
+    was_removed_before,
+)
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
@@ -50,9 +55,7 @@ class _Authorization(AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._header is not None:
             request.headers["Authorization"] = self._header
-        # The server looks the workspace up first, and this may be the call that creates it.
-        path = request.path_url.partition("?")[0]
-        if self._workspace is not None and "/mlflow/workspaces" not in path:
+        if self._workspace is not None and is_in_a_workspace(request.path_url):
             request.headers["X-MLFLOW-WORKSPACE"] = self._workspace
         return request
 

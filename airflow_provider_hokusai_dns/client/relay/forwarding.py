@@ -357,7 +357,7 @@ class Forwarder:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(made[0])
+                    self.runs.begun(made)
             case "runs/update" | "runs/delete" as name:
                 given = json_object(_text(call))
                 if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 _FORWARDED = "x-forwarded-"
-#: The API of workspaces, which belongs to no workspace.
-_WORKSPACES = re.compile(r"/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:[/?]|\Z)")
 
 Headers = list[tuple[str, str]]
 
@@ -51,7 +49,7 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     headers.append(("Accept-Encoding", "identity"))
     if (authorization := server.credentials.authorization()) is not None:
         headers.append(("Authorization", authorization))
-    if server.workspace is not None and not _WORKSPACES.match(path):
+    if server.workspace is not None and is_in_a_workspace(path):
         headers.append(("X-MLFLOW-WORKSPACE", server.workspace))
     return headers
 

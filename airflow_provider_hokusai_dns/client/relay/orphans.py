@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
 from airflow_provider_hokusai_dns.client.creates import Create, ended
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
+from airflow_provider_hokusai_dns.client.relay.messages import release
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
@@ -36,7 +37,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
     """
     killed = []
     try:
-        for run_id in await _found(ask, orphaned(tags, set())):
+        for run_id in await _found(ask, orphaned(tags)):
             if run_id in runs or run_id in run_ids_in_use():
                 continue
             if (await end_run(ask, run_id, "KILLED")).status < 400:
@@ -75,8 +76,7 @@ async def _found(ask: Ask, search: Search[T]) -> T:
         while True:
             answer = await ask(call.method, f"{_API}/{call.path}", call.fields)
             if answer.status >= 400 or answer.rest is not None:
-                if answer.rest is not None:
-                    answer.rest.close()
+                release(answer)
                 raise RuntimeError(f"{call.path} was answered {answer.status}, or at length")
             call = search.send(answer.document)
     except StopIteration as done:
