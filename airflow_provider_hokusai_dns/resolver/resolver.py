@@ -259,7 +259,7 @@ class DNSResolver:
             if left > 0:
                 yield flight.final, left, flight.lead
             elif flight.lead is not None:
-                flight.lead(None)
+                flight.lead(0.0)
             if not flight.final.done():  # until it is, no other caller has to wait
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)

@@ -38,9 +38,9 @@ class Flight:
     refused: str = ""
     #: What is under way; ``None`` until it began.
     search: Search | None = None
-    #: Set where the caller that started it drives it: called with the seconds it has left,
-    #: or with ``None`` to have it driven by a thread.
-    lead: Callable[[float | None], None] | None = None
+    #: Set where the caller that started it drives it: called with the seconds it has left;
+    #: with none it sends its queries, and a thread waits for the answers.
+    lead: Callable[[float], None] | None = None
     leader: int | None = None
     _lock: threading.Lock = field(default_factory=lambda: threading.Lock())
 
@@ -147,13 +147,12 @@ class SingleFlight:
         flight: Flight,
         work: Callable[[Flight], Callable[[], None]],
         lead: Callable[[Flight, float], Callable[[], None] | None],
-        seconds: float | None,
+        seconds: float,
     ) -> None:
         flight.lead = None
         afterwards = None
         try:
-            if seconds is not None:
-                afterwards = lead(flight, seconds)
+            afterwards = lead(flight, seconds)
         finally:  # also where the caller was interrupted: others wait for it
             flight.leader = None
             if afterwards is None:

@@ -10,7 +10,7 @@ from airflow_provider_hokusai_dns.resolver.model import Resolution
 
 #: Yields what to wait for, for how many seconds, and a function that runs the lookup on the
 #: caller's thread instead of waiting; returns the answer.
-Steps = Generator[tuple[Landing, float, Callable[[float | None], None] | None], None, Resolution]
+Steps = Generator[tuple[Landing, float, Callable[[float], None] | None], None, Resolution]
 
 
 def run_blocking(steps: Steps) -> Resolution:
