@@ -139,6 +139,8 @@ class DNSResolver:
     ) -> Resolution:
         """A live lookup that bypasses the cache; other callers join it.
 
+        It joins one that is already in progress. If that fails, it looks up again, because the name
+        may have been repaired since.
         Writes the last known good if the policy requires it (rule 17). If the lookup fails, returns
         what :meth:`resolve` would return, with the cause.
 
@@ -272,8 +274,10 @@ class DNSResolver:
             if not landing.done():
                 self._updater.ask_store(slot, flight)
                 yield landing, max(0.0, end - self._monotonic()), None
-            if live and slot.entry.failure is not None and flight.left_out:
-                # It was under way without the system; a refresh asks all sources.
+            joined = flight.started < now or flight.left_out
+            if live and joined and slot.entry.failure is not None:
+                # It began before this call, when the name may still have been broken, or it left
+                # sources out. A refresh asks all of them, and after it was called.
                 flight = self._updater.start_or_join(slot, refresh=True) or flight
                 landing = flight.final
                 yield landing, max(0.0, end - self._monotonic()), None

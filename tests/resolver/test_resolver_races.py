@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -175,3 +176,21 @@ def test_the_first_calls_of_a_url_by_many_threads_all_get_an_answer(make, lookup
     finally:
         sys.setswitchinterval(before)
     assert errors == []
+
+
+@pytest.mark.parametrize("broken", [Cause.NXDOMAIN, Cause.SERVFAIL])
+def test_a_refresh_that_joins_a_lookup_of_the_broken_name_asks_again(make, lookup, clock, broken):
+    """Its caller has just mended the record; the lookup in progress was begun before that."""
+    lookup.script(NAME, "10.0.0.1", broken, "10.0.0.2")
+    resolver = make(clock=clock)
+    resolver.resolve(NAME)
+    clock.advance(100_000)
+    held = lookup.hold(NAME)
+    resolver.warm([NAME])
+    lookup.wait_for_calls(NAME, 2)
+    clock.advance(0.1)
+    with ThreadPoolExecutor(1) as pool:
+        refreshed = pool.submit(resolver.refresh, NAME)
+        threading.Timer(0.2, held.set).start()  # once the refresh has joined
+        assert refreshed.result(10).address == "10.0.0.2"
+    assert lookup.calls(NAME) == 3
