@@ -64,7 +64,6 @@ def clean_runtime() -> Iterator[Any]:
 
     runtime.forget()
     yield runtime
-    runtime.wait_under_dag_test()
     runtime.forget()
 
 

@@ -133,7 +133,6 @@ def check_with(
             ),
         )
     observers.count_probe(server.hostname, verdict.milliseconds)
-    runtime.wait_under_dag_test()
     return Check(verdict, server, found)
 
 

@@ -116,18 +116,14 @@ class MLflowHook(BaseHook):
 
         :raises DNSResolutionError: there is no address to serve.
         """
-        found = self.resolver.resolve(self.server.connect_uri)
-        runtime.wait_under_dag_test()
-        return found
+        return self.resolver.resolve(self.server.connect_uri)
 
     def refresh_dns_resolution(self) -> Resolution:
         """A live lookup that bypasses the cache; the answer is also stored as the last known good.
 
         :raises DNSResolutionError: there is no address to serve.
         """
-        found = self.resolver.refresh(self.server.connect_uri)
-        runtime.wait_under_dag_test()
-        return found
+        return self.resolver.refresh(self.server.connect_uri)
 
     def get_dns_info(self) -> dict[str, Any]:
         """What the name resolves to and why, and how the resolver of this process is doing.
@@ -454,7 +450,6 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
         addresses = held[0].addresses(server.connect_port, connects=True, must_be_tested=True)
     except NoConnectionError as error:
         raise MLflowUnreachableError(server.uri, proxy or error.addresses) from error
-    runtime.wait_under_dag_test()
     if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, proxy or tuple(addresses))
     return held

@@ -42,12 +42,9 @@ def opened(
             )
         options |= {"run_id": joined.info.run_id, "experiment_id": joined.info.experiment_id}
     addresses, keep = pins.relay_addresses(server, resolver), settings.relay_keep()
-    try:
-        with open_relay(server, addresses, keep=keep, export=export, **options) as relay:
-            runtime.mask(relay.token)
-            yield relay
-    finally:
-        runtime.wait_under_dag_test()
+    with open_relay(server, addresses, keep=keep, export=export, **options) as relay:
+        runtime.mask(relay.token)
+        yield relay
 
 
 def _open_run_of(server: MLflowServer) -> ActiveRun | None:

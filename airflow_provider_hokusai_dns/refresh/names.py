@@ -86,7 +86,6 @@ def refresh_names(
             changes.append(change)
             say("%s", change_in_one_line(change))
     add_to_history(seen)
-    runtime.wait_under_dag_test()
     return _report(rows, changes)
 
 

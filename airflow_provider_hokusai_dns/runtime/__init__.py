@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from airflow_provider_hokusai_dns.resolver import (
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variables import VariableStore, notice_dag_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -112,6 +111,7 @@ def resolver_for_view(view: View) -> DNSResolver:
 
     :raises SettingError: a setting is wrong, and there is no earlier configuration to keep.
     """
+    notice_dag_test()
     with locked():
         policy = _policy()
         dns = _process.resolvers.pop(view, None)
@@ -210,10 +210,9 @@ def follow_policy() -> None:
 
     It may block as long as one read of a Variable, so no caller waits for it before its own lookup.
     A broken text is rejected as a whole, with one line in the log. Never raises.
-    Not followed under ``dag.test()``: see :func:`wait_under_dag_test`.
     """
     variable = _process.policy_variable
-    if _is_dag_test() or not variable.claim_read():
+    if not variable.claim_read():
         return
     try:
         text = store().text(KEY)
@@ -284,23 +283,6 @@ def forget() -> None:
             function()
         fresh = _Process(_process.lock, depth=_process.depth)
         vars(_process).update(vars(fresh))
-
-
-def wait_under_dag_test() -> None:
-    """Under ``dag.test()``, wait until the resolver has finished with the shared Variable.
-
-    There the task talks to Airflow without a lock: a concurrent read of a Variable would receive
-    the answer for the author's XCom. A real task's connection has a lock, so this does not wait.
-    """
-    if _is_dag_test():
-        for dns in [*_process.resolvers.values()]:
-            dns.wait_idle(5.0)
-
-
-def _is_dag_test() -> bool:
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    comms = getattr(runner, "SUPERVISOR_COMMS", None)
-    return type(comms).__name__ == "InProcessSupervisorComms"
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:

@@ -80,8 +80,12 @@ def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 def in_triggerer() -> bool:
     """Whether this process is the one in which Airflow runs triggers; false under `dag.test()`."""
+    return _comms() == "TriggerCommsDecoder"
+
+
+def _comms() -> str:
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    return type(getattr(runner, "SUPERVISOR_COMMS", None)).__name__ == "TriggerCommsDecoder"
+    return type(getattr(runner, "SUPERVISOR_COMMS", None)).__name__
 
 
 def _ask(function: Callable[[], T]) -> T:
@@ -116,30 +120,55 @@ class SdkVariables:
 
 
 class MetastoreVariables:
-    """The Variables as Airflow's own commands see them: in its database.
+    """The Variables in Airflow's database, not through its SDK.
 
-    For a process with access to the database and without a supervisor: the command line. The
-    environment and a secrets backend take precedence, as everywhere in Airflow.
+    For a process with access to the database: the command line, and ``dag.test()``. There a task's
+    connection to Airflow has no lock, and does not exist while it carries a request: if another
+    thread used it, the author's next XCom would fail. Therefore this does not call
+    ``Variable.get`` and ``Variable.set``, which use that connection if there is one.
+
+    The environment and a secrets backend take precedence, as everywhere in Airflow.
     """
 
     def get(self, key: str) -> str | None:
         """The text, or ``None`` when it is not known."""
         from airflow.models import Variable
 
-        value = Variable.get(key, None)
-        return None if value is None else str(value)
+        return Variable.get_variable_from_secrets(key)
 
     def set(self, key: str, value: str, description: str) -> None:
         """Keep a text."""
         from airflow.models import Variable
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
 
-        Variable.set(key, value, description=description)
+        with create_session() as session:
+            variable = session.scalar(select(Variable).where(Variable.key == key))
+            if variable is None:
+                variable = Variable(key)  # type: ignore[no-untyped-call]
+                session.add(variable)
+            variable.set_val(value)
+            variable.description = description
 
     def delete(self, key: str) -> bool:
         """Delete a text; returns whether the database had it."""
         from airflow.models import Variable
 
         return bool(Variable.delete(key))
+
+
+#: Whether a task of ``dag.test()`` has run in this process. Such a process has the database.
+_dag_test = False
+
+
+def notice_dag_test() -> bool:
+    """Whether this process runs tasks by ``dag.test()``. To be called on the task's own thread.
+
+    The answer is kept, because the task's connection is gone while it carries a request.
+    """
+    global _dag_test
+    _dag_test = _dag_test or _comms() == "InProcessSupervisorComms"
+    return _dag_test
 
 
 class VariableStore:
@@ -157,7 +186,7 @@ class VariableStore:
         variables: Variables | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._variables = variables or SdkVariables()
+        self._given = variables
         self._bounded = BoundedCall(patience)
         self._patience = patience
         self._now = now
@@ -165,6 +194,10 @@ class VariableStore:
         self._said: dict[str, str] = {}
         #: The nameservers whose answers are stored here; empty for the system's.
         self._asked: tuple[str, ...] = ()
+
+    @property
+    def _variables(self) -> Variables:
+        return self._given or (MetastoreVariables() if notice_dag_test() else SdkVariables())
 
     def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
         """The same store, for the answers of the nameservers set on a connection.

@@ -107,7 +107,6 @@ def _as_new(dns: DNSServer, port: int) -> None:
     """As if the next block ran in a process of its own, with the connection of the pages."""
     from airflow_provider_hokusai_dns import runtime
 
-    runtime.wait_under_dag_test()
     runtime.forget()
     os.environ["AIRFLOW__HOKUSAI_DNS__NAMESERVERS"] = dns.address
     os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"] = json.dumps(

@@ -54,7 +54,6 @@ class Scenarios:
         """As if the next task ran in a new worker process."""
         from airflow_provider_hokusai_dns import runtime
 
-        runtime.wait_under_dag_test()
         runtime.forget()
 
     def run(self, dag: Any, conf: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -201,6 +200,9 @@ class Scenarios:
                 for run in runs
             ],
         }
+
+    def xcoms_beside_the_store(self) -> Any:
+        return self.run(self.gates.xcoms_beside_the_store)
 
 
 def main(port: int, out: Path, *wanted: str) -> None:

@@ -206,6 +206,13 @@ def test_a_run_that_was_left_running_is_ended_by_the_next_try(seen):
     assert "/dags/killed_and_tried_again/" in tags["airflow.url"]
 
 
+def test_the_store_does_not_disturb_what_the_task_says_to_airflow(seen):
+    """Airflow's connection under ``dag.test()`` has no lock: ours does not go through it."""
+    one = scenario(seen, "xcoms_beside_the_store")
+    assert one["state"] == "success"
+    assert one["xcoms"]["talk.return_value"] == 99
+
+
 def test_no_secret_is_in_the_log_or_in_an_xcom(seen):
     """Of all the runs above."""
     assert SECRET not in seen["log"]
