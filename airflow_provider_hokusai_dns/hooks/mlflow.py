@@ -229,6 +229,12 @@ class MLflowHook(BaseHook):
             )
             return None
         runtime.mask_credentials(server)
+        if server.uri != self.server.uri:
+            self.log.warning(
+                "The login was not read again after a 401: %s is %s now", server.named, server.uri
+            )
+            return None
+        self.server = replace(self.server, credentials=server.credentials)
         return server.credentials
 
     @contextmanager
@@ -332,6 +338,7 @@ class MLflowHook(BaseHook):
             end_timeout=end_timeout,
             run_tags=_airflow_tags(),
             status_of=_status_of,
+            renew=self._login_now,
         ) as opened:
             yield opened
 

@@ -20,6 +20,7 @@ from airflow_provider_hokusai_dns.exceptions import BreakerOpenError, MLflowRest
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks import rest
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from tests.client.relay.support import asked
 from tests.conftest import HOSTNAME, SEARCH
 from tests.servers import Stranger, http
 
@@ -198,6 +199,27 @@ class TestALoginThatExpired:
         define("second")
         assert hook.rest("POST", "/x", json={}) == {}
         assert len(stranger.requests) == 2
+        assert hook.rest("POST", "/x", json={}) == {}  # the hook keeps it
+        assert len(stranger.requests) == 3
+
+    def test_is_replaced_by_the_next_in_a_relay(self, expired):
+        """Processes of the task know neither of the two."""
+        hook, _, define = expired
+        define("second")
+        with hook.relay() as relay:
+            assert asked(relay, "POST", "/api/2.0/mlflow/experiments/search", {}) == {}
+
+    def test_is_not_replaced_by_that_of_another_server(self, expired, connect, caplog, capfd):
+        """The connection leads elsewhere now; its login is for there."""
+        hook, stranger, _ = expired
+        connect("expiring", host="other.test", port=stranger.port, password="second")
+        with pytest.raises(MLflowRestError) as caught:
+            hook.rest("GET", "/x")
+        assert caught.value.status == 401
+        assert len(stranger.requests) == 1
+        assert f"is http://other.test:{stranger.port} now" in "".join(
+            (caplog.text, *capfd.readouterr())
+        )
 
     def test_is_told_where_there_is_no_other(self, expired):
         """It is not sent again."""

@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -52,7 +52,7 @@ from airflow_provider_hokusai_dns.client.routes import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +79,7 @@ class _CallInProgress:
     tries: int = 0
     sent: int = 0  # tries that may have reached MLflow
     maybe_done: bool = False  # an earlier try may have been carried out
+    signed_in_again: bool = False
     reason: str = ""
     create: Create | None = None
 
@@ -87,10 +88,16 @@ class Forwarder:
     """Sends what clients ask for to MLflow. Used on one event loop.
 
     :param run_tags: the tags of the task, for every run that is begun.
+    :param renew: reads the login of the connection again, after a 401; called on a thread.
     """
 
     def __init__(
-        self, server: MLflowServer, upstream: Upstream, runs: Runs, run_tags: Mapping[str, str]
+        self,
+        server: MLflowServer,
+        upstream: Upstream,
+        runs: Runs,
+        run_tags: Mapping[str, str],
+        renew: Callable[[], Credentials | None] = lambda: None,
     ) -> None:
         self.runs = runs
         #: The writes that did not arrive; a later success of the same call removes it.
@@ -103,6 +110,8 @@ class Forwarder:
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
+        self._renew = renew
+        self._renewing = asyncio.Lock()
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
@@ -139,7 +148,13 @@ class Forwarder:
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
         while True:
             call.tries += 1
+            used = self._server.credentials
             last, answer = await self._try(call, patience)
+            if last.status == 401 and not call.signed_in_again:
+                call.signed_in_again = True  # once: a 401 has carried out nothing
+                if await self._has_new_login(used) and _can_send_again(request):
+                    release(answer)
+                    continue
             call.sent += not last.was_not_carried_out
             may_repeat = allowed is None or call.sent <= allowed
             now = time.monotonic()
@@ -150,8 +165,7 @@ class Forwarder:
                 waiting_since=request.waiting_since,
                 away_since=self._away_since,
                 # What is only asked about is not sent again.
-                can_send_again=(may_repeat or call.create is not None)
-                and (not isinstance(request.body, Body) or request.body.can_send_again),
+                can_send_again=(may_repeat or call.create is not None) and _can_send_again(request),
             )
             step = next_step(last, progress, now)
             call.maybe_done = call.maybe_done or not (
@@ -268,6 +282,14 @@ class Forwarder:
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
 
+    async def _has_new_login(self, used: Credentials) -> bool:
+        """Whether the connection has another login than the one used; it is used from now on."""
+        async with self._renewing:
+            if self._server.credentials == used:
+                login = await asyncio.to_thread(self._renew)
+                self._server = replace(self._server, credentials=login or used)
+        return self._server.credentials != used
+
     def _note(self, last: Try, now: float) -> None:
         """Keep in mind since when MLflow is away, for all calls."""
         if not last.says_away:
@@ -373,6 +395,10 @@ _STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"
 
 def _status(value: Any) -> str:
     return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
+
+
+def _can_send_again(request: Request) -> bool:
+    return not isinstance(request.body, Body) or request.body.can_send_again
 
 
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
     from airflow_provider_hokusai_dns.client.relay.listener import Listener
     from airflow_provider_hokusai_dns.client.relay.upstream import AddressesNow, Upstream
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
+    from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class Relay:
         run_id: str | None,
         experiment_id: str | None,
         end_timeout: float | None,
+        renew: Callable[[], Credentials | None],
     ) -> None:
         self._server = server
         self._addresses = addresses
@@ -88,6 +89,7 @@ class Relay:
         self._run_id = run_id
         self._experiment_id = experiment_id
         self._end_timeout = end_timeout
+        self._renew = renew
         #: What a client of this relay shows; good for nothing else.
         self.token = secrets.token_urlsafe(32)
         self._pid = os.getpid()
@@ -204,7 +206,7 @@ class Relay:
 
         self._upstream = Upstream(self._server, self._addresses)
         runs = Runs(self._run_id)
-        self._forwarder = Forwarder(self._server, self._upstream, runs, self._run_tags)
+        self._forwarder = Forwarder(self._server, self._upstream, runs, self._run_tags, self._renew)
         self._listener = Listener(self._server, self._forwarder, self.token, Budget(self._keep))
         await self._listener.start()
         self._cleaning: asyncio.Task[None] | None = None
@@ -321,6 +323,7 @@ def open_relay(
     export: bool = False,
     end_timeout: float | None = None,
     status_of: Callable[[BaseException], str] = plain_status_of,
+    renew: Callable[[], Credentials | None] = lambda: None,
 ) -> Iterator[Relay]:
     """Open a relay while the block runs; :meth:`.MLflowHook.relay` says what the rest is for.
 
@@ -331,6 +334,7 @@ def open_relay(
     :param run_id: the open run that clients join.
     :param experiment_id: the experiment of that run.
     :param status_of: gives the status of a run whose block was left by an exception.
+    :param renew: reads the login of the connection again, after a 401; called on a thread.
     """
     relay = Relay(
         server,
@@ -340,6 +344,7 @@ def open_relay(
         run_id=run_id,
         experiment_id=experiment_id,
         end_timeout=end_timeout,
+        renew=renew,
     )
     with sigterm.on_sigterm(relay.stop):
         try:

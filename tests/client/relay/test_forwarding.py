@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -433,6 +434,54 @@ def test_a_redirect_to_the_server_leads_to_the_relay_and_none_is_followed(
             status, _, headers = ask(relay, "GET", "/a")
             assert (status, headers["location"]) == (307, expected)
     assert len(there.requests) == 6
+
+
+def _wants_the_second_token(request: Request) -> bytes:
+    return OK if request.headers.get("authorization") == "Bearer second" else http(401, "no")
+
+
+def test_a_login_that_expires_is_read_again_once_for_all_calls(relay_to: OpenRelay) -> None:
+    """Whatever the call, an upload too; and the new one is used at once from then on."""
+    read: list[Credentials] = []
+
+    def renew() -> Credentials:
+        time.sleep(0.2)  # so that the others meet their 401 meanwhile
+        read.append(Credentials(secret="second"))
+        return read[-1]
+
+    changes = {"credentials": Credentials(secret="first")}
+    upload = "/api/2.0/mlflow-artifacts/artifacts/1/x/artifacts/a"
+    calls = [("POST", f"{API}/runs/log-metric", {"step": n}) for n in range(10)]
+    calls += [("POST", f"{API}/runs/create", {"experiment_id": "0"}), ("PUT", upload, b"x" * 99)]
+    with (
+        stranger(_wants_the_second_token) as there,
+        relay_to(there, changes=changes, renew=renew) as relay,
+    ):
+        with ThreadPoolExecutor(len(calls)) as pool:
+            statuses = list(pool.map(lambda call: ask(relay, *call)[0], calls))
+        assert statuses == [200] * len(calls)
+        assert len(read) == 1
+        before = len(there.requests)
+        assert ask(relay, *calls[0])[0] == 200
+        assert len(there.requests) == before + 1
+    uploads = [request.body for request in there.requests if request.method == "PUT"]
+    assert uploads[-1] == b"x" * 99
+
+
+@pytest.mark.parametrize("login", [None, Credentials(secret="first"), Credentials(secret="third")])
+def test_a_login_that_is_refused_again_is_told(
+    relay_to: OpenRelay, login: Credentials | None
+) -> None:
+    """It is sent again only where it is another one, and once."""
+    changes = {"credentials": Credentials(secret="first")}
+    with (
+        stranger(_wants_the_second_token) as there,
+        pytest.raises(RelayLostDataError, match="401"),
+        relay_to(there, changes=changes, renew=lambda: login) as relay,
+    ):
+        assert ask(relay, "POST", f"{API}/runs/log-metric", {"step": 1})[0] == 401
+    is_new = login == Credentials(secret="third")
+    assert len(there.requests) == 1 + is_new
 
 
 def test_two_hundred_calls_at_once_all_arrive_through_an_outage(
