@@ -41,6 +41,8 @@ def at(
 
 
 def refused(hook: MLflowHook, state: str, told: str) -> None:
+    import mlflow  # noqa: F401 - takes seconds the first time
+
     began = time.monotonic()
     with pytest.raises(MLflowRefusedError, match=told) as caught, hook.run("never"):
         pytest.fail("the block must not run")
