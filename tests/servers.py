@@ -537,3 +537,42 @@ def has_basic_auth() -> bool:
 def has_program(name: str) -> bool:
     """Whether a program is installed, for tests that skip without it."""
     return shutil.which(name) is not None
+
+
+class Busy(threading.Thread):
+    """A server that accepts, reads nothing for some seconds, and then answers each request."""
+
+    def __init__(self, seconds: float, host: str = "127.0.0.52") -> None:
+        super().__init__(daemon=True)
+        self.host = host
+        self.received: list[int] = []
+        self._seconds = seconds
+        self._listener = socket.create_server((self.host, 0))
+        self.port = self._listener.getsockname()[1]
+
+    def __enter__(self) -> Busy:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.join(20)
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                time.sleep(self._seconds)
+                length = 0
+                while (line := stream.readline().strip().lower()) != b"":
+                    name, _, value = line.partition(b":")
+                    length = int(value) if name == b"content-length" else length
+                try:
+                    self.received.append(len(stream.read(length)))
+                    connection.sendall(http(body="{}", content_type="application/json"))
+                except OSError:
+                    continue

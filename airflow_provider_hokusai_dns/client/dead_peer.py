@@ -10,6 +10,10 @@ longer one is limited by the deadline.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
+from typing import Any
+
+from urllib3.connection import HTTPConnection
 
 #: Seconds until the kernel has found that an idle peer is gone.
 _SECONDS = 20
@@ -35,3 +39,27 @@ def socket_options(length: int | None = 0) -> list[tuple[int, int, int]]:
         if (number := getattr(socket, name, None)) is not None:
             options.append((socket.IPPROTO_TCP, number, value))
     return options
+
+
+def noticing(base: type[HTTPConnection]) -> type[HTTPConnection]:
+    """urllib3's class of connections, with these options for each request."""
+
+    class Noticing(base):  # type: ignore[misc,valid-type]
+        def request(
+            self,
+            method: str,
+            url: str,
+            body: Any = None,
+            headers: Mapping[str, str] | None = None,
+            **kwargs: Any,
+        ) -> None:
+            given = {name.lower(): value for name, value in (headers or {}).items()}
+            length = None if "transfer-encoding" in given else int(given.get("content-length", 0))
+            options = socket_options(length)
+            self.socket_options = [*HTTPConnection.default_socket_options, *options]
+            if self.sock is not None:  # one that was kept
+                for option in options:
+                    self.sock.setsockopt(*option)
+            super().request(method, url, body=body, headers=headers, **kwargs)
+
+    return Noticing

@@ -32,7 +32,6 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 from urllib3 import HTTPResponse
-from urllib3.connection import HTTPConnection
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import dead_peer
@@ -46,12 +45,14 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
 _log = logging.getLogger(__name__)
 
+_POOL_CLASSES = pool_classes(dead_peer.noticing)
 #: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
 #: The least that a first attempt waits for its answer, seconds.
@@ -97,9 +98,15 @@ class Carrier(HTTPAdapter):
         self._in_doubt: list[tuple[requests.PreparedRequest, Create, Mapping[str, Any]]] = []
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Enable TCP keep-alive, to notice a dead host while waiting for an answer."""
-        options = [*HTTPConnection.default_socket_options, *dead_peer.socket_options()]
-        super().init_poolmanager(*args, socket_options=options, **kwargs)
+        """Notice a dead host while waiting for an answer."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """The same for a proxy."""
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOL_CLASSES
+        return manager
 
     @property
     def patience(self) -> float:
@@ -412,7 +419,9 @@ def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -
         if current is not None and current.server == server:
             current.renew = renew
         else:
-            _carriers[server.conn_id] = Carrier(server, renew=renew)
+            made = _carriers[server.conn_id] = Carrier(server, renew=renew)
+            if current is not None:  # the login may have changed during a run
+                made._in_doubt = current._in_doubt
         _install()
 
 

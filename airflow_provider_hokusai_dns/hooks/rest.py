@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -19,8 +20,7 @@ from airflow.providers.http.hooks.http import HttpHook
 from airflow.sdk import Connection
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
 from airflow_provider_hokusai_dns.client.routes import (
@@ -29,6 +29,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
@@ -60,7 +61,7 @@ class _Authorization(AuthBase):
         return request
 
 
-def _punctual(base: type[HTTPConnection], deadline: float) -> type[HTTPConnection]:
+def _punctual(deadline: float, base: type[HTTPConnection]) -> type[HTTPConnection]:
     """Connections that are closed unused if they are established after the deadline.
 
     By then the caller has received an error and may be retrying: a request sent now would be sent
@@ -92,13 +93,7 @@ class _Bounded(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
         self._call = method, path
         self._deadline = deadline
-        self.poolmanager.pool_classes_by_scheme = {
-            scheme: type(pool.__name__, (pool,), {"ConnectionCls": _punctual(connection, deadline)})
-            for scheme, pool, connection in (
-                ("http", HTTPConnectionPool, HTTPConnection),
-                ("https", HTTPSConnectionPool, HTTPSConnection),
-            )
-        }
+        self.poolmanager.pool_classes_by_scheme = pool_classes(partial(_punctual, deadline))
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:

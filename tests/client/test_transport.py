@@ -6,6 +6,7 @@ A proxy stands in front of it, as a load balancer does, and answers in its place
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +16,15 @@ from typing import Any
 
 import pytest
 import requests
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from airflow_provider_hokusai_dns.client import auth, transport
+from airflow_provider_hokusai_dns.client import auth, dead_peer, transport
 from airflow_provider_hokusai_dns.client.creates import TAG
 from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
 from airflow_provider_hokusai_dns.client.run import open_run
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from tests.integration.counting_proxy import CountingProxy, Request
-from tests.servers import MLflowProcess, Stranger, http
+from tests.servers import Busy, MLflowProcess, Stranger, http
 from tests.values import a_server
 
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(300)]
@@ -605,3 +607,38 @@ def test_many_threads_at_once_leave_no_line_about_a_full_pool(
     for thread in threads:
         thread.join()
     assert "pool is full" not in caplog.text
+
+
+def test_an_upload_that_a_busy_server_has_no_room_for_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All its workers are at work; its kernel acknowledges, and takes no more."""
+    monkeypatch.setattr(dead_peer, "_UNACKNOWLEDGED", 1)
+    size = 12 * 2**20
+    with Busy(4.0) as there:
+        url = f"{auth.sign_in(a_server(hostname=there.host, port=there.port))}/a"
+        answer = requests.put(url, data=b"x" * size, auth=auth.Authorize(), timeout=30)
+        assert answer.status_code == 200
+    assert there.received == [size]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_each_request_has_the_limits_of_its_length(monkeypatch: Any, scheme: str) -> None:
+    """On one connection, which is kept; that of a proxy too."""
+    limits: list[int] = []
+
+    def request(self: Any, *args: Any, **kwargs: Any) -> None:
+        options = {name: value for _, name, value in self.socket_options}
+        limits.append(options[socket.TCP_USER_TIMEOUT])
+        raise OSError
+
+    for connection in (HTTPConnection, HTTPSConnection):
+        monkeypatch.setattr(connection, "request", request)
+    carrier = transport.Carrier(a_server())
+    for manager in (carrier.poolmanager, carrier.proxy_manager_for("http://proxy.test:3128")):
+        pool = manager.connection_from_host("mlflow.test", 80, scheme)
+        for headers in ({}, {"Content-Length": "1"}, {"Content-Length": "99999"},
+                        {"Transfer-Encoding": "chunked"}):  # fmt: skip
+            with pytest.raises(OSError):  # noqa: PT011
+                pool.ConnectionCls("mlflow.test").request("PUT", "/", headers=headers)
+    assert limits == [20_000, 20_000, 0, 0] * 2

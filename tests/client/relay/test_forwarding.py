@@ -27,7 +27,7 @@ from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, NAME, a_server, ask, asked, connected, token_of
-from tests.servers import Request, Stranger, http, wait_until
+from tests.servers import Busy, Request, Stranger, http, wait_until
 
 OK = http(body=json.dumps({"done": True}), content_type="application/json")
 
@@ -548,46 +548,6 @@ def test_a_slow_answer_is_waited_for_as_long_as_the_author_says(
     with stranger(slow, OK) as there, relay_to(there) as relay:
         assert asked(relay, "POST", f"{API}/runs/search", {}) == {"done": True}
     assert len(there.requests) == sent
-
-
-class Busy(threading.Thread):
-    """A server that accepts, reads nothing for some seconds, and then answers each request."""
-
-    host = "127.0.0.52"
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(daemon=True)
-        self.received: list[int] = []
-        self._seconds = seconds
-        self._listener = socket.create_server((self.host, 0))
-        self.port = self._listener.getsockname()[1]
-
-    def __enter__(self) -> Busy:
-        self.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.join(20)
-
-    def run(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as stream:
-                time.sleep(self._seconds)
-                length = 0
-                while (line := stream.readline().strip().lower()) != b"":
-                    name, _, value = line.partition(b":")
-                    length = int(value) if name == b"content-length" else length
-                try:
-                    self.received.append(len(stream.read(length)))
-                    connection.sendall(OK)
-                except OSError:
-                    continue
 
 
 def test_an_upload_that_a_busy_server_has_no_room_for_is_not_cut(
