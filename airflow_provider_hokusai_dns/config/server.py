@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
@@ -182,10 +183,13 @@ class MLflowServer:
         return f"{self.scheme}://{self.authority}{self.path_prefix}"
 
     @property
-    def other_registry(self) -> str | None:
-        """The model registry, if it is on a server other than this one."""
-        registry = self.registry_uri
-        return registry if registry and origin_of(registry) != origin_of(self.uri) else None
+    def registry_prefix(self) -> str | None:
+        """The path of the model registry below :attr:`uri`; ``None`` if it is elsewhere."""
+        registry = self.registry_uri or self.uri
+        path = urlsplit(registry).path.rstrip("/")
+        below = f"{path}/".startswith(f"{self.path_prefix}/")
+        is_here = below and origin_of(registry) == origin_of(self.uri)
+        return path.removeprefix(self.path_prefix) if is_here else None
 
     @property
     def own_port(self) -> int:

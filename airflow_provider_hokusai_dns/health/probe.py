@@ -148,10 +148,9 @@ def _closed_part(
     replies.append(tracking)
     if tracking.status != 200 or tracking.failure is not None:
         return
-    if "registry" in checks and server.other_registry is None:
-        registry = connection.ask(
-            "registry", "GET", f"{_API}/registered-models/search?max_results=1", headers=headers
-        )
+    if "registry" in checks and (prefix := server.registry_prefix) is not None:
+        path = f"{prefix}{_API}/registered-models/search?max_results=1"
+        registry = connection.ask("registry", "GET", path, headers=headers)
         replies.append(registry)
         if registry.status != 200 or registry.failure is not None:
             return

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -516,3 +517,24 @@ def test_an_artifact_whose_write_timed_out_is_taken_away_all_the_same() -> None:
         assert time.monotonic() - began < 20
         assert verdict.state is State.ARTIFACT_FAILED
         assert [r.method for r in stranger.requests][-2:] == ["PUT", "DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("registry", "asked"),
+    [("/there/models", "/there/models"), ("/there", "/there"), ("/elsewhere", None)],
+)
+def test_a_registry_below_the_server_is_asked_at_its_own_path(
+    registry: str, asked: str | None
+) -> None:
+    """One elsewhere is not the business of this connection's gate."""
+
+    def answer(request: Request) -> Answer:
+        return looks_like_mlflow(replace(request, path=request.path.removeprefix("/there")))
+
+    with Stranger(answer) as stranger:
+        uri = f"http://mlflow.test:{stranger.port}{registry}"
+        server = at(stranger, path_prefix="/there", registry_uri=uri)
+        probe(server, an_address(stranger.host), checks=("tracking", "registry"))
+        paths = [r.path for r in stranger.requests if "registered-models" in r.path]
+    wanted = f"{asked}/api/2.0/mlflow/registered-models/search?max_results=1"
+    assert paths == ([] if asked is None else [wanted])

@@ -118,12 +118,13 @@ class Relay:
 
         :param base: the environment to change; that of this process by default.
         """
+        prefix = self._server.registry_prefix
         return child_variables(
             os.environ if base is None else base,
             uri=self.uri,
             token=self.token,
             deadline=self._server.deadline,
-            registry_uri=self._server.other_registry,
+            registry_uri=self._server.registry_uri if prefix is None else self.uri + prefix,
             run_id=self._run_id,
             experiment_id=self._experiment_id,
             workspace=self._server.workspace,

@@ -37,7 +37,7 @@ def child_variables(
 
     :param base: the environment to change, for its ``NO_PROXY`` and a longer timeout.
     :param deadline: seconds for which the relay waits.
-    :param registry_uri: a model registry that is another server; the relay by default.
+    :param registry_uri: the model registry; the relay by default.
     :param run_id: of the run that ``mlflow.start_run()`` joins.
     """
     timeout = int(deadline) + _MARGIN

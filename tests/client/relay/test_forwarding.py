@@ -83,22 +83,27 @@ def test_without_credentials_no_authorization_is_sent(relay_to: OpenRelay) -> No
 
 
 @pytest.mark.parametrize(
-    ("registry", "is_here"),
+    ("registry", "prefix", "path"),
     [
-        (None, True),
-        (f"http://{NAME}:80", True),
-        (f"http://{NAME.upper()}", True),
-        (f"https://{NAME}", False),
-        ("http://other.test", False),
+        (None, "", ""),
+        (None, "/there", ""),
+        (f"http://{NAME}:80", "", ""),
+        (f"http://{NAME.upper()}", "", ""),
+        (f"http://{NAME}/models", "", "/models"),
+        (f"http://{NAME}/there/models/", "/there", "/models"),
+        (f"http://{NAME}/therefore", "/there", None),
+        (f"http://{NAME}", "/there", None),
+        (f"https://{NAME}", "", None),
+        ("http://other.test", "", None),
     ],
 )
 def test_a_registry_on_the_same_server_is_reached_through_the_relay(
-    registry: str | None, is_here: bool
+    registry: str | None, prefix: str, path: str | None
 ) -> None:
     """Whichever way it is spelled; children go to one elsewhere themselves."""
-    with open_relay(a_server(registry_uri=registry), list) as relay:
+    with open_relay(a_server(registry_uri=registry, path_prefix=prefix), list) as relay:
         uri = relay.variables({})["MLFLOW_REGISTRY_URI"]
-        assert uri == (relay.uri if is_here else registry)
+        assert uri == (registry if path is None else relay.uri + path)
 
 
 @pytest.mark.parametrize("answer", [
