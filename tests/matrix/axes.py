@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.servers import OTHER_CLIENT
+
 #: Every name ends like this; only the tests' own name servers know one.
 DOMAIN = "matrix.test"
 FILE_HOST = f"files.{DOMAIN}"
@@ -63,6 +65,10 @@ COLUMNS = {
     "SERVFAIL, store": ("store", "servfail"),
     "silent, store": ("store", "timeout"),
 }
+
+if OTHER_CLIENT is not None:
+    # The resolver does not know the version of MLflow's client: one fault of each kind is enough.
+    COLUMNS = {name: COLUMNS[name] for name in ("healthy", "SERVFAIL, memory", "silent, store")}
 
 FLOWS = (
     "REST",
