@@ -31,7 +31,9 @@ from airflow_provider_hokusai_dns.client.relay.messages import (
     begun,
     release,
 )
-from airflow_provider_hokusai_dns.client.relay.patience import (
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, run_id_in
+from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
+from airflow_provider_hokusai_dns.client.retries import (
     Progress,
     Step,
     Try,
@@ -40,8 +42,6 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     pause,
     retry_after,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, run_id_in
-from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.routes import (
     Repeat,
     Route,

@@ -14,7 +14,7 @@ from yarl import URL
 from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
-from airflow_provider_hokusai_dns.client.relay.patience import NoAnswer
+from airflow_provider_hokusai_dns.client.retries import NoAnswer
 from airflow_provider_hokusai_dns.config.server import tls_context
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.client.relay.patience import (
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
+from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
+from airflow_provider_hokusai_dns.client.retries import (
     NoAnswer,
     Progress,
     Step,
@@ -19,9 +22,6 @@ from airflow_provider_hokusai_dns.client.relay.patience import (
     pause,
     retry_after,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
-from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
-from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.routes import PATIENCE_WITH_500, Repeat, route
 
 A2, A3 = "/api/2.0/mlflow", "/api/3.0/mlflow"

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client import dead_peer
+from airflow_provider_hokusai_dns.client import dead_peer, retries
 from airflow_provider_hokusai_dns.client.relay import (
     Relay,
     RelayLostDataError,
     open_relay,
-    patience,
 )
 from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
 from airflow_provider_hokusai_dns.client.relay.records import Runs
@@ -542,7 +541,7 @@ def test_a_slow_answer_is_waited_for_as_long_as_the_author_says(
     relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch, author_s: str | None, sent: int
 ) -> None:
     """By MLflow's own variable, as outside of a relay; sent again, it would be as slow again."""
-    monkeypatch.setattr(patience, "ANSWER_TIMEOUT", 1.0)
+    monkeypatch.setattr(retries, "ANSWER_TIMEOUT", 1.0)
     if author_s is not None:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", author_s)
 
