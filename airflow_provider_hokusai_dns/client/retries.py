@@ -21,8 +21,7 @@ from airflow_provider_hokusai_dns.client.routes import (
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
-#: Pauses grow from the first to the last, seconds; the caller spreads them.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 2.0
+_FIRST_PAUSE = 0.2
 #: A server may ask for an hour; it is asked again sooner, seconds.
 _LONGEST_RETRY_AFTER = 30.0
 
@@ -34,8 +33,8 @@ class NoAnswer(StrEnum):
     NOT_SENT = "not_sent"
     #: The connection ended before the whole answer was there: it may have been carried out.
     CUT = "cut"
-    #: A certificate, or a TLS file: waiting does not help.
-    TLS = "tls"
+    #: A certificate, a TLS file, the proxy's refusal: waiting does not help.
+    FINAL = "final"
 
 
 class Step(StrEnum):
@@ -82,7 +81,7 @@ class Try:
     def may_pass(self) -> bool:
         """Whether the same request may be taken later."""
         if self.failure is not None:
-            return self.failure is not NoAnswer.TLS
+            return self.failure is not NoAnswer.FINAL
         return (
             self.status in _AWAY
             or self.status in _OVERRUN
@@ -147,12 +146,13 @@ def answer_limit(
     return patience
 
 
-def pause(last: Try, tries: int, left: float) -> float:
-    """Seconds to wait before the next sending, at most ``left``.
+def pause(last: Try, tries: int, left: float, longest: float) -> float:
+    """Seconds to wait before the next sending, at most ``left``; the caller spreads them.
 
     :param tries: how often it was sent.
+    :param longest: up to which the pauses grow, unless the server asks for more.
     """
-    grown = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
+    grown = min(longest, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
     asked = min(_LONGEST_RETRY_AFTER, last.retry_after)
     return max(0.0, min(left, max(grown, asked)))
 

@@ -36,7 +36,8 @@ from urllib3 import HTTPResponse
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import dead_peer
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, ask_for_renamed, create_of
-from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
+from airflow_provider_hokusai_dns.client.faults import try_of
+from airflow_provider_hokusai_dns.client.retries import Progress, Step, Try, next_step, pause
 from airflow_provider_hokusai_dns.client.routes import (
     ANSWER_TIMEOUT,
     Repeat,
@@ -58,6 +59,8 @@ CONNECT_TIMEOUT = 10.0
 #: The least that a first attempt waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
 _POOL_SIZE = 64
+#: Of the pauses between attempts, seconds.
+_LONGEST_PAUSE = 10.0
 
 
 class ServerAwayError(requests.exceptions.RetryError):
@@ -131,49 +134,50 @@ class Carrier(HTTPAdapter):
         if create is not None:
             request = request.copy()
             request.prepare_body(create.body, None)
-        may_repeat = create is not None or rule.repeat is Repeat.FREELY
+        repeat = Repeat.ONCE if rule.repeat is Repeat.READ_BACK and create is None else rule.repeat
+        is_whole, allowed = True, self.server.max_retries
         began, maybe_done, attempt, sent, renewed = time.monotonic(), False, 0, 0, False
         while True:
             attempt += 1
             left = self.patience - (time.monotonic() - began) if attempt > 1 else None
             outcome = self._once(request, stream, left, create, **kwargs)
-            fault = fault_of(outcome)
+            last = try_of(outcome)
             if maybe_done and create is not None and isinstance(outcome, requests.Response):
                 made = self._settled(request, create, outcome)
                 if made is not None:
                     return made
-            if fault is None:
-                if _status(outcome) == 401 and not renewed and self._has_new_login(request):
-                    renewed = True
-                    continue
+            if last.status == 401 and not renewed and self._has_new_login(request):
+                renewed = True
+                continue
+            if not last.may_pass:
                 break
-            sent += fault is not Fault.NOT_SENT
+            sent += not last.was_not_carried_out
             maybe_done = sent > 0
             if body is None and request.body is not None:
                 # A file that is sent once more takes its time; that is no outage.
                 began = began if attempt > 1 else time.monotonic()
-                may_repeat = may_repeat and _can_rewind(request)
-            allowed = self.server.max_retries
-            pause = pause_before_next(
-                fault,
-                attempt,
-                elapsed=time.monotonic() - began,
-                patience=self.patience,
-                may_repeat=may_repeat and (allowed is None or sent <= allowed),
-                jitter=random.random(),  # noqa: S311
+                is_whole = is_whole and _can_rewind(request)
+            progress = Progress(
+                repeat=repeat,
+                deadline=self.patience,
+                waiting_since=began,
+                away_since=None,
+                can_send_again=is_whole and (allowed is None or sent <= allowed),
             )
-            if pause is None:
+            now = time.monotonic()
+            if next_step(last, progress, now) not in (Step.AGAIN, Step.READ_BACK):
                 break
             self._log_away(outcome)
             if isinstance(outcome, requests.Response):
                 outcome.close()
-            time.sleep(pause)
+            spread = random.uniform(0.5, 1.0)  # noqa: S311
+            time.sleep(pause(last, attempt, progress.gives_up_at - now, _LONGEST_PAUSE) * spread)
             if maybe_done and create is not None:
                 left = max(1.0, self.patience - (time.monotonic() - began))
                 if (made := self._read_back(request, create, left)) is not None:
                     return made
         left = self.patience - (time.monotonic() - began)
-        if fault is not None and maybe_done and create is not None and left > 0:
+        if last.may_pass and maybe_done and create is not None and left > 0:
             made = self._read_back(request, create, left)  # max_retries is used up
             if made is not None:
                 return made
@@ -189,14 +193,14 @@ class Carrier(HTTPAdapter):
             done = {} if asks is None else self._document(request, asks)
             if done is not None:
                 return self._made_up(request, done)
-        if fault in (Fault.UNSURE, Fault.AWAY) and rule.repeat is Repeat.ONCE:
+        if last.says_away and not last.was_not_carried_out and rule.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
             outcome = SentOnceError(
                 f"{method} {rule.name} was not sent again: {why}, so that {self.server.uri} may "
                 "have carried it out. See whether it has before you repeat the call.",
                 request=request, response=answer,
             )  # fmt: skip
-        return self._last(request, outcome, fault, body, time.monotonic() - began)
+        return self._last(request, outcome, last, body, time.monotonic() - began)
 
     def _once(
         self,
@@ -242,15 +246,15 @@ class Carrier(HTTPAdapter):
         self,
         request: requests.PreparedRequest,
         outcome: requests.Response | Exception,
-        fault: Fault | None,
+        last: Try,
         body: bytes | str | None,
         took: float,
     ) -> requests.Response:
         """Return the outcome to the caller, and notify the observer of an error."""
-        status = _status(outcome)
-        if status and fault is not Fault.AWAY:
+        status = last.status
+        if status and not last.says_away:
             self._log_back()
-        if fault is Fault.AWAY and isinstance(outcome, requests.Response):
+        if last.says_away and isinstance(outcome, requests.Response):
             text = " ".join(outcome.text.split())[:200]
             outcome = ServerAwayError(
                 f"{request.method} {request.path_url.partition('?')[0]}: the server of connection "
@@ -369,7 +373,7 @@ class Carrier(HTTPAdapter):
             _log.warning(
                 "MLflow at %s is unavailable (%s). Waiting for up to %.0f s.",
                 self.server.uri,
-                _status(outcome) or type(outcome).__name__,
+                getattr(outcome, "status_code", type(outcome).__name__),
                 self.patience,
             )
 
@@ -377,10 +381,6 @@ class Carrier(HTTPAdapter):
         if self._away and seconds_left() == float("inf"):  # not by what is asked in between
             self._away = False
             _log.warning("MLflow at %s answers again.", self.server.uri)
-
-
-def _status(outcome: requests.Response | Exception) -> int:
-    return outcome.status_code if isinstance(outcome, requests.Response) else 0
 
 
 def _as_error(response: requests.Response) -> Exception:

@@ -20,7 +20,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_hokusai_dns.client import auth, dead_peer, transport
 from airflow_provider_hokusai_dns.client.creates import TAG
-from airflow_provider_hokusai_dns.client.faults import Fault, fault_of, pause_before_next
+from airflow_provider_hokusai_dns.client.faults import try_of
+from airflow_provider_hokusai_dns.client.retries import (
+    NoAnswer,
+    Progress,
+    Step,
+    Try,
+    next_step,
+    pause,
+)
+from airflow_provider_hokusai_dns.client.routes import Repeat
 from airflow_provider_hokusai_dns.client.run import open_run
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from tests.integration.counting_proxy import CountingProxy, Request
@@ -62,45 +71,53 @@ def faulty(status: int, path: str, times: int = 1) -> Callable[[Request], int | 
 # --- the decision, without a clock
 
 
-def waited(fault: Fault, patience: float, may_repeat: bool = True) -> float:
+def waited(last: Try, patience: float, repeat: Repeat = Repeat.FREELY) -> float:
     """Seconds that a call waits between its attempts when each fails at once."""
-    elapsed, attempt = 0.0, 1
+    now, tries = 0.0, 1
     while True:
-        pause = pause_before_next(
-            fault, attempt, elapsed=elapsed, patience=patience, may_repeat=may_repeat, jitter=0.5
+        progress = Progress(
+            repeat=repeat,
+            deadline=patience,
+            waiting_since=0.0,
+            away_since=None,
+            can_send_again=True,
         )
-        if pause is None:
-            return elapsed
-        assert 0 < pause <= 10
-        elapsed, attempt = elapsed + pause, attempt + 1
+        if next_step(last, progress, now) is not Step.AGAIN:
+            return now
+        seconds = pause(last, tries, progress.gives_up_at - now, longest=10.0)
+        assert 0 < seconds <= 10
+        now, tries = now + seconds, tries + 1
 
 
-@pytest.mark.parametrize("fault", [Fault.NOT_SENT, Fault.UNSURE, Fault.AWAY])
+NOT_SENT, CUT, AWAY = Try(failure=NoAnswer.NOT_SENT), Try(failure=NoAnswer.CUT), Try(503)
+
+
+@pytest.mark.parametrize("last", [NOT_SENT, CUT, AWAY])
 @pytest.mark.parametrize("patience", [0.0, 3.0, 30.0, 170.0, 600.0])
 def test_whatever_is_away_is_waited_for_until_the_deadline_and_no_longer(
-    fault: Fault, patience: float
+    last: Try, patience: float
 ) -> None:
     """No connection, a cut, 502, 503 and 504 alike: 170 s of 503 are less than the default."""
-    assert waited(fault, patience) == pytest.approx(patience)
+    assert waited(last, patience) == pytest.approx(patience)
 
 
 def test_an_error_500_is_repeated_as_long_as_a_plain_client_does() -> None:
     """It may be the server's last word."""
-    assert waited(Fault.BUSY, 600) == pytest.approx(247)
+    assert 247 <= waited(Try(500), 600) < 257
 
 
 def test_what_could_happen_twice_is_sent_again_only_where_it_was_not_sent() -> None:
     """MLflow 3.18 raises too."""
-    assert waited(Fault.NOT_SENT, 30, may_repeat=False) == pytest.approx(30)
-    assert waited(Fault.UNSURE, 30, may_repeat=False) == 0
-    assert waited(Fault.AWAY, 30, may_repeat=False) == 0
+    assert waited(NOT_SENT, 30, Repeat.ONCE) == pytest.approx(30)
+    assert waited(CUT, 30, Repeat.ONCE) == 0
+    assert waited(AWAY, 30, Repeat.ONCE) == 0
 
 
 def test_a_certificate_that_is_wrong_is_not_waited_for() -> None:
     """Another attempt changes nothing; a handshake that stops in the middle is another matter."""
     wrong = requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] unable to get issuer")
-    assert fault_of(wrong) is None
-    assert fault_of(requests.exceptions.SSLError("UNEXPECTED_EOF_WHILE_READING")) is Fault.NOT_SENT
+    assert not try_of(wrong).may_pass
+    assert try_of(requests.exceptions.SSLError("UNEXPECTED_EOF_WHILE_READING")) == NOT_SENT
 
 
 # --- outages in front of a real server

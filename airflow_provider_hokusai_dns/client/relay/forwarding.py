@@ -63,6 +63,7 @@ GIVEN_UP = 598
 LONGEST_CREATE = 8 * 2**20
 #: A caller that comes after this many seconds without a failure meets a new outage.
 _FORGET_AFTER = 300.0
+_LONGEST_PAUSE = 2.0
 #: What one sending gets at least, seconds.
 _LEAST = 5.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
@@ -194,7 +195,7 @@ class Forwarder:
                 )
             # Not for secrecy: the clients must not all come back in one moment.
             spread = random.uniform(0.5, 1.0)  # noqa: S311
-            await asyncio.sleep(pause(last, call.tries, left) * spread)
+            await asyncio.sleep(pause(last, call.tries, left, _LONGEST_PAUSE) * spread)
 
     async def ask(
         self,

@@ -120,7 +120,7 @@ def failure_of(error: BaseException) -> NoAnswer:
     if isinstance(error, aiohttp.ClientSSLError) and not isinstance(
         error.__cause__ or error.os_error, ConnectionError | TimeoutError
     ):
-        return NoAnswer.TLS
+        return NoAnswer.FINAL
     if isinstance(error, _NO_CONNECTION):
         return NoAnswer.NOT_SENT
     return NoAnswer.CUT
