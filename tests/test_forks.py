@@ -17,10 +17,10 @@ from airflow_provider_hokusai_dns import forks, runtime
 from airflow_provider_hokusai_dns.client import (
     auth,
     begun_inside,
+    carriers,
     delivery_hooks,
     environment,
     sigterm,
-    transport,
 )
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.log_throttle import _OncePerPause
@@ -101,7 +101,7 @@ def test_a_child_may_leave_the_block_and_have_work_of_its_own(tmp_path: Path) ->
         auth._lock,
         environment._lock,
         begun_inside._lock,
-        transport._lock,
+        carriers._lock,
         DeliveryTracker("a run")._condition,
         _OncePerPause(time.monotonic)._lock,
         HealthCache()._lock,

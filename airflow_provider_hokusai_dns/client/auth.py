@@ -57,7 +57,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None
         server answers 401, because a token may expire during a run.
     :raises AuthProviderError: MLflow would send requests without these credentials.
     """
-    from airflow_provider_hokusai_dns.client import transport
+    from airflow_provider_hokusai_dns.client import carriers
 
     _check_registered()
     if server.credentials and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in (
@@ -78,7 +78,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None
         _signed_in[server.conn_id] = entry
         _signed_out.discard(server.conn_id)
         _take_slot()
-    transport.carry(server, None if renew is None else partial(_renewed, server.conn_id, renew))
+    carriers.carry(server, None if renew is None else partial(_renewed, server.conn_id, renew))
     return tagged_uri(server)
 
 
@@ -135,9 +135,9 @@ def forget(conn_id: str) -> None:
             else:
                 os.environ[_VARIABLE] = _previous
             _previous = None
-    from airflow_provider_hokusai_dns.client import transport
+    from airflow_provider_hokusai_dns.client import carriers
 
-    transport.drop(conn_id)
+    carriers.drop(conn_id)
 
 
 class ConnectionAuthProvider:

@@ -25,9 +25,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.client import mlflow_private, transport
+from airflow_provider_hokusai_dns.client import carriers, mlflow_private
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
+from airflow_provider_hokusai_dns.client.transport import FailedRequest
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     stack.append(tracker)
     try:
-        with transport.watched(functools.partial(_failed, tracker)):
+        with carriers.watched(functools.partial(_failed, tracker)):
             yield tracker
     finally:
         stack.remove(tracker)
@@ -115,7 +116,7 @@ def _swallowing() -> tuple[str, ...]:
     )
 
 
-def _failed(tracker: DeliveryTracker, failure: transport.FailedRequest) -> None:
+def _failed(tracker: DeliveryTracker, failure: FailedRequest) -> None:
     """Count a failed request whose error is swallowed by its caller, a part of MLflow."""
     frame, modules = sys._getframe(), list[str]()
     while frame is not None and len(modules) < _MAX_FRAMES:

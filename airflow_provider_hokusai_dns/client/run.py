@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.client import mlflow_private, sigterm, transport
+from airflow_provider_hokusai_dns.client import carriers, mlflow_private, sigterm
 from airflow_provider_hokusai_dns.client.auth import registry_uri
 from airflow_provider_hokusai_dns.client.begun_inside import (
     begun_inside,
@@ -37,6 +37,7 @@ from airflow_provider_hokusai_dns.client.orphaned_runs import (
     end_what_is_being_begun,
     terminate,
 )
+from airflow_provider_hokusai_dns.client.transport import CONNECT_TIMEOUT
 from airflow_provider_hokusai_dns.exceptions import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 
@@ -145,9 +146,9 @@ def open_run(
         try:
             end_orphans()
             stack.enter_context(begun_inside(active, tags))
-            stack.enter_context(transport.run_is_open(server.conn_id))
+            stack.enter_context(carriers.run_is_open(server.conn_id))
             for pin in pins:
-                stack.enter_context(pin.patient(server.deadline, transport.CONNECT_TIMEOUT))
+                stack.enter_context(pin.patient(server.deadline, CONNECT_TIMEOUT))
             yield active
         except BaseException as error:
             run.close_after(error, status_of(error))
@@ -310,7 +311,7 @@ class _OpenRun:
         self._stop_monitors(min(quiet, limit))
         self._drain(quiet, max(0.0, end - time.monotonic()))
         with bounded(max(1.0, end - time.monotonic())):
-            if (carrier := transport.carrier_of(self.conn_id)) is not None:
+            if (carrier := carriers.carrier_of(self.conn_id)) is not None:
                 carrier.sweep()
             # Again: since our first search, a slow server may have started a run for an earlier
             # try; or that search may have failed.

@@ -426,8 +426,8 @@ class MLflowHook(BaseHook):
 
 def _in_run(server: MLflowServer) -> bool:
     """Whether a run of this connection is open; imports nothing that only runs need."""
-    transport = sys.modules.get("airflow_provider_hokusai_dns.client.transport")
-    return transport is not None and transport.has_open_run(server.conn_id)
+    carriers = sys.modules.get("airflow_provider_hokusai_dns.client.carriers")
+    return carriers is not None and carriers.has_open_run(server.conn_id)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 import requests
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from airflow_provider_hokusai_dns.client import auth, dead_peer, transport
+from airflow_provider_hokusai_dns.client import auth, carriers, dead_peer, transport
 from airflow_provider_hokusai_dns.client.creates import TAG
 from airflow_provider_hokusai_dns.client.faults import try_of
 from airflow_provider_hokusai_dns.client.retries import (
@@ -458,10 +458,10 @@ def test_a_run_that_a_slow_server_has_begun_twice_after_all_is_taken_back(
     bodies: list[bytes] = []
     original = transport.Carrier._once
 
-    def keep(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        if "runs/create" in request.url:
-            bodies.append(request.body)
-        return original(self, request, *args, **kwargs)
+    def keep(self: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
+        if "runs/create" in call.request.url:
+            bodies.append(call.request.body)
+        return original(self, call, *args, **kwargs)
 
     front.before = faulty(0, "runs/create")
     with pytest.MonkeyPatch.context() as patch:
@@ -599,7 +599,7 @@ def test_requests_of_others_go_as_before() -> None:
     """No tag, another tag, or our tag with another server."""
     session = requests.Session()
     auth.sign_in(a_server())
-    carrier = transport.carrier_of("mlflow_test")
+    carrier = carriers.carrier_of("mlflow_test")
     assert session.get_adapter("http://mlflow_test@mlflow.test/api") is carrier
     for url in (
         "http://mlflow.test/api",

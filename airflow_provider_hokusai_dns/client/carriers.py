@@ -1,0 +1,119 @@
+"""Which requests of this process are carried: those to a signed-in connection, by their URL.
+
+``requests`` selects a session's adapter by the URL. A :class:`~.transport.Carrier` is selected for
+URLs with the tag of a connection (see :mod:`~.auth`). All other requests are sent as before, and no
+private name of MLflow is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.client.transport import Carrier, FailedRequest
+from airflow_provider_hokusai_dns.config.origin import origin_of
+from airflow_provider_hokusai_dns.config.server import MLflowServer
+
+_lock = forks.free_in_child(threading.Lock())
+_carriers: dict[str, Carrier] = {}
+#: How many runs are open, by connection.
+_runs: dict[str, int] = {}
+_watches: list[Callable[[FailedRequest], None]] = []
+
+
+def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
+    """Send the requests of a connection from now on, with its current settings."""
+    with _lock:
+        current = _carriers.get(server.conn_id)
+        if current is not None and current.server == server:
+            current.renew = renew
+        else:
+            made = _carriers[server.conn_id] = _carrier(server, renew)
+            if current is not None:  # the login may have changed during a run
+                made.take_over(current)
+        _install()
+
+
+def _carrier(server: MLflowServer, renew: Callable[[], str | None] | None) -> Carrier:
+    in_run = partial(has_open_run, server.conn_id)
+    return Carrier(server, renew=renew, in_run=in_run, failed=_tell)
+
+
+def drop(conn_id: str) -> None:
+    """Stop sending the requests of a connection."""
+    with _lock:
+        _carriers.pop(conn_id, None)
+
+
+def carrier_of(conn_id: str) -> Carrier | None:
+    """The carrier of a connection's requests."""
+    return _carriers.get(conn_id)
+
+
+@contextlib.contextmanager
+def run_is_open(conn_id: str) -> Iterator[None]:
+    """While the block runs, calls of this connection may wait as long as inside a run."""
+    with _lock:
+        _runs[conn_id] = _runs.get(conn_id, 0) + 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _runs[conn_id] -= 1
+
+
+def has_open_run(conn_id: str) -> bool:
+    """Whether a run of this connection is open in this process."""
+    return _runs.get(conn_id, 0) > 0
+
+
+@contextlib.contextmanager
+def watched(watch: Callable[[FailedRequest], None]) -> Iterator[None]:
+    """Report each request that fails in the end, on the thread of its caller."""
+    _watches.append(watch)
+    try:
+        yield
+    finally:
+        _watches.remove(watch)
+
+
+def _tell(failure: FailedRequest) -> None:
+    for watch in tuple(_watches):
+        watch(failure)
+
+
+def _install() -> None:
+    """Replace the selection of adapters. The lock is held.
+
+    If other code has wrapped our function, it is still called: replaced again, it would become its
+    own original.
+    """
+    saved = getattr(_get_adapter, "__hokusai_original__", None)
+    if saved is None or requests.Session.get_adapter is saved:
+        _get_adapter.__hokusai_original__ = requests.Session.get_adapter  # type: ignore[attr-defined]
+        requests.Session.get_adapter = _get_adapter  # type: ignore[method-assign]
+
+
+def _get_adapter(self: requests.Session, url: str) -> Any:
+    """Replaces ``requests.Session.get_adapter``."""
+    if "@" in url and _carriers:
+        parts = urlsplit(url)
+        tag = parts.username if parts.password is None else None
+        carrier = _carriers.get(unquote(tag)) if tag else None
+        if carrier is not None and origin_of(url) == origin_of(carrier.server.uri):
+            return carrier
+    return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
+
+
+@forks.in_child
+def _after_fork_in_child() -> None:
+    # A connection that parent and child both used would mix their answers.
+    for conn_id, carrier in list(_carriers.items()):
+        _carriers[conn_id] = _carrier(carrier.server, carrier.renew)
