@@ -55,7 +55,7 @@ def test_a_fault_has_the_tests_that_show_its_end(fault: str) -> None:
 def test_reset_endpoint_open_to_all() -> None:
     """There is none: every endpoint only reads, and a breaker is reset in code."""
     app = FastAPI(openapi_url=None)
-    add_endpoints(app, HealthCache(), [])
+    add_endpoints(app, HealthCache(patience=30.0), [])
     routes = [route for route in app.routes if isinstance(route, APIRoute)]
     assert len(routes) > 4
     assert {method for route in routes for method in route.methods} == {"GET"}

@@ -42,7 +42,7 @@ def ask(cache: HealthCache | None = None) -> TestClient:
     """The endpoints as a user sees them who may see all."""
     app = FastAPI(openapi_url=None)
     app.add_middleware(Headers)
-    add_endpoints(app, cache or HealthCache(), [])
+    add_endpoints(app, cache or HealthCache(patience=30.0), [])
     return TestClient(app)
 
 
@@ -225,7 +225,7 @@ class TestOneLookHoweverManyAsk:
                 raise answers.pop()
             return check_connection(conn_id)
 
-        cache = HealthCache(check=check, now=clock)
+        cache = HealthCache(check=check, now=clock, patience=30.0)
         assert cache.connections()[0].mlflow == "unknown"
         assert "RuntimeError" in caplog.text
         clock.now = 20.0
@@ -234,7 +234,7 @@ class TestOneLookHoweverManyAsk:
     def test_an_old_verdict_is_not_passed_off_as_a_new_one(self, usable):
         """Without a request for ten minutes there was no check: the word is then "unknown"."""
         clock = [0.0]
-        cache = HealthCache(now=lambda: clock[0])
+        cache = HealthCache(now=lambda: clock[0], patience=30.0)
         cache.connections()
         assert cache.words()["mlflow"] == "healthy"
         clock[0] = 600.0
@@ -244,7 +244,7 @@ class TestOneLookHoweverManyAsk:
 def test_a_hundred_calls_give_one_line(usable, tiny, caplog):
     """What is wrong, since when nothing changed; and one line when it is over."""
     clock = [0.0]
-    cache = HealthCache(now=lambda: clock[0])
+    cache = HealthCache(now=lambda: clock[0], patience=30.0)
     tiny.answers["/health"] = (503, "down")
 
     def told():

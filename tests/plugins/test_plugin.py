@@ -47,7 +47,7 @@ class TestTheWords:
 
     def test_never_probe_and_never_ask_dns(self, usable, dns, tiny, clock):
         """Every client that reaches the port may ask as often as it likes."""
-        cache = HealthCache(now=clock)
+        cache = HealthCache(now=clock, patience=30.0)
         for clock.now in range(0, 600, 20):
             assert cache.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}
         assert not tiny.asked
@@ -55,7 +55,7 @@ class TestTheWords:
 
     def test_tell_what_the_fleet_wrote_down(self, usable, store, clock):
         """Fresh, away for a while, away for too long."""
-        cache = HealthCache(now=clock)
+        cache = HealthCache(now=clock, patience=30.0)
         for clock.now, since, word in [
             (0, None, "healthy"),
             (100, time.time() - 30, "degraded"),
@@ -70,14 +70,14 @@ class TestTheWords:
     def test_tell_the_verdict_of_the_last_check(self, usable, store, clock):
         """After a user who may has asked for the details."""
         store()
-        cache = HealthCache(now=clock)
+        cache = HealthCache(now=clock, patience=30.0)
         cache.connections()
         assert cache.words() == {"overall": "healthy", "dns": "healthy", "mlflow": "healthy"}
 
     def test_are_unknown_where_the_list_of_connections_is_broken(self, monkeypatch, clock, caplog):
         """The process serves all the same; the log says what to correct, once."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "[broken")
-        cache = HealthCache(now=clock)
+        cache = HealthCache(now=clock, patience=30.0)
         for _ in range(2):
             assert cache.words() == {"overall": "unknown", "dns": "unknown", "mlflow": "unknown"}
         assert len(caplog.messages) == 1
@@ -89,7 +89,7 @@ class TestTheDetails:
     def test_name_address_age_and_verdict(self, usable, store, tiny, clock):
         """Of each listed connection."""
         store(written_by="refresh")
-        one = HealthCache(now=clock).connections()[0].status_row()
+        one = HealthCache(now=clock, patience=30.0).connections()[0].status_row()
         assert one["conn_id"] == "mlflow_default"
         assert one["last_known_good"]["addresses"] == ["10.0.0.1"]
         assert 59 <= one["last_known_good"]["age"] <= 65
@@ -97,7 +97,7 @@ class TestTheDetails:
 
     def test_ask_mlflow_once_per_interval(self, usable, tiny, clock):
         """A page that is reloaded all the time costs one probe in 15 s."""
-        cache = HealthCache(now=clock)
+        cache = HealthCache(now=clock, patience=30.0)
         for _ in range(50):
             cache.connections()
         assert tiny.count(SEARCH) == 1
@@ -114,7 +114,7 @@ class TestTheDetails:
             go_on.wait(10)
             return check_connection(conn_id)
 
-        cache = HealthCache(check=check, now=clock)
+        cache = HealthCache(check=check, now=clock, patience=30.0)
         first = threading.Thread(target=cache.connections)
         first.start()
         checking.wait(10)
@@ -126,7 +126,7 @@ class TestTheDetails:
     def test_say_what_is_wrong_with_a_connection(self, connect, clock, clean_runtime):
         """And the endpoint answers all the same."""
         connect(host="ml flow.local")
-        one = HealthCache(now=clock).connections()[0].status_row()
+        one = HealthCache(now=clock, patience=30.0).connections()[0].status_row()
         assert (one["dns"], one["mlflow"]) == ("unknown", "unhealthy")
         assert "ml flow.local" in one["verdict"]["sentence"]
 

@@ -72,7 +72,7 @@ def test_a_fresh_answer_checks_again_after_two_seconds(usable):
         checks.append(now[0])
         return check_connection(conn_id)
 
-    cache = HealthCache(check=check, now=lambda: now[0])
+    cache = HealthCache(check=check, now=lambda: now[0], patience=30.0)
     for now[0], fresh in ((0.0, False), (1.0, True), (3.0, False), (3.0, True), (4.0, True)):
         cache.connections(fresh=fresh)
     assert checks == [0.0, 3.0]
@@ -108,7 +108,7 @@ def test_a_name_that_is_gone_has_its_limit_at_the_endpoint(usable, dns, monkeypa
     """Out of a real resolver, which knows the address of a moment ago."""
     for option in ("MIN_TTL", "CACHE_TTL"):  # or the address of a moment ago would still be fresh
         monkeypatch.setenv(f"AIRFLOW__HOKUSAI_DNS__{option}", "0")
-    client = ask(HealthCache())
+    client = ask(HealthCache(patience=30.0))
     assert client.get("/health/mlflow").json()["connections"][0]["stale"] is None
     dns.no_such_name(HOSTNAME)
     monkeypatch.setattr(health_cache, "_FRESH_EVERY", 0.0)
@@ -123,7 +123,7 @@ def test_the_limit_of_an_age_is_the_one_of_the_connection(usable, dns, monkeypat
     for option in ("MIN_TTL", "CACHE_TTL"):
         monkeypatch.setenv(f"AIRFLOW__HOKUSAI_DNS__{option}", "0")
     usable(max_stale=5000)
-    client = ask(HealthCache())
+    client = ask(HealthCache(patience=30.0))
     client.get("/health/mlflow")
     dns.servfail(HOSTNAME)
     monkeypatch.setattr(health_cache, "_FRESH_EVERY", 0.0)
