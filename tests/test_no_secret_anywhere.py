@@ -21,7 +21,7 @@ from tests.secrecy import words
 from tests.servers import MLflowProcess, Request, Stranger, has_basic_auth, http
 
 HERE = Path(__file__).parent
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(800)]
 
 
 def refusing(request: Request) -> bytes:
@@ -65,7 +65,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         }
         done = subprocess.run(
             [sys.executable, "-m", "tests.secrecy.scenario", str(out), json.dumps(addresses)],
-            env=environment, cwd=folder, stdout=printed, stderr=subprocess.STDOUT, timeout=300,
+            env=environment, cwd=folder, stdout=printed, stderr=subprocess.STDOUT, timeout=600,
             check=False,
         )  # fmt: skip
         sent = [request.headers.get("authorization", "") for request in stranger.requests]

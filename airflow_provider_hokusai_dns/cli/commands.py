@@ -51,6 +51,8 @@ _MOST_CHECKS = 8
 #: Seconds for one access of a Variable. There is no task that waits, and a loaded database is no
 #: reason to say that nothing is stored.
 _PATIENCE = 15.0
+#: Seconds for what goes on in the background at the end of a command.
+_END = 2.0
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
@@ -82,6 +84,9 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         except SQLAlchemyError as error:  # it became unavailable meanwhile
             complain(database_problem() or f"Airflow's database said {type(error).__name__}")
             code = NO_DATABASE
+        finally:
+            # Airflow closes its database at the exit, and would log what is still reading it.
+            runtime.wait_idle(_END)
         raise SystemExit(code)
 
     return command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +284,13 @@ def forget() -> None:
             function()
         fresh = _Process(_process.lock, depth=_process.depth)
         vars(_process).update(vars(fresh))
+
+
+def wait_idle(seconds: float) -> None:
+    """Wait until the resolvers of this process have nothing to do, at most this long."""
+    end = time.monotonic() + seconds
+    for dns in [*_process.resolvers.values()]:
+        dns.wait_idle(max(0.0, end - time.monotonic()))
 
 
 def _own_fallback(hostname: str, conn_id: str) -> None:
