@@ -2,8 +2,9 @@
 
 The fluent API keeps its active runs per thread: if a thread without a run logs something, MLflow
 starts a separate run that nothing ends. While a block is open, such a thread logs to the block's
-run instead. ``mlflow.start_run(nested=True)`` in the thread gets that run as its parent, and every
-run that the fluent API starts gets the tags of the task, so that the next try finds it.
+run instead, and it is the active one for autologging and models. ``mlflow.start_run(nested=True)``
+in the thread gets that run as its parent, and every run that the fluent API starts gets the tags of
+the task, so that the next try finds it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.client.mlflow_private import IMPLICIT_RUN, active_runs, replaced
+from airflow_provider_hokusai_dns.client.mlflow_private import (
+    EXPERIMENT,
+    IMPLICIT_RUN,
+    active_runs,
+    replaced,
+)
 from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError
 
 if TYPE_CHECKING:
@@ -28,7 +34,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """An open run and the thread that opened it."""
+    """An open run and the thread that opened it.
+
+    :param tags: those of the task.
+    """
 
     active: mlflow.ActiveRun
     tags: Mapping[str, str]
@@ -43,8 +52,10 @@ class _Block:
 _lock = forks.free_in_child(threading.Lock())
 _blocks: list[_Block] = []
 _undo: list[Callable[[], None]] = []
-#: The run of the innermost block of this thread or asyncio task.
-_innermost: ContextVar[str | None] = ContextVar("hokusai_dns_run", default=None)
+#: The runs begun while a block is open; and those of them that this thread or asyncio task, or what
+#: started it, has begun.
+_begun: set[str] = set()
+_begun_here: ContextVar[tuple[str, ...]] = ContextVar("hokusai_dns_runs", default=())
 
 
 @contextmanager
@@ -55,15 +66,23 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
         if not _blocks:
             _install()
         _blocks.append(block)
-    token = _innermost.set(active.info.run_id)
+    before = _begun_here.get()
+    _is_begun_here(active)
     try:
         yield
     finally:
-        _innermost.reset(token)
+        _begun_here.set(before)
         with _lock:
             _blocks.remove(block)
+            if not _blocks:
+                _begun.clear()
             while _undo and not _blocks:
                 _undo.pop()()
+
+
+def _is_begun_here(active: mlflow.ActiveRun) -> None:
+    _begun.add(active.info.run_id)
+    _begun_here.set((*_begun_here.get(), active.info.run_id))
 
 
 #: Runs that this process has resumed: no orphans, also before and after their blocks.
@@ -105,10 +124,8 @@ def check_nesting() -> None:
     :raises AmbiguousRunError: another asyncio task has opened the innermost run of this thread.
     """
     stack = active_runs()
-    mine = [block for block in _blocks if block.is_mine]
-    if not stack or not mine or stack[-1].info.run_id == _innermost.get():
-        return
-    if any(block.active.info.run_id == stack[-1].info.run_id for block in mine):
+    innermost = stack[-1].info.run_id if stack else None
+    if innermost in _begun and innermost not in _begun_here.get():
         raise AmbiguousRunError(
             "another asyncio task of this thread has a run open, and MLflow's fluent API would mix "
             "the two: open nested runs one after the other, or each in a thread of its own "
@@ -117,7 +134,7 @@ def check_nesting() -> None:
 
 
 def _install() -> None:
-    """Wrap the functions that start runs. The lock is held."""
+    """Wrap the functions that start runs, or give the active one. The lock is held."""
     import mlflow
     from mlflow.tracking import fluent
 
@@ -128,15 +145,34 @@ def _install() -> None:
     def start_run(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
         if given.get("run_id") is None:
-            if given.get("nested") and not given.get("parent_run_id"):
+            if given.get("nested"):
+                check_nesting()
                 parent = None if active_runs() else block_of_others()
-                if parent is not None:
+                if parent is not None and not given.get("parent_run_id"):
                     given["parent_run_id"] = parent.info.run_id
-            if blocks := tuple(_blocks):
+            mine = [block for block in _blocks if block.is_mine]
+            if blocks := mine or [*_blocks]:
                 given["tags"] = {**blocks[-1].tags, **(given.get("tags") or {})}
-        return original(**given)
+            others = {block.active.info.experiment_id for block in _blocks if block not in mine}
+            if mine and given.get("experiment_id") is None and EXPERIMENT.find() in others:
+                given["experiment_id"] = mine[-1].active.info.experiment_id
+        active = original(**given)
+        _is_begun_here(active)
+        return active
 
-    _undo.extend(replaced(module, "start_run", start_run) for module in (mlflow, fluent))
+    own: Any = fluent.active_run
+
+    @functools.wraps(own)
+    def active_run() -> Any:
+        if (active := own()) is not None:
+            return active
+        with suppress(AmbiguousRunError):
+            return block_of_others()
+        return None
+
+    for module in (mlflow, fluent):
+        _undo.append(replaced(module, "start_run", start_run))
+        _undo.append(replaced(module, "active_run", active_run))
     if (implicit := IMPLICIT_RUN.find()) is not None:
 
         @functools.wraps(implicit)

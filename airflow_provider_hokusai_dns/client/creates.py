@@ -15,7 +15,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -27,7 +27,12 @@ _PROMPT = "mlflow.prompt.is_prompt"
 #: Paths with an id in the middle.
 _OF_ONE = re.compile(r"(logged-models|traces)/([^/]+)/([^/]+)")
 
+#: What an object keeps as its create has it.
+_STAYS = ("start_time", "source", "run_id")
+
 Fields = Mapping[str, Any]
+#: The kind of an object, its name, and its id.
+Key = tuple[str, str, str]
 
 
 class Ask(NamedTuple):
@@ -112,15 +117,29 @@ class Create:
             return [{"experiment_id": made.get("experiment_id")} for made in mine]
         return [{kind.what: made} for made in mine]
 
-    def discards(self, document: Any, kept: Fields) -> list[list[Ask]]:
+    def key_of(self, answer: Fields) -> Key:
+        """What identifies the object in an answer to a create."""
+        kind, made = self._kind, _at(answer, self._kind.what)
+        return kind.what, str(_at(made, "name")), str(_at(made, *kind.id))
+
+    def discards(self, document: Any, kept: Container[Key]) -> list[list[Ask]]:
         """For each duplicate in an answer to ``ask``, the calls that take it back.
 
-        :param kept: the answer that the caller has got.
+        An author may copy tags, ours among them, from one object to another. That one is none: a
+        caller has got it, or it is not what was asked for.
+
+        :param kept: the objects that callers have got.
         """
-        kind = self._kind
-        kept_id = _at(kept, kind.what, *kind.id)
-        found = [made[kind.what] for made in self.found(document)]
-        return [kind.discard(made) for made in found if _at(made, *kind.id) != kept_id]
+        return [
+            self._kind.discard(found[self._kind.what])
+            for found in self.found(document)
+            if self.key_of(found) not in kept and self._is_of_this(found[self._kind.what])
+        ]
+
+    def _is_of_this(self, made: Fields) -> bool:
+        there = {**made, **_at(made, "info")}
+        given = ((_given(self._fields, key), there.get(key)) for key in _STAYS)
+        return all(not sent or not stored or str(sent) == str(stored) for sent, stored in given)
 
 
 def create_of(

@@ -15,7 +15,7 @@ requests. So such a request counts as lost too.
 from __future__ import annotations
 
 import functools
-import json
+import inspect
 import os
 import sys
 import threading
@@ -26,9 +26,11 @@ from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import carriers, mlflow_private
+from airflow_provider_hokusai_dns.client.creates import json_object
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
 from airflow_provider_hokusai_dns.client.transport import FailedRequest
+from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
 
 T = TypeVar("T")
 
@@ -40,7 +42,8 @@ _mine = threading.local()
 #: The process whose queues have threads: a forked child has the queues and not the threads.
 _owner = os.getpid()
 _counts_batches = _counts_traces = True
-_MAX_FRAMES = 200
+#: Whose frames lie between the parts of MLflow.
+_PASSING_ON = {"mlflow", "requests", __name__.partition(".")[0], *sys.stdlib_module_names}
 _AGAIN = 5
 #: The KeyError of a thread that iterates over ``os.environ``; MLflow passes its text on.
 _ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
@@ -74,6 +77,30 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
 def is_tracking() -> bool:
     """Whether a run of this process will wait for asynchronously logged data at its end."""
     return bool(_trackers)
+
+
+@contextmanager
+def async_refused_outside_runs() -> Iterator[None]:
+    """In the block, asynchronous calls of the fluent API raise if no run would wait for them."""
+
+    def checked(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not _trackers:
+                raise AsyncOutsideRunError("asynchronous logging")
+            return original(*args, **kwargs)
+
+        return call
+
+    with _lock:
+        names = (mlflow_private.BATCHES, mlflow_private.ARTIFACTS)
+        found = [(name, original) for name in names if (original := name.find()) is not None]
+        undo = [replaced(*name.holder(), checked(original)) for name, original in found]
+    try:
+        yield
+    finally:
+        for each in undo:
+            each()
 
 
 def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
@@ -118,22 +145,41 @@ def _swallowing() -> tuple[str, ...]:
 
 def _failed(tracker: DeliveryTracker, failure: FailedRequest) -> None:
     """Count a failed request whose error is swallowed by its caller, a part of MLflow."""
-    frame, modules = sys._getframe(), list[str]()
-    while frame is not None and len(modules) < _MAX_FRAMES:
-        modules.append(str(frame.f_globals.get("__name__", "")))
-        frame = frame.f_back  # type: ignore[assignment]
-    swallowed = any(module.startswith(_swallowing()) for module in modules)
-    if not swallowed or tracker is not _trackers[-1]:
+    fields = json_object(failure.body)
+    if (
+        not failure.rule.writes
+        or "RESOURCE_ALREADY_EXISTS" in str(failure.error)
+        or tracker is not _tracker_of(str(fields.get("run_id") or "") or None)
+        or not _is_swallowed()
+    ):
         return
     counts = {"calls of MLflow itself": 1}
-    with suppress(ValueError, AttributeError):
-        fields = json.loads(failure.body)
+    with suppress(TypeError):
         found = {kind: len(fields.get(kind, ())) for kind in ("metrics", "params", "tags")}
         counts = {kind: count for kind, count in found.items() if count} or counts
     if failure.method == "PUT":
         counts = {"artifacts": 1}
     tracker.put(counts)
     tracker.failed(counts, failure.error)
+
+
+def _is_swallowed() -> bool:
+    """Whether the request that is being sent was called by a part of MLflow that hides errors.
+
+    Of the code that leads there only what MLflow calls itself counts: an author's function that is
+    called in between, as a step of a pipeline that is fitted, handles its own errors.
+    """
+    frame, is_in_mlflow = sys._getframe(), False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(_swallowing()):
+            return True
+        package = module.partition(".")[0]
+        is_in_mlflow = is_in_mlflow or package == "mlflow"
+        if is_in_mlflow and package not in _PASSING_ON:
+            return False
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -182,7 +228,8 @@ def _hook_batches() -> None:
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
         def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
             if os.getpid() != _owner:
-                return _now(self, run_id=run_id, params=params, tags=tags, metrics=metrics)
+                batch = {"run_id": run_id, "params": params, "tags": tags, "metrics": metrics}
+                return _now(self._logging_func, **batch)
             if not getattr(self._logging_func, "_is_ours", False):
                 self._logging_func = taking(self._logging_func)
             tracker = _tracker_of(run_id)
@@ -201,12 +248,12 @@ def _hook_batches() -> None:
     _wrap(mlflow_private.BATCHES, putting)
 
 
-def _now(queue: Any, **batch: Any) -> Any:
-    """Log a batch at once, in a child that ends without waiting for its queues."""
+def _now(log: Callable[..., Any], **data: Any) -> Any:
+    """Log at once, in a child that ends without waiting for its queues."""
     from mlflow.utils.async_logging.run_operations import RunOperations
 
     done: Future[None] = Future()
-    deliver(lambda: queue._logging_func(**batch))
+    deliver(lambda: log(**data))
     done.set_result(None)
     operations: Any = RunOperations
     return operations(operation_futures=[done])
@@ -214,7 +261,13 @@ def _now(queue: Any, **batch: Any) -> Any:
 
 def _hook_artifacts() -> None:
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
         def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if os.getpid() != _owner:
+                given = signature.bind(self, *args, **kwargs).arguments
+                del given["self"]
+                return _now(self._artifact_logging_func, **given)
             # This queue merges nothing, so here the futures tell the truth.
             operations = original(self, *args, **kwargs)
             if (tracker := _tracker_of(None)) is not None:
@@ -276,6 +329,12 @@ def _hook_traces() -> None:
 
         return make
 
+    def queueing(original: Callable[..., Any]) -> Callable[..., Any]:
+        def put(self: Any, task: Any) -> Any:
+            return original(self, task) if os.getpid() == _owner else task.handle()
+
+        return put
+
     def of_info(trace_info: Any, *_: Any) -> Iterator[str]:
         yield trace_info.trace_id
 
@@ -287,6 +346,8 @@ def _hook_traces() -> None:
     _wrap(mlflow_private.TRACE_SENT, sending("info", of_info))
     _wrap(mlflow_private.TRACE_SPANS, sending("spans", of_spans))
     _wrap(mlflow_private.TRACE_DATA, sending("data", of_info))
+    if mlflow_private.TRACE_QUEUE.find() is not None:
+        _wrap(mlflow_private.TRACE_QUEUE, queueing)
 
 
 def _experiment_of(trace_info: Any) -> str | None:

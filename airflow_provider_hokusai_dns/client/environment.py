@@ -24,7 +24,7 @@ _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"
 _REGISTRY_URI = "MLFLOW_REGISTRY_URI"
 #: MLflow prints a link with our tag in it (http://<connection>@host), after one more request.
 _NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS, "MLFLOW_RUN_ID")
+_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS)
 
 
 _lock = forks.free_in_child(threading.Lock())
@@ -101,6 +101,18 @@ def experiment_in_use(experiment_id: str) -> Iterator[None]:
             _set_experiment(last[0], last[-1])
             if len(_experiments) == 1:
                 _experiments.clear()
+
+
+@contextlib.contextmanager
+def experiment_kept() -> Iterator[None]:
+    """Undo at the end what the author sets in the block by ``mlflow.set_experiment``."""
+    before = EXPERIMENT.find(), os.environ.get(_EXPERIMENT)
+    try:
+        yield
+    finally:
+        with _lock:
+            if EXPERIMENT.find() not in {entry[0] for entry in _experiments}:
+                _set_experiment(*before)
 
 
 def _set_experiment(experiment_id: str | None, variable: str | None) -> None:

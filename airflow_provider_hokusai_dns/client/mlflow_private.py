@@ -130,6 +130,10 @@ TRACE_BEGUN = PrivateName(
 TRACE_SENT = PrivateName(f"{_TRACES}.start_trace", "as without register_trace")
 TRACE_SPANS = PrivateName(f"{_TRACES}.log_spans", "as without register_trace")
 TRACE_DATA = PrivateName(f"{_TRACES}._upload_trace_data", "as without register_trace")
+TRACE_QUEUE = PrivateName(
+    "mlflow.tracing.export.async_export_queue:AsyncTraceExportQueue.put",
+    "traces of forked children are lost",
+)
 #: Tells a trace whose span has not ended from a lost one.
 TRACE_HELD = PrivateName(f"{_MANAGER}.get_instance", "a trace that never ended counts as lost")
 #: Shows whether MLflow finds our plugin, without which it sends no credentials.
@@ -140,11 +144,17 @@ AUTH = PrivateName(
 
 NAMES = (
     RUN_STACK, IMPLICIT_RUN, EXPERIMENT, LAST_RUN, MONITORS, TRACKING_URI, REGISTRY_URI, BATCHES,
-    ARTIFACTS, TRACE_BEGUN, TRACE_HELD, TRACE_SENT, TRACE_SPANS, TRACE_DATA, AUTH,
+    ARTIFACTS, TRACE_BEGUN, TRACE_HELD, TRACE_SENT, TRACE_SPANS, TRACE_DATA,
+    TRACE_QUEUE, AUTH,
 )  # fmt: skip
 
 #: Modules of MLflow that continue with a warning where their own logging fails.
-SWALLOWING = ("mlflow.utils.autologging_utils", "mlflow.system_metrics")
+SWALLOWING = (
+    "mlflow.utils.autologging_utils",
+    "mlflow.system_metrics",
+    "mlflow.genai.evaluation",
+    "mlflow.tracing.export.utils",
+)
 #: Those whose errors are counted at the names above; without them, at their requests.
 BATCH_MODULES = ("mlflow.utils.async_logging",)
 TRACE_MODULES = ("mlflow.tracing.export",)

@@ -36,8 +36,12 @@ TAG_TRY = "airflow.try_number"
 #: its number.
 TAG_RESCHEDULES = "airflow.reschedule_count"
 
+TAG_URL = "airflow.url"
+
 #: What all attempts of one task instance have in common.
 IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
+#: All that the hook sets: what is begun inside a run gets these, and not the author's.
+TASK_TAGS = frozenset({*IDENTITY, TAG_TRY, TAG_RESCHEDULES, TAG_URL})
 #: A run without a number is not ours to end.
 _NOT_OURS = (1_000_000, 0)
 _PARENT = "mlflow.parentRunId"
@@ -201,6 +205,15 @@ def terminate(tracking_uri: str, run_id: str, status: str) -> None:
     :raises requests.RequestException: the server could not be reached.
     """
     _answer(tracking_uri, ended(run_id, status))
+
+
+def reopen(tracking_uri: str, run_id: str) -> None:
+    """Set a run that was ended back to RUNNING.
+
+    :raises requests.RequestException: the server could not be reached.
+    """
+    call = Ask("POST", "runs/update", {"run_id": run_id, "status": "RUNNING"})
+    _answer(tracking_uri, call)
 
 
 def workspace_header() -> dict[str, str]:

@@ -30,11 +30,17 @@ from airflow_provider_hokusai_dns.client.begun_inside import (
 )
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
-from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
+from airflow_provider_hokusai_dns.client.environment import (
+    experiment_in_use,
+    experiment_kept,
+    fluent_uri,
+)
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.client.orphaned_runs import (
+    TASK_TAGS,
     end_orphaned_runs,
     end_what_is_being_begun,
+    reopen,
     terminate,
 )
 from airflow_provider_hokusai_dns.client.transport import CONNECT_TIMEOUT
@@ -89,7 +95,7 @@ def open_run(
     :param experiment_name: by default that of the enclosing run, else the connection's, else
         MLflow's default.
     :param tags: all tags; if they include those of :mod:`~.orphaned_runs`, runs that an earlier
-        try left RUNNING are ended. A resumed run keeps its existing ones.
+        try left RUNNING are ended. A resumed run keeps those of the task that began it.
     :param flush_deadline: seconds for which the last flush continues while nothing gets through;
         the connection's ``deadline`` by default.
     :param status_of: maps the exception of the block to a status, for exceptions that are not a
@@ -126,8 +132,9 @@ def open_run(
             if _must_end_now(error, status_of(error)):
                 stop(sigterm.SECONDS)
             raise
-        if not nested:
-            stack.enter_context(experiment_in_use(active.info.experiment_id))
+        stack.enter_context(
+            experiment_kept() if nested else experiment_in_use(active.info.experiment_id)
+        )
 
         def end_orphans() -> object:
             mine = {active.info.run_id, *run_ids_in_use()}
@@ -145,7 +152,8 @@ def open_run(
         )
         try:
             end_orphans()
-            stack.enter_context(begun_inside(active, tags))
+            its_tags = {key: value for key, value in tags.items() if key in TASK_TAGS}
+            stack.enter_context(begun_inside(active, its_tags))
             stack.enter_context(carriers.run_is_open(server.conn_id))
             for pin in pins:
                 stack.enter_context(pin.patient(server.deadline, CONNECT_TIMEOUT))
@@ -176,7 +184,12 @@ def _start(
                 run_id=run_id,
                 run_name=run_name,
                 nested=nested,
-                tags={k: v for k, v in tags.items() if k not in existing.data.tags} or None,
+                tags={
+                    key: value
+                    for key, value in tags.items()
+                    if key not in TASK_TAGS or key not in existing.data.tags
+                }
+                or None,
             )
     parent = None
     if nested:
@@ -290,7 +303,7 @@ class _OpenRun:
         """
         self._stopped = True
         end = time.monotonic() + seconds
-        ids = self._ids()
+        ids = [run_id for run_id in self._ids() if run_id != self.run_id or self._is_active]
 
         def kill() -> None:
             for run_id in ids:
@@ -363,9 +376,7 @@ class _OpenRun:
     def _finish(self, status: str, losses: tuple[Loss, ...] = ()) -> None:
         """Set the status on the server, and remove the run from the fluent API in any case."""
         ids = self._ids()
-        is_active = self._active_runs is None or any(
-            run.info.run_id == self.run_id for run in self._active_runs
-        )
+        is_active = self._is_active
         self._remove_from_fluent_api()
         try:
             for run_id in ids[:-1]:
@@ -375,8 +386,17 @@ class _OpenRun:
             if status != FINISHED or (self.end and is_active):
                 terminate(self.uri, self.run_id, status)
                 _log.info("MLflow run %s ended as %s", self.run_id, status)
+            elif self._stopped and is_active:  # a signal that the task has survived
+                reopen(self.uri, self.run_id)
         except Exception as error:
             raise RunEndError(self.run_id, status, losses) from error
+
+    @property
+    def _is_active(self) -> bool:
+        """Whether the author's code has not ended it."""
+        return self._active_runs is None or any(
+            run.info.run_id == self.run_id for run in self._active_runs
+        )
 
     def _ids(self) -> list[str]:
         """This run, after the runs that the author's code has started inside it and not ended."""

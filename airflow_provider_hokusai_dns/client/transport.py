@@ -31,7 +31,13 @@ from requests.utils import rewind_body
 from urllib3 import HTTPResponse
 
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.creates import Ask, Create, ask_for_renamed, create_of
+from airflow_provider_hokusai_dns.client.creates import (
+    Ask,
+    Create,
+    Key,
+    ask_for_renamed,
+    create_of,
+)
 from airflow_provider_hokusai_dns.client.faults import try_of
 from airflow_provider_hokusai_dns.client.retries import Progress, Step, Try, next_step, pause
 from airflow_provider_hokusai_dns.client.routes import (
@@ -71,11 +77,13 @@ class SentOnceError(requests.exceptions.RetryError):
 class FailedRequest:
     """A request that failed in the end.
 
+    :param rule: which call it was.
     :param body: the body that was sent, unless it is a file.
     :param error: one sentence.
     """
 
     method: str
+    rule: Route
     body: bytes
     error: Exception
 
@@ -149,7 +157,9 @@ class Carrier(HTTPAdapter):
         self._failed = failed
         self._away = False
         #: Creates whose answer was once not seen: a slow server may have made them later.
-        self._in_doubt: list[tuple[requests.PreparedRequest, Create, Mapping[str, Any]]] = []
+        self._in_doubt: list[tuple[requests.PreparedRequest, Create]] = []
+        #: What callers have got, of the kinds that may be made twice.
+        self._kept: set[Key] = set()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Notice a dead host while waiting for an answer."""
@@ -299,9 +309,12 @@ class Carrier(HTTPAdapter):
         if isinstance(outcome, Exception) or status >= 400:
             error = outcome if isinstance(outcome, Exception) else _as_error(outcome)
             content = call.text.encode() if isinstance(call.text, str) else call.text or b""
-            self._failed(FailedRequest(request.method or "", content, error))
+            self._failed(FailedRequest(request.method or "", call.rule, content, error))
         if isinstance(outcome, Exception):
             raise outcome
+        if call.create is not None and call.create.may_be_double and outcome.ok:
+            with contextlib.suppress(ValueError):
+                self._kept.add(call.create.key_of(outcome.json()))
         return outcome
 
     # --- creates
@@ -358,13 +371,12 @@ class Carrier(HTTPAdapter):
     ) -> None:
         """Take back what was made twice, and look again when the run ends."""
         if create.may_be_double:
-            self._in_doubt.append((request, create, kept))
-            self._discard_twins(request, create, kept)
+            self._kept.add(create.key_of(kept))
+            self._in_doubt.append((request, create))
+            self._discard_twins(request, create)
 
-    def _discard_twins(
-        self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
-    ) -> None:
-        twins = create.discards(self._document(request, create.ask), kept)
+    def _discard_twins(self, request: requests.PreparedRequest, create: Create) -> None:
+        twins = create.discards(self._document(request, create.ask), self._kept)
         for asks in twins:
             for ask in asks:
                 with contextlib.suppress(requests.exceptions.RequestException):
@@ -375,13 +387,13 @@ class Carrier(HTTPAdapter):
 
     def take_over(self, former: Carrier) -> None:
         """Replace the carrier of former settings: its creates in doubt are looked at again too."""
-        self._in_doubt = former._in_doubt
+        self._in_doubt, self._kept = former._in_doubt, former._kept
 
     def sweep(self) -> None:
         """Delete what a slow server has created a second time after all."""
         doubts, self._in_doubt = self._in_doubt, []
-        for request, create, kept in doubts:
-            self._discard_twins(request, create, kept)
+        for request, create in doubts:
+            self._discard_twins(request, create)
 
     def _ask(self, like: requests.PreparedRequest, ask: Ask) -> requests.Response:
         """Another call to the same API, with the same login."""

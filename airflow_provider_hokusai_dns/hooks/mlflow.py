@@ -180,26 +180,32 @@ class MLflowHook(BaseHook):
 
         For ``mlflow.search_runs()``, ``mlflow.pyfunc.load_model("models:/churn@live")`` and the
         like. To write, use :meth:`run`, which makes sure that the data arrives. A run started in
-        this block ends with it.
+        this block ends with it, and ``mlflow.set_experiment`` is undone.
 
+        :raises AsyncOutsideRunError: for asynchronous logging in the block.
         :raises EnvironmentConflictError: while a run on another server is open.
         """
         import mlflow
 
         from airflow_provider_hokusai_dns.client import auth, environment
+        from airflow_provider_hokusai_dns.client.delivery_hooks import async_refused_outside_runs
+        from airflow_provider_hokusai_dns.client.mlflow_private import active_runs
 
         client, status = self.get_conn(), "FINISHED"
-        with environment.fluent_uri(
-            self.server.conn_id, client.tracking_uri, auth.registry_uri(self.server)
+        registry_uri = auth.registry_uri(self.server)
+        with (
+            environment.fluent_uri(self.server.conn_id, client.tracking_uri, registry_uri),
+            environment.experiment_kept(),
+            async_refused_outside_runs(),
         ):
-            outer = mlflow.active_run()
+            outer = len(active_runs() or ())
             try:
                 yield
             except BaseException as error:
                 status = _status_of(error)
                 raise
             finally:  # MLflow begins a run for what is logged without one
-                while (begun := mlflow.active_run()) is not None and begun is not outer:
+                while len(active_runs() or ()) > outer:
                     mlflow.end_run(status)
 
     def _refusal(self, error: Exception) -> MLflowRefusedError | None:
@@ -500,7 +506,7 @@ def _airflow_tags() -> dict[str, str]:
     if rescheduled := context.get("task_reschedule_count"):
         tags[orphaned_runs.TAG_RESCHEDULES] = str(rescheduled)
     if link := getattr(ti, "log_url", None):
-        tags["airflow.url"] = str(link)
+        tags[orphaned_runs.TAG_URL] = str(link)
     return tags
 
 

@@ -498,3 +498,279 @@ def test_an_experiment_that_is_set_inside_is_undone(
         mlflow.set_experiment("set inside")
     assert fluent._active_experiment_id is None
     assert "MLFLOW_EXPERIMENT_ID" not in os.environ
+
+
+# --- other cases of the same kinds
+
+
+def test_what_is_handled_under_autologging_is_no_loss(
+    server: MLflowServer, uri: str, direct: Any
+) -> None:
+    """A model that is registered already, and an alias that a step of the pipeline asks for."""
+    pytest.importorskip("sklearn")
+    import mlflow.sklearn
+    from sklearn.base import BaseEstimator
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import Pipeline
+
+    class Step(BaseEstimator):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any = None) -> Step:
+            with contextlib.suppress(mlflow.MlflowException):
+                mlflow.MlflowClient().get_model_version_by_alias("handled", "champion")
+            with contextlib.suppress(mlflow.MlflowException):
+                mlflow.MlflowClient().set_registered_model_alias("nothing", "a", "1")
+            return self
+
+        def transform(self, x: Any) -> Any:
+            return x
+
+    mlflow.sklearn.autolog(registered_model_name="handled", silent=False)
+    try:
+        for _ in range(2):
+            with open_run(server, uri) as run:
+                Pipeline([("step", Step()), ("model", LinearRegression())]).fit(
+                    [[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0]
+                )
+            assert direct.get_run(run.info.run_id).info.status == "FINISHED"
+    finally:
+        mlflow.sklearn.autolog(disable=True)
+
+
+def test_a_loss_belongs_to_the_run_that_lost_it(
+    server: MLflowServer, uri: str, front: CountingProxy, direct: Any
+) -> None:
+    """Another thread's run, opened later, has all of its own."""
+    pytest.importorskip("sklearn")
+    import mlflow
+
+    first, second = threading.Event(), threading.Event()
+    runs: dict[str, str] = {}
+
+    def loses() -> None:
+        with open_run(replace(server, deadline=1.0), uri) as run:
+            runs["loses"] = run.info.run_id
+            first.set()
+            assert second.wait(60)
+            front.before = lambda request: 403 if "log-batch" in request.path else None
+            fit()
+            front.before = lambda _: None
+
+    def keeps(done: threading.Event) -> None:
+        assert first.wait(60)
+        with open_run(server, uri) as run:
+            runs["keeps"] = run.info.run_id
+            second.set()
+            assert done.wait(60)
+            mlflow.log_metric("m", 1.0)
+
+    done = threading.Event()
+    with autologging(), ThreadPoolExecutor(2) as pool:
+        losing, keeping = pool.submit(loses), pool.submit(keeps, done)
+        with pytest.raises(LostDataError, match=r"params .*403") as caught:
+            losing.result()
+        done.set()
+        keeping.result()
+    assert caught.value.run_id == runs["loses"]
+    statuses = {name: direct.get_run(run_id).info.status for name, run_id in runs.items()}
+    assert statuses == {"loses": "FAILED", "keeps": "FINISHED"}
+
+
+def test_a_child_has_the_tags_of_the_task_and_not_of_its_parent(
+    server: MLflowServer, uri: str, direct: Any
+) -> None:
+    """As plain; and it is in the experiment of its own thread's run."""
+    import mlflow
+
+    opened, leave = threading.Event(), threading.Event()
+
+    def another() -> str:
+        with open_run(server, uri, experiment_name="another", tags={"fold": "2"}) as run:
+            opened.set()
+            assert leave.wait(60)
+            return str(run.info.run_id)
+
+    def unrelated() -> str:
+        with open_run(server, uri, experiment_name="unrelated") as run:
+            return str(run.info.run_id)
+
+    tags = {**TAGS, "role": "parent", "mlflow.note.content": "of the parent"}
+    with (
+        ThreadPoolExecutor(2) as pool,
+        open_run(server, uri, experiment_name="own", tags=tags) as run,
+    ):
+        other = pool.submit(another)
+        assert opened.wait(60)
+        try:
+            with mlflow.start_run(nested=True) as child:
+                pass
+            with open_run(server, uri, nested=True, tags=TAGS) as ours:
+                pass
+            third = pool.submit(unrelated).result()
+        finally:
+            leave.set()
+    for run_id in (child.info.run_id, ours.info.run_id):
+        found = direct.get_run(run_id)
+        assert found.info.experiment_id == run.info.experiment_id
+        assert found.data.tags["mlflow.parentRunId"] == run.info.run_id
+        assert TAGS.items() <= found.data.tags.items()
+        assert not {"role", "fold", "mlflow.note.content"} & set(found.data.tags)
+    assert not {"fold", "role", "mlflow.parentRunId"} & set(direct.get_run(third).data.tags)
+    assert direct.get_run(other.result()).data.tags["fold"] == "2"
+
+
+def test_a_resumed_run_takes_the_authors_tags(server: MLflowServer, uri: str, direct: Any) -> None:
+    """As ``mlflow.start_run(run_id=..., tags=...)``; the task that began it stays."""
+    with open_run(server, uri, tags={**TAGS, "stage": "train"}, end=False) as run:
+        pass
+    later = dict.fromkeys(TAGS, "later") | {"stage": "evaluated"}
+    with open_run(server, uri, run_id=run.info.run_id, tags=later):
+        pass
+    assert {**TAGS, "stage": "evaluated"}.items() <= direct.get_run(
+        run.info.run_id
+    ).data.tags.items()
+
+
+def test_an_object_with_copied_tags_is_no_duplicate(
+    server: MLflowServer, uri: str, front: CountingProxy, direct: Any
+) -> None:
+    """One answer to each create was cut; then the author copies all tags to a later one."""
+    import mlflow
+
+    cut: set[str] = set()
+
+    def once(request: Request) -> int | None:
+        for name in ("runs/create", "model-versions/create"):
+            if request.path.endswith(name) and name not in cut:
+                cut.add(name)
+                return 0
+        return None
+
+    front.after = once
+    client = mlflow.MlflowClient(uri)
+    client.create_registered_model("copied")
+    with open_run(server, uri, experiment_name="copies") as run:
+        first = client.create_model_version("copied", "s3://bucket/model")
+        second = client.create_model_version("copied", "s3://bucket/model")
+        for key, value in client.get_model_version("copied", first.version).tags.items():
+            client.set_model_version_tag("copied", second.version, key, value)
+        other = client.create_run(run.info.experiment_id)
+        foreign = direct.create_run(run.info.experiment_id)
+        for run_id in (other.info.run_id, foreign.info.run_id):
+            for key, value in direct.get_run(run.info.run_id).data.tags.items():
+                client.set_tag(run_id, key, value)
+    assert cut == {"runs/create", "model-versions/create"}
+    assert len(direct.search_model_versions("name = 'copied'")) == 2
+    for run_id in (other.info.run_id, foreign.info.run_id):
+        assert direct.get_run(run_id).info.lifecycle_stage == "active"
+
+
+def test_a_forked_childs_asynchronous_images_and_traces_arrive(
+    server: MLflowServer, uri: str, direct: Any
+) -> None:
+    """It has the queues of its parent, and not their threads."""
+    import mlflow
+    import numpy as np
+
+    def image(key: str) -> Any:
+        pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+        return mlflow.log_image(pixels, key=key, step=0, synchronous=False)
+
+    def traced(text: str) -> None:
+        mlflow.trace(lambda given: given, name="traced")(text)
+
+    with open_run(server, uri, experiment_name="forked queues") as run:
+        image("parent")
+        traced("parent")
+        mlflow.flush_artifact_async_logging()
+        mlflow.flush_trace_async_logging()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                image("child")
+                traced("child")
+                time.sleep(6)  # MLflow passes traces on every five seconds
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+    files = direct.list_artifacts(run.info.run_id, "images")
+    images = {file.path.removeprefix("images/").partition("+")[0] for file in files}
+    assert images == {"parent", "child"}
+    traces = direct.search_traces(locations=[run.info.experiment_id], include_spans=False)
+    assert sorted(trace.info.request_preview for trace in traces) == [
+        '{"given": "child"}',
+        '{"given": "parent"}',
+    ]
+
+
+def test_models_and_autologging_in_a_thread_belong_to_the_run(
+    server: MLflowServer, uri: str, direct: Any
+) -> None:
+    """As what ``mlflow.log_metric`` logs there."""
+    pytest.importorskip("sklearn")
+    import mlflow.sklearn
+    from sklearn.linear_model import LinearRegression
+
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
+    with open_run(server, uri, experiment_name="threaded") as run, ThreadPoolExecutor(1) as pool:
+        info = pool.submit(mlflow.sklearn.log_model, model, name="in-a-thread").result()
+        with autologging():
+            pool.submit(fit).result()
+    assert direct.get_logged_model(info.model_id).source_run_id == run.info.run_id
+    (only,) = direct.search_runs([run.info.experiment_id])
+    assert only.info.run_id == run.info.run_id
+    assert only.data.params
+
+
+def test_plain_nested_runs_of_several_asyncio_tasks_are_refused(
+    server: MLflowServer, uri: str
+) -> None:
+    """They would get each other's metrics, silently; one after the other they are fine."""
+    import mlflow
+
+    async def nested(number: int) -> None:
+        with mlflow.start_run(nested=True):
+            await asyncio.sleep(0.3)
+            mlflow.log_metric("m", number)
+
+    async def several() -> list[Any]:
+        return await asyncio.gather(*(nested(n) for n in range(3)), return_exceptions=True)
+
+    async def in_turn() -> None:
+        for number in range(2):
+            with mlflow.start_run(nested=True):
+                await nested(number)
+            await asyncio.create_task(nested(number))
+
+    with open_run(server, uri):
+        asyncio.run(in_turn())
+        found = asyncio.run(several())
+    assert [type(error) for error in found] == [type(None), *[AmbiguousRunError] * 2]
+
+
+def test_the_variable_of_a_run_to_resume_is_used_once(
+    server: MLflowServer, uri: str, direct: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by MLflow; else every run of the process would be that one."""
+    with open_run(server, uri, end=False) as left:
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", left.info.run_id)
+    ids = []
+    for _ in range(2):
+        with open_run(server, uri) as run:
+            ids.append(run.info.run_id)
+    assert ids[0] == left.info.run_id
+    assert ids[1] != left.info.run_id
+
+
+def test_an_experiment_set_in_a_nested_block_ends_with_it(server: MLflowServer, uri: str) -> None:
+    """As in the outer one."""
+    import mlflow
+
+    with open_run(server, uri, experiment_name="outer block") as run:
+        with open_run(server, uri, nested=True):
+            mlflow.set_experiment("inner block")
+        with mlflow.start_run(nested=True) as child:
+            pass
+        assert child.info.experiment_id == run.info.experiment_id

@@ -528,7 +528,7 @@ if mode == "chained":
     signal.signal(signal.SIGTERM, lambda *_: (print("earlier handler", flush=True), os._exit(7)))
 elif mode == "ignored":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-elif mode == "survived":
+elif mode.startswith("survived"):
     signal.signal(signal.SIGTERM, lambda *_: print("on_kill", flush=True))
 elif mode == "tagged out":
     def late(*_):
@@ -540,10 +540,13 @@ if mode.startswith("tagged"):
     tags |= {"airflow.try_number": "1", "mode": mode}
 server = a_server(hostname=host, port=int(port), experiment="stopped")
 import mlflow
-with open_run(server, auth.sign_in(server), tags=tags) as run:
+with open_run(server, auth.sign_in(server), tags=tags, end=mode != "survived, open") as run:
     mlflow.start_run(nested=True)
     for step in range(50):
         mlflow.log_metric("m", step, step=step, synchronous=False)
+    if mode == "survived, ended":
+        mlflow.end_run()
+        mlflow.end_run()
     print(run.info.run_id, flush=True)
     for _ in range(40):
         time.sleep(0.1)
@@ -621,16 +624,20 @@ def test_a_process_that_ignores_the_signal_goes_on(server: MLflowServer, client:
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
-def test_a_task_that_survives_the_signal_finishes_its_run(
-    server: MLflowServer, client: Any
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [("survived", "FINISHED"), ("survived, open", "RUNNING"), ("survived, ended", "FINISHED")],
+)
+def test_a_task_that_survives_the_signal_ends_its_run_as_without_it(
+    server: MLflowServer, client: Any, how: str, status: str
 ) -> None:
     """Airflow forwards SIGTERM to ``on_kill``, and the task may go on and succeed."""
-    with a_task(server, "survived") as (process, run_id):
+    with a_task(server, how) as (process, run_id):
         process.terminate()
         output, _ = process.communicate(timeout=60)
     assert "on_kill" in output
     assert "went on" in output
-    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).info.status == status
 
 
 def test_a_server_that_hangs_does_not_hold_a_stopped_task(tmp_path: Path) -> None:

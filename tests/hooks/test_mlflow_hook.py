@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import carriers
 from airflow_provider_hokusai_dns.exceptions import (
+    AsyncOutsideRunError,
     BreakerOpenError,
     ConnectionMissingError,
     DNSResolutionError,
@@ -325,7 +326,6 @@ class TestOnARealServer:
 
     def test_asynchronous_logging_outside_a_run_is_refused(self, hook):
         """MLflow sends it at the exit of a process that Airflow does not wait for."""
-        from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
 
         client = hook.get_conn()
         run_id = client.create_run("0").info.run_id
@@ -344,6 +344,21 @@ class TestOnARealServer:
         with hook.fluent():
             assert mlflow.search_experiments()
         assert mlflow.get_tracking_uri() == before
+
+    def test_the_fluent_api_without_a_run_refuses_what_nothing_would_wait_for(self, hook):
+        """As the client does; inside a run it is delivered. The experiment is undone."""
+        import mlflow
+        from mlflow.tracking import fluent
+
+        before = fluent._active_experiment_id
+        with hook.fluent():
+            mlflow.set_experiment("in a fluent block")
+            with pytest.raises(AsyncOutsideRunError):
+                mlflow.log_metric("m", 1.0, synchronous=False)
+        assert fluent._active_experiment_id == before
+        with hook.fluent(), hook.run() as run:
+            mlflow.log_metric("m", 1.0, synchronous=False)
+        assert hook.get_conn().get_run(run.info.run_id).data.metrics == {"m": 1.0}
 
     def test_a_run_that_is_begun_without_a_run_ends_with_the_block(self, hook):
         """MLflow begins one for what is logged without; an outer run goes on."""

@@ -57,7 +57,7 @@ async def delete_doubles(
     """
     for create, base, kept in doubtful:
         listed = await ask(create.ask.method, *create.ask.below(base))
-        for calls in create.discards(listed.document, kept):
+        for calls in create.discards(listed.document, {create.key_of(kept)}):
             done = [(await ask(call.method, *call.below(base))).status for call in calls]
             if done and done[-1] < 400:
                 which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
