@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
-from airflow_provider_hokusai_dns.client.creates import Create, ended
+from airflow_provider_hokusai_dns.client.creates import Ask as Call
+from airflow_provider_hokusai_dns.client.creates import Create, ended, status_of_run
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 from airflow_provider_hokusai_dns.client.relay.messages import release
+from airflow_provider_hokusai_dns.client.relay.records import TERMINAL
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
@@ -68,6 +70,13 @@ async def end_run(ask: Ask, run_id: str, status: str) -> Answer:
     """Set the end of a run."""
     call = ended(run_id, status)
     return await ask(call.method, f"{_API}/{call.path}", call.fields)
+
+
+async def has_ended(ask: Ask, run_id: str) -> bool:
+    """Whether a run has a final status already; false where MLflow does not say so."""
+    answer = await ask("GET", *Call("GET", "runs/get", {"run_id": run_id}).below(_API))
+    release(answer)
+    return answer.status == 200 and status_of_run(answer.document) in TERMINAL
 
 
 async def _found(ask: Ask, search: Search[T]) -> T:

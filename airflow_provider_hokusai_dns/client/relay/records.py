@@ -11,7 +11,8 @@ from airflow_provider_hokusai_dns.exceptions import Loss
 #: Alone: the ids of models and traces are as long, behind a prefix.
 _RUN_ID = re.compile(r"(?<![\w-])[0-9a-f]{32}(?![\w-])")
 _MAX_REASONS = 3
-_TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
+#: The status of a run that has ended.
+TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 
 def run_id_in(*texts: str) -> str | None:
@@ -42,7 +43,7 @@ class Runs:
 
     def updated(self, run_id: str, status: str) -> None:
         """A client has set the status of a run."""
-        if status in _TERMINAL:
+        if status in TERMINAL:
             self.open.pop(run_id, None)
         elif status == "RUNNING":
             self.begun(run_id)

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_hokusai_dns import forks, overrides
 from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
-from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles, end_orphans, end_run
+from airflow_provider_hokusai_dns.client.relay.orphans import (
+    delete_doubles,
+    end_orphans,
+    end_run,
+    has_ended,
+)
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
@@ -260,6 +265,12 @@ class Relay:
         await asyncio.gather(*(self._end_run(run_id, status, seconds) for run_id in run_ids))
 
     async def _end_run(self, run_id: str, status: str, seconds: float) -> None:
+        """End a run, unless it has ended without this relay: by the task itself, for example."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds / 2):  # the rest is for the end itself
+                if await has_ended(partial(self._forwarder.ask, deadline=seconds / 2), run_id):
+                    self._forwarder.runs.deleted(run_id)
+                    return
         ask = partial(self._forwarder.ask, deadline=seconds, counts=True)
         if (await end_run(ask, run_id, status)).status == 200:
             self._forwarder.runs.deleted(run_id)

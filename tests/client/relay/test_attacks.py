@@ -307,7 +307,7 @@ def test_a_compressed_answer_could_not_hide_a_run(relay_to: OpenRelay) -> None:
         given = {"Accept-Encoding": "gzip, deflate"}
         ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"}, headers=given)
     assert [request.path for request in there.requests] == [
-        f"{API}/runs/create", f"{API}/runs/update",
+        f"{API}/runs/create", f"{API}/runs/get?run_id={'e' * 32}", f"{API}/runs/update",
     ]  # fmt: skip
 
 

@@ -170,6 +170,25 @@ def test_an_upload_that_gets_further_takes_the_time_that_it_needs(relay_to: Open
     assert len(server.requests[0].body) == pieces * 1000
 
 
+@pytest.mark.parametrize("status", ["FINISHED", "RUNNING", ""])
+def test_a_run_that_has_ended_without_the_relay_is_left_as_it_is(
+    relay_to: OpenRelay, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the task itself, for example; where MLflow does not say its status, it is ended."""
+
+    def answer(request: Request) -> bytes:
+        if request.path.startswith(f"{API}/runs/get?") and not status:
+            return http(403)
+        document = {"run": {"info": {**RUN["run"]["info"], "status": status}}}
+        return http(body=json.dumps(document), content_type="application/json")
+
+    with stranger(answer) as server, relay_to(server) as relay:
+        begin_a_run(relay)
+    updates = [request.path for request in server.requests if "update" in request.path]
+    assert len(updates) == (status != "FINISHED")
+    assert ("was left RUNNING" in caplog.text) == (status != "FINISHED")
+
+
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "no answer"])
 def test_a_run_of_an_earlier_try_that_cannot_be_ended_fails_no_task(
     relay_to: OpenRelay, refused: bool, caplog: pytest.LogCaptureFixture
