@@ -183,7 +183,7 @@ class Forwarder:
             if step is Step.ANSWER and answer is not None:
                 if call.maybe_done and was_removed_before(call.route, error_code(answer.head)):
                     answer = await self._done_before(call, answer, left)
-                return self._answered(call, answer)
+                return self._answered(call, answer, last)
             release(answer)
             if step is Step.GIVE_UP:
                 return self._given_up(call, now)
@@ -338,19 +338,24 @@ class Forwarder:
         release(refusal)
         return Answer(200, [("Content-Type", "application/json")], content)
 
-    def _answered(self, call: _CallInProgress, answer: Answer) -> Answer:
-        """Take note of what MLflow said."""
+    def _answered(self, call: _CallInProgress, answer: Answer, last: Try) -> Answer:
+        """Take note of what MLflow said. No redirect is followed, so it stores nothing."""
         if call.route.writes:
-            if answer.status < 400:
+            if answer.status < 300:
                 if self.lost:
                     self.lost.pop(_key(call), None)
                 if call.create is not None and call.maybe_done and call.create.may_be_double:
                     self.doubtful.append((call.create, call.route.base, answer.document))
                 self._note_run(call, answer)
-            elif answer.status in _REFUSALS or (answer.status >= 500 and answer.status != 501):
+            elif (
+                answer.status < 400
+                or answer.status in _REFUSALS
+                or (answer.status >= 500 and answer.status != 501)
+                or last.may_pass
+            ):
                 code = error_code(answer.head)
                 reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
-                self._note_loss(call, reason, permanent=answer.status < 500)
+                self._note_loss(call, reason, permanent=answer.status < 500 and not last.may_pass)
         return answer
 
     def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:

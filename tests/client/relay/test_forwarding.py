@@ -166,6 +166,22 @@ def test_mlflows_own_refusal_goes_through_as_it_is(relay_to: OpenRelay, status: 
     assert len(there.requests) == 1
 
 
+@pytest.mark.parametrize("answer", [
+    http(429), http(408), http(425), http(302, Location="http://elsewhere/login"), http(304),
+    http(400, '{"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5"}'),
+], ids=["429", "408", "425", "302", "304", "full pool"])  # fmt: skip
+def test_a_write_that_the_server_did_not_take_is_lost(relay_to: OpenRelay, answer: Any) -> None:
+    """Overrun until the deadline, or a redirect to a page for a login; a read loses nothing."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"1 call of runs/log-metric") as error,
+        stranger(answer) as there,
+        relay_to(there, changes={"deadline": 0.5}) as relay,
+    ):
+        status = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r", "key": "m"})[0]
+        assert ask(relay, "POST", f"{API}/runs/search", {})[0] == status
+    assert [call.permanent for call in error.value.calls] == [300 <= status < 400]
+
+
 def test_what_may_do_harm_twice_is_sent_once_when_its_answer_is_lost(relay_to: OpenRelay) -> None:
     """And the loss is named at the end, although the client may have swallowed it."""
     with (  # noqa: PT012
