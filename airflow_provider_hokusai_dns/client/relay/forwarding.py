@@ -444,10 +444,12 @@ def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> Los
 def _key(call: _CallInProgress) -> tuple[str, str, str]:
     """What makes two calls the same: an artifact its path, everything else its body too."""
     request = call.request
-    digest = ""
-    if request.method != "PUT":
-        content = _text(call)
-        if call.create is not None:
-            content = content.replace(call.create.token, "")
-        digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    if request.method == "PUT":
+        return request.method, request.path, ""
+    if isinstance(request.body, Body):
+        return request.method, request.path, request.body.digest.hexdigest()
+    content = request.body or b""
+    if call.create is not None:
+        content = content.replace(call.create.token.encode(), b"")
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return request.method, request.path, digest

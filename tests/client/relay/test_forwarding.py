@@ -339,6 +339,23 @@ def test_what_arrives_later_is_not_lost(relay_to: OpenRelay) -> None:
         assert ask(relay, "POST", f"{API}/runs/set-tag", {"run_id": "1"})[0] == 200
 
 
+@pytest.mark.parametrize("keep", [0, 2**30])
+@pytest.mark.parametrize("size", [400_000, 9 * 2**20])
+def test_what_arrives_later_is_another_call_where_its_body_differs_at_the_end(
+    relay_to: OpenRelay, keep: int, size: int
+) -> None:
+    """However long, and where nothing of it could be stored."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"1 call of v1/traces"),
+        stranger(http(503)) as there,
+        relay_to(there, keep=keep, changes={"deadline": 0}) as relay,
+    ):
+        assert ask(relay, "POST", "/v1/traces", bytes(size) + b"a")[0] == 503
+        assert ask(relay, "POST", "/v1/traces", bytes(size) + b"b")[0] == 503
+        there.answer = lambda request: OK
+        assert ask(relay, "POST", "/v1/traces", bytes(size) + b"b")[0] == 200
+
+
 def test_the_blocks_own_error_comes_out_and_the_loss_goes_to_the_log(
     relay_to: OpenRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
