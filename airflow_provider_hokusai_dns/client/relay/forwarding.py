@@ -23,7 +23,7 @@ from airflow_provider_hokusai_dns.client.creates import (
 )
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.headers import to_server
+from airflow_provider_hokusai_dns.client.relay.headers import to_server, workspace_of
 from airflow_provider_hokusai_dns.client.relay.messages import (
     Answer,
     Request,
@@ -84,6 +84,26 @@ class _CallInProgress:
     reason: str = ""
     create: Create | None = None
 
+    @property
+    def workspace(self) -> str:
+        """The workspace that the client named; empty for none."""
+        return workspace_of(self.request.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A create that may have made something twice.
+
+    :param base: of its path.
+    :param workspace: the one that the client named; empty for none.
+    :param kept: what the client was answered.
+    """
+
+    create: Create
+    base: str
+    workspace: str
+    kept: Mapping[str, Any]
+
 
 class Forwarder:
     """Sends what clients ask for to MLflow. Used on one event loop.
@@ -105,9 +125,7 @@ class Forwarder:
         self.lost: dict[tuple[str, str, str], LostCall] = {}
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
-        #: The creates that may have made something twice, with the base of their paths and what
-        #: the client was answered.
-        self.doubtful: list[tuple[Create, str, Mapping[str, Any]]] = []
+        self.doubtful: list[Doubtful] = []
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
@@ -205,11 +223,16 @@ class Forwarder:
         *,
         deadline: float,
         counts: bool = False,
+        workspace: str = "",
     ) -> Answer:
-        """A request of the relay's own."""
+        """A request of the relay's own.
+
+        :param workspace: the one of the client that it is for; that of the task by default.
+        """
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         headers = [] if body is None else [("Content-Type", "application/json")]
-        headers += workspace_header().items()
+        named = {"X-MLFLOW-WORKSPACE": workspace} if workspace else workspace_header()
+        headers += named.items()
         request = Request(method, path, headers, content)
         return await self.answer(request, deadline=deadline, counts=counts)
 
@@ -314,7 +337,9 @@ class Forwarder:
         for again in (False, True):
             if again:
                 await asyncio.sleep(min(1.0, left))
-            found = await self.ask(call.create.ask.method, path, body, deadline=left)
+            found = await self.ask(
+                call.create.ask.method, path, body, deadline=left, workspace=call.workspace
+            )
             release(found)
             if found.status == 200 and (made := call.create.found(found.document)):
                 _log.info("%s was carried out, although its answer was lost.", name)
@@ -330,7 +355,7 @@ class Forwarder:
         content = b"{}"
         if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
             path, _ = asks.below(call.route.base)
-            found = await self.ask(asks.method, path, deadline=left)
+            found = await self.ask(asks.method, path, deadline=left, workspace=call.workspace)
             release(found)
             if found.status != 200:
                 return refusal
@@ -345,7 +370,9 @@ class Forwarder:
                 if self.lost:
                     self.lost.pop(_key(call), None)
                 if call.create is not None and call.maybe_done and call.create.may_be_double:
-                    self.doubtful.append((call.create, call.route.base, answer.document))
+                    self.doubtful.append(
+                        Doubtful(call.create, call.route.base, call.workspace, answer.document)
+                    )
                 self._note_run(call, answer)
             elif (
                 answer.status < 400
@@ -385,14 +412,14 @@ class Forwarder:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(made)
+                    self.runs.begun(made, call.workspace)
             case "runs/update" | "runs/delete" as name:
                 given = json_object(_text(call))
                 if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
                     if name == "runs/delete":
                         self.runs.deleted(run_id)
                     else:
-                        self.runs.updated(run_id, _status(given.get("status")))
+                        self.runs.updated(run_id, _status(given.get("status")), call.workspace)
 
 
 #: ``RunStatus`` of MLflow's protocol, for clients that send the number.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
@@ -50,20 +50,19 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
 
 
-async def delete_doubles(
-    ask: Ask, doubtful: Iterable[tuple[Create, str, Mapping[str, Any]]]
-) -> None:
+async def delete_doubles(ask: Ask, create: Create, base: str, kept: Mapping[str, Any]) -> None:
     """Delete what a call created in addition to what its client received.
 
-    :param doubtful: each with the base of its path and the answer that the client received.
+    :param ask: in the workspace of that client.
+    :param base: of the path of the call.
+    :param kept: the answer that the client received.
     """
-    for create, base, kept in doubtful:
-        listed = await ask(create.ask.method, *create.ask.below(base))
-        for calls in create.discards(listed.document, kept):
-            done = [(await ask(call.method, *call.below(base))).status for call in calls]
-            if done and done[-1] < 400:
-                which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
-                _log.info("Deleted what was made twice: %s", which)
+    listed = await ask(create.ask.method, *create.ask.below(base))
+    for calls in create.discards(listed.document, kept):
+        done = [(await ask(call.method, *call.below(base))).status for call in calls]
+        if done and done[-1] < 400:
+            which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
+            _log.info("Deleted what was made twice: %s", which)
 
 
 async def end_run(ask: Ask, run_id: str, status: str) -> Answer:

@@ -28,25 +28,26 @@ class Runs:
     """The runs that clients of a relay started and have not ended. One thread writes it.
 
     :param joined: a run that the process that opened it ends, and not the relay.
+    :param open: each with the workspace that its client named; empty for none.
     """
 
     joined: str | None = None
-    open: dict[str, None] = field(default_factory=dict)
+    open: dict[str, str] = field(default_factory=dict)
 
     def __contains__(self, run_id: str) -> bool:
         return run_id == self.joined or run_id in self.open
 
-    def begun(self, run_id: str) -> None:
+    def begun(self, run_id: str, workspace: str = "") -> None:
         """A run was created, or resumed."""
         if run_id != self.joined:
-            self.open[run_id] = None
+            self.open[run_id] = workspace
 
-    def updated(self, run_id: str, status: str) -> None:
+    def updated(self, run_id: str, status: str, workspace: str = "") -> None:
         """A client has set the status of a run."""
         if status in TERMINAL:
             self.open.pop(run_id, None)
         elif status == "RUNNING":
-            self.begun(run_id)
+            self.begun(run_id, workspace)
 
     def deleted(self, run_id: str) -> None:
         """A run is gone."""

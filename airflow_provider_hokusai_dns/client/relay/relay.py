@@ -229,8 +229,10 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-                ask = partial(self._forwarder.ask, deadline=max(0.0, end - time.monotonic()))
-                await delete_doubles(ask, self._forwarder.doubtful)
+                for one in self._forwarder.doubtful:
+                    left = max(0.0, end - time.monotonic())
+                    ask = partial(self._forwarder.ask, deadline=left, workspace=one.workspace)
+                    await delete_doubles(ask, one.create, one.base, one.kept)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
@@ -261,17 +263,18 @@ class Relay:
     async def _end_runs(self, status: str, seconds: float) -> None:
         """End the runs that clients have begun and not ended, all at the same time."""
         status = KILLED if self._stopped else status
-        run_ids = list(self._forwarder.runs.open)
-        await asyncio.gather(*(self._end_run(run_id, status, seconds) for run_id in run_ids))
+        runs = list(self._forwarder.runs.open.items())
+        await asyncio.gather(*(self._end_run(*run, status, seconds) for run in runs))
 
-    async def _end_run(self, run_id: str, status: str, seconds: float) -> None:
+    async def _end_run(self, run_id: str, workspace: str, status: str, seconds: float) -> None:
         """End a run, unless it has ended without this relay: by the task itself, for example."""
+        asks = partial(self._forwarder.ask, workspace=workspace)
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds / 2):  # the rest is for the end itself
-                if await has_ended(partial(self._forwarder.ask, deadline=seconds / 2), run_id):
+                if await has_ended(partial(asks, deadline=seconds / 2), run_id):
                     self._forwarder.runs.deleted(run_id)
                     return
-        ask = partial(self._forwarder.ask, deadline=seconds, counts=True)
+        ask = partial(asks, deadline=seconds, counts=True)
         if (await end_run(ask, run_id, status)).status == 200:
             self._forwarder.runs.deleted(run_id)
             _log.warning(

@@ -223,7 +223,7 @@ def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRel
     made: list[dict[str, Any]] = []
 
     def mlflow(request: Request) -> Any:
-        body = json.loads(request.body)
+        body = json.loads(request.body or b"{}")
         if request.path.endswith("/runs/create"):
             made.append(body)
             return cut(request)
@@ -247,6 +247,32 @@ def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRel
     ended = json.loads(update.body)
     assert (ended["run_id"], ended["status"]) == ("a" * 32, "FAILED")
     assert there.requests[-1].path.endswith("/runs/search"), "a duplicate is looked for at the end"
+
+
+@pytest.mark.parametrize("own", [None, "w"])
+def test_what_the_relay_asks_for_a_child_is_asked_in_the_workspace_of_the_child(
+    relay_to: OpenRelay, own: str | None
+) -> None:
+    """A create whose answer is lost, what is made twice, and the end of its run."""
+    run = {"info": {"run_id": "a" * 32, "status": "RUNNING"}}
+
+    def mlflow(request: Request) -> Any:
+        if request.path.endswith("/runs/create"):
+            return cut(request)
+        if request.path.endswith("/runs/search"):
+            tags = json.loads(there.requests[0].body)["tags"]
+            document = {"runs": [{**run, "data": {"tags": tags}}]}
+            return http(body=json.dumps(document), content_type="application/json")
+        return http(body=json.dumps({"run": run}), content_type="application/json")
+
+    with stranger(mlflow) as there, relay_to(there, changes={"workspace": own}) as relay:
+        given = {"x-mlflow-workspace": "team-b", "Content-Type": "application/json"}
+        status, _, _ = ask(relay, "POST", f"{API}/runs/create", b'{"a": 1}', headers=given)
+        assert status == 200
+    names = [request.path.partition("?")[0].removeprefix(f"{API}/") for request in there.requests]
+    assert names == ["runs/create", "runs/search", "runs/get", "runs/update", "runs/search"]
+    workspaces = {request.headers["x-mlflow-workspace"] for request in there.requests}
+    assert workspaces == {own or "team-b"}
 
 
 def test_a_create_that_was_not_carried_out_is_sent_again(relay_to: OpenRelay) -> None:
