@@ -31,7 +31,12 @@ from airflow_provider_hokusai_dns.client.relay.messages import (
     begun,
     release,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, run_id_in
+from airflow_provider_hokusai_dns.client.relay.records import (
+    TERMINAL,
+    LostCall,
+    Runs,
+    run_id_in,
+)
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.retries import (
     Progress,
@@ -165,6 +170,8 @@ class Forwarder:
         request, allowed = call.request, self._server.max_retries
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
+        if call.route.name == "runs/update" and self.runs.joined is not None:
+            await self._leave_joined_run_open(call, patience)
         while True:
             call.tries += 1
             used = self._server.credentials
@@ -239,16 +246,8 @@ class Forwarder:
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
-        if isinstance(request.body, Body):
-            try:
-                async with asyncio.timeout(max(patience, _LEAST)):
-                    content = await request.body.whole(LONGEST_CREATE)
-            except TimeoutError as error:
-                raise ClientGoneError("the client sends nothing more") from error
-            if content is None:
-                return False
-        else:
-            content = request.body or b""
+        if (content := await _whole(request, patience)) is None:
+            return False
         request.body = content
         call.create = create_of(request.method, call.route.name, content, self._run_tags)
         if call.create is None:  # not what MLflow takes; it says so itself
@@ -256,6 +255,17 @@ class Forwarder:
         else:
             request.body = call.create.body
         return True
+
+    async def _leave_joined_run_open(self, call: _CallInProgress, patience: float) -> None:
+        """Take the end out of an update of the joined run: the process that opened it ends it.
+
+        A client of MLflow ends the run that it has joined at its exit, while the task goes on.
+        """
+        content = await _whole(call.request, patience)
+        fields = json_object(content or b"")
+        if _run_id(fields) == self.runs.joined and _status(fields.get("status")) in TERMINAL:
+            kept = {k: v for k, v in fields.items() if k not in ("status", "end_time", "endTime")}
+            call.request.body = json.dumps(kept).encode()
 
     async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
@@ -415,7 +425,7 @@ class Forwarder:
                     self.runs.begun(made, call.workspace)
             case "runs/update" | "runs/delete" as name:
                 given = json_object(_text(call))
-                if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
+                if run_id := _run_id(given):
                     if name == "runs/delete":
                         self.runs.deleted(run_id)
                     else:
@@ -428,6 +438,26 @@ _STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"
 
 def _status(value: Any) -> str:
     return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
+
+
+def _run_id(fields: Mapping[str, Any]) -> str:
+    """The run of a call; protobuf's JSON takes camel case too."""
+    names = ("run_id", "runId", "run_uuid", "runUuid")
+    return str(next((fields[name] for name in names if fields.get(name)), ""))
+
+
+async def _whole(request: Request, patience: float) -> bytes | None:
+    """The whole body of a request; ``None`` where it is longer than that of a create.
+
+    :raises ClientGoneError: the client hung up, or sends nothing more.
+    """
+    if not isinstance(request.body, Body):
+        return request.body or b""
+    try:
+        async with asyncio.timeout(max(patience, _LEAST)):
+            return await request.body.whole(LONGEST_CREATE)
+    except TimeoutError as error:
+        raise ClientGoneError("the client sends nothing more") from error
 
 
 def _can_send_again(request: Request) -> bool:

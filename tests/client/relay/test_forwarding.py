@@ -382,6 +382,28 @@ def test_what_arrives_later_is_another_call_where_its_body_differs_at_the_end(
         assert ask(relay, "POST", "/v1/traces", bytes(size) + b"b")[0] == 200
 
 
+@pytest.mark.parametrize("sent", [
+    {"run_id": "a" * 32, "status": "FINISHED", "end_time": 5},
+    {"runId": "a" * 32, "status": 4, "endTime": "5"},
+    {"run_uuid": "a" * 32, "run_id": "a" * 32, "status": "KILLED"},
+])  # fmt: skip
+def test_a_child_that_joined_the_run_of_the_task_does_not_end_it(
+    relay_to: OpenRelay, sent: dict[str, Any]
+) -> None:
+    """Its exit is no end of the training; the name that it gives the run arrives, and a restart."""
+    update = f"{API}/runs/update"
+    with stranger(OK) as there, relay_to(there, run_id="a" * 32) as relay:
+        assert asked(relay, "POST", update, {**sent, "run_name": "n"}) == {"done": True}
+        for other in ({"run_id": "b" * 32, "status": "FINISHED", "end_time": 5},
+                      {"run_id": "a" * 32, "status": "RUNNING"}):  # fmt: skip
+            asked(relay, "POST", update, other)
+    first, *others = (json.loads(request.body) for request in there.requests)
+    ids = {name: value for name, value in sent.items() if name.startswith("run")}
+    assert first == {**ids, "run_name": "n"}
+    assert others == [{"run_id": "b" * 32, "status": "FINISHED", "end_time": 5},
+                      {"run_id": "a" * 32, "status": "RUNNING"}]  # fmt: skip
+
+
 def test_the_blocks_own_error_comes_out_and_the_loss_goes_to_the_log(
     relay_to: OpenRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
