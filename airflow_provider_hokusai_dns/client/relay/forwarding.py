@@ -71,6 +71,8 @@ _FORGET_AFTER = 300.0
 _LONGEST_PAUSE = 2.0
 #: What one sending gets at least, seconds.
 _LEAST = 5.0
+#: A login that was read, and is the one that was refused, is not read again for so long, seconds.
+_LOGIN_IS_CURRENT = 30.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
 
@@ -135,7 +137,8 @@ class Forwarder:
         self._upstream = upstream
         self._run_tags = run_tags
         self._renew = renew
-        self._renewing = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._is_current_until = 0.0
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
@@ -178,7 +181,8 @@ class Forwarder:
             last, answer = await self._try(call, patience)
             if last.status == 401 and not call.signed_in_again:
                 call.signed_in_again = True  # once: a 401 has carried out nothing
-                if await self._has_new_login(used) and _can_send_again(request):
+                left = request.waiting_since + max(patience, _LEAST) - time.monotonic()
+                if await self._has_new_login(used, left) and _can_send_again(request):
                     release(answer)
                     continue
             call.sent += not last.was_not_carried_out
@@ -316,13 +320,29 @@ class Forwarder:
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
 
-    async def _has_new_login(self, used: Credentials) -> bool:
-        """Whether the connection has another login than the one used; it is used from now on."""
-        async with self._renewing:
-            if self._server.credentials == used:
-                login = await asyncio.to_thread(self._renew)
-                self._server = replace(self._server, credentials=login or used)
+    async def _has_new_login(self, used: Credentials, left: float) -> bool:
+        """Whether the connection has another login than the one used; it is used from now on.
+
+        One reading serves all calls, and is not repeated at once where it found the same login.
+
+        :param left: seconds to wait for it at most.
+        """
+        if self._server.credentials == used:
+            if self._reading is None and time.monotonic() >= self._is_current_until:
+                self._reading = asyncio.create_task(self._read_login(used))
+            if self._reading is not None:
+                await asyncio.wait({self._reading}, timeout=max(0.0, left))
         return self._server.credentials != used
+
+    async def _read_login(self, used: Credentials) -> None:
+        try:
+            login = await asyncio.to_thread(self._renew)
+            if login is None or login == used:
+                self._is_current_until = time.monotonic() + _LOGIN_IS_CURRENT
+            else:
+                self._server = replace(self._server, credentials=login)
+        finally:
+            self._reading = None
 
     def _note(self, last: Try, now: float) -> None:
         """Keep in mind since when MLflow is away, for all calls."""

@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.client import dead_peer, retries
 from airflow_provider_hokusai_dns.client.relay import (
     Relay,
     RelayLostDataError,
+    forwarding,
     open_relay,
 )
 from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
@@ -569,6 +570,50 @@ def test_a_login_that_is_refused_again_is_told(
         assert ask(relay, "POST", f"{API}/runs/log-metric", {"step": 1})[0] == 401
     is_new = login == Credentials(secret="third")
     assert len(there.requests) == 1 + is_new
+
+
+def test_a_login_that_is_wrong_for_good_is_read_once_for_a_while(relay_to: OpenRelay) -> None:
+    """However many calls are refused, one after the other or at once."""
+    read: list[float] = []
+
+    def renew() -> Credentials:
+        read.append(time.monotonic())
+        time.sleep(0.3)
+        return Credentials(secret="first")
+
+    changes = {"credentials": Credentials(secret="first")}
+    with (
+        stranger(http(401)) as there,
+        relay_to(there, changes=changes, renew=renew) as relay,
+        ThreadPoolExecutor(10) as pool,
+    ):
+        began = time.monotonic()
+        refused = list(pool.map(lambda n: ask(relay, "GET", f"/health?{n}")[0], range(30)))
+        assert time.monotonic() - began < 3
+    assert (refused, len(read)) == ([401] * 30, 1)
+
+
+def test_a_call_waits_for_a_login_for_as_long_as_it_has_left(
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its store may hang; what it says in the end is used."""
+    monkeypatch.setattr(forwarding, "_LEAST", 0.5)
+    goes_on = threading.Event()
+
+    def renew() -> Credentials:
+        goes_on.wait(20)
+        return Credentials(secret="second")
+
+    changes = {"credentials": Credentials(secret="first"), "deadline": 0.5}
+    with (
+        stranger(_wants_the_second_token) as there,
+        relay_to(there, changes=changes, renew=renew) as relay,
+    ):
+        began = time.monotonic()
+        assert ask(relay, "GET", "/health")[0] == 401
+        assert time.monotonic() - began < 3
+        goes_on.set()
+        wait_until(lambda: ask(relay, "GET", "/health")[0] == 200)
 
 
 def test_two_hundred_calls_at_once_all_arrive_through_an_outage(
