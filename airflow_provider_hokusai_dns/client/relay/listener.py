@@ -106,6 +106,14 @@ class Listener:
             calls = {task: call for task, call in calls.items() if not task.done()}
         return since
 
+    def under_way(self, end_of_path: str) -> set[asyncio.Task[object]]:
+        """The calls under way whose path, without the query, ends so."""
+        return {
+            task
+            for task, call in self._under_way.items()
+            if call.path.partition("?")[0].endswith(end_of_path)
+        }
+
     async def close(self) -> None:
         """Close all connections; calls that are still under way are cancelled."""
         self._listening.close()

@@ -199,7 +199,7 @@ class Relay:
         """End the runs of the clients now, as KILLED, because the task is being stopped."""
         self._stopped = True
         with suppress(concurrent.futures.TimeoutError):
-            self._run(self._end_runs(KILLED, seconds), seconds)
+            self._run(self._end_runs_and_begins(KILLED, seconds), seconds)
 
     def _run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
@@ -244,7 +244,7 @@ class Relay:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SHORT):
                     await asyncio.gather(
-                        self._end_runs(status, _SHORT), self._listener.drain(_SHORT)
+                        self._end_runs_and_begins(status, _SHORT), self._listener.drain(_SHORT)
                     )
             await self._close_all()
 
@@ -259,6 +259,17 @@ class Relay:
         await self._upstream.close()
         for run_id in self._forwarder.runs.open:
             _log.error("Run %s is still RUNNING: the next try of the task ends it.", run_id)
+
+    async def _end_runs_and_begins(self, status: str, seconds: float) -> None:
+        """End the runs, and then those that MLflow is still being asked to begin."""
+        end = time.monotonic() + seconds
+        await self._end_runs(status, seconds)
+        while begins := self._listener.under_way("/runs/create"):
+            left = end - time.monotonic()
+            await asyncio.wait(begins, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if (left := end - time.monotonic()) <= 0:
+                return
+            await self._end_runs(status, left)
 
     async def _end_runs(self, status: str, seconds: float) -> None:
         """End the runs that clients have begun and not ended, all at the same time."""

@@ -75,6 +75,42 @@ def test_a_task_whose_time_is_over_waits_three_seconds_for_an_mlflow_that_is_awa
     client.join(5)
 
 
+@pytest.mark.parametrize("by_signal", [True, False], ids=["SIGTERM", "interrupted"])
+def test_a_run_that_is_being_begun_when_the_task_is_stopped_is_ended(
+    relay_to: OpenRelay, by_signal: bool
+) -> None:
+    """MLflow answers a second later; the task has three, and there may be no next try."""
+
+    def answer(request: Request) -> bytes:
+        if request.path == f"{API}/runs/create":
+            server.wait(1)
+            return http(body=json.dumps(RUN), content_type="application/json")
+        return OK
+
+    def ended() -> list[dict[str, str]]:
+        updates = [each for each in server.requests if each.path == f"{API}/runs/update"]
+        return [json.loads(each.body) for each in updates]
+
+    def begin() -> None:
+        with contextlib.suppress(OSError):  # the relay closes the connection
+            ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
+
+    begun = threading.Thread(target=begin)
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt),
+        stranger(answer) as server,
+        relay_to(server, changes=PATIENT) as relay,
+    ):
+        begun.start()
+        wait_until(lambda: bool(server.requests))
+        if by_signal:
+            relay.stop(3)
+            assert [each["status"] for each in ended()] == ["KILLED"]
+        raise KeyboardInterrupt
+    assert [each["run_id"] for each in ended()] == ["a" * 32]
+    begun.join(5)
+
+
 @pytest.mark.parametrize("failed", [False, True], ids=["ended well", "after an error"])
 def test_a_task_whose_time_is_over_while_its_relay_ends_says_what_was_lost(
     relay_to: OpenRelay, there: Stranger, caplog: pytest.LogCaptureFixture, failed: bool
