@@ -70,10 +70,11 @@ _IDEMPOTENT = re.compile(
     """,
     re.VERBOSE,
 )
-#: POSTs whose second sending is refused, because the first has done it.
+#: POSTs whose second sending is refused, because the first has done it. Not among them is
+#: ``traces/delete-traces``: with ``max_traces`` a second time removes others.
 _REMOVING = re.compile(
     r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
-    r"|registered-models/rename|traces/delete-traces"
+    r"|registered-models/rename"
 )
 #: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
 ANSWER_TIMEOUT = 120.0

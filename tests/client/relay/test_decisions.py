@@ -53,6 +53,7 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts"
     ("POST", f"{A2}/logged-models/search", "freely", False),
     ("POST", f"{A3}/traces/t/assessments", "read_back", True),
     ("POST", f"{A2}/logged-models/m/params", "read_back", True),
+    ("POST", f"{A3}/traces/delete-traces", "once", True),
     ("POST", "/graphql", "once", True),
     ("POST", "/api/2.0/mlflow/runs/create/x", "once", True),
 ])  # fmt: skip
