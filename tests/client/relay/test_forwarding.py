@@ -183,6 +183,13 @@ def test_a_write_that_the_server_did_not_take_is_lost(relay_to: OpenRelay, answe
     assert [call.permanent for call in error.value.calls] == [300 <= status < 400]
 
 
+@pytest.mark.parametrize("path", ["/gateway/mlflow/v1/chat/completions", "/graphql"])
+def test_a_call_that_stores_nothing_is_no_loss(relay_to: OpenRelay, path: str) -> None:
+    """A judge asks a language model over MLflow's gateway, and handles its failure itself."""
+    with stranger(http(500, "overloaded")) as there, relay_to(there) as relay:
+        assert ask(relay, "POST", path, {"model": "m"})[:2] == (500, b"overloaded")
+
+
 def test_what_may_do_harm_twice_is_sent_once_when_its_answer_is_lost(relay_to: OpenRelay) -> None:
     """And the loss is named at the end, although the client may have swallowed it."""
     with (  # noqa: PT012
