@@ -76,8 +76,9 @@ SECOND = b"GET /second" + HEAD + b"\r\n"
     b"GET /a%5c..%5cb" + HEAD + b"\r\n",
     b"OPTIONS *" + HEAD + b"\r\n",
     b"TRACE /x" + HEAD + b"\r\n",
-    b"GET /x" + HEAD + b"X: y\r\n" * 40 + b"\r\n",
-    b"GET /x" + HEAD + b"X: " + b"y" * 5000 + b"\r\n\r\n",
+    b"GET /" + b"y" * 70_000 + HEAD + b"\r\n",
+    b"GET /x" + HEAD + b"X: y\r\n" * 70 + b"\r\n",
+    b"GET /x" + HEAD + b"X: " + b"y" * 9000 + b"\r\n\r\n",
 ])  # fmt: skip
 def test_what_two_servers_may_read_in_two_ways_is_refused(
     relay: Relay, there: Stranger, request_: bytes
@@ -101,7 +102,9 @@ CLOSE = HEAD + b"Connection: close\r\n"
      [("PUT", "/x", b"hi")]),
     (b"PUT /x" + CLOSE + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
      [("PUT", "/x", b"\x1f\x8b\x08")]),
-], ids=["1.0", "HEAD", "escapes", "pipeline", "expect", "gzip"])  # fmt: skip
+    (b"GET /x?" + b"y" * 60_000 + CLOSE + b"\r\n", [("GET", "/x?" + "y" * 60_000, b"")]),
+    (b"GET /x" + CLOSE + (b"X: " + b"y" * 8000 + b"\r\n") * 60 + b"\r\n", [("GET", "/x", b"")]),
+], ids=["1.0", "HEAD", "escapes", "pipeline", "expect", "gzip", "long", "headers"])  # fmt: skip
 def test_what_is_unusual_and_allowed_goes_through_as_it_is(
     relay: Relay, there: Stranger, request_: bytes, seen: list[tuple[str, str, bytes]]
 ) -> None:
@@ -260,11 +263,30 @@ def test_strangers_cannot_keep_a_client_out(relay: Relay, monkeypatch: pytest.Mo
         assert len(relay._listener._strangers) <= 20
 
 
+def test_the_stranger_that_has_sent_most_is_closed_where_they_have_sent_too_much(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is just connecting is none of these, and is not counted once it is known."""
+    monkeypatch.setattr(listener, "_SENT_BY_STRANGERS", 10_000)
+    with connected(relay) as modest, connected(relay) as greedy:
+        modest.sendall(b"GET /x HTTP/1.1\r\n")
+        greedy.sendall(b"GET /" + b"y" * 20_000)
+        greedy.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert greedy.recv(1) == b""
+        for _ in range(20):
+            assert ask(relay, "POST", "/x", b"z" * 3_000)[0] == 200
+        token = token_of(relay).encode()
+        modest.sendall(b"Host: x\r\nAuthorization: Bearer " + token + b"\r\n\r\n")
+        assert modest.recv(12) == b"HTTP/1.1 200"
+    assert relay._listener._sent_by_strangers == 0
+
+
 #: Opens connections as fast as it can, each with headers up to the limit, and holds them.
 _BOMB = """
 import contextlib, socket, sys
-head = b"GET / HTTP/1.1\\r\\nHost: x\\r\\n" + b"".join(
-    b"X%d: %s\\r\\n" % (i, b"y" * 4000) for i in range(28))
+head = b"GET /%s HTTP/1.1\\r\\nHost: x\\r\\n" % (b"y" * 60000) + b"".join(
+    b"X%d: %s\\r\\n" % (i, b"y" * 8000) for i in range(60))
 held = []
 for _ in range(1000):
     with contextlib.suppress(OSError):
