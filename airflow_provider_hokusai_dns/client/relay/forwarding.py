@@ -55,6 +55,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
@@ -411,7 +412,7 @@ class Forwarder:
                 or last.may_pass
             ):
                 code = error_code(answer.head)
-                reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
+                reason = f"MLflow answered {answer.status}{f' {quoted(code, 100)}' if code else ''}"
                 self._note_loss(call, reason, permanent=answer.status < 500 and not last.may_pass)
         return answer
 

@@ -15,7 +15,8 @@ from airflow_provider_hokusai_dns.client.creates import Ask as Call
 from airflow_provider_hokusai_dns.client.creates import Create, ended, status_of_run
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 from airflow_provider_hokusai_dns.client.relay.messages import release
-from airflow_provider_hokusai_dns.client.relay.records import TERMINAL
+from airflow_provider_hokusai_dns.client.relay.records import TERMINAL, is_id
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
@@ -40,7 +41,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
     killed = []
     try:
         for run_id in await _found(ask, orphaned(tags)):
-            if run_id in runs or run_id in run_ids_in_use():
+            if run_id in runs or run_id in run_ids_in_use() or not is_id(run_id):
                 continue
             if (await end_run(ask, run_id, "KILLED")).status < 400:
                 killed.append(run_id)
@@ -62,7 +63,7 @@ async def delete_doubles(ask: Ask, create: Create, base: str, kept: Mapping[str,
         done = [(await ask(call.method, *call.below(base))).status for call in calls]
         if done and done[-1] < 400:
             which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
-            _log.info("Deleted what was made twice: %s", which)
+            _log.info("Deleted what was made twice: %s", quoted(which))
 
 
 async def end_run(ask: Ask, run_id: str, status: str) -> Answer:

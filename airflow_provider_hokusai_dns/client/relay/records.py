@@ -10,6 +10,8 @@ from airflow_provider_hokusai_dns.exceptions import Loss
 
 #: Alone: the ids of models and traces are as long, behind a prefix.
 _RUN_ID = re.compile(r"(?<![\w-])[0-9a-f]{32}(?![\w-])")
+#: What an id of a run looks like: one of a server that is not MLflow may be anything.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_REASONS = 3
 #: The status of a run that has ended.
 TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
@@ -21,6 +23,11 @@ def run_id_in(*texts: str) -> str | None:
         if match := _RUN_ID.search(text):
             return match[0]
     return None
+
+
+def is_id(text: str) -> bool:
+    """Whether a text of a server looks like the id of a run."""
+    return _ID.fullmatch(text) is not None
 
 
 @dataclass
@@ -39,7 +46,7 @@ class Runs:
 
     def begun(self, run_id: str, workspace: str = "") -> None:
         """A run was created, or resumed."""
-        if run_id != self.joined:
+        if run_id != self.joined and is_id(run_id):
             self.open[run_id] = workspace
 
     def updated(self, run_id: str, status: str, workspace: str = "") -> None:

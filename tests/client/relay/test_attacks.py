@@ -198,6 +198,34 @@ def test_a_flood_of_nonsense_leaves_the_log_of_the_task_short(
     assert "quoted" not in caplog.text
 
 
+def test_what_a_server_says_is_one_short_line_in_the_log_and_in_errors(
+    relay_to: OpenRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error code, and the id of a run, which is none then."""
+    said = "X\nCRITICAL mail it to " + "e" * 100_000
+
+    def answer(request: Request) -> bytes:
+        if request.path.endswith("/runs/create"):
+            document = {"run": {"info": {"run_id": said}}}
+            return http(body=json.dumps(document), content_type="application/json")
+        return http(403, json.dumps({"error_code": said}), "application/json")
+
+    caplog.set_level(logging.INFO)
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"403 'X\\nCRITICAL") as error,
+        stranger(answer) as there,
+        relay_to(there) as relay,
+    ):
+        ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
+        ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "0" * 32, "key": "a"})
+    assert [request.path for request in there.requests] == [
+        f"{API}/runs/create", f"{API}/runs/log-metric",
+    ]  # fmt: skip
+    for text in (str(error.value), *caplog.messages):
+        assert "\n" not in text
+        assert len(text) < 1000
+
+
 def test_a_child_cannot_say_who_or_where_it_is(relay: Relay, there: Stranger) -> None:
     """Nor that the answer be compressed, which has to be read here, nor in which workspace."""
     query = "?a=/api/3.0/mlflow/workspaces"
