@@ -143,6 +143,7 @@ class Forwarder:
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
+        self._under_way = 0
 
     async def answer(
         self,
@@ -162,11 +163,15 @@ class Forwarder:
         call = _CallInProgress(
             request, route(request.method, request.path.partition("?")[0]), counts
         )
+        self._forget_old_outage(time.monotonic())
+        self._under_way += 1
         try:
             return await self._answer(call, is_wanted, patience)
         except asyncio.CancelledError:
             self._note_loss(call, f"{call.reason or 'no answer'} until the relay was closed")
             raise
+        finally:
+            self._under_way -= 1
 
     async def _answer(
         self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
@@ -344,6 +349,12 @@ class Forwarder:
                 self._server = replace(self._server, credentials=login)
         finally:
             self._reading = None
+
+    def _forget_old_outage(self, now: float) -> None:
+        """A pause in which nobody asked says nothing of MLflow, and is not part of an outage."""
+        forget_after = min(self._server.deadline, _FORGET_AFTER)
+        if not self._under_way and now - self._last_failure > forget_after:
+            self._away_since = None
 
     def _note(self, last: Try, now: float) -> None:
         """Keep in mind since when MLflow is away, for all calls."""

@@ -355,6 +355,18 @@ def test_a_call_is_given_up_at_the_deadline_and_the_next_ones_at_once(relay_to: 
     assert error.value.calls[0].run_id == run_id
 
 
+def test_a_pause_in_which_nobody_asks_is_no_part_of_an_outage(relay_to: OpenRelay) -> None:
+    """A call that failed before it is no reason to give up the next one without a second try."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"arrive: 1 call of webhooks \("),
+        stranger(http(502), http(502), OK) as there,
+        relay_to(there, changes={"deadline": 1}) as relay,
+    ):
+        assert ask(relay, "POST", f"{API}/webhooks", {"sent": "once"})[0] == 502
+        time.sleep(1.2)
+        assert ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r"})[0] == 200
+
+
 def test_a_kept_connection_to_a_host_that_is_gone_ends_by_itself(relay_to: OpenRelay) -> None:
     """Where nothing is acknowledged any more; else the whole deadline would be waited there."""
     with stranger(OK) as there, relay_to(there) as relay:
