@@ -206,6 +206,11 @@ def run_of(answer: Any) -> str | None:
     return str(run_id) if run_id else None
 
 
+def status_of_run(answer: Any) -> str:
+    """The status of the run that an answer holds."""
+    return str(_at(answer, "run", "info", "status") or "")
+
+
 def tags_of(made: Any) -> dict[str, str]:
     """The tags of a run, experiment, model or version; of an assessment the metadata."""
     for holder in (_at(made, "data"), _at(made, "info"), made):

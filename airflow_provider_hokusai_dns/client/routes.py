@@ -46,6 +46,8 @@ class Route:
 _API = re.compile(r"(?P<base>.*/(?:ajax-)?api/(?P<version>\d+)\.\d+/mlflow)/(?P<name>.+?)/?\Z")
 #: The API of workspaces, which belongs to no workspace.
 _WORKSPACES = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:/.*)?\Z")
+#: What stores something is below one of these; a gateway's completions and graphql only answer.
+_STORING = re.compile(r".*/(?:(?:ajax-)?api/\d+\.\d+/|v1/traces/?\Z)")
 _ARTIFACTS = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow-artifacts/(?P<name>.+)\Z")
 
 #: POSTs that only read.
@@ -70,10 +72,11 @@ _IDEMPOTENT = re.compile(
     """,
     re.VERBOSE,
 )
-#: POSTs whose second sending is refused, because the first has done it.
+#: POSTs whose second sending is refused, because the first has done it. Not among them is
+#: ``traces/delete-traces``: with ``max_traces`` a second time removes others.
 _REMOVING = re.compile(
     r"(?:runs|experiments)/(?:delete|restore|delete-tag|delete-experiment-tag)"
-    r"|registered-models/rename|traces/delete-traces"
+    r"|registered-models/rename"
 )
 #: MLflow's own time-out for an answer; what may be repeated is tried again after it, seconds.
 ANSWER_TIMEOUT = 120.0
@@ -95,17 +98,18 @@ def route(method: str, path: str) -> Route:
     """
     if method in ("GET", "HEAD", "OPTIONS"):
         return Route(path, "", Repeat.FREELY, writes=False)
+    writes = _STORING.match(path) is not None
     if method == "DELETE":
-        return Route(_short(path), "", Repeat.FREELY, writes=True, removes=True)
+        return Route(_short(path), "", Repeat.FREELY, writes, removes=True)
     if method in ("PUT", "PATCH"):  # artifacts; updates of tags, models and traces
-        return Route(_short(path), "", Repeat.FREELY, writes=True)
+        return Route(_short(path), "", Repeat.FREELY, writes)
     if match := _ARTIFACTS.match(path):
         return _artifact_post(match["name"])
     if match := _API.match(path):
         return _api_post(match["base"], match["name"], int(match["version"]))
     if path.rstrip("/").endswith("/v1/traces"):  # OpenTelemetry: spans have ids of their own
         return Route("v1/traces", "", Repeat.FREELY, writes=True)
-    return Route(_short(path), "", Repeat.ONCE, writes=True)
+    return Route(_short(path), "", Repeat.ONCE, writes)
 
 
 def is_in_a_workspace(path: str) -> bool:

@@ -8,6 +8,7 @@ If that is used up, or the disk is full, a body is sent once and not stored.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import logging
 import os
@@ -61,6 +62,8 @@ class Body:
         self.client_is_gone = False
         #: Whether a sending waits, or ended while it waited, for the client and not for MLflow.
         self.is_waiting = False
+        #: Of all that has come, also where it is not stored.
+        self.digest = hashlib.blake2b(digest_size=16)
         self._source = source
         self._budget = budget
         self._name = name
@@ -128,6 +131,7 @@ class Body:
             return b""
         self.is_waiting = False
         self.received += len(piece)
+        self.digest.update(piece)
         self._keep(piece)
         self.on_progress()
         return piece

@@ -23,7 +23,7 @@ from airflow_provider_hokusai_dns.client.creates import (
 )
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.headers import to_server
+from airflow_provider_hokusai_dns.client.relay.headers import to_server, workspace_of
 from airflow_provider_hokusai_dns.client.relay.messages import (
     Answer,
     Request,
@@ -31,7 +31,12 @@ from airflow_provider_hokusai_dns.client.relay.messages import (
     begun,
     release,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, run_id_in
+from airflow_provider_hokusai_dns.client.relay.records import (
+    TERMINAL,
+    LostCall,
+    Runs,
+    run_id_in,
+)
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.retries import (
     Progress,
@@ -50,6 +55,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
@@ -66,6 +72,8 @@ _FORGET_AFTER = 300.0
 _LONGEST_PAUSE = 2.0
 #: What one sending gets at least, seconds.
 _LEAST = 5.0
+#: A login that was read, and is the one that was refused, is not read again for so long, seconds.
+_LOGIN_IS_CURRENT = 30.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
 
@@ -83,6 +91,26 @@ class _CallInProgress:
     signed_in_again: bool = False
     reason: str = ""
     create: Create | None = None
+
+    @property
+    def workspace(self) -> str:
+        """The workspace that the client named; empty for none."""
+        return workspace_of(self.request.headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubtful:
+    """A create that may have made something twice.
+
+    :param base: of its path.
+    :param workspace: the one that the client named; empty for none.
+    :param kept: what the client was answered.
+    """
+
+    create: Create
+    base: str
+    workspace: str
+    kept: Mapping[str, Any]
 
 
 class Forwarder:
@@ -105,17 +133,17 @@ class Forwarder:
         self.lost: dict[tuple[str, str, str], LostCall] = {}
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
-        #: The creates that may have made something twice, with the base of their paths and what
-        #: the client was answered.
-        self.doubtful: list[tuple[Create, str, Mapping[str, Any]]] = []
+        self.doubtful: list[Doubtful] = []
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
         self._renew = renew
-        self._renewing = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
+        self._is_current_until = 0.0
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
+        self._under_way = 0
 
     async def answer(
         self,
@@ -135,11 +163,15 @@ class Forwarder:
         call = _CallInProgress(
             request, route(request.method, request.path.partition("?")[0]), counts
         )
+        self._forget_old_outage(time.monotonic())
+        self._under_way += 1
         try:
             return await self._answer(call, is_wanted, patience)
         except asyncio.CancelledError:
             self._note_loss(call, f"{call.reason or 'no answer'} until the relay was closed")
             raise
+        finally:
+            self._under_way -= 1
 
     async def _answer(
         self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
@@ -147,13 +179,16 @@ class Forwarder:
         request, allowed = call.request, self._server.max_retries
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
+        if call.route.name == "runs/update" and self.runs.joined is not None:
+            await self._leave_joined_run_open(call, patience)
         while True:
             call.tries += 1
             used = self._server.credentials
             last, answer = await self._try(call, patience)
             if last.status == 401 and not call.signed_in_again:
                 call.signed_in_again = True  # once: a 401 has carried out nothing
-                if await self._has_new_login(used) and _can_send_again(request):
+                left = request.waiting_since + max(patience, _LEAST) - time.monotonic()
+                if await self._has_new_login(used, left) and _can_send_again(request):
                     release(answer)
                     continue
             call.sent += not last.was_not_carried_out
@@ -183,7 +218,7 @@ class Forwarder:
             if step is Step.ANSWER and answer is not None:
                 if call.maybe_done and was_removed_before(call.route, error_code(answer.head)):
                     answer = await self._done_before(call, answer, left)
-                return self._answered(call, answer)
+                return self._answered(call, answer, last)
             release(answer)
             if step is Step.GIVE_UP:
                 return self._given_up(call, now)
@@ -205,27 +240,24 @@ class Forwarder:
         *,
         deadline: float,
         counts: bool = False,
+        workspace: str = "",
     ) -> Answer:
-        """A request of the relay's own."""
+        """A request of the relay's own.
+
+        :param workspace: the one of the client that it is for; that of the task by default.
+        """
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         headers = [] if body is None else [("Content-Type", "application/json")]
-        headers += workspace_header().items()
+        named = {"X-MLFLOW-WORKSPACE": workspace} if workspace else workspace_header()
+        headers += named.items()
         request = Request(method, path, headers, content)
         return await self.answer(request, deadline=deadline, counts=counts)
 
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
-        if isinstance(request.body, Body):
-            try:
-                async with asyncio.timeout(max(patience, _LEAST)):
-                    content = await request.body.whole(LONGEST_CREATE)
-            except TimeoutError as error:
-                raise ClientGoneError("the client sends nothing more") from error
-            if content is None:
-                return False
-        else:
-            content = request.body or b""
+        if (content := await _whole(request, patience)) is None:
+            return False
         request.body = content
         call.create = create_of(request.method, call.route.name, content, self._run_tags)
         if call.create is None:  # not what MLflow takes; it says so itself
@@ -233,6 +265,17 @@ class Forwarder:
         else:
             request.body = call.create.body
         return True
+
+    async def _leave_joined_run_open(self, call: _CallInProgress, patience: float) -> None:
+        """Take the end out of an update of the joined run: the process that opened it ends it.
+
+        A client of MLflow ends the run that it has joined at its exit, while the task goes on.
+        """
+        content = await _whole(call.request, patience)
+        fields = json_object(content or b"")
+        if _run_id(fields) == self.runs.joined and _status(fields.get("status")) in TERMINAL:
+            kept = {k: v for k, v in fields.items() if k not in ("status", "end_time", "endTime")}
+            call.request.body = json.dumps(kept).encode()
 
     async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
@@ -283,13 +326,35 @@ class Forwarder:
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
 
-    async def _has_new_login(self, used: Credentials) -> bool:
-        """Whether the connection has another login than the one used; it is used from now on."""
-        async with self._renewing:
-            if self._server.credentials == used:
-                login = await asyncio.to_thread(self._renew)
-                self._server = replace(self._server, credentials=login or used)
+    async def _has_new_login(self, used: Credentials, left: float) -> bool:
+        """Whether the connection has another login than the one used; it is used from now on.
+
+        One reading serves all calls, and is not repeated at once where it found the same login.
+
+        :param left: seconds to wait for it at most.
+        """
+        if self._server.credentials == used:
+            if self._reading is None and time.monotonic() >= self._is_current_until:
+                self._reading = asyncio.create_task(self._read_login(used))
+            if self._reading is not None:
+                await asyncio.wait({self._reading}, timeout=max(0.0, left))
         return self._server.credentials != used
+
+    async def _read_login(self, used: Credentials) -> None:
+        try:
+            login = await asyncio.to_thread(self._renew)
+            if login is None or login == used:
+                self._is_current_until = time.monotonic() + _LOGIN_IS_CURRENT
+            else:
+                self._server = replace(self._server, credentials=login)
+        finally:
+            self._reading = None
+
+    def _forget_old_outage(self, now: float) -> None:
+        """A pause in which nobody asked says nothing of MLflow, and is not part of an outage."""
+        forget_after = min(self._server.deadline, _FORGET_AFTER)
+        if not self._under_way and now - self._last_failure > forget_after:
+            self._away_since = None
 
     def _note(self, last: Try, now: float) -> None:
         """Keep in mind since when MLflow is away, for all calls."""
@@ -314,7 +379,9 @@ class Forwarder:
         for again in (False, True):
             if again:
                 await asyncio.sleep(min(1.0, left))
-            found = await self.ask(call.create.ask.method, path, body, deadline=left)
+            found = await self.ask(
+                call.create.ask.method, path, body, deadline=left, workspace=call.workspace
+            )
             release(found)
             if found.status == 200 and (made := call.create.found(found.document)):
                 _log.info("%s was carried out, although its answer was lost.", name)
@@ -330,7 +397,7 @@ class Forwarder:
         content = b"{}"
         if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
             path, _ = asks.below(call.route.base)
-            found = await self.ask(asks.method, path, deadline=left)
+            found = await self.ask(asks.method, path, deadline=left, workspace=call.workspace)
             release(found)
             if found.status != 200:
                 return refusal
@@ -338,19 +405,26 @@ class Forwarder:
         release(refusal)
         return Answer(200, [("Content-Type", "application/json")], content)
 
-    def _answered(self, call: _CallInProgress, answer: Answer) -> Answer:
-        """Take note of what MLflow said."""
+    def _answered(self, call: _CallInProgress, answer: Answer, last: Try) -> Answer:
+        """Take note of what MLflow said. No redirect is followed, so it stores nothing."""
         if call.route.writes:
-            if answer.status < 400:
+            if answer.status < 300:
                 if self.lost:
                     self.lost.pop(_key(call), None)
                 if call.create is not None and call.maybe_done and call.create.may_be_double:
-                    self.doubtful.append((call.create, call.route.base, answer.document))
+                    self.doubtful.append(
+                        Doubtful(call.create, call.route.base, call.workspace, answer.document)
+                    )
                 self._note_run(call, answer)
-            elif answer.status in _REFUSALS or (answer.status >= 500 and answer.status != 501):
+            elif (
+                answer.status < 400
+                or answer.status in _REFUSALS
+                or (answer.status >= 500 and answer.status != 501)
+                or last.may_pass
+            ):
                 code = error_code(answer.head)
-                reason = f"MLflow answered {answer.status}{f' {code}' if code else ''}"
-                self._note_loss(call, reason, permanent=answer.status < 500)
+                reason = f"MLflow answered {answer.status}{f' {quoted(code, 100)}' if code else ''}"
+                self._note_loss(call, reason, permanent=answer.status < 500 and not last.may_pass)
         return answer
 
     def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:
@@ -380,14 +454,14 @@ class Forwarder:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(made)
+                    self.runs.begun(made, call.workspace)
             case "runs/update" | "runs/delete" as name:
                 given = json_object(_text(call))
-                if run_id := str(given.get("run_id") or given.get("run_uuid") or ""):
+                if run_id := _run_id(given):
                     if name == "runs/delete":
                         self.runs.deleted(run_id)
                     else:
-                        self.runs.updated(run_id, _status(given.get("status")))
+                        self.runs.updated(run_id, _status(given.get("status")), call.workspace)
 
 
 #: ``RunStatus`` of MLflow's protocol, for clients that send the number.
@@ -396,6 +470,26 @@ _STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"
 
 def _status(value: Any) -> str:
     return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
+
+
+def _run_id(fields: Mapping[str, Any]) -> str:
+    """The run of a call; protobuf's JSON takes camel case too."""
+    names = ("run_id", "runId", "run_uuid", "runUuid")
+    return str(next((fields[name] for name in names if fields.get(name)), ""))
+
+
+async def _whole(request: Request, patience: float) -> bytes | None:
+    """The whole body of a request; ``None`` where it is longer than that of a create.
+
+    :raises ClientGoneError: the client hung up, or sends nothing more.
+    """
+    if not isinstance(request.body, Body):
+        return request.body or b""
+    try:
+        async with asyncio.timeout(max(patience, _LEAST)):
+            return await request.body.whole(LONGEST_CREATE)
+    except TimeoutError as error:
+        raise ClientGoneError("the client sends nothing more") from error
 
 
 def _can_send_again(request: Request) -> bool:
@@ -439,10 +533,12 @@ def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> Los
 def _key(call: _CallInProgress) -> tuple[str, str, str]:
     """What makes two calls the same: an artifact its path, everything else its body too."""
     request = call.request
-    digest = ""
-    if request.method != "PUT":
-        content = _text(call)
-        if call.create is not None:
-            content = content.replace(call.create.token, "")
-        digest = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    if request.method == "PUT":
+        return request.method, request.path, ""
+    if isinstance(request.body, Body):
+        return request.method, request.path, request.body.digest.hexdigest()
+    content = request.body or b""
+    if call.create is not None:
+        content = content.replace(call.create.token.encode(), b"")
+    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return request.method, request.path, digest

@@ -28,6 +28,7 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 _FORWARDED = "x-forwarded-"
+_WORKSPACE = "x-mlflow-workspace"
 
 Headers = list[tuple[str, str]]
 
@@ -40,7 +41,7 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     given = list(given)
     dropped = _HOP_BY_HOP | _OURS | _named_by_connection(given)
     if server.workspace is not None:
-        dropped |= {"x-mlflow-workspace"}
+        dropped |= {_WORKSPACE}
     headers = [
         (name, value)
         for name, value in given
@@ -52,6 +53,11 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     if server.workspace is not None and is_in_a_workspace(path):
         headers.append(("X-MLFLOW-WORKSPACE", server.workspace))
     return headers
+
+
+def workspace_of(given: Iterable[tuple[str, str]]) -> str:
+    """The workspace that a client names; the connection's takes precedence. Empty for none."""
+    return next((value for name, value in given if name.lower() == _WORKSPACE), "")
 
 
 def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri: str) -> Headers:

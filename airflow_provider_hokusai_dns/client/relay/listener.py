@@ -11,6 +11,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -37,8 +38,11 @@ _CONNECTIONS = 1024
 #: Those of them that have not shown the token yet. One more, and the oldest of them is closed: so
 #: another user of the machine can neither keep the clients out nor fill the memory.
 _STRANGERS = 256
-#: Headers of a request, and bytes of each.
-_HEADERS, _HEADER = 32, 4096
+#: Bytes that all of them may have sent. More, and the one that has sent most is closed.
+_SENT_BY_STRANGERS = 32 * 2**20
+#: Bytes of the first line, headers of a request, and bytes of each. MLflow's client puts a search
+#: for model versions into the URL.
+_LINE, _HEADERS, _HEADER = 64 * 1024, 64, 8 * 1024
 #: Seconds in which a new connection has to bring a request with the token.
 _FIRST_REQUEST = 30.0
 #: The relay never closes an idle connection: its client would take that for an error. Seconds.
@@ -62,13 +66,16 @@ class Listener:
         self._forwarder = forwarder
         self._token = token.encode()
         self._budget = budget
-        self._strangers: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._strangers: dict[web.RequestHandler, _Stranger] = {}
+        self._sent_by_strangers = 0
         self._under_way: dict[asyncio.Task[object], Request] = {}
         self._web = _Connections(
             self._handle,
             came=self._note_stranger,
+            sent=self._note_sent,
             gone=self._is_no_stranger,
             logger=_http_log,
+            max_line_size=_LINE,
             max_headers=_HEADERS,
             max_field_size=_HEADER,
             keepalive_timeout=_KEEP_IDLE,
@@ -106,6 +113,14 @@ class Listener:
             calls = {task: call for task, call in calls.items() if not task.done()}
         return since
 
+    def under_way(self, end_of_path: str) -> set[asyncio.Task[object]]:
+        """The calls under way whose path, without the query, ends so."""
+        return {
+            task
+            for task, call in self._under_way.items()
+            if call.path.partition("?")[0].endswith(end_of_path)
+        }
+
     async def close(self) -> None:
         """Close all connections; calls that are still under way are cancelled."""
         self._listening.close()
@@ -120,17 +135,27 @@ class Listener:
 
     def _note_stranger(self, protocol: web.RequestHandler) -> None:
         loop = asyncio.get_running_loop()
-        self._strangers[protocol] = loop.call_later(_FIRST_REQUEST, self._close, protocol)
+        limit = loop.call_later(_FIRST_REQUEST, self._close, protocol)
+        self._strangers[protocol] = _Stranger(limit)
         if len(self._strangers) > _STRANGERS:
             self._close(next(iter(self._strangers)))
+
+    def _note_sent(self, protocol: web.RequestHandler, count: int) -> None:
+        if (stranger := self._strangers.get(protocol)) is None:
+            return
+        stranger.sent += count
+        self._sent_by_strangers += count
+        if self._sent_by_strangers > _SENT_BY_STRANGERS:
+            self._close(max(self._strangers, key=lambda each: self._strangers[each].sent))
 
     def _close(self, stranger: web.RequestHandler) -> None:
         self._is_no_stranger(stranger)
         stranger.force_close()
 
     def _is_no_stranger(self, protocol: web.RequestHandler) -> None:
-        if (limit := self._strangers.pop(protocol, None)) is not None:
-            limit.cancel()
+        if (stranger := self._strangers.pop(protocol, None)) is not None:
+            stranger.limit.cancel()
+            self._sent_by_strangers -= stranger.sent
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._is_allowed(request.headers.get("Authorization", "")):
@@ -210,19 +235,44 @@ class Listener:
         return hmac.compare_digest(given, self._token)
 
 
+@dataclass
+class _Stranger:
+    """A connection that has not shown the token yet."""
+
+    limit: asyncio.TimerHandle
+    sent: int = 0
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's connection, with a notification of what comes."""
+
+    sent: Callable[[web.RequestHandler, int], None]
+
+    def data_received(self, data: bytes) -> None:
+        self.sent(self, len(data))
+        super().data_received(data)
+
+
 class _Connections(web.Server):
-    """aiohttp's server, with notifications when a connection is opened or closed."""
+    """aiohttp's server, with notifications when a connection is opened, sends or is closed."""
 
     def __init__(
         self,
         handler: Any,
         *,
         came: Callable[[web.RequestHandler], None],
+        sent: Callable[[web.RequestHandler, int], None],
         gone: Callable[[web.RequestHandler], None],
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
-        self._came, self._gone = came, gone
+        self._came, self._sent, self._gone = came, sent, gone
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        connection = _Connection(self, loop=asyncio.get_running_loop(), **self._options)
+        connection.sent = self._sent
+        return connection
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
-from airflow_provider_hokusai_dns.client.creates import Create, ended
+from airflow_provider_hokusai_dns.client.creates import Ask as Call
+from airflow_provider_hokusai_dns.client.creates import Create, ended, status_of_run
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 from airflow_provider_hokusai_dns.client.relay.messages import release
+from airflow_provider_hokusai_dns.client.relay.records import TERMINAL, is_id
+from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
@@ -38,7 +41,7 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
     killed = []
     try:
         for run_id in await _found(ask, orphaned(tags)):
-            if run_id in runs or run_id in run_ids_in_use():
+            if run_id in runs or run_id in run_ids_in_use() or not is_id(run_id):
                 continue
             if (await end_run(ask, run_id, "KILLED")).status < 400:
                 killed.append(run_id)
@@ -48,26 +51,32 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
 
 
-async def delete_doubles(
-    ask: Ask, doubtful: Iterable[tuple[Create, str, Mapping[str, Any]]]
-) -> None:
+async def delete_doubles(ask: Ask, create: Create, base: str, kept: Mapping[str, Any]) -> None:
     """Delete what a call created in addition to what its client received.
 
-    :param doubtful: each with the base of its path and the answer that the client received.
+    :param ask: in the workspace of that client.
+    :param base: of the path of the call.
+    :param kept: the answer that the client received.
     """
-    for create, base, kept in doubtful:
-        listed = await ask(create.ask.method, *create.ask.below(base))
-        for calls in create.discards(listed.document, {create.key_of(kept)}):
-            done = [(await ask(call.method, *call.below(base))).status for call in calls]
-            if done and done[-1] < 400:
-                which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
-                _log.info("Deleted what was made twice: %s", which)
+    listed = await ask(create.ask.method, *create.ask.below(base))
+    for calls in create.discards(listed.document, {create.key_of(kept)}):
+        done = [(await ask(call.method, *call.below(base))).status for call in calls]
+        if done and done[-1] < 400:
+            which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
+            _log.info("Deleted what was made twice: %s", quoted(which))
 
 
 async def end_run(ask: Ask, run_id: str, status: str) -> Answer:
     """Set the end of a run."""
     call = ended(run_id, status)
     return await ask(call.method, f"{_API}/{call.path}", call.fields)
+
+
+async def has_ended(ask: Ask, run_id: str) -> bool:
+    """Whether a run has a final status already; false where MLflow does not say so."""
+    answer = await ask("GET", *Call("GET", "runs/get", {"run_id": run_id}).below(_API))
+    release(answer)
+    return answer.status == 200 and status_of_run(answer.document) in TERMINAL
 
 
 async def _found(ask: Ask, search: Search[T]) -> T:

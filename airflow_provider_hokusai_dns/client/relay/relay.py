@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_hokusai_dns import forks, overrides
 from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
-from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles, end_orphans, end_run
+from airflow_provider_hokusai_dns.client.relay.orphans import (
+    delete_doubles,
+    end_orphans,
+    end_run,
+    has_ended,
+)
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
@@ -194,7 +199,7 @@ class Relay:
         """End the runs of the clients now, as KILLED, because the task is being stopped."""
         self._stopped = True
         with suppress(concurrent.futures.TimeoutError):
-            self._run(self._end_runs(KILLED, seconds), seconds)
+            self._run(self._end_runs_and_begins(KILLED, seconds), seconds)
 
     def _run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
@@ -224,8 +229,10 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-                ask = partial(self._forwarder.ask, deadline=max(0.0, end - time.monotonic()))
-                await delete_doubles(ask, self._forwarder.doubtful)
+                for one in self._forwarder.doubtful:
+                    left = max(0.0, end - time.monotonic())
+                    ask = partial(self._forwarder.ask, deadline=left, workspace=one.workspace)
+                    await delete_doubles(ask, one.create, one.base, one.kept)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
@@ -237,7 +244,7 @@ class Relay:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SHORT):
                     await asyncio.gather(
-                        self._end_runs(status, _SHORT), self._listener.drain(_SHORT)
+                        self._end_runs_and_begins(status, _SHORT), self._listener.drain(_SHORT)
                     )
             await self._close_all()
 
@@ -253,14 +260,32 @@ class Relay:
         for run_id in self._forwarder.runs.open:
             _log.error("Run %s is still RUNNING: the next try of the task ends it.", run_id)
 
+    async def _end_runs_and_begins(self, status: str, seconds: float) -> None:
+        """End the runs, and then those that MLflow is still being asked to begin."""
+        end = time.monotonic() + seconds
+        await self._end_runs(status, seconds)
+        while begins := self._listener.under_way("/runs/create"):
+            left = end - time.monotonic()
+            await asyncio.wait(begins, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if (left := end - time.monotonic()) <= 0:
+                return
+            await self._end_runs(status, left)
+
     async def _end_runs(self, status: str, seconds: float) -> None:
         """End the runs that clients have begun and not ended, all at the same time."""
         status = KILLED if self._stopped else status
-        run_ids = list(self._forwarder.runs.open)
-        await asyncio.gather(*(self._end_run(run_id, status, seconds) for run_id in run_ids))
+        runs = list(self._forwarder.runs.open.items())
+        await asyncio.gather(*(self._end_run(*run, status, seconds) for run in runs))
 
-    async def _end_run(self, run_id: str, status: str, seconds: float) -> None:
-        ask = partial(self._forwarder.ask, deadline=seconds, counts=True)
+    async def _end_run(self, run_id: str, workspace: str, status: str, seconds: float) -> None:
+        """End a run, unless it has ended without this relay: by the task itself, for example."""
+        asks = partial(self._forwarder.ask, workspace=workspace)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds / 2):  # the rest is for the end itself
+                if await has_ended(partial(asks, deadline=seconds / 2), run_id):
+                    self._forwarder.runs.deleted(run_id)
+                    return
+        ask = partial(asks, deadline=seconds, counts=True)
         if (await end_run(ask, run_id, status)).status == 200:
             self._forwarder.runs.deleted(run_id)
             _log.warning(

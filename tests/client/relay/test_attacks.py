@@ -76,8 +76,9 @@ SECOND = b"GET /second" + HEAD + b"\r\n"
     b"GET /a%5c..%5cb" + HEAD + b"\r\n",
     b"OPTIONS *" + HEAD + b"\r\n",
     b"TRACE /x" + HEAD + b"\r\n",
-    b"GET /x" + HEAD + b"X: y\r\n" * 40 + b"\r\n",
-    b"GET /x" + HEAD + b"X: " + b"y" * 5000 + b"\r\n\r\n",
+    b"GET /" + b"y" * 70_000 + HEAD + b"\r\n",
+    b"GET /x" + HEAD + b"X: y\r\n" * 70 + b"\r\n",
+    b"GET /x" + HEAD + b"X: " + b"y" * 9000 + b"\r\n\r\n",
 ])  # fmt: skip
 def test_what_two_servers_may_read_in_two_ways_is_refused(
     relay: Relay, there: Stranger, request_: bytes
@@ -101,7 +102,9 @@ CLOSE = HEAD + b"Connection: close\r\n"
      [("PUT", "/x", b"hi")]),
     (b"PUT /x" + CLOSE + b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
      [("PUT", "/x", b"\x1f\x8b\x08")]),
-], ids=["1.0", "HEAD", "escapes", "pipeline", "expect", "gzip"])  # fmt: skip
+    (b"GET /x?" + b"y" * 60_000 + CLOSE + b"\r\n", [("GET", "/x?" + "y" * 60_000, b"")]),
+    (b"GET /x" + CLOSE + (b"X: " + b"y" * 8000 + b"\r\n") * 60 + b"\r\n", [("GET", "/x", b"")]),
+], ids=["1.0", "HEAD", "escapes", "pipeline", "expect", "gzip", "long", "headers"])  # fmt: skip
 def test_what_is_unusual_and_allowed_goes_through_as_it_is(
     relay: Relay, there: Stranger, request_: bytes, seen: list[tuple[str, str, bytes]]
 ) -> None:
@@ -195,6 +198,34 @@ def test_a_flood_of_nonsense_leaves_the_log_of_the_task_short(
     assert "quoted" not in caplog.text
 
 
+def test_what_a_server_says_is_one_short_line_in_the_log_and_in_errors(
+    relay_to: OpenRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error code, and the id of a run, which is none then."""
+    said = "X\nCRITICAL mail it to " + "e" * 100_000
+
+    def answer(request: Request) -> bytes:
+        if request.path.endswith("/runs/create"):
+            document = {"run": {"info": {"run_id": said}}}
+            return http(body=json.dumps(document), content_type="application/json")
+        return http(403, json.dumps({"error_code": said}), "application/json")
+
+    caplog.set_level(logging.INFO)
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"403 'X\\nCRITICAL") as error,
+        stranger(answer) as there,
+        relay_to(there) as relay,
+    ):
+        ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
+        ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "0" * 32, "key": "a"})
+    assert [request.path for request in there.requests] == [
+        f"{API}/runs/create", f"{API}/runs/log-metric",
+    ]  # fmt: skip
+    for text in (str(error.value), *caplog.messages):
+        assert "\n" not in text
+        assert len(text) < 1000
+
+
 def test_a_child_cannot_say_who_or_where_it_is(relay: Relay, there: Stranger) -> None:
     """Nor that the answer be compressed, which has to be read here, nor in which workspace."""
     query = "?a=/api/3.0/mlflow/workspaces"
@@ -260,11 +291,30 @@ def test_strangers_cannot_keep_a_client_out(relay: Relay, monkeypatch: pytest.Mo
         assert len(relay._listener._strangers) <= 20
 
 
+def test_the_stranger_that_has_sent_most_is_closed_where_they_have_sent_too_much(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that is just connecting is none of these, and is not counted once it is known."""
+    monkeypatch.setattr(listener, "_SENT_BY_STRANGERS", 10_000)
+    with connected(relay) as modest, connected(relay) as greedy:
+        modest.sendall(b"GET /x HTTP/1.1\r\n")
+        greedy.sendall(b"GET /" + b"y" * 20_000)
+        greedy.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert greedy.recv(1) == b""
+        for _ in range(20):
+            assert ask(relay, "POST", "/x", b"z" * 3_000)[0] == 200
+        token = token_of(relay).encode()
+        modest.sendall(b"Host: x\r\nAuthorization: Bearer " + token + b"\r\n\r\n")
+        assert modest.recv(12) == b"HTTP/1.1 200"
+    assert relay._listener._sent_by_strangers == 0
+
+
 #: Opens connections as fast as it can, each with headers up to the limit, and holds them.
 _BOMB = """
 import contextlib, socket, sys
-head = b"GET / HTTP/1.1\\r\\nHost: x\\r\\n" + b"".join(
-    b"X%d: %s\\r\\n" % (i, b"y" * 4000) for i in range(28))
+head = b"GET /%s HTTP/1.1\\r\\nHost: x\\r\\n" % (b"y" * 60000) + b"".join(
+    b"X%d: %s\\r\\n" % (i, b"y" * 8000) for i in range(60))
 held = []
 for _ in range(1000):
     with contextlib.suppress(OSError):
@@ -307,7 +357,7 @@ def test_a_compressed_answer_could_not_hide_a_run(relay_to: OpenRelay) -> None:
         given = {"Accept-Encoding": "gzip, deflate"}
         ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"}, headers=given)
     assert [request.path for request in there.requests] == [
-        f"{API}/runs/create", f"{API}/runs/update",
+        f"{API}/runs/create", f"{API}/runs/get?run_id={'e' * 32}", f"{API}/runs/update",
     ]  # fmt: skip
 
 

@@ -53,7 +53,13 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts"
     ("POST", f"{A2}/logged-models/search", "freely", False),
     ("POST", f"{A3}/traces/t/assessments", "read_back", True),
     ("POST", f"{A2}/logged-models/m/params", "read_back", True),
-    ("POST", "/graphql", "once", True),
+    ("POST", f"{A3}/traces/delete-traces", "once", True),
+    ("POST", "/graphql", "once", False),
+    ("POST", "/gateway/mlflow/v1/chat/completions", "once", False),
+    ("POST", "/prefix/ajax-api/3.0/mlflow/gateway/secrets/create", "once", True),
+    ("POST", "/api/3.0/jobs", "once", True),
+    ("PUT", "/gateway/x", "freely", False),
+    ("POST", "/prefix/v1/traces/", "freely", True),
     ("POST", "/api/2.0/mlflow/runs/create/x", "once", True),
 ])  # fmt: skip
 def test_each_request_has_a_rule(method: str, path: str, repeat: str, writes: bool) -> None:

@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.client import dead_peer, retries
 from airflow_provider_hokusai_dns.client.relay import (
     Relay,
     RelayLostDataError,
+    forwarding,
     open_relay,
 )
 from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
@@ -152,7 +153,9 @@ def test_a_create_that_may_not_be_sent_again_is_still_asked_about(relay_to: Open
         made = asked(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
         assert made["run"]["info"]["run_id"] == "made"
     paths = [request.path.rpartition("mlflow/")[2] for request in there.requests]
-    assert paths[:3] == ["runs/create", "runs/search", "runs/update"]
+    assert [path.partition("?")[0] for path in paths][:4] == [
+        "runs/create", "runs/search", "runs/get", "runs/update",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
@@ -162,6 +165,29 @@ def test_mlflows_own_refusal_goes_through_as_it_is(relay_to: OpenRelay, status: 
     with stranger(http(status, said)) as there, relay_to(there) as relay:
         assert ask(relay, "GET", f"{API}/runs/get?run_id=1")[:2] == (status, said.encode())
     assert len(there.requests) == 1
+
+
+@pytest.mark.parametrize("answer", [
+    http(429), http(408), http(425), http(302, Location="http://elsewhere/login"), http(304),
+    http(400, '{"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5"}'),
+], ids=["429", "408", "425", "302", "304", "full pool"])  # fmt: skip
+def test_a_write_that_the_server_did_not_take_is_lost(relay_to: OpenRelay, answer: Any) -> None:
+    """Overrun until the deadline, or a redirect to a page for a login; a read loses nothing."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"1 call of runs/log-metric") as error,
+        stranger(answer) as there,
+        relay_to(there, changes={"deadline": 0.5}) as relay,
+    ):
+        status = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r", "key": "m"})[0]
+        assert ask(relay, "POST", f"{API}/runs/search", {})[0] == status
+    assert [call.permanent for call in error.value.calls] == [300 <= status < 400]
+
+
+@pytest.mark.parametrize("path", ["/gateway/mlflow/v1/chat/completions", "/graphql"])
+def test_a_call_that_stores_nothing_is_no_loss(relay_to: OpenRelay, path: str) -> None:
+    """A judge asks a language model over MLflow's gateway, and handles its failure itself."""
+    with stranger(http(500, "overloaded")) as there, relay_to(there) as relay:
+        assert ask(relay, "POST", path, {"model": "m"})[:2] == (500, b"overloaded")
 
 
 def test_what_may_do_harm_twice_is_sent_once_when_its_answer_is_lost(relay_to: OpenRelay) -> None:
@@ -205,7 +231,7 @@ def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRel
     made: list[dict[str, Any]] = []
 
     def mlflow(request: Request) -> Any:
-        body = json.loads(request.body)
+        body = json.loads(request.body or b"{}")
         if request.path.endswith("/runs/create"):
             made.append(body)
             return cut(request)
@@ -229,6 +255,32 @@ def test_a_create_is_found_again_by_its_tag_and_not_made_twice(relay_to: OpenRel
     ended = json.loads(update.body)
     assert (ended["run_id"], ended["status"]) == ("a" * 32, "FAILED")
     assert there.requests[-1].path.endswith("/runs/search"), "a duplicate is looked for at the end"
+
+
+@pytest.mark.parametrize("own", [None, "w"])
+def test_what_the_relay_asks_for_a_child_is_asked_in_the_workspace_of_the_child(
+    relay_to: OpenRelay, own: str | None
+) -> None:
+    """A create whose answer is lost, what is made twice, and the end of its run."""
+    run = {"info": {"run_id": "a" * 32, "status": "RUNNING"}}
+
+    def mlflow(request: Request) -> Any:
+        if request.path.endswith("/runs/create"):
+            return cut(request)
+        if request.path.endswith("/runs/search"):
+            tags = json.loads(there.requests[0].body)["tags"]
+            document = {"runs": [{**run, "data": {"tags": tags}}]}
+            return http(body=json.dumps(document), content_type="application/json")
+        return http(body=json.dumps({"run": run}), content_type="application/json")
+
+    with stranger(mlflow) as there, relay_to(there, changes={"workspace": own}) as relay:
+        given = {"x-mlflow-workspace": "team-b", "Content-Type": "application/json"}
+        status, _, _ = ask(relay, "POST", f"{API}/runs/create", b'{"a": 1}', headers=given)
+        assert status == 200
+    names = [request.path.partition("?")[0].removeprefix(f"{API}/") for request in there.requests]
+    assert names == ["runs/create", "runs/search", "runs/get", "runs/update", "runs/search"]
+    workspaces = {request.headers["x-mlflow-workspace"] for request in there.requests}
+    assert workspaces == {own or "team-b"}
 
 
 def test_a_create_that_was_not_carried_out_is_sent_again(relay_to: OpenRelay) -> None:
@@ -303,6 +355,18 @@ def test_a_call_is_given_up_at_the_deadline_and_the_next_ones_at_once(relay_to: 
     assert error.value.calls[0].run_id == run_id
 
 
+def test_a_pause_in_which_nobody_asks_is_no_part_of_an_outage(relay_to: OpenRelay) -> None:
+    """A call that failed before it is no reason to give up the next one without a second try."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"arrive: 1 call of webhooks \("),
+        stranger(http(502), http(502), OK) as there,
+        relay_to(there, changes={"deadline": 1}) as relay,
+    ):
+        assert ask(relay, "POST", f"{API}/webhooks", {"sent": "once"})[0] == 502
+        time.sleep(1.2)
+        assert ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r"})[0] == 200
+
+
 def test_a_kept_connection_to_a_host_that_is_gone_ends_by_itself(relay_to: OpenRelay) -> None:
     """Where nothing is acknowledged any more; else the whole deadline would be waited there."""
     with stranger(OK) as there, relay_to(there) as relay:
@@ -319,6 +383,45 @@ def test_what_arrives_later_is_not_lost(relay_to: OpenRelay) -> None:
         assert ask(relay, "POST", f"{API}/runs/set-tag", {"run_id": "1"})[0] == 503
         there.answer = lambda request: OK
         assert ask(relay, "POST", f"{API}/runs/set-tag", {"run_id": "1"})[0] == 200
+
+
+@pytest.mark.parametrize("keep", [0, 2**30])
+@pytest.mark.parametrize("size", [400_000, 9 * 2**20])
+def test_what_arrives_later_is_another_call_where_its_body_differs_at_the_end(
+    relay_to: OpenRelay, keep: int, size: int
+) -> None:
+    """However long, and where nothing of it could be stored."""
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError, match=r"1 call of v1/traces"),
+        stranger(http(503)) as there,
+        relay_to(there, keep=keep, changes={"deadline": 0}) as relay,
+    ):
+        assert ask(relay, "POST", "/v1/traces", bytes(size) + b"a")[0] == 503
+        assert ask(relay, "POST", "/v1/traces", bytes(size) + b"b")[0] == 503
+        there.answer = lambda request: OK
+        assert ask(relay, "POST", "/v1/traces", bytes(size) + b"b")[0] == 200
+
+
+@pytest.mark.parametrize("sent", [
+    {"run_id": "a" * 32, "status": "FINISHED", "end_time": 5},
+    {"runId": "a" * 32, "status": 4, "endTime": "5"},
+    {"run_uuid": "a" * 32, "run_id": "a" * 32, "status": "KILLED"},
+])  # fmt: skip
+def test_a_child_that_joined_the_run_of_the_task_does_not_end_it(
+    relay_to: OpenRelay, sent: dict[str, Any]
+) -> None:
+    """Its exit is no end of the training; the name that it gives the run arrives, and a restart."""
+    update = f"{API}/runs/update"
+    with stranger(OK) as there, relay_to(there, run_id="a" * 32) as relay:
+        assert asked(relay, "POST", update, {**sent, "run_name": "n"}) == {"done": True}
+        for other in ({"run_id": "b" * 32, "status": "FINISHED", "end_time": 5},
+                      {"run_id": "a" * 32, "status": "RUNNING"}):  # fmt: skip
+            asked(relay, "POST", update, other)
+    first, *others = (json.loads(request.body) for request in there.requests)
+    ids = {name: value for name, value in sent.items() if name.startswith("run")}
+    assert first == {**ids, "run_name": "n"}
+    assert others == [{"run_id": "b" * 32, "status": "FINISHED", "end_time": 5},
+                      {"run_id": "a" * 32, "status": "RUNNING"}]  # fmt: skip
 
 
 def test_the_blocks_own_error_comes_out_and_the_loss_goes_to_the_log(
@@ -486,6 +589,50 @@ def test_a_login_that_is_refused_again_is_told(
         assert ask(relay, "POST", f"{API}/runs/log-metric", {"step": 1})[0] == 401
     is_new = login == Credentials(secret="third")
     assert len(there.requests) == 1 + is_new
+
+
+def test_a_login_that_is_wrong_for_good_is_read_once_for_a_while(relay_to: OpenRelay) -> None:
+    """However many calls are refused, one after the other or at once."""
+    read: list[float] = []
+
+    def renew() -> Credentials:
+        read.append(time.monotonic())
+        time.sleep(0.3)
+        return Credentials(secret="first")
+
+    changes = {"credentials": Credentials(secret="first")}
+    with (
+        stranger(http(401)) as there,
+        relay_to(there, changes=changes, renew=renew) as relay,
+        ThreadPoolExecutor(10) as pool,
+    ):
+        began = time.monotonic()
+        refused = list(pool.map(lambda n: ask(relay, "GET", f"/health?{n}")[0], range(30)))
+        assert time.monotonic() - began < 3
+    assert (refused, len(read)) == ([401] * 30, 1)
+
+
+def test_a_call_waits_for_a_login_for_as_long_as_it_has_left(
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its store may hang; what it says in the end is used."""
+    monkeypatch.setattr(forwarding, "_LEAST", 0.5)
+    goes_on = threading.Event()
+
+    def renew() -> Credentials:
+        goes_on.wait(20)
+        return Credentials(secret="second")
+
+    changes = {"credentials": Credentials(secret="first"), "deadline": 0.5}
+    with (
+        stranger(_wants_the_second_token) as there,
+        relay_to(there, changes=changes, renew=renew) as relay,
+    ):
+        began = time.monotonic()
+        assert ask(relay, "GET", "/health")[0] == 401
+        assert time.monotonic() - began < 3
+        goes_on.set()
+        wait_until(lambda: ask(relay, "GET", "/health")[0] == 200)
 
 
 def test_two_hundred_calls_at_once_all_arrive_through_an_outage(

@@ -75,6 +75,42 @@ def test_a_task_whose_time_is_over_waits_three_seconds_for_an_mlflow_that_is_awa
     client.join(5)
 
 
+@pytest.mark.parametrize("by_signal", [True, False], ids=["SIGTERM", "interrupted"])
+def test_a_run_that_is_being_begun_when_the_task_is_stopped_is_ended(
+    relay_to: OpenRelay, by_signal: bool
+) -> None:
+    """MLflow answers a second later; the task has three, and there may be no next try."""
+
+    def answer(request: Request) -> bytes:
+        if request.path == f"{API}/runs/create":
+            server.wait(1)
+            return http(body=json.dumps(RUN), content_type="application/json")
+        return OK
+
+    def ended() -> list[dict[str, str]]:
+        updates = [each for each in server.requests if each.path == f"{API}/runs/update"]
+        return [json.loads(each.body) for each in updates]
+
+    def begin() -> None:
+        with contextlib.suppress(OSError):  # the relay closes the connection
+            ask(relay, "POST", f"{API}/runs/create", {"experiment_id": "0"})
+
+    begun = threading.Thread(target=begin)
+    with (  # noqa: PT012
+        pytest.raises(KeyboardInterrupt),
+        stranger(answer) as server,
+        relay_to(server, changes=PATIENT) as relay,
+    ):
+        begun.start()
+        wait_until(lambda: bool(server.requests))
+        if by_signal:
+            relay.stop(3)
+            assert [each["status"] for each in ended()] == ["KILLED"]
+        raise KeyboardInterrupt
+    assert [each["run_id"] for each in ended()] == ["a" * 32]
+    begun.join(5)
+
+
 @pytest.mark.parametrize("failed", [False, True], ids=["ended well", "after an error"])
 def test_a_task_whose_time_is_over_while_its_relay_ends_says_what_was_lost(
     relay_to: OpenRelay, there: Stranger, caplog: pytest.LogCaptureFixture, failed: bool
@@ -168,6 +204,25 @@ def test_an_upload_that_gets_further_takes_the_time_that_it_needs(relay_to: Open
         client.join(5)
     assert answers == [200]
     assert len(server.requests[0].body) == pieces * 1000
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "RUNNING", ""])
+def test_a_run_that_has_ended_without_the_relay_is_left_as_it_is(
+    relay_to: OpenRelay, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the task itself, for example; where MLflow does not say its status, it is ended."""
+
+    def answer(request: Request) -> bytes:
+        if request.path.startswith(f"{API}/runs/get?") and not status:
+            return http(403)
+        document = {"run": {"info": {**RUN["run"]["info"], "status": status}}}
+        return http(body=json.dumps(document), content_type="application/json")
+
+    with stranger(answer) as server, relay_to(server) as relay:
+        begin_a_run(relay)
+    updates = [request.path for request in server.requests if "update" in request.path]
+    assert len(updates) == (status != "FINISHED")
+    assert ("was left RUNNING" in caplog.text) == (status != "FINISHED")
 
 
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "no answer"])
