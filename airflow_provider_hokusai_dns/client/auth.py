@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
+from airflow_provider_hokusai_dns.overrides import without_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,8 +104,6 @@ def registry_uri(server: MLflowServer) -> str | None:
 
     If the connection sets none, ``MLFLOW_REGISTRY_URI`` applies, as for MLflow's own client.
     """
-    from airflow_provider_hokusai_dns.overrides import without_us
-
     named = server.registry_uri or without_us("MLFLOW_REGISTRY_URI")
     if not named or origin_of(named) != origin_of(server.uri):
         return named or None
@@ -205,7 +204,9 @@ def _take_slot() -> None:
     global _previous
     named = os.environ.get(_VARIABLE)
     if named != PROVIDER:
-        _previous = named or None
+        # An exported relay has removed it.
+        if (theirs := without_us(_VARIABLE)) != PROVIDER:
+            _previous = theirs or None
         os.environ[_VARIABLE] = PROVIDER
 
 

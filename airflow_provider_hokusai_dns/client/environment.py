@@ -24,8 +24,6 @@ _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"
 _REGISTRY_URI = "MLFLOW_REGISTRY_URI"
 #: MLflow prints a link with our tag in it (http://<connection>@host), after one more request.
 _NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS, "MLFLOW_RUN_ID")
-
 
 _lock = forks.free_in_child(threading.Lock())
 _uri_holders: list[tuple[str, str, str | None]] = []
@@ -33,6 +31,7 @@ _uri_holders: list[tuple[str, str, str | None]] = []
 _experiments: list[list[str | None]] = []
 #: Tracking and registry URI as MLflow's API had them before the first run.
 _uris_before: tuple[str | None, str | None] = (None, None)
+_changes: overrides.Changes | None = None
 
 
 @contextlib.contextmanager
@@ -67,16 +66,16 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
 
 
 def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
-    global _uris_before
+    global _uris_before, _changes
     import mlflow
 
     registry_uri = registry_uri or tracking_uri
     _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
-    overrides.begin({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri}, _VARIABLES)
+    values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
+    _changes = overrides.begin(values, restored=("MLFLOW_RUN_ID",))
     set_tracking_uri(tracking_uri)
     # Without this, a registry URI of another client would get what this run registers.
     mlflow.set_registry_uri(registry_uri)
-    os.environ[_NO_LINKS] = "true"
 
 
 @contextlib.contextmanager
@@ -109,8 +108,11 @@ def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
 
 
 def _leave_uri() -> None:
+    global _changes
     tracking_uri, registry_uri = _uris_before
     set_tracking_uri(tracking_uri)
     # mlflow.set_registry_uri() does not accept None.
     REGISTRY_URI.set(registry_uri)
-    overrides.end()
+    if _changes is not None:
+        overrides.end(_changes)
+        _changes = None

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from airflow_provider_hokusai_dns import overrides
 from airflow_provider_hokusai_dns.client.environment import (
     experiment_in_use,
     fluent_uri,
@@ -91,3 +92,40 @@ def test_what_we_have_set_is_told_from_what_was_there(monkeypatch: pytest.Monkey
         assert without_us("MLFLOW_TRACKING_URI") == "http://the-author.test"
     assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
     assert without_us("NOBODY_HAS_SET_THIS") is None
+
+
+def test_values_of_the_author_are_seen_through_all_that_we_have_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run inside an exported relay; also what a relay has removed."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "the-authors")
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    before = dict(os.environ)
+    variables = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_TRACKING_TOKEN": "t"}
+    relay = overrides.begin({**variables, "MLFLOW_TRACKING_AUTH": None})
+    with fluent_uri("c", "http://c@mlflow.test"):
+        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+        assert without_us("MLFLOW_TRACKING_AUTH") == "the-authors"
+        assert without_us("MLFLOW_TRACKING_TOKEN") is None
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the author's")
+        assert without_us("MLFLOW_TRACKING_TOKEN") == "the author's"
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:1"
+    overrides.end(relay, keep_others=True)
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("keep_others", [False, True])
+def test_what_is_set_first_may_be_put_back_first(
+    monkeypatch: pytest.MonkeyPatch, keep_others: bool
+) -> None:
+    """Two threads; the last one restores what was there before both."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
+    first = overrides.begin({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    second = overrides.begin({"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"})
+    overrides.end(first, keep_others=keep_others)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
+    assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+    overrides.end(second, keep_others=keep_others)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://main.test:5000"

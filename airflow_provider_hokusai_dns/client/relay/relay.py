@@ -365,15 +365,11 @@ def open_relay(
 @contextmanager
 def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
-    before = {name: os.environ.get(name) for name in variables}
-    for name, value in variables.items():
-        overrides.put(name, value)
+    changes = overrides.begin(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if os.environ.get(name) == variables[name]:
-                overrides.put(name, value)
+        overrides.end(changes, keep_others=True)
 
 
 @forks.in_child

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.client.routes import author_s_timeout
 from airflow_provider_hokusai_dns.client.run import LostDataError
+from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.operators.mlflow import mlflow_for_children
 from tests.client.relay.support import API, ask
@@ -37,6 +40,50 @@ def test_the_hook_opens_a_relay_to_its_connection(
     assert headers["Authorization"] == "Bearer a-bearer-token"
     assert "a-bearer-token" not in "".join(environment.values())
     assert environment["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+
+
+def test_the_variables_of_a_relay_are_no_settings_of_the_task_itself(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registry, server, login, certificate and time-out of another hook in the same task."""
+    usable()
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://main.test:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the-authors")
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/the/authors.pem")
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM_B", "http://b.test")
+    with MLflowHook().relay(export=True) as relay:
+        assert auth.registry_uri(MLflowHook("team_b").server) is None
+        assert author_s_timeout() == 0
+        monkeypatch.delenv("AIRFLOW_CONN_MLFLOW_DEFAULT")
+        monkeypatch.setattr(connections, "_found", set())
+        monkeypatch.setenv("AIRFLOW_CONN_TEAM_C", "https://c.test?__extra__=%7B%7D")
+        server = MLflowHook().server
+        assert MLflowHook("team_c").server.ca_file == "/the/authors.pem"
+        assert os.environ["MLFLOW_TRACKING_URI"] == relay.uri
+    assert server.uri == "https://main.test:5000"
+    assert (server.credentials.authorization(), server.ca_file) == (
+        "Bearer the-authors",
+        "/the/authors.pem",
+    )
+
+
+def test_an_auth_plugin_of_the_author_stays_known_inside_an_exported_relay(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used by other clients of this process; children go without it."""
+    usable()
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "the-authors")
+    monkeypatch.setattr(auth, "_previous", None)
+    with MLflowHook().relay(export=True):
+        assert "MLFLOW_TRACKING_AUTH" not in os.environ
+        MLflowHook().get_conn()
+        assert os.environ["MLFLOW_TRACKING_AUTH"] == auth.PROVIDER
+        assert auth._previous == "the-authors"
+    with MLflowHook().relay(export=True):
+        MLflowHook().get_conn()
+        assert auth._previous == "the-authors"
 
 
 def test_a_relay_that_lost_something_raises_the_error_that_a_run_raises(
