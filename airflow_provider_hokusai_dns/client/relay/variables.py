@@ -46,7 +46,8 @@ def child_variables(
         timeout = max(timeout, int(given))
     proxies = ",".join(base[name] for name in _NO_PROXY if base.get(name))
     hosts = [host.strip() for host in proxies.split(",") if host.strip()]
-    no_proxy = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    # A lone * is for every host; in a list, most clients read it as no host.
+    no_proxy = "*" if {*hosts} == {"*"} else ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
     changes: dict[str, str | None] = {
         **dict.fromkeys(_REMOVED),
         "MLFLOW_TRACKING_URI": uri,

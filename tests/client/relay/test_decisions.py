@@ -172,6 +172,20 @@ def test_the_environment_of_a_child_has_no_secret_and_leads_to_the_relay() -> No
     assert (there["PATH"], there["HTTPS_PROXY"]) == ("/bin", "http://proxy:1")
 
 
+@pytest.mark.parametrize(("base", "expected"), [
+    ({"NO_PROXY": "*"}, "*"),
+    ({"NO_PROXY": " * ", "no_proxy": "*"}, "*"),
+    ({"NO_PROXY": "*.test"}, "*.test,127.0.0.1,localhost"),
+    ({}, "127.0.0.1,localhost"),
+])  # fmt: skip
+def test_a_child_uses_a_proxy_for_what_the_task_uses_it(
+    base: dict[str, str], expected: str
+) -> None:
+    """A lone * means none at all, and only alone."""
+    changes = child_variables(base, uri="u", token="t", deadline=600.0)
+    assert (changes["NO_PROXY"], changes["no_proxy"]) == (expected, expected)
+
+
 def test_an_authors_longer_time_out_stays() -> None:
     """It only has to be longer than the relay waits."""
     base = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3600"}
