@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import getpass
 import logging
 import os
 import secrets
@@ -123,6 +124,7 @@ class Relay:
             os.environ if base is None else base,
             uri=self.uri,
             token=self.token,
+            user=_user(self._server),
             deadline=self._server.deadline,
             registry_uri=self._server.registry_uri if prefix is None else self.uri + prefix,
             run_id=self._run_id,
@@ -133,7 +135,8 @@ class Relay:
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment for a child process, so that its MLflow client uses this relay.
 
-        The login and the TLS settings of MLflow are not in it, nor is the Airflow connection.
+        The password and the TLS settings of MLflow are not in it, nor is the Airflow connection.
+        The login is, without a password: clients note it as the user of their runs.
 
         :param base: the environment to start from; that of this process by default.
         """
@@ -292,6 +295,17 @@ class Relay:
     def gave_up(self) -> bool:
         """Whether a call was given up, to read or to write."""
         return self._forwarder.gave_up is not None
+
+
+def _user(server: MLflowServer) -> str:
+    """The user of the runs of children: the connection's login, else that of this process."""
+    login = server.credentials.username or ""
+    if login and login.isprintable():  # an environment takes no zero byte
+        return login
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError):  # a container whose user has no name
+        return "relay"
 
 
 _open_relays: list[Relay] = []

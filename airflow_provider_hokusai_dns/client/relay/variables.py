@@ -23,6 +23,7 @@ def child_variables(
     *,
     uri: str,
     token: str,
+    user: str,
     deadline: float,
     registry_uri: str | None = None,
     run_id: str | None = None,
@@ -36,6 +37,7 @@ def child_variables(
     clients prefer those, and would read them from ``~/.mlflow/credentials``.
 
     :param base: the environment to change, for its ``NO_PROXY`` and a longer timeout.
+    :param user: MLflow's clients note it as the user of a run; the relay takes any.
     :param deadline: seconds for which the relay waits.
     :param registry_uri: the model registry; the relay by default.
     :param run_id: of the run that ``mlflow.start_run()`` joins.
@@ -52,7 +54,7 @@ def child_variables(
         **dict.fromkeys(_REMOVED),
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_REGISTRY_URI": registry_uri or uri,
-        "MLFLOW_TRACKING_USERNAME": "relay",
+        "MLFLOW_TRACKING_USERNAME": user,
         "MLFLOW_TRACKING_PASSWORD": token,
         "MLFLOW_TRACKING_TOKEN": token,
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +42,24 @@ def test_the_hook_opens_a_relay_to_its_connection(
     assert headers["Authorization"] == "Bearer a-bearer-token"
     assert "a-bearer-token" not in "".join(environment.values())
     assert environment["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("login", ["boss", ""])
+def test_the_runs_of_children_belong_to_the_user_of_the_connection(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch, login: str
+) -> None:
+    """Or to that of this process; the relay takes either with its token."""
+    usable()
+    monkeypatch.setattr("getpass.getuser", lambda: "airflow")
+    connection = json.loads(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
+    given = {**connection, "login": login, "password": "secret"} if login else connection
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(given))
+    with MLflowHook().relay() as relay:
+        user = relay.environment()["MLFLOW_TRACKING_USERNAME"]
+        pair = base64.b64encode(f"{user}:{relay.token}".encode()).decode()
+        basic = {"Authorization": f"Basic {pair}"}
+        assert ask(relay, "GET", "/version", token=None, headers=basic)[0] == 200
+    assert user == (login or "airflow")
 
 
 def test_the_variables_of_a_relay_are_no_settings_of_the_task_itself(
