@@ -18,10 +18,12 @@ from airflow_provider_hokusai_dns import forks
 class Changes:
     """What one run or one exported relay has changed.
 
+    :param conn_id: its connection.
     :param ours: the new values; ``None`` for a variable that was removed.
     :param before: the values before that, also of variables that only :func:`end` changes.
     """
 
+    conn_id: str
     ours: dict[str, str | None]
     before: dict[str, str | None]
 
@@ -31,16 +33,17 @@ _lock = forks.free_in_child(threading.Lock())
 _open: tuple[Changes, ...] = ()
 
 
-def begin(values: Mapping[str, str | None], restored: Iterable[str] = ()) -> Changes:
+def begin(conn_id: str, values: Mapping[str, str | None], restored: Iterable[str] = ()) -> Changes:
     """Save the current values of variables, and set them.
 
+    :param conn_id: the connection of the run or relay.
     :param values: the new values; ``None`` removes a variable.
     :param restored: further variables, which others set meanwhile, and which :func:`end` restores.
     """
     global _open
     with _lock:
         before = {name: os.environ.get(name) for name in (*values, *restored)}
-        changes = Changes(dict(values), before)
+        changes = Changes(conn_id, dict(values), before)
         _open = (*_open, changes)
         for name, value in values.items():
             put(name, value)
@@ -77,15 +80,17 @@ def put(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def without_us(name: str) -> str | None:
+def without_us(name: str, *, but: str | None = None) -> str | None:
     """A variable's value without our runs and relays, for code that reads settings from it.
 
     Inside a run of another connection, ``MLFLOW_TRACKING_URI`` is that of the run. As a setting it
     would point to the wrong server, without credentials.
+
+    :param but: a connection whose runs and relays count as the author's.
     """
     value = os.environ.get(name)
     # No lock: MLflow may just be imported for the first time under the run's.
     for changes in reversed(_open):
-        if name in changes.ours and value == changes.ours[name]:
+        if changes.conn_id != but and name in changes.ours and value == changes.ours[name]:
             value = changes.before[name]
     return value

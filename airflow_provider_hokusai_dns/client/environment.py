@@ -53,7 +53,7 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
                     "for one of them.",
                 )
         if not _uri_holders:
-            _enter_uri(tracking_uri, registry_uri)
+            _enter_uri(conn_id, tracking_uri, registry_uri)
         entry = (conn_id, tracking_uri, registry_uri)
         _uri_holders.append(entry)
     try:
@@ -65,14 +65,14 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
                 _leave_uri()
 
 
-def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
+def _enter_uri(conn_id: str, tracking_uri: str, registry_uri: str | None) -> None:
     global _uris_before, _changes
     import mlflow
 
     registry_uri = registry_uri or tracking_uri
     _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
     values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
-    _changes = overrides.begin(values, restored=("MLFLOW_RUN_ID",))
+    _changes = overrides.begin(conn_id, values, restored=("MLFLOW_RUN_ID", _EXPERIMENT))
     set_tracking_uri(tracking_uri)
     # Without this, a registry URI of another client would get what this run registers.
     mlflow.set_registry_uri(registry_uri)
@@ -104,6 +104,8 @@ def experiment_in_use(experiment_id: str) -> Iterator[None]:
 
 def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
     EXPERIMENT.set(experiment_id)
+    if _changes is not None:
+        _changes.ours[_EXPERIMENT] = variable
     overrides.put(_EXPERIMENT, variable)
 
 

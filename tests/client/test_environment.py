@@ -103,7 +103,7 @@ def test_values_of_the_author_are_seen_through_all_that_we_have_set(
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
     before = dict(os.environ)
     variables = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_TRACKING_TOKEN": "t"}
-    relay = overrides.begin({**variables, "MLFLOW_TRACKING_AUTH": None})
+    relay = overrides.begin("c", {**variables, "MLFLOW_TRACKING_AUTH": None})
     with fluent_uri("c", "http://c@mlflow.test"):
         assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
         assert without_us("MLFLOW_TRACKING_AUTH") == "the-authors"
@@ -122,8 +122,8 @@ def test_what_is_set_first_may_be_put_back_first(
 ) -> None:
     """Two threads; the last one restores what was there before both."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
-    first = overrides.begin({"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
-    second = overrides.begin({"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"})
+    first = overrides.begin("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    second = overrides.begin("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"})
     overrides.end(first, keep_others=keep_others)
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
     assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"

@@ -20,7 +20,11 @@ from airflow_provider_hokusai_dns.client import sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
 from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles, end_orphans, end_run
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
-from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
+from airflow_provider_hokusai_dns.client.relay.variables import (
+    EXPERIMENT_ID,
+    changed,
+    child_variables,
+)
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
 from airflow_provider_hokusai_dns.client.run import status_of as plain_status_of
 from airflow_provider_hokusai_dns.exceptions import LostDataError
@@ -120,8 +124,9 @@ class Relay:
         :param base: the environment to change; that of this process by default.
         """
         prefix = self._server.registry_prefix
-        return child_variables(
-            os.environ if base is None else base,
+        base = os.environ if base is None else base
+        changes = child_variables(
+            base,
             uri=self.uri,
             token=self.token,
             user=_user(self._server),
@@ -131,6 +136,12 @@ class Relay:
             experiment_id=self._experiment_id,
             workspace=self._server.workspace,
         )
+        if self._experiment_id is None:
+            # An open run on another server has set its own, which does not exist on this one.
+            author_s = overrides.without_us(EXPERIMENT_ID, but=self._server.conn_id)
+            if base.get(EXPERIMENT_ID) == os.environ.get(EXPERIMENT_ID) != author_s:
+                changes[EXPERIMENT_ID] = author_s
+        return changes
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment for a child process, so that its MLflow client uses this relay.
@@ -364,7 +375,7 @@ def open_relay(
     with sigterm.on_sigterm(relay.stop):
         try:
             if export:
-                with _exported(relay.variables()):
+                with _exported(server.conn_id, relay.variables()):
                     yield relay
             else:
                 yield relay
@@ -377,9 +388,9 @@ def open_relay(
 
 
 @contextmanager
-def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
+def _exported(conn_id: str, variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
-    changes = overrides.begin(variables)
+    changes = overrides.begin(conn_id, variables)
     try:
         yield
     finally:

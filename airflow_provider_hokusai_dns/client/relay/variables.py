@@ -14,6 +14,7 @@ _REMOVED = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
     "MLFLOW_TRACKING_CLIENT_CERT_PATH",
 )
+EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
 _LOOPBACK = ("127.0.0.1", "localhost")
 _NO_PROXY = ("NO_PROXY", "no_proxy")
 
@@ -68,7 +69,7 @@ def child_variables(
     if run_id is not None:
         changes["MLFLOW_RUN_ID"] = run_id
     if experiment_id is not None:
-        changes["MLFLOW_EXPERIMENT_ID"] = experiment_id
+        changes[EXPERIMENT_ID] = experiment_id
         changes["MLFLOW_EXPERIMENT_NAME"] = None
     return changes
 

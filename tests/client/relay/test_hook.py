@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.routes import author_s_timeout
 from airflow_provider_hokusai_dns.client.run import LostDataError
 from airflow_provider_hokusai_dns.config import connections
@@ -42,6 +43,37 @@ def test_the_hook_opens_a_relay_to_its_connection(
     assert headers["Authorization"] == "Bearer a-bearer-token"
     assert "a-bearer-token" not in "".join(environment.values())
     assert environment["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("export", [False, True])
+@pytest.mark.parametrize("author_s", ["7", None])
+def test_children_do_not_get_the_experiment_of_a_run_on_another_server(
+    usable: Callable[..., str],
+    tiny: TinyMLflow,
+    monkeypatch: pytest.MonkeyPatch,
+    author_s: str | None,
+    export: bool,
+) -> None:
+    """But the author's, and that of a run on their own server in another thread."""
+    usable()
+    before = dict(os.environ)
+    if author_s is not None:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", author_s)
+    with fluent_uri("b", "http://b@b.test"), experiment_in_use("42"):
+        with MLflowHook().relay(export=export) as relay:
+            assert relay.environment().get("MLFLOW_EXPERIMENT_ID") == author_s
+            assert relay.environment({"MLFLOW_EXPERIMENT_ID": "9"})["MLFLOW_EXPERIMENT_ID"] == "9"
+            seen = author_s if export else "42"
+            assert os.environ.get("MLFLOW_EXPERIMENT_ID") == seen
+        assert os.environ["MLFLOW_EXPERIMENT_ID"] == "42"
+    with (
+        fluent_uri("mlflow_default", "http://x@y.test"),
+        experiment_in_use("43"),
+        MLflowHook().relay() as relay,
+    ):
+        assert relay.environment()["MLFLOW_EXPERIMENT_ID"] == "43"
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    assert dict(os.environ) == before
 
 
 @pytest.mark.parametrize("login", ["boss", ""])
