@@ -1,14 +1,16 @@
 """The environment variables that this package sets for MLflow, and their previous values.
 
 Runs and exported relays set them, and may be open at the same time. Each has its own
-:class:`Changes`, in the order in which they were begun.
+:class:`Changes`. Those of relays stay in force inside a run: they are for child processes, to which
+the URI of a run is of no use. This process has it from MLflow's API.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from airflow_provider_hokusai_dns import forks
@@ -29,47 +31,87 @@ class Changes:
 
 
 _lock = forks.free_in_child(threading.Lock())
-#: Oldest first. Replaced and never changed, so that readers need no lock.
+#: Those of the run, if any, then those of relays, oldest first. Replaced and never changed, so that
+#: readers need no lock.
 _open: tuple[Changes, ...] = ()
 
 
-def begin(conn_id: str, values: Mapping[str, str | None], restored: Iterable[str] = ()) -> Changes:
-    """Save the current values of variables, and set them.
+def begin_relay(conn_id: str, values: Mapping[str, str | None]) -> Changes:
+    """Save the current values of variables, and set them for an exported relay.
 
-    :param conn_id: the connection of the run or relay.
     :param values: the new values; ``None`` removes a variable.
-    :param restored: further variables, which others set meanwhile, and which :func:`end` restores.
     """
     global _open
     with _lock:
-        before = {name: os.environ.get(name) for name in (*values, *restored)}
-        changes = Changes(conn_id, dict(values), before)
+        changes = Changes(conn_id, dict(values), {name: os.environ.get(name) for name in values})
         _open = (*_open, changes)
         for name, value in values.items():
             put(name, value)
     return changes
 
 
+def begin_run(conn_id: str, values: Mapping[str, str], restored: Iterable[str]) -> Changes:
+    """Save the current values of variables, and set those that no open relay has set.
+
+    The others come into force at the end of that relay, if the run is still open then.
+
+    :param restored: further variables, which others set meanwhile, and which :func:`end` restores.
+    """
+    global _open
+    with _lock:
+        changes = Changes(conn_id, dict(values), {})
+        for name in (*values, *restored):
+            over = _first_with(name, _open)
+            changes.before[name] = os.environ.get(name) if over is None else over.before[name]
+            if name in values:
+                _put_below(over, name, values[name])
+        _open = (changes, *_open)
+    return changes
+
+
 def end(changes: Changes, *, keep_others: bool = False) -> None:
     """Restore the variables.
 
-    Where later changes to a variable are still in force, they restore it instead.
+    Where other changes to a variable are in force, they restore it instead.
 
     :param keep_others: except those that other code has changed meanwhile.
     """
     global _open
     with _lock:
-        later = _open[_open.index(changes) + 1 :]
+        above = _open[_open.index(changes) + 1 :]
         _open = tuple(each for each in _open if each is not changes)
         for name, value in changes.before.items():
-            above = next((each.before for each in later if name in each.before), None)
-            now = os.environ.get(name) if above is None else above[name]
-            if keep_others and now != changes.ours.get(name):
-                continue
-            if above is None:
-                put(name, value)
-            else:
-                above[name] = value
+            over = _first_with(name, above)
+            now = os.environ.get(name) if over is None else over.before[name]
+            if not keep_others or now == changes.ours.get(name):
+                _put_below(over, name, value)
+
+
+def _first_with(name: str, some: tuple[Changes, ...]) -> Changes | None:
+    return next((each for each in some if name in each.before), None)
+
+
+def _put_below(over: Changes | None, name: str, value: str | None) -> None:
+    if over is None:
+        put(name, value)
+    else:
+        over.before[name] = value
+
+
+def is_below_another(changes: Changes) -> bool:
+    """Whether a relay of another connection is exported, for whose children variables are."""
+    return any(each.conn_id != changes.conn_id for each in _open)
+
+
+@contextlib.contextmanager
+def kept(*names: str) -> Iterator[None]:
+    """Undo what the block does to variables."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            put(name, value)
 
 
 def put(name: str, value: str | None) -> None:

@@ -72,10 +72,11 @@ def _enter_uri(conn_id: str, tracking_uri: str, registry_uri: str | None) -> Non
     registry_uri = registry_uri or tracking_uri
     _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
     values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
-    _changes = overrides.begin(conn_id, values, restored=("MLFLOW_RUN_ID", _EXPERIMENT))
-    set_tracking_uri(tracking_uri)
-    # Without this, a registry URI of another client would get what this run registers.
-    mlflow.set_registry_uri(registry_uri)
+    _changes = overrides.begin_run(conn_id, values, ("MLFLOW_RUN_ID", _EXPERIMENT))
+    with overrides.kept(_TRACKING_URI, _REGISTRY_URI):  # both functions set the variables too
+        set_tracking_uri(tracking_uri)
+        # Without this, a registry URI of another client would get what this run registers.
+        mlflow.set_registry_uri(registry_uri)
 
 
 @contextlib.contextmanager
@@ -106,15 +107,18 @@ def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
     EXPERIMENT.set(experiment_id)
     if _changes is not None:
         _changes.ours[_EXPERIMENT] = variable
+        if overrides.is_below_another(_changes):
+            return
     overrides.put(_EXPERIMENT, variable)
 
 
 def _leave_uri() -> None:
     global _changes
     tracking_uri, registry_uri = _uris_before
-    set_tracking_uri(tracking_uri)
-    # mlflow.set_registry_uri() does not accept None.
-    REGISTRY_URI.set(registry_uri)
+    with overrides.kept(_TRACKING_URI, _REGISTRY_URI):
+        set_tracking_uri(tracking_uri)
+        # mlflow.set_registry_uri() does not accept None.
+        REGISTRY_URI.set(registry_uri)
     if _changes is not None:
         overrides.end(_changes)
         _changes = None

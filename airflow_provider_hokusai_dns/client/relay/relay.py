@@ -390,7 +390,7 @@ def open_relay(
 @contextmanager
 def _exported(conn_id: str, variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
-    changes = overrides.begin(conn_id, variables)
+    changes = overrides.begin_relay(conn_id, variables)
     try:
         yield
     finally:

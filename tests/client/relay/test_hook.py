@@ -76,6 +76,24 @@ def test_children_do_not_get_the_experiment_of_a_run_on_another_server(
     assert dict(os.environ) == before
 
 
+def test_children_reach_the_relay_also_while_a_run_is_open_in_it(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """They got the URI of the run, and sent the relay's token to MLflow."""
+    usable()
+    hook = MLflowHook()
+    script = (
+        "import os, urllib.request as u\n"
+        "r = u.Request(os.environ['MLFLOW_TRACKING_URI'] + '/version')\n"
+        "r.add_header('Authorization', 'Bearer ' + os.environ['MLFLOW_TRACKING_TOKEN'])\n"
+        "u.urlopen(r)\n"
+    )
+    with hook.relay(export=True), fluent_uri("mlflow_default", auth.tagged_uri(hook.server)):
+        subprocess.run([sys.executable, "-c", script], check=True)
+    method, path, headers = tiny.asked[-1]
+    assert (method, path, headers.get("Authorization")) == ("GET", "/version", None)
+
+
 @pytest.mark.parametrize("login", ["boss", ""])
 def test_the_runs_of_children_belong_to_the_user_of_the_connection(
     usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch, login: str
