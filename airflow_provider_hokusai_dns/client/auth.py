@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: The name of our plugin, and ``MLFLOW_TRACKING_AUTH`` while a connection is signed in.
 PROVIDER = "hokusai_dns"
 
-_VARIABLE = "MLFLOW_TRACKING_AUTH"
+VARIABLE = "MLFLOW_TRACKING_AUTH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +128,11 @@ def forget(conn_id: str) -> None:
         if _signed_in.pop(conn_id, None) is None:
             return
         _signed_out.add(conn_id)
-        if not _signed_in and os.environ.get(_VARIABLE) == PROVIDER:
+        if not _signed_in and os.environ.get(VARIABLE) == PROVIDER:
             if _previous is None:
-                del os.environ[_VARIABLE]
+                del os.environ[VARIABLE]
             else:
-                os.environ[_VARIABLE] = _previous
+                os.environ[VARIABLE] = _previous
             _previous = None
     from airflow_provider_hokusai_dns.client import carriers
 
@@ -202,12 +202,12 @@ def _as_if_absent(request: Any) -> Any:
 def _take_slot() -> None:
     """Set our plugin in the process's only slot, and save its previous value."""
     global _previous
-    named = os.environ.get(_VARIABLE)
+    named = os.environ.get(VARIABLE)
     if named != PROVIDER:
         # An exported relay has removed it.
-        if (theirs := without_us(_VARIABLE)) != PROVIDER:
+        if (theirs := without_us(VARIABLE)) != PROVIDER:
             _previous = theirs or None
-        os.environ[_VARIABLE] = PROVIDER
+        os.environ[VARIABLE] = PROVIDER
 
 
 def _check_registered() -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns import forks, overrides
-from airflow_provider_hokusai_dns.client import sigterm
+from airflow_provider_hokusai_dns.client import auth, sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
 from airflow_provider_hokusai_dns.client.relay.orphans import delete_doubles, end_orphans, end_run
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
@@ -390,6 +390,10 @@ def open_relay(
 @contextmanager
 def _exported(conn_id: str, variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
+    # Our plugin stays: without it, clients that are signed in would send the relay's token to
+    # MLflow. In a child it leaves the login of the environment as it is.
+    if os.environ.get(auth.VARIABLE) == auth.PROVIDER:
+        variables = {name: value for name, value in variables.items() if name != auth.VARIABLE}
     changes = overrides.begin_relay(conn_id, variables)
     try:
         yield

@@ -76,6 +76,22 @@ def test_children_do_not_get_the_experiment_of_a_run_on_another_server(
     assert dict(os.environ) == before
 
 
+def test_a_client_from_before_the_relay_keeps_its_login(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sent the relay's token to MLflow."""
+    usable()
+    connection = json.loads(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
+    given = json.dumps({**connection, "password": "of-the-connection"})
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", given)
+    hook = MLflowHook()
+    client = hook.get_conn()
+    with hook.relay(export=True):
+        client.search_experiments()
+    assert tiny.asked[-1][2]["Authorization"] == "Bearer of-the-connection"
+    assert os.environ["MLFLOW_TRACKING_AUTH"] == auth.PROVIDER
+
+
 def test_children_reach_the_relay_also_while_a_run_is_open_in_it(
     usable: Callable[..., str], tiny: TinyMLflow
 ) -> None:
