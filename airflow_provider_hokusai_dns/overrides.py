@@ -1,34 +1,117 @@
-"""The environment variables that an open run sets for MLflow, and their previous values.
+"""The environment variables that this package sets for MLflow, and their previous values.
 
-One set per process: that of the first open run, until the last one ends.
+Runs and exported relays set them, and may be open at the same time. Each has its own
+:class:`Changes`. Those of relays stay in force inside a run: they are for child processes, to which
+the URI of a run is of no use. This process has it from MLflow's API.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-_ours: dict[str, str] = {}
-_before: dict[str, str | None] | None = None
+from airflow_provider_hokusai_dns import forks
 
 
-def begin(values: Mapping[str, str], restored: Iterable[str]) -> None:
-    """Save the current values of variables, before a run sets them.
+@dataclass(eq=False, slots=True)
+class Changes:
+    """What one run or one exported relay has changed.
 
-    :param values: the values that the run, or MLflow on its behalf, sets.
-    :param restored: the variables that :func:`end` restores; contains the names in ``values``.
+    :param conn_id: its connection.
+    :param ours: the new values; ``None`` for a variable that was removed.
+    :param before: the values before that, also of variables that only :func:`end` changes.
     """
-    global _before
-    _before = {name: os.environ.get(name) for name in restored}
-    _ours.update(values)
+
+    conn_id: str
+    ours: dict[str, str | None]
+    before: dict[str, str | None]
 
 
-def end() -> None:
-    """Restore the variables."""
-    global _before
-    before, _before = _before or {}, None
-    for name, value in before.items():
+_lock = forks.free_in_child(threading.Lock())
+#: Those of the run, if any, then those of relays, oldest first. Replaced and never changed, so that
+#: readers need no lock.
+_open: tuple[Changes, ...] = ()
+
+
+def begin_relay(conn_id: str, values: Mapping[str, str | None]) -> Changes:
+    """Save the current values of variables, and set them for an exported relay.
+
+    :param values: the new values; ``None`` removes a variable.
+    """
+    global _open
+    with _lock:
+        changes = Changes(conn_id, dict(values), {name: os.environ.get(name) for name in values})
+        _open = (*_open, changes)
+        for name, value in values.items():
+            put(name, value)
+    return changes
+
+
+def begin_run(conn_id: str, values: Mapping[str, str], restored: Iterable[str]) -> Changes:
+    """Save the current values of variables, and set those that no open relay has set.
+
+    The others come into force at the end of that relay, if the run is still open then.
+
+    :param restored: further variables, which others set meanwhile, and which :func:`end` restores.
+    """
+    global _open
+    with _lock:
+        changes = Changes(conn_id, dict(values), {})
+        for name in (*values, *restored):
+            over = _first_with(name, _open)
+            changes.before[name] = os.environ.get(name) if over is None else over.before[name]
+            if name in values:
+                _put_below(over, name, values[name])
+        _open = (changes, *_open)
+    return changes
+
+
+def end(changes: Changes, *, keep_others: bool = False) -> None:
+    """Restore the variables.
+
+    Where other changes to a variable are in force, they restore it instead.
+
+    :param keep_others: except those that other code has changed meanwhile.
+    """
+    global _open
+    with _lock:
+        above = _open[_open.index(changes) + 1 :]
+        _open = tuple(each for each in _open if each is not changes)
+        for name, value in changes.before.items():
+            over = _first_with(name, above)
+            now = os.environ.get(name) if over is None else over.before[name]
+            if not keep_others or now == changes.ours.get(name):
+                _put_below(over, name, value)
+
+
+def _first_with(name: str, some: tuple[Changes, ...]) -> Changes | None:
+    return next((each for each in some if name in each.before), None)
+
+
+def _put_below(over: Changes | None, name: str, value: str | None) -> None:
+    if over is None:
         put(name, value)
+    else:
+        over.before[name] = value
+
+
+def is_below_another(changes: Changes) -> bool:
+    """Whether a relay of another connection is exported, for whose children variables are."""
+    return any(each.conn_id != changes.conn_id for each in _open)
+
+
+@contextlib.contextmanager
+def kept(*names: str) -> Iterator[None]:
+    """Undo what the block does to variables."""
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            put(name, value)
 
 
 def put(name: str, value: str | None) -> None:
@@ -39,14 +122,17 @@ def put(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def without_us(name: str) -> str | None:
-    """A variable's value without our runs, for code that reads settings from it.
+def without_us(name: str, *, but: str | None = None) -> str | None:
+    """A variable's value without our runs and relays, for code that reads settings from it.
 
     Inside a run of another connection, ``MLFLOW_TRACKING_URI`` is that of the run. As a setting it
     would point to the wrong server, without credentials.
+
+    :param but: a connection whose runs and relays count as the author's.
     """
-    now = os.environ.get(name)
+    value = os.environ.get(name)
     # No lock: MLflow may just be imported for the first time under the run's.
-    if (before := _before) is not None and now is not None and now == _ours.get(name):
-        return before[name]
-    return now
+    for changes in reversed(_open):
+        if changes.conn_id != but and name in changes.ours and value == changes.ours[name]:
+            value = changes.before[name]
+    return value

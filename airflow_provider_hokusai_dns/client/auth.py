@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
+from airflow_provider_hokusai_dns.overrides import without_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 #: The name of our plugin, and ``MLFLOW_TRACKING_AUTH`` while a connection is signed in.
 PROVIDER = "hokusai_dns"
 
-_VARIABLE = "MLFLOW_TRACKING_AUTH"
+VARIABLE = "MLFLOW_TRACKING_AUTH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +104,6 @@ def registry_uri(server: MLflowServer) -> str | None:
 
     If the connection sets none, ``MLFLOW_REGISTRY_URI`` applies, as for MLflow's own client.
     """
-    from airflow_provider_hokusai_dns.overrides import without_us
-
     named = server.registry_uri or without_us("MLFLOW_REGISTRY_URI")
     if not named or origin_of(named) != origin_of(server.uri):
         return named or None
@@ -129,11 +128,11 @@ def forget(conn_id: str) -> None:
         if _signed_in.pop(conn_id, None) is None:
             return
         _signed_out.add(conn_id)
-        if not _signed_in and os.environ.get(_VARIABLE) == PROVIDER:
+        if not _signed_in and os.environ.get(VARIABLE) == PROVIDER:
             if _previous is None:
-                del os.environ[_VARIABLE]
+                del os.environ[VARIABLE]
             else:
-                os.environ[_VARIABLE] = _previous
+                os.environ[VARIABLE] = _previous
             _previous = None
     from airflow_provider_hokusai_dns.client import carriers
 
@@ -203,10 +202,12 @@ def _as_if_absent(request: Any) -> Any:
 def _take_slot() -> None:
     """Set our plugin in the process's only slot, and save its previous value."""
     global _previous
-    named = os.environ.get(_VARIABLE)
+    named = os.environ.get(VARIABLE)
     if named != PROVIDER:
-        _previous = named or None
-        os.environ[_VARIABLE] = PROVIDER
+        # An exported relay has removed it.
+        if (theirs := without_us(VARIABLE)) != PROVIDER:
+            _previous = theirs or None
+        os.environ[VARIABLE] = PROVIDER
 
 
 def _check_registered() -> None:

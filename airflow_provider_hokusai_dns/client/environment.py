@@ -24,8 +24,6 @@ _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"
 _REGISTRY_URI = "MLFLOW_REGISTRY_URI"
 #: MLflow prints a link with our tag in it (http://<connection>@host), after one more request.
 _NO_LINKS = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-_VARIABLES = (_TRACKING_URI, _REGISTRY_URI, _NO_LINKS)
-
 
 _lock = forks.free_in_child(threading.Lock())
 _uri_holders: list[tuple[str, str, str | None]] = []
@@ -33,6 +31,7 @@ _uri_holders: list[tuple[str, str, str | None]] = []
 _experiments: list[list[str | None]] = []
 #: Tracking and registry URI as MLflow's API had them before the first run.
 _uris_before: tuple[str | None, str | None] = (None, None)
+_changes: overrides.Changes | None = None
 
 
 @contextlib.contextmanager
@@ -54,7 +53,7 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
                     "for one of them.",
                 )
         if not _uri_holders:
-            _enter_uri(tracking_uri, registry_uri)
+            _enter_uri(conn_id, tracking_uri, registry_uri)
         entry = (conn_id, tracking_uri, registry_uri)
         _uri_holders.append(entry)
     try:
@@ -66,17 +65,18 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
                 _leave_uri()
 
 
-def _enter_uri(tracking_uri: str, registry_uri: str | None) -> None:
-    global _uris_before
+def _enter_uri(conn_id: str, tracking_uri: str, registry_uri: str | None) -> None:
+    global _uris_before, _changes
     import mlflow
 
     registry_uri = registry_uri or tracking_uri
     _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
-    overrides.begin({_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri}, _VARIABLES)
-    set_tracking_uri(tracking_uri)
-    # Without this, a registry URI of another client would get what this run registers.
-    mlflow.set_registry_uri(registry_uri)
-    os.environ[_NO_LINKS] = "true"
+    values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
+    _changes = overrides.begin_run(conn_id, values, (_EXPERIMENT,))
+    with overrides.kept(_TRACKING_URI, _REGISTRY_URI):  # both functions set the variables too
+        set_tracking_uri(tracking_uri)
+        # Without this, a registry URI of another client would get what this run registers.
+        mlflow.set_registry_uri(registry_uri)
 
 
 @contextlib.contextmanager
@@ -117,12 +117,20 @@ def experiment_kept() -> Iterator[None]:
 
 def _set_experiment(experiment_id: str | None, variable: str | None) -> None:
     EXPERIMENT.set(experiment_id)
+    if _changes is not None:
+        _changes.ours[_EXPERIMENT] = variable
+        if overrides.is_below_another(_changes):
+            return
     overrides.put(_EXPERIMENT, variable)
 
 
 def _leave_uri() -> None:
+    global _changes
     tracking_uri, registry_uri = _uris_before
-    set_tracking_uri(tracking_uri)
-    # mlflow.set_registry_uri() does not accept None.
-    REGISTRY_URI.set(registry_uri)
-    overrides.end()
+    with overrides.kept(_TRACKING_URI, _REGISTRY_URI):
+        set_tracking_uri(tracking_uri)
+        # mlflow.set_registry_uri() does not accept None.
+        REGISTRY_URI.set(registry_uri)
+    if _changes is not None:
+        overrides.end(_changes)
+        _changes = None

@@ -7,12 +7,12 @@ here is sent once, whatever a newer MLflow does with it. Used for MLflow's clien
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from airflow_provider_hokusai_dns.client.creates import is_known, json_object
+from airflow_provider_hokusai_dns.overrides import without_us
 
 
 class Repeat(StrEnum):
@@ -124,9 +124,9 @@ def is_in_a_workspace(path: str) -> bool:
 
 
 def author_s_timeout() -> float:
-    """The value of MLflow's own variable, if it is set, seconds."""
+    """The value of MLflow's own variable, if the author has set it, seconds."""
     try:
-        return float(os.environ.get(_TIMEOUT_VARIABLE, "0"))
+        return float(without_us(_TIMEOUT_VARIABLE) or "0")
     except ValueError:
         return 0.0
 

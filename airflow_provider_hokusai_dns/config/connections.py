@@ -64,7 +64,7 @@ def server_from_connection(connection: Connection) -> MLflowServer:
     extras.setdefault("path_prefix", path)
     if scheme == "https" and extras.get("verify", True):
         # The machine's proxy. MLflow's client uses it too: gate, run and REST calls see one server.
-        extras.setdefault("ca_file", os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
+        extras.setdefault("ca_file", without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
     if extras.pop("srv_lookup", False):
         if "srv" in extras:
             raise SettingError(where, "extra 'srv'", "srv_lookup already uses the host as the SRV "
@@ -305,11 +305,11 @@ def _credentials_from_environment() -> Credentials:
 
     :raises SettingError: they cannot be sent.
     """
-    username = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    username = without_us("MLFLOW_TRACKING_USERNAME")
+    password = without_us("MLFLOW_TRACKING_PASSWORD")
     if username and password:
         return _environment_s("MLFLOW_TRACKING_USERNAME", username, password)
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+    if token := without_us("MLFLOW_TRACKING_TOKEN"):
         return _environment_s("MLFLOW_TRACKING_TOKEN", None, token)
     from configparser import ConfigParser, Error
 

@@ -35,7 +35,7 @@ def mlflow_for_children(
     """Let all processes that a task starts reach MLflow: a value for the argument ``pre_execute``.
 
     A relay (:meth:`.MLflowHook.relay`) runs as long as the task. The variables that point to it
-    are set in the task's environment, without a login. A ``BashOperator`` with its own ``env``
+    are set in the task's environment, without a password. A ``BashOperator`` with its own ``env``
     needs ``append_env=True``; ``inherit_env=False`` of a virtual environment hides the variables.
 
     A task that would succeed fails with ``LostDataError`` if something did not arrive.

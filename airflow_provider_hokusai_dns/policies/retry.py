@@ -11,7 +11,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
-from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.exceptions import (
+    BreakerOpenError,
+    LostDataError,
+    MLflowRestError,
+    RunEndError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.gates.decision import DEFAULT_FAIL_FAST
 
 try:
@@ -97,8 +103,8 @@ class MLflowRetryPolicy(RetryPolicy):
         context: Context | None = None,
     ) -> RetryDecision:
         """Judge the exception that came out of the task; see the class."""
-        causes = tuple(_chain(exception))
-        if not any(_is_of_mlflow(cause) for cause in causes) and not _a_child_met_an_outage(causes):
+        causes, child_was_away = _causes(exception), _a_child_met_an_outage(exception)
+        if not child_was_away and not any(_is_of_mlflow(cause) for cause in causes):
             return RetryDecision.default()
         verdict = self._verdict()
         if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":
@@ -107,7 +113,7 @@ class MLflowRetryPolicy(RetryPolicy):
             return RetryDecision.fail(reason=why)
         if verdict.level == "unhealthy":
             why = verdict.sentence
-        elif _says_away(causes):
+        elif child_was_away or _says_away(causes):
             why = f"MLflow was away, and is {verdict.level} again"
         else:
             return RetryDecision.default()
@@ -163,8 +169,25 @@ def _shortest_reschedule() -> float:
     return max(_SHORTEST_RESCHEDULE, overtime + _AFTER_OVERTIME)
 
 
-def _chain(exception: BaseException) -> Iterator[BaseException]:
-    """An exception, its causes and the members of groups, each once."""
+def _causes(exception: BaseException) -> tuple[BaseException, ...]:
+    """An exception, its causes, and the losses of runs and relays anywhere behind it.
+
+    What an author raises while handling an error of MLflow (a model that does not exist yet) may
+    have another reason. A loss counts in any case, also with ``raise ... from None``: a relay puts
+    it into the context of the exception that leaves its block.
+    """
+    causes = tuple(_chain(exception))
+    ours = (
+        e for e in _chain(exception, contexts=True) if isinstance(e, LostDataError | RunEndError)
+    )
+    return (*causes, *(loss for loss in ours if not any(loss is cause for cause in causes)))
+
+
+def _chain(exception: BaseException, *, contexts: bool = False) -> Iterator[BaseException]:
+    """An exception, its causes and the members of groups, each once.
+
+    :param contexts: also what was being handled meanwhile, suppressed or not.
+    """
     seen: set[int] = set()
     waiting: list[BaseException | None] = [exception]
     while waiting:
@@ -173,7 +196,7 @@ def _chain(exception: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(error))
         yield error
-        waiting += [error.__context__ if not error.__suppress_context__ else None, error.__cause__]
+        waiting += [error.__context__ if contexts else None, error.__cause__]
         if isinstance(error, BaseExceptionGroup):
             waiting += error.exceptions
 
@@ -184,7 +207,7 @@ def _is_of_mlflow(error: BaseException) -> bool:
     return module.startswith(("airflow_provider_hokusai_dns.", "mlflow."))
 
 
-def _a_child_met_an_outage(causes: tuple[BaseException, ...]) -> bool:
+def _a_child_met_an_outage(exception: BaseException) -> bool:
     """Whether a child of the task failed while its relay, still open, had given up a call.
 
     A relay that is closed has put its error behind the exception.
@@ -195,7 +218,8 @@ def _a_child_met_an_outage(causes: tuple[BaseException, ...]) -> bool:
 
     from airflow_provider_hokusai_dns.client.relay.relay import an_open_relay_gave_up
 
-    ended = any(isinstance(c, subprocess.SubprocessError | AirflowException) for c in causes)
+    ends = subprocess.SubprocessError | AirflowException
+    ended = any(isinstance(error, ends) for error in _chain(exception, contexts=True))
     return ended and an_open_relay_gave_up()
 
 
@@ -215,14 +239,8 @@ def _what_is_wrong(causes: tuple[BaseException, ...]) -> str:
 
 def _says_away(causes: tuple[BaseException, ...]) -> bool:
     from airflow_provider_hokusai_dns.client.breaker_errors import says_down
-    from airflow_provider_hokusai_dns.exceptions import (
-        BreakerOpenError,
-        LostDataError,
-        MLflowRestError,
-        RunEndError,
-    )
 
-    return _a_child_met_an_outage(causes) or any(
+    return any(
         isinstance(error, BreakerOpenError | LostDataError | RunEndError)
         or (isinstance(error, MLflowRestError) and error.says_down)
         or (isinstance(error, Exception) and _is_of_mlflow(error) and says_down(error))

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from airflow_provider_hokusai_dns import overrides
 from airflow_provider_hokusai_dns.client.environment import (
     experiment_in_use,
     fluent_uri,
@@ -91,3 +92,76 @@ def test_what_we_have_set_is_told_from_what_was_there(monkeypatch: pytest.Monkey
         assert without_us("MLFLOW_TRACKING_URI") == "http://the-author.test"
     assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
     assert without_us("NOBODY_HAS_SET_THIS") is None
+
+
+def test_values_of_the_author_are_seen_through_all_that_we_have_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run inside an exported relay; also what a relay has removed."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "the-authors")
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    before = dict(os.environ)
+    variables = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_TRACKING_TOKEN": "t"}
+    relay = overrides.begin_relay("c", {**variables, "MLFLOW_TRACKING_AUTH": None})
+    with fluent_uri("c", "http://c@mlflow.test"):
+        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+        assert without_us("MLFLOW_TRACKING_AUTH") == "the-authors"
+        assert without_us("MLFLOW_TRACKING_TOKEN") is None
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the author's")
+        assert without_us("MLFLOW_TRACKING_TOKEN") == "the author's"
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:1"
+    overrides.end(relay, keep_others=True)
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("keep_others", [False, True])
+def test_what_is_set_first_may_be_put_back_first(
+    monkeypatch: pytest.MonkeyPatch, keep_others: bool
+) -> None:
+    """Two threads; the last one restores what was there before both."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
+    first = overrides.begin_relay("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    second = overrides.begin_relay("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"})
+    overrides.end(first, keep_others=keep_others)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
+    assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+    overrides.end(second, keep_others=keep_others)
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://main.test:5000"
+
+
+@pytest.mark.parametrize(("relays", "experiment"), [("c", "42"), ("another", "7")])
+def test_a_run_leaves_the_variables_for_children_on_an_exported_relay(
+    monkeypatch: pytest.MonkeyPatch, relays: str, experiment: str
+) -> None:
+    """Their login is the relay's; only MLflow's API in this process leads to the run's server."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
+    before = dict(os.environ)
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    relay = overrides.begin_relay(relays, dict.fromkeys(names, "http://127.0.0.1:1"))
+    inside = dict(os.environ)
+    with fluent_uri("c", "http://c@mlflow.test"), experiment_in_use("42"):
+        assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == "http://c@mlflow.test"
+        assert {os.environ[name] for name in names} == {"http://127.0.0.1:1"}
+        assert os.environ["MLFLOW_EXPERIMENT_ID"] == experiment
+        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+    assert dict(os.environ) == inside
+    overrides.end(relay, keep_others=True)
+    assert dict(os.environ) == before
+
+
+def test_a_relay_that_ends_before_the_run_leaves_the_variables_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads; what was there before both is restored by the run."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
+    relay = overrides.begin_relay("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    with fluent_uri("c", "http://c@mlflow.test"):
+        overrides.end(relay, keep_others=True)
+        assert os.environ["MLFLOW_TRACKING_URI"] == "http://c@mlflow.test"
+        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://main.test:5000"

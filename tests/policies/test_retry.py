@@ -13,6 +13,7 @@ from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision
 
 from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
 from airflow_provider_hokusai_dns.client.relay.records import LostCall
+from airflow_provider_hokusai_dns.exceptions import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.health.breaker import BreakerOpenError
 from airflow_provider_hokusai_dns.hooks.rest import MLflowRestError
 from airflow_provider_hokusai_dns.policies import retry
@@ -147,6 +148,47 @@ def test_the_authors_own_errors_are_the_tasks_business(
     """Their retries and retry_delay hold."""
     usable()
     assert judged(error).action is RetryAction.DEFAULT
+
+
+def raised(error: BaseException, while_handling: BaseException, *, hides: bool) -> BaseException:
+    """An exception as ``raise`` leaves it inside ``except``."""
+    try:
+        try:
+            raise while_handling
+        except BaseException:
+            if hides:
+                raise error from None
+            raise error  # noqa: B904 - as an author may
+    except BaseException as made:
+        return made
+
+
+@pytest.mark.parametrize("hides", [False, True])
+def test_an_authors_error_while_mlflow_refused_something_is_the_tasks_business(
+    usable: Callable[..., str], hides: bool
+) -> None:
+    """The first training of a model that MLflow does not know yet, and whose data is away."""
+    usable()
+    unknown = MLflowRestError("GET", "/x", 404, "RESOURCE_DOES_NOT_EXIST", "no such alias")
+    error = raised(ConnectionResetError("s3"), unknown, hides=hides)
+    assert judged(error).action is RetryAction.DEFAULT
+
+
+@pytest.mark.parametrize("hides", [False, True])
+@pytest.mark.parametrize("loss", [
+    RelayLostDataError("c", (LostCall("runs/log-batch", None, "away"),)),
+    LostDataError("r", (Loss("metrics", 1, "away"),)),
+    RunEndError("r", "RUNNING"),
+], ids=lambda error: type(error).__name__)  # fmt: skip
+def test_what_a_run_or_a_relay_lost_counts_behind_every_error(
+    usable: Callable[..., str], loss: BaseException, hides: bool
+) -> None:
+    """A relay puts it behind the error of a child, which an author may replace by another."""
+    usable()
+    child = subprocess.CalledProcessError(1, "train")
+    child.__context__ = loss
+    error = raised(ValueError("training failed"), child, hides=hides)
+    assert judged(error).action is RetryAction.RETRY
 
 
 def test_an_authors_error_costs_no_probe(usable: Callable[..., str], tiny: TinyMLflow) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import getpass
 import logging
 import os
 import secrets
@@ -15,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns import forks, overrides
-from airflow_provider_hokusai_dns.client import sigterm
+from airflow_provider_hokusai_dns.client import auth, sigterm
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
 from airflow_provider_hokusai_dns.client.relay.orphans import (
     delete_doubles,
@@ -24,7 +25,11 @@ from airflow_provider_hokusai_dns.client.relay.orphans import (
     has_ended,
 )
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
-from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
+from airflow_provider_hokusai_dns.client.relay.variables import (
+    EXPERIMENT_ID,
+    changed,
+    child_variables,
+)
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
 from airflow_provider_hokusai_dns.client.run import status_of as plain_status_of
 from airflow_provider_hokusai_dns.exceptions import LostDataError
@@ -124,21 +129,30 @@ class Relay:
         :param base: the environment to change; that of this process by default.
         """
         prefix = self._server.registry_prefix
-        return child_variables(
-            os.environ if base is None else base,
+        base = os.environ if base is None else base
+        changes = child_variables(
+            base,
             uri=self.uri,
             token=self.token,
+            user=_user(self._server),
             deadline=self._server.deadline,
             registry_uri=self._server.registry_uri if prefix is None else self.uri + prefix,
             run_id=self._run_id,
             experiment_id=self._experiment_id,
             workspace=self._server.workspace,
         )
+        if self._experiment_id is None:
+            # An open run on another server has set its own, which does not exist on this one.
+            author_s = overrides.without_us(EXPERIMENT_ID, but=self._server.conn_id)
+            if base.get(EXPERIMENT_ID) == os.environ.get(EXPERIMENT_ID) != author_s:
+                changes[EXPERIMENT_ID] = author_s
+        return changes
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment for a child process, so that its MLflow client uses this relay.
 
-        The login and the TLS settings of MLflow are not in it, nor is the Airflow connection.
+        The password and the TLS settings of MLflow are not in it, nor is the Airflow connection.
+        The login is, without a password: clients note it as the user of their runs.
 
         :param base: the environment to start from; that of this process by default.
         """
@@ -319,6 +333,17 @@ class Relay:
         return self._forwarder.gave_up is not None
 
 
+def _user(server: MLflowServer) -> str:
+    """The user of the runs of children: the connection's login, else that of this process."""
+    login = server.credentials.username or ""
+    if login and login.isprintable():  # an environment takes no zero byte
+        return login
+    try:
+        return getpass.getuser()
+    except (KeyError, ImportError, OSError):  # a container whose user has no name
+        return "relay"
+
+
 _open_relays: list[Relay] = []
 
 
@@ -375,7 +400,7 @@ def open_relay(
     with sigterm.on_sigterm(relay.stop):
         try:
             if export:
-                with _exported(relay.variables()):
+                with _exported(server.conn_id, relay.variables()):
                     yield relay
             else:
                 yield relay
@@ -388,17 +413,17 @@ def open_relay(
 
 
 @contextmanager
-def _exported(variables: Mapping[str, str | None]) -> Iterator[None]:
+def _exported(conn_id: str, variables: Mapping[str, str | None]) -> Iterator[None]:
     """Change the environment of this process, and restore what no other code has changed."""
-    before = {name: os.environ.get(name) for name in variables}
-    for name, value in variables.items():
-        overrides.put(name, value)
+    # Our plugin stays: without it, clients that are signed in would send the relay's token to
+    # MLflow. In a child it leaves the login of the environment as it is.
+    if os.environ.get(auth.VARIABLE) == auth.PROVIDER:
+        variables = {name: value for name, value in variables.items() if name != auth.VARIABLE}
+    changes = overrides.begin_relay(conn_id, variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if os.environ.get(name) == variables[name]:
-                overrides.put(name, value)
+        overrides.end(changes, keep_others=True)
 
 
 @forks.in_child

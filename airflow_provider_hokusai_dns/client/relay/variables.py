@@ -14,6 +14,7 @@ _REMOVED = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
     "MLFLOW_TRACKING_CLIENT_CERT_PATH",
 )
+EXPERIMENT_ID = "MLFLOW_EXPERIMENT_ID"
 _LOOPBACK = ("127.0.0.1", "localhost")
 _NO_PROXY = ("NO_PROXY", "no_proxy")
 
@@ -23,6 +24,7 @@ def child_variables(
     *,
     uri: str,
     token: str,
+    user: str,
     deadline: float,
     registry_uri: str | None = None,
     run_id: str | None = None,
@@ -36,6 +38,7 @@ def child_variables(
     clients prefer those, and would read them from ``~/.mlflow/credentials``.
 
     :param base: the environment to change, for its ``NO_PROXY`` and a longer timeout.
+    :param user: MLflow's clients note it as the user of a run; the relay takes any.
     :param deadline: seconds for which the relay waits.
     :param registry_uri: the model registry; the relay by default.
     :param run_id: of the run that ``mlflow.start_run()`` joins.
@@ -46,12 +49,13 @@ def child_variables(
         timeout = max(timeout, int(given))
     proxies = ",".join(base[name] for name in _NO_PROXY if base.get(name))
     hosts = [host.strip() for host in proxies.split(",") if host.strip()]
-    no_proxy = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
+    # A lone * is for every host; in a list, most clients read it as no host.
+    no_proxy = "*" if {*hosts} == {"*"} else ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
     changes: dict[str, str | None] = {
         **dict.fromkeys(_REMOVED),
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_REGISTRY_URI": registry_uri or uri,
-        "MLFLOW_TRACKING_USERNAME": "relay",
+        "MLFLOW_TRACKING_USERNAME": user,
         "MLFLOW_TRACKING_PASSWORD": token,
         "MLFLOW_TRACKING_TOKEN": token,
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
@@ -65,7 +69,7 @@ def child_variables(
     if run_id is not None:
         changes["MLFLOW_RUN_ID"] = run_id
     if experiment_id is not None:
-        changes["MLFLOW_EXPERIMENT_ID"] = experiment_id
+        changes[EXPERIMENT_ID] = experiment_id
         changes["MLFLOW_EXPERIMENT_NAME"] = None
     return changes
 

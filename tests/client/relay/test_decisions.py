@@ -167,7 +167,7 @@ def test_the_environment_of_a_child_has_no_secret_and_leads_to_the_relay() -> No
         "MLFLOW_TRACKING_AUTH": "x", "MLFLOW_TRACKING_SERVER_CERT_PATH": "/ca",
         "MLFLOW_TRACKING_PASSWORD": "secret", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     }  # fmt: skip
-    changes = child_variables(base, uri="http://127.0.0.1:1", token="t", deadline=600.0)
+    changes = child_variables(base, uri="http://127.0.0.1:1", token="t", user="u", deadline=600.0)
     there = changed(base, changes)
     assert "secret" not in there.values()
     assert there["MLFLOW_TRACKING_URI"] == there["MLFLOW_REGISTRY_URI"] == "http://127.0.0.1:1"
@@ -178,10 +178,24 @@ def test_the_environment_of_a_child_has_no_secret_and_leads_to_the_relay() -> No
     assert (there["PATH"], there["HTTPS_PROXY"]) == ("/bin", "http://proxy:1")
 
 
+@pytest.mark.parametrize(("base", "expected"), [
+    ({"NO_PROXY": "*"}, "*"),
+    ({"NO_PROXY": " * ", "no_proxy": "*"}, "*"),
+    ({"NO_PROXY": "*.test"}, "*.test,127.0.0.1,localhost"),
+    ({}, "127.0.0.1,localhost"),
+])  # fmt: skip
+def test_a_child_uses_a_proxy_for_what_the_task_uses_it(
+    base: dict[str, str], expected: str
+) -> None:
+    """A lone * means none at all, and only alone."""
+    changes = child_variables(base, uri="u", token="t", user="u", deadline=600.0)
+    assert (changes["NO_PROXY"], changes["no_proxy"]) == (expected, expected)
+
+
 def test_an_authors_longer_time_out_stays() -> None:
     """It only has to be longer than the relay waits."""
     base = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "3600"}
-    changes = child_variables(base, uri="u", token="t", deadline=600.0)
+    changes = child_variables(base, uri="u", token="t", user="u", deadline=600.0)
     assert changes["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "3600"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hokusai_dns.client import auth
+from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
+from airflow_provider_hokusai_dns.client.routes import author_s_timeout
 from airflow_provider_hokusai_dns.client.run import LostDataError
+from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.operators.mlflow import mlflow_for_children
 from tests.client.relay.support import API, ask
@@ -37,6 +43,133 @@ def test_the_hook_opens_a_relay_to_its_connection(
     assert headers["Authorization"] == "Bearer a-bearer-token"
     assert "a-bearer-token" not in "".join(environment.values())
     assert environment["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("export", [False, True])
+@pytest.mark.parametrize("author_s", ["7", None])
+def test_children_do_not_get_the_experiment_of_a_run_on_another_server(
+    usable: Callable[..., str],
+    tiny: TinyMLflow,
+    monkeypatch: pytest.MonkeyPatch,
+    author_s: str | None,
+    export: bool,
+) -> None:
+    """But the author's, and that of a run on their own server in another thread."""
+    usable()
+    before = dict(os.environ)
+    if author_s is not None:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", author_s)
+    with fluent_uri("b", "http://b@b.test"), experiment_in_use("42"):
+        with MLflowHook().relay(export=export) as relay:
+            assert relay.environment().get("MLFLOW_EXPERIMENT_ID") == author_s
+            assert relay.environment({"MLFLOW_EXPERIMENT_ID": "9"})["MLFLOW_EXPERIMENT_ID"] == "9"
+            seen = author_s if export else "42"
+            assert os.environ.get("MLFLOW_EXPERIMENT_ID") == seen
+        assert os.environ["MLFLOW_EXPERIMENT_ID"] == "42"
+    with (
+        fluent_uri("mlflow_default", "http://x@y.test"),
+        experiment_in_use("43"),
+        MLflowHook().relay() as relay,
+    ):
+        assert relay.environment()["MLFLOW_EXPERIMENT_ID"] == "43"
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    assert dict(os.environ) == before
+
+
+def test_a_client_from_before_the_relay_keeps_its_login(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sent the relay's token to MLflow."""
+    usable()
+    connection = json.loads(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
+    given = json.dumps({**connection, "password": "of-the-connection"})
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", given)
+    hook = MLflowHook()
+    client = hook.get_conn()
+    with hook.relay(export=True):
+        client.search_experiments()
+    assert tiny.asked[-1][2]["Authorization"] == "Bearer of-the-connection"
+    assert os.environ["MLFLOW_TRACKING_AUTH"] == auth.PROVIDER
+
+
+def test_children_reach_the_relay_also_while_a_run_is_open_in_it(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """They got the URI of the run, and sent the relay's token to MLflow."""
+    usable()
+    hook = MLflowHook()
+    script = (
+        "import os, urllib.request as u\n"
+        "r = u.Request(os.environ['MLFLOW_TRACKING_URI'] + '/version')\n"
+        "r.add_header('Authorization', 'Bearer ' + os.environ['MLFLOW_TRACKING_TOKEN'])\n"
+        "u.urlopen(r)\n"
+    )
+    with hook.relay(export=True), fluent_uri("mlflow_default", auth.tagged_uri(hook.server)):
+        subprocess.run([sys.executable, "-c", script], check=True)
+    method, path, headers = tiny.asked[-1]
+    assert (method, path, headers.get("Authorization")) == ("GET", "/version", None)
+
+
+@pytest.mark.parametrize("login", ["boss", ""])
+def test_the_runs_of_children_belong_to_the_user_of_the_connection(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch, login: str
+) -> None:
+    """Or to that of this process; the relay takes either with its token."""
+    usable()
+    monkeypatch.setattr("getpass.getuser", lambda: "airflow")
+    connection = json.loads(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
+    given = {**connection, "login": login, "password": "secret"} if login else connection
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(given))
+    with MLflowHook().relay() as relay:
+        user = relay.environment()["MLFLOW_TRACKING_USERNAME"]
+        pair = base64.b64encode(f"{user}:{relay.token}".encode()).decode()
+        basic = {"Authorization": f"Basic {pair}"}
+        assert ask(relay, "GET", "/version", token=None, headers=basic)[0] == 200
+    assert user == (login or "airflow")
+
+
+def test_the_variables_of_a_relay_are_no_settings_of_the_task_itself(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registry, server, login, certificate and time-out of another hook in the same task."""
+    usable()
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://main.test:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the-authors")
+    monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", "/the/authors.pem")
+    monkeypatch.setenv("AIRFLOW_CONN_TEAM_B", "http://b.test")
+    with MLflowHook().relay(export=True) as relay:
+        assert auth.registry_uri(MLflowHook("team_b").server) is None
+        assert author_s_timeout() == 0
+        monkeypatch.delenv("AIRFLOW_CONN_MLFLOW_DEFAULT")
+        monkeypatch.setattr(connections, "_found", set())
+        monkeypatch.setenv("AIRFLOW_CONN_TEAM_C", "https://c.test?__extra__=%7B%7D")
+        server = MLflowHook().server
+        assert MLflowHook("team_c").server.ca_file == "/the/authors.pem"
+        assert os.environ["MLFLOW_TRACKING_URI"] == relay.uri
+    assert server.uri == "https://main.test:5000"
+    assert (server.credentials.authorization(), server.ca_file) == (
+        "Bearer the-authors",
+        "/the/authors.pem",
+    )
+
+
+def test_an_auth_plugin_of_the_author_stays_known_inside_an_exported_relay(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used by other clients of this process; children go without it."""
+    usable()
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "the-authors")
+    monkeypatch.setattr(auth, "_previous", None)
+    with MLflowHook().relay(export=True):
+        assert "MLFLOW_TRACKING_AUTH" not in os.environ
+        MLflowHook().get_conn()
+        assert os.environ["MLFLOW_TRACKING_AUTH"] == auth.PROVIDER
+        assert auth._previous == "the-authors"
+    with MLflowHook().relay(export=True):
+        MLflowHook().get_conn()
+        assert auth._previous == "the-authors"
 
 
 def test_a_relay_that_lost_something_raises_the_error_that_a_run_raises(
