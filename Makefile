@@ -4,9 +4,9 @@ VENV := .venv
 FLOOR := .venv-floor
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
-# Three workers keep two cores busy four fifths of the time; with more, time limits are at risk.
+# One worker for each of two cores: with more, tests with time limits fail now and then.
 # tests/schedule.py says what stays on one worker.
-WORKERS := 3
+WORKERS := 2
 AT_ONCE := -n $(WORKERS) --dist loadfile -p tests.resolver_coverage
 # A run leaves a file for each worker. The parts that decide are covered to the last branch.
 COVERAGE := $(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --fail-under=95 && \

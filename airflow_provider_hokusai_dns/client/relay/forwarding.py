@@ -16,6 +16,7 @@ import aiohttp
 
 from airflow_provider_hokusai_dns.client.creates import (
     Create,
+    Key,
     ask_for_renamed,
     create_of,
     json_object,
@@ -104,13 +105,11 @@ class Doubtful:
 
     :param base: of its path.
     :param workspace: the one that the client named; empty for none.
-    :param kept: what the client was answered.
     """
 
     create: Create
     base: str
     workspace: str
-    kept: Mapping[str, Any]
 
 
 class Forwarder:
@@ -134,6 +133,8 @@ class Forwarder:
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
         self.doubtful: list[Doubtful] = []
+        #: What clients have got, of the kinds that may be made twice.
+        self.kept: set[Key] = set()
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
@@ -411,10 +412,10 @@ class Forwarder:
             if answer.status < 300:
                 if self.lost:
                     self.lost.pop(_key(call), None)
-                if call.create is not None and call.maybe_done and call.create.may_be_double:
-                    self.doubtful.append(
-                        Doubtful(call.create, call.route.base, call.workspace, answer.document)
-                    )
+                if call.create is not None and call.create.may_be_double:
+                    self.kept.add(call.create.key_of(answer.document))
+                    if call.maybe_done:
+                        self.doubtful.append(Doubtful(call.create, call.route.base, call.workspace))
                 self._note_run(call, answer)
             elif (
                 answer.status < 400

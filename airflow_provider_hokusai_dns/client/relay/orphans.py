@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
 from airflow_provider_hokusai_dns.client.creates import Ask as Call
-from airflow_provider_hokusai_dns.client.creates import Create, ended, status_of_run
+from airflow_provider_hokusai_dns.client.creates import Create, Key, ended, status_of_run
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 from airflow_provider_hokusai_dns.client.relay.messages import release
 from airflow_provider_hokusai_dns.client.relay.records import TERMINAL, is_id
@@ -51,15 +51,15 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
 
 
-async def delete_doubles(ask: Ask, create: Create, base: str, kept: Mapping[str, Any]) -> None:
+async def delete_doubles(ask: Ask, create: Create, base: str, kept: Container[Key]) -> None:
     """Delete what a call created in addition to what its client received.
 
     :param ask: in the workspace of that client.
     :param base: of the path of the call.
-    :param kept: the answer that the client received.
+    :param kept: what clients have got.
     """
     listed = await ask(create.ask.method, *create.ask.below(base))
-    for calls in create.discards(listed.document, {create.key_of(kept)}):
+    for calls in create.discards(listed.document, kept):
         done = [(await ask(call.method, *call.below(base))).status for call in calls]
         if done and done[-1] < 400:
             which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"

@@ -246,7 +246,7 @@ class Relay:
                 for one in self._forwarder.doubtful:
                     left = max(0.0, end - time.monotonic())
                     ask = partial(self._forwarder.ask, deadline=left, workspace=one.workspace)
-                    await delete_doubles(ask, one.create, one.base, one.kept)
+                    await delete_doubles(ask, one.create, one.base, self._forwarder.kept)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
