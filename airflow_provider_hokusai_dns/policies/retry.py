@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
 from airflow_provider_hokusai_dns.exceptions import (
     BreakerOpenError,
+    DNSResolutionError,
     LostDataError,
     MLflowRestError,
     RunEndError,
@@ -174,13 +175,13 @@ def _causes(exception: BaseException) -> tuple[BaseException, ...]:
 
     What an author raises while handling an error of MLflow (a model that does not exist yet) may
     have another reason. A loss counts in any case, also with ``raise ... from None``: a relay puts
-    it into the context of the exception that leaves its block.
+    it into the context of the exception that leaves its block. So does a name that was not
+    resolved: HTTP clients raise their own error while they handle it.
     """
     causes = tuple(_chain(exception))
-    ours = (
-        e for e in _chain(exception, contexts=True) if isinstance(e, LostDataError | RunEndError)
-    )
-    return (*causes, *(loss for loss in ours if not any(loss is cause for cause in causes)))
+    counting = LostDataError | RunEndError | DNSResolutionError
+    ours = (error for error in _chain(exception, contexts=True) if isinstance(error, counting))
+    return (*causes, *(error for error in ours if not any(error is cause for cause in causes)))
 
 
 def _chain(exception: BaseException, *, contexts: bool = False) -> Iterator[BaseException]:

@@ -134,7 +134,7 @@ class Relay:
             base,
             uri=self.uri,
             token=self.token,
-            user=_user(self._server),
+            user=_user(),
             deadline=self._server.deadline,
             registry_uri=self._server.registry_uri if prefix is None else self.uri + prefix,
             run_id=self._run_id,
@@ -151,8 +151,7 @@ class Relay:
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """The environment for a child process, so that its MLflow client uses this relay.
 
-        The password and the TLS settings of MLflow are not in it, nor is the Airflow connection.
-        The login is, without a password: clients note it as the user of their runs.
+        The login and the TLS settings of MLflow are not in it, nor is the Airflow connection.
 
         :param base: the environment to start from; that of this process by default.
         """
@@ -333,11 +332,8 @@ class Relay:
         return self._forwarder.gave_up is not None
 
 
-def _user(server: MLflowServer) -> str:
-    """The user of the runs of children: the connection's login, else that of this process."""
-    login = server.credentials.username or ""
-    if login and login.isprintable():  # an environment takes no zero byte
-        return login
+def _user() -> str:
+    """The user of the runs of children: that of this process, as for a run of the hook."""
     try:
         return getpass.getuser()
     except (KeyError, ImportError, OSError):  # a container whose user has no name

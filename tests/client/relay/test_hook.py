@@ -110,22 +110,24 @@ def test_children_reach_the_relay_also_while_a_run_is_open_in_it(
     assert (method, path, headers.get("Authorization")) == ("GET", "/version", None)
 
 
-@pytest.mark.parametrize("login", ["boss", ""])
-def test_the_runs_of_children_belong_to_the_user_of_the_connection(
-    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch, login: str
+def test_the_runs_of_children_belong_to_the_user_of_the_task(
+    usable: Callable[..., str], tiny: TinyMLflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or to that of this process; the relay takes either with its token."""
+    """As those of the task itself; no part of the connection's login is in their environment."""
     usable()
     monkeypatch.setattr("getpass.getuser", lambda: "airflow")
     connection = json.loads(os.environ["AIRFLOW_CONN_MLFLOW_DEFAULT"])
-    given = {**connection, "login": login, "password": "secret"} if login else connection
+    given = {**connection, "login": "the-boss", "password": "the-secret"}
     monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_DEFAULT", json.dumps(given))
     with MLflowHook().relay() as relay:
-        user = relay.environment()["MLFLOW_TRACKING_USERNAME"]
+        environment = relay.environment()
+        user = environment["MLFLOW_TRACKING_USERNAME"]
         pair = base64.b64encode(f"{user}:{relay.token}".encode()).decode()
         basic = {"Authorization": f"Basic {pair}"}
         assert ask(relay, "GET", "/version", token=None, headers=basic)[0] == 200
-    assert user == (login or "airflow")
+    assert user == "airflow"
+    for secret in ("the-boss", "the-secret"):
+        assert not [name for name, value in environment.items() if secret in value]
 
 
 def test_the_variables_of_a_relay_are_no_settings_of_the_task_itself(
