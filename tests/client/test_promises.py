@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -695,7 +696,8 @@ def test_a_forked_childs_asynchronous_images_and_traces_arrive(
                 os._exit(code)
         assert os.waitpid(pid, 0)[1] == 0
     files = direct.list_artifacts(run.info.run_id, "images")
-    images = {file.path.removeprefix("images/").partition("+")[0] for file in files}
+    # MLflow separates the parts of a name by "+", older ones by "%".
+    images = {re.split("[+%]", file.path.removeprefix("images/"))[0] for file in files}
     assert images == {"parent", "child"}
     traces = direct.search_traces(locations=[run.info.experiment_id], include_spans=False)
     assert sorted(trace.info.request_preview for trace in traces) == [
