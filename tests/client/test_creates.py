@@ -23,7 +23,7 @@ from tests.values import a_server
 #: compare before they add, replace, or answer that it is done. Who adds a name has read that there.
 _TAKEN_TWICE = {
     "AddDatasetToExperiments", "CreatePresignedDownloadUrl", "CreatePresignedUploadUrl",
-    "DeleteExperiment", "DeleteExperimentTag", "DeleteTag", "DeleteTraces", "DeleteTracesV3",
+    "DeleteExperiment", "DeleteExperimentTag", "DeleteTag",
     "LinkPromptsToTrace", "LinkTracesToRun", "LogInputs", "RemoveDatasetFromExperiments",
     "RenameRegisteredModel", "RestoreExperiment", "TransitionModelVersionStage",
     "UpdateExperiment", "UpsertDatasetRecords",

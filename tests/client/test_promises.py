@@ -504,6 +504,7 @@ def test_an_experiment_that_is_set_inside_is_undone(
 # --- other cases of the same kinds
 
 
+@pytest.mark.filterwarnings("ignore")  # what MLflow stores a model with looks at every module
 def test_what_is_handled_under_autologging_is_no_loss(
     server: MLflowServer, uri: str, direct: Any
 ) -> None:
@@ -706,6 +707,7 @@ def test_a_forked_childs_asynchronous_images_and_traces_arrive(
     ]
 
 
+@pytest.mark.filterwarnings("ignore")  # what MLflow stores a model with looks at every module
 def test_models_and_autologging_in_a_thread_belong_to_the_run(
     server: MLflowServer, uri: str, direct: Any
 ) -> None:

@@ -352,7 +352,7 @@ class Forwarder:
             self._reading = None
 
     def _forget_old_outage(self, now: float) -> None:
-        """A pause in which nobody asked says nothing of MLflow, and is not part of an outage."""
+        """A pause without calls says nothing of MLflow, and is no part of an outage."""
         forget_after = min(self._server.deadline, _FORGET_AFTER)
         if not self._under_way and now - self._last_failure > forget_after:
             self._away_since = None
