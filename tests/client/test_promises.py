@@ -707,7 +707,6 @@ def test_a_forked_childs_asynchronous_images_and_traces_arrive(
     ]
 
 
-@pytest.mark.filterwarnings("ignore")  # what MLflow stores a model with looks at every module
 def test_models_and_autologging_in_a_thread_belong_to_the_run(
     server: MLflowServer, uri: str, direct: Any
 ) -> None:
