@@ -52,9 +52,12 @@ class Body:
     """One body of a client. A context manager: stored data is deleted at its end.
 
     :param name: the name of the call, for the log.
+    :param hashed: whether :attr:`digest` is needed: it costs a second per gigabyte.
     """
 
-    def __init__(self, source: aiohttp.StreamReader, budget: Budget, name: str) -> None:
+    def __init__(
+        self, source: aiohttp.StreamReader, budget: Budget, name: str, *, hashed: bool
+    ) -> None:
         #: Called when more of it has come than ever before.
         self.on_progress: Callable[[], None] = lambda: None
         self.received = 0
@@ -64,6 +67,7 @@ class Body:
         self.is_waiting = False
         #: Of all that has come, also where it is not stored.
         self.digest = hashlib.blake2b(digest_size=16)
+        self._hashed = hashed
         self._source = source
         self._budget = budget
         self._name = name
@@ -131,7 +135,8 @@ class Body:
             return b""
         self.is_waiting = False
         self.received += len(piece)
-        self.digest.update(piece)
+        if self._hashed:
+            self.digest.update(piece)
         self._keep(piece)
         self.on_progress()
         return piece

@@ -194,7 +194,9 @@ class Listener:
         if not request.body_exists:
             answer = await self._forwarder.answer(asked, is_wanted)
             return await self._pass_on(request, asked, answer)
-        with Body(request.content, self._budget, shown) as asked.body:
+        # An uploaded file is known by its path.
+        hashed = request.method != "PUT"
+        with Body(request.content, self._budget, shown, hashed=hashed) as asked.body:
             answer = await self._forwarder.answer(asked, is_wanted)
             return await self._pass_on(request, asked, answer)
 
