@@ -1,8 +1,8 @@
 """The environment variables that this package sets for MLflow, and their previous values.
 
 Runs and exported relays set them, and may be open at the same time. Each has its own
-:class:`Changes`. Those of relays stay in force inside a run: they are for child processes, to which
-the URI of a run is of no use. This process has it from MLflow's API.
+:class:`Changes`. Those of relays stay in force inside a run: they are for child processes, which
+cannot use the URI of a run. This process has it from MLflow's API.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
             _install()
         _blocks.append(block)
     before = _begun_here.get()
-    _is_begun_here(active)
+    _note_begun(active)
     try:
         yield
     finally:
@@ -80,7 +80,7 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
                 _undo.pop()()
 
 
-def _is_begun_here(active: mlflow.ActiveRun) -> None:
+def _note_begun(active: mlflow.ActiveRun) -> None:
     _begun.add(active.info.run_id)
     _begun_here.set((*_begun_here.get(), active.info.run_id))
 
@@ -157,7 +157,7 @@ def _install() -> None:
             if mine and given.get("experiment_id") is None and EXPERIMENT.find() in others:
                 given["experiment_id"] = mine[-1].active.info.experiment_id
         active = original(**given)
-        _is_begun_here(active)
+        _note_begun(active)
         return active
 
     own: Any = fluent.active_run

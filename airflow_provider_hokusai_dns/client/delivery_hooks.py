@@ -169,10 +169,10 @@ def _is_swallowed() -> bool:
     Of the code that leads there only what MLflow calls itself counts: an author's function that is
     called in between, as a step of a pipeline that is fitted, handles its own errors.
     """
-    frame, is_in_mlflow = sys._getframe(), False
+    frame, is_in_mlflow, hiding = sys._getframe(), False, _swallowing()
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(_swallowing()):
+        if module.startswith(hiding):
             return True
         package = module.partition(".")[0]
         is_in_mlflow = is_in_mlflow or package == "mlflow"
