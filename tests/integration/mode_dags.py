@@ -12,7 +12,7 @@ from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSenso
 #: not heard of that end yet: so the times are such that a busy machine bears them.
 MODES = {
     "poke": {"mode": "poke"},
-    "reschedule": {"mode": "reschedule", "poke_interval": 12},
+    "reschedule": {"mode": "reschedule", "poke_interval": 15},
     "deferrable": {"deferrable": True},
     "from_trigger": {"deferrable": True, "start_from_trigger": True},
     "to_worker": {"deferrable": True, "start_from_trigger": True, "end_from_trigger": False},

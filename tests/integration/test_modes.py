@@ -75,17 +75,22 @@ def test_the_xcom_is_a_dict_downstream_in_every_mode(airflow, shut_tiny):
 
 
 def test_a_gate_that_timed_out_says_why_in_every_mode(airflow):
-    """In its log and in its XCom; it is not tried again."""
+    """In its log and in its XCom; it is not tried again.
+
+    Airflow itself may end a try of a gate in reschedule mode, when its scheduler hears too late of
+    the end of the last process. Such a try says nothing of a timeout, and is followed by another.
+    """
     airflow.run("late_gates")
     tasks = ended(airflow, "late_gates")
     for mode in MODES:
-        assert (tasks[mode]["state"], tasks[mode]["try_number"]) == ("failed", 1), mode
+        assert tasks[mode]["state"] == "failed", mode
         told = raw(airflow, "late_gates", f"after_{mode}")
         assert told["type"] == "dict"
         assert "check the database behind MLflow" in told["said"], mode
-        assert "Gate timed out after 15 s. MLflow is unhealthy (backend down)" in log_of(
-            airflow, "late_gates", mode
-        ), mode
+        reason = "Gate timed out after 15 s. MLflow is unhealthy (backend down)"
+        tries = range(1, tasks[mode]["try_number"] + 1)
+        timed_out = [reason in log_of(airflow, "late_gates", mode, one) for one in tries]
+        assert timed_out == [False] * (len(tries) - 1) + [True], mode
 
 
 def test_execution_timeout_ends_a_gate_and_says_why(airflow):
