@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -60,6 +62,7 @@ class Upstream:
             elif login is not None:
                 self._proxy["proxy_headers"] = {"Proxy-Authorization": login}
         self._resolver = _Addresses(addresses)
+        self._transports: WeakSet[asyncio.Transport] = WeakSet()
         self._sessions = [
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
@@ -75,7 +78,7 @@ class Upstream:
                 skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
                 trust_env=False,
                 read_bufsize=2**18,
-                request_class=_Request,
+                request_class=cast("Any", partial(_Request, self._transports)),
             )
             for fresh in (False, True)
         ]
@@ -110,9 +113,16 @@ class Upstream:
         return response
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, also one on which the server reads no more.
+
+        asyncio keeps it open for what is still to be written, and would leave it so for good: the
+        loop ends.
+        """
         for session in self._sessions:
             await session.close()
+        for transport in list(self._transports):
+            transport.abort()
+        await asyncio.sleep(0)  # in which the loop closes the sockets
 
 
 def failure_of(error: BaseException) -> NoAnswer:
@@ -144,11 +154,16 @@ def reason_of(error: BaseException) -> str:
 class _Request(aiohttp.ClientRequest):
     """Sees its connection before it is sent: aiohttp has a factory of sockets only since 3.12."""
 
+    def __init__(self, seen: WeakSet[asyncio.Transport], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._seen = seen
+
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        sock = conn.transport.get_extra_info("socket") if conn.transport is not None else None
-        if sock is not None:
-            for option in dead_peer.socket_options(self._length()):
-                sock.setsockopt(*option)
+        if conn.transport is not None:
+            self._seen.add(conn.transport)
+            if (sock := conn.transport.get_extra_info("socket")) is not None:
+                for option in dead_peer.socket_options(self._length()):
+                    sock.setsockopt(*option)
         return await super().send(conn)
 
     def _length(self) -> int | None:

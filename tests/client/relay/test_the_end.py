@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ import pytest
 from airflow_provider_hokusai_dns.client.orphaned_runs import IDENTITY, TAG_TRY
 from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError
 from tests.client.relay.conftest import OpenRelay
-from tests.client.relay.support import API, ask, asked
+from tests.client.relay.support import API, ask, asked, connected, token_of
 from tests.client.relay.test_forwarding import OK, stranger
 from tests.servers import Request, Stranger, http, wait_until
 
@@ -251,3 +254,32 @@ def test_a_run_of_an_earlier_try_that_cannot_be_ended_fails_no_task(
         wait_until(lambda: len(server.requests) > 2)
     assert server.requests[2].path == f"{API}/runs/update"
     assert "Ended as KILLED" not in caplog.text
+
+
+@pytest.mark.parametrize("unread", ["answer", "upload"])
+def test_no_socket_is_left_open_where_one_side_reads_no_more(
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch, unread: str
+) -> None:
+    """What is still to be written keeps a closed connection of asyncio open."""
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", left.append)
+    content = b"x" * 50_000_000
+    silent = socket.create_server(("127.0.0.52", 0))  # the system takes the connection, and no more
+    with stranger(http(body=content)) as talking, silent, contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(RelayLostDataError))
+        there = talking
+        if unread == "upload":
+            there = Stranger(talking.answer, silent.getsockname()[0], silent.getsockname()[1])
+        relay = stack.enter_context(relay_to(there, changes={"deadline": 1}))
+        client = stack.enter_context(connected(relay))
+        head = f" /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(relay)}\r\n"
+        if unread == "answer":
+            client.sendall(f"GET{head}\r\n".encode())
+            wait_until(lambda: talking.requests)
+        else:
+            head += f"Content-Length: {len(content)}\r\n"
+            client.settimeout(1)
+            with contextlib.suppress(OSError):
+                client.sendall(f"PUT{head}\r\n".encode() + content)
+    gc.collect()
+    assert left == []
