@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import ssl
 import sys
 import tempfile
@@ -46,6 +47,10 @@ for name in list(os.environ):
         del os.environ[name]
 for name in ("DNS_CACHE_TTL", "DNS_TIMEOUT"):
     os.environ.pop(name, None)
+
+# A shell that starts a command in the background has it ignore ctrl-C, and so every child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These tests on another version of MLflow's client, see tests/client/test_mlflow_versions.py.
 # The servers that they start stay those of the environment.
