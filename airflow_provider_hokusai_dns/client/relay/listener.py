@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp import web
@@ -92,6 +93,11 @@ class Listener:
         self._listening = await loop.create_server(self._new_connection, sock=self.socket)
         self.port = int(self.socket.getsockname()[1])
         return self.port
+
+    @property
+    def transports(self) -> WeakSet[asyncio.Transport]:
+        """Of all connections of clients."""
+        return self._web.transports
 
     @property
     def uri(self) -> str:
@@ -270,6 +276,7 @@ class _Connections(web.Server):
         super().__init__(handler, **options)
         self._came, self._sent, self._gone = came, sent, gone
         self._options = options
+        self.transports: WeakSet[asyncio.Transport] = WeakSet()
 
     def __call__(self) -> web.RequestHandler:
         connection = _Connection(self, loop=asyncio.get_running_loop(), **self._options)
@@ -278,6 +285,7 @@ class _Connections(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        self.transports.add(transport)
         self._came(handler)
 
     def connection_lost(

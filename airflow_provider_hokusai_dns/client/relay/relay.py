@@ -270,6 +270,11 @@ class Relay:
             self._cleaning.cancel()
         await self._listener.close()
         await self._upstream.close()
+        # asyncio keeps a closed connection open for what its peer has not read: for good, as the
+        # loop ends.
+        for transport in [*self._listener.transports, *self._upstream.transports]:
+            transport.abort()
+        await asyncio.sleep(0)  # in which the loop closes the sockets
         for run_id in self._forwarder.runs.open:
             _log.error("Run %s is still RUNNING: the next try of the task ends it.", run_id)
 

@@ -62,7 +62,8 @@ class Upstream:
             elif login is not None:
                 self._proxy["proxy_headers"] = {"Proxy-Authorization": login}
         self._resolver = _Addresses(addresses)
-        self._transports: WeakSet[asyncio.Transport] = WeakSet()
+        #: Of all connections on which a request was sent.
+        self.transports: WeakSet[asyncio.Transport] = WeakSet()
         self._sessions = [
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
@@ -78,7 +79,7 @@ class Upstream:
                 skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
                 trust_env=False,
                 read_bufsize=2**18,
-                request_class=cast("Any", partial(_Request, self._transports)),
+                request_class=cast("Any", partial(_Request, self.transports)),
             )
             for fresh in (False, True)
         ]
@@ -113,16 +114,9 @@ class Upstream:
         return response
 
     async def close(self) -> None:
-        """Close the connections, also one on which the server reads no more.
-
-        asyncio keeps it open for what is still to be written, and would leave it so for good: the
-        loop ends.
-        """
+        """Close the connections."""
         for session in self._sessions:
             await session.close()
-        for transport in list(self._transports):
-            transport.abort()
-        await asyncio.sleep(0)  # in which the loop closes the sockets
 
 
 def failure_of(error: BaseException) -> NoAnswer:
@@ -154,13 +148,13 @@ def reason_of(error: BaseException) -> str:
 class _Request(aiohttp.ClientRequest):
     """Sees its connection before it is sent: aiohttp has a factory of sockets only since 3.12."""
 
-    def __init__(self, seen: WeakSet[asyncio.Transport], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, transports: WeakSet[asyncio.Transport], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._seen = seen
+        self._transports = transports
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         if conn.transport is not None:
-            self._seen.add(conn.transport)
+            self._transports.add(conn.transport)
             if (sock := conn.transport.get_extra_info("socket")) is not None:
                 for option in dead_peer.socket_options(self._length()):
                     sock.setsockopt(*option)

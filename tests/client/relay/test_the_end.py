@@ -265,21 +265,24 @@ def test_no_socket_is_left_open_where_one_side_reads_no_more(
     monkeypatch.setattr(sys, "unraisablehook", left.append)
     content = b"x" * 50_000_000
     silent = socket.create_server(("127.0.0.52", 0))  # the system takes the connection, and no more
-    with stranger(http(body=content)) as talking, silent, contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.suppress(RelayLostDataError))
+    with stranger(http(body=content)) as talking, silent, contextlib.ExitStack() as clients:
         there = talking
         if unread == "upload":
-            there = Stranger(talking.answer, silent.getsockname()[0], silent.getsockname()[1])
-        relay = stack.enter_context(relay_to(there, changes={"deadline": 1}))
-        client = stack.enter_context(connected(relay))
-        head = f" /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(relay)}\r\n"
-        if unread == "answer":
-            client.sendall(f"GET{head}\r\n".encode())
-            wait_until(lambda: talking.requests)
-        else:
-            head += f"Content-Length: {len(content)}\r\n"
-            client.settimeout(1)
-            with contextlib.suppress(OSError):
-                client.sendall(f"PUT{head}\r\n".encode() + content)
-    gc.collect()
+            there = Stranger(talking.answer, *silent.getsockname())
+        # The relay ends first: a client that goes would close the connection itself.
+        with (
+            contextlib.suppress(RelayLostDataError),
+            relay_to(there, changes={"deadline": 1}) as relay,
+        ):
+            client = clients.enter_context(connected(relay))
+            head = f" /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(relay)}\r\n"
+            if unread == "answer":
+                client.sendall(f"GET{head}\r\n".encode())
+                wait_until(lambda: talking.requests)
+            else:
+                head += f"Content-Length: {len(content)}\r\n"
+                client.settimeout(1)
+                with contextlib.suppress(OSError):
+                    client.sendall(f"PUT{head}\r\n".encode() + content)
+        gc.collect()
     assert left == []
