@@ -12,7 +12,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import killpg
 from pathlib import Path
 
@@ -99,7 +99,8 @@ class RealServer(ABC):
         process, self._process = self._process, None
         if process is None:
             return
-        killpg(process.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # one that could not start; its log says why
+            killpg(process.pid, signal.SIGCONT)
         process.terminate()
         try:
             process.wait(10)
