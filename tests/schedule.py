@@ -2,10 +2,14 @@
 
 A file stays on one worker, with the servers that it started; the tests of the files below have
 nothing in common, so each goes to whichever worker is free.
+
+Half of the workers have the tests that mostly wait: for a deadline, an outage, a server's answer.
+They leave the cores to the other half, which has the tests that compute.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -48,6 +52,19 @@ LONGEST = (
     "tests/page/test_page.py",
     "tests/hooks/test_mlflow_hook.py",
 )
+#: What takes longer than 10 s, and less than a third of it on a core.
+WAITING = (
+    "tests/client/relay/test_creates.py",
+    "tests/client/relay/test_forwarding.py",
+    "tests/client/relay/test_the_end.py",
+    "tests/client/test_run.py",
+    "tests/client/test_transport.py",
+    "tests/hooks/test_rest.py",
+    "tests/matrix/test_deadlines.py",
+    "tests/matrix/test_hangs.py",
+    "tests/resolver/lookup/test_parity.py",
+    "tests/resolver/test_pin.py",
+)
 
 
 def scope(test: str) -> str:
@@ -61,6 +78,18 @@ def scope(test: str) -> str:
 
 def _place(test: str) -> int:
     return next((i for i, name in enumerate(LONGEST) if test.startswith(name)), len(LONGEST))
+
+
+def _is_for_waiting(worker: str, workers: int) -> bool:
+    """Whether a worker (``gw0``, ...) has the tests that wait: every second one, of four or more."""
+    return workers >= 4 and int(worker.removeprefix("gw")) % 2 == 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a worker that computes: let those go first that wait, for they have time limits."""
+    worker = getattr(config, "workerinput", None)
+    if worker and not _is_for_waiting(worker["workerid"], worker["workercount"]):
+        os.nice(5)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -77,6 +106,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Longest(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return scope(nodeid)
+
+        def _next(self, node: Any) -> str | None:
+            """The next scope of a worker's half."""
+            wanted = _is_for_waiting(node.gateway.id, self.numnodes)
+            return next((s for s in self.workqueue if s.startswith(WAITING) == wanted), None)
+
+        def _assign_work_unit(self, node: Any) -> None:
+            """Give a worker a scope of its half, or, where that is done, of the other."""
+            if (found := self._next(node)) is not None:
+                self.workqueue.move_to_end(found, last=False)
+            super()._assign_work_unit(node)
+
+        def _reschedule(self, node: Any) -> None:
+            """End a worker that waits when that is done: more that compute are in each other's way."""
+            if _is_for_waiting(node.gateway.id, self.numnodes) and self._next(node) is None:
+                if not node.shutting_down:
+                    node.shutdown()
+            else:
+                super()._reschedule(node)
 
     if config.getvalue("dist") != "loadfile":
         return None

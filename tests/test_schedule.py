@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.schedule import LONGEST, OUTAGES, SINGLE, scope
+from tests.schedule import LONGEST, OUTAGES, SINGLE, WAITING, scope
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", sorted({*LONGEST, *SINGLE, OUTAGES}))
+@pytest.mark.parametrize("name", sorted({*LONGEST, *SINGLE, *WAITING, OUTAGES}))
 def test_what_is_scheduled_exists(name: str) -> None:
     """A test that was renamed would start last, and the run end later."""
     file, _, test = name.partition("::")
