@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import shutil
@@ -34,7 +33,6 @@ def migrate(environment: Mapping[str, str]) -> None:
 @functools.cache
 def _first_home() -> Path:
     home = Path(tempfile.mkdtemp(prefix="airflow-first-home-"))
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "MLFLOW"))}
     _migrate({**kept, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"})
     return home

@@ -36,10 +36,15 @@ from tests.skips import pytest_terminal_summary  # noqa: F401 - a hook
 hypothesis.settings.register_profile("hokusai", deadline=None)
 hypothesis.settings.load_profile("hokusai")
 
+# What is made outside of tmp_path goes with the run. A worker of xdist may be killed at its end, so
+# the process that starts the workers does it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # of tmp_path, as before
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="hokusai-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+
 # Before anything imports Airflow: it makes its home on import, and must not make one in ours.
-_HOME = tempfile.mkdtemp(prefix="airflow-home-")
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-os.environ["AIRFLOW_HOME"] = _HOME
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 for name in list(os.environ):

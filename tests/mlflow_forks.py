@@ -8,6 +8,7 @@ and not in a new interpreter.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -24,15 +25,19 @@ from typing import Any, NoReturn
 DATABASE = "mlflow.db"
 #: Not MLflow's server itself, which reads its environment while it is imported.
 _IMPORTED = (
+    "aiohttp",
     "alembic.command",
     "fastapi",
     "flask_cors",
     "graphene",
+    "mlflow.gateway.guardrails",
     "mlflow.genai",
     "mlflow.metrics",
+    "mlflow.sagemaker.cli",
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
     "prometheus_client",
+    "pydantic.v1",
     "uvicorn",
 )
 
@@ -100,6 +105,7 @@ def main() -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
     assert "mlflow.server" not in sys.modules
+    gc.freeze()  # or each server's garbage collections go through all of it
     folder = Path(tempfile.mkdtemp(prefix="mlflow-forks-"))
     try:
         environment = dict(os.environ)
