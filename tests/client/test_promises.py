@@ -717,7 +717,9 @@ def test_models_and_autologging_in_a_thread_belong_to_the_run(
 
     model = LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0])
     with open_run(server, uri, experiment_name="threaded") as run, ThreadPoolExecutor(1) as pool:
-        info = pool.submit(mlflow.sklearn.log_model, model, name="in-a-thread").result()
+        info = pool.submit(  # without the requirements it starts a process to find them
+            mlflow.sklearn.log_model, model, name="in-a-thread", pip_requirements=["scikit-learn"]
+        ).result()
         with autologging():
             pool.submit(fit).result()
     assert direct.get_logged_model(info.model_id).source_run_id == run.info.run_id

@@ -80,7 +80,7 @@ class Airflow:
             "AIRFLOW__CORE__PARALLELISM": "2",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             # On a busy machine a request of a task may take longer than Airflow's 5 s.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             # So that the triggers of a triggerer that was killed are soon given to another.
