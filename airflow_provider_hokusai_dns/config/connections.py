@@ -25,6 +25,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_path_prefix,
     read_srv,
 )
+from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.config.settings import (
     DEFAULT_CONN_ID,
@@ -37,7 +38,6 @@ from airflow_provider_hokusai_dns.exceptions import (
     ConnectionUndefinedError,
     SettingError,
 )
-from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 
 if TYPE_CHECKING:

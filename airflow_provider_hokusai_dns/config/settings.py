@@ -20,8 +20,8 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_nameservers,
     read_seconds,
 )
+from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.exceptions import SettingError
-from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
 

@@ -15,8 +15,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver import forks, freshness
 from airflow_provider_hokusai_dns.resolver.cache import Cache, RecordStatus, Slot
 from airflow_provider_hokusai_dns.resolver.metrics import (
     Counters,

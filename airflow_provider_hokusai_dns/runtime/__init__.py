@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import forks, observers
+from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.config.server import MLflowServer, View
 from airflow_provider_hokusai_dns.exceptions import (
@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.resolver import (
     DNSResolver,
     LastKnownGood,
     ResolverConfig,
+    forks,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
