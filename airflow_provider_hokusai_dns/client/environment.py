@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 
+from airflow_provider_hokusai_dns.client.errors import EnvironmentConflictError
 from airflow_provider_hokusai_dns.client.mlflow_private import (
     EXPERIMENT,
     REGISTRY_URI,
@@ -17,7 +18,6 @@ from airflow_provider_hokusai_dns.client.mlflow_private import (
     set_tracking_uri,
 )
 from airflow_provider_hokusai_dns.config import overrides
-from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
 from airflow_provider_hokusai_dns.resolver import forks
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"

@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from airflow_provider_hokusai_dns.config import missing, proxies
+from airflow_provider_hokusai_dns.config.errors import (
+    ConnectionMissingError,
+    ConnectionUndefinedError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.config.fields import (
     EXTRAS,
     checked,
@@ -32,11 +37,6 @@ from airflow_provider_hokusai_dns.config.settings import (
     TRACKING_VARIABLE,
     listed_connections,
     option,
-)
-from airflow_provider_hokusai_dns.exceptions import (
-    ConnectionMissingError,
-    ConnectionUndefinedError,
-    SettingError,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 

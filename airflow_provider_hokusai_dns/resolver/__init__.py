@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+    from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, LookupFailed
     from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
     from airflow_provider_hokusai_dns.resolver.model import (
         Answer,
@@ -46,10 +46,10 @@ __all__ = [
 #: Where each name is that is not in :mod:`.model`.
 _MODULES = {
     "DNSMetrics": ".metrics",
-    "DNSResolutionError": "..exceptions",
+    "DNSResolutionError": ".errors",
     "DNSResolver": ".resolver",
     "Event": ".metrics",
-    "LookupFailed": "..exceptions",
+    "LookupFailed": ".errors",
     "ResolverConfig": ".config",
 }
 

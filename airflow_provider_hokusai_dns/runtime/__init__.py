@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import settings
-from airflow_provider_hokusai_dns.config.server import MLflowServer, View
-from airflow_provider_hokusai_dns.exceptions import (
+from airflow_provider_hokusai_dns.config.errors import (
     ConnectionConflictError as ConnectionConflictError,
 )
-from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.config.errors import SettingError
+from airflow_provider_hokusai_dns.config.server import MLflowServer, View
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
