@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.exceptions import (
+from airflow_provider_hokusai_dns.config.errors import (
     ConnectionConflictError,
     ConnectionUndefinedError,
 )

@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError as ConnectionMissingError
-from airflow_provider_hokusai_dns.exceptions import SettingError as SettingError
+from airflow_provider_hokusai_dns.config.errors import (
+    ConnectionMissingError as ConnectionMissingError,
+)
+from airflow_provider_hokusai_dns.config.errors import SettingError as SettingError

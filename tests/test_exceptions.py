@@ -1,10 +1,12 @@
-"""The errors that others catch."""
+"""The errors that others catch, in one place, each defined beside what raises it."""
 
 from __future__ import annotations
 
 import pickle
 import subprocess
 import sys
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from airflow_provider_hokusai_dns import exceptions
 from airflow_provider_hokusai_dns.exceptions import Loss, PicklableError
 from airflow_provider_hokusai_dns.resolver import Attempt, Cause
 
+OURS = "airflow_provider_hokusai_dns"
+PACKAGES = ["client", "config", "health", "hooks", "resolver"]
 _VALUES: dict[str, Any] = {
     "addresses": ("10.0.0.1", "10.0.0.2"),
     "cause": Cause.NXDOMAIN,
@@ -29,6 +33,10 @@ PICKLABLE = [
 ]
 
 
+def _is_defined_in(module: ModuleType, value: object) -> bool:
+    return isinstance(value, type) and value.__module__ == module.__name__
+
+
 @pytest.mark.parametrize("error", PICKLABLE)
 def test_an_error_comes_out_of_a_pickle_with_its_sentence_and_its_fields(error: type) -> None:
     code = error.__init__.__code__
@@ -40,11 +48,27 @@ def test_an_error_comes_out_of_a_pickle_with_its_sentence_and_its_fields(error: 
     assert set(names) <= set(vars(again))
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_error_of_a_package_is_importable_from_the_one_place(package: str) -> None:
+    module = import_module(f"{OURS}.{package}.errors")
+    here = {name: value for name, value in vars(module).items() if _is_defined_in(module, value)}
+    assert here
+    assert {name: getattr(exceptions, name) for name in here} == here
+    assert here.keys() <= set(exceptions.__all__)
+
+
+@pytest.mark.parametrize("name", exceptions.__all__)
+def test_a_pickle_that_was_made_before_the_errors_moved_finds_its_class(name: str) -> None:
+    """A worker of an older version names the one place as the module."""
+    assert pickle.loads(f"c{OURS}.exceptions\n{name}\n.".encode()) is getattr(exceptions, name)
+
+
 def test_importing_the_errors_imports_nothing_else() -> None:
     code = (
         "import sys; before = set(sys.modules); import airflow_provider_hokusai_dns.exceptions; "
-        "print(sorted(m for m in set(sys.modules) - before if 'hokusai' in m))"
+        "print(*sorted(m for m in set(sys.modules) - before if 'hokusai' in m))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    ours = "airflow_provider_hokusai_dns"
-    assert done.stdout.strip() == f"['{ours}', '{ours}.exceptions']"
+    packages = [f"{OURS}.{package}" for package in PACKAGES]
+    errors = [f"{package}.errors" for package in packages]
+    assert done.stdout.split() == sorted([OURS, f"{OURS}.exceptions", *packages, *errors])

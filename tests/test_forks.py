@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns import forks, runtime
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.client import (
     auth,
     begun_inside,
@@ -26,6 +26,7 @@ from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.log_throttle import _OncePerPause
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
+from airflow_provider_hokusai_dns.resolver import forks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -144,7 +145,7 @@ NOT_FREED = {
 
 def test_every_lock_is_free_in_a_child() -> None:
     """A lock that is made elsewhere than in ``forks.free_in_child(...)`` has a reason."""
-    package = Path(forks.__file__).parent
+    package = Path(forks.__file__).parents[1]
     found = set()
     for path in package.rglob("*.py"):
         text = path.read_text()

@@ -96,7 +96,7 @@ def test_a_former_path_imports_what_is_asked_for_and_no_more() -> None:
     """The auth provider of an older wheel's entry point must not pull the resolver into MLflow."""
     code = (
         f"import sys; from {PACKAGE}.tracking.auth import ConnectionAuthProvider; "
-        f"print([m for m in sys.modules if m in ('{PACKAGE}.resolver', 'mlflow', 'airflow')])"
+        f"print([m for m in sys.modules if m in ('{PACKAGE}.resolver.model', 'mlflow', 'airflow')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

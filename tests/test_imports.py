@@ -85,3 +85,18 @@ def test_importing_the_package_alone_imports_nothing():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip().endswith("['airflow_provider_hokusai_dns']")
+
+
+def test_importing_the_resolver_s_package_imports_none_of_its_modules():
+    """Its names come when they are used; each of them is there."""
+    code = (
+        "import sys; before = set(sys.modules); import airflow_provider_hokusai_dns.resolver as r; "
+        "print(sorted(m for m in set(sys.modules) - before if 'hokusai' in m)); "
+        "from airflow_provider_hokusai_dns.resolver import *; "
+        "print([name for name in r.__all__ if name not in globals()], hasattr(r, 'nothing'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    ours = "airflow_provider_hokusai_dns"
+    assert done.stdout.splitlines() == [f"['{ours}', '{ours}.resolver']", "[] False"]

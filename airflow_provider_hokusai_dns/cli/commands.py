@@ -19,12 +19,12 @@ from airflow_provider_hokusai_dns.cli.database import database_problem
 from airflow_provider_hokusai_dns.cli.explain import Explanation, StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.server import MLflowServer
-from airflow_provider_hokusai_dns.exceptions import (
+from airflow_provider_hokusai_dns.config.errors import (
     ConnectionConflictError,
     ConnectionMissingError,
     SettingError,
 )
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver import (
     DNSResolver,
     LastKnownGood,
@@ -23,6 +22,7 @@ from airflow_provider_hokusai_dns.resolver import (
     Source,
     freshness,
 )
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read_text
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup

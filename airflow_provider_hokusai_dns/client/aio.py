@@ -13,7 +13,7 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.pin import pinned
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers

@@ -17,11 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.client.errors import AuthProviderError, NotSignedInError
 from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
-from airflow_provider_hokusai_dns.exceptions import AuthProviderError, NotSignedInError
-from airflow_provider_hokusai_dns.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import without_us
+from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,14 +19,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.client.errors import AmbiguousRunError
 from airflow_provider_hokusai_dns.client.mlflow_private import (
     EXPERIMENT,
     IMPLICIT_RUN,
     active_runs,
     replaced,
 )
-from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError
+from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
     import mlflow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 
 
 def says_down(error: BaseException) -> bool:

@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client.transport import Carrier, FailedRequest
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
+from airflow_provider_hokusai_dns.resolver import forks
 
 _lock = forks.free_in_child(threading.Lock())
 _carriers: dict[str, Carrier] = {}

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import mlflow_private
-from airflow_provider_hokusai_dns.exceptions import Loss
+from airflow_provider_hokusai_dns.client.errors import Loss
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 _MAX_EXAMPLES = 3

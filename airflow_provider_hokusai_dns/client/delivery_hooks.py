@@ -24,13 +24,13 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from airflow_provider_hokusai_dns import forks
 from airflow_provider_hokusai_dns.client import carriers, mlflow_private
 from airflow_provider_hokusai_dns.client.creates import json_object
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
+from airflow_provider_hokusai_dns.client.errors import AsyncOutsideRunError
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
 from airflow_provider_hokusai_dns.client.transport import FailedRequest
-from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
+from airflow_provider_hokusai_dns.resolver import forks
 
 T = TypeVar("T")
 

@@ -10,14 +10,15 @@ import os
 import threading
 from collections.abc import Iterator
 
-from airflow_provider_hokusai_dns import forks, overrides
+from airflow_provider_hokusai_dns.client.errors import EnvironmentConflictError
 from airflow_provider_hokusai_dns.client.mlflow_private import (
     EXPERIMENT,
     REGISTRY_URI,
     TRACKING_URI,
     set_tracking_uri,
 )
-from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError
+from airflow_provider_hokusai_dns.config import overrides
+from airflow_provider_hokusai_dns.resolver import forks
 
 _TRACKING_URI = "MLFLOW_TRACKING_URI"
 _EXPERIMENT = "MLFLOW_EXPERIMENT_ID"

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver import forks
 
 _LOGGERS = ("urllib3.connectionpool", "mlflow.utils.async_logging.async_logging_queue")
 #: Seconds between two lines of one kind.

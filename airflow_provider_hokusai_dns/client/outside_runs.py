@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 
 from airflow_provider_hokusai_dns.client.delivery_hooks import is_tracking
-from airflow_provider_hokusai_dns.exceptions import AsyncOutsideRunError
+from airflow_provider_hokusai_dns.client.errors import AsyncOutsideRunError
 
 
 class OutsideRunsClient(MlflowClient):

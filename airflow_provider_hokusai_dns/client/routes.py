@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from airflow_provider_hokusai_dns.client.creates import is_known, json_object
-from airflow_provider_hokusai_dns.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import without_us
 
 
 class Repeat(StrEnum):

@@ -35,6 +35,7 @@ from airflow_provider_hokusai_dns.client.environment import (
     experiment_kept,
     fluent_uri,
 )
+from airflow_provider_hokusai_dns.client.errors import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held_back
 from airflow_provider_hokusai_dns.client.orphaned_runs import (
     TASK_TAGS,
@@ -44,7 +45,6 @@ from airflow_provider_hokusai_dns.client.orphaned_runs import (
     terminate,
 )
 from airflow_provider_hokusai_dns.client.transport import CONNECT_TIMEOUT
-from airflow_provider_hokusai_dns.exceptions import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 
 if TYPE_CHECKING:

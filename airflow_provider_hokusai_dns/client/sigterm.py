@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver import forks
 
 _log = logging.getLogger(__name__)
 

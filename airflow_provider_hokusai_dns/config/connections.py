@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from airflow_provider_hokusai_dns.config import missing, proxies
+from airflow_provider_hokusai_dns.config.errors import (
+    ConnectionMissingError,
+    ConnectionUndefinedError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.config.fields import (
     EXTRAS,
     checked,
@@ -25,6 +30,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_path_prefix,
     read_srv,
 )
+from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.config.settings import (
     DEFAULT_CONN_ID,
@@ -32,12 +38,6 @@ from airflow_provider_hokusai_dns.config.settings import (
     listed_connections,
     option,
 )
-from airflow_provider_hokusai_dns.exceptions import (
-    ConnectionMissingError,
-    ConnectionUndefinedError,
-    SettingError,
-)
-from airflow_provider_hokusai_dns.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 
 if TYPE_CHECKING:

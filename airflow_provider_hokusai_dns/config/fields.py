@@ -13,8 +13,8 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
-from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
 

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.origin import origin_of
-from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:

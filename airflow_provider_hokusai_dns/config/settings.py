@@ -11,6 +11,7 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.fields import (
     checked,
     read_addresses,
@@ -20,8 +21,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_nameservers,
     read_seconds,
 )
-from airflow_provider_hokusai_dns.exceptions import SettingError
-from airflow_provider_hokusai_dns.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
 

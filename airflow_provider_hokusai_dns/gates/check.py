@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.exceptions import (
-    BreakerOpenError,
+from airflow_provider_hokusai_dns.config.errors import (
     ConnectionMissingError,
     ConnectionUndefinedError,
-    DNSResolutionError,
 )
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import (
@@ -23,7 +21,9 @@ from airflow_provider_hokusai_dns.gates.decision import (
     UNDEFINED,
 )
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
+from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.target import Target

@@ -21,8 +21,9 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, PicklableError
+from airflow_provider_hokusai_dns.config.errors import ConnectionMissingError
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
+from airflow_provider_hokusai_dns.resolver.errors import PicklableError
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 from airflow_provider_hokusai_dns.store import variables
 

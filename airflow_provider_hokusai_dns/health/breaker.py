@@ -16,9 +16,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
 

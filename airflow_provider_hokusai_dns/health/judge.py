@@ -6,9 +6,9 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import shown
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES

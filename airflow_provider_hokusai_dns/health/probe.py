@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, tls_context
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, TLSFileError
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
 from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, judge
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
@@ -23,6 +23,7 @@ from airflow_provider_hokusai_dns.health.stale_addresses import (
     not_mlflow_at,
     stale_address_rule,
 )
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
 
 if TYPE_CHECKING:

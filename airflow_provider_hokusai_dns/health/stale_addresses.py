@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, StaleOverHTTP, tls_context
-from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
 from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
 from airflow_provider_hokusai_dns.resolver.model import Resolution, Source

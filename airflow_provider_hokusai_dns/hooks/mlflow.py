@@ -12,14 +12,14 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.exceptions import (
-    DNSResolutionError,
+from airflow_provider_hokusai_dns.config.errors import SettingError
+from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.hooks.errors import (
     MLflowRefusedError,
     MLflowRestError,
     MLflowUnreachableError,
-    SettingError,
 )
-from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import quoted
 

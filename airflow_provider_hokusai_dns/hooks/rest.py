@@ -30,8 +30,9 @@ from airflow_provider_hokusai_dns.client.routes import (
     was_removed_before,
 )
 from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, MLflowRestError
+from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_hokusai_dns import forks, runtime
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 
 #: Seconds for which the data is recent enough.

@@ -10,16 +10,13 @@ import random
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hokusai_dns.client.errors import LostDataError, RunEndError
+from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
-from airflow_provider_hokusai_dns.exceptions import (
-    BreakerOpenError,
-    DNSResolutionError,
-    LostDataError,
-    MLflowRestError,
-    RunEndError,
-    SettingError,
-)
 from airflow_provider_hokusai_dns.gates.decision import DEFAULT_FAIL_FAST
+from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
+from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 
 try:
     from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy

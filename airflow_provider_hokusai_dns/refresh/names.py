@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.refresh.probes import ALL_PROBES, ProbeBudget, add_to_history
 from airflow_provider_hokusai_dns.refresh.report import (
     EMPTY_ROW,
@@ -21,6 +20,7 @@ from airflow_provider_hokusai_dns.refresh.report import (
     in_one_line,
 )
 from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 

@@ -22,10 +22,10 @@ from functools import partial
 from types import FrameType
 from typing import Any, Self
 
-from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
 from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
 from airflow_provider_hokusai_dns.resolver.model import FOREVER, Attempt, Cause, Resolution

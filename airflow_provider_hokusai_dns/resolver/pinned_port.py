@@ -19,9 +19,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, PicklableError
-from airflow_provider_hokusai_dns.resolver import deadline
+from airflow_provider_hokusai_dns.resolver import deadline, forks
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, PicklableError
 from airflow_provider_hokusai_dns.resolver.handouts import Handout, Handouts
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import Tally

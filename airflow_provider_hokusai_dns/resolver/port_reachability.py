@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Resolution
 from airflow_provider_hokusai_dns.resolver.racing import CONNECT_TIMEOUT
 

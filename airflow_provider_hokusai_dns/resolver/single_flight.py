@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.landing import Landing
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers

@@ -15,8 +15,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver import forks, freshness
 from airflow_provider_hokusai_dns.resolver.cache import Cache, RecordStatus, Slot
 from airflow_provider_hokusai_dns.resolver.metrics import (
     Counters,
@@ -33,9 +32,9 @@ from airflow_provider_hokusai_dns.resolver.target import parse_address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hokusai_dns.exceptions import LookupFailed
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+    from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
     from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood, Source
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns

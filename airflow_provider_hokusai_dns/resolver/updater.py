@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search, begin
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight

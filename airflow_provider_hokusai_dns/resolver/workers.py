@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver import forks
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -9,18 +9,19 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hokusai_dns import forks, observers
+from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import settings
-from airflow_provider_hokusai_dns.config.server import MLflowServer, View
-from airflow_provider_hokusai_dns.exceptions import (
+from airflow_provider_hokusai_dns.config.errors import (
     ConnectionConflictError as ConnectionConflictError,
 )
-from airflow_provider_hokusai_dns.exceptions import SettingError
+from airflow_provider_hokusai_dns.config.errors import SettingError
+from airflow_provider_hokusai_dns.config.server import MLflowServer, View
 from airflow_provider_hokusai_dns.resolver import (
     DNSMetrics,
     DNSResolver,
     LastKnownGood,
     ResolverConfig,
+    forks,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable

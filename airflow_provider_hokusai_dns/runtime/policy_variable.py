@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.fields import checked, did_you_mean
-from airflow_provider_hokusai_dns.exceptions import SettingError
 from airflow_provider_hokusai_dns.resolver.target import quoted
 from airflow_provider_hokusai_dns.store.record import BrokenVariableError, load_object
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from airflow_provider_hokusai_dns import forks
+from airflow_provider_hokusai_dns.resolver import forks
 
 T = TypeVar("T")
 

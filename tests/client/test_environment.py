@@ -8,13 +8,13 @@ import threading
 
 import pytest
 
-from airflow_provider_hokusai_dns import overrides
 from airflow_provider_hokusai_dns.client.environment import (
     experiment_in_use,
     fluent_uri,
 )
+from airflow_provider_hokusai_dns.config import overrides
+from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError, NotSignedInError
-from airflow_provider_hokusai_dns.overrides import without_us
 
 
 def test_the_fluent_api_is_set_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

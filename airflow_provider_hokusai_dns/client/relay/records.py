@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airflow_provider_hokusai_dns.exceptions import Loss
+from airflow_provider_hokusai_dns.client.errors import Loss
 
 #: Alone: the ids of models and traces are as long, behind a prefix.
 _RUN_ID = re.compile(r"(?<![\w-])[0-9a-f]{32}(?![\w-])")

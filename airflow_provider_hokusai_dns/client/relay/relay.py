@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hokusai_dns import forks, overrides
 from airflow_provider_hokusai_dns.client import auth, sigterm
+from airflow_provider_hokusai_dns.client.errors import LostDataError
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
 from airflow_provider_hokusai_dns.client.relay.orphans import (
     delete_doubles,
@@ -32,7 +32,8 @@ from airflow_provider_hokusai_dns.client.relay.variables import (
 )
 from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
 from airflow_provider_hokusai_dns.client.run import status_of as plain_status_of
-from airflow_provider_hokusai_dns.exceptions import LostDataError
+from airflow_provider_hokusai_dns.config import overrides
+from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder

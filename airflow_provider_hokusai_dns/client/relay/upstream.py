@@ -18,8 +18,8 @@ from airflow_provider_hokusai_dns.client.aio import resolve_result
 from airflow_provider_hokusai_dns.client.relay.headers import Headers
 from airflow_provider_hokusai_dns.client.retries import NoAnswer
 from airflow_provider_hokusai_dns.config.server import tls_context
-from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 if TYPE_CHECKING:

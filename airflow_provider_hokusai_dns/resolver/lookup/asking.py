@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
+from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Question, Reply, Said, Server
+from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
 from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Cause
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 
 #: Seconds until the next packet for a question that has no answer yet: to the next nameserver,
 #: or to the same one where there is no other. They lengthen with each turn of the list. A lost
 #: packet costs the first of them.
 _PAUSES = (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(slots=True, eq=False)
+class Nameservers:
+    """The nameservers of one lookup: its questions share them, and their :attr:`outbox`.
+
+    :param listed: in the order of the configuration.
+    :param order: those known to be silent last.
+    :param conf: how to ask; its nameservers and search domains are not used.
+    :param hold: seconds for which the address of a later one waits for those listed before it.
+    :param hold_no: the same for a "no such name".
+    """
+
+    listed: tuple[Server, ...]
+    order: tuple[Server, ...]
+    health: NameserverHealth
+    conf: ResolvConf
+    hold: float
+    hold_no: float
+    outbox: list[Ask] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -40,16 +58,11 @@ class Ask:
         """What to ask."""
         return self.asking.question
 
-    @property
-    def plan(self) -> Plan:
-        """The plan that gets the outcome."""
-        return self.asking.plan
-
 
 class Asking:
     """One question and its progress. ``rank`` is a nameserver's position in the list."""
 
-    def __init__(self, question: Question, plan: Plan) -> None:
+    def __init__(self, question: Question, nameservers: Nameservers) -> None:
         self.question = question
         self.asks: list[Ask] = []
         #: The reply that stands, or will from ``stands_at`` on.
@@ -58,8 +71,8 @@ class Asking:
         #: No nameserver is left that could answer.
         self.failed = False
         self.next_at = FOREVER
-        self.plan = plan
-        self.rank = len(plan.listed)
+        self.rank = len(nameservers.listed)
+        self._nameservers = nameservers
         self._erred: set[Server] = set()
         self._answered: set[Server] = set()
         self._turn = 0
@@ -71,17 +84,20 @@ class Asking:
         if not self.asks:
             self._ask_next(now)
 
-    def tick(self, now: float) -> None:
-        """Time has passed."""
-        health = self.plan.health
+    def tick(self, now: float, *, decided: bool) -> None:
+        """Time has passed.
+
+        :param decided: the lookup has its outcome.
+        """
+        health = self._nameservers.health
         for ask in self.asks:
             if ask.ended_at is None:
                 health.unheard(ask.server, ask.sent_at, now)
         if self.reply is not None and now < self.stands_at:
             self._weigh(now)
         while now >= self.next_at:
-            # Once the lookup has its outcome, a packet that may be lost is made good for once.
-            if self.plan.outcome is not None and len(self.asks) > 1:
+            # Then a packet that may be lost is made good for once.
+            if decided and len(self.asks) > 1:
                 self.next_at = FOREVER
                 return
             self._ask_next(now)
@@ -89,7 +105,7 @@ class Asking:
     def replied(self, ask: Ask, reply: Reply, now: float) -> None:
         """A packet came for this question, from whichever query of it, however late."""
         ask.ended_at, ask.reply = now, reply
-        self.plan.health.heard(ask.server, now)
+        self._nameservers.health.heard(ask.server, now)
         if reply.truncated:
             self._send(ask.server, now, tcp=True)
         elif ask.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
@@ -126,10 +142,11 @@ class Asking:
 
     def seems_no(self) -> bool:
         """Whether all that could say something else are nameservers that have fallen silent."""
+        is_silent = self._nameservers.health.is_silent
         return (
             self.reply is not None
             and self.reply.is_no
-            and all(self.plan.health.is_silent(server) for server in self._before(self.rank))
+            and all(is_silent(server) for server in self._before(self.rank))
         )
 
     def cause(self) -> Cause:
@@ -170,17 +187,18 @@ class Asking:
     # --- inside
 
     def _send_first(self, server: Server, now: float) -> None:
-        self._send(server, now, tcp=self.plan.conf.use_vc, edns=self.plan.conf.edns0)
+        conf = self._nameservers.conf
+        self._send(server, now, tcp=conf.use_vc, edns=conf.edns0)
 
     def _send(self, server: Server, now: float, *, tcp: bool, edns: bool = False) -> None:
         ask = Ask(self, server, now, tcp, edns, fresh_port=bool(self.asks))
         self.asks.append(ask)
-        self.plan.outbox.append(ask)
+        self._nameservers.outbox.append(ask)
 
     def _ask_next(self, now: float) -> None:
         """Ask the next nameserver that has not failed; at the end of the list begin again."""
         done = self._erred | self._answered
-        servers = [server for server in self.plan.order if server not in done]
+        servers = [server for server in self._nameservers.order if server not in done]
         if not servers:
             self.next_at = FOREVER
             return
@@ -193,14 +211,14 @@ class Asking:
             self._turn += 1
         turns = len(self.asks) // len(servers)
         pause = _PAUSES[min(turns, len(_PAUSES) - 1)]
-        if len(unasked) > 1 and self.plan.health.is_silent(server):
+        if len(unasked) > 1 and self._nameservers.health.is_silent(server):
             pause = 0.0
         self._send_first(server, now)
         self.next_at = now + pause
 
     def _consider(self, server: Server, reply: Reply, now: float) -> None:
         """Take an answer: positive ones take precedence, then those of earlier nameservers."""
-        rank = self.plan.listed.index(server)
+        rank = self._nameservers.listed.index(server)
         self._answered.add(server)
         known = self.reply
         if known is not None and (known.cause is None, -self.rank) >= (
@@ -217,8 +235,9 @@ class Asking:
         before = self._before(self.rank)
         if self.reply.cause is None:
             # One that has fallen silent is not waited for, or it would cost its time every time.
-            since = [self._first(s, now) for s in before if not self.plan.health.is_silent(s)]
-            self.stands_at = max(since, default=LONG_AGO) + self.plan.hold
+            is_silent = self._nameservers.health.is_silent
+            since = [self._first(server, now) for server in before if not is_silent(server)]
+            self.stands_at = max(since, default=LONG_AGO) + self._nameservers.hold
             self.next_at = FOREVER
             return
         asked = {ask.server for ask in self.asks}
@@ -226,13 +245,13 @@ class Asking:
             if server not in asked:  # it does not outvote one that was not asked
                 self._send_first(server, now)
         since = [self._first(server, now) for server in before]
-        self.stands_at = max(since, default=LONG_AGO) + self.plan.hold_no
+        self.stands_at = max(since, default=LONG_AGO) + self._nameservers.hold_no
         if not before:
             self.next_at = FOREVER
 
     def _before(self, rank: int) -> list[Server]:
         """The nameservers that are listed earlier and may still say something."""
-        return [server for server in self.plan.listed[:rank] if server not in self._erred]
+        return [server for server in self._nameservers.listed[:rank] if server not in self._erred]
 
     def _first(self, server: Server, now: float) -> float:
         """When a nameserver was asked for the first time; now, where it is about to be."""
@@ -245,7 +264,7 @@ class Asking:
             self._weigh(now)
             return
         asked = {one.server for one in self.asks}
-        left = [server for server in self.plan.listed if server not in self._erred]
+        left = [server for server in self._nameservers.listed if server not in self._erred]
         if not left:
             self.failed, self.next_at = True, FOREVER
         elif any(server not in asked for server in left):

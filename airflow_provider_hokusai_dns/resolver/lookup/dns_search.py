@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.model import (

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.lookup import messages
@@ -73,37 +74,31 @@ class Exchange:
         )
         for fd in ready:
             line = self._lines.get(fd)
-            if line is not None and not line.turn(self._report):
+            if line is not None and not line.turn():
                 self._drop(line)
         return wake is not None and wake.fileno() in ready
 
-    def _report(self, ask: Ask, what: Reply | Exception) -> None:
-        now = time.monotonic()
-        if isinstance(what, Exception):
-            ask.plan.broke(ask, messages.unsendable(what), now)
-        else:
-            ask.plan.replied(ask, what, now)
-
     def _send(self, plan: Plan) -> None:
         """Send the queries of a plan; simultaneous ones to one server share a socket."""
-        asks, plan.outbox = plan.outbox, []
+        asks, report = plan.outbox[:], partial(_report, plan)
+        plan.outbox.clear()
         # All are made before any is sent: a server that wakes up in between takes the processor.
         outgoing: list[tuple[_Datagrams, bytes]] = []
         shared: dict[Server, _Datagrams] = {}
         for ask in asks:
             try:
                 if ask.tcp:
-                    self._add(_Stream(ask))
+                    self._add(_Stream(ask, report))
                     continue
                 line = None if ask.fresh_port else shared.get(ask.server)
                 if line is None:
-                    line = shared[ask.server] = _Datagrams(ask.server)
+                    line = shared[ask.server] = _Datagrams(ask.server, report)
                     self._add(line)
                 outgoing.append((line, line.add(ask)))
             except Exception as error:  # no name that fits into a message, no way to the server
-                self._report(ask, error)
+                report(ask, error)
         for line, wire in outgoing:
-            if line.sock.fileno() >= 0 and not line.send(wire, self._report):
+            if line.sock.fileno() >= 0 and not line.send(wire):
                 self._drop(line)
 
     def _add(self, line: _Line) -> None:
@@ -114,12 +109,20 @@ class Exchange:
         line.sock.close()
 
 
+def _report(plan: Plan, ask: Ask, what: Reply | Exception) -> None:
+    now = time.monotonic()
+    if isinstance(what, Exception):
+        plan.broke(ask, messages.unsendable(what), now)
+    else:
+        plan.replied(ask, what, now)
+
+
 class _Datagrams:
     """A connected UDP socket."""
 
     events = _READ
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, report: Report) -> None:
         family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
@@ -128,6 +131,7 @@ class _Datagrams:
         except BaseException:
             self.sock.close()
             raise
+        self._report = report
         #: By id: two questions on one socket are told apart by it.
         self._asks: dict[bytes, tuple[Ask, bytes]] = {}
 
@@ -138,15 +142,15 @@ class _Datagrams:
         self._asks[wire[:2]] = (ask, wire)
         return wire
 
-    def send(self, wire: bytes, report: Report) -> bool:
+    def send(self, wire: bytes) -> bool:
         """Send one query; returns whether the socket is of further use."""
         try:
             self.sock.send(wire)
         except OSError as error:
-            return self._fail(error, report)
+            return self._fail(error)
         return True
 
-    def turn(self, report: Report) -> bool:
+    def turn(self) -> bool:
         """Do what the socket is ready for; returns whether it is of further use."""
         for _ in range(_AT_ONCE):  # the answer to the other family is mostly there too
             try:
@@ -154,28 +158,29 @@ class _Datagrams:
             except BlockingIOError:
                 return True
             except OSError as error:
-                return self._fail(error, report)
+                return self._fail(error)
             ask, query = self._asks.get(wire[:2], (None, b""))
             reply = None if ask is None else messages.read_reply(ask.question, query, wire)
             if ask is not None and reply is not None:
                 del self._asks[wire[:2]]
-                report(ask, reply)
+                self._report(ask, reply)
                 if not self._asks:
                     return False
         return True
 
-    def _fail(self, error: OSError, report: Report) -> bool:
+    def _fail(self, error: OSError) -> bool:
         """Report an error, once: it may be about any query that was sent from this socket."""
         for ask, _ in self._asks.values():
-            report(ask, error)
+            self._report(ask, error)
         return False
 
 
 class _Stream:
     """A TCP connection for one query."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, report: Report) -> None:
         self._ask = ask
+        self._report = report
         self._query = messages.make_query(ask.question, edns=ask.edns)
         self._out = len(self._query).to_bytes(2, "big") + self._query
         self._in = b""
@@ -191,7 +196,7 @@ class _Stream:
             self.sock.close()
             raise
 
-    def turn(self, report: Report) -> bool:
+    def turn(self) -> bool:
         try:
             if self._out:
                 error = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -207,7 +212,7 @@ class _Stream:
         except BlockingIOError:
             return True
         except OSError as error:
-            report(self._ask, error)
+            self._report(self._ask, error)
             return False
         self._in += piece
         length = int.from_bytes(self._in[:2], "big")
@@ -215,7 +220,7 @@ class _Stream:
             return True
         wire = self._in[2 : 2 + length]
         reply = messages.read_reply(self._ask.question, self._query, wire, tcp=True)
-        report(self._ask, reply or messages.NONSENSE)
+        self._report(self._ask, reply or messages.NONSENSE)
         return False
 
 

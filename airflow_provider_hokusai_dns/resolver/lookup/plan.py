@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking
+from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
+from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Nameservers
 from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
@@ -56,9 +56,9 @@ _LISTEN_ON = 3.0
 class _Candidate:
     """One absolute name, looked up in each family."""
 
-    def __init__(self, name: str, kinds: Iterable[str], plan: Plan) -> None:
+    def __init__(self, name: str, kinds: Iterable[str], nameservers: Nameservers) -> None:
         self.name = name
-        self.askings = [Asking(Question(name, kind), plan) for kind in kinds]
+        self.askings = [Asking(Question(name, kind), nameservers) for kind in kinds]
         self.started_at: float | None = None
 
     def begin(self, now: float, *, one_at_a_time: bool) -> None:
@@ -142,22 +142,25 @@ class Plan:
         hint: str | None = None,
         conf: ResolvConf,
     ) -> None:
-        self.listed = tuple(servers)
-        self.health = health
-        #: Those known to be silent last.
-        self.order = health.order(servers, now)
-        self.conf = conf
-        self.outbox: list[Ask] = []
+        share = timeout * _SHARE
+        nameservers = Nameservers(
+            tuple(servers),
+            health.order(servers, now),
+            health,
+            conf,
+            hold=min(_HOLD, share, conf.timeout),
+            hold_no=min(_HOLD_NO, share, conf.timeout),
+        )
+        self.outbox = nameservers.outbox
         self.outcome: Answer | LookupFailed | None = None
         self.end = now + timeout
         self.wake_at = now
         self._hint = hint
-        self._candidates = [_Candidate(name, kinds, self) for name in candidates]
+        self._candidates = [_Candidate(name, kinds, nameservers) for name in candidates]
         self._as_is = min(candidates, key=len)
         # No longer than the system itself would wait for one name, or for one nameserver.
-        self._patience = min(timeout * _SHARE, conf.timeout * conf.attempts)
-        self.hold = min(_HOLD, timeout * _SHARE, conf.timeout)
-        self.hold_no = min(_HOLD_NO, timeout * _SHARE, conf.timeout)
+        self._patience = min(share, conf.timeout * conf.attempts)
+        self._one_at_a_time = conf.single_request
         self._step = min(_NEXT_CANDIDATE, timeout / (2 * len(candidates)))
         self._chosen: _Candidate | None = None
         self._evaluate(now)
@@ -178,9 +181,10 @@ class Plan:
 
     def tick(self, now: float) -> None:
         """Call this at :attr:`wake_at`."""
+        decided = self.outcome is not None
         for asking in self._begun():
             if not asking.settled(now):
-                asking.tick(now)
+                asking.tick(now, decided=decided)
         self._evaluate(now)
 
     # --- how it stands
@@ -242,8 +246,8 @@ class Plan:
                 if now < due:
                     changes = min(changes, due)
                     break
-            if candidate.started_at is None or self.conf.single_request:
-                candidate.begin(now, one_at_a_time=self.conf.single_request)
+            if candidate.started_at is None or self._one_at_a_time:
+                candidate.begin(now, one_at_a_time=self._one_at_a_time)
             decision, until = candidate.decision(now)
             decisions.append(decision)
             changes = min(changes, until)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.model import Answer, Cause
 
 if TYPE_CHECKING:

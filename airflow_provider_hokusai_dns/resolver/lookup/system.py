@@ -11,8 +11,8 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import partial
 
-from airflow_provider_hokusai_dns import forks
-from airflow_provider_hokusai_dns.exceptions import LookupFailed
+from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,

@@ -1,0 +1,58 @@
+"""The errors of calls to MLflow."""
+
+from __future__ import annotations
+
+from airflow_provider_hokusai_dns.resolver.errors import PicklableError
+
+
+class MLflowUnreachableError(PicklableError, ConnectionError):
+    """No address of MLflow accepts a connection.
+
+    :param uri: the tracking URI, with the hostname.
+    :param addresses: the addresses that were tried.
+    """
+
+    def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
+        super().__init__(
+            f"{uri} cannot be reached: nothing accepts a connection at {', '.join(addresses)}. Is "
+            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
+        )
+        self.uri = uri
+        self.addresses = addresses
+
+
+class MLflowRestError(PicklableError, RuntimeError):
+    """A call to the REST API failed.
+
+    :param method: the HTTP method.
+    :param path: the path that was asked for, without the query.
+    :param status: the HTTP status, 0 when there was no answer.
+    :param code: MLflow's own ``error_code``, empty if there was none.
+    :param reason: one sentence.
+    """
+
+    def __init__(self, method: str, path: str, status: int, code: str, reason: str) -> None:
+        super().__init__(f"{method} {path} failed ({status or 'no answer'} {code}): {reason}")
+        self.method = method
+        self.path = path
+        self.status = status
+        self.code = code
+        self.reason = reason
+
+    @property
+    def says_down(self) -> bool:
+        """Whether this error means that MLflow is down; a 404 does not."""
+        return self.status == 0 or self.status >= 500
+
+
+class MLflowRefusedError(PicklableError, RuntimeError):
+    """MLflow cannot be used with this connection, and retrying will not help.
+
+    :param sentence: what is wrong and what to do, in a gate's words.
+    :param state: the state of the server.
+    """
+
+    def __init__(self, sentence: str, state: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.state = state
