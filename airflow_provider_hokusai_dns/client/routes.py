@@ -44,8 +44,6 @@ class Route:
 
 # The server may stand below a path of its own, such as /mlflow.
 _API = re.compile(r"(?P<base>.*/(?:ajax-)?api/(?P<version>\d+)\.\d+/mlflow)/(?P<name>.+?)/?\Z")
-#: The API of workspaces, which belongs to no workspace.
-_WORKSPACES = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:/.*)?\Z")
 #: What stores something is below one of these; a gateway's completions and graphql only answer.
 _STORING = re.compile(r".*/(?:(?:ajax-)?api/\d+\.\d+/|v1/traces/?\Z)")
 _ARTIFACTS = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow-artifacts/(?P<name>.+)\Z")
@@ -110,17 +108,6 @@ def route(method: str, path: str) -> Route:
     if path.rstrip("/").endswith("/v1/traces"):  # OpenTelemetry: spans have ids of their own
         return Route("v1/traces", "", Repeat.FREELY, writes=True)
     return Route(_short(path), "", Repeat.ONCE, writes)
-
-
-def is_in_a_workspace(path: str) -> bool:
-    """Whether a request has the header of a workspace, as MLflow's client sends it.
-
-    The server resolves the header before it routes, so workspaces themselves are listed and
-    created without it.
-
-    :param path: with or without the query.
-    """
-    return _WORKSPACES.match(path.partition("?")[0]) is None
 
 
 def author_s_timeout() -> float:

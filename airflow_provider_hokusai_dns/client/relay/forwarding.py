@@ -56,6 +56,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.config.server import WORKSPACE_HEADER
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ class Forwarder:
         """
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         headers = [] if body is None else [("Content-Type", "application/json")]
-        named = {"X-MLFLOW-WORKSPACE": workspace} if workspace else workspace_header()
+        named = {WORKSPACE_HEADER: workspace} if workspace else workspace_header()
         headers += named.items()
         request = Request(method, path, headers, content)
         return await self.answer(request, deadline=deadline, counts=counts)
