@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from airflow_provider_hokusai_dns.client.creates import (
+    Ask,
     Create,
     Key,
     ask_for_renamed,
@@ -235,24 +236,18 @@ class Forwarder:
             await asyncio.sleep(pause(last, call.tries, left, _LONGEST_PAUSE) * spread)
 
     async def ask(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | bytes | None = None,
-        *,
-        deadline: float,
-        counts: bool = False,
-        workspace: str = "",
+        self, what: Ask, base: str, *, deadline: float, counts: bool = False, workspace: str = ""
     ) -> Answer:
         """A request of the relay's own.
 
+        :param base: what stands before its path, up to ``/mlflow``.
         :param workspace: the one of the client that it is for; that of the task by default.
         """
-        content = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        path, body = what.below(base)
         headers = [] if body is None else [("Content-Type", "application/json")]
         named = {WORKSPACE_HEADER: workspace} if workspace else workspace_header()
         headers += named.items()
-        request = Request(method, path, headers, content)
+        request = Request(what.method, path, headers, body)
         return await self.answer(request, deadline=deadline, counts=counts)
 
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
@@ -376,17 +371,15 @@ class Forwarder:
         not sent again.
         """
         assert call.create is not None
-        name = call.route.name
-        path, body = call.create.ask.below(call.route.base)
         for again in (False, True):
             if again:
                 await asyncio.sleep(min(1.0, left))
             found = await self.ask(
-                call.create.ask.method, path, body, deadline=left, workspace=call.workspace
+                call.create.ask, call.route.base, deadline=left, workspace=call.workspace
             )
             release(found)
             if found.status == 200 and (made := call.create.found(found.document)):
-                _log.info("%s was carried out, although its answer was lost.", name)
+                _log.info("%s was carried out, although its answer was lost.", call.route.name)
                 content = json.dumps(made[-1]).encode()  # they are listed newest first
                 return Step.ANSWER, Answer(200, [("Content-Type", "application/json")], content)
             if found.status not in (200, 404):
@@ -398,8 +391,7 @@ class Forwarder:
         """The answer to what an earlier try has removed; the refusal where it has not."""
         content = b"{}"
         if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
-            path, _ = asks.below(call.route.base)
-            found = await self.ask(asks.method, path, deadline=left, workspace=call.workspace)
+            found = await self.ask(asks, call.route.base, deadline=left, workspace=call.workspace)
             release(found)
             if found.status != 200:
                 return refusal
