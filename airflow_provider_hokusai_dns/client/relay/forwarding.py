@@ -9,7 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,6 +26,7 @@ from airflow_provider_hokusai_dns.client.creates import (
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
 from airflow_provider_hokusai_dns.client.relay.headers import to_server, workspace_of
+from airflow_provider_hokusai_dns.client.relay.login import Login
 from airflow_provider_hokusai_dns.client.relay.messages import (
     Answer,
     Request,
@@ -75,8 +76,6 @@ _FORGET_AFTER = 300.0
 _LONGEST_PAUSE = 2.0
 #: What one sending gets at least, seconds.
 _LEAST = 5.0
-#: A login that was read, and is the one that was refused, is not read again for so long, seconds.
-_LOGIN_IS_CURRENT = 30.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
 
@@ -140,9 +139,7 @@ class Forwarder:
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
-        self._renew = renew
-        self._reading: asyncio.Task[None] | None = None
-        self._is_current_until = 0.0
+        self._login = Login(server, renew)
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
         self._away_since: float | None = None
         self._last_failure = 0.0
@@ -186,12 +183,12 @@ class Forwarder:
             await self._leave_joined_run_open(call, patience)
         while True:
             call.tries += 1
-            used = self._server.credentials
+            used = self._login.server.credentials
             last, answer = await self._try(call, patience)
             if last.status == 401 and not call.signed_in_again:
                 call.signed_in_again = True  # once: a 401 has carried out nothing
                 left = request.waiting_since + max(patience, _LEAST) - time.monotonic()
-                if await self._has_new_login(used, left) and _can_send_again(request):
+                if await self._login.differs_from(used, left) and _can_send_again(request):
                     release(answer)
                     continue
             call.sent += not last.was_not_carried_out
@@ -278,7 +275,7 @@ class Forwarder:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
         watched = request.body if isinstance(request.body, Body) else None
-        headers = to_server(request.headers, self._server, request.path)
+        headers = to_server(request.headers, self._login.server, request.path)
         if watched is not None and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
         longest = answer_limit(
@@ -322,30 +319,6 @@ class Forwarder:
         call.reason = f"MLflow answers {answer.status}"
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
-
-    async def _has_new_login(self, used: Credentials, left: float) -> bool:
-        """Whether the connection has another login than the one used; it is used from now on.
-
-        One reading serves all calls, and is not repeated at once where it found the same login.
-
-        :param left: seconds to wait for it at most.
-        """
-        if self._server.credentials == used:
-            if self._reading is None and time.monotonic() >= self._is_current_until:
-                self._reading = asyncio.create_task(self._read_login(used))
-            if self._reading is not None:
-                await asyncio.wait({self._reading}, timeout=max(0.0, left))
-        return self._server.credentials != used
-
-    async def _read_login(self, used: Credentials) -> None:
-        try:
-            login = await asyncio.to_thread(self._renew)
-            if login is None or login == used:
-                self._is_current_until = time.monotonic() + _LOGIN_IS_CURRENT
-            else:
-                self._server = replace(self._server, credentials=login)
-        finally:
-            self._reading = None
 
     def _forget_old_outage(self, now: float) -> None:
         """A pause without calls says nothing of MLflow, and is no part of an outage."""
