@@ -25,13 +25,15 @@ from airflow_provider_hokusai_dns.client.creates import (
 )
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.headers import to_server, workspace_of
+from airflow_provider_hokusai_dns.client.relay.headers import to_server
 from airflow_provider_hokusai_dns.client.relay.login import Login
 from airflow_provider_hokusai_dns.client.relay.messages import (
+    LONGEST_CREATE,
     Answer,
     Request,
     an_error,
     begun,
+    in_json,
     release,
 )
 from airflow_provider_hokusai_dns.client.relay.records import (
@@ -69,8 +71,6 @@ _log = logging.getLogger(__name__)
 #: What a client gets when its call was given up. Not 503 or 504: MLflow's clients repeat those,
 #: and hide what is written in them. An unknown 5xx is an error to every client (RFC 9110, 15).
 GIVEN_UP = 598
-#: The longest body of a create.
-LONGEST_CREATE = 8 * 2**20
 #: A caller that comes after this many seconds without a failure meets a new outage.
 _FORGET_AFTER = 300.0
 _LONGEST_PAUSE = 2.0
@@ -93,11 +93,6 @@ class _CallInProgress:
     signed_in_again: bool = False
     reason: str = ""
     create: Create | None = None
-
-    @property
-    def workspace(self) -> str:
-        """The workspace that the client named; empty for none."""
-        return workspace_of(self.request.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +183,7 @@ class Forwarder:
             if last.status == 401 and not call.signed_in_again:
                 call.signed_in_again = True  # once: a 401 has carried out nothing
                 left = request.waiting_since + max(patience, _LEAST) - time.monotonic()
-                if await self._login.differs_from(used, left) and _can_send_again(request):
+                if await self._login.differs_from(used, left) and request.can_send_again:
                     release(answer)
                     continue
             call.sent += not last.was_not_carried_out
@@ -201,7 +196,7 @@ class Forwarder:
                 waiting_since=request.waiting_since,
                 away_since=self._away_since,
                 # What is only asked about is not sent again.
-                can_send_again=(may_repeat or call.create is not None) and _can_send_again(request),
+                can_send_again=(may_repeat or call.create is not None) and request.can_send_again,
             )
             step = next_step(last, progress, now)
             call.maybe_done = call.maybe_done or not (
@@ -250,7 +245,7 @@ class Forwarder:
     async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
-        if (content := await _whole(request, patience)) is None:
+        if (content := await request.whole(max(patience, _LEAST))) is None:
             return False
         request.body = content
         call.create = create_of(request.method, call.route.name, content, self._run_tags)
@@ -265,7 +260,7 @@ class Forwarder:
 
         A client of MLflow ends the run that it has joined at its exit, while the task goes on.
         """
-        content = await _whole(call.request, patience)
+        content = await call.request.whole(max(patience, _LEAST))
         fields = json_object(content or b"")
         if _run_id(fields) == self.runs.joined and _status(fields.get("status")) in TERMINAL:
             kept = {k: v for k, v in fields.items() if k not in ("status", "end_time", "endTime")}
@@ -274,7 +269,7 @@ class Forwarder:
     async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
-        watched = request.body if isinstance(request.body, Body) else None
+        watched = request.incoming
         headers = to_server(request.headers, self._login.server, request.path)
         if watched is not None and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
@@ -300,7 +295,7 @@ class Forwarder:
                     request.method,
                     request.path,
                     headers,
-                    request.body.pieces() if isinstance(request.body, Body) else request.body,
+                    request.content(),
                     fresh=call.route.repeat is not Repeat.FREELY,
                 )
                 answer = await begun(response)
@@ -348,13 +343,12 @@ class Forwarder:
             if again:
                 await asyncio.sleep(min(1.0, left))
             found = await self.ask(
-                call.create.ask, call.route.base, deadline=left, workspace=call.workspace
+                call.create.ask, call.route.base, deadline=left, workspace=call.request.workspace
             )
             release(found)
             if found.status == 200 and (made := call.create.found(found.document)):
                 _log.info("%s was carried out, although its answer was lost.", call.route.name)
-                content = json.dumps(made[-1]).encode()  # they are listed newest first
-                return Step.ANSWER, Answer(200, [("Content-Type", "application/json")], content)
+                return Step.ANSWER, in_json(200, made[-1])  # they are listed newest first
             if found.status not in (200, 404):
                 call.reason += f"; whether it was carried out is unknown ({found.status})"
                 return Step.GIVE_UP, None
@@ -362,15 +356,17 @@ class Forwarder:
 
     async def _done_before(self, call: _CallInProgress, refusal: Answer, left: float) -> Answer:
         """The answer to what an earlier try has removed; the refusal where it has not."""
-        content = b"{}"
-        if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
-            found = await self.ask(asks, call.route.base, deadline=left, workspace=call.workspace)
+        made = in_json(200, {})
+        if (asks := ask_for_renamed(call.route.name, call.request.text())) is not None:
+            found = await self.ask(
+                asks, call.route.base, deadline=left, workspace=call.request.workspace
+            )
             release(found)
             if found.status != 200:
                 return refusal
-            content = found.head
+            made.head = found.head
         release(refusal)
-        return Answer(200, [("Content-Type", "application/json")], content)
+        return made
 
     def _answered(self, call: _CallInProgress, answer: Answer, last: Try) -> Answer:
         """Take note of what MLflow said. No redirect is followed, so it stores nothing."""
@@ -381,7 +377,9 @@ class Forwarder:
                 if call.create is not None and call.create.may_be_double:
                     self.kept.add(call.create.key_of(answer.document))
                     if call.maybe_done:
-                        self.doubtful.append(Doubtful(call.create, call.route.base, call.workspace))
+                        self.doubtful.append(
+                            Doubtful(call.create, call.route.base, call.request.workspace)
+                        )
                 self._note_run(call, answer)
             elif (
                 answer.status < 400
@@ -421,14 +419,16 @@ class Forwarder:
         match call.route.name:
             case "runs/create":
                 if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(made, call.workspace)
+                    self.runs.begun(made, call.request.workspace)
             case "runs/update" | "runs/delete" as name:
-                given = json_object(_text(call))
+                given = json_object(call.request.text())
                 if run_id := _run_id(given):
                     if name == "runs/delete":
                         self.runs.deleted(run_id)
                     else:
-                        self.runs.updated(run_id, _status(given.get("status")), call.workspace)
+                        self.runs.updated(
+                            run_id, _status(given.get("status")), call.request.workspace
+                        )
 
 
 #: ``RunStatus`` of MLflow's protocol, for clients that send the number.
@@ -445,24 +445,6 @@ def _run_id(fields: Mapping[str, Any]) -> str:
     return str(next((fields[name] for name in names if fields.get(name)), ""))
 
 
-async def _whole(request: Request, patience: float) -> bytes | None:
-    """The whole body of a request; ``None`` where it is longer than that of a create.
-
-    :raises ClientGoneError: the client hung up, or sends nothing more.
-    """
-    if not isinstance(request.body, Body):
-        return request.body or b""
-    try:
-        async with asyncio.timeout(max(patience, _LEAST)):
-            return await request.body.whole(LONGEST_CREATE)
-    except TimeoutError as error:
-        raise ClientGoneError("the client sends nothing more") from error
-
-
-def _can_send_again(request: Request) -> bool:
-    return not isinstance(request.body, Body) or request.body.can_send_again
-
-
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
     """Whether it is refused as made before, and an earlier try may have done it."""
     return (
@@ -477,23 +459,16 @@ def _is_delivered_in_any_case(call: _CallInProgress) -> bool:
 
     An object that is made for data to come is of use to its client only.
     """
-    body = call.request.body
+    incoming = call.request.incoming
     return (
         call.route.writes
         and (call.create is None or call.create.is_data)
-        and (not isinstance(body, Body) or body.is_complete)
+        and (incoming is None or incoming.is_complete)
     )
 
 
-def _text(call: _CallInProgress) -> str:
-    body = call.request.body
-    if isinstance(body, Body):
-        body = body.kept_beginning(LONGEST_CREATE)
-    return (body or b"").decode("utf-8", "replace")
-
-
 def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> LostCall:
-    run_id = run_id_in(call.request.path, _text(call))
+    run_id = run_id_in(call.request.path, call.request.text())
     return LostCall(call.route.name, run_id, reason, permanent)
 
 
