@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -21,7 +21,6 @@ from airflow_provider_hokusai_dns.client.creates import (
     ask_for_renamed,
     create_of,
     json_object,
-    run_of,
 )
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
@@ -36,12 +35,8 @@ from airflow_provider_hokusai_dns.client.relay.messages import (
     in_json,
     release,
 )
-from airflow_provider_hokusai_dns.client.relay.records import (
-    TERMINAL,
-    LostCall,
-    Runs,
-    run_id_in,
-)
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, run_id_in
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.retries import (
     Progress,
@@ -261,9 +256,7 @@ class Forwarder:
         A client of MLflow ends the run that it has joined at its exit, while the task goes on.
         """
         content = await call.request.whole(max(patience, _LEAST))
-        fields = json_object(content or b"")
-        if _run_id(fields) == self.runs.joined and _status(fields.get("status")) in TERMINAL:
-            kept = {k: v for k, v in fields.items() if k not in ("status", "end_time", "endTime")}
+        if (kept := self.runs.left_open(json_object(content or b""))) is not None:
             call.request.body = json.dumps(kept).encode()
 
     async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
@@ -380,7 +373,7 @@ class Forwarder:
                         self.doubtful.append(
                             Doubtful(call.create, call.route.base, call.request.workspace)
                         )
-                self._note_run(call, answer)
+                self.runs.note(call.route.name, call.request, answer)
             elif (
                 answer.status < 400
                 or answer.status in _REFUSALS
@@ -414,35 +407,6 @@ class Forwarder:
             )
         _log.error("%s", sentence)
         return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
-
-    def _note_run(self, call: _CallInProgress, answer: Answer) -> None:
-        match call.route.name:
-            case "runs/create":
-                if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(made, call.request.workspace)
-            case "runs/update" | "runs/delete" as name:
-                given = json_object(call.request.text())
-                if run_id := _run_id(given):
-                    if name == "runs/delete":
-                        self.runs.deleted(run_id)
-                    else:
-                        self.runs.updated(
-                            run_id, _status(given.get("status")), call.request.workspace
-                        )
-
-
-#: ``RunStatus`` of MLflow's protocol, for clients that send the number.
-_STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
-
-
-def _status(value: Any) -> str:
-    return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
-
-
-def _run_id(fields: Mapping[str, Any]) -> str:
-    """The run of a call; protobuf's JSON takes camel case too."""
-    names = ("run_id", "runId", "run_uuid", "runUuid")
-    return str(next((fields[name] for name in names if fields.get(name)), ""))
 
 
 def _is_taken(call: _CallInProgress, answer: Answer) -> bool:

@@ -14,12 +14,12 @@ from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
 from airflow_provider_hokusai_dns.client.creates import Ask, Create, Key, ended, status_of_run
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 from airflow_provider_hokusai_dns.client.relay.messages import release
-from airflow_provider_hokusai_dns.client.relay.records import TERMINAL, is_id
+from airflow_provider_hokusai_dns.client.relay.runs import TERMINAL, is_id
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
-    from airflow_provider_hokusai_dns.client.relay.records import Runs
+    from airflow_provider_hokusai_dns.client.relay.runs import Runs
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -24,7 +24,8 @@ from airflow_provider_hokusai_dns.client.relay.orphans import (
     end_run,
     has_ended,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.variables import (
     EXPERIMENT_ID,
     changed,

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of, run_id_in
 from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.retries import (
     NoAnswer,

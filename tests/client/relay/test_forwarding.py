@@ -22,7 +22,7 @@ from airflow_provider_hokusai_dns.client.relay import (
     open_relay,
 )
 from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
-from airflow_provider_hokusai_dns.client.relay.records import Runs
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
