@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import random
@@ -23,7 +22,8 @@ from airflow_provider_hokusai_dns.client.creates import (
     json_object,
 )
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
-from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
+from airflow_provider_hokusai_dns.client.relay.bodies import ClientGoneError
+from airflow_provider_hokusai_dns.client.relay.calls import Call
 from airflow_provider_hokusai_dns.client.relay.headers import to_server
 from airflow_provider_hokusai_dns.client.relay.login import Login
 from airflow_provider_hokusai_dns.client.relay.messages import (
@@ -35,7 +35,8 @@ from airflow_provider_hokusai_dns.client.relay.messages import (
     in_json,
     release,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, run_id_in
+from airflow_provider_hokusai_dns.client.relay.outage import Outage
+from airflow_provider_hokusai_dns.client.relay.records import LostCall
 from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.retries import (
@@ -66,28 +67,11 @@ _log = logging.getLogger(__name__)
 #: What a client gets when its call was given up. Not 503 or 504: MLflow's clients repeat those,
 #: and hide what is written in them. An unknown 5xx is an error to every client (RFC 9110, 15).
 GIVEN_UP = 598
-#: A caller that comes after this many seconds without a failure meets a new outage.
-_FORGET_AFTER = 300.0
 _LONGEST_PAUSE = 2.0
 #: What one sending gets at least, seconds.
 _LEAST = 5.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
-
-
-@dataclass
-class _CallInProgress:
-    """One call under way."""
-
-    request: Request
-    route: Route
-    counts: bool = True  # for the task; the relay tidies up as well as it can
-    tries: int = 0
-    sent: int = 0  # tries that may have reached MLflow
-    maybe_done: bool = False  # an earlier try may have been carried out
-    signed_in_again: bool = False
-    reason: str = ""
-    create: Create | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +115,7 @@ class Forwarder:
         self._run_tags = run_tags
         self._login = Login(server, renew)
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
-        self._away_since: float | None = None
-        self._last_failure = 0.0
-        self._under_way = 0
+        self._outage = Outage(server.deadline)
 
     async def answer(
         self,
@@ -150,22 +132,17 @@ class Forwarder:
         :raises ClientGoneError: the client hung up.
         """
         patience = self._server.deadline if deadline is None else deadline
-        call = _CallInProgress(
-            request, route(request.method, request.path.partition("?")[0]), counts
-        )
-        self._forget_old_outage(time.monotonic())
-        self._under_way += 1
+        call = Call(request, route(request.method, request.path.partition("?")[0]), counts)
+        self._outage.call_begins(time.monotonic())
         try:
             return await self._answer(call, is_wanted, patience)
         except asyncio.CancelledError:
             self._note_loss(call, f"{call.reason or 'no answer'} until the relay was closed")
             raise
         finally:
-            self._under_way -= 1
+            self._outage.call_ends()
 
-    async def _answer(
-        self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
-    ) -> Answer:
+    async def _answer(self, call: Call, is_wanted: Callable[[], bool], patience: float) -> Answer:
         request, allowed = call.request, self._server.max_retries
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
@@ -184,12 +161,12 @@ class Forwarder:
             call.sent += not last.was_not_carried_out
             may_repeat = allowed is None or call.sent <= allowed
             now = time.monotonic()
-            self._note(last, now)
+            self._outage.note(last, now)
             progress = Progress(
                 repeat=call.route.repeat,
                 deadline=patience,
                 waiting_since=request.waiting_since,
-                away_since=self._away_since,
+                away_since=self._outage.since,
                 # What is only asked about is not sent again.
                 can_send_again=(may_repeat or call.create is not None) and request.can_send_again,
             )
@@ -198,7 +175,7 @@ class Forwarder:
                 step is Step.ANSWER or last.was_not_carried_out
             )
             left = max(0.0, progress.gives_up_at - now)
-            if step is Step.ANSWER and answer is not None and _is_taken(call, answer):
+            if step is Step.ANSWER and answer is not None and call.is_taken(answer):
                 _, made = await self._read_back(call, left)
                 answer = made or answer  # a slow server has carried out an earlier try after all
             if step is Step.READ_BACK:
@@ -212,7 +189,7 @@ class Forwarder:
             release(answer)
             if step is Step.GIVE_UP:
                 return self._given_up(call, now)
-            if not is_wanted() and not _is_delivered_in_any_case(call):
+            if not is_wanted() and not call.is_delivered_in_any_case:
                 raise ClientGoneError("the client hung up")
             if call.tries == 1:
                 _log.info(
@@ -237,7 +214,7 @@ class Forwarder:
         request = Request(what.method, path, headers, body)
         return await self.answer(request, deadline=deadline, counts=counts)
 
-    async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
+    async def _prepare(self, call: Call, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
         if (content := await request.whole(max(patience, _LEAST))) is None:
@@ -250,7 +227,7 @@ class Forwarder:
             request.body = call.create.body
         return True
 
-    async def _leave_joined_run_open(self, call: _CallInProgress, patience: float) -> None:
+    async def _leave_joined_run_open(self, call: Call, patience: float) -> None:
         """Take the end out of an update of the joined run: the process that opened it ends it.
 
         A client of MLflow ends the run that it has joined at its exit, while the task goes on.
@@ -259,7 +236,7 @@ class Forwarder:
         if (kept := self.runs.left_open(json_object(content or b""))) is not None:
             call.request.body = json.dumps(kept).encode()
 
-    async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
+    async def _try(self, call: Call, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
         watched = request.incoming
@@ -308,24 +285,7 @@ class Forwarder:
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
 
-    def _forget_old_outage(self, now: float) -> None:
-        """A pause without calls says nothing of MLflow, and is no part of an outage."""
-        forget_after = min(self._server.deadline, _FORGET_AFTER)
-        if not self._under_way and now - self._last_failure > forget_after:
-            self._away_since = None
-
-    def _note(self, last: Try, now: float) -> None:
-        """Keep in mind since when MLflow is away, for all calls."""
-        if not last.says_away:
-            if self._away_since is not None and last.failure is None:
-                _log.info("MLflow answers again, after %.1f s.", now - self._away_since)
-                self._away_since = None
-            return
-        if self._away_since is None or now - self._last_failure > _FORGET_AFTER:
-            self._away_since = now
-        self._last_failure = now
-
-    async def _read_back(self, call: _CallInProgress, left: float) -> tuple[Step, Answer | None]:
+    async def _read_back(self, call: Call, left: float) -> tuple[Step, Answer | None]:
         """Whether a create was carried out although its answer was lost; twice, with a pause.
 
         A proxy gives up on a server that may still be at it. Where that cannot be found out, it is
@@ -347,7 +307,7 @@ class Forwarder:
                 return Step.GIVE_UP, None
         return Step.AGAIN, None
 
-    async def _done_before(self, call: _CallInProgress, refusal: Answer, left: float) -> Answer:
+    async def _done_before(self, call: Call, refusal: Answer, left: float) -> Answer:
         """The answer to what an earlier try has removed; the refusal where it has not."""
         made = in_json(200, {})
         if (asks := ask_for_renamed(call.route.name, call.request.text())) is not None:
@@ -361,12 +321,12 @@ class Forwarder:
         release(refusal)
         return made
 
-    def _answered(self, call: _CallInProgress, answer: Answer, last: Try) -> Answer:
+    def _answered(self, call: Call, answer: Answer, last: Try) -> Answer:
         """Take note of what MLflow said. No redirect is followed, so it stores nothing."""
         if call.route.writes:
             if answer.status < 300:
                 if self.lost:
-                    self.lost.pop(_key(call), None)
+                    self.lost.pop(call.key, None)
                 if call.create is not None and call.create.may_be_double:
                     self.kept.add(call.create.key_of(answer.document))
                     if call.maybe_done:
@@ -385,15 +345,15 @@ class Forwarder:
                 self._note_loss(call, reason, permanent=answer.status < 500 and not last.may_pass)
         return answer
 
-    def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:
+    def _note_loss(self, call: Call, reason: str, *, permanent: bool = False) -> None:
         if call.route.writes and call.counts:
-            self.lost[_key(call)] = _lost(call, reason, permanent=permanent)
+            self.lost[call.key] = call.lost(reason, permanent=permanent)
 
-    def _given_up(self, call: _CallInProgress, now: float) -> Answer:
+    def _given_up(self, call: Call, now: float) -> Answer:
         waited = now - call.request.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
         if call.counts:
-            self.gave_up = _lost(call, reason)
+            self.gave_up = call.lost(reason)
         self._note_loss(call, reason)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
@@ -407,44 +367,3 @@ class Forwarder:
             )
         _log.error("%s", sentence)
         return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
-
-
-def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
-    """Whether it is refused as made before, and an earlier try may have done it."""
-    return (
-        call.create is not None
-        and call.maybe_done
-        and call.create.may_be_made(answer.status, error_code(answer.head))
-    )
-
-
-def _is_delivered_in_any_case(call: _CallInProgress) -> bool:
-    """Whether to deliver it even after its client has died: a complete write, and data.
-
-    An object that is made for data to come is of use to its client only.
-    """
-    incoming = call.request.incoming
-    return (
-        call.route.writes
-        and (call.create is None or call.create.is_data)
-        and (incoming is None or incoming.is_complete)
-    )
-
-
-def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> LostCall:
-    run_id = run_id_in(call.request.path, call.request.text())
-    return LostCall(call.route.name, run_id, reason, permanent)
-
-
-def _key(call: _CallInProgress) -> tuple[str, str, str]:
-    """What makes two calls the same: an artifact its path, everything else its body too."""
-    request = call.request
-    if request.method == "PUT":
-        return request.method, request.path, ""
-    if isinstance(request.body, Body):
-        return request.method, request.path, request.body.digest.hexdigest()
-    content = request.body or b""
-    if call.create is not None:
-        content = content.replace(call.create.token.encode(), b"")
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return request.method, request.path, digest

@@ -374,7 +374,7 @@ def test_a_client_that_stops_in_the_middle_of_its_upload_is_no_outage(relay_to: 
             client.settimeout(20)
             assert client.recv(65536) == b""
         assert not relay.gave_up
-        assert relay._forwarder._away_since is None
+        assert relay._forwarder._outage.since is None
 
 
 def test_no_other_socket_can_take_the_port_of_a_relay(relay: Relay) -> None:
