@@ -129,7 +129,7 @@ def open_run(
                 tags=tags,
             )
         except BaseException as error:
-            if _must_end_now(error, status_of(error)):
+            if must_end_now(error, status_of(error)):
                 stop(sigterm.SECONDS)
             raise
         stack.enter_context(
@@ -237,7 +237,7 @@ def _experiment(client: mlflow.MlflowClient, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _must_end_now(error: BaseException, status: str) -> bool:
+def must_end_now(error: BaseException, status: str) -> bool:
     """Whether the task is to end at once: Ctrl-C, or Airflow's ``execution_timeout``."""
     return status != FINISHED and not isinstance(error, Exception | SystemExit)
 
@@ -272,7 +272,7 @@ class _OpenRun:
         """End the run after the block raised an exception, which must not be changed."""
         if self._stopped and status == FAILED:
             status = KILLED  # what a task that is told to stop raises
-        limit = sigterm.SECONDS if _must_end_now(error, status) else float("inf")
+        limit = sigterm.SECONDS if must_end_now(error, status) else float("inf")
         end = time.monotonic() + limit
         try:
             with self._ending_in_any_case(FAILED if status == FINISHED else status):
