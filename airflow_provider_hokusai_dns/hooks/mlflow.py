@@ -514,7 +514,7 @@ def _status_of(error: BaseException) -> str:
     """The run's final status. A task that skips, defers or triggers has not failed."""
     from airflow.sdk import exceptions
 
-    from airflow_provider_hokusai_dns.client.run import FINISHED, status_of
+    from airflow_provider_hokusai_dns.client.run_end import FINISHED, status_of
 
     kinds = tuple(getattr(exceptions, name) for name in _NO_FAILURES if hasattr(exceptions, name))
     return FINISHED if isinstance(error, kinds) else status_of(error)

@@ -20,7 +20,8 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth, delivery_hooks, orphaned_runs, sigterm
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
-from airflow_provider_hokusai_dns.client.run import _OpenRun, open_run
+from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.client.run_end import OpenRun
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
     EnvironmentConflictError,
@@ -823,14 +824,14 @@ def test_a_task_whose_time_is_over_at_the_end_ends_its_run(
     """Whether it waits for what was logged or for the server; and the time-out comes out."""
     import mlflow
 
-    original, left = getattr(_OpenRun, call), [OutOfTime()]
+    original, left = getattr(OpenRun, call), [OutOfTime()]
 
     def late(self: Any, *args: Any) -> None:
         original(self, *args)
         if left:
             raise left.pop()
 
-    monkeypatch.setattr(_OpenRun, call, late)
+    monkeypatch.setattr(OpenRun, call, late)
     with pytest.raises(OutOfTime), open_run(server, uri) as run:
         if error is not None:
             raise error

@@ -31,8 +31,8 @@ from airflow_provider_hokusai_dns.client.relay.variables import (
     changed,
     child_variables,
 )
-from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED, must_end_now
-from airflow_provider_hokusai_dns.client.run import status_of as plain_status_of
+from airflow_provider_hokusai_dns.client.run_end import FAILED, FINISHED, KILLED, must_end_now
+from airflow_provider_hokusai_dns.client.run_end import status_of as plain_status_of
 from airflow_provider_hokusai_dns.exceptions import LostDataError
 
 if TYPE_CHECKING:
