@@ -4,7 +4,7 @@ What limits how long it waits for MLflow, besides the task's ``execution_timeout
 
 * each call that starts it: ``request_timeout`` (``deadline``, if another run is already open);
 * each call from then on, the one that ends it included: ``deadline``;
-* the last flush: ``flush_deadline`` without progress, at least ``run_end._SHORTEST_FLUSH``;
+* the last flush: ``deadline`` without progress, at least ``run_end._SHORTEST_FLUSH``;
 * if the task is being stopped: ``sigterm.SECONDS`` for all of the end on SIGTERM, and for the last
   flush on Ctrl-C and ``execution_timeout``.
 """
@@ -57,7 +57,6 @@ def open_run(
     end: bool = True,
     nested: bool = False,
     tags: Mapping[str, str] | None = None,
-    flush_deadline: float | None = None,
     status_of: Callable[[BaseException], str] = status_of,
     pins: Sequence[Pin] = (),
 ) -> Iterator[mlflow.ActiveRun]:
@@ -71,8 +70,6 @@ def open_run(
         MLflow's default.
     :param tags: all tags; if they include those of :mod:`~.orphaned_runs`, runs that an earlier
         try left RUNNING are ended. A resumed run keeps those of the task that began it.
-    :param flush_deadline: seconds for which the last flush continues while nothing gets through;
-        the connection's ``deadline`` by default.
     :param status_of: maps the exception of the block to a status, for exceptions that are not a
         failure.
     :param pins: wait for outages from the start of the run to its end.
@@ -123,7 +120,7 @@ def open_run(
             tracker=stack.enter_context(track_delivery(active.info.run_id)),
             end_orphans=end_orphans,
             end=end,
-            deadline=server.deadline if flush_deadline is None else flush_deadline,
+            deadline=server.deadline,
         )
         try:
             end_orphans()

@@ -398,7 +398,7 @@ def test_what_is_not_sent_before_the_deadline_is_lost_and_told(
         try:
             with (
                 pytest.raises(LostDataError, match=r"5 metrics.*not sent before the deadline"),
-                open_run(server, uri, flush_deadline=1.0),
+                open_run(replace(server, deadline=1.0), uri),
             ):
                 for step in range(5):
                     mlflow.log_metric("m", step, step=step, synchronous=False)
@@ -864,7 +864,7 @@ def test_a_task_that_is_out_of_time_waits_for_its_batches_a_short_while_only(
     """The deadline of a run is for tasks that have time."""
     monkeypatch.setattr(sigterm, "SECONDS", 0.5)
     began = time.monotonic()
-    with pytest.raises(OutOfTime), open_run(server, uri, flush_deadline=20) as run:
+    with pytest.raises(OutOfTime), open_run(replace(server, deadline=20), uri) as run:
         waiting = next(iter(delivery_hooks._trackers))
         waiting.put({"metrics": 1})
         raise OutOfTime
@@ -887,7 +887,7 @@ def test_a_task_that_is_out_of_time_does_not_wait_for_mlflow_s_monitor(
 
     began = time.monotonic()
     try:
-        with pytest.raises(OutOfTime), open_run(server, uri, flush_deadline=60) as run:
+        with pytest.raises(OutOfTime), open_run(replace(server, deadline=60), uri) as run:
             fluent.run_id_to_system_metrics_monitor[run.info.run_id] = Monitor()
             raise OutOfTime
         assert time.monotonic() - began < 30
