@@ -43,9 +43,11 @@ class Connections(web.Server):
         return self() if len(self.connections) < _CONNECTIONS else _Refusal()
 
     def __call__(self) -> web.RequestHandler:
+        """A connection of ours, as aiohttp asks for one of its own."""
         return _Connection(self, self._options)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A connection is open: of a stranger, until it has shown the token."""
         super().connection_made(handler, transport)
         self.transports.add(transport)
         loop = asyncio.get_running_loop()
@@ -57,6 +59,7 @@ class Connections(web.Server):
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
+        """A connection is closed."""
         super().connection_lost(handler, exc)
         self.is_no_stranger(handler)
 
