@@ -81,8 +81,6 @@ ANSWER_TIMEOUT = 120.0
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 #: Seconds for which MLflow's own 500 is repeated, as by a plain client: its database may be locked.
 PATIENCE_WITH_500 = 247.0
-#: What SQLAlchemy says when no database connection comes free.
-_POOL_IS_FULL = b"QueuePool limit of size"
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 #: Calls on a run that must be active, or deleted, which MLflow otherwise calls a wrong parameter.
 _OF_A_STATE = frozenset({"runs/delete", "runs/restore"})
@@ -121,14 +119,6 @@ def author_s_timeout() -> float:
 def error_code(body: bytes) -> str:
     """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
     return str(json_object(body).get("error_code") or "")
-
-
-def is_full_pool(body: bytes) -> bool:
-    """Whether the body of a 400 says that MLflow's database had no free connection.
-
-    It takes no status, so that its caller reads the body of a 400 only: a download is long.
-    """
-    return _POOL_IS_FULL in body
 
 
 def was_removed_before(rule: Route, code: str) -> bool:

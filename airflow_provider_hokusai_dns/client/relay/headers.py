@@ -28,7 +28,7 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 _FORWARDED = "x-forwarded-"
-_WORKSPACE = WORKSPACE_HEADER.lower()
+WORKSPACE = WORKSPACE_HEADER.lower()
 
 Headers = list[tuple[str, str]]
 
@@ -41,18 +41,13 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     given = list(given)
     dropped = _HOP_BY_HOP | _OURS | _named_by_connection(given)
     if server.workspace is not None:
-        dropped |= {_WORKSPACE}
+        dropped |= {WORKSPACE}
     headers = [
         (name, value)
         for name, value in given
         if (lower := name.lower()) not in dropped and not lower.startswith(_FORWARDED)
     ]
     return [*headers, ("Accept-Encoding", "identity"), *server.headers(path).items()]
-
-
-def workspace_of(given: Iterable[tuple[str, str]]) -> str:
-    """The workspace that a client names; the connection's takes precedence. Empty for none."""
-    return next((value for name, value in given if name.lower() == _WORKSPACE), "")
 
 
 def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri: str) -> Headers:

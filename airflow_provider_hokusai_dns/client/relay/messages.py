@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.client.creates import json_object
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.headers import Headers, workspace_of
+from airflow_provider_hokusai_dns.client.relay.headers import WORKSPACE, Headers
 
 if TYPE_CHECKING:
     import aiohttp
@@ -39,8 +39,8 @@ class Request:
 
     @property
     def workspace(self) -> str:
-        """The workspace that the client named; empty for none."""
-        return workspace_of(self.headers)
+        """The workspace that a client names; the connection's takes precedence. Empty for none."""
+        return next((value for name, value in self.headers if name.lower() == WORKSPACE), "")
 
     @property
     def incoming(self) -> Body | None:
