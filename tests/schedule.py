@@ -81,7 +81,7 @@ def _place(test: str) -> int:
 
 
 def _is_for_waiting(worker: str, workers: int) -> bool:
-    """Whether a worker (``gw0``, ...) has the tests that wait: every second one, of four or more."""
+    """Whether a worker (``gw0``, ...) has the tests that wait: every second one of four or more."""
     return workers >= 4 and int(worker.removeprefix("gw")) % 2 == 1
 
 
@@ -119,7 +119,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             super()._assign_work_unit(node)
 
         def _reschedule(self, node: Any) -> None:
-            """End a worker that waits when that is done: more that compute are in each other's way."""
+            """End a worker that waits when that is done: more that compute would be too many."""
             if _is_for_waiting(node.gateway.id, self.numnodes) and self._next(node) is None:
                 if not node.shutting_down:
                     node.shutdown()

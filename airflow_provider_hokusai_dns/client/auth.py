@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns.client.errors import AuthProviderError, NotSignedInError
-from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.resolver import forks
@@ -34,17 +33,9 @@ PROVIDER = "hokusai_dns"
 VARIABLE = "MLFLOW_TRACKING_AUTH"
 
 
-@dataclass(frozen=True, slots=True)
-class _SignedIn:
-    """The login of a connection, and the only origin that it is sent to."""
-
-    origin: tuple[str, str, int]
-    authorization: str | None = field(default=None, repr=False)
-    workspace: str | None = None
-
-
 _lock = forks.free_in_child(threading.Lock())
-_signed_in: dict[str, _SignedIn] = {}
+#: By connection: its login, and the only server that it is sent to.
+_signed_in: dict[str, MLflowServer] = {}
 _signed_out: set[str] = set()
 _previous: str | None = None
 
@@ -70,13 +61,8 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None
             "in the environment and MLflow would sign every request with AWS keys instead: "
             "unset it, or take the login off the connection"
         )
-    entry = _SignedIn(
-        origin=origin_of(server.uri),
-        authorization=server.credentials.authorization(),
-        workspace=server.workspace,
-    )
     with _lock:
-        _signed_in[server.conn_id] = entry
+        _signed_in[server.conn_id] = server
         _signed_out.discard(server.conn_id)
         _take_slot()
     carriers.carry(server, None if renew is None else partial(_renewed, server.conn_id, renew))
@@ -87,11 +73,10 @@ def _renewed(conn_id: str, renew: Callable[[], Credentials | None]) -> str | Non
     """Read the login of a connection again; later requests use it too."""
     if (login := renew()) is None:
         return None
-    authorization = login.authorization()
     with _lock:
-        if (entry := _signed_in.get(conn_id)) is not None:
-            _signed_in[conn_id] = replace(entry, authorization=authorization)
-    return authorization
+        if (server := _signed_in.get(conn_id)) is not None:
+            _signed_in[conn_id] = replace(server, credentials=login)
+    return login.authorization()
 
 
 def tagged_uri(server: MLflowServer) -> str:
@@ -162,23 +147,19 @@ class Authorize:
         """Sign one request."""
         parts = urlsplit(request.url)
         conn_id = unquote(parts.username or "") if parts.password is None else ""
-        entry = _signed_in.get(conn_id)
-        if entry is None:
+        server = _signed_in.get(conn_id)
+        if server is None:
             if conn_id in _signed_out:
                 raise NotSignedInError(conn_id)
             return _as_if_absent(request)
         # MLflow fills this in from MLFLOW_TRACKING_TOKEN, _USERNAME and _PASSWORD before it asks
         # us: those belong to another server.
         request.headers.pop("Authorization", None)
-        if entry.authorization is None and _previous is not None:
-            request = _as_if_absent(
-                request
-            )  # another plugin signs in where the connection does not
-        if origin_of(request.url) == entry.origin:
-            if entry.authorization is not None:
-                request.headers["Authorization"] = entry.authorization
-            if entry.workspace is not None and is_in_a_workspace(parts.path):
-                request.headers["X-MLFLOW-WORKSPACE"] = entry.workspace
+        if not server.credentials and _previous is not None:
+            # Another plugin signs in where the connection does not.
+            request = _as_if_absent(request)
+        if origin_of(request.url) == origin_of(server.uri):
+            request.headers.update(server.headers(parts.path))
         return request
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -37,9 +38,9 @@ class DeliveryTracker:
     _condition: threading.Condition = field(
         default_factory=lambda: forks.free_in_child(threading.Condition()), repr=False
     )
-    _put: dict[str, int] = field(default_factory=dict)
-    _done: dict[str, int] = field(default_factory=dict)
-    _failed: dict[str, int] = field(default_factory=dict)
+    _put: Counter[str] = field(default_factory=Counter)
+    _done: Counter[str] = field(default_factory=Counter)
+    _failed: Counter[str] = field(default_factory=Counter)
     _reasons: dict[str, list[str]] = field(default_factory=dict)
     _traces: dict[str, _Trace] = field(default_factory=dict)
 
@@ -114,10 +115,8 @@ class DeliveryTracker:
         unsent = "not sent before the deadline"
         with self._condition:
             losses = []
-            waiting = self._open()
-            for kind, count in waiting.items():
-                lost = count + self._failed.get(kind, 0)
-                if lost:
+            for kind, count in self._open().items():
+                if lost := count + self._failed[kind]:
                     reasons = [*self._reasons.get(kind, ()), *([unsent] if count else ())]
                     losses.append(Loss(kind, lost, tuple(reasons)))
             if lost := sum(_is_lost(name, trace) for name, trace in self._traces.items()):
@@ -134,14 +133,13 @@ class DeliveryTracker:
 
     def _open(self) -> dict[str, int]:
         return {
-            kind: max(0, count - self._done.get(kind, 0) - self._failed.get(kind, 0))
+            kind: max(0, count - self._done[kind] - self._failed[kind])
             for kind, count in self._put.items()
         }
 
-    def _add(self, counter: dict[str, int], counts: dict[str, int]) -> None:
+    def _add(self, counter: Counter[str], counts: dict[str, int]) -> None:
         with self._condition:
-            for kind, count in counts.items():
-                counter[kind] = counter.get(kind, 0) + count
+            counter.update(counts)
             self._condition.notify_all()
 
     def _reason(self, kind: str, error: BaseException) -> None:

@@ -298,7 +298,8 @@ def _hook_traces() -> None:
         ) -> Any:
             run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
             is_remote = kwargs.get("is_remote_trace") or True in args
-            goes_to_mlflow = is_remote or _experiment_of(trace_info) is not None
+            # One that goes to a collector or elsewhere has no experiment.
+            goes_to_mlflow = is_remote or getattr(trace_info, "experiment_id", None) is not None
             tracker = _tracker_of(run_id) if goes_to_mlflow else None
             if tracker is not None:
                 tracker.trace_begun(trace_info.trace_id)
@@ -348,15 +349,6 @@ def _hook_traces() -> None:
     _wrap(mlflow_private.TRACE_DATA, sending("data", of_info))
     if mlflow_private.TRACE_QUEUE.find() is not None:
         _wrap(mlflow_private.TRACE_QUEUE, queueing)
-
-
-def _experiment_of(trace_info: Any) -> str | None:
-    """Where MLflow stores a trace; ``None`` for one that goes to a collector or elsewhere."""
-    try:
-        found: str | None = trace_info.experiment_id
-    except AttributeError:
-        return None
-    return found
 
 
 def _sent_later(part: str, error: BaseException) -> bool:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_hokusai_dns.client.creates import Ask, Fields, ended, tags_of
+from airflow_provider_hokusai_dns.config.server import WORKSPACE_HEADER
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
@@ -219,7 +220,7 @@ def reopen(tracking_uri: str, run_id: str) -> None:
 def workspace_header() -> dict[str, str]:
     """What MLflow's client sends of the task's own workspace; a connection's takes precedence."""
     workspace = os.environ.get("MLFLOW_WORKSPACE", "").strip()
-    return {"X-MLFLOW-WORKSPACE": workspace} if workspace else {}
+    return {WORKSPACE_HEADER: workspace} if workspace else {}
 
 
 def _answer(tracking_uri: str, ask: Ask) -> requests.Response:

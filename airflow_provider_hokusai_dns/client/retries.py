@@ -11,16 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from airflow_provider_hokusai_dns.client.routes import (
-    ANSWER_TIMEOUT,
-    PATIENCE_WITH_500,
-    Repeat,
-    is_full_pool,
-)
+from airflow_provider_hokusai_dns.client.routes import ANSWER_TIMEOUT, PATIENCE_WITH_500, Repeat
 
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
+#: What SQLAlchemy says when no database connection comes free; MLflow answers 400 with it.
+_POOL_IS_FULL = b"QueuePool limit of size"
 _FIRST_PAUSE = 0.2
 #: A server may ask for an hour; it is asked again sooner, seconds.
 _LONGEST_RETRY_AFTER = 30.0
@@ -86,7 +83,7 @@ class Try:
             self.status in _AWAY
             or self.status in _OVERRUN
             or self.status == 500
-            or (self.status == 400 and is_full_pool(self.body))
+            or (self.status == 400 and _POOL_IS_FULL in self.body)
         )
 
 

@@ -44,8 +44,6 @@ class Route:
 
 # The server may stand below a path of its own, such as /mlflow.
 _API = re.compile(r"(?P<base>.*/(?:ajax-)?api/(?P<version>\d+)\.\d+/mlflow)/(?P<name>.+?)/?\Z")
-#: The API of workspaces, which belongs to no workspace.
-_WORKSPACES = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:/.*)?\Z")
 #: What stores something is below one of these; a gateway's completions and graphql only answer.
 _STORING = re.compile(r".*/(?:(?:ajax-)?api/\d+\.\d+/|v1/traces/?\Z)")
 _ARTIFACTS = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow-artifacts/(?P<name>.+)\Z")
@@ -83,8 +81,6 @@ ANSWER_TIMEOUT = 120.0
 _TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 #: Seconds for which MLflow's own 500 is repeated, as by a plain client: its database may be locked.
 PATIENCE_WITH_500 = 247.0
-#: What SQLAlchemy says when no database connection comes free.
-_POOL_IS_FULL = b"QueuePool limit of size"
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 #: Calls on a run that must be active, or deleted, which MLflow otherwise calls a wrong parameter.
 _OF_A_STATE = frozenset({"runs/delete", "runs/restore"})
@@ -112,17 +108,6 @@ def route(method: str, path: str) -> Route:
     return Route(_short(path), "", Repeat.ONCE, writes)
 
 
-def is_in_a_workspace(path: str) -> bool:
-    """Whether a request has the header of a workspace, as MLflow's client sends it.
-
-    The server resolves the header before it routes, so workspaces themselves are listed and
-    created without it.
-
-    :param path: with or without the query.
-    """
-    return _WORKSPACES.match(path.partition("?")[0]) is None
-
-
 def author_s_timeout() -> float:
     """The value of MLflow's own variable, if the author has set it, seconds."""
     try:
@@ -134,14 +119,6 @@ def author_s_timeout() -> float:
 def error_code(body: bytes) -> str:
     """MLflow's ``error_code``, or nothing where the body is no error of MLflow's."""
     return str(json_object(body).get("error_code") or "")
-
-
-def is_full_pool(body: bytes) -> bool:
-    """Whether the body of a 400 says that MLflow's database had no free connection.
-
-    It takes no status, so that its caller reads the body of a 400 only: a download is long.
-    """
-    return _POOL_IS_FULL in body
 
 
 def was_removed_before(rule: Route, code: str) -> bool:

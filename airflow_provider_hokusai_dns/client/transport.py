@@ -225,12 +225,8 @@ class Carrier(HTTPAdapter):
             answer = max(answer, author_s_timeout())
         kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), answer)
         kwargs["cert"] = self.server.client_cert
-        if not self.server.verify:
-            kwargs["verify"] = False
-        elif self.server.ca_file is not None:
-            kwargs["verify"] = self.server.ca_file
-        elif not kwargs.get("verify"):
-            kwargs["verify"] = True
+        bundle = self.server.ca_file or kwargs.get("verify") or True
+        kwargs["verify"] = bundle if self.server.verify else False
         try:
             with bounded(left):
                 response = super().send(request, stream=stream, **kwargs)

@@ -20,7 +20,10 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 if TYPE_CHECKING:
     import ssl
 
+WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
+#: The API of workspaces, which belongs to no workspace.
+_WORKSPACES = re.compile(r".*/(?:ajax-)?api/\d+\.\d+/mlflow/workspaces(?:/.*)?\Z")
 
 
 class StaleOverHTTP(StrEnum):
@@ -181,6 +184,21 @@ class MLflowServer:
     def uri(self) -> str:
         """The tracking URI with the hostname, without a tag or a secret."""
         return f"{self.scheme}://{self.authority}{self.path_prefix}"
+
+    def headers(self, path: str) -> dict[str, str]:
+        """The login and the workspace, as a request to this server has them.
+
+        The server resolves the workspace before it routes, so workspaces themselves are listed and
+        created without it, as by MLflow's client.
+
+        :param path: with or without the query.
+        """
+        headers = {}
+        if (authorization := self.credentials.authorization()) is not None:
+            headers["Authorization"] = authorization
+        if self.workspace is not None and not _WORKSPACES.match(path.partition("?")[0]):
+            headers[WORKSPACE_HEADER] = self.workspace
+        return headers
 
     @property
     def registry_prefix(self) -> str | None:

@@ -134,11 +134,7 @@ def _closed_part(
     server: MLflowServer, connection: ProbeConnection, checks: Collection[str], replies: list[Reply]
 ) -> None:
     """Send the requests with credentials, each only if the one before succeeded."""
-    headers = {"Content-Type": "application/json"}
-    if authorization := server.credentials.authorization():
-        headers["Authorization"] = authorization
-    if server.workspace:
-        headers["X-MLFLOW-WORKSPACE"] = server.workspace
+    headers = {"Content-Type": "application/json", **server.headers(_API)}
     tracking = connection.ask(
         "tracking",
         "POST",

@@ -14,6 +14,7 @@ from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.gates import check, decision
+from airflow_provider_hokusai_dns.hooks import running_task
 from airflow_provider_hokusai_dns.hooks.errors import (
     MLflowRefusedError,
     MLflowRestError,
@@ -39,15 +40,6 @@ if TYPE_CHECKING:
 
 #: States of a server that answers and accepts no run; a run that fails for one names it.
 _REFUSALS = ("tls_error", "host_rejected", "unauthenticated", "workspace_missing", "not_mlflow")
-#: With these a task ends neither well nor as failed; not each Airflow has all of them.
-_NO_FAILURES = (
-    "AirflowSkipException",
-    "AirflowRescheduleException",
-    "DagRunTriggerException",
-    "DownstreamTasksSkipped",
-    "TaskAwaitingInput",
-    "TaskDeferred",
-)
 
 
 class MLflowHook(BaseHook):
@@ -202,7 +194,7 @@ class MLflowHook(BaseHook):
             try:
                 yield
             except BaseException as error:
-                status = _status_of(error)
+                status = running_task.status_of(error)
                 raise
             finally:  # MLflow begins a run for what is logged without one
                 while len(active_runs() or ()) > outer:
@@ -295,8 +287,8 @@ class MLflowHook(BaseHook):
                             run_id=run_id,
                             end=end,
                             nested=nested,
-                            tags={**_airflow_tags(), **(tags or {})},
-                            status_of=_status_of,
+                            tags={**running_task.tags(), **(tags or {})},
+                            status_of=running_task.status_of,
                             pins=held,
                         )
                     )
@@ -310,7 +302,7 @@ class MLflowHook(BaseHook):
             url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
             self.log.info("MLflow run %r: %s", active.info.run_name, url)
             if not nested:
-                _link_to_run(url)
+                running_task.link_to_run(url)
             yield active
 
     @contextmanager
@@ -342,8 +334,8 @@ class MLflowHook(BaseHook):
             self.resolver,
             export=export,
             end_timeout=end_timeout,
-            run_tags=_airflow_tags(),
-            status_of=_status_of,
+            run_tags=running_task.tags(),
+            status_of=running_task.status_of,
             renew=self._login_now,
         ) as opened:
             yield opened
@@ -466,55 +458,3 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     if not race(addresses, server.connect_port).winners:
         raise MLflowUnreachableError(server.uri, proxy or tuple(addresses))
     return held
-
-
-def _context() -> Mapping[str, Any] | None:
-    """The context of the task that this process runs; ``None`` outside a task."""
-    from airflow.sdk import get_current_context
-
-    try:
-        return get_current_context()
-    except RuntimeError:
-        return None
-
-
-def _link_to_run(url: str) -> None:
-    """Store the URL of a run, for a button on the task's page."""
-    from airflow_provider_hokusai_dns.links.mlflow_run import leave_url
-
-    if (context := _context()) is None:
-        return
-    ti = context["ti"]
-    if getattr(getattr(ti, "task", None), "do_xcom_push", True):
-        runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
-
-
-def _airflow_tags() -> dict[str, str]:
-    """Which task and which try this is, and a link to it; empty outside a task."""
-    from airflow_provider_hokusai_dns.client import orphaned_runs
-
-    if (context := _context()) is None:
-        return {}
-    ti = context["ti"]
-    tags = {
-        orphaned_runs.TAG_DAG: ti.dag_id,
-        orphaned_runs.TAG_TASK: ti.task_id,
-        orphaned_runs.TAG_DAG_RUN: ti.run_id,
-        orphaned_runs.TAG_MAP_INDEX: "-1" if ti.map_index is None else str(ti.map_index),
-        orphaned_runs.TAG_TRY: str(ti.try_number),
-    }
-    if rescheduled := context.get("task_reschedule_count"):
-        tags[orphaned_runs.TAG_RESCHEDULES] = str(rescheduled)
-    if link := getattr(ti, "log_url", None):
-        tags[orphaned_runs.TAG_URL] = str(link)
-    return tags
-
-
-def _status_of(error: BaseException) -> str:
-    """The run's final status. A task that skips, defers or triggers has not failed."""
-    from airflow.sdk import exceptions
-
-    from airflow_provider_hokusai_dns.client.run import FINISHED, status_of
-
-    kinds = tuple(getattr(exceptions, name) for name in _NO_FAILURES if hasattr(exceptions, name))
-    return FINISHED if isinstance(error, kinds) else status_of(error)

@@ -19,16 +19,10 @@ import tenacity
 from airflow.providers.http.hooks.http import HttpHook
 from airflow.sdk import Connection
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
-from airflow_provider_hokusai_dns.client.routes import (
-    Repeat,
-    is_in_a_workspace,
-    route,
-    was_removed_before,
-)
+from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
@@ -45,21 +39,6 @@ _GRACE = 0.25
 _LONGEST = 64 * 2**20
 #: What MLflow's error codes look like; anything else is not repeated.
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
-
-
-class _Authorization(AuthBase):
-    """The credentials of one connection; ``requests`` drops them on a redirect to another host."""
-
-    def __init__(self, header: str | None, workspace: str | None) -> None:
-        self._header = header
-        self._workspace = workspace
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._header is not None:
-            request.headers["Authorization"] = self._header
-        if self._workspace is not None and is_in_a_workspace(request.path_url):
-            request.headers["X-MLFLOW-WORKSPACE"] = self._workspace
-        return request
 
 
 def _punctual(deadline: float, base: type[HTTPConnection]) -> type[HTTPConnection]:
@@ -125,14 +104,18 @@ class RestHook(HttpHook):
     """
 
     def __init__(self, method: str, server: MLflowServer, path: str, deadline: float) -> None:
-        auth = _Authorization(server.credentials.authorization(), server.workspace)
         adapter = _Bounded(method, path, deadline)
-        super().__init__(method=method, auth_type=lambda: auth, adapter=adapter)
+        super().__init__(method=method, auth_type=lambda: self._signed, adapter=adapter)
         self._server = server
 
     def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
         """A connection without secrets and extras."""
         return Connection(conn_id=conn_id, conn_type="http", host=self._server.uri)
+
+    def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """With the login; ``requests`` drops it on a redirect to another host."""
+        request.headers.update(self._server.headers(request.path_url))
+        return request
 
 
 def call(

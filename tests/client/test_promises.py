@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hokusai_dns.client import auth, orphaned_runs, sigterm
-from airflow_provider_hokusai_dns.client import run as run_module
+from airflow_provider_hokusai_dns.client import auth, orphaned_runs, run_end, sigterm
 from airflow_provider_hokusai_dns.client.environment import fluent_uri
 from airflow_provider_hokusai_dns.client.run import open_run
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
@@ -114,7 +113,7 @@ def test_a_queue_that_drains_is_waited_for_beyond_the_deadline(
     """A deadline counts while nothing gets through; a deadline of nothing loses nothing."""
     import mlflow
 
-    monkeypatch.setattr(run_module, "_SHORTEST_FLUSH", 3.0)
+    monkeypatch.setattr(run_end, "_SHORTEST_FLUSH", 3.0)
     server = a_server(hostname=mlflow_server.host, port=front.port, deadline=deadline)
     front.before = slow_batches
     with open_run(server, auth.sign_in(server)) as run:

@@ -20,7 +20,8 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth, delivery_hooks, orphaned_runs, sigterm
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
-from airflow_provider_hokusai_dns.client.run import _OpenRun, open_run
+from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.client.run_end import OpenRun
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.exceptions import (
     EnvironmentConflictError,
@@ -397,7 +398,7 @@ def test_what_is_not_sent_before_the_deadline_is_lost_and_told(
         try:
             with (
                 pytest.raises(LostDataError, match=r"5 metrics.*not sent before the deadline"),
-                open_run(server, uri, flush_deadline=1.0),
+                open_run(replace(server, deadline=1.0), uri),
             ):
                 for step in range(5):
                     mlflow.log_metric("m", step, step=step, synchronous=False)
@@ -823,14 +824,14 @@ def test_a_task_whose_time_is_over_at_the_end_ends_its_run(
     """Whether it waits for what was logged or for the server; and the time-out comes out."""
     import mlflow
 
-    original, left = getattr(_OpenRun, call), [OutOfTime()]
+    original, left = getattr(OpenRun, call), [OutOfTime()]
 
     def late(self: Any, *args: Any) -> None:
         original(self, *args)
         if left:
             raise left.pop()
 
-    monkeypatch.setattr(_OpenRun, call, late)
+    monkeypatch.setattr(OpenRun, call, late)
     with pytest.raises(OutOfTime), open_run(server, uri) as run:
         if error is not None:
             raise error
@@ -863,7 +864,7 @@ def test_a_task_that_is_out_of_time_waits_for_its_batches_a_short_while_only(
     """The deadline of a run is for tasks that have time."""
     monkeypatch.setattr(sigterm, "SECONDS", 0.5)
     began = time.monotonic()
-    with pytest.raises(OutOfTime), open_run(server, uri, flush_deadline=20) as run:
+    with pytest.raises(OutOfTime), open_run(replace(server, deadline=20), uri) as run:
         waiting = next(iter(delivery_hooks._trackers))
         waiting.put({"metrics": 1})
         raise OutOfTime
@@ -886,7 +887,7 @@ def test_a_task_that_is_out_of_time_does_not_wait_for_mlflow_s_monitor(
 
     began = time.monotonic()
     try:
-        with pytest.raises(OutOfTime), open_run(server, uri, flush_deadline=60) as run:
+        with pytest.raises(OutOfTime), open_run(replace(server, deadline=60), uri) as run:
             fluent.run_id_to_system_metrics_monitor[run.info.run_id] = Monitor()
             raise OutOfTime
         assert time.monotonic() - began < 30

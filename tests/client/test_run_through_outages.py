@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_nothing_is_lost_while_the_name_is_gone(
     try:
         with (
             pin.patient(60),
-            open_run(server, auth.sign_in(server), flush_deadline=90) as run,
+            open_run(replace(server, deadline=90), auth.sign_in(server)) as run,
         ):
             for step in range(200):
                 if step == 100:

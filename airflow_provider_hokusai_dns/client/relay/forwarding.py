@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import aiohttp
 
 from airflow_provider_hokusai_dns.client.creates import (
+    Ask,
     Create,
     Key,
     ask_for_renamed,
     create_of,
     json_object,
-    run_of,
 )
 from airflow_provider_hokusai_dns.client.orphaned_runs import workspace_header
-from airflow_provider_hokusai_dns.client.relay.bodies import Body, ClientGoneError
-from airflow_provider_hokusai_dns.client.relay.headers import to_server, workspace_of
+from airflow_provider_hokusai_dns.client.relay.bodies import ClientGoneError
+from airflow_provider_hokusai_dns.client.relay.calls import Call
+from airflow_provider_hokusai_dns.client.relay.headers import to_server
+from airflow_provider_hokusai_dns.client.relay.login import Login
 from airflow_provider_hokusai_dns.client.relay.messages import (
+    LONGEST_CREATE,
     Answer,
     Request,
     an_error,
     begun,
+    in_json,
     release,
 )
-from airflow_provider_hokusai_dns.client.relay.records import (
-    TERMINAL,
-    LostCall,
-    Runs,
-    run_id_in,
-)
+from airflow_provider_hokusai_dns.client.relay.outage import Outage
+from airflow_provider_hokusai_dns.client.relay.records import LostCall
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream, failure_of, reason_of
 from airflow_provider_hokusai_dns.client.retries import (
     Progress,
@@ -56,6 +56,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
+from airflow_provider_hokusai_dns.config.server import WORKSPACE_HEADER
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
@@ -66,37 +67,11 @@ _log = logging.getLogger(__name__)
 #: What a client gets when its call was given up. Not 503 or 504: MLflow's clients repeat those,
 #: and hide what is written in them. An unknown 5xx is an error to every client (RFC 9110, 15).
 GIVEN_UP = 598
-#: The longest body of a create.
-LONGEST_CREATE = 8 * 2**20
-#: A caller that comes after this many seconds without a failure meets a new outage.
-_FORGET_AFTER = 300.0
 _LONGEST_PAUSE = 2.0
 #: What one sending gets at least, seconds.
 _LEAST = 5.0
-#: A login that was read, and is the one that was refused, is not read again for so long, seconds.
-_LOGIN_IS_CURRENT = 30.0
 #: Refusals that lose data where a client only warns about them, as MLflow's autologging does.
 _REFUSALS = frozenset({401, 403, 413})
-
-
-@dataclass
-class _CallInProgress:
-    """One call under way."""
-
-    request: Request
-    route: Route
-    counts: bool = True  # for the task; the relay tidies up as well as it can
-    tries: int = 0
-    sent: int = 0  # tries that may have reached MLflow
-    maybe_done: bool = False  # an earlier try may have been carried out
-    signed_in_again: bool = False
-    reason: str = ""
-    create: Create | None = None
-
-    @property
-    def workspace(self) -> str:
-        """The workspace that the client named; empty for none."""
-        return workspace_of(self.request.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +113,9 @@ class Forwarder:
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
-        self._renew = renew
-        self._reading: asyncio.Task[None] | None = None
-        self._is_current_until = 0.0
+        self._login = Login(server, renew)
         self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
-        self._away_since: float | None = None
-        self._last_failure = 0.0
-        self._under_way = 0
+        self._outage = Outage(server.deadline)
 
     async def answer(
         self,
@@ -161,22 +132,17 @@ class Forwarder:
         :raises ClientGoneError: the client hung up.
         """
         patience = self._server.deadline if deadline is None else deadline
-        call = _CallInProgress(
-            request, route(request.method, request.path.partition("?")[0]), counts
-        )
-        self._forget_old_outage(time.monotonic())
-        self._under_way += 1
+        call = Call(request, route(request.method, request.path.partition("?")[0]), counts)
+        self._outage.call_begins(time.monotonic())
         try:
             return await self._answer(call, is_wanted, patience)
         except asyncio.CancelledError:
             self._note_loss(call, f"{call.reason or 'no answer'} until the relay was closed")
             raise
         finally:
-            self._under_way -= 1
+            self._outage.call_ends()
 
-    async def _answer(
-        self, call: _CallInProgress, is_wanted: Callable[[], bool], patience: float
-    ) -> Answer:
+    async def _answer(self, call: Call, is_wanted: Callable[[], bool], patience: float) -> Answer:
         request, allowed = call.request, self._server.max_retries
         if call.route.repeat is Repeat.READ_BACK and not await self._prepare(call, patience):
             return an_error(413, "BAD_REQUEST", f"the body is longer than {LONGEST_CREATE} bytes")
@@ -184,32 +150,32 @@ class Forwarder:
             await self._leave_joined_run_open(call, patience)
         while True:
             call.tries += 1
-            used = self._server.credentials
+            used = self._login.server.credentials
             last, answer = await self._try(call, patience)
             if last.status == 401 and not call.signed_in_again:
                 call.signed_in_again = True  # once: a 401 has carried out nothing
                 left = request.waiting_since + max(patience, _LEAST) - time.monotonic()
-                if await self._has_new_login(used, left) and _can_send_again(request):
+                if await self._login.differs_from(used, left) and request.can_send_again:
                     release(answer)
                     continue
             call.sent += not last.was_not_carried_out
             may_repeat = allowed is None or call.sent <= allowed
             now = time.monotonic()
-            self._note(last, now)
+            self._outage.note(last, now)
             progress = Progress(
                 repeat=call.route.repeat,
                 deadline=patience,
                 waiting_since=request.waiting_since,
-                away_since=self._away_since,
+                away_since=self._outage.since,
                 # What is only asked about is not sent again.
-                can_send_again=(may_repeat or call.create is not None) and _can_send_again(request),
+                can_send_again=(may_repeat or call.create is not None) and request.can_send_again,
             )
             step = next_step(last, progress, now)
             call.maybe_done = call.maybe_done or not (
                 step is Step.ANSWER or last.was_not_carried_out
             )
             left = max(0.0, progress.gives_up_at - now)
-            if step is Step.ANSWER and answer is not None and _is_taken(call, answer):
+            if step is Step.ANSWER and answer is not None and call.is_taken(answer):
                 _, made = await self._read_back(call, left)
                 answer = made or answer  # a slow server has carried out an earlier try after all
             if step is Step.READ_BACK:
@@ -223,7 +189,7 @@ class Forwarder:
             release(answer)
             if step is Step.GIVE_UP:
                 return self._given_up(call, now)
-            if not is_wanted() and not _is_delivered_in_any_case(call):
+            if not is_wanted() and not call.is_delivered_in_any_case:
                 raise ClientGoneError("the client hung up")
             if call.tries == 1:
                 _log.info(
@@ -234,30 +200,24 @@ class Forwarder:
             await asyncio.sleep(pause(last, call.tries, left, _LONGEST_PAUSE) * spread)
 
     async def ask(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | bytes | None = None,
-        *,
-        deadline: float,
-        counts: bool = False,
-        workspace: str = "",
+        self, what: Ask, base: str, *, deadline: float, counts: bool = False, workspace: str = ""
     ) -> Answer:
         """A request of the relay's own.
 
+        :param base: what stands before its path, up to ``/mlflow``.
         :param workspace: the one of the client that it is for; that of the task by default.
         """
-        content = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        path, body = what.below(base)
         headers = [] if body is None else [("Content-Type", "application/json")]
-        named = {"X-MLFLOW-WORKSPACE": workspace} if workspace else workspace_header()
+        named = {WORKSPACE_HEADER: workspace} if workspace else workspace_header()
         headers += named.items()
-        request = Request(method, path, headers, content)
+        request = Request(what.method, path, headers, body)
         return await self.answer(request, deadline=deadline, counts=counts)
 
-    async def _prepare(self, call: _CallInProgress, patience: float) -> bool:
+    async def _prepare(self, call: Call, patience: float) -> bool:
         """Add our mark to a create. False if its body is too long."""
         request = call.request
-        if (content := await _whole(request, patience)) is None:
+        if (content := await request.whole(max(patience, _LEAST))) is None:
             return False
         request.body = content
         call.create = create_of(request.method, call.route.name, content, self._run_tags)
@@ -267,22 +227,20 @@ class Forwarder:
             request.body = call.create.body
         return True
 
-    async def _leave_joined_run_open(self, call: _CallInProgress, patience: float) -> None:
+    async def _leave_joined_run_open(self, call: Call, patience: float) -> None:
         """Take the end out of an update of the joined run: the process that opened it ends it.
 
         A client of MLflow ends the run that it has joined at its exit, while the task goes on.
         """
-        content = await _whole(call.request, patience)
-        fields = json_object(content or b"")
-        if _run_id(fields) == self.runs.joined and _status(fields.get("status")) in TERMINAL:
-            kept = {k: v for k, v in fields.items() if k not in ("status", "end_time", "endTime")}
+        content = await call.request.whole(max(patience, _LEAST))
+        if (kept := self.runs.left_open(json_object(content or b""))) is not None:
             call.request.body = json.dumps(kept).encode()
 
-    async def _try(self, call: _CallInProgress, patience: float) -> tuple[Try, Answer | None]:
+    async def _try(self, call: Call, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""
         request, loop = call.request, asyncio.get_running_loop()
-        watched = request.body if isinstance(request.body, Body) else None
-        headers = to_server(request.headers, self._server, request.path)
+        watched = request.incoming
+        headers = to_server(request.headers, self._login.server, request.path)
         if watched is not None and request.length is not None:
             headers.append(("Content-Length", str(request.length)))
         longest = answer_limit(
@@ -307,7 +265,7 @@ class Forwarder:
                     request.method,
                     request.path,
                     headers,
-                    request.body.pieces() if isinstance(request.body, Body) else request.body,
+                    request.content(),
                     fresh=call.route.repeat is not Repeat.FREELY,
                 )
                 answer = await begun(response)
@@ -327,96 +285,55 @@ class Forwarder:
         asked = retry_after(response.headers.get("Retry-After", ""))
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
 
-    async def _has_new_login(self, used: Credentials, left: float) -> bool:
-        """Whether the connection has another login than the one used; it is used from now on.
-
-        One reading serves all calls, and is not repeated at once where it found the same login.
-
-        :param left: seconds to wait for it at most.
-        """
-        if self._server.credentials == used:
-            if self._reading is None and time.monotonic() >= self._is_current_until:
-                self._reading = asyncio.create_task(self._read_login(used))
-            if self._reading is not None:
-                await asyncio.wait({self._reading}, timeout=max(0.0, left))
-        return self._server.credentials != used
-
-    async def _read_login(self, used: Credentials) -> None:
-        try:
-            login = await asyncio.to_thread(self._renew)
-            if login is None or login == used:
-                self._is_current_until = time.monotonic() + _LOGIN_IS_CURRENT
-            else:
-                self._server = replace(self._server, credentials=login)
-        finally:
-            self._reading = None
-
-    def _forget_old_outage(self, now: float) -> None:
-        """A pause without calls says nothing of MLflow, and is no part of an outage."""
-        forget_after = min(self._server.deadline, _FORGET_AFTER)
-        if not self._under_way and now - self._last_failure > forget_after:
-            self._away_since = None
-
-    def _note(self, last: Try, now: float) -> None:
-        """Keep in mind since when MLflow is away, for all calls."""
-        if not last.says_away:
-            if self._away_since is not None and last.failure is None:
-                _log.info("MLflow answers again, after %.1f s.", now - self._away_since)
-                self._away_since = None
-            return
-        if self._away_since is None or now - self._last_failure > _FORGET_AFTER:
-            self._away_since = now
-        self._last_failure = now
-
-    async def _read_back(self, call: _CallInProgress, left: float) -> tuple[Step, Answer | None]:
+    async def _read_back(self, call: Call, left: float) -> tuple[Step, Answer | None]:
         """Whether a create was carried out although its answer was lost; twice, with a pause.
 
         A proxy gives up on a server that may still be at it. Where that cannot be found out, it is
         not sent again.
         """
         assert call.create is not None
-        name = call.route.name
-        path, body = call.create.ask.below(call.route.base)
         for again in (False, True):
             if again:
                 await asyncio.sleep(min(1.0, left))
             found = await self.ask(
-                call.create.ask.method, path, body, deadline=left, workspace=call.workspace
+                call.create.ask, call.route.base, deadline=left, workspace=call.request.workspace
             )
             release(found)
             if found.status == 200 and (made := call.create.found(found.document)):
-                _log.info("%s was carried out, although its answer was lost.", name)
-                content = json.dumps(made[-1]).encode()  # they are listed newest first
-                return Step.ANSWER, Answer(200, [("Content-Type", "application/json")], content)
+                _log.info("%s was carried out, although its answer was lost.", call.route.name)
+                return Step.ANSWER, in_json(200, made[-1])  # they are listed newest first
             if found.status not in (200, 404):
                 call.reason += f"; whether it was carried out is unknown ({found.status})"
                 return Step.GIVE_UP, None
         return Step.AGAIN, None
 
-    async def _done_before(self, call: _CallInProgress, refusal: Answer, left: float) -> Answer:
+    async def _done_before(self, call: Call, refusal: Answer, left: float) -> Answer:
         """The answer to what an earlier try has removed; the refusal where it has not."""
-        content = b"{}"
-        if (asks := ask_for_renamed(call.route.name, _text(call))) is not None:
-            path, _ = asks.below(call.route.base)
-            found = await self.ask(asks.method, path, deadline=left, workspace=call.workspace)
+        made = in_json(200, {})
+        if (asks := ask_for_renamed(call.route.name, call.request.text())) is not None:
+            found = await self.ask(
+                asks, call.route.base, deadline=left, workspace=call.request.workspace
+            )
             release(found)
             if found.status != 200:
                 return refusal
-            content = found.head
+            made.head = found.head
         release(refusal)
-        return Answer(200, [("Content-Type", "application/json")], content)
+        return made
 
-    def _answered(self, call: _CallInProgress, answer: Answer, last: Try) -> Answer:
+    def _answered(self, call: Call, answer: Answer, last: Try) -> Answer:
         """Take note of what MLflow said. No redirect is followed, so it stores nothing."""
         if call.route.writes:
             if answer.status < 300:
                 if self.lost:
-                    self.lost.pop(_key(call), None)
+                    self.lost.pop(call.key, None)
                 if call.create is not None and call.create.may_be_double:
                     self.kept.add(call.create.key_of(answer.document))
                     if call.maybe_done:
-                        self.doubtful.append(Doubtful(call.create, call.route.base, call.workspace))
-                self._note_run(call, answer)
+                        self.doubtful.append(
+                            Doubtful(call.create, call.route.base, call.request.workspace)
+                        )
+                self.runs.note(call.route.name, call.request, answer)
             elif (
                 answer.status < 400
                 or answer.status in _REFUSALS
@@ -428,15 +345,15 @@ class Forwarder:
                 self._note_loss(call, reason, permanent=answer.status < 500 and not last.may_pass)
         return answer
 
-    def _note_loss(self, call: _CallInProgress, reason: str, *, permanent: bool = False) -> None:
+    def _note_loss(self, call: Call, reason: str, *, permanent: bool = False) -> None:
         if call.route.writes and call.counts:
-            self.lost[_key(call)] = _lost(call, reason, permanent=permanent)
+            self.lost[call.key] = call.lost(reason, permanent=permanent)
 
-    def _given_up(self, call: _CallInProgress, now: float) -> Answer:
+    def _given_up(self, call: Call, now: float) -> Answer:
         waited = now - call.request.waiting_since
         reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
         if call.counts:
-            self.gave_up = _lost(call, reason)
+            self.gave_up = call.lost(reason)
         self._note_loss(call, reason)
         sentence = (
             f"{call.request.method} {call.route.name} did not reach {self._server.uri}: {reason}. "
@@ -450,96 +367,3 @@ class Forwarder:
             )
         _log.error("%s", sentence)
         return an_error(GIVEN_UP, "TEMPORARILY_UNAVAILABLE", sentence)
-
-    def _note_run(self, call: _CallInProgress, answer: Answer) -> None:
-        match call.route.name:
-            case "runs/create":
-                if (made := run_of(answer.document)) is not None:
-                    self.runs.begun(made, call.workspace)
-            case "runs/update" | "runs/delete" as name:
-                given = json_object(_text(call))
-                if run_id := _run_id(given):
-                    if name == "runs/delete":
-                        self.runs.deleted(run_id)
-                    else:
-                        self.runs.updated(run_id, _status(given.get("status")), call.workspace)
-
-
-#: ``RunStatus`` of MLflow's protocol, for clients that send the number.
-_STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
-
-
-def _status(value: Any) -> str:
-    return _STATUS.get(value, "") if isinstance(value, int) else str(value or "")
-
-
-def _run_id(fields: Mapping[str, Any]) -> str:
-    """The run of a call; protobuf's JSON takes camel case too."""
-    names = ("run_id", "runId", "run_uuid", "runUuid")
-    return str(next((fields[name] for name in names if fields.get(name)), ""))
-
-
-async def _whole(request: Request, patience: float) -> bytes | None:
-    """The whole body of a request; ``None`` where it is longer than that of a create.
-
-    :raises ClientGoneError: the client hung up, or sends nothing more.
-    """
-    if not isinstance(request.body, Body):
-        return request.body or b""
-    try:
-        async with asyncio.timeout(max(patience, _LEAST)):
-            return await request.body.whole(LONGEST_CREATE)
-    except TimeoutError as error:
-        raise ClientGoneError("the client sends nothing more") from error
-
-
-def _can_send_again(request: Request) -> bool:
-    return not isinstance(request.body, Body) or request.body.can_send_again
-
-
-def _is_taken(call: _CallInProgress, answer: Answer) -> bool:
-    """Whether it is refused as made before, and an earlier try may have done it."""
-    return (
-        call.create is not None
-        and call.maybe_done
-        and call.create.may_be_made(answer.status, error_code(answer.head))
-    )
-
-
-def _is_delivered_in_any_case(call: _CallInProgress) -> bool:
-    """Whether to deliver it even after its client has died: a complete write, and data.
-
-    An object that is made for data to come is of use to its client only.
-    """
-    body = call.request.body
-    return (
-        call.route.writes
-        and (call.create is None or call.create.is_data)
-        and (not isinstance(body, Body) or body.is_complete)
-    )
-
-
-def _text(call: _CallInProgress) -> str:
-    body = call.request.body
-    if isinstance(body, Body):
-        body = body.kept_beginning(LONGEST_CREATE)
-    return (body or b"").decode("utf-8", "replace")
-
-
-def _lost(call: _CallInProgress, reason: str, *, permanent: bool = False) -> LostCall:
-    run_id = run_id_in(call.request.path, _text(call))
-    return LostCall(call.route.name, run_id, reason, permanent)
-
-
-def _key(call: _CallInProgress) -> tuple[str, str, str]:
-    """What makes two calls the same: an artifact its path, everything else its body too."""
-    request = call.request
-    if request.method == "PUT":
-        return request.method, request.path, ""
-    if isinstance(request.body, Body):
-        return request.method, request.path, request.body.digest.hexdigest()
-    content = request.body or b""
-    if call.create is not None:
-        content = content.replace(call.create.token.encode(), b"")
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return request.method, request.path, digest

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_hokusai_dns.client.routes import is_in_a_workspace
 from airflow_provider_hokusai_dns.config.origin import origin_of
+from airflow_provider_hokusai_dns.config.server import WORKSPACE_HEADER
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -28,7 +28,7 @@ _OURS = frozenset(
     }
 )  # fmt: skip
 _FORWARDED = "x-forwarded-"
-_WORKSPACE = "x-mlflow-workspace"
+WORKSPACE = WORKSPACE_HEADER.lower()
 
 Headers = list[tuple[str, str]]
 
@@ -41,23 +41,13 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     given = list(given)
     dropped = _HOP_BY_HOP | _OURS | _named_by_connection(given)
     if server.workspace is not None:
-        dropped |= {_WORKSPACE}
+        dropped |= {WORKSPACE}
     headers = [
         (name, value)
         for name, value in given
         if (lower := name.lower()) not in dropped and not lower.startswith(_FORWARDED)
     ]
-    headers.append(("Accept-Encoding", "identity"))
-    if (authorization := server.credentials.authorization()) is not None:
-        headers.append(("Authorization", authorization))
-    if server.workspace is not None and is_in_a_workspace(path):
-        headers.append(("X-MLFLOW-WORKSPACE", server.workspace))
-    return headers
-
-
-def workspace_of(given: Iterable[tuple[str, str]]) -> str:
-    """The workspace that a client names; the connection's takes precedence. Empty for none."""
-    return next((value for name, value in given if name.lower() == _WORKSPACE), "")
+    return [*headers, ("Accept-Encoding", "identity"), *server.headers(path).items()]
 
 
 def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri: str) -> Headers:

@@ -1,4 +1,4 @@
-"""The port on loopback: access control, limits, and forwarding."""
+"""The port on loopback: access control, and forwarding."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import logging
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from weakref import WeakSet
 
@@ -22,6 +21,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from airflow_provider_hokusai_dns.client.relay.bodies import Body, Budget, ClientGoneError
+from airflow_provider_hokusai_dns.client.relay.connections import Connections
 from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
 from airflow_provider_hokusai_dns.client.relay.headers import to_client
 from airflow_provider_hokusai_dns.client.relay.messages import Answer, Request
@@ -34,18 +34,9 @@ _http_log = _log.getChild("http")
 
 HOST = "127.0.0.1"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-#: Connections at the same time; what comes beyond is closed at once.
-_CONNECTIONS = 1024
-#: Those of them that have not shown the token yet. One more, and the oldest of them is closed: so
-#: another user of the machine can neither keep the clients out nor fill the memory.
-_STRANGERS = 256
-#: Bytes that all of them may have sent. More, and the one that has sent most is closed.
-_SENT_BY_STRANGERS = 32 * 2**20
 #: Bytes of the first line, headers of a request, and bytes of each. MLflow's client puts a search
 #: for model versions into the URL.
 _LINE, _HEADERS, _HEADER = 64 * 1024, 64, 8 * 1024
-#: Seconds in which a new connection has to bring a request with the token.
-_FIRST_REQUEST = 30.0
 #: The relay never closes an idle connection: its client would take that for an error. Seconds.
 _KEEP_IDLE = 7 * 24 * 3600.0
 _DOTS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)")
@@ -67,14 +58,9 @@ class Listener:
         self._forwarder = forwarder
         self._token = token.encode()
         self._budget = budget
-        self._strangers: dict[web.RequestHandler, _Stranger] = {}
-        self._sent_by_strangers = 0
         self._under_way: dict[asyncio.Task[object], Request] = {}
-        self._web = _Connections(
+        self._web = Connections(
             self._handle,
-            came=self._note_stranger,
-            sent=self._note_sent,
-            gone=self._is_no_stranger,
             logger=_http_log,
             max_line_size=_LINE,
             max_headers=_HEADERS,
@@ -90,7 +76,7 @@ class Listener:
         """Listen on a free port of loopback, and return it."""
         loop = asyncio.get_running_loop()
         self.socket = socket.create_server((HOST, 0), backlog=512)
-        self._listening = await loop.create_server(self._new_connection, sock=self.socket)
+        self._listening = await loop.create_server(self._web.accepted, sock=self.socket)
         self.port = int(self.socket.getsockname()[1])
         return self.port
 
@@ -134,35 +120,6 @@ class Listener:
             call.cancel()
         await self._web.shutdown(0.5)
 
-    def _new_connection(self) -> asyncio.BaseProtocol:
-        if len(self._web.connections) >= _CONNECTIONS:
-            return _Refusal()
-        return self._web()
-
-    def _note_stranger(self, protocol: web.RequestHandler) -> None:
-        loop = asyncio.get_running_loop()
-        limit = loop.call_later(_FIRST_REQUEST, self._close, protocol)
-        self._strangers[protocol] = _Stranger(limit)
-        if len(self._strangers) > _STRANGERS:
-            self._close(next(iter(self._strangers)))
-
-    def _note_sent(self, protocol: web.RequestHandler, count: int) -> None:
-        if (stranger := self._strangers.get(protocol)) is None:
-            return
-        stranger.sent += count
-        self._sent_by_strangers += count
-        if self._sent_by_strangers > _SENT_BY_STRANGERS:
-            self._close(max(self._strangers, key=lambda each: self._strangers[each].sent))
-
-    def _close(self, stranger: web.RequestHandler) -> None:
-        self._is_no_stranger(stranger)
-        stranger.force_close()
-
-    def _is_no_stranger(self, protocol: web.RequestHandler) -> None:
-        if (stranger := self._strangers.pop(protocol, None)) is not None:
-            stranger.limit.cancel()
-            self._sent_by_strangers -= stranger.sent
-
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._is_allowed(request.headers.get("Authorization", "")):
             self.refused += 1
@@ -170,7 +127,7 @@ class Listener:
                 _log.warning("A request without the token of this relay was refused.")
             return _error(401, "this relay is for the processes of one Airflow task: its token "
                           "is missing or wrong", "PERMISSION_DENIED")  # fmt: skip
-        self._is_no_stranger(request.protocol)
+        self._web.is_no_stranger(request.protocol)
         path = request.raw_path
         if request.method not in _METHODS or not _is_plain(path):
             return _error(400, "this relay takes paths of MLflow only", "BAD_REQUEST")
@@ -241,65 +198,6 @@ class Listener:
             with contextlib.suppress(ValueError):
                 given = base64.b64decode(value.strip(), validate=True).partition(b":")[2]
         return hmac.compare_digest(given, self._token)
-
-
-@dataclass
-class _Stranger:
-    """A connection that has not shown the token yet."""
-
-    limit: asyncio.TimerHandle
-    sent: int = 0
-
-
-class _Connection(web.RequestHandler):
-    """aiohttp's connection, with a notification of what comes."""
-
-    sent: Callable[[web.RequestHandler, int], None]
-
-    def data_received(self, data: bytes) -> None:
-        self.sent(self, len(data))
-        super().data_received(data)
-
-
-class _Connections(web.Server):
-    """aiohttp's server, with notifications when a connection is opened, sends or is closed."""
-
-    def __init__(
-        self,
-        handler: Any,
-        *,
-        came: Callable[[web.RequestHandler], None],
-        sent: Callable[[web.RequestHandler, int], None],
-        gone: Callable[[web.RequestHandler], None],
-        **options: Any,
-    ) -> None:
-        super().__init__(handler, **options)
-        self._came, self._sent, self._gone = came, sent, gone
-        self._options = options
-        self.transports: WeakSet[asyncio.Transport] = WeakSet()
-
-    def __call__(self) -> web.RequestHandler:
-        connection = _Connection(self, loop=asyncio.get_running_loop(), **self._options)
-        connection.sent = self._sent
-        return connection
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self.transports.add(transport)
-        self._came(handler)
-
-    def connection_lost(
-        self, handler: web.RequestHandler, exc: BaseException | None = None
-    ) -> None:
-        super().connection_lost(handler, exc)
-        self._gone(handler)
-
-
-class _Refusal(asyncio.Protocol):
-    """One connection too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 async def _pieces(response: aiohttp.ClientResponse, deadline: float) -> AsyncIterator[bytes]:

@@ -8,29 +8,29 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable, Container, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_hokusai_dns.client.begun_inside import run_ids_in_use
-from airflow_provider_hokusai_dns.client.creates import Ask as Call
-from airflow_provider_hokusai_dns.client.creates import Create, Key, ended, status_of_run
+from airflow_provider_hokusai_dns.client.creates import Ask, Create, Key, ended, status_of_run
 from airflow_provider_hokusai_dns.client.orphaned_runs import Search, orphaned
 from airflow_provider_hokusai_dns.client.relay.messages import release
-from airflow_provider_hokusai_dns.client.relay.records import TERMINAL, is_id
+from airflow_provider_hokusai_dns.client.relay.runs import TERMINAL, is_id
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.client.relay.messages import Answer
-    from airflow_provider_hokusai_dns.client.relay.records import Runs
+    from airflow_provider_hokusai_dns.client.relay.runs import Runs
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _API = "/api/2.0/mlflow"
 
-Ask = Callable[[str, str, Mapping[str, Any] | bytes | None], Awaitable["Answer"]]
+#: Asks below a base, which stands before the path.
+Asks = Callable[[Ask, str], Awaitable["Answer"]]
 
 
-async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
+async def end_orphans(ask: Asks, tags: Mapping[str, str], runs: Runs) -> None:
     """End as KILLED the runs that clients of an earlier try of this task left RUNNING.
 
     All experiments are searched. A failure is logged and not raised: the task matters more.
@@ -51,39 +51,38 @@ async def end_orphans(ask: Ask, tags: Mapping[str, str], runs: Runs) -> None:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
 
 
-async def delete_doubles(ask: Ask, create: Create, base: str, kept: Container[Key]) -> None:
+async def delete_doubles(ask: Asks, create: Create, base: str, kept: Container[Key]) -> None:
     """Delete what a call created in addition to what its client received.
 
     :param ask: in the workspace of that client.
     :param base: of the path of the call.
     :param kept: what clients have got.
     """
-    listed = await ask(create.ask.method, *create.ask.below(base))
+    listed = await ask(create.ask, base)
     for calls in create.discards(listed.document, kept):
-        done = [(await ask(call.method, *call.below(base))).status for call in calls]
+        done = [(await ask(call, base)).status for call in calls]
         if done and done[-1] < 400:
             which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
             _log.info("Deleted what was made twice: %s", quoted(which))
 
 
-async def end_run(ask: Ask, run_id: str, status: str) -> Answer:
+async def end_run(ask: Asks, run_id: str, status: str) -> Answer:
     """Set the end of a run."""
-    call = ended(run_id, status)
-    return await ask(call.method, f"{_API}/{call.path}", call.fields)
+    return await ask(ended(run_id, status), _API)
 
 
-async def has_ended(ask: Ask, run_id: str) -> bool:
+async def has_ended(ask: Asks, run_id: str) -> bool:
     """Whether a run has a final status already; false where MLflow does not say so."""
-    answer = await ask("GET", *Call("GET", "runs/get", {"run_id": run_id}).below(_API))
+    answer = await ask(Ask("GET", "runs/get", {"run_id": run_id}), _API)
     release(answer)
     return answer.status == 200 and status_of_run(answer.document) in TERMINAL
 
 
-async def _found(ask: Ask, search: Search[T]) -> T:
+async def _found(ask: Asks, search: Search[T]) -> T:
     try:
         call = next(search)
         while True:
-            answer = await ask(call.method, f"{_API}/{call.path}", call.fields)
+            answer = await ask(call, _API)
             if answer.status >= 400 or answer.rest is not None:
                 release(answer)
                 raise RuntimeError(f"{call.path} was answered {answer.status}, or at length")

@@ -24,14 +24,15 @@ from airflow_provider_hokusai_dns.client.relay.orphans import (
     end_run,
     has_ended,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.variables import (
     EXPERIMENT_ID,
     changed,
     child_variables,
 )
-from airflow_provider_hokusai_dns.client.run import FAILED, FINISHED, KILLED
-from airflow_provider_hokusai_dns.client.run import status_of as plain_status_of
+from airflow_provider_hokusai_dns.client.run_end import FAILED, FINISHED, KILLED, must_end_now
+from airflow_provider_hokusai_dns.client.run_end import status_of as plain_status_of
 from airflow_provider_hokusai_dns.config import overrides
 from airflow_provider_hokusai_dns.resolver import forks
 
@@ -168,14 +169,15 @@ class Relay:
         task's time is over.
 
         :param error: what the block was left by; it must come out, so nothing is raised then.
-        :param status: for the runs that clients have left RUNNING.
+        :param status: of the block. Runs that clients have left RUNNING are ended as FAILED where
+            it is FINISHED: a client that ends its runs has done so by now, as MLflow's own API does
+            it at its exit.
         :raises RelayLostDataError: something did not arrive, and the block had ended well.
         """
         if os.getpid() != self._pid:
             return  # a forked child leaves the block of its parent
-        out_of_time = self._stopped or (
-            error is not None and not isinstance(error, Exception | SystemExit)
-        )
+        out_of_time = self._stopped or (error is not None and must_end_now(error, status))
+        status = FAILED if status == FINISHED else status
         seconds = self._server.deadline
         if error is not None and self._end_timeout is not None:
             seconds = min(seconds, self._end_timeout)
@@ -407,11 +409,9 @@ def open_relay(
             else:
                 yield relay
         except BaseException as error:
-            status = status_of(error)
-            relay.close(error, FAILED if status == FINISHED else status)
+            relay.close(error, status_of(error))
             raise
-        # A client that ends its runs has done so by now: MLflow's own API does it at its exit.
-        relay.close(None, FAILED)
+        relay.close(None, FINISHED)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError, listener
+from airflow_provider_hokusai_dns.client.relay import Relay, RelayLostDataError, connections
 from airflow_provider_hokusai_dns.config.server import Credentials
 from tests.client.relay.conftest import OpenRelay
 from tests.client.relay.support import API, ask, connected, token_of
@@ -278,7 +278,7 @@ def test_a_query_is_not_in_the_log_when_the_answer_is_not_http(
 
 def test_strangers_cannot_keep_a_client_out(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many connections they hold open: the oldest of them is closed."""
-    monkeypatch.setattr(listener, "_STRANGERS", 20)
+    monkeypatch.setattr(connections, "_STRANGERS", 20)
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connected(relay)) for _ in range(60)]
         assert ask(relay, "GET", "/health")[0] == 200
@@ -288,14 +288,14 @@ def test_strangers_cannot_keep_a_client_out(relay: Relay, monkeypatch: pytest.Mo
             with contextlib.suppress(BlockingIOError):
                 gone.append(one.recv(1))
         assert 40 <= len(gone) < 60
-        assert len(relay._listener._strangers) <= 20
+        assert len(relay._listener._web._strangers) <= 20
 
 
 def test_the_stranger_that_has_sent_most_is_closed_where_they_have_sent_too_much(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that is just connecting is none of these, and is not counted once it is known."""
-    monkeypatch.setattr(listener, "_SENT_BY_STRANGERS", 10_000)
+    monkeypatch.setattr(connections, "_SENT_BY_STRANGERS", 10_000)
     with connected(relay) as modest, connected(relay) as greedy:
         modest.sendall(b"GET /x HTTP/1.1\r\n")
         greedy.sendall(b"GET /" + b"y" * 20_000)
@@ -307,7 +307,7 @@ def test_the_stranger_that_has_sent_most_is_closed_where_they_have_sent_too_much
         token = token_of(relay).encode()
         modest.sendall(b"Host: x\r\nAuthorization: Bearer " + token + b"\r\n\r\n")
         assert modest.recv(12) == b"HTTP/1.1 200"
-    assert relay._listener._sent_by_strangers == 0
+    assert relay._listener._web._sent_by_strangers == 0
 
 
 #: Opens connections as fast as it can, each with headers up to the limit, and holds them.
@@ -374,7 +374,7 @@ def test_a_client_that_stops_in_the_middle_of_its_upload_is_no_outage(relay_to: 
             client.settimeout(20)
             assert client.recv(65536) == b""
         assert not relay.gave_up
-        assert relay._forwarder._away_since is None
+        assert relay._forwarder._outage.since is None
 
 
 def test_no_other_socket_can_take_the_port_of_a_relay(relay: Relay) -> None:

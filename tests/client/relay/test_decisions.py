@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, Runs, losses_of, run_id_in
+from airflow_provider_hokusai_dns.client.relay.outage import Outage
+from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of, run_id_in
 from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.variables import changed, child_variables
 from airflow_provider_hokusai_dns.client.retries import (
     NoAnswer,
@@ -131,6 +133,32 @@ def test_a_server_that_hangs_is_asked_again_where_that_is_cheap(
             repeat, of_an_artifact=of_an_artifact, patience=patience, author_s=author_s
         )
         assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("deadline", "pause", "under_way", "is_new"),
+    [
+        (600.0, 301.0, False, True),
+        (600.0, 299.0, False, False),
+        (60.0, 61.0, False, True),
+        (60.0, 61.0, True, False),  # it goes on in a call that is still waiting
+        (60.0, 301.0, True, True),
+    ],
+)
+def test_an_outage_is_over_after_a_pause(
+    deadline: float, pause: float, under_way: bool, is_new: bool
+) -> None:
+    """A call after that waits its own deadline, and not the rest of one that has passed."""
+    outage = Outage(deadline)
+    outage.call_begins(1000.0)
+    outage.note(Try(502), 1000.0)
+    if not under_way:
+        outage.call_ends()
+    outage.call_begins(1000.0 + pause)
+    outage.note(Try(502), 1000.0 + pause)
+    assert outage.since == (1000.0 + pause if is_new else 1000.0)
+    outage.note(Try(200), 2000.0)
+    assert outage.since is None
 
 
 def test_mlflow_s_own_500_is_repeated_as_long_as_by_its_client() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import dead_peer, retries
+from airflow_provider_hokusai_dns.client.creates import Ask
 from airflow_provider_hokusai_dns.client.relay import (
     Relay,
     RelayLostDataError,
@@ -21,7 +22,7 @@ from airflow_provider_hokusai_dns.client.relay import (
     open_relay,
 )
 from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
-from airflow_provider_hokusai_dns.client.relay.records import Runs
+from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.relay.upstream import Upstream
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
@@ -217,7 +218,7 @@ def test_a_create_of_the_relays_own_keeps_its_body() -> None:
     async def create(server: MLflowServer, address: str) -> None:
         upstream = Upstream(server, lambda: [address])
         forwarder = Forwarder(server, upstream, Runs(), {})
-        await forwarder.ask("POST", f"{API}/experiments/create", {"name": "e"}, deadline=5)
+        await forwarder.ask(Ask("POST", "experiments/create", {"name": "e"}), API, deadline=5)
         await upstream.close()
 
     with stranger(OK) as there:

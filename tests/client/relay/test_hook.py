@@ -16,7 +16,7 @@ import pytest
 from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.routes import author_s_timeout
-from airflow_provider_hokusai_dns.client.run import LostDataError
+from airflow_provider_hokusai_dns.client.run_end import LostDataError
 from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.operators.mlflow import mlflow_for_children

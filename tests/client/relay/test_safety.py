@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_hokusai_dns import pins
-from airflow_provider_hokusai_dns.client.relay import listener, open_relay
+from airflow_provider_hokusai_dns.client.relay import connections, open_relay
 from airflow_provider_hokusai_dns.config.server import Credentials
 from airflow_provider_hokusai_dns.exceptions import TLSFileError
 from airflow_provider_hokusai_dns.resolver import DNSResolver
@@ -72,7 +72,7 @@ def test_a_connection_that_brings_no_request_is_closed(
     relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its time; and one with the token is not."""
-    monkeypatch.setattr(listener, "_FIRST_REQUEST", 0.5)
+    monkeypatch.setattr(connections, "_FIRST_REQUEST", 0.5)
     with stranger(OK) as there, relay_to(there) as relay, connected(relay) as idle:
         parts = urlsplit(relay.uri)
         kept = http.client.HTTPConnection(str(parts.hostname), parts.port)
@@ -87,7 +87,7 @@ def test_a_connection_that_brings_no_request_is_closed(
 
 def test_connections_are_bounded(relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is closed at once; the next is taken when others have gone."""
-    monkeypatch.setattr(listener, "_CONNECTIONS", 4)
+    monkeypatch.setattr(connections, "_CONNECTIONS", 4)
     with stranger(OK) as there, relay_to(there) as relay, contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(connected(relay))

@@ -78,6 +78,28 @@ def test_a_task_whose_time_is_over_waits_three_seconds_for_an_mlflow_that_is_awa
     client.join(5)
 
 
+class Deferred(BaseException):
+    """As Airflow's ``TaskDeferred``, which is no ``Exception`` and no failure either."""
+
+
+def test_a_task_that_defers_delivers_what_is_under_way(relay_to: OpenRelay) -> None:
+    """Its time is not over: it waits for longer than the three seconds of one that is stopped."""
+
+    def answer(request: Request) -> bytes:
+        server.wait(4)
+        return OK
+
+    with (  # noqa: PT012
+        pytest.raises(Deferred) as raised,
+        stranger(answer) as server,
+        relay_to(server, changes=PATIENT, status_of=lambda error: "FINISHED") as relay,
+    ):
+        client = log_in_vain(relay, server, others=0)
+        raise Deferred
+    assert raised.value.__context__ is None
+    client.join(5)
+
+
 @pytest.mark.parametrize("by_signal", [True, False], ids=["SIGTERM", "interrupted"])
 def test_a_run_that_is_being_begun_when_the_task_is_stopped_is_ended(
     relay_to: OpenRelay, by_signal: bool
