@@ -4,9 +4,9 @@ VENV := .venv
 FLOOR := .venv-floor
 PY := $(VENV)/bin/python
 PYTEST := $(PY) -m pytest
-# One worker for each of two cores: with more, tests with time limits fail now and then.
-# tests/schedule.py says what stays on one worker.
-WORKERS := 2
+# For two cores: two workers have the tests that compute, two those that mostly wait.
+# tests/schedule.py says which, and what stays on one worker.
+WORKERS := 4
 AT_ONCE := -n $(WORKERS) --dist loadfile -p tests.resolver_coverage
 # A run leaves a file for each worker. The parts that decide are covered to the last branch.
 COVERAGE := $(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --fail-under=95 && \
@@ -54,7 +54,9 @@ check: lint ## run lint and the tests that need no server: about a minute
 	$(PYTEST) -q -m "not integration and not e2e"
 
 # The fleet test runs alone: it starts seven Airflow processes, and some of its claims are times in seconds.
-test: lint docs setup-floor setup-next setup-mlflow test-fleet ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests; the resolver's coverage
+test: setup-floor setup-next setup-mlflow ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests; the resolver's coverage
+	@$(MAKE) --no-print-directory -j2 -O lint docs
+	@$(MAKE) --no-print-directory test-fleet
 	$(PY) -m coverage erase
 	$(PYTEST) $(AT_ONCE) -m "not fleet" --durations=20 --cache-clear || \
 		{ [ $$? = 1 ] && .ci/test-again $(PY) -m "not fleet"; }

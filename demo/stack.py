@@ -252,8 +252,7 @@ class Stack:
             "AIRFLOW__API__BASE_URL": self.layout.airflow_url or base,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            # The default of 1 s is paid at almost every hop from task to task; 0.1 s costs a quarter
-            # of a core.
+            # The default of 1 s is paid at almost every hop from task to task.
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             # Airflow may notice the end of a task's process this much too late. With the default of
             # 5 s a gate that is due again after 5 s is then taken for failed.
