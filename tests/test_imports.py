@@ -38,11 +38,16 @@ print(ours / airflow_itself, grown, [name for name in {_HEAVY!r} if name in new]
 """
 
 
-def measure() -> tuple[float, float, str]:
+def printed_by(code: str) -> str:
+    """What it prints in an interpreter that has imported nothing of ours."""
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
-    ratio, kilobytes, heavy = done.stdout.strip().splitlines()[-1].split(" ", 2)
+    return done.stdout.strip()
+
+
+def measure() -> tuple[float, float, str]:
+    ratio, kilobytes, heavy = printed_by(_MEASURE).splitlines()[-1].split(" ", 2)
     return float(ratio), float(kilobytes), heavy
 
 
@@ -67,12 +72,10 @@ def test_a_start_of_airflow_pays_for_the_names_of_our_commands_only():
         "from airflow_provider_hokusai_dns.cli.definition import get_hokusai_dns_cli_commands; "
         "get_hokusai_dns_cli_commands(); print(sorted(set(sys.modules) - before))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    printed = printed_by(code)
     ours = "airflow_provider_hokusai_dns"
-    assert done.stdout.strip().endswith(f"'{ours}.cli', '{ours}.cli.definition']")
-    assert done.stdout.count("'") in (4, 6), "the package itself may be there before"
+    assert printed.endswith(f"'{ours}.cli', '{ours}.cli.definition']")
+    assert printed.count("'") in (4, 6), "the package itself may be there before"
 
 
 def test_importing_the_package_alone_imports_nothing():
@@ -81,10 +84,8 @@ def test_importing_the_package_alone_imports_nothing():
         "import sys; before = set(sys.modules); import airflow_provider_hokusai_dns as p; "
         "print(p.__version__, sorted(set(sys.modules) - before))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout.strip().endswith("['airflow_provider_hokusai_dns']")
+    printed = printed_by(code)
+    assert printed.endswith("['airflow_provider_hokusai_dns']")
 
 
 def test_importing_the_resolver_s_package_imports_none_of_its_modules():
@@ -95,8 +96,6 @@ def test_importing_the_resolver_s_package_imports_none_of_its_modules():
         "from airflow_provider_hokusai_dns.resolver import *; "
         "print([name for name in r.__all__ if name not in globals()], hasattr(r, 'nothing'))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    )
+    printed = printed_by(code)
     ours = "airflow_provider_hokusai_dns"
-    assert done.stdout.splitlines() == [f"['{ours}', '{ours}.resolver']", "[] False"]
+    assert printed.splitlines() == [f"['{ours}', '{ours}.resolver']", "[] False"]
