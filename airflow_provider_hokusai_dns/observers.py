@@ -99,7 +99,7 @@ class LogObserver:
             resolution.address,
             ORIGINS[resolution.source],
             resolution.age() or 0.0,
-            stale_limit(event.cause, event.hostname, self._resolver.config),
+            stale_limit(resolution, self._resolver.config),
         )
 
     def _tell_nothing(self, event: Event) -> None:

@@ -288,7 +288,7 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
         return (
             f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
             f"DNS returns no address right now ({why}). "
-            f"Good for up to {stale_limit(found.cause, found.hostname, config)}"
+            f"Good for up to {stale_limit(found, config)}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"

@@ -11,6 +11,7 @@ from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.wording import is_limited_by_no_such_name
 from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.record import away_for, shown_record
 
@@ -34,7 +35,7 @@ class ConnectionTarget:
     :param max_stale: seconds of age up to which an address is served while DNS fails.
     :param login_limit: the same for a connection that sends credentials over plain http; ``None``
         if that makes no difference.
-    :param asked: the nameservers set on the connection; empty for the system's.
+    :param asked: the nameservers and the SRV name set on the connection; empty for the system's.
     """
 
     hostname: str | None = None
@@ -165,7 +166,7 @@ class ConnectionHealth:
             "source": source,
             "age": _rounded(age),
             "ttl_left": _rounded(left),
-            "stale": None if found is None else stale_limit(found, self.target, wall),
+            "stale": None if found is None else stale_limit_row(found, self.target, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": None if verdict is None else verdict.milliseconds,
             "last_known_good": None
@@ -176,7 +177,9 @@ class ConnectionHealth:
         }
 
 
-def stale_limit(found: Resolution, target: ConnectionTarget, wall: float) -> dict[str, Any] | None:
+def stale_limit_row(
+    found: Resolution, target: ConnectionTarget, wall: float
+) -> dict[str, Any] | None:
     """How long a stale address is still served; ``None`` for one that is not stale.
 
     :param wall: seconds since the epoch.
@@ -184,9 +187,8 @@ def stale_limit(found: Resolution, target: ConnectionTarget, wall: float) -> dic
     if found.stale_until is None or found.resolved_at is None:
         return None
     since, until = found.resolved_at.timestamp(), found.stale_until.timestamp()
-    # The sooner of two limits is in force (policy rules 6 and 7); stamps are rounded on their way.
     rule, limit = "age", target.max_stale
-    if until < since + target.max_stale - 1:
+    if is_limited_by_no_such_name(found, target.max_stale):
         rule, limit = "no_such_name", target.no_name_limit
     if target.login_limit is not None and since + target.login_limit < until:
         rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit

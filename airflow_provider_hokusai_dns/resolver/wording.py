@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.resolver.model import Cause, Source
+from airflow_provider_hokusai_dns.resolver.model import Resolution, Source
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
@@ -36,8 +36,22 @@ REASONS = {
 }
 
 
-def stale_limit(cause: Cause | None, hostname: str, config: ResolverConfig) -> str:
-    """For how long a stale address is served: ``900 s after the name went away``."""
-    if cause is not None and cause.says_no_such_name:
+def is_limited_by_no_such_name(found: Resolution, max_stale: float) -> bool:
+    """Whether a stale answer is served for less than its maximum age (policy rules 6 and 7).
+
+    The latest cause does not tell: no later failure extends the limit of rule 7 again.
+
+    :param max_stale: seconds of age, by rule 6.
+    """
+    if found.resolved_at is None or found.stale_until is None:
+        return False
+    served = found.stale_until - found.resolved_at
+    return served.total_seconds() < max_stale - 1  # timestamps are rounded on their way
+
+
+def stale_limit(found: Resolution, config: ResolverConfig) -> str:
+    """For how long a stale answer is served: ``900 s after the name went away``."""
+    max_stale = config.max_stale_for(found.hostname)
+    if is_limited_by_no_such_name(found, max_stale):
         return f"{config.max_stale_no_name:.0f} s after the name went away"
-    return f"{config.max_stale_for(hostname):.0f} s of age"
+    return f"{max_stale:.0f} s of age"

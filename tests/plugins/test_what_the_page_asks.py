@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget, stale_limit
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget, stale_limit_row
 from airflow_provider_hokusai_dns.plugins import health_cache
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
@@ -101,7 +101,7 @@ def a_stale_one(*, until: float, age: float = 100.0) -> Resolution:
 def test_the_sooner_limit_of_a_stale_address_is_told(until, login_limit, expected):
     """With its rule: 24 h of age, 15 min without the name, 15 min with a login over http."""
     target = ConnectionTarget(HOSTNAME, login_limit=login_limit)
-    assert stale_limit(a_stale_one(until=until), target, NOW) == expected
+    assert stale_limit_row(a_stale_one(until=until), target, NOW) == expected
 
 
 def test_a_name_that_is_gone_has_its_limit_at_the_endpoint(usable, dns, monkeypatch):

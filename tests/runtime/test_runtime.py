@@ -225,6 +225,18 @@ class TestTheLog:
         assert len(self.lines(caplog)) == 2
         assert "again" in self.lines(caplog)[1]
 
+    def test_tells_the_limit_in_force_and_not_that_of_the_latest_failure(
+        self, resolver, dns, caplog
+    ):
+        """Once DNS said that the name is gone, a later SERVFAIL extends nothing (rule 7)."""
+        dns.no_such_name("mlflow.local")
+        resolver.refresh("mlflow.local")
+        dns.servfail("mlflow.local")
+        resolver.refresh("mlflow.local")
+        line = self.lines(caplog)[-1]
+        assert "'mlflow.local' (servfail): using 10.0.0.1 from memory" in line
+        assert "900 s after the name went away" in line
+
     def test_tells_when_there_is_nothing_left(self, resolver, dns, caplog):
         """An error line with the cause and what to do in an emergency."""
         dns.no_such_name("other.local")
