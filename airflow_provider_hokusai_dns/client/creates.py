@@ -2,8 +2,9 @@
 
 An answer that broke off, a time-out, a 502, 503 or 504 leaves open whether the server has done what
 it was asked. MLflow before 3.18 sends such a call again and may make two; 3.18 raises. We ask the
-server first, by a tag that is put into the request; what takes no tag is known by what it adds.
-A create that is not in this table cannot be asked for, and is sent once (see :mod:`~.routes`).
+server first, by a tag that is put into the request. An object that takes no tag is recognised by
+its content. A create that is not in this table cannot be looked up, and is sent once (see
+:mod:`~.routes`).
 
 Only what the documented REST API says is used. Pure: the adapter of MLflow's client
 (:mod:`~.transport`) and the relay (:mod:`~.relay`) send.
@@ -27,7 +28,7 @@ _PROMPT = "mlflow.prompt.is_prompt"
 #: Paths with an id in the middle.
 _OF_ONE = re.compile(r"(logged-models|traces)/([^/]+)/([^/]+)")
 
-#: What an object keeps as its create has it.
+#: Fields that an object keeps from its create.
 _STAYS = ("start_time", "source", "run_id")
 
 Fields = Mapping[str, Any]

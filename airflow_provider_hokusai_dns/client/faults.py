@@ -1,4 +1,4 @@
-"""The outcome of an attempt by ``requests``, for the decision on sending it again. Pure."""
+"""The outcome of a try by ``requests``, for the decision on sending it again. Pure."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _OVERRUN = frozenset({408, 425, 429})
 #: What SQLAlchemy says when no database connection comes free; MLflow answers 400 with it.
 _POOL_IS_FULL = b"QueuePool limit of size"
 _FIRST_PAUSE = 0.2
-#: A server may ask for an hour; it is asked again sooner, seconds.
+#: The longest Retry-After that is honoured, seconds: a server may ask for an hour.
 _LONGEST_RETRY_AFTER = 30.0
 
 
@@ -112,7 +112,7 @@ class Progress:
 
 
 def next_step(last: Try, progress: Progress, now: float) -> Step:
-    """Decide what follows a sending. A step ``AGAIN`` comes after :func:`pause`."""
+    """Decide what to do after a try. A step ``AGAIN`` comes after :func:`pause`."""
     over = Step.ANSWER if last.failure is None else Step.GIVE_UP
     if not last.may_pass or not progress.can_send_again:
         return over

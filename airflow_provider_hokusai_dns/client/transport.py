@@ -58,10 +58,10 @@ _log = logging.getLogger(__name__)
 _POOL_CLASSES = pool_classes(dead_peer.noticing)
 #: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
-#: The least that a first attempt waits for its answer, seconds.
+#: The least that a first try waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
 _POOL_SIZE = 64
-#: Of the pauses between attempts, seconds.
+#: The longest pause between two tries, seconds.
 _LONGEST_PAUSE = 10.0
 
 

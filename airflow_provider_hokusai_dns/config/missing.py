@@ -1,8 +1,8 @@
 """Why Airflow did not return a connection.
 
-Airflow itself does not say: it asks its secrets backends in turn, ignores their errors, and calls
-undefined what none of them returned. So this module asks again, but only where the answer can be
-trusted.
+Airflow itself does not say: it asks its secrets backends in turn, ignores their errors, and
+reports a connection that none of them returned as undefined. So this module asks again, but only
+where the answer can be trusted.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ class Handouts:
         self.last = LONG_AGO
         #: When clients were given the addresses with which they are busy now, by handout.
         self.open: dict[int, float] = {}
-        #: When the last client of an address that connected at the first try got it, and did.
+        #: By address, of the latest client that connected at its first try: when it was given the
+        #: address, and when it connected.
         self.connected: dict[str, tuple[float, float]] = {}
         #: What became of all others.
         self.in_doubt: deque[Outcome] = deque()

@@ -162,7 +162,7 @@ class Updater:
         return partial(self._afterwards, slot, flight, search, taken)
 
     def _conclude(self, slot: Slot, flight: Flight, search: Search) -> Answer | None:
-        """Pass the outcome to the state; returns the stored answer, if there is one."""
+        """Pass the outcome to the state; returns the answer as recorded, if there is one."""
         state, outcome = self.state, search.outcome
         seconds = state.now() - flight.started
         if isinstance(outcome, Answer) and outcome.endpoints:
@@ -185,7 +185,7 @@ class Updater:
             self.publisher.after_lookup(slot)
 
         def take(answer: Answer) -> None:
-            """Store a better answer of the same lookup."""
+            """Record a better answer of the same lookup."""
             nonlocal taken
             now, entry = state.now(), slot.entry
             is_fresh = entry.failure is None and now < freshness.expires_at(entry, state.config)

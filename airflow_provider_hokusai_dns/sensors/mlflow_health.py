@@ -74,10 +74,10 @@ class MLflowHealthSensor(BaseSensorOperator):
     :param min_health: ``"healthy"`` requires a fresh answer from DNS; ``"degraded"`` also accepts
         a stale address at which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
-    :param fail_fast_on: causes that retrying will not fix. After three checks in a row, the gate
-        fails without a retry; ``soft_fail`` is honoured. ``"undefined"``: Airflow reports that the
-        connection does not exist. ``"missing"``, not included by default: that, or the connection
-        could not be read.
+    :param fail_fast_on: states that retrying will not fix, and these causes: ``"undefined"``,
+        Airflow reports that the connection does not exist; ``"missing"``, not included by default:
+        that, or the connection could not be read. After three checks in a row, the gate fails
+        without a retry; ``soft_fail`` is honoured.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer with
         the same arguments share their checks: a result younger than ``poke_interval`` is reused.
     :param start_from_trigger: with ``deferrable``, start in the triggerer too, without a first

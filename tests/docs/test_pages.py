@@ -264,3 +264,11 @@ def test_every_page_can_be_reached() -> None:
         name = str(page.relative_to(DOCS if DOCS in page.parents else REPOSITORY))
         if name not in ("README.md", "index.md"):
             assert f"\n{name.removesuffix('.md')}\n" in listed, name
+
+
+def test_every_row_of_a_table_has_the_columns_of_its_head() -> None:
+    """A row that is broken in two hides what stood in its last columns."""
+    for page in pages():
+        for table in re.findall(r"(?:^\|.*\n)+", page.read_text(), re.MULTILINE):
+            rows = re.sub(r"`[^`\n]*`|\\\|", "", table).splitlines()
+            assert {row.count("|") for row in rows} == {rows[0].count("|")}, (page.name, rows[0])

@@ -5,8 +5,8 @@ this package. It is an MLflow client with a tracking URI on 127.0.0.1 and a toke
 there. The relay has the credentials, waits while MLflow is unavailable, repeats requests if that is
 safe, and ends the runs that its clients leave behind.
 
-Which request may be repeated and how a create is found again is said in :mod:`..routes` and
-:mod:`..creates`, for MLflow's client in this process as well.
+:mod:`..routes` says which request may be repeated, :mod:`..creates` how a create is found again.
+MLflow's client in this process follows both as well.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class Asking:
         if self.reply is not None and now < self.stands_at:
             self._weigh(now)
         while now >= self.next_at:
-            # Then a packet that may be lost is made good for once.
+            # Once the lookup is decided, one repetition is enough for a packet that may be lost.
             if decided and len(self.asks) > 1:
                 self.next_at = FOREVER
                 return
