@@ -57,6 +57,7 @@ def soak(seconds: float, *, seed: int = 1, threads: int = 8, loops: int = 2) -> 
     """
     found = Soak()
     with DNSServer() as dns:
+        at_rest = threading.active_count() + 1  # the nameserver's among them; and what wakes others
         for number, name in enumerate(NAMES):
             dns.set_records(
                 name, [f"10.0.{number}.1", f"10.0.{number}.2", f"fd00::{number}"], ttl=1
@@ -69,9 +70,9 @@ def soak(seconds: float, *, seed: int = 1, threads: int = 8, loops: int = 2) -> 
             resolver.resolve(name)
         # A tenth of the time to reach what it keeps; after that, nothing may grow.
         _work(resolver, dns, found, seconds * 0.1, seed, threads, loops)
-        before = _footprint(dns, resolver)
+        before = _footprint(dns, resolver, at_rest)
         _work(resolver, dns, found, seconds * 0.9, seed + 1, threads, loops)
-        after = _footprint(dns, resolver)
+        after = _footprint(dns, resolver, at_rest)
         _judge(found, resolver, before, after)
     return found
 
@@ -187,11 +188,14 @@ async def _loop(
         await asyncio.sleep(0.001)
 
 
-def _footprint(dns: DNSServer, resolver: DNSResolver) -> dict[str, int]:
-    """What must not grow, once everything has come to rest."""
+def _footprint(dns: DNSServer, resolver: DNSResolver, at_rest: int) -> dict[str, int]:
+    """What must not grow, once everything has come to rest.
+
+    :param at_rest: the number of threads when no lookup is under way.
+    """
     dns.clear_queries()
     deadline = time.monotonic() + 15
-    while threading.active_count() > 3 and time.monotonic() < deadline:
+    while threading.active_count() > at_rest and time.monotonic() < deadline:
         time.sleep(0.1)  # idle workers go after a while
     resolver.cleanup()
     return {

@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from tests.certificates import Authority
+from tests.lock_watch import _nothing_waits_under_a_lock  # noqa: F401 - a fixture of every test
 from tests.schedule import (  # noqa: F401 - hooks
     pytest_collection_modifyitems,
     pytest_xdist_make_scheduler,

@@ -1,6 +1,7 @@
-"""A plugin for pytest: no test may log, sleep or wait while its thread holds one of our locks.
+"""No test may log, sleep or wait while its thread holds one of our locks.
 
-``pytest -p tests.lock_watch``: it has to be there before our package makes its first lock.
+It has to be imported before our package makes its first lock: ``conftest.py`` does, and
+``pytest -p tests.lock_watch`` for tests that stand elsewhere.
 """
 
 from __future__ import annotations

@@ -41,7 +41,6 @@ LONGEST = (
     "tests/matrix/test_hangs.py",
     "tests/packaging/test_next.py",
     "tests/e2e/test_fleet.py",
-    "tests/test_locks.py",
     "tests/integration/test_dag_runs.py",
     "tests/integration/test_night_drill.py",
     "tests/integration/test_tasks_at_the_api.py",
