@@ -66,11 +66,7 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
                     "file, each nameserver, the system's own lookup, the stored last known good, "
                     "the static address, what is chosen and why. Writes nothing.",
                     func=lazy_load_command(f"{_COMMANDS}.resolve"),
-                    args=(
-                        _targets("Hostname, address, host:port or URL"),
-                        _MIN_HEALTH,
-                        *shared,
-                    ),
+                    args=(_targets("Hostname, address, host:port or URL"), _MIN_HEALTH, *shared),
                     epilog=_EXIT_CODES,
                 ),
                 ActionCommand(

@@ -71,12 +71,7 @@ def probe(
     replies: list[Reply] = []
     address, refusal = _ask(server, resolution, checks, deadline, report, replies)
     return judge(
-        server,
-        resolution,
-        replies,
-        checked_at=datetime.now(UTC),
-        address=address,
-        refusal=refusal,
+        server, resolution, replies, checked_at=datetime.now(UTC), address=address, refusal=refusal
     )
 
 

@@ -96,9 +96,7 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
                 states.add_metric((*target, level.value), float(report[field] == level))
         yield states
     causes = GaugeMetricFamily(
-        CONNECTION_CAUSE,
-        "1, with the cause, if not healthy.",
-        labels=(*_LABELS, "state", "cause"),
+        CONNECTION_CAUSE, "1, with the cause, if not healthy.", labels=(*_LABELS, "state", "cause")
     )
     broken = GaugeMetricFamily(
         VARIABLE_BROKEN, "1 if the shared Variable of the name is ignored.", labels=_LABELS

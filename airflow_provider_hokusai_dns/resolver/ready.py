@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.freshness import Action
-from airflow_provider_hokusai_dns.resolver.model import (
-    Cause,
-    Dates,
-    Endpoint,
-    Resolution,
-    Source,
-)
+from airflow_provider_hokusai_dns.resolver.model import Cause, Dates, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.order import in_order, is_weighted
 
 if TYPE_CHECKING:

@@ -187,11 +187,7 @@ class ResolverState:
             self._counters.errors[error.cause.value] += 1
             self._counters.window.add(now, ok=False)
         self.observers.emit(
-            "lookup_failed",
-            entry.hostname,
-            cause=error.cause,
-            seconds=seconds,
-            detail=error.detail,
+            "lookup_failed", entry.hostname, cause=error.cause, seconds=seconds, detail=error.detail
         )
 
     def adopt(self, slot: Slot, record: LastKnownGood) -> None:
@@ -250,12 +246,7 @@ class ResolverState:
     # --- answers served
 
     def keep(
-        self,
-        text: str,
-        ready: Ready,
-        slot: Slot,
-        version: int,
-        config: ResolverConfig,
+        self, text: str, ready: Ready, slot: Slot, version: int, config: ResolverConfig
     ) -> None:
         """Keep a finished answer for the hit path.
 

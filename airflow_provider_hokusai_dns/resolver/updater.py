@@ -36,12 +36,7 @@ class Updater:
     publisher: Publisher
 
     def start_or_join(
-        self,
-        slot: Slot,
-        *,
-        refresh: bool = False,
-        seen: int | None = None,
-        lead: bool = False,
+        self, slot: Slot, *, refresh: bool = False, seen: int | None = None, lead: bool = False
     ) -> Flight | None:
         """The lookup in progress for a name, started now if there is none.
 

@@ -67,12 +67,7 @@ def shown_name(hostname: str, asked: tuple[str, ...] = ()) -> str:
 
 
 def parse_history(
-    hostname: str,
-    text: str,
-    *,
-    now: float,
-    skew: float = 300.0,
-    asked: tuple[str, ...] = (),
+    hostname: str, text: str, *, now: float, skew: float = 300.0, asked: tuple[str, ...] = ()
 ) -> History:
     """Read a stored text; malformed points are ignored one by one.
 

@@ -74,12 +74,7 @@ def variable_key(hostname: str, prefix: str = _PREFIX, *, asked: tuple[str, ...]
 
 
 def parse_record(
-    hostname: str,
-    text: str,
-    *,
-    now: float,
-    skew: float = 300.0,
-    asked: tuple[str, ...] = (),
+    hostname: str, text: str, *, now: float, skew: float = 300.0, asked: tuple[str, ...] = ()
 ) -> LastKnownGood:
     """Read a stored text.
 

@@ -221,10 +221,7 @@ class Asking:
         rank = self._nameservers.listed.index(server)
         self._answered.add(server)
         known = self.reply
-        if known is not None and (known.cause is None, -self.rank) >= (
-            reply.cause is None,
-            -rank,
-        ):
+        if known is not None and (known.cause is None, -self.rank) >= (reply.cause is None, -rank):
             return
         self.reply, self.rank = reply, rank
         self._weigh(now)

@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
-from airflow_provider_hokusai_dns.resolver.model import (
-    Answer,
-    Attempt,
-    Cause,
-    Source,
-)
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Source
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan

@@ -56,9 +56,7 @@ _LONGEST_CHAIN = 16
 #: would have modules that are never finished, and no lookup would ever succeed there.
 _importing = threading.RLock()
 os.register_at_fork(
-    before=_importing.acquire,
-    after_in_parent=_importing.release,
-    after_in_child=_importing.release,
+    before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
 )
 
 #: What comes over TCP and cannot be read: there no third party can have sent it.

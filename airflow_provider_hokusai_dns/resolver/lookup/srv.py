@@ -13,13 +13,7 @@ from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import MAX_ADDRESSES, Reply, Service
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
-from airflow_provider_hokusai_dns.resolver.model import (
-    Answer,
-    Attempt,
-    Cause,
-    Endpoint,
-    Source,
-)
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Endpoint, Source
 
 #: Targets followed of one answer, the best of them.
 _MAX_TARGETS = 32
