@@ -85,13 +85,6 @@ class Deadline:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
 
-_OPEN_PATHS = {
-    "health": "/health",
-    "version": "/version",
-    "server_info": "/api/3.0/mlflow/server-info",
-}
-
-
 class ProbeConnection:
     """Requests to one address of one server, one after the other on one fresh connection.
 
@@ -148,8 +141,8 @@ class ProbeConnection:
     def ask_openly(self) -> list[Reply]:
         """What needs no credentials, until a request gets no complete answer."""
         replies = []
-        for check in OPEN_CHECKS:
-            replies.append(self.ask(check, "GET", _OPEN_PATHS[check]))
+        for check, path in OPEN_CHECKS.items():
+            replies.append(self.ask(check, "GET", path))
             if replies[-1].failure is not None:
                 break
         return replies

@@ -35,6 +35,11 @@ _ERROR_CODES = frozenset({
     "INVALID_STATE", "NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST",
     "UNAUTHENTICATED",
 })  # fmt: skip
+#: What a check with credentials lists: in words, and as the field of the answer.
+_LISTINGS = {
+    "tracking": ("experiments", "experiments"),
+    "registry": ("model registry", "registered_models"),
+}
 _OTHER_STATUS = "http_other"
 #: Every cause that :func:`judge` gives.
 CAUSES = frozenset(
@@ -212,15 +217,9 @@ def looks_like_mlflow(reply: Reply) -> bool:
 
 
 def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
-    what = "experiments" if reply.check == "tracking" else "model registry"
-    document = reply.document
+    (what, listed), document = _LISTINGS[reply.check], reply.document
     if reply.status == 200:
-        known = (
-            {"experiments", "next_page_token"}
-            if reply.check == "tracking"
-            else {"registered_models", "next_page_token"}
-        )
-        if document is not None and document.keys() <= known:
+        if document is not None and document.keys() <= {listed, "next_page_token"}:
             return None
         return _not_mlflow(server, reply)
     message = str((document or {}).get("message", ""))
@@ -371,8 +370,7 @@ def _failed(
     return (
         State.BACKEND_DOWN,
         failure.value,
-        f"{server.uri} is up but does not answer for the "
-        f"{'experiments' if reply.check == 'tracking' else 'model registry'} in time "
+        f"{server.uri} is up but does not answer for the {_LISTINGS[reply.check][0]} in time "
         f"({failure.value}): check the database behind MLflow (is it locked?).",
     )
 

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-#: The checks that are sent without credentials, in this order.
-OPEN_CHECKS = ("health", "version", "server_info")
+#: The checks that are sent without credentials, in this order, and their paths.
+OPEN_CHECKS = {
+    "health": "/health",
+    "version": "/version",
+    "server_info": "/api/3.0/mlflow/server-info",
+}
 
 
 class ReplyFailure(StrEnum):

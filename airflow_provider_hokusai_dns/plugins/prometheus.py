@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.resolver.level import Level
+from airflow_provider_hokusai_dns.resolver.metrics import COUNTED
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -44,8 +45,6 @@ _STORED = {
 }
 VARIABLE_BROKEN = "hokusai_dns_variable_broken"
 CONNECTIONS_BROKEN = "hokusai_dns_connections_setting_broken"
-#: Counters of this process's resolver, by the field of its snapshot.
-_COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
 
 
 def render(
@@ -138,7 +137,7 @@ def _number(field: str, value: Any) -> float | None:
 def _counters(metrics: dict[str, Any]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily
 
-    for field in _COUNTED:
+    for field in COUNTED:
         yield CounterMetricFamily(
             f"hokusai_dns_process_{field}",
             f"The {field} of the resolver of this API server process only.",

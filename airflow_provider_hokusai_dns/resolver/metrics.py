@@ -16,6 +16,8 @@ MIN_EVENTS = 10
 HEALTHY_UP_TO = 0.10
 DEGRADED_UP_TO = 0.70
 _BUCKETS = 30
+#: The counters of a :class:`DNSMetrics`.
+COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
 
 
 @dataclass(slots=True, eq=False)
@@ -165,7 +167,7 @@ class DNSMetrics:
         """The numbers of several resolvers together."""
         summed = {
             name: sum(getattr(one, name) for one in several)
-            for name in (*_COUNTED, "cache_size", "expired", "window_events")
+            for name in (*COUNTED, "cache_size", "expired", "window_events")
         }
         failures = round(sum(one.error_rate * one.window_events for one in several))
         by_time = {one.last_success: one for one in several if one.last_success is not None}
@@ -186,9 +188,6 @@ class DNSMetrics:
         if self.last_success is not None:
             values["last_success"] = self.last_success.isoformat()
         return values
-
-
-_COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
 
 
 @dataclass(slots=True)

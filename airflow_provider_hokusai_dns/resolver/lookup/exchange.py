@@ -123,14 +123,7 @@ class _Datagrams:
     events = _READ
 
     def __init__(self, server: Server, report: Report) -> None:
-        family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            self.sock.setblocking(False)
-            self.sock.connect(_sockaddr(server))
-        except BaseException:
-            self.sock.close()
-            raise
+        self.sock = _connected(server, socket.SOCK_DGRAM)
         self._report = report
         #: By id: two questions on one socket are told apart by it.
         self._asks: dict[bytes, tuple[Ask, bytes]] = {}
@@ -185,16 +178,7 @@ class _Stream:
         self._out = len(self._query).to_bytes(2, "big") + self._query
         self._in = b""
         self.events = _WRITE
-        family = socket.AF_INET6 if ":" in ask.server.address else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self.sock.setblocking(False)
-            self.sock.connect(_sockaddr(ask.server))
-        except BlockingIOError:
-            pass
-        except BaseException:
-            self.sock.close()
-            raise
+        self.sock = _connected(ask.server, socket.SOCK_STREAM)
 
     def turn(self) -> bool:
         try:
@@ -226,6 +210,20 @@ class _Stream:
 
 #: One socket and the queries on it.
 _Line: TypeAlias = _Datagrams | _Stream
+
+
+def _connected(server: Server, kind: socket.SocketKind) -> socket.socket:
+    """A socket that is connected to a nameserver, or over TCP still connects."""
+    family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        sock.connect(_sockaddr(server))
+    except BaseException as error:
+        if not (kind is socket.SOCK_STREAM and isinstance(error, BlockingIOError)):
+            sock.close()
+            raise
+    return sock
 
 
 def _sockaddr(server: Server) -> tuple[str, int] | tuple[str, int, int, int]:
