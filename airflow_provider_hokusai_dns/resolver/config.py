@@ -29,7 +29,7 @@ class ResolverConfig:
     #: Rule 1: the shortest lifetime, the one case in which a record's TTL is exceeded.
     min_ttl: float = 5.0
     #: Rule 1: a per-hostname lifetime that overrides both of the above.
-    ttl_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    ttl_overrides: Mapping[str, float] = field(default_factory=dict)
     #: Rule 2: with a stale answer available, how long a caller waits for a lookup.
     stale_after: float = 0.5
     #: Rule 3: how long a lookup may take.
@@ -42,7 +42,7 @@ class ResolverConfig:
     #: Rule 6: the maximum age of an answer served while DNS fails; 0 serves none.
     max_stale: float = 86_400.0
     #: Rule 6, for one hostname (a connection's own ``max_stale``).
-    max_stale_overrides: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    max_stale_overrides: Mapping[str, float] = field(default_factory=dict)
     #: Rule 7: how long an answer is served after DNS first said there is no such name.
     max_stale_no_name: float = 900.0
     #: Rule 8: how often the name is looked up again during that time.
@@ -69,17 +69,13 @@ class ResolverConfig:
     #: Ask these instead of the system's nameservers: ``"address"`` or ``"address:port"``.
     nameservers: tuple[str, ...] = ()
     #: The same, for one hostname (a connection's own ``nameservers``).
-    nameserver_overrides: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    nameserver_overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: By hostname: the SRV name to look up instead, for addresses and port.
-    srv: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    srv: Mapping[str, str] = field(default_factory=dict)
     #: Search domains instead of the system's; ``None`` takes those of ``resolv.conf``.
     search: tuple[str, ...] | None = None
     #: Addresses for emergencies, by the hostname they belong to.
-    static_addresses: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    static_addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -105,10 +101,8 @@ class ResolverConfig:
         self._normalise("static_addresses", _static_addresses)
         object.__setattr__(self, "nameservers", _nameservers("nameservers", self.nameservers))
         if self.search is not None:
-            search = tuple(
-                _hostname("search", domain) for domain in _strings("search", self.search)
-            )
-            object.__setattr__(self, "search", search)
+            domains = _strings("search", self.search)
+            object.__setattr__(self, "search", tuple(_hostname("search", one) for one in domains))
 
     def _normalise(self, name: str, check: Callable[[str, object], object]) -> None:
         """Key a mapping by normalised hostnames, and check and freeze its values."""

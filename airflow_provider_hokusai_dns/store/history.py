@@ -163,8 +163,6 @@ def _place(value: object) -> str | None:
 def _milliseconds(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    if not 0 <= value < 1e9:  # neither is NaN
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
         raise ValueError
     return float(value)

@@ -7,10 +7,12 @@ Pure functions; :mod:`~airflow_provider_hokusai_dns.store.variables` stores the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import re
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -194,18 +196,13 @@ def read_stamp(value: object, name: str) -> float:
         ) from None
 
 
-def _ttl(value: object) -> float | None:
+def _ttl(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= sys.float_info.max:
         raise BrokenVariableError(f"its ttl {str(value)[:20]!r} is not a number of seconds")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number) or number < 0:
-        raise BrokenVariableError(f"its ttl {str(value)[:20]!r} is not a number of seconds")
-    return number
+    return float(value)
 
 
 def render_record(
@@ -217,10 +214,9 @@ def render_record(
     """
     values: dict[str, Any] = {}
     if beside is not None:
-        try:
+        with contextlib.suppress(BrokenVariableError):
             values = load_object(beside)
-        except BrokenVariableError:
-            values = {}
+    since = record.no_name_since
     values |= {
         "version": VERSION_WITH_PORTS if record.services else VERSION,
         "hostname": record.hostname,
@@ -228,9 +224,7 @@ def render_record(
         "addresses": list(record.addresses),
         "ttl": int(record.ttl) if record.ttl and record.ttl.is_integer() else record.ttl,
         "resolved_at": iso_seconds(record.resolved_at),
-        "no_name_since": None
-        if record.no_name_since is None
-        else iso_seconds(record.no_name_since),
+        "no_name_since": None if since is None else iso_seconds(since),
         "written_by": record.written_by,
     }
     values.pop("services", None)

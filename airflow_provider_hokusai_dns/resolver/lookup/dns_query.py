@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -110,7 +111,7 @@ class DNSQuery:
         if self._own is not None:
             return self._own
         conf = self._file.value()
-        return conf if self._search is None else conf.searching(self._search)
+        return conf if self._search is None else replace(conf, search=self._search)
 
     def _run(self, plan: Plan) -> Plan:
         """Drive a plan to its outcome on this thread."""

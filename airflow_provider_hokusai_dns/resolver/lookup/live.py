@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,8 +82,7 @@ class LiveLookup:
         plan = self.query(nameservers).plan(hostname, timeout, hint=hint)
         if nameservers:  # the author named who is to be asked: nothing else is
             return DNSSearch(plan)
-        call = lambda left: self.system.call(hostname, left)  # noqa: E731
-        search = DNSSearch(plan, call, self.head_start)
+        search = DNSSearch(plan, partial(self.system.call, hostname), self.head_start)
         search.thorough = thorough
         return search
 

@@ -16,6 +16,8 @@ _MAX_NAME = 254
 _LABEL = re.compile(r"[!-\[\]-~]{1,63}\Z")
 #: Options with a number: the least and the most that glibc takes.
 _NUMBERS = {"ndots": (0, 15), "timeout": (1, 30), "attempts": (1, 5)}
+#: Options without a number, each a field of :class:`ResolvConf`.
+_FLAGS = ("rotate", "use-vc", "edns0", "single-request", "no-aaaa", "no-tld-query", "no_tld_query")
 #: Where no usable line names a nameserver, the one on this machine is asked (resolv.conf(5)).
 _LOCAL = Server("127.0.0.1")
 
@@ -46,10 +48,6 @@ class ResolvConf:
     no_tld_query: bool = False
     timeout: int = 5
     attempts: int = 2
-
-    def searching(self, search: tuple[str, ...]) -> ResolvConf:
-        """A copy with other search domains."""
-        return replace(self, search=search)
 
     def candidates(self, hostname: str, hint: str | None = None) -> list[str]:
         """The absolute names to try, in the order of ``resolv.conf(5)``; ``hint`` goes first."""
@@ -136,18 +134,7 @@ def _with_options(conf: ResolvConf, options: list[str]) -> ResolvConf:
             if number < 0:  # glibc keeps four bits of it
                 number = most
             conf = replace(conf, **dict[str, Any]({name: max(least, min(number, most))}))
-        for flag, field in _FLAGS.items():
+        for flag in _FLAGS:
             if option.startswith(flag):  # glibc compares no further
-                conf = replace(conf, **dict[str, Any]({field: True}))
+                conf = replace(conf, **dict[str, Any]({flag.replace("-", "_"): True}))
     return conf
-
-
-_FLAGS = {
-    "rotate": "rotate",
-    "use-vc": "use_vc",
-    "edns0": "edns0",
-    "single-request": "single_request",
-    "no-aaaa": "no_aaaa",
-    "no-tld-query": "no_tld_query",
-    "no_tld_query": "no_tld_query",
-}

@@ -62,13 +62,8 @@ def build(
     if fault is Fault.GARBAGE and not callable(nonsense):
         return asked.id.to_bytes(2, "big") + _NONSENSE if nonsense is None else nonsense
     response = dns.message.make_response(asked, recursion_available=True, our_payload=_UDP_PAYLOAD)
-    refusals = {
-        Fault.SERVFAIL: dns.rcode.SERVFAIL,
-        Fault.REFUSED: dns.rcode.REFUSED,
-        Fault.FORMERR: dns.rcode.FORMERR,
-    }
-    if fault in refusals:
-        response.set_rcode(refusals[fault])
+    if fault in (Fault.SERVFAIL, Fault.REFUSED, Fault.FORMERR):
+        response.set_rcode(dns.rcode.from_text(fault))
     elif fault is Fault.NO_SUCH_NAME:
         _deny(response, negative_ttl, exists=False)
     elif fault is Fault.NO_DATA:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable
-from types import TracebackType
+from functools import partial
 from typing import Any, cast
 
 from airflow_provider_hokusai_dns.resolver.testing.faults import Plan
@@ -90,12 +90,7 @@ class DNSServer(Zone):
     def __enter__(self) -> DNSServer:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
     def release(self, name: str) -> None:
@@ -141,14 +136,13 @@ class DNSServer(Zone):
         """Do about one query what the zone plans. Runs on the server's own thread."""
         plan: Plan = self.plan(wire, transport, again=again)
         if plan.held is not None:
-            retry = lambda: self.handle(wire, transport, send, hang_up, again=True)  # noqa: E731
+            retry = partial(self.handle, wire, transport, send, hang_up, again=True)
             self._waiting.append((plan.held, retry))
             return
         if plan.hang_up:
-            act: Callable[[], None] = hang_up
+            act = hang_up
         elif plan.payload is not None:
-            payload = plan.payload
-            act = lambda: send(payload)  # noqa: E731
+            act = partial(send, plan.payload)
         else:
             return
         if plan.delay:
