@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from airflow_provider_hokusai_dns.gates.connection_health import rounded
 from airflow_provider_hokusai_dns.resolver import (
+    Cause,
     DNSResolver,
     LastKnownGood,
     Resolution,
@@ -109,23 +111,22 @@ def explain(
         steps = [Step("target", shown(target.text), "it is an address: no lookup is needed")]
     else:
         steps = _steps(target.hostname, config, asking, read, hosts)
-    found = asking.end(decision, _overdue(target.hostname))
+    overdue = DNSResolutionError(target.hostname, Cause.TIMEOUT, (), "no outcome in time")
+    found = asking.end(decision, overdue)
     where = (shown(target.text), conn_id, target.hostname)
     if isinstance(found, DNSResolutionError):
         return Explanation(
             *where, "unhealthy", (), None, found.cause.value, None, None,
             _why_nothing(found), tuple(steps),
         )  # fmt: skip
-    left = found.ttl_left(time.time())
-    ttl_left = None if left is None else round(left, 1)
-    age = found.age()
+    ttl_left, age = rounded(found.ttl_left(time.time())), rounded(found.age())
     return Explanation(
         *where,
         "degraded" if found.is_stale else "healthy",
         found.places,
         found.source.value,
         None if found.cause is None else found.cause.value,
-        None if age is None else round(age, 1),
+        age,
         ttl_left,
         _why_this(found, ttl_left, config),
         tuple(steps),
@@ -152,12 +153,6 @@ def _decide(resolver: DNSResolver, hostname: str) -> Resolution | DNSResolutionE
         return error
 
 
-def _overdue(hostname: str) -> Resolution | DNSResolutionError:
-    from airflow_provider_hokusai_dns.resolver.model import Cause
-
-    return DNSResolutionError(hostname, Cause.TIMEOUT, (), "no outcome in time")
-
-
 def _steps(
     hostname: str,
     config: ResolverConfig,
@@ -166,10 +161,9 @@ def _steps(
     hosts: Path,
 ) -> list[Step]:
     """The steps, in the order in which a task would try them."""
+    dns = asking.begin(partial(_ask_nameservers, hostname, config))
     nameservers = config.nameservers_for(hostname)
-    dns = asking.begin(partial(_ask_nameservers, hostname, config, nameservers))
-    service = config.srv_for(hostname)
-    asks_system = not nameservers and service is None
+    asks_system = not nameservers and config.srv_for(hostname) is None
     system = asking.begin(partial(_ask_system, hostname)) if asks_system else None
     store = asking.begin(partial(_ask_store, hostname, config, read))
     steps = [
@@ -205,32 +199,22 @@ def _ask_hosts(hostname: str, hosts: Path) -> Step:
     return Step("hosts file", str(hosts), ", ".join(addresses) or "no entry", addresses=addresses)
 
 
-def _ask_nameservers(
-    hostname: str, config: ResolverConfig, nameservers: tuple[str, ...]
-) -> list[Step]:
-    steps = []
+def _ask_nameservers(hostname: str, config: ResolverConfig) -> list[Step]:
     service = config.srv_for(hostname)
-    each = DNSQuery(nameservers, config.search).ask_each(
-        service or hostname,
-        timeout=config.timeout,
-        kinds=("A", "AAAA") if service is None else ("SRV",),
-    )
-    for one in each:
-        outcome = one.outcome
-        if one.ttl is not None:
-            outcome += f" (TTL {one.ttl:.0f} s)"
-        steps.append(
-            Step(
-                "nameserver",
-                f"{one.nameserver} {one.family} {one.name}",
-                outcome,
-                one.addresses,
-                None if one.cause is None else one.cause.value,
-                one.ttl,
-                _ms(one.seconds),
-            )
+    query = DNSQuery(config.nameservers_for(hostname), config.search)
+    kinds = ("A", "AAAA") if service is None else ("SRV",)
+    return [
+        Step(
+            "nameserver",
+            f"{one.nameserver} {one.family} {one.name}",
+            one.outcome if one.ttl is None else f"{one.outcome} (TTL {one.ttl:.0f} s)",
+            one.addresses,
+            None if one.cause is None else one.cause.value,
+            one.ttl,
+            _ms(one.seconds),
         )
-    return steps
+        for one in query.ask_each(service or hostname, timeout=config.timeout, kinds=kinds)
+    ]
 
 
 def _ask_system(hostname: str) -> Step:

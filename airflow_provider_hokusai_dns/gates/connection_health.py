@@ -116,11 +116,8 @@ class ConnectionHealth:
         if self.verdict.address is None:
             unresolved = self.verdict.state is State.UNRESOLVED
             return Level.UNHEALTHY if unresolved else self.target.dns(time.time())
-        return (
-            Level.HEALTHY
-            if self.verdict.dns_cause is None and not self._is_stale
-            else Level.DEGRADED
-        )
+        is_fresh = self.verdict.dns_cause is None and not self._is_stale
+        return Level.HEALTHY if is_fresh else Level.DEGRADED
 
     @property
     def _is_stale(self) -> bool:
@@ -141,7 +138,7 @@ class ConnectionHealth:
 
     def status_row(self) -> dict[str, Any]:
         """Plain values with current ages: a row of the endpoint and of the command."""
-        wall, verdict, found = time.time(), self.verdict, self.found
+        wall, verdict, found, record = time.time(), self.verdict, self.found, self.target.record
         age = left = None
         if found is not None:
             age = found.age()
@@ -164,14 +161,12 @@ class ConnectionHealth:
             "tracking_uri": self.target.uri or (verdict.tracking_uri or None if verdict else None),
             "addresses": addresses,
             "source": source,
-            "age": _rounded(age),
-            "ttl_left": _rounded(left),
+            "age": rounded(age),
+            "ttl_left": rounded(left),
             "stale": None if found is None else stale_limit_row(found, self.target, wall),
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": None if verdict is None else verdict.milliseconds,
-            "last_known_good": None
-            if self.target.record is None
-            else shown_record(self.target.record, wall),
+            "last_known_good": None if record is None else shown_record(record, wall),
             "variable_problem": self.target.problem,
             "verdict": None if verdict is None else dict(verdict.as_dict()),
         }
@@ -195,5 +190,6 @@ def stale_limit_row(
     return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
+    """Seconds for people and programs: to a tenth."""
     return None if value is None else round(value, 1)

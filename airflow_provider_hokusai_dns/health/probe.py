@@ -113,10 +113,8 @@ def _ask(
                     # As the pin does: another of the stale addresses may still be the server's.
                     refused = refused or (str(endpoint), stranger, [*replies])
                     continue
-                if (
-                    judge(server, resolution, replies, checked_at=datetime.now(UTC)).level
-                    is not Level.UNHEALTHY
-                ):
+                so_far = judge(server, resolution, replies, checked_at=datetime.now(UTC))
+                if so_far.level is not Level.UNHEALTHY:
                     _closed_part(server, connection, checks, replies)
                 return str(endpoint), None
     if refused is not None:
@@ -130,13 +128,8 @@ def _closed_part(
 ) -> None:
     """Send the requests with credentials, each only if the one before succeeded."""
     headers = {"Content-Type": "application/json", **server.headers(_API)}
-    tracking = connection.ask(
-        "tracking",
-        "POST",
-        f"{_API}/experiments/search",
-        headers=headers,
-        body=b'{"max_results": 1}',
-    )
+    path, body = f"{_API}/experiments/search", b'{"max_results": 1}'
+    tracking = connection.ask("tracking", "POST", path, headers=headers, body=body)
     replies.append(tracking)
     if tracking.status != 200 or tracking.failure is not None:
         return

@@ -54,12 +54,12 @@ def in_order(
         return endpoints
     if is_weighted(endpoints):
         order = in_turn(endpoints, rotation)
-        return tuple(sorted(order, key=lambda e: penalties.get(e[:2], now) > now))
-    turn = rotation % len(endpoints)
-    rotated = endpoints[turn:] + endpoints[:turn]
-    six = [endpoint for endpoint in rotated if ":" in endpoint.address]
-    four = [endpoint for endpoint in rotated if ":" not in endpoint.address]
-    first, second = (six, four) if ipv6_first else (four, six)
-    mixed = [e for e in chain.from_iterable(zip_longest(first, second)) if e is not None]
+    else:
+        turn = rotation % len(endpoints)
+        rotated = endpoints[turn:] + endpoints[:turn]
+        six = [endpoint for endpoint in rotated if ":" in endpoint.address]
+        four = [endpoint for endpoint in rotated if ":" not in endpoint.address]
+        first, second = (six, four) if ipv6_first else (four, six)
+        order = [e for e in chain.from_iterable(zip_longest(first, second)) if e is not None]
     # sorted() is stable: the order stays, and the list never becomes empty (rule 13)
-    return tuple(sorted(mixed, key=lambda e: penalties.get(e[:2], now) > now))
+    return tuple(sorted(order, key=lambda e: penalties.get(e[:2], now) > now))

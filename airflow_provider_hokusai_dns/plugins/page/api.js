@@ -35,6 +35,15 @@ async function ask(path, options = {}) {
   return body;
 }
 
+async function askIfThere(path) {
+  try {
+    return await ask(path);
+  } catch (error) {
+    if (error instanceof Refused && error.status === 404) return null;
+    throw error;
+  }
+}
+
 function detailOf(body) {
   const detail = body?.detail;
   if (typeof detail === "string") return detail;
@@ -48,27 +57,13 @@ function detailOf(body) {
 export const health = (fresh = false) => ask(`health/mlflow${fresh ? "?fresh=true" : ""}`);
 
 /** The last day, or null if the server has none. */
-export async function history(fresh = false) {
-  try {
-    return await ask(`history${fresh ? "?fresh=true" : ""}`);
-  } catch (error) {
-    if (error instanceof Refused && error.status === 404) return null;
-    throw error;
-  }
-}
+export const history = (fresh = false) => askIfThere(`history${fresh ? "?fresh=true" : ""}`);
 
 const dagPath = (dagId) => `../api/v2/dags/${encodeURIComponent(dagId)}`;
 const runPath = (dagId, runId) => `${dagPath(dagId)}/dagRuns/${encodeURIComponent(runId)}`;
 
 /** A DAG's details from Airflow, or null if there is no such DAG. */
-export async function dag(dagId) {
-  try {
-    return await ask(dagPath(dagId));
-  } catch (error) {
-    if (error instanceof Refused && error.status === 404) return null;
-    throw error;
-  }
-}
+export const dag = (dagId) => askIfThere(dagPath(dagId));
 
 export const trigger = (dagId) =>
   ask(`${dagPath(dagId)}/dagRuns`, { method: "POST", body: JSON.stringify({ logical_date: null }) });

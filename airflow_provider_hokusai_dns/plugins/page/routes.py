@@ -22,7 +22,6 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/", dependencies=guarded, include_in_schema=False)
     def status_page(request: Request, user: GetUserDep) -> Response:
-        """The status page, for users who may view plugins."""
         try:
             require_trigger(request, user)
             may_trigger = True
@@ -32,7 +31,6 @@ def add_page(app: FastAPI) -> None:
 
     @app.get("/page/{name}", dependencies=guarded, include_in_schema=False)
     def file_of_page(name: str) -> Response:
-        """One of its files, for users who may view plugins."""
         if name not in files or name == "index.html":
             raise HTTPException(404)
         return _answer(name, files[name])
