@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import COUNTED
 
 if TYPE_CHECKING:
-    from prometheus_client import Metric
-
     from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -56,9 +58,6 @@ def render(
     :param metrics: the snapshot of this process's resolver; may be empty.
     :param broken: whether the list of connections cannot be read.
     """
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.core import GaugeMetricFamily
-    from prometheus_client.registry import Collector
 
     class Once(Collector):
         def collect(self) -> Iterable[Metric]:
@@ -79,8 +78,6 @@ def render(
 
 
 def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
-    from prometheus_client.core import GaugeMetricFamily
-
     reports = [one.status_row() for one in known]
     targets = [(report["conn_id"], report["hostname"] or "") for report in reports]
     for name, field, text in (
@@ -97,15 +94,13 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE, "1, with the cause, if not healthy.", labels=(*_LABELS, "state", "cause")
     )
-    broken = GaugeMetricFamily(
-        VARIABLE_BROKEN, "1 if the shared Variable of the name is ignored.", labels=_LABELS
-    )
     for one, target, report in zip(known, targets, reports, strict=True):
         if one.verdict is not None and report["cause"] is not None:
             causes.add_metric((*target, one.verdict.state.value, report["cause"]), 1.0)
-        broken.add_metric(target, float(report["variable_problem"] is not None))
     yield causes
-    yield broken
+    text = "1 if the shared Variable of the name is ignored."
+    broken = [float(report["variable_problem"] is not None) for report in reports]
+    yield _gauge(VARIABLE_BROKEN, text, targets, broken)
     for field, (name, text) in _NUMBERS.items():
         yield _gauge(name, text, targets, [_number(field, report[field]) for report in reports])
     for field, (name, text) in _STORED.items():
@@ -116,8 +111,6 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
 def _gauge(
     name: str, text: str, targets: Sequence[tuple[str, str]], values: Sequence[float | None]
 ) -> Metric:
-    from prometheus_client.core import GaugeMetricFamily
-
     gauge = GaugeMetricFamily(name, text, labels=_LABELS)
     for target, value in zip(targets, values, strict=True):
         if value is not None:
@@ -135,8 +128,6 @@ def _number(field: str, value: Any) -> float | None:
 
 
 def _counters(metrics: dict[str, Any]) -> Iterator[Metric]:
-    from prometheus_client.core import CounterMetricFamily
-
     for field in COUNTED:
         yield CounterMetricFamily(
             f"hokusai_dns_process_{field}",
