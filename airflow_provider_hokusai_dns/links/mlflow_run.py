@@ -19,22 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Named like the XComs of Airflow's own links. It is deleted when the task is cleared, as they are.
+#: Where Airflow looks for a link of this class. It is deleted when the task is cleared.
 KEY = "_link_MLflowRunLink"
 
 
 class MLflowRunLink(BaseOperatorLink):
     """The button "MLflow run"."""
 
-    @property
-    def name(self) -> str:
-        """The label of the button."""
-        return "MLflow run"
-
-    @property
-    def xcom_key(self) -> str:
-        """The XCom that holds the URL."""
-        return KEY
+    name = "MLflow run"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The URL that the task stored, or an empty string. Called by the API server.

@@ -21,10 +21,7 @@ _ROUTE = "plugin/hokusai-dns"
 class StatusPageLink(BaseOperatorLink):
     """The button "MLflow DNS", as the page is called in the navigation."""
 
-    @property
-    def name(self) -> str:
-        """The label of the button."""
-        return "MLflow DNS"
+    name = "MLflow DNS"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The page, in Airflow's own frame."""
