@@ -111,11 +111,6 @@ def _add(pinned: _Pinned) -> None:
     _update_kept_resolvers()
 
 
-def _remove(pinned: _Pinned) -> None:
-    del _pins[pinned.pin.hostname]
-    _update_kept_resolvers()
-
-
 def _update_kept_resolvers() -> None:
     runtime.keep_resolvers_for_views(pinned.view for pinned in _pins.values())
 
@@ -154,7 +149,8 @@ def _evict_outdated_owners(hostname: str, conn_id: str, view: View) -> None:
         pinned.pin.release(owner)
     with runtime.locked():
         if not pinned.pin.owners and _pins.get(pinned.pin.hostname) is pinned:
-            _remove(pinned)
+            del _pins[pinned.pin.hostname]
+            _update_kept_resolvers()
 
 
 def _is_in_force(owner: str, pinned: _Pinned, asking: str) -> bool:

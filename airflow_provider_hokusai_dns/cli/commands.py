@@ -15,7 +15,6 @@ from airflow.utils.cli import action_cli, suppress_logs_and_warning
 from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.cli.database import database_problem
 from airflow_provider_hokusai_dns.cli.explain import Explanation, StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
 from airflow_provider_hokusai_dns.config import connections, settings
@@ -227,6 +226,26 @@ def clear(args: Namespace) -> int:
 
 
 # --- shared by the commands
+
+
+def database_problem() -> str | None:
+    """Why Airflow's database cannot be read, or ``None``.
+
+    Airflow itself does not say: it reports a connection that it cannot read as missing.
+    """
+    from airflow.models import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    try:
+        with create_session() as session:
+            session.execute(select(Variable.key).limit(1))
+    except SQLAlchemyError as error:
+        return (
+            f"Airflow's database cannot be read ({type(error).__name__}): see 'airflow db check', "
+            "and 'airflow db migrate' if it is new"
+        )
+    return None
 
 
 def _use(variables: Variables) -> None:

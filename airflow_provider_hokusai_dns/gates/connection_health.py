@@ -73,15 +73,11 @@ class ConnectionTarget:
         """The key of this name's last day in the history endpoint's answer."""
         return None if self.hostname is None else shown_name(self.hostname, self.asked)
 
-    def away_for(self, wall: float) -> float | None:
-        """Seconds since DNS first reported that the name is missing; ``None`` while it exists."""
-        return None if self.record is None else away_for(self.record, wall)
-
     def dns(self, wall: float) -> Level:
         """The state of the name according to its stored record."""
         if self.record is None:
             return Level.UNKNOWN
-        away = self.away_for(wall)
+        away = away_for(self.record, wall)
         if away is None:
             return Level.HEALTHY
         return Level.DEGRADED if away < self.no_name_limit else Level.UNHEALTHY

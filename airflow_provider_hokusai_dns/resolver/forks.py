@@ -22,7 +22,6 @@ class HasThreads(Protocol):
 
 
 Lock = TypeVar("Lock")
-Owner = TypeVar("Owner", bound=HasThreads)
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 _owners: weakref.WeakSet[HasThreads] = weakref.WeakSet()
@@ -35,10 +34,9 @@ def free_in_child(lock: Lock) -> Lock:
     return lock
 
 
-def renewed(owner: Owner) -> Owner:
+def renewed(owner: HasThreads) -> None:
     """Renew an object in each child, for as long as the object exists."""
     _owners.add(owner)
-    return owner
 
 
 def in_child(function: Callable[[], object]) -> Callable[[], object]:

@@ -30,8 +30,6 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-_PAGE = "index.html"
-
 
 def read_files() -> dict[str, bytes]:
     """The files of the page by name."""
@@ -50,5 +48,5 @@ def render(files: dict[str, bytes], *, may_trigger: bool) -> bytes:
     :param files: of :func:`read_files`.
     :param may_trigger: whether Airflow lets this reader trigger the refresh DAG.
     """
-    html = files[_PAGE].replace(b"{{refresh_dag}}", REFRESH_DAG.encode())
+    html = files["index.html"].replace(b"{{refresh_dag}}", REFRESH_DAG.encode())
     return html.replace(b"{{may_trigger}}", b"yes" if may_trigger else b"no")
