@@ -49,24 +49,24 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
         return USE
     if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return USE
+    told = f"DNS returns no address for {server.connect_name} now, and"
     if has_proxy_login:
         return (
-            f"DNS returns no address for {server.connect_name} now, and no login is sent to a "
-            "stale address of a proxy: wait for DNS, or set allow_stale_over_http to always."
+            f"{told} no login is sent to a stale address of a proxy: wait for DNS, or set "
+            "allow_stale_over_http to always."
         )
     kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"DNS returns no address for {server.connect_name} now, and "
-            f"{server.named} does not allow {kind} one over plain http "
+            f"{told} {server.named} does not allow {kind} one over plain http "
             "(allow_stale_over_http is never): use https, or allow it with checked."
         )
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"DNS returns no address for {server.connect_name} now, and the stale one is {age:.0f} "
-            f"s old: over plain http no credentials are sent to an address older than "
-            f"{limit:.0f} s. Use https, or set allow_stale_over_http to always."
+            f"{told} the stale one is {age:.0f} s old: over plain http no credentials are sent to "
+            f"an address older than {limit:.0f} s. Use https, or set allow_stale_over_http to "
+            "always."
         )
     return CHECK
 

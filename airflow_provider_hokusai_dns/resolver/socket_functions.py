@@ -22,14 +22,12 @@ class Sentinel(str):
     wrapper hides the function that it wraps, and counts as one that does not call it.
     """
 
-    was_seen: bool
+    was_seen = False
     __hash__ = None  # type: ignore[assignment]
 
     def __new__(cls) -> Sentinel:
         """One that nothing has seen yet."""
-        made = super().__new__(cls, "127.0.0.1")
-        made.was_seen = False
-        return made
+        return super().__new__(cls, "127.0.0.1")
 
 
 class SocketFunctions:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
@@ -195,10 +196,8 @@ class Updater:
 
 def _is_foreign(error: BaseException) -> bool:
     """Whether an error comes from code that a lookup does not call, such as a signal handler."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    module = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
     package = module.partition(".")[0]
     return package not in (__name__.partition(".")[0], "dns") and (
         package not in sys.stdlib_module_names
