@@ -5,6 +5,7 @@ Its state is changed under :func:`.runtime.locked`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,8 +19,6 @@ from airflow_provider_hokusai_dns.config.errors import (
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_provider_hokusai_dns.config.server import MLflowServer, View
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
     from airflow_provider_hokusai_dns.resolver.pin import Pin

@@ -5,19 +5,17 @@ The commands themselves are imported when one of them is called.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.cli.cli_config import (
     ARG_OUTPUT,
     ARG_VERBOSE,
     ActionCommand,
     Arg,
+    CLICommand,
     GroupCommand,
     lazy_load_command,
 )
-
-if TYPE_CHECKING:
-    from airflow.cli.cli_config import CLICommand
 
 _COMMANDS = "airflow_provider_hokusai_dns.cli.commands"
 _EXIT_CODES = (

@@ -10,16 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
 
 T = TypeVar("T")
 

@@ -7,9 +7,10 @@ before it is used.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.fields import (
@@ -24,9 +25,6 @@ from airflow_provider_hokusai_dns.config.fields import (
 from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 #: The connection that is used by default.
 DEFAULT_CONN_ID = "mlflow_default"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,6 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
 

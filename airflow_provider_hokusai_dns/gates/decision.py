@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict, VerdictDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
 
 #: How often in a row a gate must see a cause that retrying will not fix before it gives up.
 STRIKES = 3

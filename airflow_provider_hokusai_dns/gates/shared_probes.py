@@ -16,20 +16,17 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.config.errors import ConnectionMissingError
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver.errors import PicklableError
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 from airflow_provider_hokusai_dns.store import variables
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ and let every caller through when half open.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,8 +24,6 @@ from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 #: The states that mean that MLflow is down. A wrong password or a missing workspace is an answer.

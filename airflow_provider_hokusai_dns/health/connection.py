@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,6 @@ from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyF
 from airflow_provider_hokusai_dns.resolver.racing import dial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from urllib3.connection import HTTPConnection
 
     from airflow_provider_hokusai_dns.config.server import MLflowServer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,6 @@ from airflow_provider_hokusai_dns.resolver.target import shown
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
     from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 

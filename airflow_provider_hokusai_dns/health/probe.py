@@ -8,8 +8,8 @@ costs seconds.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_hokusai_dns.config.errors import TLSFileError
@@ -23,14 +23,10 @@ from airflow_provider_hokusai_dns.health.stale_addresses import (
     not_mlflow_at,
     stale_address_rule,
 )
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.resolver.model import Resolution
+from airflow_provider_hokusai_dns.resolver.model import Resolution
 
 #: The available checks.
 CHECKS = ("dns", "tracking", "registry", "artifact")

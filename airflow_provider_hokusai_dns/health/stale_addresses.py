@@ -8,19 +8,15 @@ URL is itself a credential.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import ssl
+from collections.abc import Sequence
 
 from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, StaleOverHTTP, tls_context
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
 from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
+from airflow_provider_hokusai_dns.health.reply import Reply
 from airflow_provider_hokusai_dns.resolver.model import Resolution, Source
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Sequence
-
-    from airflow_provider_hokusai_dns.health.reply import Reply
 
 #: Maximum age of an address that gets credentials over plain http, seconds (policy rule 18).
 MAX_AGE_WITH_CREDENTIALS = 900.0

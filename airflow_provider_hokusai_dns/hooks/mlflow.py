@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -25,8 +26,6 @@ from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from aiohttp.abc import AbstractResolver
     from mlflow import ActiveRun, MlflowClient
 

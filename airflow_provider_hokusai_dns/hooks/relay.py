@@ -6,20 +6,18 @@ A separate module, so that a DAG file that imports the hook does not load it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.client.auth import tagged_uri
-from airflow_provider_hokusai_dns.client.relay import open_relay
+from airflow_provider_hokusai_dns.client.relay import Relay, open_relay
 from airflow_provider_hokusai_dns.config import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mlflow import ActiveRun
 
-    from airflow_provider_hokusai_dns.client.relay import Relay
     from airflow_provider_hokusai_dns.config.server import MLflowServer
     from airflow_provider_hokusai_dns.resolver import DNSResolver
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: With these a task ends neither well nor as failed; not each Airflow has all of them.
 _NO_FAILURES = (

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import atexit
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import HTTPException, Query, Response
+from fastapi import FastAPI, HTTPException, Query, Response
 from fastapi.responses import HTMLResponse
 
 from airflow_provider_hokusai_dns import runtime
@@ -19,7 +19,6 @@ from airflow_provider_hokusai_dns.plugins.reference import HEADERS, render_refer
 from airflow_provider_hokusai_dns.plugins.schemas import Days, Health, Words
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache

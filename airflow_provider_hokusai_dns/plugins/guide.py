@@ -5,6 +5,7 @@ The text is ``docs/failures.md``: the wheel contains a copy of it, a checkout th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +13,6 @@ from typing import TYPE_CHECKING
 from airflow_provider_hokusai_dns.plugins.reference import page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from markdown_it.token import Token
 
 _FILE = "failures.md"

@@ -15,20 +15,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.gates.check import Check, check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import log_level
+from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.workers import Workers
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ def train(): ...
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,6 @@ except ImportError:
     ) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow.sdk.definitions.context import Context
 
     from airflow_provider_hokusai_dns.health.verdict import Verdict

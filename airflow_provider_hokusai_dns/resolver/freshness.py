@@ -7,6 +7,7 @@ numbers in brackets are the rules of the policy.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
@@ -25,8 +26,6 @@ from airflow_provider_hokusai_dns.resolver.model import (
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 
 

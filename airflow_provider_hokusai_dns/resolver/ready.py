@@ -9,16 +9,14 @@ from itertools import count, cycle
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.freshness import Action
+from airflow_provider_hokusai_dns.resolver.freshness import Action, Entry
 from airflow_provider_hokusai_dns.resolver.model import Cause, Dates, Endpoint, Resolution, Source
-from airflow_provider_hokusai_dns.resolver.order import in_order, is_weighted
+from airflow_provider_hokusai_dns.resolver.order import AddressAndPort, in_order, is_weighted
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.freshness import Entry
     from airflow_provider_hokusai_dns.resolver.metrics import Tally
-    from airflow_provider_hokusai_dns.resolver.order import AddressAndPort
     from airflow_provider_hokusai_dns.resolver.target import Target
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,18 +26,15 @@ from airflow_provider_hokusai_dns.resolver.metrics import (
     Window,
     level,
 )
-from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, utc
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, Answer, LastKnownGood, Source, utc
 from airflow_provider_hokusai_dns.resolver.observers import Observers
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_provider_hokusai_dns.resolver.clock import Clock
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
     from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
-    from airflow_provider_hokusai_dns.resolver.model import Answer, LastKnownGood, Source
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
 
 _SHARES = [share / 255 for share in range(256)]

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.config import settings
@@ -26,10 +27,6 @@ from airflow_provider_hokusai_dns.resolver import (
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
 from airflow_provider_hokusai_dns.store.variables import VariableStore, notice_dag_test
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
 
 log = logging.getLogger(__name__)
 

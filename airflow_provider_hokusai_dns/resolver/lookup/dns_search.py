@@ -8,15 +8,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
+from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Source
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 
 #: What a nameserver says that was reached and has no answer, neither yes nor no.
 _CANNOT_ANSWER = (Cause.SERVFAIL, Cause.REFUSED)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.dns_search import DNSSearch
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.lookup.srv import SRVSearch
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemCalls, SystemLookup
-from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Source
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.model import Lookup
+from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Lookup, Source
 
 #: Seconds until the hosts file is read again: it is edited in an emergency.
 _HOSTS_TTL = 10.0

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
-from airflow_provider_hokusai_dns.resolver.model import Answer, Cause
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.model import Attempt, Lookup
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 
 
 class Search:
