@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -141,11 +142,8 @@ def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     before = breaker.status().state
     if verdict.level is not Level.UNHEALTHY:
         breaker.reset()
-    try:
-        with breaker.attempt() as attempt:
-            attempt.verdict(verdict)
-    except BreakerOpenError:
-        pass
+    with suppress(BreakerOpenError), breaker.attempt() as attempt:
+        attempt.verdict(verdict)
     if (after := breaker.status().state) is not before:
         observers.count_breaker(after.value)
 
