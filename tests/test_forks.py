@@ -132,7 +132,7 @@ def test_a_lock_that_a_thread_holds_does_not_hold_a_child(lock: Any) -> None:
 #: What needs no renewal, and why.
 NOT_FREED = {
     "health/connection.py": "of one call, on the thread that makes it",
-    "resolver/landing.py": "of one waiter, which no child has",
+    "resolver/one_time_event.py": "of one waiter, which no child has",
     "resolver/single_flight.py": "of one lookup; a child has none of its parent's",
     "resolver/lookup/messages.py": "a fork waits for it",
     "resolver/lookup/system.py": "renew_after_fork makes a new one",

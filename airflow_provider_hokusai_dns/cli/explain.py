@@ -25,8 +25,8 @@ from airflow_provider_hokusai_dns.resolver import (
     freshness,
 )
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read_text
+from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import REASONS, stale_limit
@@ -201,7 +201,7 @@ def _ask_hosts(hostname: str, hosts: Path) -> Step:
 
 def _ask_nameservers(hostname: str, config: ResolverConfig) -> list[Step]:
     service = config.srv_for(hostname)
-    query = DNSQuery(config.nameservers_for(hostname), config.search)
+    query = StubResolver(config.nameservers_for(hostname), config.search)
     kinds = ("A", "AAAA") if service is None else ("SRV",)
     return [
         Step(

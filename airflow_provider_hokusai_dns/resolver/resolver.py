@@ -262,26 +262,26 @@ class DNSResolver:
                 yield flight.final, left, flight.lead
             elif flight.lead is not None:
                 flight.lead(0.0)
-            if not flight.final.done():  # until it is, no other caller has to wait
+            if not flight.final.is_set():  # until it is, no other caller has to wait
                 hold = flight.started + config.timeout
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
         else:
             end = flight.started + config.timeout + _GRACE
             if patience is not None:
                 end = min(end, now + patience)
-            landing = flight.final if live else flight.early
-            yield landing, min(config.stale_after, max(0.0, end - now)), flight.lead
-            if not landing.done():
+            event = flight.final if live else flight.early
+            yield event, min(config.stale_after, max(0.0, end - now)), flight.lead
+            if not event.is_set():
                 self._updater.ask_store(slot, flight)
-                yield landing, max(0.0, end - self._monotonic()), None
+                yield event, max(0.0, end - self._monotonic()), None
             joined = flight.started < now or flight.left_out
             if live and joined and slot.entry.failure is not None:
                 # It began before this call, when the name may still have been broken, or it left
                 # sources out. A refresh asks all of them, and after it was called.
                 flight = self._updater.start_or_join(slot, refresh=True) or flight
-                landing = flight.final
-                yield landing, max(0.0, end - self._monotonic()), None
-            if not flight.final.done() and (not landing.done() or self._monotonic() >= end):
+                event = flight.final
+                yield event, max(0.0, end - self._monotonic()), None
+            if not flight.final.is_set() and (not event.is_set() or self._monotonic() >= end):
                 self._updater.give_up(slot, flight)
         return self._serving.serve(target, slot, self._monotonic(), since=now, live=live)
 

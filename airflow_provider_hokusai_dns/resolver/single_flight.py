@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from airflow_provider_hokusai_dns.resolver import forks
-from airflow_provider_hokusai_dns.resolver.landing import Landing
-from airflow_provider_hokusai_dns.resolver.lookup.search import Search
+from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup
+from airflow_provider_hokusai_dns.resolver.one_time_event import OneTimeEvent
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 #: Seconds after which a thread runs a lookup that its caller has not started to run itself: the
@@ -26,9 +26,9 @@ class Flight:
 
     started: float
     #: Done when anything can be served: the lookup ended, or the store had a stale answer.
-    early: Landing = field(default_factory=Landing)
+    early: OneTimeEvent = field(default_factory=OneTimeEvent)
     #: Done when the lookup ended.
-    final: Landing = field(default_factory=Landing)
+    final: OneTimeEvent = field(default_factory=OneTimeEvent)
     store_asked: bool = False
     #: Its failure was counted: it was given up, or it ended and the store is being read.
     failed: bool = False
@@ -37,7 +37,7 @@ class Flight:
     #: Why it cannot be made at all; empty where it can.
     refused: str = ""
     #: What is under way; ``None`` until it began.
-    search: Search | None = None
+    pending: PendingLookup | None = None
     #: Set where the caller that started it drives it: called with the seconds it has left;
     #: with none it sends its queries, and a thread waits for the answers.
     lead: Callable[[float], None] | None = None
@@ -47,12 +47,12 @@ class Flight:
     @property
     def left_out(self) -> bool:
         """Whether sources were skipped that a caller who joined late may need."""
-        return self.search is not None and self.search.left_out
+        return self.pending is not None and self.pending.left_out
 
     def want_all(self) -> None:
         """Record that a caller joined who needs every source."""
-        if self.search is not None:
-            self.search.thorough = True
+        if self.pending is not None:
+            self.pending.thorough = True
 
     def take(self, mark: str) -> bool:
         """Set ``store_asked`` or ``failed``; returns whether this caller was the first to."""
@@ -63,8 +63,8 @@ class Flight:
 
     def land(self) -> None:
         """Wake all waiters."""
-        self.early.land()
-        self.final.land()
+        self.early.set()
+        self.final.set()
 
 
 class SingleFlight:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.search import Search, begin
+from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup, begin
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 from airflow_provider_hokusai_dns.resolver.single_flight import Flight, SingleFlight
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
@@ -71,30 +71,30 @@ class Updater:
         def ask() -> None:
             self.publisher.consult(slot)
             if self.state.now() < freshness.stale_until(slot.entry, self.state.config):
-                flight.early.land()
+                flight.early.set()
 
         with contextlib.suppress(NoThreadError):
             self.workers.run(ask, beside=True)
 
     def give_up(self, slot: Slot, flight: Flight) -> None:
         """Count a lookup that exceeds its time limit as failed, once; it continues on its own."""
-        if flight.final.done() or not flight.take("failed"):
+        if flight.final.is_set() or not flight.take("failed"):
             return
         seconds = self.state.now() - flight.started
-        tried = [] if flight.search is None else flight.search.attempts()
+        tried = [] if flight.pending is None else flight.pending.attempts()
         tried = tried or [Attempt("live lookup", "no outcome", seconds)]
         failed = LookupFailed(Cause.TIMEOUT, f"no outcome within {seconds:.1f} s", tried)
         self.state.failed(slot, failed, seconds)
         self.state.announce(slot)
 
-    def _begin(self, slot: Slot, flight: Flight) -> Search:
+    def _begin(self, slot: Slot, flight: Flight) -> PendingLookup:
         entry, config, now = slot.entry, self.state.config, self.state.now()
         thorough = (
             flight.refresh
             or any(until > now for until in slot.penalties.values())  # its address failed
             or freshness.wants_all_sources(entry, now, config)
         )
-        search = flight.search = begin(
+        pending = flight.pending = begin(
             self.lookup,
             entry.hostname,
             timeout=config.timeout,
@@ -103,63 +103,63 @@ class Updater:
         )
         if flight.refresh:  # one may have joined meanwhile
             flight.want_all()
-        return search
+        return pending
 
     def _lead_lookup(self, slot: Slot, flight: Flight, seconds: float) -> Callable[[], None] | None:
         """One live lookup on the caller's thread; ``None`` if a worker has to continue it.
 
         That is the case if it takes longer than the caller can wait, or if the store must be read.
         """
-        search: Search | None = None
+        pending: PendingLookup | None = None
         try:
-            search = self._begin(slot, flight)
-            if not search.can_be_driven or not search.run(seconds):
+            pending = self._begin(slot, flight)
+            if not pending.can_be_driven or not pending.run(seconds):
                 return None
         except BaseException as error:
             # A signal handler may raise anything in here. The worker begins again.
-            if search is not None:
-                search.close()
-            flight.search = None
+            if pending is not None:
+                pending.close()
+            flight.pending = None
             if isinstance(error, Exception) and not _is_foreign(error):
                 return None
             raise
-        if self.publisher.store is not None and not isinstance(search.outcome, Answer):
+        if self.publisher.store is not None and not isinstance(pending.outcome, Answer):
             return None
-        taken = self._conclude(slot, flight, search)
+        taken = self._conclude(slot, flight, pending)
 
         def afterwards() -> None:
-            rest = partial(self._afterwards, slot, flight, search, taken)
+            rest = partial(self._afterwards, slot, flight, pending, taken)
             is_due = taken is not None and self.publisher.is_due(slot) and not flight.refresh
-            if not is_due and search.is_over():
+            if not is_due and pending.is_over():
                 rest()
                 return
             try:
                 self.workers.run(rest, beside=True)
             except NoThreadError:  # the next lookup makes up for it
-                search.close()
+                pending.close()
 
         return afterwards
 
     def _run_lookup(self, slot: Slot, flight: Flight) -> Callable[[], None]:
         """One live lookup, on a worker thread; returns the work for after the callers have left."""
-        search = flight.search
+        pending = flight.pending
         try:
             if flight.refused:
                 raise LookupFailed(Cause.NETWORK, flight.refused)
-            search = search or self._begin(slot, flight)
-            search.run(self.state.config.timeout)
+            pending = pending or self._begin(slot, flight)
+            pending.run(self.state.config.timeout)
         except Exception as error:
-            if search is not None:
-                search.close()
+            if pending is not None:
+                pending.close()
             if not isinstance(error, LookupFailed):
                 error = LookupFailed(Cause.MALFORMED, f"{type(error).__name__}: {error}")
-            search = Search(error)
-        taken = self._conclude(slot, flight, search)
-        return partial(self._afterwards, slot, flight, search, taken)
+            pending = PendingLookup(error)
+        taken = self._conclude(slot, flight, pending)
+        return partial(self._afterwards, slot, flight, pending, taken)
 
-    def _conclude(self, slot: Slot, flight: Flight, search: Search) -> Answer | None:
+    def _conclude(self, slot: Slot, flight: Flight, pending: PendingLookup) -> Answer | None:
         """Pass the outcome to the state; returns the answer as recorded, if there is one."""
-        state, outcome = self.state, search.outcome
+        state, outcome = self.state, pending.outcome
         seconds = state.now() - flight.started
         if isinstance(outcome, Answer) and outcome.endpoints:
             return state.succeeded(slot, outcome, seconds, again=flight.failed)
@@ -170,7 +170,9 @@ class Updater:
             self.publisher.consult(slot)
         return None
 
-    def _afterwards(self, slot: Slot, flight: Flight, search: Search, taken: Answer | None) -> None:
+    def _afterwards(
+        self, slot: Slot, flight: Flight, pending: PendingLookup, taken: Answer | None
+    ) -> None:
         """The work that remains after the callers have left.
 
         :param taken: the answer of the lookup.
@@ -191,7 +193,7 @@ class Updater:
             state.announce(slot)
             self.publisher.after_lookup(slot)
 
-        search.go_on(take)
+        pending.go_on(take)
 
 
 def _is_foreign(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from airflow_provider_hokusai_dns.cli.explain import StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import printable, show_rows
 from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
-from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.model import Cause
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
@@ -34,7 +34,7 @@ class TestEachNameserver:
         with DNSServer() as other:
             dns.set_records(NAME, ["10.0.0.1", "fd00::1"], ttl=10)
             other.no_such_name(NAME)
-            said = DNSQuery((dns.address, other.address)).ask_each(NAME, timeout=5)
+            said = StubResolver((dns.address, other.address)).ask_each(NAME, timeout=5)
             told = {(one.nameserver, one.family): (one.addresses, one.cause) for one in said}
             assert told == {
                 (dns.address, "A"): (("10.0.0.1",), None),
@@ -49,7 +49,7 @@ class TestEachNameserver:
         with DNSServer() as silent:
             dns.set_records(NAME, ["10.0.0.1"])
             silent.silent(NAME)
-            said = DNSQuery((silent.address, dns.address)).ask_each(NAME, timeout=1.0)
+            said = StubResolver((silent.address, dns.address)).ask_each(NAME, timeout=1.0)
         by_server = {one.nameserver: one for one in said if one.family == "A"}
         assert by_server[silent.address].cause is Cause.TIMEOUT
         assert by_server[dns.address].addresses == ("10.0.0.1",)
@@ -59,7 +59,7 @@ class TestEachNameserver:
         """As the lookup itself does, up to the first name that has addresses."""
         dns.no_such_name("mlflow.one.local")
         dns.set_records("mlflow.two.local", ["10.0.0.2"])
-        query = DNSQuery((dns.address,), ("one.local", "two.local"))
+        query = StubResolver((dns.address,), ("one.local", "two.local"))
         names = [one.name for one in query.ask_each("mlflow", timeout=5)]
         assert names == ["mlflow.one.local."] * 2 + ["mlflow.two.local."] * 2
 
@@ -67,7 +67,7 @@ class TestEachNameserver:
         """As resolv.conf(5) says."""
         broken = tmp_path / "resolv.conf"
         broken.write_text("nameserver nonsense\n")
-        said = DNSQuery(resolv_conf=broken, port=dns.port).ask_each(NAME, timeout=1)
+        said = StubResolver(resolv_conf=broken, port=dns.port).ask_each(NAME, timeout=1)
         assert {one.nameserver for one in said} == {dns.address}
 
 

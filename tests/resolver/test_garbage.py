@@ -22,7 +22,7 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
-from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
+from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.testing import (
     DNSServer,
     Fault,
@@ -47,7 +47,9 @@ def ask(server: DNSServer, timeout: float = 0.02) -> Answer | LookupFailed:
     """What a lookup brings, which must be one of the two, and in time."""
     started = time.monotonic()
     try:
-        result: Answer | LookupFailed = DNSQuery((server.address,)).lookup(NAME, timeout=timeout)
+        result: Answer | LookupFailed = StubResolver((server.address,)).lookup(
+            NAME, timeout=timeout
+        )
     except LookupFailed as error:
         result = error
     assert time.monotonic() - started < timeout + 1

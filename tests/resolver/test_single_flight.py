@@ -188,7 +188,7 @@ def test_only_its_own_work_removes_a_flight_and_always():
     flights = SingleFlight(workers)
     flight = flights.join("key", 0.0, lambda flight: 1 / 0)
     assert flight.final.wait(5)
-    assert flight.early.done()
+    assert flight.early.is_set()
     assert workers.wait_idle()
     assert flights.current("key") is None
     again = flights.join("key", 1.0, lambda flight: lambda: None)
@@ -479,7 +479,7 @@ def test_a_lookup_whose_caller_vanished_before_he_drove_it_is_taken_over():
     with ThreadPoolExecutor(1) as others:
         soon = others.submit(flights.join, "key", 0.5, lambda flight: lambda: None)
         assert soon.result(10) is flight
-        assert not flight.final.done()
+        assert not flight.final.is_set()
         later = others.submit(flights.join, "key", 2.0, lambda flight: lambda: None)
         assert later.result(10) is flight
     assert flight.final.wait(10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
+from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Question, Reply, Said, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
 from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Cause

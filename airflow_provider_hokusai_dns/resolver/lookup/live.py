@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
-from airflow_provider_hokusai_dns.resolver.lookup.dns_search import DNSSearch
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
-from airflow_provider_hokusai_dns.resolver.lookup.search import Search
-from airflow_provider_hokusai_dns.resolver.lookup.srv import SRVSearch
+from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup
+from airflow_provider_hokusai_dns.resolver.lookup.pending_dns import PendingDNSLookup
+from airflow_provider_hokusai_dns.resolver.lookup.srv import PendingSRVLookup
+from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemCalls, SystemLookup
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint, Lookup, Source
 
@@ -45,26 +45,26 @@ class LiveLookup:
         self.head_start = head_start
         self._resolv_conf = resolv_conf
         self._port = port
-        self._dns: dict[tuple[str, ...], DNSQuery] = {}
+        self._dns: dict[tuple[str, ...], StubResolver] = {}
 
     def lookup(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Answer:
         """Look a hostname up on this thread; see :class:`~.model.Lookup`."""
-        search = self.begin(hostname, timeout=timeout, hint=hint, thorough=thorough)
+        pending = self.begin(hostname, timeout=timeout, hint=hint, thorough=thorough)
         try:
-            search.run(timeout)
-            return search.result()
+            pending.run(timeout)
+            return pending.result()
         finally:
-            search.close()
+            pending.close()
 
     def begin(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
-    ) -> Search:
-        """Start a lookup that its caller drives; see :class:`~.search.Search`."""
+    ) -> PendingLookup:
+        """Start a lookup that its caller drives; see :class:`~.pending.PendingLookup`."""
         nameservers = self._config.nameservers_for(hostname)
         if service := self._config.srv_for(hostname):
-            return SRVSearch(
+            return PendingSRVLookup(
                 self.query(nameservers),
                 service,
                 timeout,
@@ -74,19 +74,19 @@ class LiveLookup:
         addresses = self.hosts.value().get(hostname.removesuffix("."))
         if addresses:
             endpoints = tuple(Endpoint(address) for address in addresses)
-            return Search(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
+            return PendingLookup(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
         plan = self.query(nameservers).plan(hostname, timeout, hint=hint)
         if nameservers:  # the author named who is to be asked: nothing else is
-            return DNSSearch(plan)
-        search = DNSSearch(plan, partial(self.system.call, hostname), self.head_start)
-        search.thorough = thorough
-        return search
+            return PendingDNSLookup(plan)
+        pending = PendingDNSLookup(plan, partial(self.system.call, hostname), self.head_start)
+        pending.thorough = thorough
+        return pending
 
-    def query(self, nameservers: tuple[str, ...]) -> DNSQuery:
+    def query(self, nameservers: tuple[str, ...]) -> StubResolver:
         """Lookups at these nameservers; those of the system, if there are none."""
         query = self._dns.get(nameservers)
         if query is None:
-            made = DNSQuery(
+            made = StubResolver(
                 nameservers, self._config.search, resolv_conf=self._resolv_conf, port=self._port
             )
             query = self._dns.setdefault(nameservers, made)

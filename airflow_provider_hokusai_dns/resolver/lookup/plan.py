@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Nameservers
-from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
+from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
     Question,

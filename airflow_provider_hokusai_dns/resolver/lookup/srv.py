@@ -8,11 +8,11 @@ from functools import partial
 from math import inf
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.dns_query import DNSQuery
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
+from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import MAX_ADDRESSES, Reply, Service
-from airflow_provider_hokusai_dns.resolver.lookup.search import Search
+from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Endpoint, Source
 
 #: Targets followed of one answer, the best of them.
@@ -21,7 +21,7 @@ _MAX_TARGETS = 32
 _LATE_TARGET = 1.0
 
 
-class SRVSearch(Search):
+class PendingSRVLookup(PendingLookup):
     """Looks up an SRV name, then each target for which the answer contained no address.
 
     The system's own lookup cannot return a port, so it is not used.
@@ -31,7 +31,7 @@ class SRVSearch(Search):
 
     def __init__(
         self,
-        query: DNSQuery,
+        query: StubResolver,
         name: str,
         timeout: float,
         hint: str | None,
@@ -49,7 +49,7 @@ class SRVSearch(Search):
         self._first_at = inf
 
     def run(self, seconds: float) -> bool:
-        """See :class:`~.search.Search`, as for those below."""
+        """See :class:`~.pending.PendingLookup`, as for those below."""
         until = min(time.monotonic() + seconds, self._end)
         while not self._decide():
             now = time.monotonic()

@@ -542,13 +542,13 @@ def ours(name: str) -> tuple[set[str] | str, float]:
     started = time.monotonic()
     try:
         hostname = Target.parse(name).hostname
-        search = lookup.begin(hostname, timeout=10.0)
-        search.run(10.0)
+        pending = lookup.begin(hostname, timeout=10.0)
+        pending.run(10.0)
         took = time.monotonic() - started
-        answers = [search.result()]
+        answers = [pending.result()]
     except (LookupFailed, ValueError) as error:
         return str(error), time.monotonic() - started
-    search.go_on(answers.append)
+    pending.go_on(answers.append)
     return set(answers[-1].addresses), took
 
 

@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import Answer, Cause
 from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask
-from airflow_provider_hokusai_dns.resolver.lookup.health import SILENT_FOR, NameserverHealth
+from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import (
+    SILENT_FOR,
+    NameserverHealth,
+)
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf

@@ -1,4 +1,4 @@
-"""Ask nameservers: which ones and for which names, and a separate lookup on this thread."""
+"""Which nameservers are asked for which names, and a separate lookup on this thread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_hokusai_dns.resolver.config import split_nameserver
 from airflow_provider_hokusai_dns.resolver.lookup import messages
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile
-from airflow_provider_hokusai_dns.resolver.lookup.health import NameserverHealth
+from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Said, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf, parse_resolv_conf
@@ -22,8 +22,8 @@ from airflow_provider_hokusai_dns.resolver.workers import Workers
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
-class DNSQuery:
-    """Lookups over DNS.
+class StubResolver:
+    """Lookups over DNS, by asking nameservers that recurse (RFC 1034, section 5.3.1).
 
     :param nameservers: ``"address"`` or ``"address:port"``; empty takes those of ``resolv.conf``,
         which is read again when it changes.

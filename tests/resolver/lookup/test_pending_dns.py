@@ -281,10 +281,10 @@ def test_a_signal_handler_may_resolve_the_name_that_was_interrupted(dns, live):
 
 def late(lookup: LiveLookup, timeout: float) -> list[Answer]:
     """The outcome of one lookup, and each better answer after it."""
-    search = lookup.begin(NAME, timeout=timeout)
-    search.run(timeout)
-    answers = [search.outcome] if isinstance(search.outcome, Answer) else []
-    search.go_on(answers.append)
+    pending = lookup.begin(NAME, timeout=timeout)
+    pending.run(timeout)
+    answers = [pending.outcome] if isinstance(pending.outcome, Answer) else []
+    pending.go_on(answers.append)
     return answers
 
 

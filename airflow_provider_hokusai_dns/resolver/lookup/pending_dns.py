@@ -11,15 +11,15 @@ from functools import partial
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
+from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
-from airflow_provider_hokusai_dns.resolver.lookup.search import Search
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Source
 
 #: What a nameserver says that was reached and has no answer, neither yes nor no.
 _CANNOT_ANSWER = (Cause.SERVFAIL, Cause.REFUSED)
 
 
-class DNSSearch(Search):
+class PendingDNSLookup(PendingLookup):
     """DNS with a head start; then the system's own lookup in parallel. The first answer is used.
 
     The system mostly asks the same servers, which report when they cannot answer, and asks each of
@@ -47,7 +47,7 @@ class DNSSearch(Search):
         self._bell: tuple[socket.socket, socket.socket] | None = None
 
     def run(self, seconds: float) -> bool:
-        """See :class:`~.search.Search`, as for those below."""
+        """See :class:`~.pending.PendingLookup`, as for those below."""
         plan = self._plan
         until = min(time.monotonic() + seconds, plan.end)
         while not self._decide():
@@ -169,7 +169,7 @@ def _told(system: Future[Answer]) -> list[Attempt]:
 
 
 def _ring(bell: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # closed: the search is over
+    with contextlib.suppress(OSError):  # closed: the lookup is over
         bell.send(b"\0")
 
 

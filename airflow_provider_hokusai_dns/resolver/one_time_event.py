@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 
 
-class Landing:
+class OneTimeEvent:
     """A one-time event. A wait costs a thread one lock, an event loop one call for all coroutines.
 
     It has no lock of its own, so that a signal handler may wait in the middle of it: it is marked
@@ -16,20 +16,20 @@ class Landing:
     has registered.
     """
 
-    __slots__ = ("_bells", "_done", "_futures")
+    __slots__ = ("_bells", "_futures", "_is_set")
 
     def __init__(self) -> None:
-        self._done = False
+        self._is_set = False
         self._bells: list[threading.Lock] = []
         self._futures: dict[asyncio.AbstractEventLoop, set[asyncio.Future[None]]] = {}
 
-    def done(self) -> bool:
+    def is_set(self) -> bool:
         """Whether it has happened."""
-        return self._done
+        return self._is_set
 
-    def land(self) -> None:
+    def set(self) -> None:
         """Wake all waiters; later ones do not wait."""
-        self._done = True
+        self._is_set = True
         while self._bells:
             with contextlib.suppress(IndexError):  # another thread took the last one
                 self._bells.pop().release()
@@ -43,9 +43,9 @@ class Landing:
         bell = threading.Lock()
         bell.acquire()
         self._bells.append(bell)
-        if not self._done:
+        if not self._is_set:
             bell.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
-        return self._done
+        return self._is_set
 
     async def wait_async(self, seconds: float) -> bool:
         """Wait until it happens; returns whether it has."""
@@ -54,14 +54,14 @@ class Landing:
         # Changed by this loop's thread alone.
         futures = self._futures.setdefault(loop, set())
         futures.add(future)
-        if not self._done:
+        if not self._is_set:
             timer = loop.call_later(seconds, _wake, (future,))
             try:
                 await future
             finally:
                 timer.cancel()
                 futures.discard(future)
-        return self._done
+        return self._is_set
 
 
 def _wake(futures: Iterable[asyncio.Future[None]]) -> None:

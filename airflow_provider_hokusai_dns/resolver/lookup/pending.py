@@ -1,4 +1,4 @@
-"""Lookups of any kind as searches, which a caller drives. Imports no DNS code."""
+"""Lookups of any kind that are under way, which a caller drives. Imports no DNS code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
 
 
-class Search:
+class PendingLookup:
     """A lookup in progress. Any thread may drive it, one at a time.
 
     A :class:`~..model.Lookup` with a method ``begin``, with the parameters of ``lookup``, returns
@@ -20,14 +20,14 @@ class Search:
 
     def __init__(self, outcome: Answer | LookupFailed | None = None) -> None:
         #: Whether to go on to further sources where DNS says that it cannot answer; see
-        #: :meth:`~..model.Lookup.lookup`. May be set while the search is under way.
+        #: :meth:`~..model.Lookup.lookup`. May be set while the lookup is under way.
         self.thorough = True
         #: Whether the outcome is without those further sources.
         self.left_out = False
         self.outcome = outcome
 
     def run(self, seconds: float) -> bool:
-        """Drive the search on this thread; returns whether there is an outcome."""
+        """Drive the lookup on this thread; returns whether there is an outcome."""
         return self.outcome is not None
 
     def result(self) -> Answer:
@@ -62,8 +62,8 @@ class Search:
 
 def begin(
     lookup: Lookup, hostname: str, *, timeout: float, hint: str | None, thorough: bool
-) -> Search:
-    """Start a lookup: as its own search if it has one, else as one blocking call."""
+) -> PendingLookup:
+    """Start a lookup: as its own pending lookup if it has one, else as one blocking call."""
     own = getattr(lookup, "begin", None)
     if own is not None:
         return own(hostname, timeout=timeout, hint=hint, thorough=thorough)  # type: ignore[no-any-return]
@@ -72,7 +72,7 @@ def begin(
     )
 
 
-class _OneCall(Search):
+class _OneCall(PendingLookup):
     """A lookup that cannot be driven: one call, which blocks without a time limit."""
 
     can_be_driven = False
