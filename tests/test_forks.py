@@ -15,9 +15,9 @@ import pytest
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.client import (
+    adapters,
     auth,
     begun_inside,
-    carriers,
     delivery_hooks,
     environment,
     sigterm,
@@ -102,7 +102,7 @@ def test_a_child_may_leave_the_block_and_have_work_of_its_own(tmp_path: Path) ->
         auth._lock,
         environment._lock,
         begun_inside._lock,
-        carriers._lock,
+        adapters._lock,
         DeliveryTracker("a run")._condition,
         _OncePerPause(time.monotonic)._lock,
         HealthCache()._lock,

@@ -49,7 +49,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None
         server answers 401, because a token may expire during a run.
     :raises AuthProviderError: MLflow would send requests without these credentials.
     """
-    from airflow_provider_hokusai_dns.client import carriers
+    from airflow_provider_hokusai_dns.client import adapters
 
     _check_registered()
     if server.credentials and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in (
@@ -65,7 +65,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None
         _signed_in[server.conn_id] = server
         _signed_out.discard(server.conn_id)
         _take_slot()
-    carriers.carry(server, None if renew is None else partial(_renewed, server.conn_id, renew))
+    adapters.mount(server, None if renew is None else partial(_renewed, server.conn_id, renew))
     return tagged_uri(server)
 
 
@@ -119,9 +119,9 @@ def forget(conn_id: str) -> None:
             else:
                 os.environ[VARIABLE] = _previous
             _previous = None
-    from airflow_provider_hokusai_dns.client import carriers
+    from airflow_provider_hokusai_dns.client import adapters
 
-    carriers.drop(conn_id)
+    adapters.drop(conn_id)
 
 
 class ConnectionAuthProvider:

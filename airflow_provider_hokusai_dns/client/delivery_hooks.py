@@ -24,7 +24,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from airflow_provider_hokusai_dns.client import carriers, mlflow_private
+from airflow_provider_hokusai_dns.client import adapters, mlflow_private
 from airflow_provider_hokusai_dns.client.creates import json_object
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.errors import AsyncOutsideRunError
@@ -61,7 +61,7 @@ def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     stack.append(tracker)
     try:
-        with carriers.watched(functools.partial(_failed, tracker)):
+        with adapters.watched(functools.partial(_failed, tracker)):
             yield tracker
     finally:
         stack.remove(tracker)

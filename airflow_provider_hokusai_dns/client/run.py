@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from airflow_provider_hokusai_dns.client import carriers, mlflow_private, sigterm
+from airflow_provider_hokusai_dns.client import adapters, mlflow_private, sigterm
 from airflow_provider_hokusai_dns.client.auth import registry_uri
 from airflow_provider_hokusai_dns.client.begun_inside import (
     begun_inside,
@@ -126,7 +126,7 @@ def open_run(
             end_orphans()
             its_tags = {key: value for key, value in tags.items() if key in TASK_TAGS}
             stack.enter_context(begun_inside(active, its_tags))
-            stack.enter_context(carriers.run_is_open(server.conn_id))
+            stack.enter_context(adapters.run_is_open(server.conn_id))
             for pin in pins:
                 stack.enter_context(pin.patient(server.deadline, CONNECT_TIMEOUT))
             yield active

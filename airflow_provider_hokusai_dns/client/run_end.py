@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from airflow_provider_hokusai_dns.client import carriers, mlflow_private, sigterm
+from airflow_provider_hokusai_dns.client import adapters, mlflow_private, sigterm
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.errors import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.client.orphaned_runs import reopen, terminate
@@ -124,8 +124,8 @@ class OpenRun:
         self._stop_monitors(min(quiet, limit))
         self._drain(quiet, max(0.0, end - time.monotonic()))
         with bounded(max(1.0, end - time.monotonic())):
-            if (carrier := carriers.carrier_of(self.conn_id)) is not None:
-                carrier.sweep()
+            if (adapter := adapters.adapter_of(self.conn_id)) is not None:
+                adapter.sweep()
             # Again: since our first search, a slow server may have started a run for an earlier
             # try; or that search may have failed.
             self.end_orphans()

@@ -2,7 +2,7 @@
 
 MLflow's own session retries a fixed number of times, treats a slow answer as a failure, and retries
 different calls in different versions. So requests for a signed-in connection are sent by an adapter
-of ours (see :mod:`~.carriers`).
+of ours (see :mod:`~.adapters`).
 
 A call waits for its server until the deadline of the connection: ``deadline`` while a run is open,
 else ``request_timeout``. This applies to every fault: no name, no connection, no answer, or a
@@ -134,7 +134,7 @@ class _Call:
         return Repeat.ONCE if is_unknown else self.rule.repeat
 
 
-class Carrier(HTTPAdapter):
+class ConnectionAdapter(HTTPAdapter):
     """Sends the requests of one connection. Thread-safe.
 
     :param renew: returns the connection's current ``Authorization`` header, after a 401.
@@ -381,8 +381,8 @@ class Carrier(HTTPAdapter):
             path = urlsplit(request.url or "").path
             _log.warning("%s was carried out %d times: took back all but one", path, len(twins) + 1)
 
-    def take_over(self, former: Carrier) -> None:
-        """Replace the carrier of former settings: its creates in doubt are looked at again too."""
+    def take_over(self, former: ConnectionAdapter) -> None:
+        """Replace the adapter of former settings: its creates in doubt are looked at again too."""
         self._in_doubt, self._kept = former._in_doubt, former._kept
 
     def sweep(self) -> None:

@@ -423,8 +423,8 @@ class MLflowHook(BaseHook):
 
 def _in_run(server: MLflowServer) -> bool:
     """Whether a run of this connection is open; imports nothing that only runs need."""
-    carriers = sys.modules.get("airflow_provider_hokusai_dns.client.carriers")
-    return carriers is not None and carriers.has_open_run(server.conn_id)
+    adapters = sys.modules.get("airflow_provider_hokusai_dns.client.adapters")
+    return adapters is not None and adapters.has_open_run(server.conn_id)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 import requests
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from airflow_provider_hokusai_dns.client import auth, carriers, dead_peer, transport
+from airflow_provider_hokusai_dns.client import adapters, auth, dead_peer, transport
 from airflow_provider_hokusai_dns.client.creates import TAG
 from airflow_provider_hokusai_dns.client.faults import try_of
 from airflow_provider_hokusai_dns.client.retries import (
@@ -456,7 +456,7 @@ def test_a_run_that_a_slow_server_has_begun_twice_after_all_is_taken_back(
     from mlflow.entities import ViewType
 
     bodies: list[bytes] = []
-    original = transport.Carrier._once
+    original = transport.ConnectionAdapter._once
 
     def keep(self: Any, call: Any, *args: Any, **kwargs: Any) -> Any:
         if "runs/create" in call.request.url:
@@ -465,7 +465,7 @@ def test_a_run_that_a_slow_server_has_begun_twice_after_all_is_taken_back(
 
     front.before = faulty(0, "runs/create")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transport.Carrier, "_once", keep)
+        patch.setattr(transport.ConnectionAdapter, "_once", keep)
         with open_run(server, auth.sign_in(server), experiment_name="late") as run:
             requests.post(
                 f"{mlflow_server.uri}/api/2.0/mlflow/runs/create",
@@ -563,7 +563,7 @@ def test_the_author_s_time_out_wins_where_it_is_longer(monkeypatch: pytest.Monke
         if value is not None:
             monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", value)
         with pytest.raises(requests.exceptions.InvalidURL):
-            transport.Carrier(a_server()).send(request)
+            transport.ConnectionAdapter(a_server()).send(request)
         assert seen.pop() == pytest.approx(expected, abs=0.1)
 
 
@@ -599,8 +599,8 @@ def test_requests_of_others_go_as_before() -> None:
     """No tag, another tag, or our tag with another server."""
     session = requests.Session()
     auth.sign_in(a_server())
-    carrier = carriers.carrier_of("mlflow_test")
-    assert session.get_adapter("http://mlflow_test@mlflow.test/api") is carrier
+    adapter = adapters.adapter_of("mlflow_test")
+    assert session.get_adapter("http://mlflow_test@mlflow.test/api") is adapter
     for url in (
         "http://mlflow.test/api",
         "http://another@mlflow.test/",
@@ -651,8 +651,8 @@ def test_each_request_has_the_limits_of_its_length(monkeypatch: Any, scheme: str
 
     for connection in (HTTPConnection, HTTPSConnection):
         monkeypatch.setattr(connection, "request", request)
-    carrier = transport.Carrier(a_server())
-    for manager in (carrier.poolmanager, carrier.proxy_manager_for("http://proxy.test:3128")):
+    adapter = transport.ConnectionAdapter(a_server())
+    for manager in (adapter.poolmanager, adapter.proxy_manager_for("http://proxy.test:3128")):
         pool = manager.connection_from_host("mlflow.test", 80, scheme)
         for headers in ({}, {"Content-Length": "1"}, {"Content-Length": "99999"},
                         {"Transfer-Encoding": "chunked"}):  # fmt: skip

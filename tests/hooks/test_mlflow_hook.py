@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hokusai_dns.client import carriers
+from airflow_provider_hokusai_dns.client import adapters
 from airflow_provider_hokusai_dns.exceptions import (
     AsyncOutsideRunError,
     BreakerOpenError,
@@ -182,9 +182,9 @@ class TestTheEntrance:
         tiny.answers["*"] = (200, {"run": run})
         hook = MLflowHook()
         with hook.run():
-            assert carriers.carrier_of("mlflow_default").patience == 600
+            assert adapters.adapter_of("mlflow_default").patience == 600
             assert pinned(HOSTNAME)._patience_for(tiny.port)[0] > (100, 2)
-        assert carriers.carrier_of("mlflow_default").patience == 2
+        assert adapters.adapter_of("mlflow_default").patience == 2
         assert [each.seconds for each in pinned(HOSTNAME)._patience_for(tiny.port)] in ([], [2])
 
     def test_fails_at_once_after_that_happened_three_times(self, usable, dns):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_hokusai_dns.client import carriers, transport
+from airflow_provider_hokusai_dns.client import adapters, transport
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
@@ -98,7 +98,7 @@ def entrances() -> dict[str, tuple[float, Callable[[MLflowHook, Any], object]]]:
         pin = pinned(server.hostname)
         assert pin is not None
         with (
-            carriers.run_is_open(server.conn_id),
+            adapters.run_is_open(server.conn_id),
             pin.patient(server.deadline, transport.CONNECT_TIMEOUT),
         ):
             client.search_experiments()

@@ -1,8 +1,8 @@
-"""Which requests of this process are carried: those to a signed-in connection, by their URL.
+"""Which requests of this process have an adapter of ours: those to a signed-in connection, by URL.
 
-``requests`` selects a session's adapter by the URL. A :class:`~.transport.Carrier` is selected for
-URLs with the tag of a connection (see :mod:`~.auth`). All other requests are sent as before, and no
-private name of MLflow is needed.
+``requests`` selects a session's adapter by the URL. A URL with the tag of a
+connection (see :mod:`~.auth`) gets the connection's :class:`~.transport.ConnectionAdapter`. All
+other requests are sent as before, and no private name of MLflow is needed.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from airflow_provider_hokusai_dns.client.transport import Carrier, FailedRequest
+from airflow_provider_hokusai_dns.client.transport import ConnectionAdapter, FailedRequest
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver import forks
 
 _lock = forks.free_in_child(threading.Lock())
-_carriers: dict[str, Carrier] = {}
+_adapters: dict[str, ConnectionAdapter] = {}
 #: How many runs are open, by connection.
 _runs: dict[str, int] = {}
 _watches: list[Callable[[FailedRequest], None]] = []
 
 
-def carry(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
-    """Send the requests of a connection from now on, with its current settings."""
+def mount(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
+    """Send the requests of a connection by an adapter from now on, with its current settings."""
     with _lock:
-        current = _carriers.get(server.conn_id)
+        current = _adapters.get(server.conn_id)
         if current is not None and current.server == server:
             current.renew = renew
         else:
-            made = _carriers[server.conn_id] = _carrier(server, renew)
+            made = _adapters[server.conn_id] = _adapter(server, renew)
             if current is not None:  # the login may have changed during a run
                 made.take_over(current)
         _install()
 
 
-def _carrier(server: MLflowServer, renew: Callable[[], str | None] | None) -> Carrier:
+def _adapter(server: MLflowServer, renew: Callable[[], str | None] | None) -> ConnectionAdapter:
     in_run = partial(has_open_run, server.conn_id)
-    return Carrier(server, renew=renew, in_run=in_run, failed=_tell)
+    return ConnectionAdapter(server, renew=renew, in_run=in_run, failed=_tell)
 
 
 def drop(conn_id: str) -> None:
     """Stop sending the requests of a connection."""
     with _lock:
-        _carriers.pop(conn_id, None)
+        _adapters.pop(conn_id, None)
 
 
-def carrier_of(conn_id: str) -> Carrier | None:
-    """The carrier of a connection's requests."""
-    return _carriers.get(conn_id)
+def adapter_of(conn_id: str) -> ConnectionAdapter | None:
+    """The adapter of a connection's requests."""
+    return _adapters.get(conn_id)
 
 
 @contextlib.contextmanager
@@ -103,17 +103,17 @@ def _install() -> None:
 
 def _get_adapter(self: requests.Session, url: str) -> Any:
     """Replaces ``requests.Session.get_adapter``."""
-    if "@" in url and _carriers:
+    if "@" in url and _adapters:
         parts = urlsplit(url)
         tag = parts.username if parts.password is None else None
-        carrier = _carriers.get(unquote(tag)) if tag else None
-        if carrier is not None and origin_of(url) == origin_of(carrier.server.uri):
-            return carrier
+        adapter = _adapters.get(unquote(tag)) if tag else None
+        if adapter is not None and origin_of(url) == origin_of(adapter.server.uri):
+            return adapter
     return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
 
 
 @forks.in_child
 def _after_fork_in_child() -> None:
     # A connection that parent and child both used would mix their answers.
-    for conn_id, carrier in list(_carriers.items()):
-        _carriers[conn_id] = _carrier(carrier.server, carrier.renew)
+    for conn_id, adapter in list(_adapters.items()):
+        _adapters[conn_id] = _adapter(adapter.server, adapter.renew)
