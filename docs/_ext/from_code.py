@@ -22,24 +22,23 @@ from airflow_provider_hokusai_dns.provider_info import get_provider_info
 
 REPOSITORY = Path(__file__).parents[2]
 
-#: What the variables are for that are read beside those of the section.
+#: What each variable is for that is read in addition to those of the section.
 ENVIRONMENT = {
-    "DNS_CACHE_TTL": "Longest lifetime of an answer, seconds; stronger than `cache_ttl` of the "
-    "section.",
-    "DNS_TIMEOUT": "Seconds a lookup may take; stronger than `timeout` of the section.",
-    "MLFLOW_FALLBACK_IP": "Static addresses for emergencies, separated by commas. They belong to "
+    "DNS_CACHE_TTL": "Longest lifetime of an answer, seconds; takes precedence over `cache_ttl` of "
+    "the section.",
+    "DNS_TIMEOUT": "Seconds a lookup may take; takes precedence over `timeout` of the section.",
+    "MLFLOW_FALLBACK_IP": "Static addresses for emergencies, separated by commas. They apply to "
     "the hostname of the connection in use, or else to the one in `MLFLOW_TRACKING_URI`, and to no "
     "other.",
-    "MLFLOW_TRACKING_URI": "Stands in for the connection `mlflow_default` where that does not "
-    "exist.",
-    "MLFLOW_TRACKING_USERNAME": "With `MLFLOW_TRACKING_PASSWORD`: the login that goes with "
+    "MLFLOW_TRACKING_URI": "Replaces the connection `mlflow_default` if that does not exist.",
+    "MLFLOW_TRACKING_USERNAME": "With `MLFLOW_TRACKING_PASSWORD`: the login for "
     "`MLFLOW_TRACKING_URI`. A connection never uses it.",
     "MLFLOW_TRACKING_PASSWORD": "See `MLFLOW_TRACKING_USERNAME`.",
-    "MLFLOW_TRACKING_TOKEN": "A bearer token that goes with `MLFLOW_TRACKING_URI`. A connection "
+    "MLFLOW_TRACKING_TOKEN": "A bearer token for `MLFLOW_TRACKING_URI`. A connection "
     "never uses it.",
-    "MLFLOW_TRACKING_SERVER_CERT_PATH": "CA file that goes with `MLFLOW_TRACKING_URI`.",
-    "MLFLOW_TRACKING_CLIENT_CERT_PATH": "Client certificate that goes with `MLFLOW_TRACKING_URI`.",
-    "MLFLOW_TRACKING_INSECURE_TLS": "`true` accepts any certificate; goes with "
+    "MLFLOW_TRACKING_SERVER_CERT_PATH": "CA file for `MLFLOW_TRACKING_URI`.",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH": "Client certificate for `MLFLOW_TRACKING_URI`.",
+    "MLFLOW_TRACKING_INSECURE_TLS": "`true` accepts any certificate; applies to "
     "`MLFLOW_TRACKING_URI`.",
 }
 
