@@ -1,4 +1,4 @@
-"""The public errors, in one place: each is defined beside what raises it.
+"""The public errors, in one place: each is defined in the package that raises it.
 
 The message of each is a sentence for people. Each has fields, and can be pickled.
 """

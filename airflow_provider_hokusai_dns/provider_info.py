@@ -63,7 +63,7 @@ _CONN_FIELDS = {
     ),
     "max_retries": _field(
         "Retries",
-        "How often a failed call is repeated. Default: as often as the deadline allows.",
+        "How many times a failed call is sent again. Default: as often as the deadline allows.",
         {"type": ["integer", "null"], "minimum": 0},
     ),
     "deadline": _field(
@@ -169,27 +169,28 @@ _OPTIONS = {
         "Seconds between lookups of a name while a stale answer is served.", "30"
     ),
     "failure_ttl": _option(
-        "Seconds for which the same error is returned with nothing to serve; doubles each time.",
+        "Seconds for which the same error is returned while there is nothing to serve; doubles "
+        "with each failure.",
         "1",
     ),
-    "failure_ttl_max": _option("Maximum in seconds that failure_ttl doubles up to.", "10"),
+    "failure_ttl_max": _option("Seconds up to which failure_ttl doubles.", "10"),
     "max_stale": _option(
         "Maximum age, in seconds, of an answer served while DNS fails; at most 259200; 0 disables "
         "stale answers.",
         "86400",
     ),
     "max_stale_no_name": _option(
-        "Seconds an answer is served after DNS first said that the name does not exist; 0 disables "
-        "that.",
+        "Seconds for which a stale answer is served after DNS first said that the name does not "
+        "exist; 0 disables this.",
         "900",
     ),
     "no_name_recheck": _option(
         "Seconds between lookups while DNS says that the name does not exist.", "5"
     ),
     "refresh_ahead": _option(
-        "A name in use is refreshed when this share of its lifetime is left.", "0.2"
+        "A name in use is refreshed when this fraction of its lifetime is left.", "0.2"
     ),
-    "jitter": _option("Share by which lifetimes are shortened at random.", "0.1"),
+    "jitter": _option("Fraction by which lifetimes are shortened at most, at random.", "0.1"),
     "penalty": _option(
         "Seconds that an address that did not accept a connection stays at the end of the list.",
         "30",

@@ -39,7 +39,7 @@ class NotSignedInError(PicklableError, RuntimeError):
     def __init__(self, conn_id: str) -> None:
         super().__init__(
             f"the MLflow client of connection {conn_id!r} was used after its credentials were "
-            "forgotten: take a new client from the hook"
+            "removed: get a new client from the hook"
         )
         self.conn_id = conn_id
 

@@ -97,7 +97,7 @@ EXPERIMENT = PrivateName(
     "the experiment of the last run stays set in this process",
 )
 LAST_RUN = PrivateName(
-    f"{_FLUENT}:_last_active_run_id", "mlflow.last_active_run() gives None after the block"
+    f"{_FLUENT}:_last_active_run_id", "mlflow.last_active_run() returns None after the block"
 )
 #: Stopped within the deadline.
 MONITORS = PrivateName(
@@ -107,25 +107,25 @@ MONITORS = PrivateName(
 #: Both are put back after the block as they were, also where they were not set.
 TRACKING_URI = PrivateName(
     "mlflow.tracking._tracking_service.utils:_tracking_uri",
-    "it is put back by mlflow.set_tracking_uri()",
+    "the URI is restored by mlflow.set_tracking_uri()",
 )
 REGISTRY_URI = PrivateName(
     "mlflow.tracking._model_registry.utils:_registry_uri",
-    "it is put back by mlflow.set_registry_uri()",
+    "the URI is restored by mlflow.set_registry_uri()",
 )
 #: Wrapped, to count what is logged asynchronously.
 BATCHES = PrivateName(
     f"{_QUEUE}.log_batch_async",
-    "a run ends by mlflow.flush_async_logging(), and what failed is told by its requests",
+    "a run ends by mlflow.flush_async_logging(), and losses are known from its requests only",
 )
 ARTIFACTS = PrivateName(
     f"{_ARTIFACTS}.log_artifacts_async",
-    "they are not waited for; uploads that fail are still told",
+    "they are not waited for; uploads that fail are still reported",
 )
 #: Wrapped, to know which traces were begun, and which of their parts were sent.
 TRACE_BEGUN = PrivateName(
     f"{_MANAGER}.register_trace",
-    "a run ends by mlflow.flush_trace_async_logging(), and what failed is told by its requests",
+    "a run ends by mlflow.flush_trace_async_logging(), and losses are known from its requests only",
 )
 TRACE_SENT = PrivateName(f"{_TRACES}.start_trace", "as without register_trace")
 TRACE_SPANS = PrivateName(f"{_TRACES}.log_spans", "as without register_trace")
@@ -139,7 +139,7 @@ TRACE_HELD = PrivateName(f"{_MANAGER}.get_instance", "a trace that never ended c
 #: Shows whether MLflow finds our plugin, without which it sends no credentials.
 AUTH = PrivateName(
     "mlflow.tracking.request_auth.registry:_request_auth_provider_registry",
-    "AuthProviderError: no run is begun",
+    "AuthProviderError: no run can be opened",
 )
 
 NAMES = (

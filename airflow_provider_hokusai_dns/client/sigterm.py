@@ -99,7 +99,7 @@ def _run(job: Callable[[float], None]) -> None:
     try:
         job(SECONDS)
     except Exception:
-        _log.warning("What had to be done before the task is stopped failed", exc_info=True)
+        _log.warning("The cleanup before the task is stopped failed", exc_info=True)
 
 
 @forks.in_child

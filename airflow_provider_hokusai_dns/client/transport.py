@@ -379,7 +379,7 @@ class ConnectionAdapter(HTTPAdapter):
                     self._ask(request, ask)
         if twins:
             path = urlsplit(request.url or "").path
-            _log.warning("%s was carried out %d times: took back all but one", path, len(twins) + 1)
+            _log.warning("%s was carried out %d times: removed all but one", path, len(twins) + 1)
 
     def take_over(self, former: ConnectionAdapter) -> None:
         """Replace the adapter of former settings: its creates in doubt are looked at again too."""

@@ -26,7 +26,7 @@ class TLSFileError(ValueError):
 
 
 class ConnectionMissingError(PicklableError, LookupError):
-    """The connection does not exist, or Airflow cannot read it now: Airflow does not say which.
+    """The connection does not exist, or Airflow cannot read it now; Airflow reports both alike.
 
     :param conn_id: the requested connection.
     :param hint: what to do, in one sentence.
@@ -52,8 +52,8 @@ class ConnectionConflictError(PicklableError, ValueError):
 
     def __init__(self, hostname: str, field: str, conn_ids: tuple[str, str]) -> None:
         super().__init__(
-            f"Connections {conn_ids[0]!r} and {conn_ids[1]!r} both lead to {hostname!r}, but their "
-            f"{field} differ. MLflow's client resolves a name in one way per process: use the two "
+            f"Connections {conn_ids[0]!r} and {conn_ids[1]!r} both point to {hostname!r}, but their"
+            f" {field} differ. MLflow's client resolves a name in one way per process: use the two "
             f"connections in two tasks, or make their {field} equal."
         )
         self.hostname = hostname

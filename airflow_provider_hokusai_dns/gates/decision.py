@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict, VerdictDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
-#: How often in a row a gate must see a cause that retrying will not fix before it gives up.
+#: How many checks in a row must find a cause that retrying will not fix before a gate gives up.
 STRIKES = 3
 DEFAULT_CHECKS = ("dns", "tracking", "registry")
 ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
@@ -69,7 +69,7 @@ class GatePayload(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Strikes:
-    """How many checks in a row saw the same cause that retrying will not fix."""
+    """How many checks in a row found the same cause that retrying will not fix."""
 
     cause: str = ""
     count: int = 0

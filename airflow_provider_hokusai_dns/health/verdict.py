@@ -94,7 +94,7 @@ class Verdict:
         """Whether this is good enough for a gate.
 
         :param min_health: ``"healthy"`` or ``"degraded"``.
-        :raises ValueError: it is another word.
+        :raises ValueError: it is any other value.
         """
         if min_health not in USABLE:
             raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')

@@ -25,7 +25,7 @@ class MLflowRestError(PicklableError, RuntimeError):
     """A call to the REST API failed.
 
     :param method: the HTTP method.
-    :param path: the path that was asked for, without the query.
+    :param path: the requested path, without the query.
     :param status: the HTTP status, 0 when there was no answer.
     :param code: MLflow's own ``error_code``, empty if there was none.
     :param reason: one sentence.
@@ -48,7 +48,7 @@ class MLflowRestError(PicklableError, RuntimeError):
 class MLflowRefusedError(PicklableError, RuntimeError):
     """MLflow cannot be used with this connection, and retrying will not help.
 
-    :param sentence: what is wrong and what to do, in a gate's words.
+    :param sentence: what is wrong and what to do, as a gate says it.
     :param state: the state of the server.
     """
 

@@ -1,4 +1,4 @@
-"""The hook: an MLflow client and runs that keep working while DNS does not."""
+"""The hook: an MLflow client and runs that keep working while DNS fails."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class MLflowHook(BaseHook):
     """Reach the MLflow server of a connection.
 
     The hostname stays in every URI, so that TLS, virtual hosts and MLflow's Host check keep
-    working; what changes is how this process resolves that one name. No secret gets into the
+    working; only the resolution of that name in this process changes. No secret gets into the
     environment, a URI or a log.
 
     :param mlflow_conn_id: a connection of type ``mlflow`` (or ``http``). Where ``mlflow_default``
@@ -117,9 +117,10 @@ class MLflowHook(BaseHook):
         return self.resolver.refresh(self.server.connect_uri)
 
     def get_dns_info(self) -> dict[str, Any]:
-        """What the name resolves to and why, and how the resolver of this process is doing.
+        """What the name resolves to and why, and the state and metrics of this process's resolver.
 
-        Behind an HTTP proxy all but ``raw_uri`` is about the name of the proxy, as in a gate.
+        Behind an HTTP proxy everything except ``raw_uri`` describes the name of the proxy, as in a
+        gate.
         """
         server = self.server
         info: dict[str, Any] = {"raw_uri": server.uri, "hostname": server.connect_host}
@@ -146,8 +147,8 @@ class MLflowHook(BaseHook):
     def get_conn(self) -> MlflowClient:
         """An MLflow client that works until this process ends.
 
-        Log asynchronously with it only inside :meth:`run`, which waits for the data at its end.
-        Outside, asynchronous logging raises ``AsyncOutsideRunError``.
+        Use it for asynchronous logging only inside :meth:`run`, which waits for the data at its
+        end. Outside a run, asynchronous logging raises ``AsyncOutsideRunError``.
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
@@ -388,7 +389,7 @@ class MLflowHook(BaseHook):
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as in a gate. Bounded in time.
 
-        Whatever is wrong with the connection or the server is in the verdict.
+        Every problem of the connection or the server is reported in the verdict.
 
         :raises ValueError: a check does not exist.
         """
@@ -405,9 +406,9 @@ class MLflowHook(BaseHook):
         return check.former_status(self.mlflow_conn_id)
 
     def test_connection(self) -> tuple[bool, str]:
-        """The Test button: whether MLflow can be used, and one sentence on why not.
+        """The Test button: whether MLflow can be used, and one sentence that says why.
 
-        Airflow stores the form under a generated id; no sentence names it.
+        Airflow stores the form under a generated id, which no sentence mentions.
         """
         try:
             server = replace(connections.load_server(self.mlflow_conn_id), conn_id="")

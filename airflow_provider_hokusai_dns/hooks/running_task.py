@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_hokusai_dns import runtime
 
-#: With these a task ends neither well nor as failed; not each Airflow has all of them.
+#: With these a task neither succeeds nor fails; not every Airflow version has all of them.
 _NO_FAILURES = (
     "AirflowSkipException",
     "AirflowRescheduleException",

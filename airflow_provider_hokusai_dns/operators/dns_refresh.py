@@ -25,10 +25,10 @@ class DNSRefreshOperator(BaseOperator):
     """Live lookups that bypass every cache, for connections and plain hostnames.
 
     Writes the shared last known good, and publishes ``resolutions``, ``changes``, ``metrics`` and
-    ``health`` by XCom, and all four together as ``return_value``. One bad name does not stop the
-    others from being refreshed and published.
+    ``health`` as XComs, and all four together as ``return_value``. If one name fails, the others
+    are still refreshed and published.
 
-    Each refresh also adds a point to the history of the name, which the status page draws: how the
+    Each refresh also adds a point to the history of the name, which the status page charts: how the
     name resolved and, for a connection, the result of one probe of MLflow. A probe takes at most
     10 s, all probes together at most a minute. A failed probe does not fail the task; use a gate
     for that.
@@ -39,7 +39,7 @@ class DNSRefreshOperator(BaseOperator):
     :param probe: whether to probe MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails if there is no address for a name, ``"degraded"`` also if
         there is only a stale one, ``"never"`` does not fail (templated).
-    :raises ValueError: ``fail_on`` is something else.
+    :raises ValueError: ``fail_on`` is any other value.
     """
 
     template_fields: Sequence[str] = ("mlflow_conn_ids", "hostnames", "fail_on")

@@ -30,11 +30,12 @@ _CALLBACKS = ("on_failure_callback", "on_retry_callback", "on_skipped_callback")
 def mlflow_for_children(
     mlflow_conn_id: str = DEFAULT_CONN_ID,
 ) -> Callable[[Mapping[str, Any]], None]:
-    """Let all processes that a task starts reach MLflow: a value for the argument ``pre_execute``.
+    """Let all processes of a task reach MLflow; pass the result to the argument ``pre_execute``.
 
-    A relay (:meth:`.MLflowHook.relay`) runs as long as the task. The variables that point to it
-    are set in the task's environment, without a password. A ``BashOperator`` with its own ``env``
-    needs ``append_env=True``; ``inherit_env=False`` of a virtual environment hides the variables.
+    A relay (:meth:`.MLflowHook.relay`) runs as long as the task. The variables that point to the
+    relay are set in the task's environment, without a password. A ``BashOperator`` with its own
+    ``env`` needs ``append_env=True``; ``inherit_env=False`` of a virtual environment hides the
+    variables.
 
     A task that would succeed fails with ``LostDataError`` if something did not arrive.
 

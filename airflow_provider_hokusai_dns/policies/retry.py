@@ -1,4 +1,4 @@
-"""A retry policy (Airflow 3.3, AIP-105) that judges a failed task by the state of MLflow::
+"""A retry policy (Airflow 3.3, AIP-105) that uses the state of MLflow to decide about retries::
 
 @task(retries=5, retry_policy=MLflowRetryPolicy())
 def train(): ...
@@ -51,27 +51,28 @@ _WRONG = {
 
 
 class MLflowRetryPolicy(RetryPolicy):
-    """Retry while MLflow is unavailable; fail at once where retrying will not help.
+    """Retry while MLflow is unavailable; fail at once if retrying will not help.
 
-    The exception decides whether this is about MLflow at all; for other exceptions the task's
-    ``retries`` and ``retry_delay`` apply. Where it is, MLflow is probed once, as a gate does it:
+    The exception shows whether the failure concerns MLflow at all; for other exceptions the task's
+    ``retries`` and ``retry_delay`` apply. If the failure concerns MLflow, MLflow is checked once,
+    as a gate does it:
 
     - unavailable (no name, no connection, no database): retry after a pause that grows with the
-      tries, and not before the circuit breaker lets a caller through;
+      tries, and not before the circuit breaker permits a call;
     - wrong (login, Host check, certificate, workspace, connection): fail at once, with the sentence
       that says what to do;
-    - usable: leave it to the task.
+    - usable: the task's own settings decide.
 
-    A retry is one of the task's ``retries``. From Airflow 3.4 on it is rescheduled instead, which
-    costs no try and holds no slot meanwhile, after 30 s at least, and 10 s
-    more than ``[core] task_success_overtime``.
+    A retry is one of the task's ``retries``. From Airflow 3.4 on the task is rescheduled instead,
+    which uses no try and holds no slot meanwhile. The pause is then at least 30 s, and at least
+    10 s more than ``[core] task_success_overtime``.
 
     :param mlflow_conn_id: the connection that the task uses.
-    :param delay: before the first retry; it doubles with each, up to ``max_delay``.
+    :param delay: the pause before the first retry; it doubles with each retry, up to ``max_delay``.
     :param max_delay: the longest pause.
-    :param give_up_after: Airflow 3.4: how long it is rescheduled; then the retries are used. Less
-        than the shortest reschedule lets it be rescheduled once.
-    :raises ValueError: a delay that cannot be.
+    :param give_up_after: Airflow 3.4: for how long the task is rescheduled; after that, its retries
+        are used. With less than the shortest pause, the task is rescheduled once.
+    :raises ValueError: the delays are not in ascending order, or not above 0.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class MLflowRetryPolicy(RetryPolicy):
     ) -> None:
         if not timedelta(0) < delay <= max_delay <= give_up_after:
             raise ValueError(
-                "0 < delay <= max_delay <= give_up_after must hold, and these are "
+                "0 < delay <= max_delay <= give_up_after must hold, but they are "
                 f"{delay!r}, {max_delay!r}, {give_up_after!r}"
             )
         self.mlflow_conn_id = mlflow_conn_id
@@ -99,7 +100,7 @@ class MLflowRetryPolicy(RetryPolicy):
         max_tries: int,
         context: Context | None = None,
     ) -> RetryDecision:
-        """Judge the exception that came out of the task; see the class."""
+        """Decide by the exception that the task raised; see the class."""
         causes, child_was_away = _causes(exception), _a_child_met_an_outage(exception)
         if not child_was_away and not any(_is_of_mlflow(cause) for cause in causes):
             return RetryDecision.default()
@@ -111,7 +112,7 @@ class MLflowRetryPolicy(RetryPolicy):
         if verdict.level == "unhealthy":
             why = verdict.sentence
         elif child_was_away or _says_away(causes):
-            why = f"MLflow was away, and is {verdict.level} again"
+            why = f"MLflow was unavailable, and is {verdict.level} again"
         else:
             return RetryDecision.default()
         # On 3.4 a rescheduled task keeps its try number.
@@ -129,7 +130,7 @@ class MLflowRetryPolicy(RetryPolicy):
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> MLflowRetryPolicy:
-        """The policy behind :meth:`serialize`."""
+        """Read the output of :meth:`serialize`."""
         return cls(
             data["mlflow_conn_id"],
             delay=timedelta(seconds=data["delay"]),
@@ -169,10 +170,10 @@ def _shortest_reschedule() -> float:
 def _causes(exception: BaseException) -> tuple[BaseException, ...]:
     """An exception, its causes, and the losses of runs and relays anywhere behind it.
 
-    What an author raises while handling an error of MLflow (a model that does not exist yet) may
-    have another reason. A loss counts in any case, also with ``raise ... from None``: a relay puts
-    it into the context of the exception that leaves its block. So does a name that was not
-    resolved: HTTP clients raise their own error while they handle it.
+    An exception that an author raises while handling an error of MLflow (a model that does not
+    exist yet) may have another reason. A loss counts in any case, also with ``raise ... from
+    None``: a relay puts it into the context of the exception that leaves its block. A name that was
+    not resolved counts too: HTTP clients raise their own error while they handle that one.
     """
     causes = tuple(_chain(exception))
     counting = LostDataError | RunEndError | DNSResolutionError

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PicklableError(Exception):
-    """Is unpickled from its fields, which have the names of its arguments.
+    """An error that is unpickled from its fields, which are named like its arguments.
 
     By default an exception pickles its message as its only argument, and unpickling fails.
     """

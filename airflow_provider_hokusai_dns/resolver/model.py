@@ -55,7 +55,7 @@ class Cause(StrEnum):
 
     @property
     def says_no_such_name(self) -> bool:
-        """Whether DNS did answer, and said that there is nothing to give (policy rule 7)."""
+        """Whether DNS answered that there is no such name or record (policy rule 7)."""
         return self in (Cause.NXDOMAIN, Cause.NODATA)
 
 
@@ -65,7 +65,7 @@ class Endpoint(NamedTuple):
     Two endpoints are the same place if address and port, ``endpoint[:2]``, are equal.
 
     :param priority: endpoints with the lowest number are tried first.
-    :param weight: how often one comes first among those with its priority.
+    :param weight: how often this one comes first among those with its priority.
     """
 
     address: str

@@ -1,4 +1,4 @@
-"""Resolve a name so that it keeps working when DNS does not.
+"""Resolve a name so that it keeps working when DNS fails.
 
 The path of a call: target, cache, freshness, single flight, lookup, cache and store, resolution.
 """
@@ -116,7 +116,7 @@ class DNSResolver:
     def ready(self, target: str) -> Ready | None:
         """The finished answers that :meth:`resolve` uses: the same object until the next decision.
 
-        ``None`` if it must. The caller counts the answers that it serves.
+        ``None`` if :meth:`resolve` must decide now. The caller counts the answers that it serves.
         """
         ready = self._ready.get(target)
         return ready if ready is not None and self._monotonic() < ready.turns.until else None

@@ -68,28 +68,28 @@ class MLflowHealthSensor(BaseSensorOperator):
     """Waits until MLflow is usable: its name, TLS, Host check, login, database, registry.
 
     The verdict is published as the XCom, a dict, even if the gate does not open. In poke and
-    reschedule mode each check is one log line; in the triggerer each change of the verdict is.
+    reschedule mode each check is one log line; in the triggerer each change of the verdict is one.
 
     :param mlflow_conn_id: the connection (templated).
     :param min_health: ``"healthy"`` requires a fresh answer from DNS; ``"degraded"`` also accepts
         a stale address at which MLflow works.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
-    :param fail_fast_on: states that retrying will not fix, and these causes: ``"undefined"``,
-        Airflow reports that the connection does not exist; ``"missing"``, not included by default:
-        that, or the connection could not be read. After three checks in a row, the gate fails
-        without a retry; ``soft_fail`` is honoured.
+    :param fail_fast_on: states that retrying will not fix. Two causes are accepted too:
+        ``"undefined"`` (Airflow reports that the connection does not exist) and ``"missing"``
+        (that, or the connection could not be read; not included by default). After three such
+        checks in a row, the gate fails without a retry; ``soft_fail`` is honoured.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer with
         the same arguments share their checks: a result younger than ``poke_interval`` is reused.
     :param start_from_trigger: with ``deferrable``, start in the triggerer too, without a first
-        check on a worker. This needs Airflow 3.3, and does not work for mapped tasks; otherwise
-        the gate starts on a worker. ``pre_execute`` does not run then.
+        check on a worker; ``pre_execute`` does not run then. This needs Airflow 3.3, and does not
+        work for mapped tasks; otherwise the gate starts on a worker.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
-        stores the XCom in Airflow's database, whatever the XCom backend. A gate that does not open
-        ends on a worker, and so does one with ``outlets``, ``post_execute`` or
+        stores the XCom in Airflow's database, whatever the XCom backend is. A gate that does not
+        open ends on a worker, and so does one with ``outlets``, ``post_execute`` or
         ``multiple_outputs``, for which Airflow needs a worker.
     :param poke_interval: seconds between two checks.
-    :param timeout: seconds after which the gate gives up. A shorter ``execution_timeout`` ends it
-        in the triggerer too.
+    :param timeout: seconds after which the gate gives up. A shorter ``execution_timeout`` ends the
+        wait in the triggerer too.
     :param probe_timeout: seconds for one check, lookup and probe. After a slow lookup the probe
         still gets two seconds.
     :raises ValueError: an argument is wrong; the error names it and its value.
@@ -144,7 +144,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         )
 
     def execute(self, context: Context) -> Any:
-        """Wait, in the mode that was chosen."""
+        """Wait in the chosen mode."""
         self._began = time.monotonic()
         self._last = None
         try:
@@ -183,9 +183,10 @@ class MLflowHealthSensor(BaseSensorOperator):
             raise self._outcome(error) from error.__cause__
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Check once; fail if retrying will not help. In deferrable mode, the only one on a worker.
+        """Check once; fail if retrying will not help.
 
-        This way Airflow treats an exception in a poke the same in every mode.
+        In deferrable mode this is the only check on a worker. It is a poke, so that Airflow treats
+        an exception in it the same in every mode.
         """
         if not self.deferrable:
             return self._poke(context)

@@ -1,4 +1,4 @@
-"""The deferrable half of the health gate."""
+"""The trigger of a deferrable gate."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class MLflowHealthTrigger(BaseTrigger):
     :param do_xcom_push: whether the verdict is the XCom of a task that ends here.
     :param silent_fail: whether to continue after a check that raised an exception.
     :param seen: the last verdict of the worker, as :meth:`~.Verdict.as_dict` returns it.
-    :param version: of these arguments, which stay in the database while packages are upgraded.
-        Arguments without it are older than the version number.
-    :param later: arguments that a newer version has added.
+    :param version: the version of these arguments, which stay in the database while packages are
+        upgraded. Arguments without a version were stored before versions existed.
+    :param later: unknown arguments, which a newer version may have added.
     :raises TypeError: an argument is wrong; the error names it and its value. Any other exception
         would stop the triggerer with all its triggers; after this one only the trigger fails.
     """

@@ -56,7 +56,7 @@ class RelayLostDataError(LostDataError):
     """Calls of a relay's clients that did not reach MLflow.
 
     :param conn_id: the connection of the relay.
-    :param calls: which, and why.
+    :param calls: the calls, each with the reason.
     """
 
     def __init__(self, conn_id: str, calls: tuple[LostCall, ...]) -> None:

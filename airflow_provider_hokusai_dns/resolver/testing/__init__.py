@@ -1,7 +1,7 @@
 """Doubles for tests of code that resolves names: yours as well as ours.
 
-They are public, and kept stable like the rest of the package. None of them sleeps, and each that
-starts something is a context manager that leaves neither thread nor socket behind::
+They are public, and kept stable like the rest of the package. None of them sleeps. Each one that
+starts something is a context manager that leaves no thread and no socket behind::
 
     from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
     from airflow_provider_hokusai_dns.resolver.testing import DNSServer, ManualClock
@@ -18,10 +18,10 @@ starts something is a context manager that leaves neither thread nor socket behi
             assert resolver.resolve("mlflow.example.local").is_stale
             assert dns.count("mlflow.example.local", "A") == 2
 
-* :class:`ManualClock`: time that passes when the test says so.
-* :class:`ScriptedLookup`: a lookup without a network, whose answers are written down beforehand.
+* :class:`ManualClock`: a clock that advances only when the test says so.
+* :class:`ScriptedLookup`: a lookup without a network, whose answers the test sets beforehand.
 * :class:`MemoryStore`: the shared last-known-good in a dictionary, slow or unreachable on demand.
-* :class:`DNSServer`: real packets over UDP and TCP, with faults per name. As a process of its own:
+* :class:`DNSServer`: real packets over UDP and TCP, with faults per name. As a separate process:
   ``python -m airflow_provider_hokusai_dns.resolver.testing --help``.
 """
 

@@ -28,7 +28,7 @@ _PATIENCE = 30.0
 
 
 class ManualClock:
-    """A clock that stands still until it is told to move.
+    """A clock that advances only when the test says so.
 
     :param start: first reading of the monotonic clock, in seconds.
     :param wall: first reading of the wall clock, in seconds since the epoch.
@@ -97,11 +97,11 @@ class ScriptedLookup:
             self.set(hostname, outcome)
 
     def set(self, hostname: str, outcome: Outcome) -> None:
-        """Give this outcome from now on, every time."""
+        """Return this outcome from now on, every time."""
         self.script(hostname, outcome)
 
     def script(self, hostname: str, *outcomes: Outcome) -> None:
-        """Give these outcomes one after the other, and the last of them ever after.
+        """Return these outcomes one after the other, and then repeat the last one.
 
         :raises ValueError: for an empty script.
         """
@@ -113,7 +113,7 @@ class ScriptedLookup:
     def hold(self, hostname: str, *, past_timeout: bool = False) -> threading.Event:
         """Keep every lookup of a name in flight until the event is set or :meth:`release` called.
 
-        :param past_timeout: also past the caller's timeout, as ``getaddrinfo`` does; without it a
+        :param past_timeout: also past the caller's timeout, as ``getaddrinfo`` does; otherwise a
             held lookup fails with ``timeout`` when its time is over.
         :returns: the event that lets them go.
         """
@@ -156,7 +156,7 @@ class ScriptedLookup:
     def lookup(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Answer:
-        """Give the next outcome of the name's script.
+        """Return the next outcome of the name's script.
 
         :raises LookupFailed: when the outcome is a cause, or the lookup was held for too long.
         """
@@ -199,12 +199,12 @@ class ScriptedLookup:
 class MemoryStore:
     """The shared :class:`~airflow_provider_hokusai_dns.resolver.model.Store` in a dictionary.
 
-    Hand the same object to several resolvers, and they are so many processes of one fleet. A record
-    that is older than the stored one is not kept (policy rule 17), unless the stored stamp lies
+    Pass the same object to several resolvers to simulate several processes of one fleet. A record
+    that is older than the stored one is not kept (policy rule 17), unless the stored timestamp is
     in the future (rule 16).
 
-    :param clock: whose wall time tells what "in the future" means.
-    :param max_clock_skew: seconds by which a stored stamp may be ahead of it.
+    :param clock: its wall time decides what "in the future" means.
+    :param max_clock_skew: seconds by which a stored timestamp may be ahead of the clock.
     """
 
     def __init__(self, clock: Clock | None = None, max_clock_skew: float = 300.0) -> None:
@@ -225,7 +225,7 @@ class MemoryStore:
         self._awake = threading.Event()
 
     def wake(self) -> None:
-        """End the slow calls that are under way, and let those to come be quick."""
+        """End the slow calls that are in progress, and make later calls quick."""
         self.seconds = 0.0
         self._awake.set()
 

@@ -18,7 +18,7 @@ _SO_RCVBUFFORCE = getattr(socket, "SO_RCVBUFFORCE", 33)
 
 
 class DNSServer(Zone):
-    """A real DNS server on one port, UDP and TCP, that can be told to misbehave per name.
+    """A real DNS server on one port, UDP and TCP, with faults per name.
 
     ::
 
@@ -30,10 +30,10 @@ class DNSServer(Zone):
             dns.heal()
             assert dns.count("mlflow.local", "A") == 1
 
-    What it can be told is described at :class:`Zone`; names that were never set do not exist
-    (NXDOMAIN with an SOA record). It runs on one thread of its own, where a delayed answer holds up
-    no other. After :meth:`stop`, :meth:`start` takes the same port again, with the same records:
-    that is a nameserver which was restarted.
+    :class:`Zone` describes the methods that set records and faults. Names that were never set do
+    not exist (NXDOMAIN with an SOA record). The server runs on a thread of its own, where a delayed
+    answer does not hold up any other. After :meth:`stop`, :meth:`start` takes the same port again,
+    with the same records, as a restarted nameserver does.
 
     :param host: the address to listen on.
     :param port: 0 takes a free one.

@@ -1,4 +1,4 @@
-"""What the little DNS server answers: records and faults per name. Opens no socket."""
+"""What the DNS server answers: records and faults per name. Opens no socket."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Zone:
 
     Every method may be called from any thread at any time; the next query sees the change. Names
     are compared without regard to case and final dot. ``name`` may be :data:`ANY` in every fault:
-    then it holds for all names that have none of their own. ``rdtype`` (``"A"``, ``"AAAA"``, ...)
-    limits a fault to one type of query. A fault covers the records and does not forget them:
-    :meth:`heal` brings them back, and :meth:`set_records` heals too.
+    the fault then applies to all names that have none of their own. ``rdtype`` (``"A"``,
+    ``"AAAA"``, ...) limits a fault to one type of query. A fault hides the records but does not
+    remove them: :meth:`heal` brings them back, and :meth:`set_records` heals too.
 
     :param negative_ttl: seconds for which resolvers may remember that something does not exist
         (the SOA's minimum, RFC 2308).
@@ -58,7 +58,7 @@ class Zone:
     # -- records -----------------------------------------------------------------------------------
 
     def set_records(self, name: str, addresses: Iterable[str], *, ttl: int = 10) -> None:
-        """Let a name have these IPv4 and IPv6 addresses and nothing else, without any fault.
+        """Give a name these IPv4 and IPv6 addresses and nothing else, without any fault.
 
         :raises ValueError: for a text that is no address.
         """
@@ -68,7 +68,7 @@ class Zone:
         self._replace(name, {rdtype: tuple(texts) for rdtype, texts in kinds.items() if texts}, ttl)
 
     def set_cname(self, name: str, target: str, *, ttl: int = 10) -> None:
-        """Make a name an alias of another, which may be an alias too, or lead back in a loop."""
+        """Make a name an alias of another, which may be an alias too, or form a loop."""
         self._replace(name, {"CNAME": (f"{target.rstrip('.')}.",)}, ttl)
 
     def set_srv(
@@ -102,7 +102,7 @@ class Zone:
                 self.set_rdata(name, rdtype, records, ttl=ttl)
 
     def remove(self, name: str) -> None:
-        """Forget a name, its records and its faults: it does not exist any more."""
+        """Remove a name, its records and its faults: it no longer exists."""
         self.heal(name)
         with self._change():
             for key in [key for key in self._records if key[0] == _key(name)]:
@@ -127,24 +127,24 @@ class Zone:
         self.fault(name, Fault.REFUSED, rdtype=rdtype)
 
     def silent(self, name: str = ANY, rdtype: str | None = None) -> None:
-        """Answer nothing."""
+        """Do not answer."""
         self.fault(name, Fault.SILENT, rdtype=rdtype)
 
     def truncate(self, name: str = ANY, rdtype: str | None = None) -> None:
-        """Say "truncated" over UDP, and answer over TCP."""
+        """Answer "truncated" over UDP, and completely over TCP."""
         self.fault(name, Fault.TRUNCATE, rdtype=rdtype)
 
     def wrong_id(self, name: str = ANY, rdtype: str | None = None) -> None:
-        """Answer under another message id."""
+        """Answer with another message id."""
         self.fault(name, Fault.WRONG_ID, rdtype=rdtype)
 
     def garbage(
         self, name: str = ANY, rdtype: str | None = None, *, payload: Payload | None = None
     ) -> None:
-        """Answer with bytes that are no DNS message.
+        """Answer with bytes that are not a DNS message.
 
         :param payload: the whole datagram, or a function that makes it of the right one, for
-            fuzzing; by default the right id, and nonsense behind it.
+            fuzzing; by default the right id, followed by garbage.
         """
         self.fault(name, Fault.GARBAGE, rdtype=rdtype, payload=payload)
 
@@ -156,7 +156,7 @@ class Zone:
         every: int = 1,
         rdtype: str | None = None,
     ) -> None:
-        """Go round and round through a pattern of faults.
+        """Cycle through a pattern of faults.
 
         :param every: queries after which the next element is taken, counted for A and AAAA apart.
         """
@@ -171,7 +171,7 @@ class Zone:
         every: int = 1,
         payload: Payload | None = None,
     ) -> None:
-        """Set any fault; the named methods above are the readable way.
+        """Set any fault; the named methods above are more readable.
 
         :raises ValueError: for an unknown fault.
         """
@@ -200,7 +200,7 @@ class Zone:
             self._held.discard(_key(name))
 
     def heal(self, name: str = ANY) -> None:
-        """Take back every fault, delay and hold of a name."""
+        """Remove every fault, delay and hold of a name."""
         self.release(name)
         with self._change():
             self._drop_troubles(name)
