@@ -70,7 +70,7 @@ class LogObserver:
                 self._tell_old(event, event.resolution)
         elif event.kind == "state" and event.state == "unhealthy":
             self._tell_nothing(event)
-        elif event.kind == "state" and event.state == "healthy":
+        elif event.kind == "lookup":  # a refresh may have failed while the name stayed healthy
             if self._told.pop(event.hostname, None) is not None:
                 log.info("DNS answers for %r again: the name is healthy", event.hostname)
         elif event.kind == "store_rejected":

@@ -237,6 +237,21 @@ class TestTheLog:
         assert "'mlflow.local' (servfail): using 10.0.0.1 from memory" in line
         assert "900 s after the name went away" in line
 
+    def test_tells_of_an_outage_that_ends_within_the_lifetime_and_of_the_next_one(
+        self, dns, monkeypatch, caplog
+    ):
+        """A refresh fails while the answer is fresh: no change of the name's state tells the end."""
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+        resolver = runtime.resolver_for_server(server())
+        with caplog.at_level(logging.INFO):
+            for _ in range(2):
+                dns.set_records("mlflow.local", ["10.0.0.1"], ttl=300)
+                resolver.refresh("mlflow.local")
+                dns.servfail("mlflow.local")
+                resolver.refresh("mlflow.local")
+        words = [line.split(" for ")[0] for line in self.lines(caplog)]
+        assert words == ["DNS returns no address", "DNS answers", "DNS returns no address"]
+
     def test_tells_when_there_is_nothing_left(self, resolver, dns, caplog):
         """An error line with the cause and what to do in an emergency."""
         dns.no_such_name("other.local")
