@@ -72,7 +72,9 @@ class LogObserver:
             self._tell_nothing(event)
         elif event.kind == "lookup":  # a refresh may have failed while the name stayed healthy
             if self._told.pop(event.hostname, None) is not None:
-                log.info("DNS answers for %r again: the name is healthy", event.hostname)
+                origin = ORIGINS[event.source or Source.DNS]
+                who = origin[0].upper() + origin[1:]
+                log.info("%s answers for %r again: the name is healthy", who, event.hostname)
         elif event.kind == "store_rejected":
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 

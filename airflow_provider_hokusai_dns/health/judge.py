@@ -130,7 +130,11 @@ def _state(
         proxy = f"the proxy {server.proxy.uri}, which resolves its name"
         return State.HEALTHY, "ok", f"{server.uri} answers through {proxy}."
     what = f"{server.uri} answers at" if replies else f"{server.connect_name} resolves to"
-    known = {Source.LITERAL: "", Source.HOSTS: ", an address from the hosts file"}
+    known = {
+        Source.LITERAL: "",
+        Source.HOSTS: ", an address from the hosts file",
+        Source.SYSTEM: ", an address from the system's own lookup",
+    }
     origin = known.get(resolution.source, ", an address that DNS returned just now")
     return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 

@@ -69,6 +69,7 @@ class Event:
     :param kind: ``lookup``, ``lookup_failed``, ``stale_served``, ``static_served``, ``state``,
         ``store_rejected``.
     :param seconds: how long a lookup took.
+    :param source: what answered it, for ``lookup``.
     :param state: the new state of the name, for ``state``, with ``previous`` beside it.
     :param resolution: what is served now, if anything.
     :param hits: answers served fresh from memory since the last event of this resolver; likewise
@@ -79,6 +80,7 @@ class Event:
     hostname: str
     cause: Cause | None = None
     seconds: float | None = None
+    source: Source | None = None
     state: str | None = None
     previous: str | None = None
     resolution: Resolution | None = None

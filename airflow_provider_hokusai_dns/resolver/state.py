@@ -166,7 +166,7 @@ class ResolverState:
             self._counters.lookups += not again
             self._counters.last_success, self._counters.latency = now, seconds
             self._counters.window.add(now, ok=True)
-        self.observers.emit("lookup", slot.entry.hostname, seconds=seconds)
+        self.observers.emit("lookup", slot.entry.hostname, seconds=seconds, source=answer.source)
         return answer
 
     def failed(

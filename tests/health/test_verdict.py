@@ -35,6 +35,20 @@ def test_good_answers_on_a_fresh_address_are_healthy() -> None:
     assert verdict.dns_cause is None
 
 
+@pytest.mark.parametrize(
+    ("source", "origin"),
+    [
+        (Source.DNS, ", an address that DNS returned just now."),
+        (Source.SYSTEM, ", an address from the system's own lookup."),
+        (Source.HOSTS, ", an address from the hosts file."),
+    ],
+)
+def test_a_healthy_address_is_told_with_what_gave_it(source: Source, origin: str) -> None:
+    """The system's own lookup has one too where no nameserver has: DNS returned nothing then."""
+    verdict = judge(SERVER, an_address("10.0.1.221", source=source), GOOD, checked_at=NOW)
+    assert verdict.sentence.endswith(origin)
+
+
 def test_good_answers_on_an_old_address_are_degraded_and_say_why() -> None:
     """A working old address is good enough for some, and its age and reason are named."""
     resolution = an_address("10.0.1.221", source=Source.STALE, cause=Cause.SERVFAIL, age=42)

@@ -11,7 +11,9 @@ import pytest
 from airflow_provider_hokusai_dns import observers, pins, runtime
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
-from airflow_provider_hokusai_dns.resolver import ResolverConfig, Source
+from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
+from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint
+from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")
 
@@ -251,6 +253,26 @@ class TestTheLog:
                 resolver.refresh("mlflow.local")
         words = [line.split(" for ")[0] for line in self.lines(caplog)]
         assert words == ["DNS returns no address", "DNS answers", "DNS returns no address"]
+
+    @pytest.mark.parametrize(
+        ("source", "words"),
+        [
+            (Source.HOSTS, "The hosts file answers for"),
+            (Source.SYSTEM, "The system's own lookup answers for"),
+            (Source.DNS, "DNS answers for"),
+        ],
+    )
+    def test_tells_who_answers_again(self, source, words, caplog):
+        """An entry of the hosts file ends an outage too, and DNS may still be down."""
+        lookup = ScriptedLookup()
+        answer = Answer((Endpoint("10.0.0.1"),), source)
+        lookup.script("mlflow.local", "10.0.0.1", Cause.SERVFAIL, answer)
+        resolver = DNSResolver(lookup=lookup)
+        resolver.add_observer(observers.LogObserver(resolver))
+        with caplog.at_level(logging.INFO):
+            for _ in range(3):
+                resolver.refresh("mlflow.local")
+        assert self.lines(caplog)[1] == f"{words} 'mlflow.local' again: the name is healthy"
 
     def test_tells_when_there_is_nothing_left(self, resolver, dns, caplog):
         """An error line with the cause and what to do in an emergency."""
