@@ -79,7 +79,8 @@ class LogObserver:
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
     def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        story = f"{resolution.source.value} {event.cause}"
+        limit = stale_limit(resolution, self._resolver.config)
+        story = f"{resolution.source.value} {event.cause} {limit}"
         if self._told.get(event.hostname) == story:
             return
         self._told[event.hostname] = story
@@ -101,7 +102,7 @@ class LogObserver:
             resolution.address,
             ORIGINS[resolution.source],
             resolution.age() or 0.0,
-            stale_limit(resolution, self._resolver.config),
+            limit,
         )
 
     def _tell_nothing(self, event: Event) -> None:

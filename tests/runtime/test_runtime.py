@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -273,6 +274,17 @@ class TestTheLog:
             for _ in range(3):
                 resolver.refresh("mlflow.local")
         assert self.lines(caplog)[1] == f"{words} 'mlflow.local' again: the name is healthy"
+
+    def test_tells_a_limit_that_changes_while_the_cause_stays(self, resolver, dns, caplog):
+        """Here by the policy; another process that finds the name gone is another way."""
+        dns.servfail("mlflow.local")
+        resolver.refresh("mlflow.local")
+        resolver.reconfigure(replace(resolver.config, max_stale=3600.0))
+        resolver.refresh("mlflow.local")
+        resolver.refresh("mlflow.local")
+        first, second = self.lines(caplog)
+        assert "up to 86400 s of age" in first
+        assert "up to 3600 s of age" in second
 
     def test_tells_when_there_is_nothing_left(self, resolver, dns, caplog):
         """An error line with the cause and what to do in an emergency."""
