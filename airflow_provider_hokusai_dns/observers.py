@@ -87,17 +87,17 @@ class LogObserver:
         why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
-                "DNS returns no address for %r (%s) and none is remembered: using the static "
+                "DNS returns no address for %s (%s) and none is remembered: using the static "
                 "address %s. It is never checked against DNS: remove it when DNS is back",
-                event.hostname,
+                self._named(event.hostname),
                 why,
                 resolution.address,
             )
             return
         log.warning(
-            "DNS returns no address for %r (%s): using %s from %s, %.0f s old. It stays in use for "
+            "DNS returns no address for %s (%s): using %s from %s, %.0f s old. It stays in use for "
             "up to %s; check DNS for the name, or restart the server behind it",
-            event.hostname,
+            self._named(event.hostname),
             why,
             resolution.address,
             ORIGINS[resolution.source],
@@ -110,9 +110,14 @@ class LogObserver:
             return
         self._told[event.hostname] = "nothing"
         log.error(
-            "DNS returns no address for %r (%s) and there is no stale, stored or static address to "
+            "DNS returns no address for %s (%s) and there is no stale, stored or static address to "
             "use instead. Check the name for a typo, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
-            event.hostname,
+            self._named(event.hostname),
             event.cause.value if event.cause else "no answer",
         )
+
+    def _named(self, hostname: str) -> str:
+        """A name, with the SRV record that is looked up instead of it, if there is one."""
+        srv = self._resolver.config.srv_for(hostname)
+        return repr(hostname) if srv is None else f"{hostname!r} (SRV record {srv!r})"

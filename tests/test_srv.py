@@ -120,6 +120,32 @@ def test_a_service_that_is_gone_is_served_stale(connected, dns, tiny):
     assert rest() == {}
 
 
+def test_sentences_name_the_record_that_is_gone_and_not_the_hostname(connected, dns, caplog):
+    """The hostname is not looked up, so nothing is known of it; it may well exist."""
+    dns.set_records(HOST, ["10.0.0.1"], ttl=1)
+    check_connection(connected)
+    dns.no_such_name(SRV)
+    degraded = check_connection(connected).verdict
+    assert f"DNS says that the SRV record {SRV!r} does not exist (nxdomain)" in degraded.sentence
+    assert f"{HOST!r} (SRV record {SRV!r})" in caplog.messages[-1]
+    caplog.clear()
+    runtime.forget()
+    unresolved = check_connection(connected).verdict
+    assert unresolved.state == "unresolved"
+    assert f"the SRV record {SRV!r} has no address (nxdomain)" in unresolved.sentence
+    assert "check the SRV name of the connection for a typo" in unresolved.sentence
+    assert f"{HOST!r} (SRV record {SRV!r})" in caplog.messages[-1]
+
+
+def test_the_port_of_the_connection_is_not_blamed_for_that_of_the_record(connected, dns, tiny):
+    """It is not used."""
+    dns.set_srv(SRV, [(1, 1, 1, f"node-{tiny.port}.srv-test.local")], ttl=1)
+    verdict = check_connection(connected).verdict
+    assert verdict.cause == "refused"
+    assert f"nothing listens at {tiny.address} port 1" in verdict.sentence
+    assert "correct the port of the SRV record" in verdict.sentence
+
+
 def test_a_dead_port_goes_to_the_back(connect, texts, dns, tiny, move):
     """Two on one address: what failed is the port, and the other one is tried first."""
     move(tiny)

@@ -230,6 +230,12 @@ class MLflowServer:
         return f"{'' if self.proxy is None else 'the proxy '}{self.connect_host!r}"
 
     @property
+    def name_in_dns(self) -> str:
+        """What DNS is asked about in a sentence: that host, or the SRV record instead of it."""
+        srv = self.view.srv
+        return f"the SRV record {srv!r}" if srv else self.connect_name
+
+    @property
     def connect_port(self) -> int:
         """The TCP port to connect to."""
         return self.own_port if self.proxy is None else self.proxy.port

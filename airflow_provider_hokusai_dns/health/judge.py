@@ -107,12 +107,14 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     where, setting = "the hostname of the connection", "set fallback_addresses on the connection"
     if server.proxy is not None:
         where, setting = "HTTP(S)_PROXY", "add MLflow to NO_PROXY"
+    elif server.view.srv:
+        where = "the SRV name of the connection"
     typo = error.cause.says_no_such_name
     advice = f"check {where} for a typo" if typo else "check the DNS servers of this machine"
     return (
         State.UNRESOLVED,
         error.cause.value,
-        f"{server.connect_name} has no address ({error.cause.value}), and none is remembered: "
+        f"{server.name_in_dns} has no address ({error.cause.value}), and none is remembered: "
         f"{advice}, wait until the name is back, or {setting}.",
     )
 
@@ -152,9 +154,9 @@ def _degraded_sentence(
         advice = "Is MLflow being redeployed?"
     else:
         advice = "Check the DNS servers of this machine."
-    why = f"DNS returns no address for {server.connect_name}"
+    why = f"DNS returns no address for {server.name_in_dns}"
     if cause is Cause.NXDOMAIN:
-        why = f"DNS says that {server.connect_name} does not exist"
+        why = f"DNS says that {server.name_in_dns} does not exist"
     return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
 
 
@@ -334,7 +336,7 @@ def _failed(
         dialled = Endpoint.parse(asked)
         where = f"{dialled.address} port {dialled.port or server.connect_port}"
         who, advice = "MLflow", "MLflow is down or listens elsewhere: start it, or correct the port"
-        advice += " of the connection"
+        advice += " of the connection" if dialled.port is None else " of the SRV record"
         if server.proxy is not None:
             who = "the proxy of HTTP(S)_PROXY"
             advice = f"Is {who} down? Start it, or add MLflow to NO_PROXY"

@@ -45,7 +45,7 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
         return USE
     if server.allow_stale_over_http is StaleOverHTTP.ALWAYS:
         return USE
-    told = f"DNS returns no address for {server.connect_name} now, and"
+    told = f"DNS returns no address for {server.name_in_dns} now, and"
     if has_proxy_login:
         return (
             f"{told} no login is sent to a stale address of a proxy: wait for DNS, or set "
@@ -107,7 +107,7 @@ def not_mlflow_at(
     # Where nothing accepts a connection, no setting makes the address work.
     more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
     return (
-        f"DNS returns no address for {server.connect_name} now, and at the stale address "
+        f"DNS returns no address for {server.name_in_dns} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."
