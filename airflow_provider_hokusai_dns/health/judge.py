@@ -149,7 +149,10 @@ def _degraded_sentence(
     old = "" if age is None else f", {age:.0f} s old,"
     works = "still works" if replies else "is used"
     if resolution.source is Source.STATIC:
-        advice = "Remove it from the connection when DNS is back."
+        has_own = bool(server.view.fallback_addresses)
+        what += " of the connection" if has_own else " of MLFLOW_FALLBACK_IP"
+        where = "connection" if has_own else "environment"
+        advice = f"Remove it from the {where} when DNS is back."
     elif cause is not None and cause.says_no_such_name:
         advice = "Is MLflow being redeployed?"
     else:

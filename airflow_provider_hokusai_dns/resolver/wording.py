@@ -24,7 +24,7 @@ ORIGINS = {
 ADDRESSES = {
     Source.STALE: "Its stale address",
     Source.STORE: "Its stored address",
-    Source.STATIC: "The static address of the connection",
+    Source.STATIC: "The static address",
 }
 #: Why a source that is as good as DNS was chosen.
 REASONS = {

@@ -73,7 +73,8 @@ def _verdicts() -> Iterator[Verdict]:
     for cause in Cause:
         yield one(plain, DNSResolutionError("mlflow.example.local", cause))
         for source in (Source.STALE, Source.STORE, Source.STATIC):
-            yield one(plain, _resolution(source, cause), ok)
+            own = (ADDRESS,) if source is Source.STATIC else ()
+            yield one(_server(fallback_addresses=own), _resolution(source, cause), ok)
     old = _resolution(Source.STALE, Cause.NXDOMAIN)
     for failure in ReplyFailure:
         for server in (plain, https):

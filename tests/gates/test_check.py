@@ -108,6 +108,27 @@ class TestALook:
         assert (seen.state, seen.dns_cause) == (State.DEGRADED, "nxdomain")
         assert seen.address_age is not None
 
+    @pytest.mark.parametrize(
+        ("extra", "words"),
+        [
+            ({}, ("The static address of MLFLOW_FALLBACK_IP", "Remove it from the environment")),
+            (
+                {"fallback_addresses": "127.0.0.9"},
+                ("The static address of the connection", "Remove it from the connection"),
+            ),
+        ],
+    )
+    def test_says_where_a_static_address_has_to_be_removed(
+        self, usable, dns, monkeypatch, extra, words
+    ):
+        """An emergency address that stays hides the next outage, so it must be found again."""
+        monkeypatch.setenv("MLFLOW_FALLBACK_IP", "127.0.0.9")
+        usable(**extra)
+        dns.servfail(HOSTNAME)
+        seen = check_connection("mlflow_default").verdict
+        assert seen.address_source == "static"
+        assert all(one in seen.sentence for one in words)
+
     def test_sees_a_name_that_is_not_there(self, usable, dns):
         """Nothing is remembered by a fresh process."""
         dns.no_such_name(HOSTNAME)

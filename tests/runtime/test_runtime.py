@@ -243,7 +243,7 @@ class TestTheLog:
     def test_tells_of_an_outage_that_ends_within_the_lifetime_and_of_the_next_one(
         self, dns, monkeypatch, caplog
     ):
-        """A refresh fails while the answer is fresh: no change of the name's state tells the end."""
+        """A refresh fails while the answer is fresh: the state of the name does not change."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
         resolver = runtime.resolver_for_server(server())
         with caplog.at_level(logging.INFO):
