@@ -51,20 +51,28 @@ def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:
             f"{told} no login is sent to a stale address of a proxy: wait for DNS, or set "
             "allow_stale_over_http to always."
         )
+    over, advice = _how(server)
     kind = "a static" if resolution.source is Source.STATIC else "a stale"
     if server.allow_stale_over_http is StaleOverHTTP.NEVER:
         return (
-            f"{told} {server.named} does not allow {kind} one over plain http "
-            "(allow_stale_over_http is never): use https, or allow it with checked."
+            f"{told} {server.named} does not allow {kind} one {over} "
+            f"(allow_stale_over_http is never): {advice}, or allow it with checked."
         )
     age, limit = resolution.age(), login_age_limit(server)
     if limit is not None and age is not None and age > limit:
         return (
-            f"{told} the stale one is {age:.0f} s old: over plain http no credentials are sent to "
-            f"an address older than {limit:.0f} s. Use https, or set allow_stale_over_http to "
-            "always."
+            f"{told} the stale one is {age:.0f} s old: {over} no credentials are sent to "
+            f"an address older than {limit:.0f} s. {advice.capitalize()}, or set "
+            "allow_stale_over_http to always."
         )
     return CHECK
+
+
+def _how(server: MLflowServer) -> tuple[str, str]:
+    """How a server is asked that no certificate identifies, and what to do about that."""
+    if server.scheme == "https":
+        return "without a verified certificate", "verify the certificate"
+    return "over plain http", "use https"
 
 
 def check_stale_address(
@@ -105,7 +113,8 @@ def not_mlflow_at(
         return None
     failure = replies[-1].failure
     # Where nothing accepts a connection, no setting makes the address work.
-    more = "" if failure in NO_CONNECTION else ", use https, or set allow_stale_over_http to always"
+    more = f", {_how(server)[1]}, or set allow_stale_over_http to always"
+    more = "" if failure in NO_CONNECTION else more
     return (
         f"DNS returns no address for {server.name_in_dns} now, and at the stale address "
         f"{address or resolution.address} no MLflow answers "

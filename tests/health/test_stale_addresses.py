@@ -6,10 +6,12 @@ import pytest
 
 from airflow_provider_hokusai_dns.config.server import Credentials, StaleOverHTTP
 from airflow_provider_hokusai_dns.health.probe import probe
+from airflow_provider_hokusai_dns.health.reply import Reply
 from airflow_provider_hokusai_dns.health.stale_addresses import (
     CHECK,
     USE,
     check_stale_address,
+    not_mlflow_at,
     stale_address_rule,
 )
 from airflow_provider_hokusai_dns.health.verdict import State
@@ -55,6 +57,35 @@ def test_the_rule(
     )
     rule = stale_address_rule(server, an_address("10.0.0.1", source=source, age=age))
     assert rule == answer if answer in (USE, CHECK) else answer in rule
+
+
+@pytest.mark.parametrize(
+    ("choice", "age", "words"),
+    [
+        (NEVER, 1, "does not allow a stale one without a verified certificate"),
+        (CHECKED, 901, "without a verified certificate no credentials are sent"),
+    ],
+)
+def test_https_without_verification_is_not_called_plain_http(
+    choice: StaleOverHTTP, age: float, words: str
+) -> None:
+    """It is as unsafe, but what is wrong is ``verify``, and "use https" would help nobody."""
+    server = a_server(scheme="https", verify=False, allow_stale_over_http=choice, credentials=LOGIN)
+    rule = stale_address_rule(server, an_address("10.0.0.1", source=Source.STALE, age=age))
+    assert words in rule
+    assert "verify the certificate" in rule.lower()
+    assert "plain http" not in rule
+    assert "use https" not in rule.lower()
+
+
+def test_a_stranger_over_https_without_verification_is_told_likewise() -> None:
+    """The advice is for the setting that the connection has."""
+    server = a_server(scheme="https", verify=False)
+    old = an_address("10.0.0.1", source=Source.STALE, age=60)
+    said = not_mlflow_at(server, old, [Reply("health", 200, body=b"hello")])
+    assert said is not None
+    assert "verify the certificate" in said
+    assert "use https" not in said
 
 
 def ok_to_everything(_: Request) -> bytes:
