@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
-from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -139,6 +139,10 @@ class ConnectionHealth:
         if found is not None:
             age = found.age()
             left = None if self._is_stale else found.ttl_left(wall)
+        stale = None if found is None else stale_limit_row(found, self.target, wall)
+        is_refused = verdict is not None and verdict.cause == OLD_ADDRESS_REFUSED
+        if stale is not None and is_refused and stale["ends_in"] > 0:
+            stale = None  # not in use, and for another reason than its age
         addresses = list(found.places) if found else []
         source = None if found is None else found.source.value
         if verdict is not None and verdict.address is not None:
@@ -159,7 +163,7 @@ class ConnectionHealth:
             "source": source,
             "age": rounded(age),
             "ttl_left": rounded(left),
-            "stale": None if found is None else stale_limit_row(found, self.target, wall),
+            "stale": stale,
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": None if verdict is None else verdict.milliseconds,
             "last_known_good": None if record is None else shown_record(record, wall),

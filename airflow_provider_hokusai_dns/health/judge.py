@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
-from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import shown
@@ -47,7 +47,7 @@ CAUSES = frozenset(
         "dns",
         "invalid_host_header",
         "not_proxied",
-        "old_address_refused",
+        OLD_ADDRESS_REFUSED,
         "redirect",
         _OTHER_STATUS,
         *(f"http_{status.value}" for status in HTTPStatus),
@@ -85,7 +85,7 @@ def judge(
             "latencies": MappingProxyType({r.check: round(r.milliseconds, 1) for r in replies}),
         }
         if refusal is not None:
-            state, cause, sentence = State.UNRESOLVED, "old_address_refused", refusal
+            state, cause, sentence = State.UNRESOLVED, OLD_ADDRESS_REFUSED, refusal
         else:
             state, cause, sentence = _state(server, resolution, asked, replies)
     return Verdict(

@@ -29,12 +29,12 @@ def login_age_limit(server: MLflowServer) -> float | None:
     """The maximum age, in seconds, of an address that is not fresh and gets credentials.
 
     ``None`` if age makes no difference: https with a verified certificate, no credentials, or a
-    connection that allows every age.
+    connection that allows every age, or none.
     """
     if not server.credentials or (server.scheme == "https" and server.verify):
         return None
-    allowed = server.allow_stale_over_http is not StaleOverHTTP.ALWAYS
-    return MAX_AGE_WITH_CREDENTIALS if allowed else None
+    by_age = server.allow_stale_over_http is StaleOverHTTP.CHECKED
+    return MAX_AGE_WITH_CREDENTIALS if by_age else None
 
 
 def stale_address_rule(server: MLflowServer, resolution: Resolution) -> str:

@@ -15,6 +15,8 @@ from typing import Any, TypedDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
 _VERSION = 1
+#: The cause if there is an address that is not fresh, and it may not be used (policy rule 18).
+OLD_ADDRESS_REFUSED = "old_address_refused"
 
 
 class State(StrEnum):

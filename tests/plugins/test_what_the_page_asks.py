@@ -5,11 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
 from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget, stale_limit_row
+from airflow_provider_hokusai_dns.gates.connection_health import (
+    ConnectionHealth,
+    ConnectionTarget,
+    stale_limit_row,
+)
+from airflow_provider_hokusai_dns.health.judge import judge
 from airflow_provider_hokusai_dns.plugins import health_cache
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
@@ -20,6 +26,7 @@ from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key
 from airflow_provider_hokusai_dns.store.record import iso_seconds
 from tests.conftest import HOSTNAME
 from tests.plugins.test_endpoints import ask
+from tests.values import a_server
 
 NOW = 1_795_417_200.0
 
@@ -130,6 +137,29 @@ def test_the_limit_of_an_age_is_the_one_of_the_connection(usable, dns, monkeypat
     (one,) = client.get("/health/mlflow?fresh=true").json()["connections"]
     assert (one["stale"]["rule"], one["stale"]["limit"]) == ("age", 5000.0)
     assert 4900 < one["stale"]["ends_in"] <= 5000
+
+
+def test_a_stale_address_that_is_refused_has_no_time_left(usable, dns, monkeypatch):
+    """No request goes there, whatever its age: "used for another 24 h" would be wrong."""
+    for option in ("MIN_TTL", "CACHE_TTL"):
+        monkeypatch.setenv(f"AIRFLOW__HOKUSAI_DNS__{option}", "0")
+    usable(allow_stale_over_http="never")
+    client = ask(HealthCache(patience=30.0))
+    client.get("/health/mlflow")
+    dns.servfail(HOSTNAME)
+    monkeypatch.setattr(health_cache, "_FRESH_EVERY", 0.0)
+    (one,) = client.get("/health/mlflow?fresh=true").json()["connections"]
+    assert (one["cause"], one["source"]) == ("old_address_refused", "stale")
+    assert one["stale"] is None
+
+
+def test_an_address_that_is_refused_for_its_age_has_the_limit_that_has_passed():
+    """That is why it is refused."""
+    found = a_stale_one(until=NOW + 840, age=1000.0)
+    target = ConnectionTarget(HOSTNAME, login_limit=900.0)
+    verdict = judge(a_server(), found, checked_at=datetime.now(UTC), refusal="too old")
+    row = ConnectionHealth("a", target, verdict, found).status_row()
+    assert row["stale"] == {"ends_in": 0.0, "limit": 900.0, "rule": "login_over_http"}
 
 
 def test_the_failure_guide_is_a_page_of_the_api_server(usable):
