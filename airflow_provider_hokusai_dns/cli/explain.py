@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from airflow_provider_hokusai_dns.gates.connection_health import rounded
+from airflow_provider_hokusai_dns.gates.connection_health import rounded, usable_until
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
     DNSResolver,
@@ -22,7 +22,6 @@ from airflow_provider_hokusai_dns.resolver import (
     Resolution,
     ResolverConfig,
     Source,
-    freshness,
 )
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read_text
@@ -242,18 +241,9 @@ def _ask_store(hostname: str, config: ResolverConfig, read: Callable[[str], Stor
     outcome += f", written by {record.written_by}"
     if record.no_name_since is not None:
         outcome += f"; the name has been missing for {now - record.no_name_since:.0f} s"
-    if now >= _usable_until(record, now, config):
+    if now >= usable_until(record, now, config):
         outcome += "; too old to be served"
     return Step("stored", asked, outcome, record.addresses, ttl=record.ttl, ms=took)
-
-
-def _usable_until(record: LastKnownGood, now: float, config: ResolverConfig) -> float:
-    """Until when a record may be served, in seconds since the epoch: the policy's own functions."""
-    entry = freshness.Entry(record.hostname)
-    try:
-        return freshness.stale_until(freshness.adopt(entry, record, now, now, config), config)
-    except ValueError:
-        return 0.0
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
+from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.wording import is_limited_by_no_such_name
 from airflow_provider_hokusai_dns.store.history import shown_name
-from airflow_provider_hokusai_dns.store.record import away_for, shown_record
+from airflow_provider_hokusai_dns.store.record import shown_record
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -36,6 +38,8 @@ class ConnectionTarget:
     :param login_limit: the same for a connection that sends credentials over plain http; ``None``
         if that makes no difference.
     :param asked: the nameservers and the SRV name set on the connection; empty for the system's.
+    :param stored_until: until when the record may be served, in seconds since the epoch.
+    :param has_static: whether there is a static address for the name.
     """
 
     hostname: str | None = None
@@ -46,6 +50,8 @@ class ConnectionTarget:
     max_stale: float = ResolverConfig().max_stale
     login_limit: float | None = None
     asked: tuple[str, ...] = ()
+    stored_until: float = LONG_AGO
+    has_static: bool = False
 
     @classmethod
     def of(
@@ -66,6 +72,8 @@ class ConnectionTarget:
             max_stale=config.max_stale_for(hostname),
             login_limit=login_age_limit(server),
             asked=server.asked,
+            stored_until=usable_until(record, time.time(), config) if record else LONG_AGO,
+            has_static=bool(config.static_addresses_for(hostname)),
         )
 
     @property
@@ -77,10 +85,10 @@ class ConnectionTarget:
         """The state of the name according to its stored record."""
         if self.record is None:
             return Level.UNKNOWN
-        away = away_for(self.record, wall)
-        if away is None:
+        if self.record.no_name_since is None:
             return Level.HEALTHY
-        return Level.DEGRADED if away < self.no_name_limit else Level.UNHEALTHY
+        is_served = wall < self.stored_until or self.has_static
+        return Level.DEGRADED if is_served else Level.UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +196,15 @@ def stale_limit_row(
     if target.login_limit is not None and since + target.login_limit < until:
         rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit
     return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}
+
+
+def usable_until(record: LastKnownGood, now: float, config: ResolverConfig) -> float:
+    """Until when a record may be served, in seconds since the epoch: the policy's own functions."""
+    entry = freshness.Entry(record.hostname)
+    try:
+        return freshness.stale_until(freshness.adopt(entry, record, now, now, config), config)
+    except ValueError:
+        return 0.0
 
 
 def rounded(value: float | None) -> float | None:

@@ -19,7 +19,7 @@ from airflow_provider_hokusai_dns.health.judge import judge
 from airflow_provider_hokusai_dns.plugins import health_cache
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
-from airflow_provider_hokusai_dns.resolver import Resolution
+from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
 from airflow_provider_hokusai_dns.resolver.model import Dates, Endpoint, Source
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key, render_history
@@ -137,6 +137,27 @@ def test_the_limit_of_an_age_is_the_one_of_the_connection(usable, dns, monkeypat
     (one,) = client.get("/health/mlflow?fresh=true").json()["connections"]
     assert (one["stale"]["rule"], one["stale"]["limit"]) == ("age", 5000.0)
     assert 4900 < one["stale"]["ends_in"] <= 5000
+
+
+@pytest.mark.parametrize(
+    ("age", "away", "extra", "level"),
+    [
+        (1000, 100, {}, "degraded"),
+        (1000, 901, {}, "unhealthy"),
+        (90_000, 100, {}, "unhealthy"),
+        (1000, 100, {"max_stale": 500}, "unhealthy"),
+        (1000, 901, {"fallback_addresses": ("10.0.0.9",)}, "degraded"),
+    ],
+)
+def test_a_name_that_is_gone_is_judged_by_what_is_still_served(
+    age, away, extra, level, clean_runtime
+):
+    """From the record alone, before a check: both limits count, and so does a static address."""
+    server = a_server(hostname=HOSTNAME, **extra)
+    config = clean_runtime.resolver_for_server(server).config
+    now = time.time()
+    record = LastKnownGood(HOSTNAME, ("10.0.0.1",), now - age, no_name_since=now - away)
+    assert ConnectionTarget.of(server, config, record).dns(now) == level
 
 
 def test_a_stale_address_that_is_refused_has_no_time_left(usable, dns, monkeypatch):
