@@ -120,6 +120,22 @@ def test_causes_are_words_that_link_to_the_failure_guide(see):
 
 
 @pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        ("nxdomain", "no such name, for 6 min"),
+        ("servfail", "the DNS server failed, first “no such name” 6 min ago"),
+    ],
+)
+def test_the_time_since_no_such_name_is_not_told_of_another_cause(see, cause, said):
+    """It limits the stale address whatever fails later, and says nothing about a later failure."""
+    page = see(
+        stories.connection(state="degraded", verdict={"state": "degraded", "dns_cause": cause})
+    )
+    row = page.locator(".facts > div").filter(has=page.locator("dt", has_text="DNS"))
+    assert text(row.locator("dd")) == said
+
+
+@pytest.mark.parametrize(
     ("stale", "said"),
     [
         (

@@ -113,9 +113,14 @@ export class Card {
   #dns(passed) {
     const { dns, last_known_good: good } = this.one;
     if (dns === "healthy") return ["resolves"];
-    const why = words.dnsCause(dnsCause(this.one)) ?? (words.state(dns) === "unknown" ? "unknown" : "does not resolve");
+    const cause = dnsCause(this.one);
+    const why = words.dnsCause(cause) ?? (words.state(dns) === "unknown" ? "unknown" : "does not resolve");
     const away = good?.name_away_for;
-    return join(why, typeof away === "number" ? `for ${words.span(away + passed)}` : null);
+    if (typeof away !== "number") return join(why);
+    const since = words.span(away + passed);
+    // The latest failure may be another one, which has not lasted as long.
+    const isOther = cause && !words.NO_SUCH_NAME.includes(cause);
+    return join(why, isOther ? `first “no such name” ${since} ago` : `for ${since}`);
   }
 
   /** MLflow, separate from DNS: whether it works, at any address. */

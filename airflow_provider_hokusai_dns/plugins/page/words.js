@@ -37,6 +37,9 @@ const DNS_CAUSES = {
   config: "DNS is not configured",
 };
 
+/** The causes with which DNS says that there is nothing. */
+export const NO_SUCH_NAME = ["nxdomain", "nodata"];
+
 /** What is wrong with MLflow. The keys are those of `State`, without the two that work. */
 const STATES_OF_MLFLOW = {
   unresolved: "no address to use",
