@@ -79,7 +79,7 @@ class LogObserver:
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
     def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        limit = stale_limit(resolution, self._resolver.config)
+        limit = stale_limit(resolution)
         story = f"{resolution.source.value} {event.cause} {limit}"
         if self._told.get(event.hostname) == story:
             return

@@ -127,7 +127,7 @@ def explain(
         None if found.cause is None else found.cause.value,
         age,
         ttl_left,
-        _why_this(found, ttl_left, config),
+        _why_this(found, ttl_left),
         tuple(steps),
     )
 
@@ -250,7 +250,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig) -> str:
+def _why_this(found: Resolution, ttl_left: float | None) -> str:
     addresses = ", ".join(found.places)
     why = found.cause.value if found.cause is not None else "it does not answer"
     if found.source is Source.STATIC:
@@ -262,7 +262,7 @@ def _why_this(found: Resolution, ttl_left: float | None, config: ResolverConfig)
         return (
             f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
             f"DNS returns no address right now ({why}). "
-            f"Good for up to {stale_limit(found, config)}"
+            f"Good for up to {stale_limit(found)}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
 from airflow_provider_hokusai_dns.resolver.model import LONG_AGO
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.resolver.wording import is_limited_by_no_such_name
 from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.record import shown_record
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
+    from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, ResolverConfig
 
 _NOT_CHECKED = (
     "This API server process has not checked yet, or its first check is under way: ask again in a "
@@ -32,11 +30,8 @@ class ConnectionTarget:
     """The server of a connection, and the stored record of its name.
 
     :param problem: what is wrong with the Variable of that record, in a sentence.
-    :param no_name_limit: seconds for which an address is served after DNS first said that the name
-        does not exist.
-    :param max_stale: seconds of age up to which an address is served while DNS fails.
-    :param login_limit: the same for a connection that sends credentials over plain http; ``None``
-        if that makes no difference.
+    :param login_limit: seconds of age up to which an address that is not fresh is used by a
+        connection that sends credentials over plain http; ``None`` if that makes no difference.
     :param asked: the nameservers and the SRV name set on the connection; empty for the system's.
     :param stored_until: until when the record may be served, in seconds since the epoch.
     :param has_static: whether there is a static address for the name.
@@ -46,8 +41,6 @@ class ConnectionTarget:
     uri: str | None = None
     record: LastKnownGood | None = None
     problem: str | None = None
-    no_name_limit: float = ResolverConfig().max_stale_no_name
-    max_stale: float = ResolverConfig().max_stale
     login_limit: float | None = None
     asked: tuple[str, ...] = ()
     stored_until: float = LONG_AGO
@@ -68,8 +61,6 @@ class ConnectionTarget:
             server.uri,
             record,
             problem,
-            no_name_limit=config.max_stale_no_name,
-            max_stale=config.max_stale_for(hostname),
             login_limit=login_age_limit(server),
             asked=server.asked,
             stored_until=usable_until(record, time.time(), config) if record else LONG_AGO,
@@ -187,12 +178,11 @@ def stale_limit_row(
 
     :param wall: seconds since the epoch.
     """
-    if found.stale_until is None or found.resolved_at is None:
+    in_force = found.stale_limit
+    if in_force is None or found.stale_until is None or found.resolved_at is None:
         return None
     since, until = found.resolved_at.timestamp(), found.stale_until.timestamp()
-    rule, limit = "age", target.max_stale
-    if is_limited_by_no_such_name(found, target.max_stale):
-        rule, limit = "no_such_name", target.no_name_limit
+    rule, limit = "no_such_name" if in_force.no_such_name else "age", in_force.seconds
     if target.login_limit is not None and since + target.login_limit < until:
         rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit
     return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}

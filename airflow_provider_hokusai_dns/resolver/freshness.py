@@ -22,6 +22,7 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Endpoint,
     LastKnownGood,
     Source,
+    StaleLimit,
 )
 from airflow_provider_hokusai_dns.resolver.target import parse_address
 
@@ -97,14 +98,22 @@ def expires_at(entry: Entry, config: ResolverConfig) -> float:
     )
 
 
+def stale_limit(entry: Entry, config: ResolverConfig) -> StaleLimit:
+    """For how long the answer may be served although it is not fresh, and by which rule."""
+    if entry.answer is None:  # [9] a name that never resolved has no stale answer
+        return StaleLimit(LONG_AGO, 0.0)
+    max_stale = config.max_stale_for(entry.hostname)  # [6]
+    by_age = StaleLimit(entry.answer.resolved_at + max_stale, max_stale)
+    if entry.no_name_since is None:
+        return by_age
+    # [7] no later failure extends this limit again
+    until = entry.no_name_since + config.max_stale_no_name
+    return min(by_age, StaleLimit(until, config.max_stale_no_name, no_such_name=True))
+
+
 def stale_until(entry: Entry, config: ResolverConfig) -> float:
     """Until when the answer may be served although it is not fresh."""
-    if entry.answer is None:  # [9] a name that never resolved has no stale answer
-        return LONG_AGO
-    until = entry.answer.resolved_at + config.max_stale_for(entry.hostname)  # [6]
-    if entry.no_name_since is not None:  # [7] no later failure extends this limit again
-        until = min(until, entry.no_name_since + config.max_stale_no_name)
-    return until
+    return stale_limit(entry, config).until
 
 
 def recheck_at(entry: Entry, config: ResolverConfig) -> float:

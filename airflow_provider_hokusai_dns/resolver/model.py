@@ -116,6 +116,19 @@ class Answer:
         return tuple(endpoint.address for endpoint in self.endpoints)
 
 
+class StaleLimit(NamedTuple):
+    """The limit in force for an answer that is not fresh (policy rules 6 and 7).
+
+    :param until: until when the answer is served, in monotonic seconds.
+    :param seconds: what the rule allows in all.
+    :param no_such_name: whether it is that of rule 7, counted from the first "no such name".
+    """
+
+    until: float
+    seconds: float
+    no_such_name: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Dates:
     """When an answer was resolved, and for how long it is served, in monotonic seconds.
@@ -124,17 +137,17 @@ class Dates:
     :param wall_offset: what to add for the time of day.
     :param stamp: when it was resolved; ``None`` for a literal or static address.
     :param expires: until when it is fresh.
-    :param stale_until: until when it is served after that.
+    :param limit: for how long it is served after that; ``None`` for a fresh answer.
     """
 
     clock: Clock
     wall_offset: float
     stamp: float | None = None
     expires: float | None = None
-    stale_until: float | None = None
+    limit: StaleLimit | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dates, (self.clock, self.wall_offset, self.stamp, self.expires, self.stale_until)
+        return Dates, (self.clock, self.wall_offset, self.stamp, self.expires, self.limit)
 
     def aware(self, seconds: float | None) -> datetime | None:
         """One of the moments as an aware time."""
@@ -171,7 +184,13 @@ class Resolution:
     @property
     def stale_until(self) -> datetime | None:
         """Until when a stale or stored answer is served (policy rules 6 and 7)."""
-        return None if self.dates is None else self.dates.aware(self.dates.stale_until)
+        limit = self.stale_limit
+        return None if limit is None or self.dates is None else self.dates.aware(limit.until)
+
+    @property
+    def stale_limit(self) -> StaleLimit | None:
+        """The limit that was in force for a stale or stored answer when it was served."""
+        return None if self.dates is None else self.dates.limit
 
     @property
     def addresses(self) -> tuple[str, ...]:

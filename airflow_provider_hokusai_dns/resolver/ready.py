@@ -65,8 +65,8 @@ class Turns(Dates):
         end = freshness.expires_at(entry, config)
         expires = None if stamp is None or end < stamp else end
         stale = source in (Source.STALE, Source.STORE)
-        stale_until = freshness.stale_until(entry, config) if stale else None
-        super().__init__(clock, wall_offset, stamp, expires, stale_until)
+        limit = freshness.stale_limit(entry, config) if stale else None
+        super().__init__(clock, wall_offset, stamp, expires, limit)
         self.source, self.cause = source, cause
         self.tally = tally
         self._endpoints = endpoints

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from airflow_provider_hokusai_dns.resolver.model import Resolution, Source
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 
 #: After "from": which source gave it.
 ORIGINS = {
@@ -36,22 +31,9 @@ REASONS = {
 }
 
 
-def is_limited_by_no_such_name(found: Resolution, max_stale: float) -> bool:
-    """Whether a stale answer is served for less than its maximum age (policy rules 6 and 7).
-
-    The latest cause does not tell: no later failure extends the limit of rule 7 again.
-
-    :param max_stale: seconds of age, by rule 6.
-    """
-    if found.resolved_at is None or found.stale_until is None:
-        return False
-    served = found.stale_until - found.resolved_at
-    return served.total_seconds() < max_stale - 1  # timestamps are rounded on their way
-
-
-def stale_limit(found: Resolution, config: ResolverConfig) -> str:
+def stale_limit(found: Resolution) -> str:
     """For how long a stale answer is served: ``900 s after the name went away``."""
-    max_stale = config.max_stale_for(found.hostname)
-    if is_limited_by_no_such_name(found, max_stale):
-        return f"{config.max_stale_no_name:.0f} s after the name went away"
-    return f"{max_stale:.0f} s of age"
+    limit = found.stale_limit
+    if limit is None:
+        return "no limit"
+    return f"{limit.seconds:.0f} s {'after the name went away' if limit.no_such_name else 'of age'}"

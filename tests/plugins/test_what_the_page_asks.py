@@ -20,7 +20,7 @@ from airflow_provider_hokusai_dns.plugins import health_cache
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
 from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution
-from airflow_provider_hokusai_dns.resolver.model import Dates, Endpoint, Source
+from airflow_provider_hokusai_dns.resolver.model import Dates, Endpoint, Source, StaleLimit
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key, render_history
 from airflow_provider_hokusai_dns.store.record import iso_seconds
@@ -85,13 +85,15 @@ def test_a_fresh_answer_checks_again_after_two_seconds(usable):
     assert checks == [0.0, 3.0]
 
 
-def a_stale_one(*, until: float, age: float = 100.0) -> Resolution:
+def a_stale_one(
+    *, until: float, age: float = 100.0, seconds: float = 900.0, gone: bool = True
+) -> Resolution:
     return Resolution(
         target=HOSTNAME,
         hostname=HOSTNAME,
         endpoints=(Endpoint("10.0.0.1"),),
         source=Source.STALE,
-        dates=Dates(ManualClock(), NOW, stamp=-age, stale_until=until - NOW),
+        dates=Dates(ManualClock(), NOW, stamp=-age, limit=StaleLimit(until - NOW, seconds, gone)),
     )
 
 
@@ -108,7 +110,9 @@ def a_stale_one(*, until: float, age: float = 100.0) -> Resolution:
 def test_the_sooner_limit_of_a_stale_address_is_told(until, login_limit, expected):
     """With its rule: 24 h of age, 15 min without the name, 15 min with a login over http."""
     target = ConnectionTarget(HOSTNAME, login_limit=login_limit)
-    assert stale_limit_row(a_stale_one(until=until), target, NOW) == expected
+    gone = until < NOW - 100 + 86_400
+    found = a_stale_one(until=until, seconds=900.0 if gone else 86_400.0, gone=gone)
+    assert stale_limit_row(found, target, NOW) == expected
 
 
 def test_a_name_that_is_gone_has_its_limit_at_the_endpoint(usable, dns, monkeypatch):
@@ -123,6 +127,24 @@ def test_a_name_that_is_gone_has_its_limit_at_the_endpoint(usable, dns, monkeypa
     assert one["dns"] == "degraded"
     assert one["stale"]["rule"] == "no_such_name"
     assert 880 < one["stale"]["ends_in"] <= 900
+
+
+def test_a_policy_that_changes_after_the_check_does_not_change_the_rule(usable, dns, monkeypatch):
+    """The time left is of the last check, so its limit is too; the next check has the new ones."""
+    for option in ("MIN_TTL", "CACHE_TTL"):
+        monkeypatch.setenv(f"AIRFLOW__HOKUSAI_DNS__{option}", "0")
+    now = [0.0]
+    client = ask(HealthCache(now=lambda: now[0], patience=30.0))
+    client.get("/health/mlflow")
+    dns.servfail(HOSTNAME)
+    now[0] = 20.0
+    client.get("/health/mlflow")
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__MAX_STALE", "172800")
+    told = []
+    for now[0] in (31.0, 40.0):  # the connection is read again; then the server is checked again
+        (one,) = client.get("/health/mlflow").json()["connections"]
+        told.append((one["stale"]["rule"], one["stale"]["limit"]))
+    assert told == [("age", 86_400.0), ("age", 172_800.0)]
 
 
 def test_the_limit_of_an_age_is_the_one_of_the_connection(usable, dns, monkeypatch):
