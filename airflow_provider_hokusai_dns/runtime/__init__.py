@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 #: Edited connections leave unused ones.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
+_BACK = "back to the settings"
 
 
 @dataclass
@@ -60,6 +61,8 @@ class _Process:
     #: The policy before any connection's settings, and the settings that it was built from.
     policy: ResolverConfig | None = None
     in_force: tuple[str | None, ...] | None = None
+    #: The numbers of the Variable that are part of it.
+    numbers_in_force: Mapping[str, float] = field(default_factory=dict)
 
 
 _process = _Process()
@@ -225,18 +228,30 @@ def follow_policy() -> None:
             line = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
             _process.log_lines.append((logging.ERROR, line, variable.problem))
         if variable.values != before[0]:
-            numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
-            line = "The policy changed by the Variable %s: %s"
-            _process.log_lines.append((logging.INFO, line, KEY, numbers or "back to the settings"))
             _process.in_force = None
             with contextlib.suppress(SettingError):  # reported where a resolver is asked for
                 _policy()
+            if _are_in_force(variable.values):  # else the settings are invalid, as logged
+                numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
+                line, told = "The policy changed by the Variable %s: %s", numbers or _BACK
+                _process.log_lines.append((logging.INFO, line, KEY, told))
 
 
 def policy_status() -> dict[str, Any]:
     """What the Variable sets in this process, and what is wrong with it, as plain values."""
     with locked():
-        return _process.policy_variable.as_dict()
+        variable = _process.policy_variable
+        status = variable.as_dict()
+        if not _are_in_force(variable.values):
+            why = f"the settings are invalid ({_process.rejected_settings})"
+            status["values"] = dict(_process.numbers_in_force)
+            status["problem"] = variable.problem or f"Variable {KEY!r} is not in force: {why}"
+        return status
+
+
+def _are_in_force(numbers: Mapping[str, float]) -> bool:
+    """Whether the policy has these numbers, or there is none yet. The lock is held."""
+    return _process.policy is None or _process.numbers_in_force == numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +345,9 @@ def _policy() -> ResolverConfig:
     fingerprint = settings.fingerprint()
     if _process.policy is not None and _process.in_force == fingerprint:
         return _process.policy
+    numbers = _process.policy_variable.values
     try:
-        policy = settings.resolver_config(_process.policy_variable.values)
+        policy = settings.resolver_config(numbers)
         if _process.fallback_owner is not None:  # the name of a connection in use goes before
             static = settings.static_addresses()
             policy = replace(
@@ -349,6 +365,7 @@ def _policy() -> ResolverConfig:
         for view, dns in _process.resolvers.items():
             dns.reconfigure(_as_seen(policy, view))
     _process.policy, _process.in_force = policy, fingerprint
+    _process.numbers_in_force = numbers
     return policy
 
 

@@ -181,6 +181,24 @@ class TestTheProcess:
         assert runtime.resolver().config.cache_ttl == 300
         assert "min_ttl" in runtime.policy_status()["problem"]
 
+    def test_does_not_say_that_numbers_are_in_force_beside_broken_settings(
+        self, texts, monkeypatch, caplog
+    ):
+        """The previous policy stays as a whole; the new numbers come with the repaired settings."""
+        put(texts, max_stale=60)
+        monkeypatch.setenv("DNS_CACHE_TTL", "nonsense")
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            put(texts, max_stale=120)
+        assert runtime.resolver().config.max_stale == 60
+        assert runtime.policy_status()["values"] == {"max_stale": 60}
+        assert "nonsense" in runtime.policy_status()["problem"]
+        assert "The policy changed" not in caplog.text
+        monkeypatch.setenv("DNS_CACHE_TTL", "7")
+        assert runtime.resolver().config.max_stale == 120
+        assert runtime.policy_status()["values"] == {"max_stale": 120}
+        assert runtime.policy_status()["problem"] is None
+
     def test_keeps_the_last_good_one_while_airflow_gives_no_answer(self, texts, monkeypatch):
         """An error says nothing; one "missing" may be an error too, the second is believed."""
         put(texts, max_stale_no_name=3600)
