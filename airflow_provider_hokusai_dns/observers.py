@@ -87,8 +87,8 @@ class LogObserver:
         why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
-                "DNS returns no address for %s (%s) and none is remembered: using the static "
-                "address %s. It is never checked against DNS: remove it when DNS is back",
+                "DNS returns no address for %s (%s) and no other address may be used: using the "
+                "static address %s. It is never checked against DNS: remove it when DNS is back",
                 self._named(event.hostname),
                 why,
                 resolution.address,

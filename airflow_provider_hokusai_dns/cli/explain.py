@@ -256,7 +256,7 @@ def _why_this(found: Resolution, ttl_left: float | None) -> str:
     if found.source is Source.STATIC:
         return (
             f"{addresses}: the static address, because DNS returns no address right now ({why}) "
-            "and none is stored. It is never checked against DNS"
+            "and no other address may be used. It is never checked against DNS"
         )
     if found.is_stale:
         return (

@@ -109,12 +109,17 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
         where, setting = "HTTP(S)_PROXY", "add MLflow to NO_PROXY"
     elif server.view.srv:
         where = "the SRV name of the connection"
-    typo = error.cause.says_no_such_name
-    advice = f"check {where} for a typo" if typo else "check the DNS servers of this machine"
+    known, advice = "none is remembered", f"check {where} for a typo"
+    if error.has_known_one:
+        known = "the address that is remembered is older than the policy allows"
+        # What registers the name may run with the server.
+        advice = f"check whether {'MLflow' if server.proxy is None else 'the proxy'} is running"
+    if not error.cause.says_no_such_name:
+        advice = "check the DNS servers of this machine"
     return (
         State.UNRESOLVED,
         error.cause.value,
-        f"{server.name_in_dns} has no address ({error.cause.value}), and none is remembered: "
+        f"{server.name_in_dns} has no address ({error.cause.value}), and {known}: "
         f"{advice}, wait until the name is back, or {setting}.",
     )
 

@@ -21,6 +21,10 @@ class PicklableError(Exception):
         return (type(self), tuple(getattr(self, name) for name in names))
 
 
+#: What was tried, if there is an answer that is too old to be served.
+TOO_OLD = "stale answer"
+
+
 class DNSResolutionError(PicklableError):
     """There is no address to serve for a hostname.
 
@@ -41,6 +45,11 @@ class DNSResolutionError(PicklableError):
             f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
             f"and there is no stale, stored or static address left to serve. Tried: {steps}."
         )
+
+    @property
+    def has_known_one(self) -> bool:
+        """Whether an address is known, and older than the policy allows."""
+        return any(step.what == TOO_OLD for step in self.tried)
 
 
 class LookupFailed(PicklableError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.errors import TOO_OLD, DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -142,7 +142,7 @@ class Serving:
         failure = entry.failure or freshness.Failure(Cause.TIMEOUT, 0.0)
         tried = list(failure.tried)
         if entry.answer is not None:
-            tried.append(Attempt("stale answer", "older than the policy allows"))
+            tried.append(Attempt(TOO_OLD, "older than the policy allows"))
         else:
             tried.append(Attempt("stale answer in memory", "none"))
         tried.append(Attempt("shared store", self.publisher.outcome(slot)))

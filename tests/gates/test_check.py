@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.cli.explain import StoredRecord, explain
+from airflow_provider_hokusai_dns.config.connections import load_server
 from airflow_provider_hokusai_dns.gates.check import check_connection, check_with, former_status
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_FAIL_FAST,
@@ -15,6 +18,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     in_one_line,
 )
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver.target import Target
 from tests.conftest import HOSTNAME, REGISTRY, SEARCH
 
 
@@ -107,6 +111,34 @@ class TestALook:
         seen = check_connection("mlflow_default").verdict
         assert (seen.state, seen.dns_cause) == (State.DEGRADED, "nxdomain")
         assert seen.address_age is not None
+
+    @pytest.fixture
+    def too_old(self, usable, dns, monkeypatch):
+        """The address of a moment ago is still known, and must not be used any more."""
+        for option in ("MIN_TTL", "CACHE_TTL", "MAX_STALE_NO_NAME"):
+            monkeypatch.setenv(f"AIRFLOW__HOKUSAI_DNS__{option}", "0")
+        check_connection("mlflow_default")
+        dns.no_such_name(HOSTNAME)
+
+    def test_says_that_the_known_address_is_too_old_and_suggests_no_typo(self, too_old):
+        """The name has resolved before: what is wrong is not how it is written."""
+        sentence = check_connection("mlflow_default").verdict.sentence
+        assert "the address that is remembered is older than the policy allows" in sentence
+        assert "typo" not in sentence
+        assert "fallback_addresses" in sentence
+
+    def test_does_not_say_that_none_is_remembered_where_it_is_too_old(
+        self, too_old, usable, monkeypatch, caplog
+    ):
+        """In the log and in what the command explains, where a static address is used instead."""
+        monkeypatch.setenv("MLFLOW_FALLBACK_IP", "127.0.0.9")
+        resolver = runtime.resolver_for_server(load_server())
+        assert check_connection("mlflow_default").verdict.address_source == "static"
+        (line,) = [record.getMessage() for record in caplog.records if "static" in record.msg]
+        told = explain(Target.parse(HOSTNAME), resolver, lambda _: StoredRecord("key")).sentence
+        for words in (line, told):
+            assert "no other address may be used" in words
+            assert "none is" not in words
 
     @pytest.mark.parametrize(
         ("extra", "words"),
