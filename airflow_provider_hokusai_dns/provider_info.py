@@ -84,12 +84,14 @@ _CONN_FIELDS = {
     ),
     "max_stale": _field(
         "Maximum age of a stale answer, seconds",
-        "How old an address may be while DNS fails. Default 86400; 0 disables stale answers.",
+        "How old an address may be while DNS fails; 0 disables stale answers. Empty: max_stale of "
+        "section hokusai_dns.",
         _SECONDS | {"maximum": 259200},
     ),
     "cache_ttl": _field(
         "Lifetime of an answer, seconds",
-        "Overrides the TTL from DNS for this hostname. Empty: the TTL, at most 300.",
+        "Overrides the TTL from DNS for this hostname. Empty: the TTL, at most "
+        "cache_ttl of section hokusai_dns.",
         _SECONDS,
     ),
     "nameservers": _field(

@@ -453,3 +453,12 @@ def test_a_run_of_another_connection_is_not_read_back_as_a_setting(monkeypatch):
     with environment.fluent_uri("team_b", "http://team_b@theirs.local:5000"):
         assert connections.load_server().hostname == "mine.local"
     assert connections.load_server().hostname == "mine.local"
+
+
+@pytest.mark.parametrize("field", ["max_stale", "cache_ttl"])
+def test_a_field_left_empty_is_described_by_the_setting_that_applies_then(field):
+    """Its default in the code does not: the section, the environment or the Variable may set it."""
+    (kind,) = get_provider_info()["connection-types"]
+    told = kind["conn-fields"][field]["description"]
+    assert f"{field} of section hokusai_dns" in told
+    assert f"{getattr(ResolverConfig(), field):.0f}" not in told
