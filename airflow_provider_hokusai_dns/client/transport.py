@@ -298,8 +298,8 @@ class ConnectionAdapter(HTTPAdapter):
             text = " ".join(outcome.text.split())[:200]
             outcome = ServerAwayError(
                 f"{request.method} {request.path_url.partition('?')[0]}: the server of connection "
-                f"{self.server.conn_id!r} answered {status} for "
-                f"{time.monotonic() - call.began:.0f} s: {text}",
+                f"{self.server.conn_id!r} answered {status} after "
+                f"{time.monotonic() - call.began:.0f} s of waiting: {text}",
                 request=request, response=outcome,
             )  # fmt: skip
         if isinstance(outcome, Exception) or status >= 400:
