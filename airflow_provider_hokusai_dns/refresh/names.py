@@ -117,9 +117,9 @@ def _refresh(
         row = _failed(wanted, hostname, error.cause.value, str(error))
         row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
         return row, None, asked
-    took: float | None = _milliseconds(time.monotonic() - begun)
+    took = time.monotonic() - begun
     if not found.is_stale:  # without the writing of the Variable
-        took = resolver.metrics().latency_ms
+        took = max(0.0, took - (found.age() or 0.0))
     if _should_be_kept(found):
         stored, problem = store.examine(hostname)
         if stored is None or not set(stored.places) & set(found.places):
@@ -129,7 +129,7 @@ def _refresh(
             )
             complain("%s", f"{hostname} resolves, but is not stored as last known good. {why}")
     row = _resolved(wanted, found)
-    row["lookup_ms"] = None if found.source is Source.LITERAL or took is None else round(took, 1)
+    row["lookup_ms"] = None if found.source is Source.LITERAL else _milliseconds(took)
     verdict = None if server is None else budget.probe(server, found)
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause

@@ -8,6 +8,7 @@ import time
 import pytest
 from airflow.sdk.exceptions import AirflowException
 
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config.connections import load_server
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
@@ -268,3 +269,22 @@ class TestTheHistory:
         refresh(probe=False)
         assert not tiny.asked
         assert "probe" not in points(HOSTNAME)[0]
+
+
+def test_the_duration_of_a_lookup_is_its_own_and_not_that_of_the_latest(
+    refresh, dns, clean_runtime
+):
+    """Another thread may look up another name while the answer is stored."""
+
+    class Busy(Texts):
+        def set(self, key, value, description):
+            super().set(key, value, description)
+            runtime.resolver().refresh("slow.local")
+
+    runtime.use_store(VariableStore(variables=Busy()))
+    dns.set_records("quick.local", ["10.0.0.1"])
+    dns.set_records("slow.local", ["10.0.0.2"])
+    dns.delay("slow.local", 0.45)
+    (row,) = refresh(mlflow_conn_ids=[], hostnames=["quick.local"])["resolutions"]
+    assert dns.count("slow.local", "A")
+    assert 0 < row["lookup_ms"] < 450
