@@ -119,6 +119,9 @@ class Answer:
 class StaleLimit(NamedTuple):
     """The limit in force for an answer that is not fresh (policy rules 6 and 7).
 
+    It is the lifetime of the answer if that ends later: only the caller whose lookup failed takes
+    the answer as stale then.
+
     :param until: until when the answer is served, in monotonic seconds.
     :param seconds: what the rule allows in all.
     :param no_such_name: whether it is that of rule 7, counted from the first "no such name".
@@ -183,7 +186,7 @@ class Resolution:
 
     @property
     def stale_until(self) -> datetime | None:
-        """Until when a stale or stored answer is served (policy rules 6 and 7)."""
+        """Until when a stale or stored answer is served (policy rules 1, 6 and 7)."""
         limit = self.stale_limit
         return None if limit is None or self.dates is None else self.dates.aware(limit.until)
 

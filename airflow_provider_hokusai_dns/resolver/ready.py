@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns.resolver import freshness
 from airflow_provider_hokusai_dns.resolver.freshness import Action, Entry
-from airflow_provider_hokusai_dns.resolver.model import Cause, Dates, Endpoint, Resolution, Source
+from airflow_provider_hokusai_dns.resolver.model import (
+    Cause,
+    Dates,
+    Endpoint,
+    Resolution,
+    Source,
+    StaleLimit,
+)
 from airflow_provider_hokusai_dns.resolver.order import AddressAndPort, in_order, is_weighted
 
 if TYPE_CHECKING:
@@ -66,6 +73,8 @@ class Turns(Dates):
         expires = None if stamp is None or end < stamp else end
         stale = source in (Source.STALE, Source.STORE)
         limit = freshness.stale_limit(entry, config) if stale else None
+        if limit is not None and stamp is not None and end > limit.until:
+            limit = StaleLimit(end, end - stamp)  # a failure does not end the lifetime
         super().__init__(clock, wall_offset, stamp, expires, limit)
         self.source, self.cause = source, cause
         self.tally = tally

@@ -286,6 +286,22 @@ class TestTheLog:
         assert "up to 86400 s of age" in first
         assert "up to 3600 s of age" in second
 
+    @pytest.mark.parametrize(("cause", "own"), [("servfail", 0), ("no_such_name", None)])
+    def test_tells_the_lifetime_where_it_ends_after_the_limit(
+        self, dns, monkeypatch, caplog, cause, own
+    ):
+        """A failed refresh ends no lifetime: other callers get the answer as fresh until then."""
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__JITTER", "0")
+        dns.set_records("mlflow.local", ["10.0.0.1"], ttl=300)
+        resolver = runtime.resolver_for_server(server(cache_ttl=7200, max_stale=own))
+        resolver.refresh("mlflow.local")
+        getattr(dns, cause)("mlflow.local")
+        found = resolver.refresh("mlflow.local")
+        assert found.stale_until == found.expires_at
+        (line,) = self.lines(caplog)
+        assert "up to 7200 s of age" in line
+
     def test_tells_when_there_is_nothing_left(self, resolver, dns, caplog):
         """An error line with the cause and what to do in an emergency."""
         dns.no_such_name("other.local")
