@@ -103,12 +103,16 @@ class Progress:
     can_send_again: bool
 
     @property
+    def began(self) -> float:
+        """From when on the deadline counts: for all calls in an outage it is one."""
+        if self.away_since is None:
+            return self.waiting_since
+        return min(self.waiting_since, self.away_since)
+
+    @property
     def gives_up_at(self) -> float:
         """When this call gives up."""
-        began = self.waiting_since
-        if self.away_since is not None:
-            began = min(began, self.away_since)
-        return began + self.deadline
+        return self.began + self.deadline
 
 
 def next_step(last: Try, progress: Progress, now: float) -> Step:

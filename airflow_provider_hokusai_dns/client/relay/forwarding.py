@@ -188,7 +188,7 @@ class Forwarder:
                 return self._answered(call, answer, last)
             release(answer)
             if step is Step.GIVE_UP:
-                return self._given_up(call, now)
+                return self._given_up(call, progress, now)
             if not is_wanted() and not call.is_delivered_in_any_case:
                 raise ClientGoneError("the client hung up")
             if call.tries == 1:
@@ -349,9 +349,11 @@ class Forwarder:
         if call.route.writes and call.counts:
             self.lost[call.key] = call.lost(reason, permanent=permanent)
 
-    def _given_up(self, call: Call, now: float) -> Answer:
-        waited = now - call.request.waiting_since
-        reason = f"{call.reason or 'no answer'}; given up after {waited:.0f} s"
+    def _given_up(self, call: Call, progress: Progress, now: float) -> Answer:
+        waited = f"given up after {now - progress.waiting_since:.0f} s"
+        if progress.began < progress.waiting_since:
+            waited += f", as MLflow has been unavailable for {now - progress.began:.0f} s"
+        reason = f"{call.reason or 'no answer'}; {waited}"
         if call.counts:
             self.gave_up = call.lost(reason)
         self._note_loss(call, reason)

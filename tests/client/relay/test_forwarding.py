@@ -356,6 +356,19 @@ def test_a_call_is_given_up_at_the_deadline_and_the_next_ones_at_once(relay_to: 
     assert error.value.calls[0].run_id == run_id
 
 
+def test_a_call_that_comes_late_in_an_outage_says_how_long_that_has_lasted(
+    relay_to: OpenRelay,
+) -> None:
+    """It is given up at once, and "after 0 s" would not say why."""
+    with stranger(OK) as there:
+        pass  # its port is free now: connections are refused
+    with pytest.raises(RelayLostDataError), relay_to(there, changes={"deadline": 2}) as relay:
+        first = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r"})
+        late = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r", "late": 1})
+    assert b"given up after 2 s. deadline" in first[1]
+    assert b"given up after 0 s, as MLflow has been unavailable for 2 s. deadline" in late[1]
+
+
 def test_a_pause_in_which_nobody_asks_is_no_part_of_an_outage(relay_to: OpenRelay) -> None:
     """A call that failed before it is no reason to give up the next one without a second try."""
     with (  # noqa: PT012
