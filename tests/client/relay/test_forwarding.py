@@ -362,7 +362,10 @@ def test_a_call_that_comes_late_in_an_outage_says_how_long_that_has_lasted(
     """It is given up at once, and "after 0 s" would not say why."""
     with stranger(OK) as there:
         pass  # its port is free now: connections are refused
-    with pytest.raises(RelayLostDataError), relay_to(there, changes={"deadline": 2}) as relay:
+    with (  # noqa: PT012
+        pytest.raises(RelayLostDataError),
+        relay_to(there, changes={"deadline": 2}) as relay,
+    ):
         first = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r"})
         late = ask(relay, "POST", f"{API}/runs/log-metric", {"run_id": "r", "late": 1})
     assert b"given up after 2 s. deadline" in first[1]
