@@ -278,7 +278,8 @@ def _parse(texts: Iterable[str]) -> list[Target]:
 
 
 def _is_name_of(server: MLflowServer, hostname: str) -> bool:
-    return Target.parse(server.connect_host).hostname == hostname
+    """Whether settings of a server apply to a name, which may be written with a final dot."""
+    return Target.parse(server.connect_host).hostname.rstrip(".") == hostname.rstrip(".")
 
 
 def _listed_server_of(hostname: str) -> MLflowServer | None:

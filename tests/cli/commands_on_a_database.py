@@ -94,6 +94,7 @@ class Scenarios:
         return {
             "by_id": self.call("resolve", "--conn-id", "mlflow_default", "-o", "json"),
             "by_name": self.call("resolve", NAME, "-o", "json"),
+            "by_absolute_name": self.call("resolve", f"{NAME}.", "-o", "json"),
             "variable": self.text(NAME),
         }
 

@@ -192,9 +192,10 @@ class TestResolve:
         assert v4["ms"] > 0
         assert "nameservers are configured" in one["steps"][4]["outcome"]
 
-    def test_goes_by_the_rules_of_the_connection_that_leads_to_the_name(self, seen):
+    @pytest.mark.parametrize("target", ["by_name", "by_absolute_name"])
+    def test_goes_by_the_rules_of_the_connection_that_leads_to_the_name(self, seen, target):
         """A name alone is resolved as the tasks of the listed connection do."""
-        (one,) = document(seen["resolve_a_connection"]["by_name"])["targets"]
+        (one,) = document(seen["resolve_a_connection"][target])["targets"]
         assert (one["conn_id"], one["source"]) == ("mlflow_default", "dns")
 
     def test_writes_nothing(self, seen):
