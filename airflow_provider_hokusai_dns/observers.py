@@ -74,7 +74,8 @@ class LogObserver:
             if self._told.pop(event.hostname, None) is not None:
                 origin = ORIGINS[event.source or Source.DNS]
                 who = origin[0].upper() + origin[1:]
-                log.info("%s answers for %r again: the name is healthy", who, event.hostname)
+                named = self._named(event.hostname)
+                log.info("%s answers for %s: the name is healthy again", who, named)
         elif event.kind == "store_rejected":
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
@@ -87,8 +88,9 @@ class LogObserver:
         why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
-                "DNS returns no address for %s (%s) and no other address may be used: using the "
-                "static address %s. It is never checked against DNS: remove it when DNS is back",
+                "DNS returns no address for %s (%s) and no stale or stored address may be used: "
+                "using the static address %s. It is never checked against DNS: remove it when DNS "
+                "is back",
                 self._named(event.hostname),
                 why,
                 resolution.address,
@@ -109,12 +111,18 @@ class LogObserver:
         if self._told.get(event.hostname) == "nothing":
             return
         self._told[event.hostname] = "nothing"
+        what = "there is no stale, stored or static address to use instead"
+        advice = "Check the name for a typo"
+        if event.is_known:
+            what = "the address that is remembered may no longer be used"
+            advice = "Check whether the server behind the name is running"
         log.error(
-            "DNS returns no address for %s (%s) and there is no stale, stored or static address to "
-            "use instead. Check the name for a typo, then check DNS; in an emergency set "
+            "DNS returns no address for %s (%s) and %s. %s, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
             self._named(event.hostname),
             event.cause.value if event.cause else "no answer",
+            what,
+            advice,
         )
 
     def _named(self, hostname: str) -> str:

@@ -85,13 +85,13 @@ _CONN_FIELDS = {
     "max_stale": _field(
         "Maximum age of a stale answer, seconds",
         "How old an address may be while DNS fails; 0 disables stale answers. Empty: max_stale of "
-        "section hokusai_dns.",
+        "the policy.",
         _SECONDS | {"maximum": 259200},
     ),
     "cache_ttl": _field(
         "Lifetime of an answer, seconds",
         "Overrides the TTL from DNS for this hostname. Empty: the TTL, at most "
-        "cache_ttl of section hokusai_dns.",
+        "cache_ttl of the policy.",
         _SECONDS,
     ),
     "nameservers": _field(

@@ -256,7 +256,7 @@ def _why_this(found: Resolution, ttl_left: float | None) -> str:
     if found.source is Source.STATIC:
         return (
             f"{addresses}: the static address, because DNS returns no address right now ({why}) "
-            "and no other address may be used. It is never checked against DNS"
+            "and no stale or stored one may be used. It is never checked against DNS"
         )
     if found.is_stale:
         return (
@@ -269,8 +269,11 @@ def _why_this(found: Resolution, ttl_left: float | None) -> str:
 
 
 def _why_nothing(error: DNSResolutionError) -> str:
+    known, advice = "there is no stored and no static one", "Check the name for a typo"
+    if error.has_known_one:
+        known = "the one that is remembered may no longer be used"
+        advice = "Check whether the server behind the name is running"
     return (
-        f"there is no address: DNS returns none ({error.cause.value}), and there is no "
-        "recent stored and no static one. Check the name for a typo, then check DNS; "
-        "in an emergency set fallback_addresses on the connection"
+        f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}, then "
+        "check DNS; in an emergency set fallback_addresses on the connection"
     )

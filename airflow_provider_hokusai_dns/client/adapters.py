@@ -1,8 +1,8 @@
 """Which requests of this process have an adapter of ours: those to a signed-in connection, by URL.
 
-``requests`` selects a session's adapter by the URL. A URL with the tag of a
-connection (see :mod:`~.auth`) gets the connection's :class:`~.transport.ConnectionAdapter`. All
-other requests are sent as before, and no private name of MLflow is needed.
+``requests`` selects a session's adapter by the URL. A URL with the tag of a connection (see
+:mod:`~.auth`) gets the connection's :class:`~.transport.ConnectionAdapter`. All other requests are
+sent as before, and no private name of MLflow is needed.
 """
 
 from __future__ import annotations

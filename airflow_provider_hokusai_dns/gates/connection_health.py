@@ -31,7 +31,8 @@ class ConnectionTarget:
 
     :param problem: what is wrong with the Variable of that record, in a sentence.
     :param login_limit: seconds of age up to which an address that is not fresh is used by a
-        connection that sends credentials over plain http; ``None`` if that makes no difference.
+        connection with credentials and without a verified certificate; ``None`` if its age makes
+        no difference.
     :param asked: the nameservers and the SRV name set on the connection; empty for the system's.
     :param stored_until: until when the record may be served, in seconds since the epoch.
     :param has_static: whether there is a static address for the name.

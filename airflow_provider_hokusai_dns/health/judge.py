@@ -111,7 +111,7 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
         where = "the SRV name of the connection"
     known, advice = "none is remembered", f"check {where} for a typo"
     if error.has_known_one:
-        known = "the address that is remembered is older than the policy allows"
+        known = "the address that is remembered may no longer be used"
         # What registers the name may run with the server.
         advice = f"check whether {'MLflow' if server.proxy is None else 'the proxy'} is running"
     if not error.cause.says_no_such_name:

@@ -48,7 +48,7 @@ class DNSResolutionError(PicklableError):
 
     @property
     def has_known_one(self) -> bool:
-        """Whether an address is known, and older than the policy allows."""
+        """Whether an address is known whose limit has passed (policy rules 6 and 7)."""
         return any(step.what == TOO_OLD for step in self.tried)
 
 

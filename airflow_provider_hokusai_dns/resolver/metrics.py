@@ -71,6 +71,7 @@ class Event:
     :param seconds: how long a lookup took.
     :param source: what answered it, for ``lookup``.
     :param state: the new state of the name, for ``state``, with ``previous`` beside it.
+    :param is_known: whether an address is known, for ``state``; one that is not served is too old.
     :param resolution: what is served now, if anything.
     :param hits: answers served fresh from memory since the last event of this resolver; likewise
         ``stale``, ``stored`` and ``static``.
@@ -83,6 +84,7 @@ class Event:
     source: Source | None = None
     state: str | None = None
     previous: str | None = None
+    is_known: bool = False
     resolution: Resolution | None = None
     detail: str = ""
     hits: int = 0

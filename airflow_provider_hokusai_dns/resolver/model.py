@@ -119,10 +119,7 @@ class Answer:
 class StaleLimit(NamedTuple):
     """The limit in force for an answer that is not fresh (policy rules 6 and 7).
 
-    It is the lifetime of the answer if that ends later: only the caller whose lookup failed takes
-    the answer as stale then.
-
-    :param until: until when the answer is served, in monotonic seconds.
+    :param until: until when the answer is served, in monotonic seconds of this process.
     :param seconds: what the rule allows in all.
     :param no_such_name: whether it is that of rule 7, counted from the first "no such name".
     """

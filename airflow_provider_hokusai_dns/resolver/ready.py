@@ -74,7 +74,8 @@ class Turns(Dates):
         stale = source in (Source.STALE, Source.STORE)
         limit = freshness.stale_limit(entry, config) if stale else None
         if limit is not None and stamp is not None and end > limit.until:
-            limit = StaleLimit(end, end - stamp)  # a failure does not end the lifetime
+            # A failure does not end the lifetime: the answer is stale only for its own caller.
+            limit = StaleLimit(end, end - stamp)
         super().__init__(clock, wall_offset, stamp, expires, limit)
         self.source, self.cause = source, cause
         self.tally = tally

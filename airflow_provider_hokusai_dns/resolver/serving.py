@@ -142,7 +142,7 @@ class Serving:
         failure = entry.failure or freshness.Failure(Cause.TIMEOUT, 0.0)
         tried = list(failure.tried)
         if entry.answer is not None:
-            tried.append(Attempt(TOO_OLD, "older than the policy allows"))
+            tried.append(Attempt(TOO_OLD, "its limit has passed"))
         else:
             tried.append(Attempt("stale answer in memory", "none"))
         tried.append(Attempt("shared store", self.publisher.outcome(slot)))

@@ -238,6 +238,7 @@ class ResolverState:
             cause=None if failure is None else failure.cause,
             state=current,
             previous=previous,
+            is_known=entry.answer is not None,
             detail="" if failure is None else failure.detail,
         )
 

@@ -245,7 +245,9 @@ def policy_status() -> dict[str, Any]:
         if not _are_in_force(variable.values):
             why = f"the settings are invalid ({_process.rejected_settings})"
             status["values"] = dict(_process.numbers_in_force)
-            status["problem"] = variable.problem or f"Variable {KEY!r} is not in force: {why}"
+            status["problem"] = (
+                variable.problem or f"The change of Variable {KEY!r} is not applied: {why}"
+            )
         return status
 
 

@@ -460,5 +460,5 @@ def test_a_field_left_empty_is_described_by_the_setting_that_applies_then(field)
     """Its default in the code does not: the section, the environment or the Variable may set it."""
     (kind,) = get_provider_info()["connection-types"]
     told = kind["conn-fields"][field]["description"]
-    assert f"{field} of section hokusai_dns" in told
+    assert f"{field} of the policy" in told
     assert f"{getattr(ResolverConfig(), field):.0f}" not in told

@@ -123,7 +123,7 @@ class TestALook:
     def test_says_that_the_known_address_is_too_old_and_suggests_no_typo(self, too_old):
         """The name has resolved before: what is wrong is not how it is written."""
         sentence = check_connection("mlflow_default").verdict.sentence
-        assert "the address that is remembered is older than the policy allows" in sentence
+        assert "the address that is remembered may no longer be used" in sentence
         assert "typo" not in sentence
         assert "fallback_addresses" in sentence
 
@@ -137,7 +137,7 @@ class TestALook:
         (line,) = [record.getMessage() for record in caplog.records if "static" in record.msg]
         told = explain(Target.parse(HOSTNAME), resolver, lambda _: StoredRecord("key")).sentence
         for words in (line, told):
-            assert "no other address may be used" in words
+            assert "no stale or stored" in words
             assert "none is" not in words
 
     @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_the_time_since_no_such_name_is_not_told_of_another_cause(see, cause, sa
         ),
         (
             {"ends_in": 0.0, "limit": 900.0, "rule": "login_over_http"},
-            r"No longer used: its limit has passed \(15 min with a login over plain http\)\.",
+            r"No longer used: its limit has passed "
+            r"\(15 min with a login and no verified certificate\)\.",
         ),
     ],
 )

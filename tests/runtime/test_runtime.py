@@ -273,7 +273,7 @@ class TestTheLog:
         with caplog.at_level(logging.INFO):
             for _ in range(3):
                 resolver.refresh("mlflow.local")
-        assert self.lines(caplog)[1] == f"{words} 'mlflow.local' again: the name is healthy"
+        assert self.lines(caplog)[1] == f"{words} 'mlflow.local': the name is healthy again"
 
     def test_tells_a_limit_that_changes_while_the_cause_stays(self, resolver, dns, caplog):
         """Here by the policy; another process that finds the name gone is another way."""
@@ -311,6 +311,17 @@ class TestTheLog:
         (line,) = self.lines(caplog)
         assert "fallback_addresses" in line
         assert "other.local" in line
+
+    def test_tells_when_what_is_remembered_may_no_longer_be_used(self, resolver, dns, caplog):
+        """That is no typo: the name was answered before."""
+        resolver.reconfigure(replace(resolver.config, max_stale_no_name=0.0))
+        dns.no_such_name("mlflow.local")
+        for _ in range(3):
+            with pytest.raises(DNSResolutionError):
+                resolver.refresh("mlflow.local")
+        (line,) = self.lines(caplog)
+        assert "the address that is remembered may no longer be used" in line
+        assert "typo" not in line
 
     def test_tells_when_the_static_address_is_used(self, dns, monkeypatch, caplog):
         """It is never checked against DNS, and the line says so."""

@@ -159,7 +159,7 @@ export class Card {
     mark(this.left, "max", String(stale.limit));
     mark(this.left, "value", String(Math.floor(left)));
     const limit = words.span(stale.limit);
-    const rule = { no_such_name: `${limit} after DNS first said “no such name”`, login_over_http: `${limit} with a login over plain http` }[stale.rule] ?? `${limit} of age`;
+    const rule = { no_such_name: `${limit} after DNS first said “no such name”`, login_over_http: `${limit} with a login and no verified certificate` }[stale.rule] ?? `${limit} of age`;
     say(this.countdown, left > 0 ? `Used for another ${words.countdown(left)} (limit: ${rule}).` : `No longer used: its limit has passed (${rule}).`);
   }
 

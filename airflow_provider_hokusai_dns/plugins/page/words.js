@@ -37,7 +37,7 @@ const DNS_CAUSES = {
   config: "DNS is not configured",
 };
 
-/** The causes with which DNS says that there is nothing. */
+/** The causes with which DNS says that there is no such name or record. */
 export const NO_SUCH_NAME = ["nxdomain", "nodata"];
 
 /** What is wrong with MLflow. The keys are those of `State`, without the two that work. */
