@@ -57,7 +57,7 @@ def soak(seconds: float, *, seed: int = 1, threads: int = 8, loops: int = 2) -> 
     """
     found = Soak()
     with DNSServer() as dns:
-        at_rest = threading.active_count() + 1  # the nameserver's among them; and what wakes others
+        others = set(threading.enumerate())  # the nameserver's among them
         for number, name in enumerate(NAMES):
             dns.set_records(
                 name, [f"10.0.{number}.1", f"10.0.{number}.2", f"fd00::{number}"], ttl=1
@@ -70,9 +70,9 @@ def soak(seconds: float, *, seed: int = 1, threads: int = 8, loops: int = 2) -> 
             resolver.resolve(name)
         # A tenth of the time to reach what it keeps; after that, nothing may grow.
         _work(resolver, dns, found, seconds * 0.1, seed, threads, loops)
-        before = _footprint(dns, resolver, at_rest)
+        before = _footprint(dns, resolver, others)
         _work(resolver, dns, found, seconds * 0.9, seed + 1, threads, loops)
-        after = _footprint(dns, resolver, at_rest)
+        after = _footprint(dns, resolver, others)
         _judge(found, resolver, before, after)
     return found
 
@@ -188,18 +188,20 @@ async def _loop(
         await asyncio.sleep(0.001)
 
 
-def _footprint(dns: DNSServer, resolver: DNSResolver, at_rest: int) -> dict[str, int]:
+def _footprint(
+    dns: DNSServer, resolver: DNSResolver, others: set[threading.Thread]
+) -> dict[str, int]:
     """What must not grow, once everything has come to rest.
 
-    :param at_rest: the number of threads when no lookup is under way.
+    :param others: threads that were there before, such as those of other tests.
     """
     dns.clear_queries()
     deadline = time.monotonic() + 15
-    while threading.active_count() > at_rest and time.monotonic() < deadline:
+    while len(set(threading.enumerate()) - others) > 1 and time.monotonic() < deadline:
         time.sleep(0.1)  # idle workers go after a while
     resolver.cleanup()
     return {
-        "threads": threading.active_count(),
+        "threads": len(set(threading.enumerate()) - others),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "bytes": tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else 0,
     }

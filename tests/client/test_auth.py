@@ -189,7 +189,7 @@ def test_a_forgotten_connection_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         uri = auth.sign_in(server_at(stranger))
         auth.sign_in(server_at(stranger, "another"))
         auth.forget("c")
-        with pytest.raises(Exception, match="take a new client from the hook"):
+        with pytest.raises(Exception, match="get a new client from the hook"):
             ask(uri)
         assert stranger.requests == []
 
