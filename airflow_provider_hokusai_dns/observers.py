@@ -10,7 +10,11 @@ import logging
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
-from airflow_provider_hokusai_dns.resolver.wording import ORIGINS, stale_limit
+from airflow_provider_hokusai_dns.resolver.wording import (
+    ORIGINS,
+    advice_without_address,
+    stale_limit_in_words,
+)
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +84,7 @@ class LogObserver:
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
     def _tell_old(self, event: Event, resolution: Resolution) -> None:
-        limit = stale_limit(resolution)
+        limit = stale_limit_in_words(resolution)
         story = f"{resolution.source.value} {event.cause} {limit}"
         if self._told.get(event.hostname) == story:
             return
@@ -112,17 +116,15 @@ class LogObserver:
             return
         self._told[event.hostname] = "nothing"
         what = "there is no stale, stored or static address to use instead"
-        advice = "Check the name for a typo"
         if event.is_known:
             what = "the address that is remembered may no longer be used"
-            advice = "Check whether the server behind the name is running"
         log.error(
             "DNS returns no address for %s (%s) and %s. %s, then check DNS; in an emergency set "
             "fallback_addresses on the connection",
             self._named(event.hostname),
             event.cause.value if event.cause else "no answer",
             what,
-            advice,
+            advice_without_address(is_known=event.is_known),
         )
 
     def _named(self, hostname: str) -> str:

@@ -28,7 +28,11 @@ from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read
 from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.resolver.wording import REASONS, stale_limit
+from airflow_provider_hokusai_dns.resolver.wording import (
+    REASONS,
+    advice_without_address,
+    stale_limit_in_words,
+)
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 T = TypeVar("T")
@@ -262,17 +266,17 @@ def _why_this(found: Resolution, ttl_left: float | None) -> str:
         return (
             f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
             f"DNS returns no address right now ({why}). "
-            f"Good for up to {stale_limit(found)}"
+            f"Good for up to {stale_limit_in_words(found)}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"
 
 
 def _why_nothing(error: DNSResolutionError) -> str:
-    known, advice = "there is no stored and no static one", "Check the name for a typo"
+    known = "there is no stored and no static one"
     if error.has_known_one:
         known = "the one that is remembered may no longer be used"
-        advice = "Check whether the server behind the name is running"
+    advice = advice_without_address(is_known=error.has_known_one)
     return (
         f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}, then "
         "check DNS; in an emergency set fallback_addresses on the connection"

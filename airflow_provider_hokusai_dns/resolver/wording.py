@@ -31,7 +31,17 @@ REASONS = {
 }
 
 
-def stale_limit(found: Resolution) -> str:
+def advice_without_address(*, is_known: bool) -> str:
+    """What to check first where nothing can be served: a name that was answered is no typo.
+
+    :param is_known: an address is remembered, and may no longer be used.
+    """
+    if is_known:
+        return "Check whether the server behind the name is running"
+    return "Check the name for a typo"
+
+
+def stale_limit_in_words(found: Resolution) -> str:
     """For how long a stale answer is served: ``900 s after the name went away``."""
     limit = found.stale_limit
     if limit is None:

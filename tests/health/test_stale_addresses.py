@@ -69,7 +69,7 @@ def test_the_rule(
 def test_https_without_verification_is_not_called_plain_http(
     choice: StaleOverHTTP, age: float, words: str
 ) -> None:
-    """It is as unsafe, but what is wrong is ``verify``, and "use https" would help nobody."""
+    """It is as unsafe, but what is wrong is ``verify``, and "use https" would not help."""
     server = a_server(scheme="https", verify=False, allow_stale_over_http=choice, credentials=LOGIN)
     rule = stale_address_rule(server, an_address("10.0.0.1", source=Source.STALE, age=age))
     assert words in rule
