@@ -144,12 +144,15 @@ def test_state_events_come_once_per_change(make, lookup, clock):
         resolver.refresh(NAME)
     lookup.set(NAME, Cause.SERVFAIL)
     for _ in range(3):
+        assert resolver.wait_idle()  # a state is announced after the caller has its answer
         clock.advance(34)
         resolver.refresh(NAME)
+    assert resolver.wait_idle()
     clock.advance(20)
     for _ in range(3):
         with pytest.raises(DNSResolutionError):
             resolver.refresh(NAME)
+    assert resolver.wait_idle()
     lookup.set(NAME, "10.0.0.1")
     for _ in range(3):
         resolver.refresh(NAME)

@@ -193,6 +193,7 @@ class TestTheFallbackOfTheEnvironment:
         assert (str(found), found.source) == ("http://10.0.1.221:5000", Source.STATIC)
         with pytest.raises(DNSResolutionError):
             runtime.resolver().resolve("typing-error.local")
+        runtime.wait_idle(10)  # or it is logged in the next test
 
 
 class TestTheLog:
@@ -209,6 +210,7 @@ class TestTheLog:
         return resolver
 
     def lines(self, caplog):
+        runtime.wait_idle(10)  # a change of state is logged after the caller has its answer
         return [
             record.getMessage() for record in caplog.records if record.name == observers.log.name
         ]
