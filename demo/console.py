@@ -69,22 +69,28 @@ class Console:
         self.say(f"{text} {self.paint(f'({seconds:.1f} s)', 'dim')}")
 
     @contextmanager
-    def waiting(self, what: str) -> Iterator[Callable[[str], None]]:
-        """Show what is waited for: a live line on a terminal, one line now and then in a log."""
+    def waiting(self, what: str) -> Iterator[Callable[[Callable[[], str]], None]]:
+        """Show what is waited for: a live line on a terminal, one line now and then in a log.
+
+        Yields a function to be called at each pause. What it is given says how far things are, and
+        is called only where that is shown.
+        """
         began = time.monotonic()
         shown = began
 
-        def tick(detail: str = "") -> None:
+        def tick(so_far: Callable[[], str]) -> None:
             nonlocal shown
             now = time.monotonic()
+            if not self._terminal and now - shown < _LOG_EVERY:
+                return
+            shown = now
+            detail = so_far()
             text = f"waiting for {what}, {now - began:.0f} s" + (f" - {detail}" if detail else "")
             if self._terminal:
-                width = _columns()
-                text = f"         {text}"[: width - 1]
+                text = f"         {text}"[: _columns() - 1]
                 self._out.write(f"\r\033[K{self.paint(text, 'dim')}")
                 self._out.flush()
-            elif now - shown >= _LOG_EVERY:
-                shown = now
+            else:
                 self.say(f"... {text}")
 
         try:
@@ -102,30 +108,41 @@ class Console:
         seconds: float,
         alive: Callable[[], None] | None = None,
         detail: Callable[[], str] = lambda: "",
-        pause: float = 0.25,
+        pause: float = 0.5,
     ) -> T:
         """Ask again and again until the answer is true, showing what is waited for.
 
         :param check: what to ask; a false answer, or :class:`TryAgain`, means "not yet".
         :param seconds: how long to wait at most.
         :param alive: asked in between; raises when waiting has become pointless.
+        :param detail: how far it is; asked only where that is shown.
+        :param pause: seconds between two questions. A question to Airflow costs it 0.1 s of a core.
         :raises DemoError: the time limit has passed.
         """
         deadline = time.monotonic() + seconds
+        refused = ""
+
+        def so_far() -> str:
+            try:
+                return refused or detail()
+            except TryAgain as error:
+                return str(error)
+
         with self.waiting(what) as tick:
             while True:
+                refused = ""
                 try:
                     if answer := check():
                         return answer
-                    so_far = detail()
                 except TryAgain as error:
-                    so_far = str(error)
+                    refused = str(error)
                 if alive is not None:
                     alive()
                 if time.monotonic() > deadline:
+                    last = so_far()
                     raise DemoError(
                         f"Gave up waiting for {what} after {seconds:.0f} s."
-                        + (f" Last seen: {so_far}." if so_far else "")
+                        + (f" Last seen: {last}." if last else "")
                     )
                 tick(so_far)
                 time.sleep(pause)

@@ -213,7 +213,7 @@ class _Story:
         check: Callable[[], Any],
         *,
         detail: Callable[[], str],
-        pause: float = 0.25,
+        pause: float = 1.0,
     ) -> Any:
         try:
             return self._console.until(

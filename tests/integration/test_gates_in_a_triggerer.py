@@ -139,7 +139,7 @@ class Airflow:
         def logs() -> str:
             return "\n".join(f"--- {part}\n{self.log(part)}" for part in self._running)
 
-        return wait_until(while_all_run, PATIENCE, pause=0.3, told=logs)
+        return wait_until(while_all_run, PATIENCE, pause=1.0, told=logs)
 
     def log(self, part: str) -> str:
         return (self.home / f"{part}.log").read_text(errors="replace")[-3000:]

@@ -131,7 +131,7 @@ class RealAirflow:
         def logs() -> str:
             return "\n".join(self.log(part) for part in self._processes)
 
-        wait_until(up, START_SECONDS, pause=0.3, told=logs)
+        wait_until(up, START_SECONDS, pause=1.0, told=logs)
 
     def log(self, part: str) -> str:
         """The end of what a process wrote."""
