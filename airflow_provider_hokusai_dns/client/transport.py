@@ -197,7 +197,7 @@ class ConnectionAdapter(HTTPAdapter):
             seconds = self._pause_after(call, last)
             if seconds is None:
                 return self._ended(call, outcome, last)
-            self._log_away(outcome)
+            self._log_away(call, outcome)
             if isinstance(outcome, requests.Response):
                 outcome.close()
             time.sleep(seconds)
@@ -411,14 +411,14 @@ class ConnectionAdapter(HTTPAdapter):
         call.request.headers["Authorization"] = now
         return _can_rewind(call.request)
 
-    def _log_away(self, outcome: requests.Response | Exception) -> None:
+    def _log_away(self, call: _Call, outcome: requests.Response | Exception) -> None:
         if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
                 "MLflow at %s is unavailable (%s). Waiting for up to %.0f s.",
                 self.server.uri,
                 getattr(outcome, "status_code", type(outcome).__name__),
-                self.patience,
+                self._left(call),
             )
 
     def _log_back(self) -> None:

@@ -618,6 +618,26 @@ def test_requests_of_others_go_as_before() -> None:
 
 
 @integration
+def test_the_log_names_how_much_longer_a_call_waits(
+    server: MLflowServer, front: CountingProxy, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Less than its deadline: the attempt that failed has taken a part of it."""
+    once = faulty(503, "experiments/search")
+
+    def late(request: Request) -> int | None:
+        if (status := once(request)) is not None:
+            time.sleep(1.6)
+        return status
+
+    front.before = late
+    client.search_experiments()
+    (line,) = [text for text in caplog.messages if "is unavailable" in text]
+    told = float(line.rpartition("for up to ")[2].removesuffix(" s."))
+    patience = adapters.adapter_of(server.conn_id).patience
+    assert patience - 5 < told <= patience - 1
+
+
+@integration
 def test_many_threads_at_once_leave_no_line_about_a_full_pool(
     server: MLflowServer, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
