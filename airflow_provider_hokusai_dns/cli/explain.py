@@ -274,9 +274,9 @@ def _why_this(found: Resolution, ttl_left: float | None) -> str:
 
 def _why_nothing(error: DNSResolutionError) -> str:
     known = "there is no stored and no static one"
-    if error.has_known_one:
+    if error.is_known:
         known = "the one that is remembered may no longer be used"
-    advice = advice_without_address(is_known=error.has_known_one)
+    advice = advice_without_address(is_known=error.is_known)
     return (
         f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}, then "
         "check DNS; in an emergency set fallback_addresses on the connection"

@@ -110,7 +110,7 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     elif server.view.srv:
         where = "the SRV name of the connection"
     known, advice = "none is remembered", f"check {where} for a typo"
-    if error.has_known_one:
+    if error.is_known:
         known = "the address that is remembered may no longer be used"
         # What registers the name may run with the server.
         advice = f"check whether {'MLflow' if server.proxy is None else 'the proxy'} is running"

@@ -21,35 +21,33 @@ class PicklableError(Exception):
         return (type(self), tuple(getattr(self, name) for name in names))
 
 
-#: What was tried, if there is an answer that is too old to be served.
-TOO_OLD = "stale answer"
-
-
 class DNSResolutionError(PicklableError):
     """There is no address to serve for a hostname.
 
     :param hostname: the name, without port or path.
     :param cause: why the live lookup failed.
     :param tried: the sources asked, in order; ends with the store and the static address.
+    :param is_known: whether an address is known whose limit has passed (policy rules 6 and 7).
     """
 
     def __init__(
-        self, hostname: str, cause: Cause, tried: Sequence[Attempt] = (), detail: str = ""
+        self,
+        hostname: str,
+        cause: Cause,
+        tried: Sequence[Attempt] = (),
+        detail: str = "",
+        is_known: bool = False,
     ) -> None:
         self.hostname = hostname
         self.cause = cause
         self.tried = tuple(tried)
         self.detail = detail
+        self.is_known = is_known
         steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
         super().__init__(
             f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
             f"and there is no stale, stored or static address left to serve. Tried: {steps}."
         )
-
-    @property
-    def has_known_one(self) -> bool:
-        """Whether an address is known whose limit has passed (policy rules 6 and 7)."""
-        return any(step.what == TOO_OLD for step in self.tried)
 
 
 class LookupFailed(PicklableError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.errors import TOO_OLD, DNSResolutionError
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import (
     Answer,
     Attempt,
@@ -141,13 +141,14 @@ class Serving:
         entry = seen.entry
         failure = entry.failure or freshness.Failure(Cause.TIMEOUT, 0.0)
         tried = list(failure.tried)
-        if entry.answer is not None:
-            tried.append(Attempt(TOO_OLD, "its limit has passed"))
+        is_known = entry.answer is not None
+        if is_known:
+            tried.append(Attempt("stale answer", "its limit has passed"))
         else:
             tried.append(Attempt("stale answer in memory", "none"))
         tried.append(Attempt("shared store", self.publisher.outcome(slot)))
         tried.append(Attempt("static address", "none configured for this hostname"))
-        return DNSResolutionError(entry.hostname, failure.cause, tried, failure.detail)
+        return DNSResolutionError(entry.hostname, failure.cause, tried, failure.detail, is_known)
 
 
 def _came_since(answer: Answer, since: float | None) -> bool:
