@@ -53,7 +53,7 @@ def count_probe(hostname: str, milliseconds: float | None) -> None:
 
 
 def count_breaker(state: str) -> None:
-    """Count a change of a circuit breaker's state."""
+    """Count a change of a circuit breaker, by its new state."""
     _stats().incr(f"{PREFIX}.breaker.{state}")
 
 

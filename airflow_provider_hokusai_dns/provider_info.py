@@ -150,7 +150,7 @@ _OPTIONS = {
     ),
     "look_every": _option(
         "The health endpoints of the API server check each connection at most once per this many "
-        "seconds per process, however many clients ask.",
+        "seconds per process, however many clients ask. Above 0.",
         "15",
     ),
     "metrics_for_anyone": _option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial, wraps
@@ -28,7 +28,7 @@ from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.refresh.names import refresh_names
+from airflow_provider_hokusai_dns.refresh.names import WrongRefreshError, refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.store.record import (
@@ -59,7 +59,7 @@ class WrongQuestionError(ValueError):
     """An argument on the command line is invalid."""
 
 
-_WRONG = (WrongQuestionError, SettingError, ConnectionConflictError)
+_WRONG = (WrongQuestionError, WrongRefreshError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -101,7 +101,9 @@ def resolve(args: Namespace) -> int:
     _use(SdkVariables())
     found, headings = [], []
     for target, server in wanted:
-        server = server or _listed_server_of(target.hostname)
+        server = server or next(_listed_servers_of(target.hostname), None)
+        if server is not None and target.text == target.hostname:  # tasks ask for this spelling
+            target = Target.parse(server.connect_host)
         dns = runtime.resolver() if server is None else runtime.resolver_for_server(server)
         conn_id = None if server is None else server.conn_id
         read = partial(_read, () if server is None else server.asked)
@@ -118,6 +120,10 @@ def resolve(args: Namespace) -> int:
 def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one check of each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
+    if not conn_ids:
+        raise WrongQuestionError(
+            "[hokusai_dns] connections is empty: give a connection by --conn-id"
+        )
     _use(SdkVariables())
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
         checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
@@ -192,12 +198,12 @@ def clear(args: Namespace) -> int:
     """``airflow hokusai-dns clear``: delete the stored last known good of names."""
     names: dict[tuple[str, tuple[str, ...]], None] = {}
     for target, server in _wanted(args):
-        if target.literal is None:
-            named = server or _listed_server_of(target.hostname)
-            if server is None:
-                names[target.hostname, ()] = None
-            if named is not None:
-                names[target.hostname, named.asked] = None
+        if target.literal is not None:
+            continue
+        if server is None:
+            names[target.hostname, ()] = None
+        for one in [server] if server else _listed_servers_of(target.hostname):
+            names[Target.parse(one.connect_host).hostname, one.asked] = None
     if not names:
         raise WrongQuestionError(
             "clear needs names, or connections by --conn-id: the stored record is the fallback of "
@@ -282,16 +288,15 @@ def _is_name_of(server: MLflowServer, hostname: str) -> bool:
     return Target.parse(server.connect_host).hostname.rstrip(".") == hostname.rstrip(".")
 
 
-def _listed_server_of(hostname: str) -> MLflowServer | None:
-    """The listed connection with this hostname: tasks use its settings."""
+def _listed_servers_of(hostname: str) -> Iterator[MLflowServer]:
+    """The listed connections with this hostname: tasks use their settings."""
     for conn_id in settings.listed_connections():
         try:
             server = connections.load_server(conn_id)
         except (LookupError, ValueError):
             continue  # reported where that connection is used
         if _is_name_of(server, hostname):
-            return server
-    return None
+            yield server
 
 
 def _judge(states: Iterable[str], min_health: str) -> int:
@@ -357,7 +362,10 @@ def _clear(hostname: str, asked: tuple[str, ...]) -> dict[str, Any]:
     if (text := variables.get(key)) is not None:
         now = time.time()
         try:
-            before = shown_record(parse_record(hostname, text, now=now, asked=asked), now)
+            skew = runtime.max_clock_skew()
+            before = shown_record(
+                parse_record(hostname, text, now=now, skew=skew, asked=asked), now
+            )
         except BrokenVariableError as error:
             problem = f"the Variable {key} was ignored: {error}"
     outcome = "cleared" if variables.delete(key) else "nothing was stored"

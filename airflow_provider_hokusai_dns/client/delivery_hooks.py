@@ -39,6 +39,8 @@ _trackers: list[DeliveryTracker] = []
 _owners: dict[str, DeliveryTracker] = {}
 _undo: list[Callable[[], None]] = []
 _mine = threading.local()
+#: Blocks that need MLflow's methods wrapped, and how many of them refuse asynchronous calls.
+_users = _refusing = 0
 #: The process whose queues have threads: a forked child has the queues and not the threads.
 _owner = os.getpid()
 _counts_batches = _counts_traces = True
@@ -53,25 +55,26 @@ _ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     """Count what is logged under a run while the block runs."""
     tracker = DeliveryTracker(run_id)
+    with _hooked(), _counted(tracker):
+        yield tracker
+
+
+@contextmanager
+def _counted(tracker: DeliveryTracker) -> Iterator[None]:
     with _lock:
-        if not _trackers:
-            _install()
         tracker.counts_batches, tracker.counts_traces = _counts_batches, _counts_traces
         _trackers.append(tracker)
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     stack.append(tracker)
     try:
         with adapters.watched(functools.partial(_failed, tracker)):
-            yield tracker
+            yield
     finally:
         stack.remove(tracker)
         with _lock:
             _trackers.remove(tracker)
             for owned in [name for name, owner in _owners.items() if owner is tracker]:
                 del _owners[owned]
-            if not _trackers:
-                while _undo:
-                    _undo.pop()()
 
 
 def is_tracking() -> bool:
@@ -82,25 +85,37 @@ def is_tracking() -> bool:
 @contextmanager
 def async_refused_outside_runs() -> Iterator[None]:
     """In the block, asynchronous calls of the fluent API raise if no run would wait for them."""
+    global _refusing
+    with _hooked():
+        with _lock:
+            _refusing += 1
+        try:
+            yield
+        finally:
+            with _lock:
+                _refusing -= 1
 
-    def checked(original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not _trackers:
-                raise AsyncOutsideRunError("asynchronous logging")
-            return original(*args, **kwargs)
 
-        return call
-
+@contextmanager
+def _hooked() -> Iterator[None]:
+    """Wrap MLflow's methods while any block needs it, in whatever order the blocks end."""
+    global _users
     with _lock:
-        names = (mlflow_private.BATCHES, mlflow_private.ARTIFACTS)
-        found = [(name, original) for name in names if (original := name.find()) is not None]
-        undo = [replaced(*name.holder(), checked(original)) for name, original in found]
+        if not _users:
+            _install()
+        _users += 1
     try:
         yield
     finally:
-        for each in undo:
-            each()
+        with _lock:
+            _users -= 1
+            while _undo and not _users:
+                _undo.pop()()
+
+
+def _refuse_outside_runs() -> None:
+    if _refusing and not _trackers:
+        raise AsyncOutsideRunError("asynchronous logging")
 
 
 def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
@@ -227,6 +242,7 @@ def _hook_batches() -> None:
 
     def putting(original: Callable[..., Any]) -> Callable[..., Any]:
         def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
+            _refuse_outside_runs()
             if os.getpid() != _owner:
                 batch = {"run_id": run_id, "params": params, "tags": tags, "metrics": metrics}
                 return _now(self._logging_func, **batch)
@@ -264,6 +280,7 @@ def _hook_artifacts() -> None:
         signature = inspect.signature(original)
 
         def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+            _refuse_outside_runs()
             if os.getpid() != _owner:
                 given = signature.bind(self, *args, **kwargs).arguments
                 del given["self"]

@@ -7,6 +7,7 @@ limit, and stop the queues that other runs of this process are using.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -56,12 +57,15 @@ class OpenRun:
     _stopped: bool = False
 
     def __post_init__(self) -> None:
+        self._pid = os.getpid()
         self._active_runs = mlflow_private.active_runs()
         #: How many runs of this thread are not ours to end.
         self._others = max(0, len(self._active_runs or ()) - 1)
 
     def close(self) -> None:
         """End the run after the block succeeded."""
+        if os.getpid() != self._pid:
+            return  # a forked child leaves the block of its parent
         with self._ending_in_any_case(FAILED):
             losses = self._flush(max(self.deadline, _SHORTEST_FLUSH))
             self._finish(FAILED if losses else FINISHED, losses)
@@ -70,6 +74,8 @@ class OpenRun:
 
     def close_after(self, error: BaseException, status: str) -> None:
         """End the run after the block raised an exception, which must not be changed."""
+        if os.getpid() != self._pid:
+            return  # as above
         if self._stopped and status == FAILED:
             status = KILLED  # what a task that is told to stop raises
         limit = sigterm.SECONDS if must_end_now(error, status) else float("inf")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
-from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, split_nameserver
+from airflow_provider_hokusai_dns.resolver.config import HARD_MAX_STALE, LONGEST, split_nameserver
 from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
 
 T = TypeVar("T")
@@ -36,6 +36,8 @@ def checked(where: str, field: str, read: Callable[[object], T], value: object) 
 
 
 _LONGEST_PATH = 1000
+#: What may have to be percent-encoded in a path.
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._~/-]")
 #: A number, perhaps with a unit, or a word: typical mistakes, which a message may repeat.
 _PLAIN = re.compile(r"[+-]?[0-9]{1,12}([.,][0-9]{1,9})?[a-z]{0,3}|[A-Za-z]{1,10}")
 
@@ -70,7 +72,17 @@ def read_text(value: object) -> str:
     return value.strip()
 
 
-def read_seconds(value: object, *, most: float = math.inf) -> float:
+def read_header_text(value: object) -> str:
+    """A text that is sent in a header of HTTP."""
+    text = read_text(value)
+    if not text.isascii():
+        raise ValueError(
+            f"{described(text)} holds a letter that no HTTP header can hold; use ASCII"
+        )
+    return text
+
+
+def read_seconds(value: object, *, most: float = LONGEST) -> float:
     """A number of seconds within bounds."""
     try:
         if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -112,14 +124,14 @@ def read_flag(value: object) -> bool:
 
 
 #: How an IPv6 address in brackets begins.
-_IPV6 = re.compile(r"\[[0-9A-Fa-f]*:")
+IPV6 = re.compile(r"\[[0-9A-Fa-f]*:")
 
 
 def read_items(value: object) -> tuple[str, ...]:
     """A JSON list, or one text with commas between the items, as a form field has it."""
     if isinstance(value, str):
         value = value.strip()
-        if value.startswith("[") and not _IPV6.match(value):
+        if value.startswith("[") and not IPV6.match(value):
             try:
                 value = json.loads(value)
             except ValueError:
@@ -193,6 +205,10 @@ def read_path_prefix(value: object) -> str:
     if len(path) > _LONGEST_PATH:
         raise ValueError(f"it is {len(path)} characters long; the limit is {_LONGEST_PATH}")
     path = path.strip("/")
+    if _UNUSUAL.search(path):
+        from requests.utils import requote_uri
+
+        path = requote_uri(path)  # as MLflow's client sends it
     return f"/{path}" if path else ""
 
 
@@ -223,7 +239,7 @@ EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "ca_file": read_text,
     "client_cert": read_text,
     "verify": read_flag,
-    "workspace": read_text,
+    "workspace": read_header_text,
     "registry_uri": read_http_uri,
     "experiment": read_text,
     "request_timeout": read_seconds_above_zero,

@@ -138,14 +138,11 @@ def check_with(
 
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     """Update the breaker. It never refuses a check, because checks are rare and bounded."""
-    breaker = breaker_for(server)
-    before = breaker.status().state
+    breaker = breaker_for(server, observers.count_breaker)
     if verdict.level is not Level.UNHEALTHY:
         breaker.reset()
     with suppress(BreakerOpenError), breaker.attempt() as attempt:
         attempt.verdict(verdict)
-    if (after := breaker.status().state) is not before:
-        observers.count_breaker(after.value)
 
 
 def target_of(server: MLflowServer) -> ConnectionTarget:

@@ -109,6 +109,9 @@ def check_arguments(
 
     :raises ValueError: an argument is wrong; the error names it and its value.
     """
+    for name, given in (("checks", checks), ("fail_fast_on", fail_fast_on)):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise ValueError(f"{name} is a list of words, not {given!r}")
     wanted, fatal = tuple(checks), tuple(fail_fast_on)
     if min_health not in USABLE:
         raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
@@ -121,7 +124,7 @@ def check_arguments(
     for state in fatal:
         if state not in states:
             raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")
-    if not probe_timeout > 0:
+    if not isinstance(probe_timeout, int | float) or not probe_timeout > 0:
         raise ValueError(f"probe_timeout is a number of seconds above 0, not {probe_timeout!r}")
     return wanted, fatal
 

@@ -10,7 +10,7 @@ and let every caller through when half open.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -123,6 +123,8 @@ class CircuitBreaker:
         self._clear()
         self._last_failure: float | None = None
         self._last_success: float | None = None
+        #: Called with the new state after each change, without a lock.
+        self.changed: Callable[[BreakerState], None] | None = None
         forks.renewed(self)
 
     def _clear(self) -> None:
@@ -177,7 +179,10 @@ class CircuitBreaker:
     def reset(self) -> None:
         """Close it, and reset the counters."""
         with self._lock:
+            was_open = self._opened_at is not None
             self._clear()
+        if was_open:
+            self._tell(BreakerState.CLOSED)
 
     def _enter(self) -> Call:
         attempt = Call()
@@ -193,7 +198,8 @@ class CircuitBreaker:
                 raise self._refusal(now)
             self._prober = attempt
             self._prober_until = now + self._cooldown
-            return attempt
+        self._tell(BreakerState.HALF_OPEN)
+        return attempt
 
     def _leave(self, attempt: Call) -> None:
         now = self._clock.monotonic()
@@ -203,19 +209,27 @@ class CircuitBreaker:
                 self._prober = None
             if attempt.outcome is None:
                 return
+            was_open = self._opened_at is not None
             if attempt.outcome:
                 self._clear()
                 self._last_success = now
-                return
-            self._failures += 1
-            self._last_failure = now
-            self._reason = attempt.reason
-            if probing:
-                self._wait = min(self._wait * 2, self._max_cooldown)
-                self._retry_at = now + self._wait
-            elif self._opened_at is None and self._failures >= self._threshold:
-                self._opened_at = now
-                self._retry_at = now + self._wait
+            else:
+                self._failures += 1
+                self._last_failure = now
+                self._reason = attempt.reason
+                if probing:
+                    self._wait = min(self._wait * 2, self._max_cooldown)
+                    self._retry_at = now + self._wait
+                elif not was_open and self._failures >= self._threshold:
+                    self._opened_at = now
+                    self._retry_at = now + self._wait
+            is_open = self._opened_at is not None
+        if is_open is not was_open or (probing and is_open):
+            self._tell(BreakerState.OPEN if is_open else BreakerState.CLOSED)
+
+    def _tell(self, state: BreakerState) -> None:
+        if self.changed is not None:
+            self.changed(state)
 
     def _refusal(self, now: float) -> BreakerOpenError:
         until = self._retry_at if now < self._retry_at else self._prober_until
@@ -234,10 +248,17 @@ _by_server: dict[tuple[object, ...], CircuitBreaker] = {}
 _by_server_lock = forks.free_in_child(threading.Lock())
 
 
-def breaker_for(server: MLflowServer) -> CircuitBreaker:
-    """The one breaker of this process for a server; a changed connection gets a new one."""
+def breaker_for(
+    server: MLflowServer, changed: Callable[[BreakerState], None] | None = None
+) -> CircuitBreaker:
+    """The one breaker of this process for a server; a changed connection gets a new one.
+
+    :param changed: called with the new state after each change from now on, for metrics.
+    """
     with _by_server_lock:
         key = (server.conn_id, server.uri, server.view, server.proxy)
         if key not in _by_server:
             _by_server[key] = CircuitBreaker(server.uri)
-        return _by_server[key]
+        breaker = _by_server[key]
+        breaker.changed = changed or breaker.changed
+        return breaker

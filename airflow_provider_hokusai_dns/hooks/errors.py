@@ -26,8 +26,9 @@ class MLflowRestError(PicklableError, RuntimeError):
 
     :param method: the HTTP method.
     :param path: the requested path, without the query.
-    :param status: the HTTP status, 0 when there was no answer.
-    :param code: MLflow's own ``error_code``, empty if there was none.
+    :param status: the HTTP status; 0 when there was no answer, 495 when TLS failed.
+    :param code: MLflow's own ``error_code``, empty if there was none. In lower case it is ours:
+        ``unresolved``, ``unreachable``, ``tls_error``, ``body_too_large``.
     :param reason: one sentence.
     """
 

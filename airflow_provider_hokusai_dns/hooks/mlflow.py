@@ -171,8 +171,9 @@ class MLflowHook(BaseHook):
         """Use MLflow's fluent API on this server without a run, inside a ``with`` block.
 
         For ``mlflow.search_runs()``, ``mlflow.pyfunc.load_model("models:/churn@live")`` and the
-        like. To write, use :meth:`run`, which makes sure that the data arrives. A run started in
-        this block ends with it, and ``mlflow.set_experiment`` is undone.
+        like. To write, use :meth:`run`, which makes sure that the data arrives, traces included:
+        MLflow sends them in the background, and this block does not wait for that. A run that this
+        thread starts in the block ends with it, and ``mlflow.set_experiment`` is undone.
 
         :raises AsyncOutsideRunError: for asynchronous logging in the block.
         :raises EnvironmentConflictError: while a run on another server is open.
@@ -355,6 +356,7 @@ class MLflowHook(BaseHook):
         :param params: the query.
         :param json: the body.
         :raises MLflowRestError: with the status, MLflow's error code and its message.
+        :raises ValueError: ``json`` contains NaN or an infinite number.
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
         from airflow_provider_hokusai_dns.hooks import rest
@@ -432,11 +434,12 @@ def _in_run(server: MLflowServer) -> bool:
 def _attempt(server: MLflowServer) -> Iterator[Call]:
     """One call through the breaker, which guards the start of a run or call, never its inside."""
     from airflow_provider_hokusai_dns.health.breaker import Call, breaker_for
+    from airflow_provider_hokusai_dns.observers import count_breaker
 
     if _in_run(server):
         yield Call()
         return
-    with breaker_for(server).attempt() as attempt:
+    with breaker_for(server, count_breaker).attempt() as attempt:
         yield attempt
 
 

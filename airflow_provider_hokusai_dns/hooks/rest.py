@@ -136,6 +136,7 @@ def call(
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
     :param renew: reads the login again after a 401; a new one is tried once.
     :raises MLflowRestError: the call failed, or the deadline has passed.
+    :raises ValueError: ``json`` contains NaN or an infinite number.
     """
     method, name = method.upper(), path.partition("?")[0]
     if not name.startswith("/") or "//" in name:
@@ -239,6 +240,8 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
     """Translate an exception of ``requests``. Its text is dropped: the URL may contain a secret."""
     if isinstance(error, MLflowRestError):
         return error
+    if isinstance(error, requests.exceptions.InvalidJSONError):  # the caller's; nothing was sent
+        return ValueError(f"the body of {method} {path} is not valid JSON: {error}")
     inner: BaseException | None = error
     while inner is not None:  # the pin's own error is at the bottom, and says the most
         if isinstance(inner, DNSResolutionError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns.config import settings
+from airflow_provider_hokusai_dns.config.fields import IPV6
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.refresh.report import ChangeRow as ChangeRow
 from airflow_provider_hokusai_dns.refresh.report import RefreshReport, ResolutionRow, in_one_line
@@ -105,7 +106,7 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
     """Names out of a list, a text with commas, or a list that a template has turned into text."""
     if isinstance(value, str):
         text = value.strip()
-        if text.startswith(("[", "(")):
+        if text.startswith(("[", "(")) and not IPV6.match(text):
             try:
                 value = json.loads(text)
             except ValueError:

@@ -99,7 +99,7 @@ class Connection(BaseModel):
     ttl_left: Number = Field(description="Seconds until the next lookup; null when not fresh.")
     stale: StaleLimit | None = Field(description="null unless a stale address is in use.")
     looked_at: Moment | None = Field(description="When MLflow was last checked.")
-    latency_ms: Number = Field(description="Duration of that check.")
+    latency_ms: Number = Field(description="Duration of its requests to MLflow, milliseconds.")
     last_known_good: Stored | None
     variable_problem: str | None = Field(
         description="What is wrong with the shared Variable, which is then ignored."

@@ -69,7 +69,7 @@ class MLflowRetryPolicy(RetryPolicy):
 
     :param mlflow_conn_id: the connection that the task uses.
     :param delay: the pause before the first retry; it doubles with each retry, up to ``max_delay``.
-    :param max_delay: the longest pause.
+    :param max_delay: the longest pause; up to a quarter is added at random.
     :param give_up_after: Airflow 3.4: for how long the task is rescheduled; after that, its retries
         are used. With less than the shortest pause, the task is rescheduled once.
     :raises ValueError: the delays are not in ascending order, or not above 0.

@@ -19,7 +19,7 @@ from airflow_provider_hokusai_dns.refresh.report import (
     change_in_one_line,
     in_one_line,
 )
-from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Source
+from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Source, freshness
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 
 #: Connections and hostnames of one refresh: every user who may trigger a DAG may name them.
 MOST_NAMES = 100
+
+
+class WrongRefreshError(ValueError):
+    """A refresh of no name at all, or of too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +65,17 @@ def refresh_names(
     :param probe: whether to probe MLflow, once per connection.
     :param say: called with a format and each row and change in one line.
     :param complain: called with a format and a sentence for each answer that is not stored.
-    :raises ValueError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
+    :raises WrongRefreshError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
     wanted += [_Wanted(hostname) for hostname in hostnames]
     wanted = list(dict.fromkeys(wanted))
     if not wanted:
-        raise ValueError("there is nothing to refresh: mlflow_conn_ids and hostnames are empty")
+        raise WrongRefreshError(
+            "there is nothing to refresh: mlflow_conn_ids and hostnames are empty"
+        )
     if len(wanted) > MOST_NAMES:
-        raise ValueError(
+        raise WrongRefreshError(
             f"a refresh takes at most {MOST_NAMES} connections and hostnames, not {len(wanted)}: "
             "each leaves two Airflow Variables behind"
         )
@@ -120,12 +126,17 @@ def _refresh(
     took = time.monotonic() - begun
     if not found.is_stale:  # without the writing of the Variable
         took = max(0.0, took - (found.age() or 0.0))
+    known = () if before is None else before.addresses
+    is_storable = freshness.may_replace(known, found.addresses)
     if _should_be_kept(found):
         stored, problem = store.examine(hostname)
         if stored is None or not set(stored.places) & set(found.places):
             why = problem or (
                 "Its Variable could not be written, or is set in the environment or a secrets "
                 "backend."
+                if is_storable
+                else f"{', '.join(found.places)} is an answer of a captive portal or a filter, and "
+                "no address of a server in the network: it never replaces a last known good."
             )
             complain("%s", f"{hostname} resolves, but is not stored as last known good. {why}")
     row = _resolved(wanted, found)
@@ -134,7 +145,7 @@ def _refresh(
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = verdict.milliseconds
-    return row, _change(before, found), asked
+    return row, _change(before, found) if is_storable else None, asked
 
 
 def _milliseconds(seconds: float) -> float:

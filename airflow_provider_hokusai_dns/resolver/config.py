@@ -12,7 +12,7 @@ from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, 
 #: The highest age at which a stale answer may be served (policy rule 6).
 HARD_MAX_STALE = 259_200.0
 #: No duration is longer, in seconds: what is given as a time has to be one that a calendar has.
-_LONGEST = 315_360_000.0
+LONGEST = 315_360_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,16 +148,15 @@ def _check_number(name: str, value: object) -> float:
         raise ValueError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must not be negative or infinite, not {value!r}")
-    if value > _LONGEST:
-        raise ValueError(f"{name} must be at most {_LONGEST:.0f} (10 years), not {value!r}")
+    if value > LONGEST:
+        raise ValueError(f"{name} must be at most {LONGEST:.0f} (10 years), not {value!r}")
     return value
 
 
 def _check_max_stale(name: str, value: object) -> float:
-    number = _check_number(name, value)
-    if number > HARD_MAX_STALE:
+    if isinstance(value, int | float) and value > HARD_MAX_STALE:
         raise ValueError(f"{name} must be at most {HARD_MAX_STALE:.0f} s (3 days), not {value!r}")
-    return number
+    return _check_number(name, value)
 
 
 def _hostname(name: str, value: object) -> str:

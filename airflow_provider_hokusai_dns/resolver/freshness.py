@@ -288,11 +288,22 @@ def _reach(addresses: Sequence[str]) -> int:
     replaces a last known good.
     """
     kinds = []
-    for address in map(ip_address, addresses):
+    for text in addresses:
+        address = ip_address(text)
+        address = getattr(address, "ipv4_mapped", None) or address
         useless = address.is_unspecified or address.is_link_local or address.is_multicast
-        useless |= address.version == 4 and address.is_reserved  # 240.0.0.0/4, which meshes use
+        if address.version == 4:  # 240.0.0.0/4, which meshes use, and 0.0.0.0/8
+            useless |= address.is_reserved or address.packed[0] == 0
         kinds.append(0 if useless else 1 if address.is_loopback else 2)
     return max(kinds, default=0)
+
+
+def may_replace(stored: Sequence[str], addresses: Sequence[str]) -> bool:
+    """Whether addresses are such that they may replace stored ones, or be stored if there are none.
+
+    That is so if they are valid somewhere, and on no fewer machines than the stored ones.
+    """
+    return _reach(addresses) >= max(1, _reach(stored))
 
 
 def is_for_the_fleet(answer: Answer) -> bool:
@@ -312,13 +323,13 @@ def worth_writing(
     :param resolved_at: when the answer was resolved, in seconds since the epoch.
     :param wall: the current time, in seconds since the epoch.
     """
-    if not _reach(answer.addresses):
+    if not may_replace((), answer.addresses):
         return False
     if stored is None or stored.resolved_at - wall > config.max_clock_skew:  # [16]
         return True
     if stored.resolved_at >= resolved_at:
         return False
-    if _reach(answer.addresses) < _reach(stored.addresses):
+    if not may_replace(stored.addresses, answer.addresses):
         return False
     return (
         stored.no_name_since is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -185,6 +185,10 @@ class DNSMetrics:
             error_rate=failures / summed["window_events"] if summed["window_events"] else 0.0,
             level=level(failures, summed["window_events"] - failures),
         )
+
+    def without_state(self) -> DNSMetrics:
+        """What was counted, without what is held and the rolling window."""
+        return replace(self, cache_size=0, expired=0, window_events=0, error_rate=0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON."""

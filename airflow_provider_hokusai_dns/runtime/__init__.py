@@ -61,6 +61,8 @@ class _Process:
     #: The policy before any connection's settings, and the settings that it was built from.
     policy: ResolverConfig | None = None
     in_force: tuple[str | None, ...] | None = None
+    #: What the resolvers have counted that were dropped.
+    counted: DNSMetrics = field(default_factory=DNSMetrics)
     #: The numbers of the Variable that are part of it.
     numbers_in_force: Mapping[str, float] = field(default_factory=dict)
 
@@ -124,7 +126,10 @@ def resolver_for_view(view: View) -> DNSResolver:
             dns.add_observer(observers.LogObserver(dns))
             if len(_process.resolvers) >= _MOST_VIEWS:
                 unpinned = (known for known in _process.resolvers if known not in _process.kept)
-                _process.resolvers.pop(next(unpinned, view), None)
+                if (dropped := _process.resolvers.pop(next(unpinned, view), None)) is not None:
+                    _process.counted = DNSMetrics.total(
+                        [_process.counted, dropped.metrics().without_state()]
+                    )
         _process.resolvers[view] = dns
         return dns
 
@@ -197,8 +202,16 @@ def store(asked: tuple[str, ...] = ()) -> VariableStore:
         are stored separately.
     """
     with locked():
-        _process.store = _process.store or VariableStore()
-        return _process.store.seen_by(asked)
+        found = _process.store = _process.store or VariableStore()
+        found.max_clock_skew = max_clock_skew
+        return found.seen_by(asked)
+
+
+def max_clock_skew() -> float:
+    """Seconds by which a stored timestamp may be ahead, by the policy in force."""
+    with locked(), contextlib.suppress(SettingError):  # reported where a resolver is asked for
+        return _policy().max_clock_skew
+    return ResolverConfig().max_clock_skew
 
 
 def use_store(store: VariableStore) -> None:
@@ -278,7 +291,9 @@ class _PolicyFollowingStore:
 def dns_metrics() -> DNSMetrics:
     """The numbers of all resolvers of this process together."""
     with locked():
-        return DNSMetrics.total([dns.metrics() for dns in _process.resolvers.values()])
+        return DNSMetrics.total(
+            [_process.counted, *(dns.metrics() for dns in _process.resolvers.values())]
+        )
 
 
 def metrics() -> dict[str, Any]:

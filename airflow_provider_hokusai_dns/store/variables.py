@@ -190,7 +190,8 @@ class VariableStore:
         self._bounded = BoundedCall(patience)
         self._patience = patience
         self._now = now
-        self._skew = ResolverConfig().max_clock_skew
+        #: Gives the seconds by which a timestamp may be ahead (policy rule 16).
+        self.max_clock_skew: Callable[[], float] = lambda: ResolverConfig().max_clock_skew
         self._said: dict[str, str] = {}
         #: The nameservers whose answers are stored here; empty for the system's.
         self._asked: tuple[str, ...] = ()
@@ -333,10 +334,14 @@ class VariableStore:
         return variable_key(hostname, asked=self._asked)
 
     def _parse(self, hostname: str, text: str) -> LastKnownGood:
-        return parse_record(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
+        return parse_record(
+            hostname, text, now=self._now(), skew=self.max_clock_skew(), asked=self._asked
+        )
 
     def _parse_history(self, hostname: str, text: str) -> History:
-        return parse_history(hostname, text, now=self._now(), skew=self._skew, asked=self._asked)
+        return parse_history(
+            hostname, text, now=self._now(), skew=self.max_clock_skew(), asked=self._asked
+        )
 
     def _reconcile(
         self, key: str, text: str | None, record: LastKnownGood

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     in_one_line,
 )
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.target import Target
 from tests.conftest import HOSTNAME, REGISTRY, SEARCH
 
@@ -258,3 +259,49 @@ class TestTheStatus:
         seen = former_status("nowhere")
         assert seen["connected"] is False
         assert "nowhere" in seen["error"]
+
+
+class TestALetterBeyondASCII:
+    """In what goes into the first lines of a request."""
+
+    def test_in_a_path_is_sent_as_the_client_of_mlflow_sends_it(self, usable, tiny):
+        answers = {
+            "/health": "OK",
+            "/version": "3.17.2",
+            "/api/3.0/mlflow/server-info": {"store_type": "SqlStore"},
+            SEARCH: {"experiments": []},
+            REGISTRY: {},
+        }
+        for path, answer in answers.items():
+            tiny.answers[f"/mlfl%C3%B6w{path}"] = (200, answer)
+        usable(path_prefix="/mlflöw")
+        assert MLflowHook().rest("POST", SEARCH, json={}) == {"experiments": []}
+        assert list(MLflowHook().get_conn().search_experiments()) == []
+        verdict = check_connection("mlflow_default").verdict
+        assert verdict.level == "healthy", verdict.sentence
+
+    def test_in_a_workspace_is_a_wrong_field(self, usable):
+        usable(workspace="команда")
+        verdict = check_connection("mlflow_default").verdict
+        assert verdict.state is State.CONFIG
+        assert "workspace" in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"probe_timeout": timedelta(seconds=5)},
+        {"probe_timeout": "10"},
+        {"checks": None},
+        {"checks": "dns"},
+        {"fail_fast_on": None},
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_type_is_named_with_its_value(wrong):
+    """A time span is natural beside ``timeout``, which may be one."""
+    given = {"min_health": "degraded", "checks": ["dns"], "fail_fast_on": []} | wrong
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=name) as error:
+        check_arguments(**given)
+    assert repr(value) in str(error.value)

@@ -251,3 +251,23 @@ def test_a_child_process_is_not_locked_out(breaker: CircuitBreaker, clock: Manua
                 os._exit(1)
     prober.__exit__(None, None, None)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_each_change_is_told_once(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """Opened, tried, opened again, tried, closed; and what changes nothing is not told."""
+    told: list[str] = []
+    breaker.changed = told.append
+    fail(breaker, 3)
+    with pytest.raises(BreakerOpenError), breaker.attempt():
+        pytest.fail("no call is let through")
+    clock.advance(10)
+    fail(breaker)
+    clock.advance(20)
+    for _ in range(2):
+        with breaker.attempt() as attempt:
+            attempt.success()
+    breaker.reset()
+    fail(breaker, 3)
+    breaker.reset()
+    states = ["open", "half_open", "open", "half_open", "closed", "open", "closed"]
+    assert told == states

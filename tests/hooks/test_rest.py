@@ -15,8 +15,12 @@ from dataclasses import replace
 import pytest
 import requests
 
-from airflow_provider_hokusai_dns import pins
-from airflow_provider_hokusai_dns.exceptions import BreakerOpenError, MLflowRestError
+from airflow_provider_hokusai_dns import observers, pins
+from airflow_provider_hokusai_dns.exceptions import (
+    BreakerOpenError,
+    MLflowRestError,
+    SettingError,
+)
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks import rest
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
@@ -387,3 +391,36 @@ def test_a_call_does_not_import_mlflow(signed_in, tiny):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip().splitlines()[-1] == "False"
+
+
+def test_a_breaker_that_a_task_opens_is_counted(usable, dns, monkeypatch):
+    """As one that a gate opens: an alarm waits for it."""
+    counted: list[str] = []
+    monkeypatch.setattr(observers, "count_breaker", counted.append)
+    dns.set_records(HOSTNAME, ["127.0.0.250"])
+    usable(request_timeout=0.5)
+    hook = MLflowHook()
+    for _ in range(3):
+        with pytest.raises(MLflowRestError):
+            hook.rest("GET", "/version")
+    breaker_for(hook.server).reset()
+    assert counted == ["open", "closed"]
+
+
+@pytest.mark.parametrize("field", ["request_timeout", "deadline", "cache_ttl"])
+def test_a_time_that_no_clock_can_hold_is_a_wrong_field(usable, field):
+    """Ten years are enough; the system's functions take no more than 292."""
+    usable(**{field: 1e10})
+    with pytest.raises(SettingError, match=f"extra '{field}'.*at most 315360000"):
+        MLflowHook().rest("POST", SEARCH, json={})
+
+
+def test_a_number_that_json_does_not_have_is_an_error_of_the_caller(usable, tiny):
+    """It is not sent, not tried again, and says nothing about MLflow."""
+    usable(request_timeout=1)
+    hook = MLflowHook()
+    for _ in range(3):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            hook.rest("POST", "/api/2.0/mlflow/runs/log-metric", json={"value": float("nan")})
+    assert tiny.asked == []
+    assert breaker_for(hook.server).status().failures == 0

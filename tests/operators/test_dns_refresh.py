@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowException
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config.connections import load_server
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key
 from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
@@ -135,9 +136,9 @@ class TestChanges:
 
     def test_name_the_old_and_the_new_address(self, usable, tiny, refresh, monkeypatch):
         """What the fleet had, and what it has now."""
-        self.stored(monkeypatch, 1_700_000_000.0, ("10.0.0.1",))
+        self.stored(monkeypatch, 1_700_000_000.0, ("127.0.0.7",))
         assert refresh()["changes"] == [
-            {"hostname": HOSTNAME, "old": ["10.0.0.1"], "new": [tiny.address],
+            {"hostname": HOSTNAME, "old": ["127.0.0.7"], "new": [tiny.address],
              "away_seconds": None}
         ]  # fmt: skip
 
@@ -288,3 +289,23 @@ def test_the_duration_of_a_lookup_is_its_own_and_not_that_of_the_latest(
     (row,) = refresh(mlflow_conn_ids=[], hostnames=["quick.local"])["resolutions"]
     assert dns.count("slow.local", "A")
     assert 0 < row["lookup_ms"] < 450
+
+
+@pytest.mark.parametrize("answer", ["0.0.0.0", "240.0.0.1", "169.254.7.7"])
+def test_why_an_answer_is_never_stored_is_said_and_is_no_change(
+    clean_runtime, dns, monkeypatch, answer
+):
+    """That of a captive portal or a filter; nothing is wrong with the Variable."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    clean_runtime.use_store(VariableStore(variables=Texts()))
+    dns.set_records("portal.local", [answer])
+    said: list[str] = []
+    report = refresh_names([], ["portal.local"], complain=lambda _, line: said.append(line))
+    assert report["changes"] == []
+    assert "never replaces a last known good" in said[0]
+    assert "Variable" not in said[0]
+
+
+def test_an_address_in_brackets_is_no_list(refresh, ti):
+    """As in the text of a setting."""
+    refresh(mlflow_conn_ids=[], hostnames="[::1]:5000, [fd00::1]")

@@ -202,3 +202,15 @@ def test_a_wrong_command_is_answered_and_never_raises(line: str):
     answer = json.loads(run_command(Zone(), line))
     assert not answer["ok"]
     assert repr(line) in answer["error"]
+
+
+@pytest.mark.parametrize("port", ["70000", "65536"])
+def test_a_port_that_cannot_be_is_an_error(port: str) -> None:
+    """The system's own function takes it modulo 65536."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow_provider_hokusai_dns.resolver.testing", "--port", port],
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "cannot start" in done.stderr
+    assert port in done.stderr

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
+import time
 from dataclasses import replace
 
 import pytest
 
 from airflow_provider_hokusai_dns import observers, pins, runtime
-from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
+from airflow_provider_hokusai_dns.config.connections import load_server
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer, View
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
-from airflow_provider_hokusai_dns.resolver import Cause, DNSResolver, ResolverConfig, Source
+from airflow_provider_hokusai_dns.resolver import (
+    Cause,
+    DNSResolver,
+    LastKnownGood,
+    ResolverConfig,
+    Source,
+)
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
+from airflow_provider_hokusai_dns.store.record import render_record, variable_key
+from airflow_provider_hokusai_dns.store.variables import VariableStore
+from tests.conftest import HOSTNAME, Texts
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")
 
@@ -409,3 +421,63 @@ def test_secrets_are_masked_in_logs_also_as_headers():
     runtime.mask_credentials(server(credentials=Credentials(None, "bearer-t0ken")))
     text = "hunter2-password bWU6aHVudGVyMi1wYXNzd29yZA== Bearer bearer-t0ken"
     assert redact(text) == "*** *** Bearer ***"
+
+
+class TestTheClocksOfTheFleet:
+    """Rule 16: how far ahead a stored timestamp may be is a setting, for the store as well."""
+
+    @pytest.fixture
+    def texts(self, clean_runtime, dns, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+        kept = Texts()
+        runtime.use_store(VariableStore(variables=kept))
+        return kept.texts
+
+    def stored(self, texts, ahead):
+        record = LastKnownGood("mlflow.local", ("10.0.0.9",), time.time() + ahead)
+        texts[variable_key("mlflow.local")] = render_record(record)
+
+    def test_a_record_beyond_a_small_limit_is_overwritten(self, texts, dns, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__MAX_CLOCK_SKEW", "10")
+        self.stored(texts, 200)
+        dns.set_records("mlflow.local", ["10.0.0.1"])
+        runtime.resolver().refresh("mlflow.local", always=True)
+        runtime.wait_idle(3)
+        assert json.loads(texts[variable_key("mlflow.local")])["addresses"] == ["10.0.0.1"]
+
+    def test_a_record_within_a_large_limit_is_used(self, texts, dns, monkeypatch):
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__MAX_CLOCK_SKEW", "3600")
+        self.stored(texts, 1000)
+        dns.servfail("mlflow.local")
+        assert runtime.resolver().resolve("mlflow.local").addresses == ("10.0.0.9",)
+
+    @pytest.mark.parametrize("useless", ["::ffff:127.0.0.1", "::ffff:0.0.0.0", "0.0.0.1"])
+    def test_no_spelling_of_a_useless_address_replaces_a_record(self, texts, dns, useless):
+        """A captive portal may answer with an IPv4 address in the form of IPv6."""
+        self.stored(texts, -5000)
+        dns.set_records("mlflow.local", [useless])
+        runtime.resolver().refresh("mlflow.local", always=True)
+        runtime.wait_idle(3)
+        assert json.loads(texts[variable_key("mlflow.local")])["addresses"] == ["10.0.0.9"]
+
+
+def test_one_wrong_connection_does_not_keep_the_others_from_being_looked_up(
+    usable, connect, dns, monkeypatch
+):
+    """It is reported where it is used."""
+    connect("wrong", host="wrong.local", extra={"cache_ttl": 400_000_000})
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", "wrong, mlflow_default")
+    runtime.warm_listed(load_server)
+    runtime.wait_idle(3)
+    assert dns.count(HOSTNAME, "A") == 1
+
+
+def test_counters_only_grow(dns, monkeypatch):
+    """Although the resolvers of views that are used no more are dropped."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    dns.set_records("mlflow.local", ["10.0.0.1"])
+    for number in range(runtime._MOST_VIEWS + 3):
+        view = View(hostname="mlflow.local", cache_ttl=100.0 + number)
+        runtime.resolver_for_view(view).resolve("mlflow.local")
+    assert runtime.metrics()["attempts"] == runtime._MOST_VIEWS + 3
+    assert runtime.metrics()["cache_size"] == runtime._MOST_VIEWS

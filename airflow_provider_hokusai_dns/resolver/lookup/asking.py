@@ -180,7 +180,7 @@ class Asking:
                 reply.ttl,
                 reply.cause,
                 ended - ask.sent_at,
-                reply.note,
+                reply.note or ", ".join(map(str, reply.services)),
             )
         return list(words.values())
 

@@ -42,6 +42,9 @@ class Service(NamedTuple):
     port: int
     target: str
 
+    def __str__(self) -> str:
+        return " ".join(map(str, tuple(self)))  # as dig shows it
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

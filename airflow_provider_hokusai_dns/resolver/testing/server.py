@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Callable
@@ -229,6 +230,8 @@ def _bind(host: str, port: int, *, tcp: bool) -> list[socket.socket]:
 
 def _sockaddr(host: str, port: int) -> Any:
     """The address to bind; the zone of ``fe80::1%eth0`` as the number that it is."""
+    if not 0 <= port <= 65535:  # getaddrinfo takes it modulo 65536
+        raise OSError(errno.EINVAL, "not a port from 0 to 65535")
     return socket.getaddrinfo(host, port, flags=socket.AI_NUMERICHOST)[0][4]
 
 
