@@ -108,6 +108,10 @@ class AmbiguousRunError(PicklableError, RuntimeError):
         self.why = why
 
 
+#: Methods of the client that begin a trace. MLflow has no synchronous form of it.
+TRACING = ("start_trace", "start_span")
+
+
 class AsyncOutsideRunError(PicklableError, RuntimeError):
     """Asynchronous logging was used where nothing waits until the data has arrived.
 
@@ -115,9 +119,13 @@ class AsyncOutsideRunError(PicklableError, RuntimeError):
     """
 
     def __init__(self, call: str) -> None:
+        is_trace = call in TRACING
+        how, instead = (
+            ("", "") if is_trace else ("(synchronous=False)", ", or with synchronous=True")
+        )
         super().__init__(
-            f"{call}(synchronous=False) outside of hook.run: MLflow sends it when the process "
-            "exits, and Airflow ends the process before that. Log inside `with hook.run(...)` "
-            "(run_id= resumes a run), which waits for it, or with synchronous=True"
+            f"{call}{how} outside of hook.run: MLflow sends it in the background, and Airflow ends "
+            "the process before that. Log inside `with hook.run(...)` (run_id= resumes a run), "
+            f"which waits for it{instead}"
         )
         self.call = call

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 
 from airflow_provider_hokusai_dns.client.delivery_hooks import is_tracking
-from airflow_provider_hokusai_dns.client.errors import AsyncOutsideRunError
+from airflow_provider_hokusai_dns.client.errors import TRACING, AsyncOutsideRunError
 
 
 class OutsideRunsClient(MlflowClient):
@@ -27,12 +27,12 @@ def _checked(name: str) -> Callable[..., Any]:
         synchronous = signature.bind(*args, **kwargs).arguments.get("synchronous")
         if synchronous is None and name != "log_image":
             synchronous = not MLFLOW_ENABLE_ASYNC_LOGGING.get()  # type: ignore[no-untyped-call]
-        if synchronous is False and not is_tracking():
+        if (synchronous is False or name in TRACING) and not is_tracking():
             raise AsyncOutsideRunError(name)
         return original(*args, **kwargs)
 
     return call
 
 
-for _name in ("log_metric", "log_param", "set_tag", "log_batch", "log_image"):
+for _name in ("log_metric", "log_param", "set_tag", "log_batch", "log_image", *TRACING):
     setattr(OutsideRunsClient, _name, _checked(_name))

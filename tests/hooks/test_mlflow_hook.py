@@ -336,6 +336,20 @@ class TestOnARealServer:
             client.log_metric(run_id, "n", 1.0, synchronous=False)
         assert client.get_run(run_id).data.metrics == {"m": 1.0, "n": 1.0}
 
+    @pytest.mark.filterwarnings("default")  # MLflow's own, in which a span would fail
+    def test_a_trace_outside_a_run_is_refused(self, hook):
+        """It never reached the server of the connection: MLflow sends it to the process's own."""
+        client = hook.get_conn()
+        with pytest.raises(
+            AsyncOutsideRunError, match=r"start_trace outside of hook\.run"
+        ) as error:
+            client.start_trace("t")
+        assert "synchronous" not in str(error.value)
+        with hook.run() as run:
+            client.end_trace(client.start_trace("t", experiment_id=run.info.experiment_id).trace_id)
+        (trace,) = client.search_traces(locations=[run.info.experiment_id])
+        assert [span.name for span in trace.data.spans] == ["t"]
+
     def test_the_fluent_api_can_be_used_without_a_run(self, hook):
         """To search, and to load models."""
         import mlflow
