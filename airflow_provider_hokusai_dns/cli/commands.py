@@ -197,13 +197,14 @@ def refresh(args: Namespace) -> int:
 def clear(args: Namespace) -> int:
     """``airflow hokusai-dns clear``: delete the stored last known good of names."""
     names: dict[tuple[str, tuple[str, ...]], None] = {}
-    for target, server in _wanted(args):
-        if target.literal is not None:
-            continue
-        if server is None:
+    servers = [connections.load_server(conn_id) for conn_id in args.conn_id or ()]
+    for target in _parse(args.target):
+        if target.literal is None:
             names[target.hostname, ()] = None
-        for one in [server] if server else _listed_servers_of(target.hostname):
-            names[Target.parse(one.connect_host).hostname, one.asked] = None
+            servers += _listed_servers_of(target.hostname)
+    for server in servers:
+        if (target := Target.parse(server.connect_host)).literal is None:
+            names[target.hostname, server.asked] = None
     if not names:
         raise WrongQuestionError(
             "clear needs names, or connections by --conn-id: the stored record is the fallback of "
@@ -214,6 +215,7 @@ def clear(args: Namespace) -> int:
     if problem := database_problem():
         complain(problem)
         return NO_DATABASE
+    _use(MetastoreVariables())
     rows = hokusai_dns_clear(args, names)
     if args.output in ("json", "yaml"):
         show_document(_document(cleared=rows), args.output)

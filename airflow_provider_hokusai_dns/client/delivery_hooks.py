@@ -5,8 +5,8 @@ its log, and the futures of merged batches always succeed. So we count at both e
 queues: what the author's code put in, and what the store accepted without an error. The difference
 is lost. The same applies to asynchronous artifacts, and to traces by their ids.
 
-For this, methods of MLflow's classes are wrapped while a run is open. :mod:`~.mlflow_private` says
-what happens if a version of MLflow lacks one.
+For this, methods of MLflow's classes are wrapped while a run or a block of ``hook.fluent()`` is
+open. :mod:`~.mlflow_private` says what happens if a version of MLflow lacks one.
 
 Autologging and the monitor of system metrics continue with a warning if the server rejects their
 requests. So such a request counts as lost too.

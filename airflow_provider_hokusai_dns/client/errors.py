@@ -108,7 +108,7 @@ class AmbiguousRunError(PicklableError, RuntimeError):
         self.why = why
 
 
-#: Methods of the client that begin a trace. MLflow has no synchronous form of it.
+#: Methods of the client that begin a trace, which MLflow sends by the URI of the process.
 TRACING = ("start_trace", "start_span")
 
 
@@ -119,13 +119,19 @@ class AsyncOutsideRunError(PicklableError, RuntimeError):
     """
 
     def __init__(self, call: str) -> None:
-        is_trace = call in TRACING
-        how, instead = (
-            ("", "") if is_trace else ("(synchronous=False)", ", or with synchronous=True")
+        what = (
+            f"{call}(synchronous=False) outside of hook.run: MLflow sends it when the process "
+            "exits, and Airflow ends the process before that"
         )
+        instead = ", or with synchronous=True"
+        if call in TRACING:
+            instead = ""
+            what = (
+                f"{call} outside of hook.run: MLflow sends a trace to the server of the process, "
+                "and not to that of this client"
+            )
         super().__init__(
-            f"{call}{how} outside of hook.run: MLflow sends it in the background, and Airflow ends "
-            "the process before that. Log inside `with hook.run(...)` (run_id= resumes a run), "
-            f"which waits for it{instead}"
+            f"{what}. Log inside `with hook.run(...)` (run_id= resumes a run), which waits for "
+            f"it{instead}"
         )
         self.call = call

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,9 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 
 from airflow_provider_hokusai_dns.client.delivery_hooks import is_tracking
 from airflow_provider_hokusai_dns.client.errors import TRACING, AsyncOutsideRunError
+
+#: Where one is set, traces go to a collector of OpenTelemetry.
+_COLLECTORS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class OutsideRunsClient(MlflowClient):
@@ -27,7 +31,9 @@ def _checked(name: str) -> Callable[..., Any]:
         synchronous = signature.bind(*args, **kwargs).arguments.get("synchronous")
         if synchronous is None and name != "log_image":
             synchronous = not MLFLOW_ENABLE_ASYNC_LOGGING.get()  # type: ignore[no-untyped-call]
-        if (synchronous is False or name in TRACING) and not is_tracking():
+        if name in TRACING:  # a collector gets it from anywhere
+            synchronous = any(os.environ.get(each) for each in _COLLECTORS)
+        if synchronous is False and not is_tracking():
             raise AsyncOutsideRunError(name)
         return original(*args, **kwargs)
 

@@ -36,8 +36,10 @@ def checked(where: str, field: str, read: Callable[[object], T], value: object) 
 
 
 _LONGEST_PATH = 1000
-#: What may have to be percent-encoded in a path.
-_UNUSUAL = re.compile(r"[^A-Za-z0-9._~/-]")
+#: Seconds that the system's functions can wait: threading.TIMEOUT_MAX is little more.
+_LONGEST_WAIT = 9e9
+#: What need not be percent-encoded.
+_USUAL = re.compile(r"[A-Za-z0-9._~:/-]*")
 #: A number, perhaps with a unit, or a word: typical mistakes, which a message may repeat.
 _PLAIN = re.compile(r"[+-]?[0-9]{1,12}([.,][0-9]{1,9})?[a-z]{0,3}|[A-Za-z]{1,10}")
 
@@ -77,7 +79,7 @@ def read_header_text(value: object) -> str:
     text = read_text(value)
     if not text.isascii():
         raise ValueError(
-            f"{described(text)} holds a letter that no HTTP header can hold; use ASCII"
+            f"{described(text)} holds a letter that is not ASCII, and is sent in a header"
         )
     return text
 
@@ -97,9 +99,9 @@ def read_seconds(value: object, *, most: float = LONGEST) -> float:
     return number
 
 
-def read_seconds_above_zero(value: object) -> float:
+def read_seconds_above_zero(value: object, *, most: float = LONGEST) -> float:
     """A number of seconds above 0."""
-    number = read_seconds(value)
+    number = read_seconds(value, most=most)
     if number == 0:
         raise ValueError(f"{described(value)} leaves no time at all; give seconds above 0")
     return number
@@ -204,12 +206,17 @@ def read_path_prefix(value: object) -> str:
         )
     if len(path) > _LONGEST_PATH:
         raise ValueError(f"it is {len(path)} characters long; the limit is {_LONGEST_PATH}")
-    path = path.strip("/")
-    if _UNUSUAL.search(path):
-        from requests.utils import requote_uri
-
-        path = requote_uri(path)  # as MLflow's client sends it
+    path = _as_sent(path.strip("/"))
     return f"/{path}" if path else ""
+
+
+def _as_sent(text: str) -> str:
+    """A path or URI as MLflow's client sends it, percent-encoded."""
+    if text.isascii() and _USUAL.fullmatch(text):
+        return text
+    from requests.utils import requote_uri
+
+    return requote_uri(text)
 
 
 def read_http_uri(value: object) -> str:
@@ -221,7 +228,9 @@ def read_http_uri(value: object) -> str:
         raise ValueError("it holds a user name or password: a secret has no place in a URI")
     if "?" in uri or "#" in uri:
         raise ValueError("it holds a query or fragment: MLflow uses none, and it may be a secret")
-    return uri.rstrip("/")
+    scheme, _, rest = uri.rstrip("/").partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority}{slash}{_as_sent(path)}"
 
 
 def read_stale_over_http(value: object) -> StaleOverHTTP:
@@ -242,9 +251,9 @@ EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "workspace": read_header_text,
     "registry_uri": read_http_uri,
     "experiment": read_text,
-    "request_timeout": read_seconds_above_zero,
+    "request_timeout": partial(read_seconds_above_zero, most=_LONGEST_WAIT),
     "max_retries": read_count,
-    "deadline": read_seconds,
+    "deadline": partial(read_seconds, most=_LONGEST_WAIT),
     "fallback_addresses": read_addresses,
     "also_pin": read_hostnames,
     "max_stale": partial(read_seconds, most=HARD_MAX_STALE),  # policy rule 6

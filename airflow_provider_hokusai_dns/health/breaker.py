@@ -9,6 +9,7 @@ and let every caller through when half open.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: The states that mean that MLflow is down. A wrong password or a missing workspace is an answer.
 _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})
+
+
+log = logging.getLogger(__name__)
 
 
 class BreakerState(StrEnum):
@@ -124,7 +128,7 @@ class CircuitBreaker:
         self._last_failure: float | None = None
         self._last_success: float | None = None
         #: Called with the new state after each change, without a lock.
-        self.changed: Callable[[BreakerState], None] | None = None
+        self.on_change: Callable[[BreakerState], None] | None = None
         forks.renewed(self)
 
     def _clear(self) -> None:
@@ -135,6 +139,7 @@ class CircuitBreaker:
         self._retry_at = 0.0
         self._prober: Call | None = None
         self._prober_until = 0.0
+        self._is_half_open = False
 
     @contextmanager
     def attempt(self) -> Iterator[Call]:
@@ -198,7 +203,9 @@ class CircuitBreaker:
                 raise self._refusal(now)
             self._prober = attempt
             self._prober_until = now + self._cooldown
-        self._tell(BreakerState.HALF_OPEN)
+            is_new, self._is_half_open = not self._is_half_open, True
+        if is_new:
+            self._tell(BreakerState.HALF_OPEN)
         return attempt
 
     def _leave(self, attempt: Call) -> None:
@@ -218,6 +225,7 @@ class CircuitBreaker:
                 self._last_failure = now
                 self._reason = attempt.reason
                 if probing:
+                    self._is_half_open = False
                     self._wait = min(self._wait * 2, self._max_cooldown)
                     self._retry_at = now + self._wait
                 elif not was_open and self._failures >= self._threshold:
@@ -228,8 +236,12 @@ class CircuitBreaker:
             self._tell(BreakerState.OPEN if is_open else BreakerState.CLOSED)
 
     def _tell(self, state: BreakerState) -> None:
-        if self.changed is not None:
-            self.changed(state)
+        if self.on_change is None:
+            return
+        try:
+            self.on_change(state)
+        except Exception:  # what is counted must not fail a call
+            log.debug("A change of a breaker could not be told", exc_info=True)
 
     def _refusal(self, now: float) -> BreakerOpenError:
         until = self._retry_at if now < self._retry_at else self._prober_until
@@ -249,16 +261,16 @@ _by_server_lock = forks.free_in_child(threading.Lock())
 
 
 def breaker_for(
-    server: MLflowServer, changed: Callable[[BreakerState], None] | None = None
+    server: MLflowServer, on_change: Callable[[BreakerState], None] | None = None
 ) -> CircuitBreaker:
     """The one breaker of this process for a server; a changed connection gets a new one.
 
-    :param changed: called with the new state after each change from now on, for metrics.
+    :param on_change: called with the new state after each change from now on, for metrics.
     """
     with _by_server_lock:
         key = (server.conn_id, server.uri, server.view, server.proxy)
         if key not in _by_server:
             _by_server[key] = CircuitBreaker(server.uri)
         breaker = _by_server[key]
-        breaker.changed = changed or breaker.changed
+        breaker.on_change = on_change or breaker.on_change
         return breaker

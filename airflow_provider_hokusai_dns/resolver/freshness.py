@@ -306,11 +306,6 @@ def may_replace(stored: Sequence[str], addresses: Sequence[str]) -> bool:
     return _reach(addresses) >= max(1, _reach(stored))
 
 
-def is_for_the_fleet(answer: Answer) -> bool:
-    """Whether an answer may be stored together with a "no such name" that came after it."""
-    return _reach(answer.addresses) > 0
-
-
 def worth_writing(
     stored: LastKnownGood | None,
     answer: Answer,

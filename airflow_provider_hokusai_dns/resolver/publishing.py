@@ -115,6 +115,7 @@ class Publisher:
         status = self.state.record(slot)
         status.read_at = self.state.now()
         status.has_nxdomain = False
+        status.addresses = ()
         if record is None:
             return ""
         try:
@@ -122,7 +123,7 @@ class Publisher:
         except ValueError as error:
             known, status.rejected = status.rejected, str(error)
             return "" if known == status.rejected else status.rejected
-        status.rejected = ""
+        status.rejected, status.addresses = "", record.addresses
         if record.no_name_since is not None:
             status.has_nxdomain = True
             status.compared_at = LONG_AGO  # its writer may be dead: the next success takes it back
@@ -133,7 +134,8 @@ class Publisher:
         entry, status = slot.entry, self.state.record(slot)
         if entry.answer is None or entry.no_name_since is None or status.has_nxdomain:
             return
-        if not freshness.is_for_the_fleet(entry.answer):
+        is_local = entry.answer.source is Source.HOSTS
+        if is_local or not freshness.may_replace(status.addresses, entry.answer.addresses):
             return
         offset = self.state.clock.time() - self.state.now()
         status.has_nxdomain = True

@@ -41,6 +41,7 @@ def command(kept: Deletable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
     monkeypatch.setattr(commands, "SdkVariables", lambda: kept)
     monkeypatch.setattr(commands, "MetastoreVariables", lambda: kept)
     monkeypatch.setattr(commands, "database_problem", lambda: None)
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # each command sets it
 
     def without_audit_log(_: Namespace, names: Any) -> list[dict[str, Any]]:
         return [commands._clear(*name) for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import threading
@@ -256,13 +257,16 @@ def test_a_child_process_is_not_locked_out(breaker: CircuitBreaker, clock: Manua
 def test_each_change_is_told_once(breaker: CircuitBreaker, clock: ManualClock) -> None:
     """Opened, tried, opened again, tried, closed; and what changes nothing is not told."""
     told: list[str] = []
-    breaker.changed = told.append
+    breaker.on_change = told.append
     fail(breaker, 3)
     with pytest.raises(BreakerOpenError), breaker.attempt():
         pytest.fail("no call is let through")
     clock.advance(10)
     fail(breaker)
     clock.advance(20)
+    for _ in range(3):
+        with contextlib.suppress(LookupError), breaker.attempt():
+            raise LookupError("of the author: it says nothing of MLflow")
     for _ in range(2):
         with breaker.attempt() as attempt:
             attempt.success()
@@ -271,3 +275,19 @@ def test_each_change_is_told_once(breaker: CircuitBreaker, clock: ManualClock) -
     breaker.reset()
     states = ["open", "half_open", "open", "half_open", "closed", "open", "closed"]
     assert told == states
+
+
+def test_what_counts_the_changes_may_fail(breaker: CircuitBreaker, clock: ManualClock) -> None:
+    """The call gets its own outcome, and the next one its turn."""
+
+    def broken(_: BreakerState) -> None:
+        raise RuntimeError("no statsd here")
+
+    breaker.on_change = broken
+    fail(breaker, 3)
+    clock.advance(10)
+    with pytest.raises(LookupError), breaker.attempt():
+        raise LookupError("of the author")
+    with breaker.attempt() as attempt:
+        attempt.success()
+    assert breaker.status().state is BreakerState.CLOSED

@@ -110,7 +110,10 @@ def test_client_rest_run_gate_and_page_go_through_it(behind: ForwardProxy) -> No
 
 
 def test_what_the_hook_and_the_command_line_resolve_is_the_proxy_s_name(
-    behind: ForwardProxy, scheme: str, capsys: pytest.CaptureFixture[str]
+    behind: ForwardProxy,
+    scheme: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As the gate does: MLflow's own name is for the proxy, and the URI keeps it."""
     hook = MLflowHook()
@@ -124,6 +127,7 @@ def test_what_the_hook_and_the_command_line_resolve_is_the_proxy_s_name(
     options = Namespace(
         conn_id=["mlflow_default"], target=[], output="table", min_health="healthy", verbose=False
     )
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # the command sets it
     with pytest.raises(SystemExit, match="0"):
         commands.resolve(options)
     assert f"{PROXY}, the proxy of connection mlflow_default, which resolves {NAME}" in (

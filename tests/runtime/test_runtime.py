@@ -445,6 +445,23 @@ class TestTheClocksOfTheFleet:
         runtime.wait_idle(3)
         assert json.loads(texts[variable_key("mlflow.local")])["addresses"] == ["10.0.0.1"]
 
+    def test_the_limit_of_the_policy_variable_counts_from_the_first_read(self, texts, dns):
+        """It is read after the record, which is read again then."""
+        texts["hokusai_dns_policy"] = '{"max_clock_skew": 3600}'
+        self.stored(texts, 1000)
+        dns.servfail("mlflow.local")
+        assert runtime.resolver().resolve("mlflow.local").addresses == ("10.0.0.9",)
+
+    def test_a_loopback_address_that_is_gone_does_not_replace_a_record(self, texts, dns):
+        """The first to hear that the name is gone writes that down, and its answer with it."""
+        self.stored(texts, -5000)
+        dns.set_records("mlflow.local", ["127.0.0.1"])
+        runtime.resolver().refresh("mlflow.local")
+        dns.no_such_name("mlflow.local")
+        runtime.resolver().refresh("mlflow.local")
+        runtime.wait_idle(3)
+        assert json.loads(texts[variable_key("mlflow.local")])["addresses"] == ["10.0.0.9"]
+
     def test_a_record_within_a_large_limit_is_used(self, texts, dns, monkeypatch):
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__MAX_CLOCK_SKEW", "3600")
         self.stored(texts, 1000)
@@ -476,8 +493,8 @@ def test_counters_only_grow(dns, monkeypatch):
     """Although the resolvers of views that are used no more are dropped."""
     monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
     dns.set_records("mlflow.local", ["10.0.0.1"])
-    for number in range(runtime._MOST_VIEWS + 3):
+    monkeypatch.setattr(runtime, "_MOST_VIEWS", 2)
+    for number in range(5):
         view = View(hostname="mlflow.local", cache_ttl=100.0 + number)
         runtime.resolver_for_view(view).resolve("mlflow.local")
-    assert runtime.metrics()["attempts"] == runtime._MOST_VIEWS + 3
-    assert runtime.metrics()["cache_size"] == runtime._MOST_VIEWS
+    assert (runtime.metrics()["attempts"], runtime.metrics()["cache_size"]) == (5, 2)
