@@ -22,6 +22,7 @@ import dns.query
 import pytest
 
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
+from tests.servers import session_members, wait_until
 
 ZONE = "hokusai.test"
 NAME = f"mlflow.{ZONE}"
@@ -54,6 +55,12 @@ _LINES = [
     *(f"{name} SRV {text.replace(f'.{ZONE}', '')}"
       for name, records in SERVICES.items() for text in records),
 ]  # fmt: skip
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether each thread is: one of several may still answer for a moment."""
+    stats = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 class RealServer(ABC):
@@ -112,11 +119,13 @@ class RealServer(ABC):
     def frozen(self) -> Iterator[None]:
         """The server takes packets and answers nothing."""
         assert self._process is not None
-        killpg(self._process.pid, signal.SIGSTOP)
+        leader = self._process.pid
+        killpg(leader, signal.SIGSTOP)
         try:
+            wait_until(lambda: all(map(_is_stopped, session_members(leader))))
             yield
         finally:
-            killpg(self._process.pid, signal.SIGCONT)
+            killpg(leader, signal.SIGCONT)
 
     def ask(self, name: str, rdtype: str) -> str:
         """What it says to one question, as text; empty where it says nothing."""
