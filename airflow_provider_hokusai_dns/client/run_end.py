@@ -62,10 +62,15 @@ class OpenRun:
         #: How many runs of this thread are not ours to end.
         self._others = max(0, len(self._active_runs or ()) - 1)
 
+    @property
+    def _is_the_parents(self) -> bool:
+        """Whether a forked child leaves the block of its parent, which ends the run."""
+        return os.getpid() != self._pid
+
     def close(self) -> None:
         """End the run after the block succeeded."""
-        if os.getpid() != self._pid:
-            return  # a forked child leaves the block of its parent
+        if self._is_the_parents:
+            return
         with self._ending_in_any_case(FAILED):
             losses = self._flush(max(self.deadline, _SHORTEST_FLUSH))
             self._finish(FAILED if losses else FINISHED, losses)
@@ -74,8 +79,8 @@ class OpenRun:
 
     def close_after(self, error: BaseException, status: str) -> None:
         """End the run after the block raised an exception, which must not be changed."""
-        if os.getpid() != self._pid:
-            return  # as above
+        if self._is_the_parents:
+            return
         if self._stopped and status == FAILED:
             status = KILLED  # what a task that is told to stop raises
         limit = sigterm.SECONDS if must_end_now(error, status) else float("inf")

@@ -212,7 +212,7 @@ def read_path_prefix(value: object) -> str:
 
 def _as_sent(text: str) -> str:
     """A path or URI as MLflow's client sends it, percent-encoded."""
-    if text.isascii() and _USUAL.fullmatch(text):
+    if _USUAL.fullmatch(text):
         return text
     from requests.utils import requote_uri
 

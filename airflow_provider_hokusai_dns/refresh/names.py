@@ -131,14 +131,17 @@ def _refresh(
     if _should_be_kept(found):
         stored, problem = store.examine(hostname)
         if stored is None or not set(stored.places) & set(found.places):
-            why = problem or (
+            why = (
                 "Its Variable could not be written, or is set in the environment or a secrets "
                 "backend."
-                if is_storable
-                else f"{', '.join(found.places)} is an answer of a captive portal or a filter, and "
-                "no address of a server in the network: it never replaces a last known good."
             )
-            complain("%s", f"{hostname} resolves, but is not stored as last known good. {why}")
+            if not is_storable:
+                why = (
+                    f"{', '.join(found.places)} is an answer of a captive portal or a filter, and "
+                    "no address of a server in the network: it never replaces a last known good."
+                )
+            told = f"{hostname} resolves, but is not stored as last known good. {problem or why}"
+            complain("%s", told)
     row = _resolved(wanted, found)
     row["lookup_ms"] = None if found.source is Source.LITERAL else _milliseconds(took)
     verdict = None if server is None else budget.probe(server, found)

@@ -29,7 +29,7 @@ class RecordStatus:
     :param compared_at: when it was last compared with a fresh answer, and is as good.
     :param has_nxdomain: whether it contains since when the name has been missing.
     :param rejected: why it was rejected; empty if it was not.
-    :param addresses: those that it contained when it was last read for an answer.
+    :param addresses: those that it contained when it was last read for an answer, or written.
     """
 
     turn: threading.Lock = field(default_factory=lambda: forks.free_in_child(threading.Lock()))

@@ -318,13 +318,9 @@ def worth_writing(
     :param resolved_at: when the answer was resolved, in seconds since the epoch.
     :param wall: the current time, in seconds since the epoch.
     """
-    if not may_replace((), answer.addresses):
-        return False
     if stored is None or stored.resolved_at - wall > config.max_clock_skew:  # [16]
-        return True
-    if stored.resolved_at >= resolved_at:
-        return False
-    if not may_replace(stored.addresses, answer.addresses):
+        return may_replace((), answer.addresses)
+    if stored.resolved_at >= resolved_at or not may_replace(stored.addresses, answer.addresses):
         return False
     return (
         stored.no_name_since is not None

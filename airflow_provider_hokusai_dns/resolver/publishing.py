@@ -141,12 +141,13 @@ class Publisher:
         status.has_nxdomain = True
         status.compared_at = LONG_AGO  # so that the next success takes it back
         self._save(
+            slot,
             LastKnownGood.of(
                 entry.hostname,
                 entry.answer,
                 offset + entry.answer.resolved_at,
                 no_name_since=offset + entry.no_name_since,
-            )
+            ),
         )
 
     def _write(
@@ -168,7 +169,7 @@ class Publisher:
             return True
         self.state.record(slot).has_nxdomain = False
         return self._save(
-            LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
+            slot, LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
         )
 
     def _read(self, slot: Slot) -> LastKnownGood | None:
@@ -180,11 +181,14 @@ class Publisher:
             log.warning("The shared store cannot be read", exc_info=True)
             return None
 
-    def _save(self, record: LastKnownGood) -> bool:
+    def _save(self, slot: Slot, record: LastKnownGood) -> bool:
         """Store a record; returns whether it was stored: not if the store raises."""
         assert self.store is not None
         try:
-            return self.store.write(record)
+            is_stored = self.store.write(record)
         except Exception:
             log.warning("The shared store cannot be written", exc_info=True)
             return False
+        if is_stored:
+            self.state.record(slot).addresses = record.addresses
+        return is_stored

@@ -202,9 +202,7 @@ def store(asked: tuple[str, ...] = ()) -> VariableStore:
         are stored separately.
     """
     with locked():
-        found = _process.store = _process.store or VariableStore()
-        found.max_clock_skew = max_clock_skew
-        return found.seen_by(asked)
+        return (_process.store or use_store(VariableStore())).seen_by(asked)
 
 
 def max_clock_skew() -> float:
@@ -214,10 +212,12 @@ def max_clock_skew() -> float:
     return ResolverConfig().max_clock_skew
 
 
-def use_store(store: VariableStore) -> None:
+def use_store(store: VariableStore) -> VariableStore:
     """Set the store, in a process that is not a task. To be called before its first resolution."""
+    store.max_clock_skew = max_clock_skew
     with locked():
         _process.store = store
+    return store
 
 
 def follow_policy() -> None:

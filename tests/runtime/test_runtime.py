@@ -462,6 +462,20 @@ class TestTheClocksOfTheFleet:
         runtime.wait_idle(3)
         assert json.loads(texts[variable_key("mlflow.local")])["addresses"] == ["10.0.0.9"]
 
+    def test_nor_one_that_this_process_has_written_itself_since_it_read(self, texts, dns):
+        """The store is read at most every 30 s for a failing name."""
+        dns.servfail("mlflow.local")
+        with pytest.raises(DNSResolutionError):
+            runtime.resolver().refresh("mlflow.local")
+        for address in ("10.0.0.9", "127.0.0.1"):
+            dns.set_records("mlflow.local", [address])
+            runtime.resolver().refresh("mlflow.local", always=True)
+            runtime.wait_idle(3)
+        dns.no_such_name("mlflow.local")
+        runtime.resolver().refresh("mlflow.local")
+        runtime.wait_idle(3)
+        assert json.loads(texts[variable_key("mlflow.local")])["addresses"] == ["10.0.0.9"]
+
     def test_a_record_within_a_large_limit_is_used(self, texts, dns, monkeypatch):
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__MAX_CLOCK_SKEW", "3600")
         self.stored(texts, 1000)
