@@ -6,8 +6,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from airflow_provider_hokusai_dns import observers
@@ -25,7 +26,8 @@ from airflow_provider_hokusai_dns.resolver import (
     forks,
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
-from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
+from airflow_provider_hokusai_dns.runtime.policy import Policy, for_view
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
 from airflow_provider_hokusai_dns.store.variables import VariableStore, notice_dag_test
 
 log = logging.getLogger(__name__)
@@ -34,7 +36,11 @@ log = logging.getLogger(__name__)
 #: Edited connections leave unused ones.
 _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
-_BACK = "back to the settings"
+
+
+def _log_later(level: int, text: str, *values: Any) -> None:
+    """Write a line to the log once the lock is released. The lock is held."""
+    _process.log_lines.append((level, text, *values))
 
 
 @dataclass
@@ -51,20 +57,11 @@ class _Process:
     store: VariableStore | None = None
     #: Views whose resolvers are never dropped.
     kept: frozenset[View] = frozenset()
-    #: The connection, and its one hostname, that ``MLFLOW_FALLBACK_IP`` belongs to.
-    fallback_owner: tuple[str, str] | None = None
-    #: Hosts for which it was logged that they do not own it.
-    fallback_warned: set[str] = field(default_factory=set)
-    #: Why changed settings were rejected last.
-    rejected_settings: str = ""
-    policy_variable: PolicyVariable = field(default_factory=PolicyVariable)
-    #: The policy before any connection's settings, and the settings that it was built from.
-    policy: ResolverConfig | None = None
-    in_force: tuple[str | None, ...] | None = None
+    policy: Policy = field(default_factory=partial(Policy, _log_later))
+    #: The policy that the resolvers follow.
+    followed: ResolverConfig | None = None
     #: What the resolvers have counted that were dropped.
     counted: DNSMetrics = field(default_factory=DNSMetrics)
-    #: The numbers of the Variable that are part of it.
-    numbers_in_force: Mapping[str, float] = field(default_factory=dict)
 
 
 _process = _Process()
@@ -106,7 +103,7 @@ def resolver_for_server(server: MLflowServer) -> DNSResolver:
     with locked():
         is_named = target.literal is None and server.proxy is None
         if is_named and not server.fallback_addresses:
-            _own_fallback(target.hostname, server.conn_id)
+            _process.policy.own_fallback(target.hostname, server.conn_id)
         return resolver_for_view(server.view)
 
 
@@ -121,7 +118,7 @@ def resolver_for_view(view: View) -> DNSResolver:
         dns = _process.resolvers.pop(view, None)
         if dns is None:
             dns_store = _PolicyFollowingStore(store(view.asked))
-            dns = DNSResolver(_as_seen(policy, view), store=dns_store)
+            dns = DNSResolver(for_view(policy, view), store=dns_store)
             dns.add_observer(observers.count_event)
             dns.add_observer(observers.LogObserver(dns))
             if len(_process.resolvers) >= _MOST_VIEWS:
@@ -148,8 +145,8 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
 
     :raises SettingError: a setting is wrong.
     """
-    policy = settings.resolver_config(_process.policy_variable.values)
-    return DNSResolver(_as_seen(policy, server.view))
+    policy = settings.resolver_config(_process.policy.variable.values)
+    return DNSResolver(for_view(policy, server.view))
 
 
 def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None:
@@ -226,8 +223,7 @@ def follow_policy() -> None:
     It may block as long as one read of a Variable, so no caller waits for it before its own lookup.
     A broken text is rejected as a whole, with one line in the log. Never raises.
     """
-    variable = _process.policy_variable
-    if not variable.claim_read():
+    if not _process.policy.variable.claim_read():
         return
     try:
         text = store().text(KEY)
@@ -235,38 +231,15 @@ def follow_policy() -> None:
         log.debug("Variable %s could not be read (%s)", KEY, type(error).__name__)
         return
     with locked():
-        before = variable.values, variable.problem
-        variable.take(text)
-        if variable.problem is not None and variable.problem != before[1]:
-            line = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
-            _process.log_lines.append((logging.ERROR, line, variable.problem))
-        if variable.values != before[0]:
-            _process.in_force = None
-            with contextlib.suppress(SettingError):  # reported where a resolver is asked for
-                _policy()
-            if _are_in_force(variable.values):  # else the settings are invalid, as logged
-                numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
-                line, told = "The policy changed by the Variable %s: %s", numbers or _BACK
-                _process.log_lines.append((logging.INFO, line, KEY, told))
+        _process.policy.take(text)
+        with contextlib.suppress(SettingError):  # reported where a resolver is asked for
+            _policy()
 
 
 def policy_status() -> dict[str, Any]:
     """What the Variable sets in this process, and what is wrong with it, as plain values."""
     with locked():
-        variable = _process.policy_variable
-        status = variable.as_dict()
-        if not _are_in_force(variable.values):
-            why = f"the settings are invalid ({_process.rejected_settings})"
-            status["values"] = dict(_process.numbers_in_force)
-            status["problem"] = (
-                variable.problem or f"The change of Variable {KEY!r} is not applied: {why}"
-            )
-        return status
-
-
-def _are_in_force(numbers: Mapping[str, float]) -> bool:
-    """Whether the policy has these numbers, or there is none yet. The lock is held."""
-    return _process.policy is None or _process.numbers_in_force == numbers
+        return _process.policy.status()
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,86 +299,14 @@ def wait_idle(seconds: float) -> None:
         dns.wait_idle(max(0.0, end - time.monotonic()))
 
 
-def _own_fallback(hostname: str, conn_id: str) -> None:
-    """Apply ``MLFLOW_FALLBACK_IP`` to the host of the first connection without static addresses.
-
-    If the host of that connection changes, it applies to the new host. It never applies to a second
-    host. A listed connection takes precedence over one that is not listed.
-    """
-    owner = _process.fallback_owner
-    if (
-        owner is None
-        or (owner[0] == conn_id and owner[1] != hostname)
-        or (owner[1] != hostname and _is_listed(conn_id) and not _is_listed(owner[0]))
-    ):
-        _process.fallback_owner = (conn_id, hostname)
-        _process.in_force = None
-    elif (
-        owner[1] != hostname
-        and hostname not in _process.fallback_warned
-        and settings.has_fallback()
-    ):
-        _process.fallback_warned.add(hostname)
-        line = (
-            "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "
-            "fallback_addresses on the connection %r instead"
-        )
-        _process.log_lines.append((logging.WARNING, line, owner[1], hostname, conn_id))
-
-
-def _is_listed(conn_id: str) -> bool:
-    try:
-        return settings.has_fallback() and conn_id in settings.listed_connections()
-    except SettingError:
-        return False
-
-
 def _policy() -> ResolverConfig:
-    """The policy from the current settings; an invalid change is rejected. The lock is held."""
-    fingerprint = settings.fingerprint()
-    if _process.policy is not None and _process.in_force == fingerprint:
-        return _process.policy
-    numbers = _process.policy_variable.values
-    try:
-        policy = settings.resolver_config(numbers)
-        if _process.fallback_owner is not None:  # the name of a connection in use goes before
-            static = settings.static_addresses()
-            policy = replace(
-                policy, static_addresses={_process.fallback_owner[1]: static} if static else {}
-            )
-    except ValueError as error:
-        if _process.policy is None:
-            raise
-        if _process.rejected_settings != str(error):
-            _process.rejected_settings = str(error)
-            line = "The changed settings are invalid and not applied, the previous ones stay: %s"
-            _process.log_lines.append((logging.ERROR, line, error))
-        return _process.policy
-    if policy != _process.policy:
+    """The current policy, which all resolvers then follow. The lock is held."""
+    policy = _process.policy.current()
+    if policy is not _process.followed:
         for view, dns in _process.resolvers.items():
-            dns.reconfigure(_as_seen(policy, view))
-    _process.policy, _process.in_force = policy, fingerprint
-    _process.numbers_in_force = numbers
+            dns.reconfigure(for_view(policy, view))
+        _process.followed = policy
     return policy
-
-
-def _as_seen(policy: ResolverConfig, view: View) -> ResolverConfig:
-    """The policy, with the settings of a view applied."""
-    if view == _DEFAULT_VIEW:
-        return policy
-    own: dict[str, Any] = {}
-    if view.nameservers:
-        own["nameservers"] = view.nameservers
-    if view.srv:
-        own["srv"] = {view.hostname: view.srv}
-    if view.fallback_addresses:
-        static = {**policy.static_addresses, view.hostname: view.fallback_addresses}
-        own["static_addresses"] = static
-    if view.cache_ttl is not None:
-        own["ttl_overrides"] = {view.hostname: view.cache_ttl}
-    if view.max_stale is not None:
-        own["max_stale_overrides"] = {view.hostname: view.max_stale}
-    return replace(policy, **own)
 
 
 @forks.in_child
