@@ -7,7 +7,7 @@ PYTEST := $(PY) -m pytest
 # For two cores: two workers have the tests that compute, two those that mostly wait.
 # tests/schedule.py says which, and what stays on one worker.
 WORKERS := 4
-AT_ONCE := -n $(WORKERS) --dist loadfile -p tests.resolver_coverage
+AT_ONCE := -n $(WORKERS) --dist loadfile
 # A run leaves a file for each worker. The parts that decide are covered to the last branch.
 COVERAGE := $(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --fail-under=95 && \
 	$(PY) -m coverage report --include='*/freshness.py,*/target.py' --fail-under=100
@@ -50,15 +50,15 @@ lint: setup ## run ruff, mypy and the import rules
 docs: setup ## build the documentation in docs/_build/html; a warning is an error
 	$(PY) -m sphinx -W -n --keep-going -q -b html docs docs/_build/html
 
-check: lint ## run lint and the tests that need no server: about a minute
-	$(PYTEST) -q -m "not integration and not e2e"
+check: lint ## run lint and the tests that need no server: some minutes
+	$(PYTEST) $(AT_ONCE) -q -m "not integration and not e2e"
 
 # The fleet test runs alone: it starts seven Airflow processes, and some of its claims are times in seconds.
 test: setup-floor setup-next setup-mlflow ## run everything: lint, docs, floor, unit, property, integration and end-to-end tests; the resolver's coverage
 	@$(MAKE) --no-print-directory -j2 -O lint docs
 	@$(MAKE) --no-print-directory test-fleet
 	$(PY) -m coverage erase
-	$(PYTEST) $(AT_ONCE) -m "not fleet" --durations=20 --cache-clear || \
+	$(PYTEST) $(AT_ONCE) -p tests.resolver_coverage -m "not fleet" --durations=20 --cache-clear || \
 		{ [ $$? = 1 ] && .ci/test-again $(PY) -m "not fleet"; }
 	$(COVERAGE)
 
