@@ -254,7 +254,7 @@ class DNSResolver:
                 lead=action in (Action.WAIT, Action.STALE_WAIT),
             )
         if action in (Action.AHEAD, Action.STALE_RECHECK):
-            hold = flight.started + config.timeout
+            hold = flight.started + config.timeout, seen
             return self._serving.serve(target, slot, now, hold=hold)
         if action is Action.STALE_WAIT:
             left = flight.started + config.stale_after - now
@@ -263,7 +263,7 @@ class DNSResolver:
             elif flight.lead is not None:
                 flight.lead(0.0)
             if not flight.final.is_set():  # until it is, no other caller has to wait
-                hold = flight.started + config.timeout
+                hold = flight.started + config.timeout, seen
                 return self._serving.serve(target, slot, self._monotonic(), since=now, hold=hold)
         else:
             end = flight.started + config.timeout + _GRACE

@@ -59,7 +59,7 @@ class Serving:
         *,
         since: float | None = None,
         live: bool = False,
-        hold: float | None = None,
+        hold: tuple[float, int] | None = None,
     ) -> Resolution:
         """The best answer known now: fresh, stale, stored, static, or the error.
 
@@ -68,10 +68,11 @@ class Serving:
         :param live: the caller wants the current answer of DNS: if the lookup failed, an answer
             within its lifetime is stale for this caller.
         :param hold: until when a slow lookup may run: during that time every caller is served a
-            stale answer at once.
+            stale answer at once. Not if it has ended: the slot then has another version than this.
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         version = slot.version
+        until = None if hold is None or hold[1] != version else hold[0]
         seen = Seen(version, slot.entry, slot.penalties, slot.rotation, self.state.config, now)
         config, entry = seen.config, seen.entry
         answer, failure = entry.answer, entry.failure
@@ -87,7 +88,7 @@ class Serving:
                 self._remember(target, slot, seen, turns)
             return turns.make(target.text, target, source=answer.source)
         if answer is not None and fresh and not (live and failure is not None):
-            turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None, hold)
+            turns = self._turns(slot, seen, Source.CACHE, answer.endpoints, None, until)
             turns.tally.n += 1
             return self._remember(target, slot, seen, turns).next()
         if answer is not None and (fresh or now < freshness.stale_until(entry, config)):
@@ -102,7 +103,7 @@ class Serving:
             turns = self._turns(slot, seen, source, endpoints, cause, own=True)
             resolution = turns.make(target.text, target)
         else:
-            turns = self._turns(slot, seen, source, endpoints, cause, hold)
+            turns = self._turns(slot, seen, source, endpoints, cause, until)
             resolution = self._remember(target, slot, seen, turns).next()
         self.state.tally(slot, source).n += 1
         kind = "static_served" if source is Source.STATIC else "stale_served"

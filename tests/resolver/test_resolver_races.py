@@ -124,6 +124,27 @@ def test_an_answer_that_arrives_while_an_old_one_is_served_is_not_hidden_by_it(m
     assert (found.source, found.address) == (Source.CACHE, "10.0.0.2")
 
 
+def test_a_lookup_that_ends_before_the_old_answer_is_served_lets_the_next_caller_ask(
+    make, lookup, clock, monkeypatch
+):
+    """The old answer was kept for ten seconds, as beside a slow lookup, with none under way."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    # Without a thread the lookup in the background ends on the caller's own, before it is served.
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    lookup.script(NAME, "10.0.0.1", Cause.SERVFAIL, "10.0.0.2", "10.0.0.3")
+    resolver = make(cache_ttl=0)
+    resolver.resolve(NAME)
+    clock.advance(1)
+    resolver.resolve(NAME)  # the failure is known now
+    clock.advance(31)
+    assert resolver.resolve(NAME).is_stale
+    clock.advance(1)
+    assert not resolver.resolve(NAME).is_stale
+
+
 def test_a_report_that_arrives_while_answers_are_made_is_not_lost(make):
     """The order that was computed before it is not kept."""
     clock = ActingClock()
