@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 from pathlib import Path
@@ -118,6 +119,21 @@ def test_a_watched_file_is_parsed_once_per_version(tmp_path):
 def test_a_file_that_cannot_be_read_is_an_empty_one(tmp_path):
     """A directory in its place, for example."""
     assert WatchedFile(tmp_path, parse_hosts).value() == {}
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_is_read_at_the_next_lookup(tmp_path):
+    """It counted as empty until it changed: without nameservers, in a process that once had too
+    many files open. glibc asks again too."""
+    path = tmp_path / "hosts"
+    path.write_text("10.0.0.1 mlflow.example.local\n")
+    watched = WatchedFile(path, parse_hosts)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert watched.value() == {}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert watched.value() == {"mlflow.example.local": ("10.0.0.1",)}
 
 
 # --- DNS: answers

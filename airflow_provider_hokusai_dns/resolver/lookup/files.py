@@ -38,8 +38,8 @@ class WatchedFile(Generic[T]):
             return known[1]
         try:
             text = read_text(self._path)
-        except OSError:
-            text = ""
+        except OSError:  # perhaps only now, as with too many open files: tried again next time
+            text, signature = "", None
         value = self._parse(text)
         self._known = (signature, value)
         return value
