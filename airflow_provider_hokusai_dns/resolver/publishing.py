@@ -111,9 +111,9 @@ class Publisher:
 
     def _learn(self, slot: Slot) -> str:
         """Adopt the stored record; returns why it was rejected, if that is new."""
-        record = self._read(slot)
         status = self.state.record(slot)
-        status.read_at = self.state.now()
+        status.read_at = self.state.now()  # not after it: the next lookup may take less time
+        record = self._read(slot)
         status.has_nxdomain = False
         status.addresses = ()
         if record is None:

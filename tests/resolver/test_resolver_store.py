@@ -142,6 +142,31 @@ def test_an_unreachable_store_is_told_of_the_missing_name_when_it_comes_back(
     assert store.records[NAME].no_name_since == pytest.approx(gone_at)
 
 
+def test_a_slow_store_is_read_as_often_as_a_quick_one(make, lookup, clock):
+    """The thirty seconds began after a read. A failed lookup thirty seconds later, if it was
+    quicker than the read, came just too early, so the store was read once a minute."""
+
+    class SlowStore(MemoryStore):
+        def read(self, hostname):
+            clock.advance(0.2)
+            return super().read(hostname)
+
+    lookup.script(NAME, "10.0.0.1", Cause.TIMEOUT)
+    store = SlowStore(clock)
+    resolver = make(store=store)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    age_out(resolver, clock)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    reads = store.reads[NAME]
+    for _ in range(4):
+        clock.advance(29.9)  # 30.1 since the failure
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+    assert store.reads[NAME] == reads + 4
+
+
 def test_rule_7s_clock_is_taken_back_by_whoever_sees_the_name_again(make, lookup, store, clock):
     """Not only by the process that started it: that one may be dead."""
     lookup.set(NAME, "10.0.0.1")
