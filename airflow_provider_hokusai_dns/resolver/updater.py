@@ -179,7 +179,7 @@ class Updater:
         """
         state = self.state
         state.announce(slot)
-        if taken is not None and not flight.refresh:
+        if taken is not None and (flight.failed or not flight.refresh):  # else its caller does
             self.publisher.after_lookup(slot)
 
         def take(answer: Answer) -> None:

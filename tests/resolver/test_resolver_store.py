@@ -167,6 +167,18 @@ def test_a_slow_store_is_read_as_often_as_a_quick_one(make, lookup, clock):
     assert store.reads[NAME] == reads + 4
 
 
+def test_the_answer_that_comes_after_the_patience_of_a_refresh_is_stored(make, lookup, store):
+    """The caller that would have written it was gone, and nothing else wrote it."""
+    lookup.set(NAME, "10.0.0.1")
+    lookup.hold(NAME)
+    resolver = make(store=store)
+    with pytest.raises(DNSResolutionError):
+        resolver.refresh(NAME, patience=0.1)
+    lookup.release(NAME)
+    assert resolver.wait_idle()
+    assert store.records[NAME].addresses == ("10.0.0.1",)
+
+
 def test_rule_7s_clock_is_taken_back_by_whoever_sees_the_name_again(make, lookup, store, clock):
     """Not only by the process that started it: that one may be dead."""
     lookup.set(NAME, "10.0.0.1")
