@@ -232,7 +232,10 @@ def adopt(
     check_record(entry.hostname, record)
     resolved = _monotonic("resolved_at", record.resolved_at, now, wall, config)
     answer = entry.answer
-    if answer is None or (resolved > answer.resolved_at and now >= expires_at(entry, config)):
+    if answer is None or (
+        now >= expires_at(entry, config)
+        and (resolved > answer.resolved_at or not may_replace(record.addresses, answer.addresses))
+    ):
         answer = Answer(record.endpoints, Source.STORE, resolved, record.ttl)
     since = [entry.no_name_since]
     if record.no_name_since is not None:

@@ -179,6 +179,22 @@ def test_the_answer_that_comes_after_the_patience_of_a_refresh_is_stored(make, l
     assert store.records[NAME].addresses == ("10.0.0.1",)
 
 
+@pytest.mark.parametrize("useless", ["0.0.0.0", "127.0.0.1", "169.254.1.1"])
+def test_the_answer_of_a_captive_portal_does_not_hide_the_stored_one(
+    make, lookup, store, clock, useless
+):
+    """It replaced the good one in memory, and was served for a day when DNS failed after it."""
+    lookup.script(NAME, "10.0.0.1", (useless,), Cause.SERVFAIL)
+    resolver = make(store=store)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    age_out(resolver, clock)
+    assert resolver.resolve(NAME).address == useless  # as the system would
+    age_out(resolver, clock)
+    found = resolver.resolve(NAME)
+    assert (found.source, found.address) == (Source.STORE, "10.0.0.1")
+
+
 def test_rule_7s_clock_is_taken_back_by_whoever_sees_the_name_again(make, lookup, store, clock):
     """Not only by the process that started it: that one may be dead."""
     lookup.set(NAME, "10.0.0.1")
