@@ -26,6 +26,11 @@ class Observers:
         self._told = (0, 0, 0, 0)
         self._lock = forks.free_in_child(threading.Lock())
         self._observers: tuple[Callable[[Event], None], ...] = ()
+        forks.renewed(self)
+
+    def renew_after_fork(self) -> None:
+        """Leave the answers of the parent to the parent: it will tell of them itself."""
+        self._told = self._served()
 
     def add(self, observer: Callable[[Event], None]) -> None:
         """Add an observer."""

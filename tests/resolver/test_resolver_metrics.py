@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from datetime import UTC, datetime
@@ -241,3 +242,26 @@ def test_hits_told_to_observers_add_up_over_threads(lookup):
         thread.join(30)
     assert resolver.wait_idle()
     assert sum(told) <= resolver.metrics().hits
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_tells_observers_of_its_own_hits_alone(make, lookup):
+    """Those of its parent since the last event were sent once by each child too."""
+    lookup.set(NAME, "10.0.0.1")
+    resolver, told = make(), []
+    resolver.add_observer(told.append)
+    for _ in range(8):
+        resolver.resolve(NAME)  # seven hits, of which no event has told yet
+    child = os.fork()
+    if child == 0:
+        hits = 99
+        try:
+            del told[:]
+            resolver.resolve(NAME)
+            resolver.refresh(NAME)
+            hits = sum(event.hits for event in told)
+        finally:
+            os._exit(hits)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    resolver.refresh(NAME)
+    assert sum(event.hits for event in told) == 7
