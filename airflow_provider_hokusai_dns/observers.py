@@ -38,10 +38,9 @@ def count_event(event: Event) -> None:
     ):
         if count:
             stats.incr(f"{PREFIX}.{name}", count)
-    if event.kind in ("lookup", "lookup_failed"):
+    if event.seconds is not None:
         stats.incr(f"{PREFIX}.lookup", tags=tags)
-        if event.seconds is not None:
-            stats.timing(f"{PREFIX}.lookup_ms", event.seconds * 1000, tags=tags)
+        stats.timing(f"{PREFIX}.lookup_ms", event.seconds * 1000, tags=tags)
     if event.kind == "lookup_failed" and event.cause is not None:
         stats.incr(f"{PREFIX}.error.{event.cause.value}", tags=tags)
 

@@ -68,7 +68,7 @@ class Event:
 
     :param kind: ``lookup``, ``lookup_failed``, ``stale_served``, ``static_served``, ``state``,
         ``store_rejected``.
-    :param seconds: how long a lookup took.
+    :param seconds: how long a lookup took; ``None`` if this is a later answer of a counted one.
     :param source: what answered it, for ``lookup``.
     :param state: the new state of the name, for ``state``, with ``previous`` beside it.
     :param is_known: whether an address is known, for ``state``; one that is not served is too old.

@@ -163,10 +163,12 @@ class ResolverState:
             jitter = random.choice(_SHARES)  # noqa: S311
             answer = replace(answer, resolved_at=now)
             self._replace(slot, freshness.succeed(slot.entry, answer, jitter))
-            self._counters.lookups += not again
             self._counters.last_success, self._counters.latency = now, seconds
-            self._counters.window.add(now, ok=True)
-        self.observers.emit("lookup", slot.entry.hostname, seconds=seconds, source=answer.source)
+            if not again:
+                self._counters.lookups += 1
+                self._counters.window.add(now, ok=True)
+        took = None if again else seconds
+        self.observers.emit("lookup", slot.entry.hostname, seconds=took, source=answer.source)
         return answer
 
     def failed(

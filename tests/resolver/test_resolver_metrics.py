@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_hokusai_dns import observers
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
@@ -186,6 +189,26 @@ def test_observers_hear_of_lookups_and_of_what_was_served_instead(make, lookup, 
     assert isinstance(by_kind["stale_served"].resolution, Resolution)
     assert by_kind["static_served"].resolution.source is Source.STATIC
     assert sum(e.hits for e in events) == 4
+
+
+def test_a_lookup_whose_second_family_is_late_is_counted_once(dns, monkeypatch):
+    """The merged answer was sent to Airflow's metrics as one more lookup, which took seconds."""
+    sent: Counter[str] = Counter()
+    stats = SimpleNamespace(
+        incr=lambda name, count=1, **_: sent.update({name: count}),
+        timing=lambda name, *_, **__: sent.update([name]),
+    )
+    monkeypatch.setattr(observers, "_stats", lambda: stats)
+    dns.set_records(NAME, ["10.0.0.1", "fd00::1"])
+    dns.fault(NAME, "silent", "answer", rdtype="AAAA")
+    resolver = DNSResolver(ResolverConfig(nameservers=(dns.address,)))
+    resolver.add_observer(observers.count_event)
+    assert resolver.resolve(NAME).addresses == ("10.0.0.1",)
+    assert resolver.wait_idle()
+    found = resolver.resolve(NAME)
+    assert set(found.addresses) == {"10.0.0.1", "fd00::1"}
+    assert sent == {"hokusai_dns.lookup": 1, "hokusai_dns.lookup_ms": 1}
+    assert (resolver.metrics().lookups, resolver.metrics().window_events) == (1, 1)
 
 
 def test_an_observer_that_raises_harms_nobody(make, lookup):
