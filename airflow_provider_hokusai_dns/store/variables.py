@@ -226,8 +226,7 @@ class VariableStore:
         try:
             text = self.text(key)
             record = None if text is None else self._parse(hostname, text)
-            for subject in (key, ""):  # so that it is logged again when it breaks again
-                self._said.pop(subject, None)
+            self._said.pop(key, None)  # so that it is logged again when it breaks again
             return record, None
         except BrokenVariableError as error:
             self._report_broken(key, hostname, error)
@@ -241,7 +240,9 @@ class VariableStore:
 
         :raises CallOverdue: Airflow did not answer in time.
         """
-        return self._bounded.call(lambda: self._variables.get(key))
+        text = self._bounded.call(lambda: self._variables.get(key))
+        self._said.pop("", None)  # so that it is logged again when Airflow does not answer again
+        return text
 
     def history(self, hostname: str) -> tuple[tuple[HistoryPoint, ...], str | None]:
         """The history of a name, and a sentence on what is wrong with its Variable."""

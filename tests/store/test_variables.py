@@ -180,6 +180,18 @@ class TestAnAPIServerThatDoesNotAnswer:
         assert len(caplog.messages) == 1
         assert "does not answer" in caplog.text
 
+    def test_that_does_so_again_is_reported_again_whatever_the_variable_holds(
+        self, store, kept, caplog
+    ):
+        """It answered in between, if with a text that is broken: that is a line of its own."""
+        kept.texts[KEY] = "{"
+        for lines in (1, 2):
+            kept.free.clear()
+            store.read(NAME)
+            kept.free.set()
+            assert wait_until(lambda: store.examine(NAME)[1], 5)
+            assert caplog.text.count("does not answer") == lines
+
     def test_is_asked_again_when_the_call_came_back(self, store, kept):
         """The line is free again."""
         store.write(RECORD)
