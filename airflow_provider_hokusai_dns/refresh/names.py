@@ -140,6 +140,8 @@ def _refresh(
                     f"{', '.join(found.places)} is an answer of a captive portal or a filter, and "
                     "no address of a server in the network: it never replaces a last known good."
                 )
+            elif stored is not None and stored.resolved_at > time.time():
+                why = "The stored one is dated later than this one: compare the machines' clocks."
             told = f"{hostname} resolves, but is not stored as last known good. {problem or why}"
             complain("%s", told)
     row = _resolved(wanted, found)

@@ -306,6 +306,22 @@ def test_why_an_answer_is_never_stored_is_said_and_is_no_change(
     assert "Variable" not in said[0]
 
 
+def test_a_stored_answer_from_a_clock_that_is_ahead_is_said_to_be_the_reason(
+    clean_runtime, dns, monkeypatch
+):
+    """The newer answer wins; nothing is wrong with the Variable, nor with who may write it."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    variables = Texts()
+    ahead = LastKnownGood("moved.local", ("10.0.0.1",), time.time() + 200)
+    variables.texts[variable_key("moved.local")] = render_record(ahead)
+    clean_runtime.use_store(VariableStore(variables=variables))
+    dns.set_records("moved.local", ["10.0.0.2"])
+    said: list[str] = []
+    refresh_names([], ["moved.local"], complain=lambda _, line: said.append(line))
+    assert "is dated later than this one" in said[0]
+    assert "could not be written" not in said[0]
+
+
 def test_an_address_in_brackets_is_no_list(refresh, ti):
     """As in the text of a setting."""
     refresh(mlflow_conn_ids=[], hostnames="[::1]:5000, [fd00::1]")
