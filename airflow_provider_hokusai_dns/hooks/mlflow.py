@@ -447,17 +447,20 @@ def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
     """Pin the hosts, and fail early if nothing answers, instead of waiting as long as a run may.
 
     It waits as long as a call outside a run, ``request_timeout``. After that the pin also returns
-    addresses that refuse connections, so they are tried once more here.
+    addresses that refuse connections, so they are tried once more here; and one that accepted a
+    connection within the last second without a test, so a refusal is waited for again.
     """
     from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race
 
     held = pins.pin(server)
     proxy = () if server.proxy is None else (f"the proxy {server.proxy.uri}",)
-    try:
-        addresses = held[0].addresses(server.connect_port, connects=True, must_be_tested=True)
-    except NoConnectionError as error:
-        raise MLflowUnreachableError(server.uri, proxy or error.addresses) from error
-    if not race(addresses, server.connect_port).winners:
-        raise MLflowUnreachableError(server.uri, proxy or tuple(addresses))
-    return held
+    for _ in range(2):
+        try:
+            addresses = held[0].addresses(server.connect_port, connects=True, must_be_tested=True)
+        except NoConnectionError as error:
+            raise MLflowUnreachableError(server.uri, proxy or error.addresses) from error
+        if race(addresses, server.connect_port).winners:
+            return held
+        addresses.refused()
+    raise MLflowUnreachableError(server.uri, proxy or tuple(addresses))

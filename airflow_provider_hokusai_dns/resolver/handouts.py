@@ -95,6 +95,13 @@ class Handout(list[Any]):
             skipped = places[: places.index(place)]
             handouts.in_doubt.append(Outcome(began, now, place, skipped))
 
+    def refused(self) -> None:
+        """No address accepts a connection, even if one did a moment ago."""
+        if (handouts := self._handouts) is not None:
+            self._handouts = None
+            began, now = handouts.open.pop(id(self), LONG_AGO), handouts.monotonic()
+            handouts.in_doubt.append(Outcome(began, now, skipped=self.places))
+
     def __del__(self) -> None:
         if (handouts := self._handouts) is not None:
             began = handouts.open.pop(id(self), LONG_AGO)

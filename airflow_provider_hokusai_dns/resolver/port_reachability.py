@@ -110,7 +110,7 @@ class Outcome(NamedTuple):
     :param began: when they were returned, monotonic seconds.
     :param at: when their outcome was known.
     :param address: where the client connected; ``None`` if that is not known.
-    :param skipped: the addresses before it, which the client skipped.
+    :param skipped: the addresses before it, which the client skipped; all if none could be used.
     """
 
     began: float

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from airflow_provider_hokusai_dns.exceptions import (
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.pin import pinned
-from tests.conftest import HOSTNAME, SEARCH
+from tests.conftest import HOSTNAME, SEARCH, TinyMLflow
 from tests.servers import MLflowProcess, free_port
 
 SECRET = "hunter2-password"
@@ -186,6 +188,24 @@ class TestTheEntrance:
             assert pinned(HOSTNAME)._patience_for(tiny.port)[0] > (100, 2)
         assert adapters.adapter_of("mlflow_default").patience == 2
         assert [each.seconds for each in pinned(HOSTNAME)._patience_for(tiny.port)] in ([], [2])
+
+    def test_a_nested_run_waits_for_a_server_that_went_away_a_moment_ago(self, usable, tiny):
+        """The address accepted a connection less than a second before, and counts as alive."""
+        usable(request_timeout=2, deadline=600)
+        run = {"info": {"run_id": "a" * 32, "experiment_id": "0", "status": "RUNNING"}, "data": {}}
+        tiny.answers["*"] = (200, {"run": run})
+        with contextlib.ExitStack() as stack, MLflowHook().run():
+
+            def come_back():
+                again = stack.enter_context(TinyMLflow(tiny.address, tiny.port))
+                again.answers |= tiny.answers
+
+            tiny.__exit__()
+            back = threading.Timer(2, come_back)
+            stack.callback(back.join)
+            back.start()
+            with MLflowHook().run(nested=True):
+                assert not back.is_alive()
 
     def test_fails_at_once_after_that_happened_three_times(self, usable, dns):
         """The breaker stands at the entrances."""
