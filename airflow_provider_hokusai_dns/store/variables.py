@@ -24,6 +24,7 @@ from copy import copy
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
 from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall, CallOverdue
@@ -84,8 +85,24 @@ def in_triggerer() -> bool:
 
 
 def _comms() -> str:
+    return type(_supervisor()).__name__
+
+
+def _supervisor() -> object:
+    """The task's connection to its supervisor; ``None`` if there is none."""
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    return type(getattr(runner, "SUPERVISOR_COMMS", None)).__name__
+    return getattr(runner, "SUPERVISOR_COMMS", None)
+
+
+#: In a forked child: the connection of its parent. Nothing there tells whose answer comes next: one
+#: that a child reads is missed by the parent, which would wait for it forever.
+_of_parent: object = None
+
+
+@forks.in_child
+def _leave_it_to_the_parent() -> None:
+    global _of_parent
+    _of_parent = _supervisor()
 
 
 def _ask(function: Callable[[], T]) -> T:
@@ -240,7 +257,7 @@ class VariableStore:
 
         :raises CallOverdue: Airflow did not answer in time.
         """
-        text = self._bounded.call(lambda: self._variables.get(key))
+        text = self._call(lambda: self._variables.get(key))
         self._said.pop("", None)  # so that it is logged again when Airflow does not answer again
         return text
 
@@ -288,7 +305,7 @@ class VariableStore:
             points = with_point(points, point, now=self._now())
             rendered = render_history(hostname, points, self._asked)
             description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
-            self._bounded.call(lambda: self._variables.set(key, rendered, description))
+            self._call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
             self._report_trouble("written", key, error)
             return False
@@ -308,7 +325,7 @@ class VariableStore:
                 return merged is not None
             rendered = render_record(merged, beside=text, asked=self._asked)
             description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
-            self._bounded.call(lambda: self._variables.set(key, rendered, description))
+            self._call(lambda: self._variables.set(key, rendered, description))
         except Exception as error:
             self._report_trouble("written", key, error)
             return False
@@ -321,15 +338,22 @@ class VariableStore:
         :returns: whether it was sent in time. Never raises.
         """
         try:
-            self._bounded.call(function)
+            self._call(function)
         except CallOverdue:
             log.warning("%s was not sent within %s s: Airflow's API server does not answer",
                         what, self._patience)  # fmt: skip
+        except ImportError:
+            log.debug("%s cannot be sent in this process", what)
         except Exception as error:
             log.warning("%s could not be sent (%s)", what, type(error).__name__)
         else:
             return True
         return False
+
+    def _call(self, function: Callable[[], T]) -> T:
+        if _of_parent is not None and _supervisor() is _of_parent:
+            raise ImportError("a forked child has no supervisor")
+        return self._bounded.call(function)
 
     def _key(self, hostname: str) -> str:
         return variable_key(hostname, asked=self._asked)
@@ -359,7 +383,7 @@ class VariableStore:
             if error.foreign or record.written_by != "refresh":
                 return None, None
             aside = f"{key}_unreadable"
-            self._bounded.call(
+            self._call(
                 lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
             )
             log.warning(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -280,6 +282,30 @@ def test_errors_of_the_backend_are_passed_over(kept, caplog):
     assert not store.write(RECORD)
     assert "hunter2" not in caplog.text
     assert "PermissionError" in caplog.text
+
+
+def test_a_forked_child_leaves_the_connection_to_the_supervisor_to_its_parent(monkeypatch):
+    """An answer that a child reads is missed by the parent, whose next XCom would wait forever."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import CommsDecoder
+
+    ours, supervisors = socket.socketpair()
+    with ours, supervisors:
+        monkeypatch.setattr(
+            task_runner, "SUPERVISOR_COMMS", CommsDecoder(socket=ours), raising=False
+        )
+        store = VariableStore(now=lambda: NOW, patience=0.2)
+        child = os.fork()
+        if not child:
+            quiet = store.read(NAME) is None and not store.write(RECORD)
+            quiet = quiet and not store.in_turn("The link", lambda: ours.send(b"link"))
+            os._exit(0 if quiet else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        supervisors.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            supervisors.recv(1)
+        store.read(NAME)
+        assert supervisors.recv(1)
 
 
 class TestAirflowItself:
