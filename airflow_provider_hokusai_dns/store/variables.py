@@ -103,6 +103,9 @@ _of_parent: object = None
 def _leave_it_to_the_parent() -> None:
     global _of_parent
     _of_parent = _supervisor()
+    # A thread of ours may have held it at the fork: then all that asks Airflow would wait forever.
+    if (lock := getattr(_of_parent, "_thread_lock", None)) is not None:
+        lock._at_fork_reinit()
 
 
 def _ask(function: Callable[[], T]) -> T:

@@ -308,6 +308,24 @@ def test_a_forked_child_leaves_the_connection_to_the_supervisor_to_its_parent(mo
         assert supervisors.recv(1)
 
 
+def test_a_child_that_is_forked_while_a_variable_is_read_can_ask_airflow(monkeypatch):
+    """The thread that holds the connection's lock does not exist there, so it must be free."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import CommsDecoder
+
+    ours, supervisors = socket.socketpair()
+    with ours, supervisors:
+        comms = CommsDecoder(socket=ours)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+        VariableStore(now=lambda: NOW, patience=0.2).read(NAME)  # which is not answered
+        assert comms._thread_lock.locked()
+        child = os.fork()
+        if not child:
+            os._exit(int(comms._thread_lock.locked()))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert comms._thread_lock.locked()
+
+
 class TestAirflowItself:
     """The Variables of Airflow, as far as a process without a task has them."""
 
