@@ -100,13 +100,17 @@ class MLflowHook(BaseHook):
         """The resolver of this process, with the name settings of this connection."""
         return runtime.resolver_for_server(self.server)
 
-    def resolve(self) -> Resolution:
+    def resolve(self, context: Any = None) -> Resolution:
         """The address to connect to, from the cache if the cached answer is fresh.
 
         It is the server's, or that of the HTTP proxy that the environment sets for the server.
 
+        :param context: only for Airflow, which calls ``resolve(context)`` of each argument of a
+            task that has such a method, and passes on what it returns: the hook itself.
         :raises DNSResolutionError: there is no address to serve.
         """
+        if context is not None:
+            return self  # type: ignore[return-value]
         return self.resolver.resolve(self.server.connect_uri)
 
     def refresh_dns_resolution(self) -> Resolution:

@@ -54,6 +54,15 @@ class TestWhatItSays:
         info = hook.get_dns_info()
         assert (info["source"], info["cause"], info["state"]) == ("stale", "nxdomain", "degraded")
 
+    def test_is_an_argument_of_a_task_like_any_other(self):
+        """Airflow calls ``resolve`` of an argument, as if it were a reference to an XCom."""
+        from airflow.providers.standard.operators.python import PythonOperator
+
+        hook = MLflowHook()
+        task = PythonOperator(task_id="t", python_callable=print, op_kwargs={"hook": hook})
+        task.render_template_fields({})
+        assert task.op_kwargs["hook"] is hook
+
     def test_tells_that_there_is_nothing(self, usable, dns):
         """As data, and with the whole story."""
         dns.no_such_name(HOSTNAME)
