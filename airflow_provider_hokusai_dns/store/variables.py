@@ -104,8 +104,8 @@ def _leave_it_to_the_parent() -> None:
     global _of_parent
     _of_parent = _supervisor()
     # A thread of ours may have held it at the fork: then all that asks Airflow would wait forever.
-    if (lock := getattr(_of_parent, "_thread_lock", None)) is not None:
-        lock._at_fork_reinit()
+    lock = getattr(_of_parent, "_thread_lock", None)
+    getattr(lock, "_at_fork_reinit", lambda: None)()
 
 
 def _ask(function: Callable[[], T]) -> T:
