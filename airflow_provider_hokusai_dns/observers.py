@@ -61,7 +61,7 @@ class LogObserver:
 
     def __init__(self, resolver: DNSResolver) -> None:
         self._resolver = resolver
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
     def __call__(self, event: Event) -> None:
         """Observe a resolver."""
@@ -70,11 +70,11 @@ class LogObserver:
             # be hours old, and a short task ends before the lookup does.
             slow_only = event.cause is None and event.resolution.source is Source.STALE
             if not slow_only:
-                self._tell_old(event, event.resolution)
+                self._log_stale(event, event.resolution)
         elif event.kind == "state" and event.state == "unhealthy":
-            self._tell_nothing(event)
+            self._log_unresolved(event)
         elif event.kind == "lookup":  # a refresh may have failed while the name stayed healthy
-            if self._told.pop(event.hostname, None) is not None:
+            if self._logged.pop(event.hostname, None) is not None:
                 origin = ORIGINS[event.source or Source.DNS]
                 who = origin[0].upper() + origin[1:]
                 named = self._named(event.hostname)
@@ -82,12 +82,12 @@ class LogObserver:
         elif event.kind == "store_rejected":
             log.warning("The stored address of %r is not used: %s", event.hostname, event.detail)
 
-    def _tell_old(self, event: Event, resolution: Resolution) -> None:
+    def _log_stale(self, event: Event, resolution: Resolution) -> None:
         limit = stale_limit_in_words(resolution)
         story = f"{resolution.source.value} {event.cause} {limit}"
-        if self._told.get(event.hostname) == story:
+        if self._logged.get(event.hostname) == story:
             return
-        self._told[event.hostname] = story
+        self._logged[event.hostname] = story
         why = event.cause.value if event.cause is not None else "no answer yet"
         if resolution.source is Source.STATIC:
             log.warning(
@@ -110,10 +110,10 @@ class LogObserver:
             limit,
         )
 
-    def _tell_nothing(self, event: Event) -> None:
-        if self._told.get(event.hostname) == "nothing":
+    def _log_unresolved(self, event: Event) -> None:
+        if self._logged.get(event.hostname) == "nothing":
             return
-        self._told[event.hostname] = "nothing"
+        self._logged[event.hostname] = "nothing"
         what = "there is no stale, stored or static address to use instead"
         if event.is_known:
             what = "the address that is remembered may no longer be used"

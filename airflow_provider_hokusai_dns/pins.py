@@ -49,7 +49,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
         check_stale_address,
         check_stale_file_host,
     )
-    from airflow_provider_hokusai_dns.resolver.pin import tell_blind_spots
+    from airflow_provider_hokusai_dns.resolver.pin import warn_about_blind_spots
 
     host = server.connect_host
     beside = [one for one in server.also_pin if _pin_key(one) != _pin_key(host)]
@@ -65,7 +65,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
         dns.warm(beside)
     pins = (first, *others)
     for each in pins if server.proxy is None else ():
-        tell_blind_spots(each.hostname)
+        warn_about_blind_spots(each.hostname)
     return pins
 
 

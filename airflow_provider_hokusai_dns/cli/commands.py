@@ -16,7 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.cli.explain import Explanation, StoredRecord, explain
-from airflow_provider_hokusai_dns.cli.output import complain, say, show_document, show_rows
+from airflow_provider_hokusai_dns.cli.output import (
+    print_error,
+    print_line,
+    show_document,
+    show_rows,
+)
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.errors import (
     ConnectionConflictError,
@@ -55,11 +60,11 @@ _END = 2.0
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
-class WrongQuestionError(ValueError):
+class UsageError(ValueError):
     """An argument on the command line is invalid."""
 
 
-_WRONG = (WrongQuestionError, WrongRefreshError, SettingError, ConnectionConflictError)
+_WRONG = (UsageError, WrongRefreshError, SettingError, ConnectionConflictError)
 
 
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
@@ -75,13 +80,13 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
             code = run(args)
         except ConnectionMissingError as error:
             problem = database_problem()
-            complain(problem or str(error))
+            print_error(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
         except _WRONG as error:
-            complain(str(error))
+            print_error(str(error))
             code = WRONG_QUESTION
         except SQLAlchemyError as error:  # it became unavailable meanwhile
-            complain(database_problem() or f"Airflow's database said {type(error).__name__}")
+            print_error(database_problem() or f"Airflow's database said {type(error).__name__}")
             code = NO_DATABASE
         finally:
             # Airflow closes its database at the exit, and would log what is still reading it.
@@ -96,7 +101,7 @@ def resolve(args: Namespace) -> int:
     """``airflow hokusai-dns resolve``: how names get their addresses. Writes nothing."""
     wanted = _wanted(args)
     if not wanted:
-        raise WrongQuestionError("resolve needs a TARGET or a --conn-id")
+        raise UsageError("resolve needs a TARGET or a --conn-id")
     # Reads the database, and cannot write: Airflow's SDK has no way to in this process.
     _use(SdkVariables())
     found, headings = [], []
@@ -121,9 +126,7 @@ def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one check of each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
     if not conn_ids:
-        raise WrongQuestionError(
-            "[hokusai_dns] connections is empty: give a connection by --conn-id"
-        )
+        raise UsageError("[hokusai_dns] connections is empty: give a connection by --conn-id")
     _use(SdkVariables())
     with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
         checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
@@ -141,12 +144,12 @@ def status(args: Namespace) -> int:
         show_rows([{name: row[name] for name in columns} for row in rows], args.output)
     if args.output == "table":
         for row in rows:
-            say(f"{row['conn_id']}: {row['sentence']}")
+            print_line(f"{row['conn_id']}: {row['sentence']}")
             if row["variable_problem"]:
-                say(f"{row['conn_id']}: {row['variable_problem']}")
+                print_line(f"{row['conn_id']}: {row['variable_problem']}")
         if changed := runtime.policy_status()["values"]:
             numbers = ", ".join(f"{name} = {value:g}" for name, value in changed.items())
-            say(f"The Variable hokusai_dns_policy changes the policy: {numbers}.")
+            print_line(f"The Variable hokusai_dns_policy changes the policy: {numbers}.")
     if problem:
         return NO_DATABASE
     if any(verdict.state is State.CONFIG for verdict, _ in checks):
@@ -159,7 +162,7 @@ def refresh(args: Namespace) -> int:
     """``airflow hokusai-dns refresh``: real lookups, stored as last known good."""
     _parse(args.target)
     if problem := database_problem():
-        complain(f"Nothing was refreshed, because the answers could not be stored. {problem}")
+        print_error(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
     _use(MetastoreVariables())
     conn_ids, targets = args.conn_id or [], args.target
@@ -171,8 +174,8 @@ def refresh(args: Namespace) -> int:
         conn_ids,
         targets,
         probe=False,
-        say=lambda _, line: said.append(line),
-        complain=lambda _, line: lost.append(line),
+        info=lambda _, line: said.append(line),
+        warn=lambda _, line: lost.append(line),
     )
     rows = report["resolutions"]
     if args.output in ("json", "yaml"):
@@ -185,9 +188,9 @@ def refresh(args: Namespace) -> int:
         show_rows(shown_rows, args.output)
     if args.output == "table":
         for line in said:
-            say(line)
+            print_line(line)
     for line in lost:
-        complain(line)
+        print_error(line)
     if any(row["cause"] == "config" for row in rows):
         return WRONG_QUESTION
     return max(NOT_USABLE if lost else OK, _judge((r["health"] for r in rows), args.min_health))
@@ -206,14 +209,14 @@ def clear(args: Namespace) -> int:
         if (target := Target.parse(server.connect_host)).literal is None:
             names[target.hostname, server.asked] = None
     if not names:
-        raise WrongQuestionError(
+        raise UsageError(
             "clear needs names, or connections by --conn-id: the stored record is the fallback of "
             "all workers"
         )
     if any("@" in target for target in args.target):
-        raise WrongQuestionError("give names without a login: Airflow's audit log keeps this line")
+        raise UsageError("give names without a login: Airflow's audit log keeps this line")
     if problem := database_problem():
-        complain(problem)
+        print_error(problem)
         return NO_DATABASE
     _use(MetastoreVariables())
     rows = hokusai_dns_clear(args, names)
@@ -224,9 +227,9 @@ def clear(args: Namespace) -> int:
         show_rows([{name: row[name] for name in columns} for row in rows], args.output)
     for row in rows:
         if row["variable_problem"]:
-            complain(f"{row['hostname']}: {row['variable_problem']}")
+            print_error(f"{row['hostname']}: {row['variable_problem']}")
         if row["outcome"] == _STILL_THERE:
-            complain(
+            print_error(
                 f"{row['hostname']} is still stored: the environment or a secrets backend sets "
                 f"{row['variable']}, which takes precedence over the database"
             )
@@ -261,7 +264,7 @@ def _use(variables: Variables) -> None:
     runtime.use_store(VariableStore(patience=_PATIENCE, variables=variables))
     runtime.follow_policy()
     if problem := runtime.policy_status()["problem"]:
-        complain(f"{problem}. The policy is that of the settings.")
+        print_error(f"{problem}. The policy is that of the settings.")
 
 
 def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
@@ -282,7 +285,7 @@ def _parse(texts: Iterable[str]) -> list[Target]:
     try:
         return [Target.parse(text) for text in texts]
     except ValueError as error:
-        raise WrongQuestionError(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def _is_name_of(server: MLflowServer, hostname: str) -> bool:
@@ -327,10 +330,10 @@ def _show_explanations(found: list[Explanation], headings: list[str], output: st
             steps.append({"step": "chosen", "asked": one.state, "answer": one.sentence, "ms": None})
             show_rows([{"target": one.target, **row} for row in steps], output)
             continue
-        say(heading)
+        print_line(heading)
         show_rows(steps, output)
-        say(f"{one.state.upper()}: {one.sentence}.")
-        say("")
+        print_line(f"{one.state.upper()}: {one.sentence}.")
+        print_line("")
 
 
 def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:

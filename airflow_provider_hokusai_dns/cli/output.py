@@ -50,12 +50,12 @@ def show_rows(rows: Sequence[Mapping[str, object]], output: str) -> None:
     AirflowConsole().print(table)
 
 
-def say(sentence: str) -> None:
+def print_line(sentence: str) -> None:
     """Print one sentence for people after a table."""
     print(printable(sentence))  # noqa: T201
 
 
-def complain(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Print one sentence about what is wrong to the standard error."""
     print(printable(sentence), file=sys.stderr)  # noqa: T201
 

@@ -151,19 +151,19 @@ class Authorize:
         if server is None:
             if conn_id in _signed_out:
                 raise NotSignedInError(conn_id)
-            return _as_if_absent(request)
+            return _signed_in_without_us(request)
         # MLflow fills this in from MLFLOW_TRACKING_TOKEN, _USERNAME and _PASSWORD before it asks
         # us: those belong to another server.
         request.headers.pop("Authorization", None)
         if not server.credentials and _previous is not None:
             # Another plugin signs in where the connection does not.
-            request = _as_if_absent(request)
+            request = _signed_in_without_us(request)
         if origin_of(request.url) == origin_of(server.uri):
             request.headers.update(server.headers(parts.path))
         return request
 
 
-def _as_if_absent(request: Any) -> Any:
+def _signed_in_without_us(request: Any) -> Any:
     """Treat a request of another client as MLflow would without this package."""
     from requests.auth import HTTPBasicAuth
     from requests.utils import get_auth_from_url, get_netrc_auth

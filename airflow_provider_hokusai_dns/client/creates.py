@@ -85,7 +85,7 @@ class Create:
     _fields: Fields
 
     @property
-    def may_be_double(self) -> bool:
+    def may_be_duplicated(self) -> bool:
         """Whether MLflow makes it twice when it is sent twice."""
         return bool(self._kind.id)
 

@@ -41,10 +41,10 @@ def socket_options(length: int | None = 0) -> list[tuple[int, int, int]]:
     return options
 
 
-def noticing(base: type[HTTPConnection]) -> type[HTTPConnection]:
+def with_dead_peer_detection(base: type[HTTPConnection]) -> type[HTTPConnection]:
     """urllib3's class of connections, with these options for each request."""
 
-    class Noticing(base):  # type: ignore[misc,valid-type]
+    class DeadPeerDetection(base):  # type: ignore[misc,valid-type]
         def request(
             self,
             method: str,
@@ -62,4 +62,4 @@ def noticing(base: type[HTTPConnection]) -> type[HTTPConnection]:
                     self.sock.setsockopt(*option)
             super().request(method, url, body=body, headers=headers, **kwargs)
 
-    return Noticing
+    return DeadPeerDetection

@@ -160,7 +160,7 @@ BATCH_MODULES = ("mlflow.utils.async_logging",)
 TRACE_MODULES = ("mlflow.tracing.export",)
 TRACE_NAMES = (TRACE_BEGUN, TRACE_SENT, TRACE_SPANS, TRACE_DATA)
 
-_told = False
+_warned = False
 
 
 def missing() -> tuple[PrivateName, ...]:
@@ -168,12 +168,12 @@ def missing() -> tuple[PrivateName, ...]:
     return tuple(name for name in NAMES if not name.is_there())
 
 
-def tell_what_is_missing() -> None:
+def warn_about_missing() -> None:
     """Log one warning per process if MLflow lacks names that this package knows."""
-    global _told
-    if _told:
+    global _warned
+    if _warned:
         return
-    _told = True
+    _warned = True
     if lost := missing():
         import mlflow
 

@@ -85,7 +85,7 @@ def end_orphaned_runs(
     return tuple(killed)
 
 
-def end_what_is_being_begun(tracking_uri: str, tags: Mapping[str, str], seconds: float) -> None:
+def end_runs_being_created(tracking_uri: str, tags: Mapping[str, str], seconds: float) -> None:
     """End as KILLED the runs of this try, while MLflow's answer to their begin is still to come.
 
     For a task that is stopped in that moment: it knows no id yet, and there may be no next try.

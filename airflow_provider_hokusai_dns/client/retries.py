@@ -133,17 +133,17 @@ def next_step(last: Try, progress: Progress, now: float) -> Step:
 
 
 def answer_limit(
-    repeat: Repeat, *, of_an_artifact: bool, patience: float, author_s: float
+    repeat: Repeat, *, of_an_artifact: bool, patience: float, author_timeout: float
 ) -> float:
     """Seconds without progress after which one sending has failed.
 
     A server that hangs is asked again on another connection, as MLflow's client does it. What a
     server may have to fetch or to store first takes its time, and so does what it may have begun.
 
-    :param author_s: the time-out that the task's author has set; 0 for none.
+    :param author_timeout: the time-out that the task's author has set; 0 for none.
     """
     if repeat is Repeat.FREELY and not of_an_artifact:
-        return min(patience, max(ANSWER_TIMEOUT, author_s))
+        return min(patience, max(ANSWER_TIMEOUT, author_timeout))
     return patience
 
 

@@ -108,7 +108,7 @@ def route(method: str, path: str) -> Route:
     return Route(_short(path), "", Repeat.ONCE, writes)
 
 
-def author_s_timeout() -> float:
+def author_timeout() -> float:
     """The value of MLflow's own variable, if the author has set it, seconds."""
     try:
         return float(without_us(_TIMEOUT_VARIABLE) or "0")

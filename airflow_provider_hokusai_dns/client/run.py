@@ -34,7 +34,7 @@ from airflow_provider_hokusai_dns.client.log_throttle import repeated_lines_held
 from airflow_provider_hokusai_dns.client.orphaned_runs import (
     TASK_TAGS,
     end_orphaned_runs,
-    end_what_is_being_begun,
+    end_runs_being_created,
 )
 from airflow_provider_hokusai_dns.client.run_end import OpenRun, must_end_now, status_of
 from airflow_provider_hokusai_dns.client.transport import CONNECT_TIMEOUT
@@ -76,7 +76,7 @@ def open_run(
     """
     with ExitStack() as stack:
         stack.enter_context(repeated_lines_held_back())
-        mlflow_private.tell_what_is_missing()
+        mlflow_private.warn_about_missing()
         stack.enter_context(fluent_uri(server.conn_id, tracking_uri, registry_uri(server)))
         tags = dict(tags or {})
         has_parent = nested and _enclosing() is not None
@@ -86,7 +86,7 @@ def open_run(
             if run is not None:
                 run.stop(seconds)
             elif run_id is None:
-                end_what_is_being_begun(tracking_uri, tags, seconds)
+                end_runs_being_created(tracking_uri, tags, seconds)
 
         stack.enter_context(sigterm.on_sigterm(stop))
         if run_id is not None:

@@ -44,7 +44,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     ANSWER_TIMEOUT,
     Repeat,
     Route,
-    author_s_timeout,
+    author_timeout,
     error_code,
     route,
     was_removed_before,
@@ -55,7 +55,7 @@ from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
 _log = logging.getLogger(__name__)
 
-_POOL_CLASSES = pool_classes(dead_peer.noticing)
+_POOL_CLASSES = pool_classes(dead_peer.with_dead_peer_detection)
 #: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
 #: The least that a first try waits for its answer, seconds.
@@ -190,7 +190,7 @@ class ConnectionAdapter(HTTPAdapter):
         while True:
             outcome = self._once(call, stream, **kwargs)
             last = try_of(outcome)
-            if (made := self._settled(call, outcome)) is not None:
+            if (made := self._settle_create(call, outcome)) is not None:
                 return made
             if last.status == 401 and self._has_new_login(call):
                 continue
@@ -222,7 +222,7 @@ class ConnectionAdapter(HTTPAdapter):
         elif call.create is None:
             answer = min(answer, ANSWER_TIMEOUT)
         if limit == float("inf"):
-            answer = max(answer, author_s_timeout())
+            answer = max(answer, author_timeout())
         kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), answer)
         kwargs["cert"] = self.server.client_cert
         bundle = self.server.ca_file or kwargs.get("verify") or True
@@ -276,7 +276,7 @@ class ConnectionAdapter(HTTPAdapter):
             asks = ask_for_renamed(call.rule.name, call.text)
             done = {} if asks is None else self._document(call.request, asks)
             if done is not None:
-                return self._made_up(call.request, done)
+                return self._synthetic_response(call.request, done)
         if last.says_away and not last.was_not_carried_out and call.rule.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
             outcome = SentOnceError(
@@ -285,9 +285,9 @@ class ConnectionAdapter(HTTPAdapter):
                 "the call.",
                 request=call.request, response=answer,
             )  # fmt: skip
-        return self._told(call, outcome, last)
+        return self._report(call, outcome, last)
 
-    def _told(
+    def _report(
         self, call: _Call, outcome: requests.Response | Exception, last: Try
     ) -> requests.Response:
         """Return the outcome to the caller, and notify the observer of an error."""
@@ -308,14 +308,14 @@ class ConnectionAdapter(HTTPAdapter):
             self._failed(FailedRequest(request.method or "", call.rule, content, error))
         if isinstance(outcome, Exception):
             raise outcome
-        if call.create is not None and call.create.may_be_double and outcome.ok:
+        if call.create is not None and call.create.may_be_duplicated and outcome.ok:
             with contextlib.suppress(ValueError):
                 self._kept.add(call.create.key_of(outcome.json()))
         return outcome
 
     # --- creates
 
-    def _settled(
+    def _settle_create(
         self, call: _Call, outcome: requests.Response | Exception
     ) -> requests.Response | None:
         """The answer to a create that was sent more than once; duplicates are removed."""
@@ -341,7 +341,7 @@ class ConnectionAdapter(HTTPAdapter):
             return None
         first = found[-1]  # runs and models are listed newest first
         self._keep_one(call.request, call.create, first)
-        return self._made_up(call.request, first)
+        return self._synthetic_response(call.request, first)
 
     def _document(self, request: requests.PreparedRequest, ask: Ask) -> Any:
         with contextlib.suppress(requests.exceptions.RequestException, ValueError):
@@ -350,7 +350,7 @@ class ConnectionAdapter(HTTPAdapter):
                 return response.json()
         return None
 
-    def _made_up(
+    def _synthetic_response(
         self, request: requests.PreparedRequest, answer: Mapping[str, Any]
     ) -> requests.Response:
         self._log_back()
@@ -366,20 +366,22 @@ class ConnectionAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, create: Create, kept: Mapping[str, Any]
     ) -> None:
         """Take back what was made twice, and look again when the run ends."""
-        if create.may_be_double:
+        if create.may_be_duplicated:
             self._kept.add(create.key_of(kept))
             self._in_doubt.append((request, create))
-            self._discard_twins(request, create)
+            self._delete_duplicates(request, create)
 
-    def _discard_twins(self, request: requests.PreparedRequest, create: Create) -> None:
-        twins = create.discards(self._document(request, create.ask), self._kept)
-        for asks in twins:
+    def _delete_duplicates(self, request: requests.PreparedRequest, create: Create) -> None:
+        duplicates = create.discards(self._document(request, create.ask), self._kept)
+        for asks in duplicates:
             for ask in asks:
                 with contextlib.suppress(requests.exceptions.RequestException):
                     self._ask(request, ask)
-        if twins:
+        if duplicates:
             path = urlsplit(request.url or "").path
-            _log.warning("%s was carried out %d times: removed all but one", path, len(twins) + 1)
+            _log.warning(
+                "%s was carried out %d times: removed all but one", path, len(duplicates) + 1
+            )
 
     def take_over(self, former: ConnectionAdapter) -> None:
         """Replace the adapter of former settings: its creates in doubt are looked at again too."""
@@ -389,7 +391,7 @@ class ConnectionAdapter(HTTPAdapter):
         """Delete what a slow server has created a second time after all."""
         doubts, self._in_doubt = self._in_doubt, []
         for request, create in doubts:
-            self._discard_twins(request, create)
+            self._delete_duplicates(request, create)
 
     def _ask(self, like: requests.PreparedRequest, ask: Ask) -> requests.Response:
         """Another call to the same API, with the same login."""

@@ -203,7 +203,7 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
         pass
     except PermissionError:
         raise _no_access(conn_id) from None
-    return _stand_in(conn_id) or _raise_missing(conn_id, await missing.awhy(conn_id))
+    return _stand_in(conn_id) or _raise_missing(conn_id, await missing.why_async(conn_id))
 
 
 #: Connections that this process has read. If one is missing now, it has probably become unreadable,
@@ -291,7 +291,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
         hostname=target.literal or target.host_text,
         port=target.port,
         path_prefix=checked(where, TRACKING_VARIABLE, read_path_prefix, path),
-        credentials=_environment_s(TRACKING_VARIABLE, unquote(login), unquote(password))
+        credentials=_from_environment(TRACKING_VARIABLE, unquote(login), unquote(password))
         if password
         else _credentials_from_environment(),
         ca_file=without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None,
@@ -308,9 +308,9 @@ def _credentials_from_environment() -> Credentials:
     username = without_us("MLFLOW_TRACKING_USERNAME")
     password = without_us("MLFLOW_TRACKING_PASSWORD")
     if username and password:
-        return _environment_s("MLFLOW_TRACKING_USERNAME", username, password)
+        return _from_environment("MLFLOW_TRACKING_USERNAME", username, password)
     if token := without_us("MLFLOW_TRACKING_TOKEN"):
-        return _environment_s("MLFLOW_TRACKING_TOKEN", None, token)
+        return _from_environment("MLFLOW_TRACKING_TOKEN", None, token)
     from configparser import ConfigParser, Error
 
     file, path = ConfigParser(), "~/.mlflow/credentials"
@@ -318,8 +318,8 @@ def _credentials_from_environment() -> Credentials:
         file.read(Path(path).expanduser(), encoding="utf-8")
     username = file.get("mlflow", "mlflow_tracking_username", fallback="")
     password = file.get("mlflow", "mlflow_tracking_password", fallback="")
-    return _environment_s(path, username, password) if username and password else Credentials()
+    return _from_environment(path, username, password) if username and password else Credentials()
 
 
-def _environment_s(origin: str, username: str | None, secret: str) -> Credentials:
+def _from_environment(origin: str, username: str | None, secret: str) -> Credentials:
     return checked("environment", origin, lambda _: Credentials(username, secret), secret)

@@ -38,7 +38,7 @@ def why(conn_id: str) -> Reason:
         return Reason.UNKNOWN
 
 
-async def awhy(conn_id: str) -> Reason:
+async def why_async(conn_id: str) -> Reason:
     """The same for a coroutine of the triggerer."""
     try:
         comms = _comms()

@@ -282,7 +282,7 @@ class MLflowHook(BaseHook):
         with ExitStack() as stack:
             with _attempt(server) as attempt:
                 try:
-                    held = _entrance(server)
+                    held = _pinned_and_reachable(server)
                     active = stack.enter_context(
                         open_run(
                             server,
@@ -447,7 +447,7 @@ def _attempt(server: MLflowServer) -> Iterator[Call]:
         yield attempt
 
 
-def _entrance(server: MLflowServer) -> tuple[Pin, ...]:
+def _pinned_and_reachable(server: MLflowServer) -> tuple[Pin, ...]:
     """Pin the hosts, and fail early if nothing answers, instead of waiting as long as a run may.
 
     It waits as long as a call outside a run, ``request_timeout``. After that the pin also returns

@@ -41,21 +41,21 @@ _LONGEST = 64 * 2**20
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
 
-def _punctual(deadline: float, base: type[HTTPConnection]) -> type[HTTPConnection]:
+def _closed_after(deadline: float, base: type[HTTPConnection]) -> type[HTTPConnection]:
     """Connections that are closed unused if they are established after the deadline.
 
     By then the caller has received an error and may be retrying: a request sent now would be sent
     twice.
     """
 
-    class Punctual(base):  # type: ignore[misc,valid-type]
+    class ClosedAfterDeadline(base):  # type: ignore[misc,valid-type]
         def connect(self) -> None:
             super().connect()
             if time.monotonic() > deadline:
                 self.close()
                 raise ConnectTimeoutError(self, "the connection was established after the deadline")
 
-    return Punctual
+    return ClosedAfterDeadline
 
 
 class _Bounded(HTTPAdapter):
@@ -73,7 +73,7 @@ class _Bounded(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
         self._call = method, path
         self._deadline = deadline
-        self.poolmanager.pool_classes_by_scheme = pool_classes(partial(_punctual, deadline))
+        self.poolmanager.pool_classes_by_scheme = pool_classes(partial(_closed_after, deadline))
 
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:
@@ -171,13 +171,13 @@ def call(
         renewed, server = True, replace(server, credentials=login)
 
 
-class _BrokenOffError(MLflowRestError):
+class _ConnectionLostError(MLflowRestError):
     """The connection broke after it was established: the request may have been carried out."""
 
 
 def _may_have_been_carried_out(error: BaseException | None) -> bool:
     return isinstance(error, MLflowRestError) and (
-        isinstance(error, _BrokenOffError) or error.status in (502, 503, 504)
+        isinstance(error, _ConnectionLostError) or error.status in (502, 503, 504)
     )
 
 
@@ -230,7 +230,7 @@ def _once(
     thread.join(max(0.0, left) + _GRACE)
     late = f"no complete answer within {server.request_timeout:g} s (request_timeout)"
     if not outcome:
-        raise _BrokenOffError(method, name, 0, "", late)
+        raise _ConnectionLostError(method, name, 0, "", late)
     if isinstance(outcome[0], BaseException):
         raise _translated(outcome[0], method, name)
     return _document(outcome[0], method, name)
@@ -256,10 +256,10 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
         return MLflowRestError(method, path, 0, "unreachable", "it accepts no connection")
     if isinstance(error, requests.exceptions.ConnectionError):
         refused = "NewConnectionError" in repr(error.args) or "refused" in str(error).lower()
-        kind = MLflowRestError if refused else _BrokenOffError
+        kind = MLflowRestError if refused else _ConnectionLostError
         return kind(method, path, 0, "unreachable", "the connection was refused or closed early")
     if isinstance(error, requests.exceptions.RequestException):
-        return _BrokenOffError(method, path, 0, "", f"{type(error).__name__}")
+        return _ConnectionLostError(method, path, 0, "", f"{type(error).__name__}")
     return error
 
 

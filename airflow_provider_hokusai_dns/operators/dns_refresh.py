@@ -71,7 +71,7 @@ class DNSRefreshOperator(BaseOperator):
         if self.fail_on not in _FAIL_ON:
             raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
         report = refresh_names(
-            self._conn_ids(), _names(self.hostnames), probe=self.probe, say=self.log.info
+            self._conn_ids(), _names(self.hostnames), probe=self.probe, info=self.log.info
         )
         rows = report["resolutions"]
         if self.do_xcom_push:

@@ -214,11 +214,11 @@ def _a_child_met_an_outage(exception: BaseException) -> bool:
 
     from airflow.providers.common.compat.sdk import AirflowException
 
-    from airflow_provider_hokusai_dns.client.relay.relay import an_open_relay_gave_up
+    from airflow_provider_hokusai_dns.client.relay.relay import any_relay_gave_up
 
     ends = subprocess.SubprocessError | AirflowException
     ended = any(isinstance(error, ends) for error in _chain(exception, contexts=True))
-    return ended and an_open_relay_gave_up()
+    return ended and any_relay_gave_up()
 
 
 def _what_is_wrong(causes: tuple[BaseException, ...]) -> str:

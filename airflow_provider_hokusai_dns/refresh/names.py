@@ -55,16 +55,16 @@ def refresh_names(
     hostnames: Iterable[str],
     *,
     probe: bool = True,
-    say: Callable[[str, str], None] = log.info,
-    complain: Callable[[str, str], None] = log.warning,
+    info: Callable[[str, str], None] = log.info,
+    warn: Callable[[str, str], None] = log.warning,
 ) -> RefreshReport:
     """Look up connections and hostnames, bypassing every cache, and store the answers.
 
     An error for one of them is in its row.
 
     :param probe: whether to probe MLflow, once per connection.
-    :param say: called with a format and each row and change in one line.
-    :param complain: called with a format and a sentence for each answer that is not stored.
+    :param info: called with a format and each row and change in one line.
+    :param warn: called with a format and a sentence for each answer that is not stored.
     :raises WrongRefreshError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
     wanted = [_Wanted(conn_id, conn_id) for conn_id in conn_ids]
@@ -84,19 +84,19 @@ def refresh_names(
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
     for one in wanted:
-        row, change, asked = _refresh(one, budget, complain)
+        row, change, asked = _refresh(one, budget, warn)
         rows.append(row)
         seen.append((asked, row))
-        say("%s", in_one_line(row))
+        info("%s", in_one_line(row))
         if change is not None:
             changes.append(change)
-            say("%s", change_in_one_line(change))
+            info("%s", change_in_one_line(change))
     add_to_history(seen)
     return _report(rows, changes)
 
 
 def _refresh(
-    wanted: _Wanted, budget: ProbeBudget, complain: Callable[[str, str], None]
+    wanted: _Wanted, budget: ProbeBudget, warn: Callable[[str, str], None]
 ) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
     """One live lookup and one probe of MLflow; an error is in the row.
 
@@ -143,7 +143,7 @@ def _refresh(
             elif stored is not None and stored.resolved_at > time.time():
                 why = "The stored one is dated later than this one: compare the machines' clocks."
             told = f"{hostname} resolves, but is not stored as last known good. {problem or why}"
-            complain("%s", told)
+            warn("%s", told)
     row = _resolved(wanted, found)
     row["lookup_ms"] = None if found.source is Source.LITERAL else _milliseconds(took)
     verdict = None if server is None else budget.probe(server, found)

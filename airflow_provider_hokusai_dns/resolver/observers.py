@@ -23,14 +23,14 @@ class Observers:
 
     def __init__(self, served: Callable[[], tuple[int, int, int, int]]) -> None:
         self._served = served
-        self._told = (0, 0, 0, 0)
+        self._reported = (0, 0, 0, 0)
         self._lock = forks.free_in_child(threading.Lock())
         self._observers: tuple[Callable[[Event], None], ...] = ()
         forks.renewed(self)
 
     def renew_after_fork(self) -> None:
         """Leave the answers of the parent to the parent: it will tell of them itself."""
-        self._told = self._served()
+        self._reported = self._served()
 
     def add(self, observer: Callable[[Event], None]) -> None:
         """Add an observer."""
@@ -45,9 +45,9 @@ class Observers:
             return
         with self._lock:  # or two events would tell of the same hits
             served = self._served()
-            news = [now - told for now, told in zip(served, self._told, strict=True)]
+            news = [now - told for now, told in zip(served, self._reported, strict=True)]
             hits, stale, stored, static = news
-            self._told = served
+            self._reported = served
         event = Event(
             kind, hostname, hits=hits, stale=stale, stored=stored, static=static, **details
         )

@@ -29,7 +29,12 @@ from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
 from airflow_provider_hokusai_dns.resolver.lookup.system import unpinned
 from airflow_provider_hokusai_dns.resolver.model import FOREVER, Attempt, Cause, Resolution
-from airflow_provider_hokusai_dns.resolver.pinned_port import GRACE, GoodDay, PinnedPort, of_family
+from airflow_provider_hokusai_dns.resolver.pinned_port import (
+    GRACE,
+    PinnedPort,
+    ReusableAnswer,
+    of_family,
+)
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
     PinPolicy,
@@ -141,7 +146,7 @@ class Pin:
             if not self._policies and _pins.get(self.hostname) is self:
                 del _pins[self.hostname]
             if not _pins:
-                _functions.take_out()
+                _functions.uninstall()
 
     def addresses(
         self,
@@ -200,10 +205,12 @@ class Pin:
             attempt = Attempt("live lookup", "no outcome", seconds)
             raise DNSResolutionError(name, Cause.TIMEOUT, (attempt,)) from None
 
-    def good_day(self, handout: Handout, port: int, family: int, absolute: bool) -> GoodDay | None:
+    def reusable_answer(
+        self, handout: Handout, port: int, family: int, absolute: bool
+    ) -> ReusableAnswer | None:
         """The last answer for these arguments of :meth:`addresses`, if it can be reused."""
         pinned_port = self._ports.get((absolute or self._absolute, port, family))
-        return None if pinned_port is None else pinned_port.good_day(handout)
+        return None if pinned_port is None else pinned_port.reusable_answer(handout)
 
     def _policies_for(self, port: int) -> list[PinPolicy]:
         """The policies for this port, else those for every port (a file host of another server)."""
@@ -263,15 +270,15 @@ def pin_host(
     missing = _functions.missing()  # without the lock, because it calls foreign functions
     with _lock:
         if _pins:
-            _functions.put_in(missing)
+            _functions.install(missing)
     return pin
 
 
-def tell_blind_spots(hostname: str) -> None:
+def warn_about_blind_spots(hostname: str) -> None:
     """Log what a pin does not cover, each case once per process."""
     for sentence in blind_spots(hostname):
-        if sentence not in _told:
-            _told.add(sentence)
+        if sentence not in _warned:
+            _warned.add(sentence)
             log.warning("Not covered by the pin of %s: %s.", hostname, sentence)
 
 
@@ -283,9 +290,9 @@ def pinned(hostname: str) -> Pin | None:
 _pins: dict[str, Pin] = {}
 _resolving = Workers("hokusai-dns-pin")
 #: Answers for a good day, by the arguments of the call.
-_last: dict[tuple[Any, ...], GoodDay] = {}
+_last: dict[tuple[Any, ...], ReusableAnswer] = {}
 _MOST_LAST = 256
-_told: set[str] = set()
+_warned: set[str] = set()
 _lock = forks.free_in_child(threading.Lock())
 
 
@@ -400,7 +407,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], max_patience: float
     if arguments[4] & CANONNAME:
         found = ((*found[0][:3], name, found[0][4]), *found[1:])
     handout[:] = found
-    last = pin.good_day(handout, number, family, absolute) if connects else None
+    last = pin.reusable_answer(handout, number, family, absolute) if connects else None
     if last is not None:
         if len(_last) >= _MOST_LAST:
             _last.clear()

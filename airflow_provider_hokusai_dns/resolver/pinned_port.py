@@ -76,7 +76,7 @@ class NoConnectionError(PicklableError, OSError):
         self.addresses = addresses
 
 
-class GoodDay(NamedTuple):
+class ReusableAnswer(NamedTuple):
     """An answer that may be reused until something happens that could make it wrong.
 
     :param state: the state of the port, which leaves no doubt about the addresses.
@@ -227,7 +227,7 @@ class PinnedPort:
 
     # --- handing out
 
-    def good_day(self, handout: Handout) -> GoodDay | None:
+    def reusable_answer(self, handout: Handout) -> ReusableAnswer | None:
         """The answer to reuse; ``None`` if there is doubt about the addresses."""
         state, ready, places = self._state, self._ready(self._name), handout.places
         if ready is None or not places:
@@ -235,10 +235,10 @@ class PinnedPort:
         current = self._usable(ready.next())
         if current.is_stale or {*current.places} != {*places}:
             return None
-        until = state.good_until(self._edge.monotonic(), places)
-        return GoodDay(self, state, ready, until, list(handout), places)
+        until = state.reusable_until(self._edge.monotonic(), places)
+        return ReusableAnswer(self, state, ready, until, list(handout), places)
 
-    def again(self, last: GoodDay) -> Handout | None:
+    def again(self, last: ReusableAnswer) -> Handout | None:
         """Reuse an answer if nothing has happened that could make it wrong.
 
         Every connection takes this path while all is well: without the lock, without a decision,

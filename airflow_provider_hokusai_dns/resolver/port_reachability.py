@@ -198,7 +198,7 @@ class PortReachability(NamedTuple):
             or any(CONNECT_TIMEOUT < now - at < _AGAIN for at in connecting)
         )
 
-    def good_until(self, now: float, addresses: Sequence[str]) -> float:
+    def reusable_until(self, now: float, addresses: Sequence[str]) -> float:
         """Until when addresses from DNS may be returned in this order, as far as is known.
 
         Several addresses only while the first one is known to accept connections.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
+from airflow_provider_hokusai_dns.resolver.lookup.system import bypassing_pin
 from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, LastKnownGood, Source, Store
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Publisher:
         """
         has_turn = record.turn.acquire(timeout=self.state.config.timeout)
         try:
-            with past_the_pin():
+            with bypassing_pin():
                 yield
         finally:
             if has_turn:

@@ -47,7 +47,7 @@ class SocketFunctions:
         found = {name: getattr(socket, name) for name in self._makers}
         return {name: there for name, there in found.items() if not self._leads_here(name, there)}
 
-    def put_in(self, missing: Mapping[str, Function]) -> None:
+    def install(self, missing: Mapping[str, Function]) -> None:
         """Replace the functions in ``missing``, unless they have been replaced in the meantime.
 
         A new function each time: a wrapped one still delegates to its original, and used a second
@@ -59,7 +59,7 @@ class SocketFunctions:
                 self._made.append((ours, there))
                 setattr(socket, name, ours)
 
-    def take_out(self) -> None:
+    def uninstall(self) -> None:
         """Restore the originals where our functions are still in place."""
         for name in self._makers:
             while (original := self._original_of(getattr(socket, name))) is not None:

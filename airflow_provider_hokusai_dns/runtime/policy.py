@@ -85,7 +85,7 @@ class Policy:
             self._fingerprint = None
             with contextlib.suppress(SettingError):  # reported where a resolver is asked for
                 self.current()
-            if self._has_the_variable_s_numbers:  # else the settings are invalid, as logged
+            if self._variable_is_applied:  # else the settings are invalid, as logged
                 numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
                 line = "The policy changed by the Variable %s: %s"
                 self.log_later(logging.INFO, line, KEY, numbers or _BACK)
@@ -93,7 +93,7 @@ class Policy:
     def status(self) -> dict[str, Any]:
         """What the Variable sets, and what is wrong with it, as plain values."""
         status = self.variable.as_dict()
-        if not self._has_the_variable_s_numbers:
+        if not self._variable_is_applied:
             why = f"the settings are invalid ({self._rejected})"
             status["values"] = dict(self._numbers)
             status["problem"] = (
@@ -102,7 +102,7 @@ class Policy:
         return status
 
     @property
-    def _has_the_variable_s_numbers(self) -> bool:
+    def _variable_is_applied(self) -> bool:
         """Whether it has the numbers of the Variable, or has not been built yet."""
         return self._config is None or self._numbers == self.variable.values
 

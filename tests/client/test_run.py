@@ -754,7 +754,7 @@ def test_a_run_that_is_being_begun_is_found_in_every_experiment(
     tags = dict.fromkeys(orphaned_runs.IDENTITY, "oldest") | {orphaned_runs.TAG_TRY: "1"}
     begun = client.create_run(experiment, tags=tags).info.run_id
     client.create_experiment("the newest")
-    orphaned_runs.end_what_is_being_begun(uri, tags, 30)
+    orphaned_runs.end_runs_being_created(uri, tags, 30)
     assert client.get_run(begun).info.status == "KILLED"
 
 

@@ -67,7 +67,7 @@ def test_only_a_clear_word_of_the_api_server_counts(line, answer, reason):
     """In a task and in a trigger; an API server that is away says nothing about a connection."""
     supervisor = line(says(answer) if isinstance(answer, str) else answer)
     assert missing.why("ml") is reason
-    assert asyncio.run(missing.awhy("ml")) is reason
+    assert asyncio.run(missing.why_async("ml")) is reason
     assert supervisor.asked == ["ml", "ml"]
 
 
@@ -79,13 +79,13 @@ def test_where_a_secrets_backend_may_have_failed_nothing_is_clear(line, monkeypa
     line(says("CONNECTION_NOT_FOUND"))
     monkeypatch.setenv(option, "some.Vault")
     assert missing.why("ml") is Reason.UNKNOWN
-    assert asyncio.run(missing.awhy("ml")) is Reason.UNKNOWN
+    assert asyncio.run(missing.why_async("ml")) is Reason.UNKNOWN
 
 
 def test_a_process_without_a_supervisor_knows_nothing():
     """Plain Python, which reads the environment alone."""
     assert missing.why("ml") is Reason.UNKNOWN
-    assert asyncio.run(missing.awhy("ml")) is Reason.UNKNOWN
+    assert asyncio.run(missing.why_async("ml")) is Reason.UNKNOWN
 
 
 def test_a_misspelt_id_comes_with_the_one_that_was_meant(connect):

@@ -300,7 +300,7 @@ def test_why_an_answer_is_never_stored_is_said_and_is_no_change(
     clean_runtime.use_store(VariableStore(variables=Texts()))
     dns.set_records("portal.local", [answer])
     said: list[str] = []
-    report = refresh_names([], ["portal.local"], complain=lambda _, line: said.append(line))
+    report = refresh_names([], ["portal.local"], warn=lambda _, line: said.append(line))
     assert report["changes"] == []
     assert "never replaces a last known good" in said[0]
     assert "Variable" not in said[0]
@@ -317,7 +317,7 @@ def test_a_stored_answer_from_a_clock_that_is_ahead_is_said_to_be_the_reason(
     clean_runtime.use_store(VariableStore(variables=variables))
     dns.set_records("moved.local", ["10.0.0.2"])
     said: list[str] = []
-    refresh_names([], ["moved.local"], complain=lambda _, line: said.append(line))
+    refresh_names([], ["moved.local"], warn=lambda _, line: said.append(line))
     assert "is dated later than this one" in said[0]
     assert "could not be written" not in said[0]
 

@@ -42,7 +42,7 @@ def test_no_secret_of_a_target_is_in_a_row_a_line_or_a_log(asked, caplog, target
     """Resolved, not resolved, and malformed."""
     asked.set_records("a.local", ["10.0.0.1"])
     lines = []
-    report = refresh_names([], [target], say=lambda form, line: lines.append(form % line))
+    report = refresh_names([], [target], info=lambda form, line: lines.append(form % line))
     (row,) = report["resolutions"]
     assert row["hostname"] == hostname
     told = json.dumps(report) + "".join(lines) + caplog.text

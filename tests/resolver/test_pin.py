@@ -589,7 +589,7 @@ def test_what_one_greenlet_does_is_not_taken_for_another() -> None:
     script = f"""
 import socket
 from airflow_provider_hokusai_dns.resolver import DNSResolver, deadline
-from airflow_provider_hokusai_dns.resolver.lookup.system import past_the_pin
+from airflow_provider_hokusai_dns.resolver.lookup.system import bypassing_pin
 from airflow_provider_hokusai_dns.resolver.pin import pin_host
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 import gevent.monkey
@@ -597,7 +597,7 @@ gevent.monkey.patch_all()
 import gevent
 
 def one():
-    with past_the_pin(), deadline.bounded(0.1):
+    with bypassing_pin(), deadline.bounded(0.1):
         gevent.sleep(0.3)
 
 def other():

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
-from airflow_provider_hokusai_dns.resolver.pin import tell_blind_spots
+from airflow_provider_hokusai_dns.resolver.pin import warn_about_blind_spots
 
 HOST = "mlflow.test.local"
 
@@ -82,5 +82,5 @@ def test_each_is_said_once_in_a_process(
     monkeypatch.setenv("http_proxy", "http://proxy.test:3128")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            tell_blind_spots("once.test.local")
+            warn_about_blind_spots("once.test.local")
     assert sum("http_proxy" in record.message for record in caplog.records) == 1

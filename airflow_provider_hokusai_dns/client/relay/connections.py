@@ -61,7 +61,7 @@ class Connections(web.Server):
     ) -> None:
         """A connection is closed."""
         super().connection_lost(handler, exc)
-        self.is_no_stranger(handler)
+        self.no_longer_stranger(handler)
 
     def note_sent(self, connection: web.RequestHandler, count: int) -> None:
         """Count bytes, if they are a stranger's."""
@@ -72,14 +72,14 @@ class Connections(web.Server):
         if self._sent_by_strangers > _SENT_BY_STRANGERS:
             self._close(max(self._strangers, key=lambda each: self._strangers[each].sent))
 
-    def is_no_stranger(self, connection: web.RequestHandler) -> None:
+    def no_longer_stranger(self, connection: web.RequestHandler) -> None:
         """It has shown the token, or is closed."""
         if (stranger := self._strangers.pop(connection, None)) is not None:
             stranger.limit.cancel()
             self._sent_by_strangers -= stranger.sent
 
     def _close(self, stranger: web.RequestHandler) -> None:
-        self.is_no_stranger(stranger)
+        self.no_longer_stranger(stranger)
         stranger.force_close()
 
 

@@ -51,7 +51,7 @@ from airflow_provider_hokusai_dns.client.retries import (
 from airflow_provider_hokusai_dns.client.routes import (
     Repeat,
     Route,
-    author_s_timeout,
+    author_timeout,
     error_code,
     route,
     was_removed_before,
@@ -75,7 +75,7 @@ _REFUSALS = frozenset({401, 403, 413})
 
 
 @dataclass(frozen=True, slots=True)
-class Doubtful:
+class PossibleDuplicate:
     """A create that may have made something twice.
 
     :param base: of its path.
@@ -107,14 +107,16 @@ class Forwarder:
         self.lost: dict[tuple[str, str, str], LostCall] = {}
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
-        self.doubtful: list[Doubtful] = []
+        self.possible_duplicates: list[PossibleDuplicate] = []
         #: What clients have got, of the kinds that may be made twice.
         self.kept: set[Key] = set()
         self._server = server
         self._upstream = upstream
         self._run_tags = run_tags
         self._login = Login(server, renew)
-        self._author_s = author_s_timeout()  # now: later it may be the relay's own, for children
+        self._author_timeout = (
+            author_timeout()
+        )  # now: later it may be the relay's own, for children
         self._outage = Outage(server.deadline)
 
     async def answer(
@@ -247,7 +249,7 @@ class Forwarder:
             call.route.repeat,
             of_an_artifact="artifact" in request.path,
             patience=patience,
-            author_s=self._author_s,
+            author_timeout=self._author_timeout,
         )
         ends = request.waiting_since + max(patience, _LEAST)
         limit = asyncio.timeout(max(_LEAST, min(longest, ends - time.monotonic())))
@@ -327,11 +329,11 @@ class Forwarder:
             if answer.status < 300:
                 if self.lost:
                     self.lost.pop(call.key, None)
-                if call.create is not None and call.create.may_be_double:
+                if call.create is not None and call.create.may_be_duplicated:
                     self.kept.add(call.create.key_of(answer.document))
                     if call.maybe_done:
-                        self.doubtful.append(
-                            Doubtful(call.create, call.route.base, call.request.workspace)
+                        self.possible_duplicates.append(
+                            PossibleDuplicate(call.create, call.route.base, call.request.workspace)
                         )
                 self.runs.note(call.route.name, call.request, answer)
             elif (

@@ -127,7 +127,7 @@ class Listener:
                 _log.warning("A request without the token of this relay was refused.")
             return _error(401, "this relay is for the processes of one Airflow task: its token "
                           "is missing or wrong", "PERMISSION_DENIED")  # fmt: skip
-        self._web.is_no_stranger(request.protocol)
+        self._web.no_longer_stranger(request.protocol)
         path = request.raw_path
         if request.method not in _METHODS or not _is_plain(path):
             return _error(400, "this relay takes paths of MLflow only", "BAD_REQUEST")

@@ -51,7 +51,7 @@ async def end_orphans(ask: Asks, tags: Mapping[str, str], runs: Runs) -> None:
         _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
 
 
-async def delete_doubles(ask: Asks, create: Create, base: str, kept: Container[Key]) -> None:
+async def delete_duplicates(ask: Asks, create: Create, base: str, kept: Container[Key]) -> None:
     """Delete what a call created in addition to what its client received.
 
     :param ask: in the workspace of that client.

@@ -19,7 +19,7 @@ from airflow_provider_hokusai_dns.client import auth, sigterm
 from airflow_provider_hokusai_dns.client.errors import LostDataError
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
 from airflow_provider_hokusai_dns.client.relay.orphans import (
-    delete_doubles,
+    delete_duplicates,
     end_orphans,
     end_run,
     has_ended,
@@ -145,9 +145,9 @@ class Relay:
         )
         if self._experiment_id is None:
             # An open run on another server has set its own, which does not exist on this one.
-            author_s = overrides.without_us(EXPERIMENT_ID, but=self._server.conn_id)
-            if base.get(EXPERIMENT_ID) == os.environ.get(EXPERIMENT_ID) != author_s:
-                changes[EXPERIMENT_ID] = author_s
+            author_value = overrides.without_us(EXPERIMENT_ID, but=self._server.conn_id)
+            if base.get(EXPERIMENT_ID) == os.environ.get(EXPERIMENT_ID) != author_value:
+                changes[EXPERIMENT_ID] = author_value
         return changes
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -193,23 +193,23 @@ class Relay:
                 _log.exception("The relay could not be ended in order")
             except BaseException as over:  # the task's time is over meanwhile
                 self._finish_at_once(status)
-                self._put_losses_behind(over)
+                self._chain_losses(over)
                 raise
             if error is not None:
-                self._put_losses_behind(error)
+                self._chain_losses(error)
             lost = tuple(self._forwarder.lost.values())
         finally:
             self._end_thread()
         if lost and error is None:
             raise RelayLostDataError(self._server.conn_id, lost)
 
-    def _put_losses_behind(self, error: BaseException) -> None:
+    def _chain_losses(self, error: BaseException) -> None:
         """Say what was lost in the log, and in the context of what comes out instead."""
         gave_up = self._forwarder.gave_up
         if calls := tuple(self._forwarder.lost.values()) or ((gave_up,) if gave_up else ()):
             behind = RelayLostDataError(self._server.conn_id, calls)
             _log.error("%s", behind)
-            _put_behind(error, behind)
+            _append_to_context(error, behind)
 
     def stop(self, seconds: float) -> None:
         """End the runs of the clients now, as KILLED, because the task is being stopped."""
@@ -245,10 +245,10 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-                for one in self._forwarder.doubtful:
+                for one in self._forwarder.possible_duplicates:
                     left = max(0.0, end - time.monotonic())
                     ask = partial(self._forwarder.ask, deadline=left, workspace=one.workspace)
-                    await delete_doubles(ask, one.create, one.base, self._forwarder.kept)
+                    await delete_duplicates(ask, one.create, one.base, self._forwarder.kept)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
@@ -351,12 +351,12 @@ def _user() -> str:
 _open_relays: list[Relay] = []
 
 
-def an_open_relay_gave_up() -> bool:
+def any_relay_gave_up() -> bool:
     """Whether MLflow was unavailable for longer than an open relay of this process waits."""
     return any(relay.gave_up for relay in _open_relays)
 
 
-def _put_behind(error: BaseException, behind: BaseException) -> None:
+def _append_to_context(error: BaseException, behind: BaseException) -> None:
     """Make one exception the last in the context of another: how a child ended, and why."""
     seen = {id(error)}
     while error.__context__ is not None and id(error.__context__) not in seen:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
-from airflow_provider_hokusai_dns.resolver.lookup.questions import Question, Reply, Said, Server
+from airflow_provider_hokusai_dns.resolver.lookup.questions import (
+    NameserverReply,
+    Question,
+    Reply,
+    Server,
+)
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
 from airflow_provider_hokusai_dns.resolver.model import FOREVER, LONG_AGO, Cause
 
@@ -92,7 +97,7 @@ class Asking:
         health = self._nameservers.health
         for ask in self.asks:
             if ask.ended_at is None:
-                health.unheard(ask.server, ask.sent_at, now)
+                health.unanswered(ask.server, ask.sent_at, now)
         if self.reply is not None and now < self.stands_at:
             self._weigh(now)
         while now >= self.next_at:
@@ -105,7 +110,7 @@ class Asking:
     def replied(self, ask: Ask, reply: Reply, now: float) -> None:
         """A packet came for this question, from whichever query of it, however late."""
         ask.ended_at, ask.reply = now, reply
-        self._nameservers.health.heard(ask.server, now)
+        self._nameservers.health.answered(ask.server, now)
         if reply.truncated:
             self._send(ask.server, now, tcp=True)
         elif ask.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
@@ -136,7 +141,7 @@ class Asking:
         """Whether the current reply is a "no"."""
         return self.reply is not None and self.reply.is_no and now >= self.stands_at
 
-    def is_word_of(self, rank: int) -> bool:
+    def has_reply_up_to(self, rank: int) -> bool:
         """Whether a nameserver that is believed about the other family, or a better one, spoke."""
         return self.reply is not None and self.rank <= rank
 
@@ -162,9 +167,9 @@ class Asking:
             return Cause.TIMEOUT
         return Cause.NETWORK if set(causes) == {Cause.NETWORK} else Cause.MALFORMED
 
-    def said(self, now: float) -> list[Said]:
+    def replies(self, now: float) -> list[NameserverReply]:
         """The last reply of each nameserver that was asked."""
-        words: dict[Server, Said] = {}
+        words: dict[Server, NameserverReply] = {}
         for ask in self.asks:
             reply = ask.reply
             if reply is None or reply.truncated:
@@ -173,7 +178,7 @@ class Asking:
                 reply, ended = Reply(Cause.TIMEOUT), now
             else:
                 ended = ask.ended_at or now
-            words[ask.server] = Said(
+            words[ask.server] = NameserverReply(
                 str(ask.server),
                 *self.question,
                 reply.addresses,

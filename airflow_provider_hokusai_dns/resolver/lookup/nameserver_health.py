@@ -22,17 +22,17 @@ class NameserverHealth:
 
     def __init__(self) -> None:
         self._silent_until: dict[Server, float] = {}
-        self._heard_at: dict[Server, float] = {}
+        self._answered_at: dict[Server, float] = {}
 
-    def heard(self, server: Server, now: float) -> None:
+    def answered(self, server: Server, now: float) -> None:
         """Record a packet from this nameserver."""
-        self._heard_at[server] = now
+        self._answered_at[server] = now
         self._silent_until.pop(server, None)
 
-    def unheard(self, server: Server, since: float, now: float) -> None:
+    def unanswered(self, server: Server, since: float, now: float) -> None:
         """Record that a query sent at ``since`` got no answer; others may have."""
-        heard = self._heard_at.get(server)
-        if now >= since + SILENT_AFTER and (heard is None or heard < since):
+        answered = self._answered_at.get(server)
+        if now >= since + SILENT_AFTER and (answered is None or answered < since):
             self._silent_until[server] = now + SILENT_FOR
 
     def is_silent(self, server: Server) -> bool:

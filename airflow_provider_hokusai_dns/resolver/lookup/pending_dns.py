@@ -75,7 +75,7 @@ class PendingDNSLookup(PendingLookup):
 
     def attempts(self) -> list[Attempt]:
         """Each nameserver, name and family; then the system."""
-        told = [] if self._system is None else _told(self._system)
+        told = [] if self._system is None else _attempts_of(self._system)
         return [*self._plan.attempts(time.monotonic()), *told]
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class PendingDNSLookup(PendingLookup):
         for end in bell:
             end.setblocking(False)
         self._system = self._begin_system(seconds)
-        self._system.add_done_callback(lambda _: _ring(bell[1]))
+        self._system.add_done_callback(lambda _: _wake(bell[1]))
 
     def _pump(self, until: float) -> None:
         plan, bell = self._plan, self._bell
@@ -151,7 +151,7 @@ class PendingDNSLookup(PendingLookup):
         """
         if self._system is None:
             return failed
-        tried = [*failed.tried, *_told(self._system)]
+        tried = [*failed.tried, *_attempts_of(self._system)]
         error = self._system.exception() if self._system.done() else None
         word = failed
         if failed.cause is Cause.NETWORK and isinstance(error, LookupFailed):
@@ -159,7 +159,7 @@ class PendingDNSLookup(PendingLookup):
         return LookupFailed(word.cause, word.detail, tried)
 
 
-def _told(system: Future[Answer]) -> list[Attempt]:
+def _attempts_of(system: Future[Answer]) -> list[Attempt]:
     if not system.done():
         return [Attempt("system", "no answer in time")]
     error = system.exception()
@@ -168,7 +168,7 @@ def _told(system: Future[Answer]) -> list[Attempt]:
     return [] if error is None else [Attempt("system", f"{type(error).__name__}: {error}")]
 
 
-def _ring(bell: socket.socket) -> None:
+def _wake(bell: socket.socket) -> None:
     with contextlib.suppress(OSError):  # closed: the lookup is over
         bell.send(b"\0")
 

@@ -16,9 +16,9 @@ from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Nam
 from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
+    NameserverReply,
     Question,
     Reply,
-    Said,
     Server,
 )
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
@@ -82,7 +82,7 @@ class _Candidate:
         until = FOREVER
         if found:
             rank = max(asking.rank for asking in found)
-            open_ = [asking for asking in open_ if not asking.is_word_of(rank)]
+            open_ = [asking for asking in open_ if not asking.has_reply_up_to(rank)]
             if not open_:
                 return True, FOREVER
             late = _LATE_A if any(asking.question.kind == "A" for asking in open_) else _LATE_AAAA
@@ -199,7 +199,7 @@ class Plan:
         if chosen is None:
             return False
         rank = max(asking.rank for asking in chosen.askings if asking.has_some)
-        return all(asking.settled(now) or asking.is_word_of(rank) for asking in chosen.askings)
+        return all(asking.settled(now) or asking.has_reply_up_to(rank) for asking in chosen.askings)
 
     def reply(self) -> Reply:
         """The reply to the one question of the chosen name."""
@@ -212,15 +212,15 @@ class Plan:
         """The absolute name that was chosen; before that, the first candidate."""
         return (self._chosen or self._candidates[0]).name
 
-    def said(self, now: float) -> list[Said]:
+    def replies(self, now: float) -> list[NameserverReply]:
         """What each nameserver has said so far."""
-        return [word for asking in self._begun() for word in asking.said(now)]
+        return [word for asking in self._begun() for word in asking.replies(now)]
 
     def attempts(self, now: float) -> list[Attempt]:
         """The same, as an error shows it."""
         return [
             Attempt(f"dns {one.nameserver} {one.family} {one.name}", one.outcome, one.seconds)
-            for one in self.said(now)
+            for one in self.replies(now)
         ]
 
     # --- inside

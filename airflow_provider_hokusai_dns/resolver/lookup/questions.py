@@ -73,7 +73,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class NameserverReply:
     """One nameserver's reply to one question, for people.
 
     :param cause: why it returned no address; ``None`` if it returned some.

@@ -14,7 +14,7 @@ from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile
 from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
-from airflow_provider_hokusai_dns.resolver.lookup.questions import Said, Server
+from airflow_provider_hokusai_dns.resolver.lookup.questions import NameserverReply, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf, parse_resolv_conf
 from airflow_provider_hokusai_dns.resolver.model import Answer
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -90,7 +90,7 @@ class StubResolver:
 
     def ask_each(
         self, hostname: str, *, timeout: float, kinds: tuple[str, ...] = ("A", "AAAA")
-    ) -> list[Said]:
+    ) -> list[NameserverReply]:
         """Ask every nameserver separately, all at the same time, to find a faulty one.
 
         A lookup asks the next one only if the first fails; this costs one query per nameserver.
@@ -100,12 +100,12 @@ class StubResolver:
         """
         workers = Workers("hokusai-dns-each")
 
-        def ask(server: Server) -> list[Said]:
+        def ask(server: Server) -> list[NameserverReply]:
             plan = self.plan(hostname, timeout, kinds=kinds, only=server)
-            return self._run(plan).said(time.monotonic())
+            return self._run(plan).replies(time.monotonic())
 
         answers = [workers.call(partial(ask, server)) for server in self._conf().nameservers]
-        return [said for answer in answers for said in answer.result()]
+        return [reply for answer in answers for reply in answer.result()]
 
     def _conf(self) -> ResolvConf:
         if self._own is not None:

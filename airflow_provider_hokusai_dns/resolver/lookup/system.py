@@ -46,7 +46,7 @@ unpinned: ContextVar[bool] = ContextVar("unpinned", default=False)
 
 
 @contextlib.contextmanager
-def past_the_pin() -> Iterator[None]:
+def bypassing_pin() -> Iterator[None]:
     """While the block runs, resolve names on this thread as the system does, bypassing all pins."""
     token = unpinned.set(True)
     try:
@@ -64,7 +64,7 @@ class SystemLookup:
         """Look a hostname up; see :class:`~.model.Lookup`. The caller limits the time."""
         started = time.monotonic()
         try:
-            with past_the_pin():  # wherever in the chain it is
+            with bypassing_pin():  # wherever in the chain it is
                 # By position: eventlet's own has other names for what follows.
                 found = socket.getaddrinfo(hostname, None, 0, socket.SOCK_STREAM)
         except Exception as error:

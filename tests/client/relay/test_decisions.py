@@ -122,7 +122,7 @@ def test_a_server_that_hangs_is_asked_again_where_that_is_cheap(
     repeat: Repeat, of_an_artifact: bool, limit: float
 ) -> None:
     """As MLflow's own client does it after its time-out; never later than the deadline."""
-    for patience, author_s, expected in (
+    for patience, author_timeout, expected in (
         (600.0, 0.0, limit),
         (600.0, 30.0, limit),
         (600.0, 300.0, max(limit, 300.0)),  # a search that takes minutes, as its author knows
@@ -130,7 +130,7 @@ def test_a_server_that_hangs_is_asked_again_where_that_is_cheap(
         (5.0, 300.0, 5.0),
     ):
         found = answer_limit(
-            repeat, of_an_artifact=of_an_artifact, patience=patience, author_s=author_s
+            repeat, of_an_artifact=of_an_artifact, patience=patience, author_timeout=author_timeout
         )
         assert found == expected
 

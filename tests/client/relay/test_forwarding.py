@@ -700,14 +700,14 @@ def test_connect_is_refused(relay_to: OpenRelay) -> None:
     assert there.requests == []
 
 
-@pytest.mark.parametrize(("author_s", "sent"), [(None, 2), ("20", 1)])
+@pytest.mark.parametrize(("author_timeout", "sent"), [(None, 2), ("20", 1)])
 def test_a_slow_answer_is_waited_for_as_long_as_the_author_says(
-    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch, author_s: str | None, sent: int
+    relay_to: OpenRelay, monkeypatch: pytest.MonkeyPatch, author_timeout: str | None, sent: int
 ) -> None:
     """By MLflow's own variable, as outside of a relay; sent again, it would be as slow again."""
     monkeypatch.setattr(retries, "ANSWER_TIMEOUT", 1.0)
-    if author_s is not None:
-        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", author_s)
+    if author_timeout is not None:
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", author_timeout)
 
     def slow(request: Request) -> bytes:
         time.sleep(6)

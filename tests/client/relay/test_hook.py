@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
-from airflow_provider_hokusai_dns.client.routes import author_s_timeout
+from airflow_provider_hokusai_dns.client.routes import author_timeout
 from airflow_provider_hokusai_dns.client.run_end import LostDataError
 from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
@@ -46,24 +46,24 @@ def test_the_hook_opens_a_relay_to_its_connection(
 
 
 @pytest.mark.parametrize("export", [False, True])
-@pytest.mark.parametrize("author_s", ["7", None])
+@pytest.mark.parametrize("author_value", ["7", None])
 def test_children_do_not_get_the_experiment_of_a_run_on_another_server(
     usable: Callable[..., str],
     tiny: TinyMLflow,
     monkeypatch: pytest.MonkeyPatch,
-    author_s: str | None,
+    author_value: str | None,
     export: bool,
 ) -> None:
     """But the author's, and that of a run on their own server in another thread."""
     usable()
     before = dict(os.environ)
-    if author_s is not None:
-        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", author_s)
+    if author_value is not None:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", author_value)
     with fluent_uri("b", "http://b@b.test"), experiment_in_use("42"):
         with MLflowHook().relay(export=export) as relay:
-            assert relay.environment().get("MLFLOW_EXPERIMENT_ID") == author_s
+            assert relay.environment().get("MLFLOW_EXPERIMENT_ID") == author_value
             assert relay.environment({"MLFLOW_EXPERIMENT_ID": "9"})["MLFLOW_EXPERIMENT_ID"] == "9"
-            seen = author_s if export else "42"
+            seen = author_value if export else "42"
             assert os.environ.get("MLFLOW_EXPERIMENT_ID") == seen
         assert os.environ["MLFLOW_EXPERIMENT_ID"] == "42"
     with (
@@ -143,7 +143,7 @@ def test_the_variables_of_a_relay_are_no_settings_of_the_task_itself(
     monkeypatch.setenv("AIRFLOW_CONN_TEAM_B", "http://b.test")
     with MLflowHook().relay(export=True) as relay:
         assert auth.registry_uri(MLflowHook("team_b").server) is None
-        assert author_s_timeout() == 0
+        assert author_timeout() == 0
         monkeypatch.delenv("AIRFLOW_CONN_MLFLOW_DEFAULT")
         monkeypatch.setattr(connections, "_found", set())
         monkeypatch.setenv("AIRFLOW_CONN_TEAM_C", "https://c.test?__extra__=%7B%7D")

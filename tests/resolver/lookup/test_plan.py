@@ -206,7 +206,7 @@ def test_a_no_of_a_later_nameserver_waits_for_the_earlier_one(reply):
 def test_a_no_does_not_outvote_a_nameserver_that_was_not_asked():
     """One that has fallen silent is behind the others, and asked before their "no" is believed."""
     w = World({(ONE, "*", "*"): A, (TWO, "*", "*"): NXDOMAIN})
-    w.health.unheard(ONE, w.now - 2, w.now)
+    w.health.unanswered(ONE, w.now - 2, w.now)
     answer = w.run((ONE, TWO))
     assert answer.addresses == A.addresses
     assert [ask[0] for ask in w.asked()] == ["10.0.0.2", "10.0.0.2", "10.0.0.1", "10.0.0.1"]
@@ -319,7 +319,7 @@ def test_a_dead_nameserver_does_not_slow_each_search_domain_down():
     """Its part in a "no" is waited for once, and not in front of every candidate."""
     names = (*(f"mlflow.{n}.test." for n in range(3)), NAME)
     w = World({(TWO, "*", "*"): NXDOMAIN, (TWO, NAME, "*"): A})
-    w.health.unheard(ONE, w.now - 2, w.now)
+    w.health.unanswered(ONE, w.now - 2, w.now)
     assert w.run((ONE, TWO), names).addresses == A.addresses
     assert w.took == 0
 
