@@ -331,7 +331,8 @@ class TestAirflowItself:
 
     def test_gives_a_variable_of_the_environment(self, monkeypatch):
         """An admin can pin the last known good by the environment."""
-        store = VariableStore(now=lambda: NOW, variables=SdkVariables())
+        # The first read imports Airflow's SDK, which may take longer than a read.
+        store = VariableStore(now=lambda: NOW, variables=SdkVariables(), patience=60)
         assert store.read(NAME) is None
         kept = Kept()
         VariableStore(variables=kept, now=lambda: NOW).write(RECORD)
@@ -341,5 +342,5 @@ class TestAirflowItself:
     def test_cannot_be_written_without_a_task_and_says_nothing_about_it(self, caplog):
         """In the API server a write is impossible by design: no reason to fill its log."""
         with caplog.at_level(logging.INFO):
-            assert not VariableStore(now=lambda: NOW).write(RECORD)
+            assert not VariableStore(now=lambda: NOW, patience=60).write(RECORD)
         assert "hokusai" not in caplog.text
