@@ -63,7 +63,7 @@ _CONN_FIELDS = {
     ),
     "max_retries": _field(
         "Retries",
-        "How many times a failed call is sent again. Default: as often as the deadline allows.",
+        "How many times a failed request is sent again. Default: as often as the deadline allows.",
         {"type": ["integer", "null"], "minimum": 0},
     ),
     "deadline": _field(
@@ -79,13 +79,14 @@ _CONN_FIELDS = {
     ),
     "also_pin": _field(
         "Also pin",
-        "Further hostnames, separated by commas, that serve artifacts (presigned URLs).",
+        "Further hostnames to keep reachable, separated by commas, such as those of presigned "
+        "artifact URLs.",
         _TEXT,
     ),
     "max_stale": _field(
         "Maximum age of a stale answer, seconds",
-        "How old an address may be while DNS fails; 0 disables stale answers. Empty: max_stale of "
-        "the policy.",
+        "How old an address may be while DNS does not answer; 0 disables stale answers. Empty: "
+        "max_stale of the policy.",
         _SECONDS | {"maximum": 259200},
     ),
     "cache_ttl": _field(
@@ -96,8 +97,8 @@ _CONN_FIELDS = {
     ),
     "nameservers": _field(
         "Nameservers",
-        "DNS servers for this hostname, instead of the system's: for example 10.0.0.2 or "
-        "10.0.0.2:8600, separated by commas.",
+        "DNS servers for this hostname instead of the system's, separated by commas: for example "
+        "10.0.0.2 or 10.0.0.2:8600.",
         _TEXT,
     ),
     "srv": _field(
@@ -115,7 +116,7 @@ _CONN_FIELDS = {
     "allow_stale_over_http": _field(
         "Stale address over plain http",
         "Whether an address that is not fresh may be used without TLS. never; checked: only if an "
-        "MLflow server answers there, and with a login for at most 15 minutes; always.",
+        "MLflow server answers there, and with a login until it is 15 minutes old; always.",
         {"type": "string", "enum": ["never", "checked", "always"], "default": "checked"},
     ),
 }
@@ -142,9 +143,8 @@ _OPTIONS = {
         "string",
     ),
     "hostnames": _option(
-        "Further hostnames that the refresh DAG refreshes by default, and that the API server and "
-        "the triggerer look up when they start, like those of the connections; separated by "
-        "commas.",
+        "Further hostnames, separated by commas. The refresh DAG refreshes them by default, and "
+        "the API server and the triggerer look them up early, as those of the connections.",
         "",
         "string",
     ),
@@ -164,21 +164,21 @@ _OPTIONS = {
     ),
     "min_ttl": _option("Shortest lifetime of an answer in seconds.", "5"),
     "stale_after": _option(
-        "Seconds a caller waits for a lookup when a stale answer is available.", "0.5"
+        "Seconds that a caller waits for a lookup if a stale answer is available.", "0.5"
     ),
-    "timeout": _option("Seconds a lookup may take; DNS_TIMEOUT overrides it.", "10"),
+    "timeout": _option("Seconds that a lookup may take; DNS_TIMEOUT overrides it.", "10"),
     "failure_recheck": _option(
         "Seconds between lookups of a name while a stale answer is served.", "30"
     ),
     "failure_ttl": _option(
-        "Seconds for which the same error is returned while there is nothing to serve; doubles "
+        "Seconds for which the same error is returned while there is no address to serve; doubles "
         "with each failure.",
         "1",
     ),
     "failure_ttl_max": _option("Seconds up to which failure_ttl doubles.", "10"),
     "max_stale": _option(
-        "Maximum age, in seconds, of an answer served while DNS fails; at most 259200; 0 disables "
-        "stale answers.",
+        "Maximum age in seconds of an answer that is served while DNS does not answer or fails; at "
+        "most 259200; 0 disables stale answers.",
         "86400",
     ),
     "max_stale_no_name": _option(
@@ -192,9 +192,9 @@ _OPTIONS = {
     "refresh_ahead": _option(
         "A name in use is refreshed when this fraction of its lifetime is left.", "0.2"
     ),
-    "jitter": _option("Fraction by which lifetimes are shortened at most, at random.", "0.1"),
+    "jitter": _option("Maximum fraction by which lifetimes are shortened at random.", "0.1"),
     "penalty": _option(
-        "Seconds that an address that did not accept a connection stays at the end of the list.",
+        "Seconds for which an address that accepted no connection stays at the end of the list.",
         "30",
     ),
     "report_interval": _option(

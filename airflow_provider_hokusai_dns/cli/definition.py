@@ -19,8 +19,8 @@ from airflow.cli.cli_config import (
 
 _COMMANDS = "airflow_provider_hokusai_dns.cli.commands"
 _EXIT_CODES = (
-    "Exit code: 0 everything is usable; 1 something is not (unresolved, unhealthy, could not be "
-    "stored or cleared); 2 an argument, connection or setting is wrong; 3 Airflow's database is "
+    "Exit code: 0 everything is usable; 1 something is unresolved or unhealthy, or could not be "
+    "stored or cleared; 2 an argument, connection or setting is wrong; 3 Airflow's database is "
     "unavailable."
 )
 
@@ -31,14 +31,14 @@ def _arg(*args: Any, **kwargs: Any) -> Arg:
 
 _CONN_ID = _arg(
     ("--conn-id",),
-    help="A connection to MLflow; may be given several times",
+    help="The id of a connection to MLflow; may be repeated",
     action="append",
     default=None,
     metavar="CONN_ID",
 )
 _MIN_HEALTH = _arg(
     ("--min-health",),
-    help="What counts as usable: degraded (working, perhaps on a stale or static address) or "
+    help="What counts as usable: degraded (works, possibly at a stale or static address) or "
     "healthy (fresh from DNS); default: degraded",
     choices=("degraded", "healthy"),
     default="degraded",
@@ -69,10 +69,10 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
                 ),
                 ActionCommand(
                     name="status",
-                    help="Whether MLflow can be used, and if not, why",
-                    description="Check each connection once, as a gate does: its name, TLS, host "
-                    "check, login, database and registry. Without --conn-id, the connections that "
-                    "the setting 'connections' of section hokusai_dns lists. Writes nothing.",
+                    help="Show whether MLflow is usable, and if not, why",
+                    description="Check each connection once, as a gate does: its name, TLS, Host "
+                    "check, login, database and registry. Without --conn-id, check the connections "
+                    "that the option 'connections' of section hokusai_dns lists. Writes nothing.",
                     func=lazy_load_command(f"{_COMMANDS}.status"),
                     args=(_MIN_HEALTH, *shared),
                     epilog=_EXIT_CODES,
@@ -81,7 +81,7 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
                     name="refresh",
                     help="Ask DNS again, and store the answers as last known good",
                     description="Ask DNS again, bypassing every cache, and store the answers as "
-                    "the last known good of all workers. Without TARGET and --conn-id, the "
+                    "the last known good of all workers. Without TARGET and --conn-id, refresh the "
                     "connections and hostnames that section hokusai_dns lists.",
                     func=lazy_load_command(f"{_COMMANDS}.refresh"),
                     args=(_targets("Further names, in any form"), _MIN_HEALTH, *shared),
