@@ -53,7 +53,7 @@ async def resolve_tracking_uri(tracking_uri: str | None = None) -> str:
     logs, and for tools that need an address. The client of :meth:`.MLflowHook.get_conn` needs no
     such URI.
 
-    :param tracking_uri: that of ``mlflow_default`` where none is given.
+    :param tracking_uri: by default that of ``mlflow_default``.
     :raises DNSResolutionError: there is no address to serve.
     :raises ValueError: the URI is invalid.
     """
@@ -69,7 +69,7 @@ def resolve_tracking_uri_sync(tracking_uri: str | None = None) -> str:
     It works inside a running event loop too, but blocks it while the lookup runs: half a second if
     a stale address is known, at most ten seconds.
 
-    :param tracking_uri: that of ``mlflow_default`` where none is given.
+    :param tracking_uri: by default that of ``mlflow_default``.
     :raises DNSResolutionError: there is no address to serve.
     :raises ValueError: the URI is invalid.
     """

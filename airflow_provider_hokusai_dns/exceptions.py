@@ -1,6 +1,6 @@
 """The public errors, in one place: each is defined in the package that raises it.
 
-The message of each is a sentence for people. Each has fields, and can be pickled.
+Each has a message that is a sentence for people, has fields, and can be pickled.
 """
 
 from __future__ import annotations

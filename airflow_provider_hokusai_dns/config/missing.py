@@ -39,7 +39,7 @@ def why(conn_id: str) -> Reason:
 
 
 async def why_async(conn_id: str) -> Reason:
-    """The same for a coroutine of the triggerer."""
+    """:func:`why` for a coroutine of the triggerer."""
     try:
         comms = _comms()
         if _has_backend_of_its_own() or not hasattr(comms, "asend"):

@@ -48,8 +48,8 @@ class MLflowHook(BaseHook):
     working; only the resolution of that name in this process changes. No secret gets into the
     environment, a URI or a log.
 
-    :param mlflow_conn_id: a connection of type ``mlflow`` (or ``http``). Where ``mlflow_default``
-        does not exist, ``MLFLOW_TRACKING_URI`` is used.
+    :param mlflow_conn_id: a connection of type ``mlflow`` (or ``http``). If ``mlflow_default`` does
+        not exist, ``MLFLOW_TRACKING_URI`` is used.
     """
 
     conn_name_attr = "mlflow_conn_id"
@@ -103,7 +103,7 @@ class MLflowHook(BaseHook):
     def resolve(self, context: Any = None) -> Resolution:
         """The address to connect to, from the cache if the cached answer is fresh.
 
-        It is the server's, or that of the HTTP proxy that the environment sets for the server.
+        This is the server's address, or that of the HTTP proxy that the environment sets for it.
 
         :param context: only for Airflow, which calls ``resolve(context)`` of each argument of a
             task that has such a method, and passes on what it returns: the hook itself.
@@ -152,7 +152,7 @@ class MLflowHook(BaseHook):
         """An MLflow client that works until this process ends.
 
         Use it for asynchronous logging only inside :meth:`run`, which waits for the data at its
-        end. Outside a run, asynchronous logging raises ``AsyncOutsideRunError``.
+        end. Outside a run, asynchronous logging and traces raise ``AsyncOutsideRunError``.
 
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
@@ -253,17 +253,17 @@ class MLflowHook(BaseHook):
     ) -> Iterator[ActiveRun]:
         """Open a run, with MLflow's fluent API (``mlflow.log_metric`` ...) set to this server.
 
-        The run always ends: FINISHED; FAILED when the block raises (the exception is not changed);
-        KILLED when the task is stopped. A run that a killed worker left RUNNING is ended by the
-        next try.
+        The run ends FINISHED, FAILED if the block raises (the exception is not changed), or KILLED
+        if the task is stopped. A run that a killed worker left RUNNING is ended by the next try.
+
         Inside the block, calls wait for an unavailable MLflow for up to the ``deadline`` of the
-        connection. Each call that starts the run takes at most ``request_timeout``.
+        connection. Each call before that, to start the run, takes at most ``request_timeout``.
 
         :param experiment_name: created if it does not exist; the connection's by default.
         :param run_id: resume this run, so that several tasks share one.
-        :param end: ``False`` leaves the run open for the next task when the block succeeds.
-        :param tags: further tags; dag, task, map index, run and try are always set.
-        :param nested: make it a child of the open run.
+        :param end: ``False`` leaves the run open for the next task if the block succeeds.
+        :param tags: further tags; DAG, task, map index, DAG run and try are always set.
+        :param nested: make the run a child of the open run.
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is no address for the name.
         :raises MLflowUnreachableError: nothing accepts a connection.
@@ -312,7 +312,7 @@ class MLflowHook(BaseHook):
 
     @contextmanager
     def relay(self, *, export: bool = False, end_timeout: float | None = None) -> Iterator[Relay]:
-        """Let every process of this task reach MLflow: a relay on loopback, while the block runs.
+        """Open a relay on loopback, through which every process of this task reaches MLflow.
 
         Children do not need this package, and get no credentials::
 
@@ -320,7 +320,8 @@ class MLflowHook(BaseHook):
                 subprocess.run(["torchrun", "train.py"], env=relay.environment(), check=True)
 
         The relay waits while MLflow is unavailable, for up to the ``deadline`` of the connection.
-        It ends the runs that children leave RUNNING: FAILED, or KILLED when the task is stopped.
+        At the end of the block it ends the runs that children left RUNNING: FAILED, or KILLED if
+        the task is stopped.
         Inside :meth:`run`, ``mlflow.start_run()`` in a child joins the open run.
 
         :param export: also set the variables in this process's environment, for children that
@@ -381,7 +382,7 @@ class MLflowHook(BaseHook):
             return answer
 
     def aiohttp_resolver(self) -> AbstractResolver:
-        """The same resilience for asyncio code that sends its own requests to MLflow.
+        """A resolver for asyncio code that sends its own requests to MLflow.
 
         For ``aiohttp.TCPConnector(resolver=hook.aiohttp_resolver(), use_dns_cache=False)``.
         """
@@ -393,11 +394,11 @@ class MLflowHook(BaseHook):
     # --- health
 
     def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
-        """One live lookup and one probe, as in a gate. Bounded in time.
+        """One live lookup and one probe, as in a gate. Takes at most about 10 s.
 
         Every problem of the connection or the server is reported in the verdict.
 
-        :raises ValueError: a check does not exist.
+        :raises ValueError: ``checks`` contains an unknown check.
         """
         return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 

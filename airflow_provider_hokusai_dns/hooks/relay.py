@@ -46,7 +46,7 @@ def opened(
 
 
 def _open_run_of(server: MLflowServer) -> ActiveRun | None:
-    """The run that this thread has open on this server by :meth:`.MLflowHook.run`."""
+    """The run that this thread has opened on this server with :meth:`.MLflowHook.run`."""
     mlflow = sys.modules.get("mlflow")
     if mlflow is None:  # then none is open, and importing it takes seconds
         return None

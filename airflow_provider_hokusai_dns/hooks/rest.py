@@ -99,8 +99,8 @@ class _Bounded(HTTPAdapter):
 class RestHook(HttpHook):
     """The http provider's hook for one server. The name is already pinned, and stays in the URL.
 
-    It never sees our connection, because it would send its extras as headers: the connection it
-    gets has a host and nothing else.
+    It does not get our connection, because it would send the extras as headers: the connection it
+    gets has only a host.
     """
 
     def __init__(self, method: str, server: MLflowServer, path: str, deadline: float) -> None:
@@ -129,9 +129,9 @@ def call(
 ) -> dict[str, Any]:
     """Call the REST API of a pinned server.
 
-    Tried again, with exponential waits and jitter, while the connection (``request_timeout``,
-    ``max_retries``) allows it and nothing can happen twice: a create whose answer was lost is not
-    sent again.
+    A failed call is retried, with exponential waits and jitter, within the ``request_timeout`` and
+    ``max_retries`` of the connection, if nothing can happen twice: a create whose answer was lost
+    is not sent again.
 
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
     :param renew: reads the login again after a 401; a new one is tried once.

@@ -1,4 +1,4 @@
-"""What Airflow says about the task that this process runs, for its MLflow run."""
+"""What Airflow knows about the task that this process runs, for its MLflow run."""
 
 from __future__ import annotations
 

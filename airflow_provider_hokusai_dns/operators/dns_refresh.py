@@ -25,9 +25,9 @@ _FAIL_ON = ("unresolved", "degraded", "never")
 class DNSRefreshOperator(BaseOperator):
     """Live lookups that bypass every cache, for connections and plain hostnames.
 
-    Writes the shared last known good, and publishes ``resolutions``, ``changes``, ``metrics`` and
-    ``health`` as XComs, and all four together as ``return_value``. If one name fails, the others
-    are still refreshed and published.
+    Writes the shared last known good, and pushes the XComs ``resolutions``, ``changes``,
+    ``metrics`` and ``health``, and all four together as ``return_value``. If one name fails, the
+    others are still refreshed and reported.
 
     Each refresh also adds a point to the history of the name, which the status page charts: how the
     name resolved and, for a connection, the result of one probe of MLflow. A probe takes at most
@@ -67,7 +67,7 @@ class DNSRefreshOperator(BaseOperator):
         self.hostnames = _shown(self.hostnames)
 
     def execute(self, context: Context) -> RefreshReport:
-        """Refresh, publish, and only then fail if ``fail_on`` says so."""
+        """Refresh, push the XComs, and only then fail if ``fail_on`` requires it."""
         if self.fail_on not in _FAIL_ON:
             raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
         report = refresh_names(

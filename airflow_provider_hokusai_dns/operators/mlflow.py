@@ -30,14 +30,14 @@ _CALLBACKS = ("on_failure_callback", "on_retry_callback", "on_skipped_callback")
 def mlflow_for_children(
     mlflow_conn_id: str = DEFAULT_CONN_ID,
 ) -> Callable[[Mapping[str, Any]], None]:
-    """Let all processes of a task reach MLflow; pass the result to the argument ``pre_execute``.
+    """Let all processes of a task reach MLflow; pass the result as ``pre_execute``.
 
     A relay (:meth:`.MLflowHook.relay`) runs as long as the task. The variables that point to the
     relay are set in the task's environment, without a password. A ``BashOperator`` with its own
     ``env`` needs ``append_env=True``; ``inherit_env=False`` of a virtual environment hides the
     variables.
 
-    A task that would succeed fails with ``LostDataError`` if something did not arrive.
+    If something did not arrive, a task that would succeed fails with ``LostDataError``.
 
     :param mlflow_conn_id: a connection of type ``mlflow``.
     """
@@ -53,7 +53,7 @@ def _open_relay(mlflow_conn_id: str, context: Mapping[str, Any]) -> None:
 
 
 def _close_with_the_task(relay: ExitStack, task: Any) -> None:
-    """Close when the task ends, however it ends.
+    """Close the relay when the task ends, however it ends.
 
     Airflow has no hook for that: ``post_execute`` runs only for tasks that succeed, and may still
     fail them; the callbacks run after a failure; a deferral calls neither.

@@ -139,8 +139,9 @@ class DNSResolver:
     ) -> Resolution:
         """A live lookup that bypasses the cache; other callers join it.
 
-        It joins one that is already in progress. If that fails, it looks up again, because the name
-        may have been repaired since.
+        The call joins a lookup that is already in progress. If that lookup fails, the name is
+        looked up again, because it may have been repaired since.
+
         Writes the last known good if the policy requires it (rule 17). If the lookup fails, returns
         what :meth:`resolve` would return, with the cause.
 
@@ -165,7 +166,7 @@ class DNSResolver:
     def report_failure(self, target: str, address: str, port: int | None = None) -> None:
         """Report that an address did not accept a connection (policy rule 13).
 
-        It goes to the back of the list for a while, and the name is looked up again.
+        The address moves to the end of the list for a while, and the name is looked up again.
 
         :param port: the port that was tried, if answers have their own ports (SRV).
         :raises ValueError: ``address`` is not an address, or the target is invalid.
@@ -196,7 +197,10 @@ class DNSResolver:
         self._state.clear(None if target is None else Target.parse(target).hostname)
 
     def cleanup(self) -> int:
-        """Drop names that have nothing left to serve; returns how many."""
+        """Drop names that have no answer left to serve.
+
+        :returns: how many names were dropped.
+        """
         return self._state.cleanup(self._updater.busy)
 
     def state(self, target: str) -> Level:
@@ -217,7 +221,7 @@ class DNSResolver:
         """Wait until no lookup and no store access is in progress, for tests and a clean shutdown.
 
         :param timeout: seconds.
-        :returns: whether it happened in time.
+        :returns: whether this happened in time.
         """
         return self._workers.wait_idle(timeout)
 

@@ -67,8 +67,8 @@ class _StartTriggerArgs:
 class MLflowHealthSensor(BaseSensorOperator):
     """Waits until MLflow is usable: its name, TLS, Host check, login, database, registry.
 
-    The verdict is published as the XCom, a dict, even if the gate does not open. In poke and
-    reschedule mode each check is one log line; in the triggerer each change of the verdict is one.
+    The verdict is pushed as the XCom, a dict, even if the gate does not open. In poke and
+    reschedule mode each check is one log line; in the triggerer, each change of the verdict.
 
     :param mlflow_conn_id: the connection (templated).
     :param min_health: ``"healthy"`` requires a fresh answer from DNS; ``"degraded"`` also accepts
@@ -76,10 +76,12 @@ class MLflowHealthSensor(BaseSensorOperator):
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``.
     :param fail_fast_on: states that retrying will not fix. Two causes are accepted too:
         ``"undefined"`` (Airflow reports that the connection does not exist) and ``"missing"``
-        (that, or the connection could not be read; not included by default). After three such
-        checks in a row, the gate fails without a retry; ``soft_fail`` is honoured.
+        (that, or the connection could not be read; not included by default). After three checks in
+        a row with the same state, the gate fails without a retry, or is skipped with
+        ``soft_fail``.
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer with
-        the same arguments share their checks: a result younger than ``poke_interval`` is reused.
+        the same connection, ``checks`` and ``probe_timeout`` share their checks: a result younger
+        than ``poke_interval`` is reused.
     :param start_from_trigger: with ``deferrable``, start in the triggerer too, without a first
         check on a worker; ``pre_execute`` does not run then. This needs Airflow 3.3, and does not
         work for mapped tasks; otherwise the gate starts on a worker.
@@ -90,7 +92,7 @@ class MLflowHealthSensor(BaseSensorOperator):
     :param poke_interval: seconds between two checks.
     :param timeout: seconds after which the gate gives up. A shorter ``execution_timeout`` ends the
         wait in the triggerer too.
-    :param probe_timeout: seconds for one check, lookup and probe. After a slow lookup the probe
+    :param probe_timeout: seconds for one check (lookup and probe). After a slow lookup the probe
         still gets two seconds.
     :raises ValueError: an argument is wrong; the error names it and its value.
     """

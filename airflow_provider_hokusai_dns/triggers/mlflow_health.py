@@ -41,15 +41,15 @@ _MARGIN, _MARGIN_SHARE = 1.0, 0.1
 class MLflowHealthTrigger(BaseTrigger):
     """Fires when an MLflow server is healthy enough, or when retrying will not help.
 
-    All triggers of a process with the same arguments share one check per interval, see
-    :mod:`~airflow_provider_hokusai_dns.gates.shared_probes`, and none blocks the event loop. Each
-    change of the verdict is one line in its log. The event is a
+    All triggers of a process with the same connection, ``checks`` and ``probe_timeout`` share one
+    check per interval (:mod:`~airflow_provider_hokusai_dns.gates.shared_probes`). None blocks the
+    event loop. Each change of the verdict is one log line. The event is a
     :class:`~airflow_provider_hokusai_dns.gates.decision.GateEvent`, or one that ends the task.
 
     :param mlflow_conn_id: the connection.
     :param min_health: ``"healthy"`` or ``"degraded"``.
     :param checks: what to check.
-    :param fail_fast_on: causes that end the wait when seen in three checks in a row.
+    :param fail_fast_on: states that end the wait after three checks in a row with the same one.
     :param poke_interval: seconds between two checks.
     :param probe_timeout: seconds for one check.
     :param delay: seconds before the first check; a worker may have checked just now.
@@ -61,8 +61,8 @@ class MLflowHealthTrigger(BaseTrigger):
     :param version: the version of these arguments, which stay in the database while packages are
         upgraded. Arguments without a version were stored before versions existed.
     :param later: unknown arguments, which a newer version may have added.
-    :raises TypeError: an argument is wrong; the error names it and its value. Any other exception
-        would stop the triggerer with all its triggers; after this one only the trigger fails.
+    :raises TypeError: an argument is wrong; the error names it and its value. Only this trigger
+        fails then; any other exception would stop the triggerer with all its triggers.
     """
 
     #: Set by the triggerer: when Airflow ends the wait.
@@ -166,7 +166,10 @@ class MLflowHealthTrigger(BaseTrigger):
                 return
 
     def _seconds_left(self) -> float | None:
-        """Seconds until Airflow ends the wait. Ended here, the task can report the last verdict."""
+        """Seconds until Airflow ends the wait.
+
+        The trigger ends it earlier, so that the task can report the last verdict.
+        """
         end = self.timeout_after
         if end is None:
             return None
