@@ -262,7 +262,8 @@ class MLflowHook(BaseHook):
         :param experiment_name: created if it does not exist; the connection's by default.
         :param run_id: resume this run, so that several tasks share one.
         :param end: ``False`` leaves the run open for the next task if the block succeeds.
-        :param tags: further tags; DAG, task, map index, DAG run and try are always set.
+        :param tags: further tags; in a task, DAG, task, map index, DAG run and try are set. In a
+            callback they are not: Airflow has no current task there.
         :param nested: make the run a child of the open run.
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is no address for the name.
