@@ -84,7 +84,7 @@ class LogObserver:
 
     def _log_stale(self, event: Event, resolution: Resolution) -> None:
         limit = stale_limit_in_words(resolution)
-        story = f"{resolution.source.value} {event.cause} {limit}"
+        story = f"{resolution.source.value} {event.cause} {limit} {sorted(resolution.places)}"
         if self._logged.get(event.hostname) == story:
             return
         self._logged[event.hostname] = story

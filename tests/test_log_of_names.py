@@ -41,3 +41,16 @@ def test_the_cause_in_brackets_is_a_word_of_the_failure_guide(told, dns):
     (line,) = told()
     nothing = "(nxdomain) and there is no stale,"
     assert line.startswith(f"DNS returns no address for {HOSTNAME!r} {nothing}")
+
+
+def test_another_static_address_in_an_outage_is_told(told, dns, monkeypatch):
+    """An admin who corrects the address sees in the log that it is used."""
+    dns.no_such_name(HOSTNAME)
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.2"):
+        monkeypatch.setenv("MLFLOW_FALLBACK_IP", address)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{HOSTNAME}:5000")
+        assert runtime.resolver().resolve(HOSTNAME).address == address
+        runtime.resolver().wait_idle(10)
+    one, other = told()
+    assert "using the static address 10.0.0.1." in one
+    assert "using the static address 10.0.0.2." in other
