@@ -99,7 +99,7 @@ def broken(*args, **kwargs):
 LIMITS = {
     "`timeout`": {"timeout": 0.1},
     "`execution_timeout`": {"timeout": 60, "execution_timeout": timedelta(seconds=0.3)},
-    "three checks in a row with a cause in `fail_fast_on`": {"timeout": 60},
+    "three checks in a row with the same state in `fail_fast_on`": {"timeout": 60},
     "an exception in a check": {"timeout": 60},
 }
 
