@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from enum import StrEnum
 from typing import Any
+
+from airflow_provider_hokusai_dns import supervisor
 
 
 class Reason(StrEnum):
@@ -28,10 +29,10 @@ class Reason(StrEnum):
 def why(conn_id: str) -> Reason:
     """Find the reason in a task, on the command line or in the API server. Never raises."""
     try:
-        comms = _comms()
+        comms = supervisor.connection()
         if comms is None:
             return _in_database(conn_id)
-        if _has_backend_of_its_own() or type(comms).__name__ == "TriggerCommsDecoder":
+        if _has_backend_of_its_own() or supervisor.kind() == "TriggerCommsDecoder":
             return Reason.UNKNOWN  # not from a thread of the triggerer
         return _meaning(comms.send(_question(conn_id)))
     except Exception:
@@ -41,7 +42,7 @@ def why(conn_id: str) -> Reason:
 async def why_async(conn_id: str) -> Reason:
     """:func:`why` for a coroutine of the triggerer."""
     try:
-        comms = _comms()
+        comms = supervisor.connection()
         if _has_backend_of_its_own() or not hasattr(comms, "asend"):
             return Reason.UNKNOWN
         return _meaning(await comms.asend(_question(conn_id)))
@@ -57,7 +58,7 @@ def known_connections() -> set[str]:
         if name.startswith("AIRFLOW_CONN_")
     }
     # A task that was forked from the scheduler is marked as a server too, and has no database.
-    if _is_server() and _comms() is None:
+    if _is_server() and supervisor.connection() is None:
         from airflow.models import Connection
         from airflow.utils.session import create_session
         from sqlalchemy import select
@@ -67,12 +68,6 @@ def known_connections() -> set[str]:
         with contextlib.suppress(Exception), create_session() as session:  # only a suggestion
             known |= set(session.scalars(question))
     return known
-
-
-def _comms() -> Any:
-    """The task's or trigger's connection to its supervisor; ``None`` in other processes."""
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    return getattr(runner, "SUPERVISOR_COMMS", None)
 
 
 def _has_backend_of_its_own() -> bool:

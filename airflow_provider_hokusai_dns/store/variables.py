@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns import supervisor
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
 from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall, CallOverdue
@@ -81,31 +80,7 @@ def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 def in_triggerer() -> bool:
     """Whether this process is the one in which Airflow runs triggers; false under `dag.test()`."""
-    return _comms() == "TriggerCommsDecoder"
-
-
-def _comms() -> str:
-    return type(_supervisor()).__name__
-
-
-def _supervisor() -> object:
-    """The task's connection to its supervisor; ``None`` if there is none."""
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    return getattr(runner, "SUPERVISOR_COMMS", None)
-
-
-#: In a forked child: the connection of its parent. Nothing there tells whose answer comes next: one
-#: that a child reads is missed by the parent, which would wait for it forever.
-_of_parent: object = None
-
-
-@forks.in_child
-def _leave_it_to_the_parent() -> None:
-    global _of_parent
-    _of_parent = _supervisor()
-    # A thread of ours may have held it at the fork: then all that asks Airflow would wait forever.
-    lock = getattr(_of_parent, "_thread_lock", None)
-    getattr(lock, "_at_fork_reinit", lambda: None)()
+    return supervisor.kind() == "TriggerCommsDecoder"
 
 
 def _ask(function: Callable[[], T]) -> T:
@@ -187,7 +162,7 @@ def notice_dag_test() -> bool:
     The answer is kept, because the task's connection is gone while it carries a request.
     """
     global _dag_test
-    _dag_test = _dag_test or _comms() == "InProcessSupervisorComms"
+    _dag_test = _dag_test or supervisor.kind() == "InProcessSupervisorComms"
     return _dag_test
 
 
@@ -354,7 +329,7 @@ class VariableStore:
         return False
 
     def _call(self, function: Callable[[], T]) -> T:
-        if _of_parent is not None and _supervisor() is _of_parent:
+        if supervisor.belongs_to_parent():
             raise ImportError("a forked child has no supervisor")
         return self._bounded.call(function)
 

@@ -114,9 +114,8 @@ class Forwarder:
         self._upstream = upstream
         self._run_tags = run_tags
         self._login = Login(server, renew)
-        self._author_timeout = (
-            author_timeout()
-        )  # now: later it may be the relay's own, for children
+        # Read now: later it may be the relay's own, for children.
+        self._author_timeout = author_timeout()
         self._outage = Outage(server.deadline)
 
     async def answer(
