@@ -91,7 +91,7 @@ def test_without_a_private_name_a_run_is_complete_or_says_what_is_lost(
     module, _, path = name.path.partition(":")
     owner, _, attribute = path.rpartition(".")
     holder = mlflow_private.PrivateName(f"{module}:{owner}", "").find() if owner else None
-    monkeypatch.setattr(mlflow_private, "_told", False)
+    monkeypatch.setattr(mlflow_private, "_warned", False)
     server: MLflowServer = a_server(hostname=mlflow_server.host, port=mlflow_server.port)
     without(monkeypatch, name, sys.modules[module] if holder is None else holder, attribute)
     if name is mlflow_private.AUTH:
