@@ -105,14 +105,15 @@ def _ask(
                     report(str(endpoint))
                 if replies[0].failure is not None and limit.remaining > 0:
                     continue
-                if rule == CHECK and (stranger := not_mlflow_at(server, resolution, replies)):
+                place = str(endpoint)
+                if rule == CHECK and (stranger := not_mlflow_at(server, replies, place)):
                     # As the pin does: another of the stale addresses may still be the server's.
-                    refused = refused or (str(endpoint), stranger, [*replies])
+                    refused = refused or (place, stranger, [*replies])
                     continue
                 so_far = judge(server, resolution, replies, checked_at=datetime.now(UTC))
                 if so_far.level is not Level.UNHEALTHY:
                     _closed_part(server, connection, checks, replies)
-                return str(endpoint), None
+                return place, None
     if refused is not None:
         address, stranger, replies[:] = refused
         return address, stranger

@@ -99,15 +99,10 @@ def check_stale_address(
             server, address, port, tls=tls, deadline=limit, connect_timeout=timeout
         ) as connection,
     ):
-        return not_mlflow_at(server, resolution, connection.ask_openly(), address)
+        return not_mlflow_at(server, connection.ask_openly(), address)
 
 
-def not_mlflow_at(
-    server: MLflowServer,
-    resolution: Resolution,
-    replies: Sequence[Reply],
-    address: str | None = None,
-) -> str | None:
+def not_mlflow_at(server: MLflowServer, replies: Sequence[Reply], address: str) -> str | None:
     """Why the server at a stale address is not accepted as MLflow; ``None`` when it is."""
     if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
         return None
@@ -117,7 +112,7 @@ def not_mlflow_at(
     more = "" if failure in NO_CONNECTION else more
     return (
         f"DNS returns no address for {server.name_in_dns} now, and at the stale address "
-        f"{address or resolution.address} no MLflow answers "
+        f"{address} no MLflow answers "
         f"({failure or f'status {replies[0].status}'}): nothing was sent there. "
         f"Wait for DNS{more}."
     )

@@ -81,8 +81,7 @@ def test_https_without_verification_is_not_called_plain_http(
 def test_a_stranger_over_https_without_verification_is_told_likewise() -> None:
     """The advice is for the setting that the connection has."""
     server = a_server(scheme="https", verify=False)
-    old = an_address("10.0.0.1", source=Source.STALE, age=60)
-    said = not_mlflow_at(server, old, [Reply("health", 200, body=b"hello")])
+    said = not_mlflow_at(server, [Reply("health", 200, body=b"hello")], "10.0.0.1")
     assert said is not None
     assert "verify the certificate" in said
     assert "use https" not in said
@@ -178,6 +177,15 @@ def test_a_stranger_at_one_old_address_does_not_hide_the_server_at_the_next() ->
             a_server(port=other.port), an_address(other.host, own.host, source=Source.STALE, age=60)
         )
         assert (verdict.state, verdict.address) == (State.UNRESOLVED, other.host)
+
+
+def test_a_stranger_is_told_at_the_address_where_it_answered() -> None:
+    """That is not always the first one."""
+    with Stranger(ok_to_everything, host="127.0.0.72") as other:
+        resolution = an_address("127.0.0.71", other.host, source=Source.STALE, age=60)
+        verdict = probe(a_server(port=other.port), resolution)
+    assert verdict.address == other.host
+    assert f"at the stale address {other.host} no MLflow answers" in verdict.sentence
 
 
 def test_a_dead_address_offers_no_setting_that_cures_nothing() -> None:
