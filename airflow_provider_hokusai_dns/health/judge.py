@@ -115,7 +115,7 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
         # What registers the name may run with the server.
         advice = f"check whether {'MLflow' if server.proxy is None else 'the proxy'} is running"
     if not error.cause.says_no_such_name:
-        advice = "check the DNS servers of this machine"
+        advice = f"check the {_nameservers(server)}"
     return (
         State.UNRESOLVED,
         error.cause.value,
@@ -159,13 +159,19 @@ def _degraded_sentence(
         where = "connection" if has_own else "environment"
         advice = f"Remove it from the {where} when DNS is back."
     elif cause is not None and cause.says_no_such_name:
-        advice = "Is MLflow being redeployed?"
+        advice = f"Is {'MLflow' if server.proxy is None else 'the proxy'} being redeployed?"
     else:
-        advice = "Check the DNS servers of this machine."
+        advice = f"Check the {_nameservers(server)}."
     why = f"DNS returns no address for {server.name_in_dns}"
     if cause is Cause.NXDOMAIN:
         why = f"DNS says that {server.name_in_dns} does not exist"
     return f"{why}{f' ({cause.value})' if cause else ''}. {what} {asked}{old} {works}. {advice}"
+
+
+def _nameservers(server: MLflowServer) -> str:
+    """The nameservers that were asked, in a sentence."""
+    own = server.view.nameservers
+    return "nameservers of the connection" if own else "DNS servers of this machine"
 
 
 def _judge_reply(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
+from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer, Proxy
 from airflow_provider_hokusai_dns.health.judge import judge, looks_like_mlflow
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
@@ -61,6 +61,28 @@ def test_good_answers_on_an_old_address_are_degraded_and_say_why() -> None:
     assert verdict.address_source == "stale"
     assert verdict.address_age == pytest.approx(42, abs=1)
     assert "10.0.1.221, 42 s old" in verdict.sentence
+
+
+def test_a_name_of_a_proxy_that_is_gone_does_not_make_mlflow_the_suspect() -> None:
+    """What was redeployed, if anything, is the proxy."""
+    server = a_server(proxy=Proxy("proxy.test", 3128))
+    verdict = judge(server, an_address("10.0.0.1", source=Source.STALE), GOOD, checked_at=NOW)
+    assert "the proxy 'proxy.test' does not exist" in verdict.sentence
+    assert verdict.sentence.endswith("Is the proxy being redeployed?")
+
+
+@pytest.mark.parametrize(
+    ("nameservers", "advice"),
+    [((), "DNS servers of this machine"), (("10.0.0.2",), "nameservers of the connection")],
+)
+def test_the_nameservers_to_check_are_those_that_were_asked(
+    nameservers: tuple[str, ...], advice: str
+) -> None:
+    """A connection with its own does not ask those of the machine."""
+    server = a_server(nameservers=nameservers)
+    old = an_address("10.0.0.1", source=Source.STALE, cause=Cause.TIMEOUT, age=42)
+    for found in (old, no_address(Cause.TIMEOUT)):
+        assert f"heck the {advice}" in judge(server, found, GOOD, checked_at=NOW).sentence
 
 
 def test_a_name_without_any_address_is_unresolved() -> None:
