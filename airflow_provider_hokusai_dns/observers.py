@@ -118,12 +118,12 @@ class LogObserver:
         if event.is_known:
             what = "the address that is remembered may no longer be used"
         log.error(
-            "DNS returns no address for %s (%s) and %s. %s, then check DNS; in an emergency set "
+            "DNS returns no address for %s (%s) and %s. %s; in an emergency set "
             "fallback_addresses on the connection",
             self._named(event.hostname),
             event.cause.value if event.cause else "no answer",
             what,
-            advice_without_address(is_known=event.is_known),
+            advice_without_address(event.cause, is_known=event.is_known),
         )
 
     def _named(self, hostname: str) -> str:

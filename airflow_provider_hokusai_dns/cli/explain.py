@@ -276,8 +276,8 @@ def _why_nothing(error: DNSResolutionError) -> str:
     known = "there is no stored and no static one"
     if error.is_known:
         known = "the one that is remembered may no longer be used"
-    advice = advice_without_address(is_known=error.is_known)
+    advice = advice_without_address(error.cause, is_known=error.is_known)
     return (
-        f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}, then "
-        "check DNS; in an emergency set fallback_addresses on the connection"
+        f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}; "
+        "in an emergency set fallback_addresses on the connection"
     )

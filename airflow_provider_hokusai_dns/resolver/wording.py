@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.resolver.model import Resolution, Source
+from airflow_provider_hokusai_dns.resolver.model import Cause, Resolution, Source
 
 #: After "from": which source gave it.
 ORIGINS = {
@@ -31,14 +31,17 @@ REASONS = {
 }
 
 
-def advice_without_address(*, is_known: bool) -> str:
-    """What to check first where nothing can be served: a name that was answered is no typo.
+def advice_without_address(cause: Cause | None, *, is_known: bool) -> str:
+    """What to check where nothing can be served: a name that was answered is no typo.
 
+    :param cause: why DNS returns no address.
     :param is_known: an address is remembered, and may no longer be used.
     """
+    if cause is not None and not cause.says_no_such_name:
+        return "Check DNS"
     if is_known:
-        return "Check whether the server behind the name is running"
-    return "Check the name for a typo"
+        return "Check whether the server behind the name is running, then check DNS"
+    return "Check the name for a typo, then check DNS"
 
 
 def stale_limit_in_words(found: Resolution) -> str:
