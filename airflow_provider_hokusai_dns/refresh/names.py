@@ -115,7 +115,7 @@ def _refresh(
         target = hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
         return _failed(wanted, None, "config", str(error)), None, asked
-    before = store.read(hostname)
+    before, ignored = store.examine(hostname)
     begun = time.monotonic()
     try:
         found = resolver.refresh(target, always=True)
@@ -128,7 +128,8 @@ def _refresh(
         took = max(0.0, took - (found.age() or 0.0))
     known = () if before is None else before.addresses
     is_storable = freshness.may_replace(known, found.addresses)
-    if _should_be_kept(found):
+    is_kept = _should_be_kept(found)
+    if is_kept:
         stored, problem = store.examine(hostname)
         if stored is None or not set(stored.places) & set(found.places):
             why = (
@@ -150,7 +151,8 @@ def _refresh(
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = verdict.milliseconds
-    return row, _change(before, found) if is_storable else None, asked
+    is_comparable = is_kept and is_storable and ignored is None
+    return row, _change(before, found) if is_comparable else None, asked
 
 
 def _milliseconds(seconds: float) -> float:

@@ -13,6 +13,7 @@ from airflow_provider_hokusai_dns.config.connections import load_server
 from airflow_provider_hokusai_dns.operators.dns_refresh import DNSRefreshOperator
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
+from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key
 from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
@@ -304,6 +305,29 @@ def test_why_an_answer_is_never_stored_is_said_and_is_no_change(
     assert report["changes"] == []
     assert "never replaces a last known good" in said[0]
     assert "Variable" not in said[0]
+
+
+@pytest.mark.parametrize("source", ["dns", "hosts"])
+def test_what_is_never_stored_is_no_change_each_time(
+    clean_runtime, dns, monkeypatch, tmp_path, source
+):
+    """A Variable of a later version is never overwritten, and a hosts file is for one machine."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    text = render_record(LastKnownGood("kept.local", ("10.0.0.1",), time.time() - 60))
+    if source == "hosts":
+        (tmp_path / "hosts").write_text("10.0.0.2 kept.local\n")
+        monkeypatch.setitem(LiveLookup.__init__.__kwdefaults__, "hosts", tmp_path / "hosts")
+    else:
+        dns.set_records("kept.local", ["10.0.0.2"])
+        text = text.replace('"version": 1', '"version": 3')
+    variables = Texts()
+    variables.texts[variable_key("kept.local")] = text
+    clean_runtime.use_store(VariableStore(variables=variables))
+    report = refresh_names([], ["kept.local"])
+    assert variables.texts[variable_key("kept.local")] == text
+    (row,) = report["resolutions"]
+    assert (row["addresses"], row["source"]) == (["10.0.0.2"], source)
+    assert report["changes"] == []
 
 
 def test_a_stored_answer_from_a_clock_that_is_ahead_is_said_to_be_the_reason(
