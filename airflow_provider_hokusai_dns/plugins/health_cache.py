@@ -189,8 +189,11 @@ class HealthCache:
             log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
             target = ConnectionTarget()
         with self._lock:
-            entry.known = replace(entry.known, target=target)
-            entry.reading = False
+            known, entry.reading = replace(entry.known, target=target), False
+            if known.verdict and target.uri not in (None, known.verdict.tracking_uri):
+                known = replace(known, verdict=None, found=None)  # of the server before an edit
+                entry.checked_from = entry.checked_from if entry.checking else float("-inf")
+            entry.known = known
 
     def _run_check(self, entry: _CachedConnection) -> None:
         conn_id = entry.known.conn_id

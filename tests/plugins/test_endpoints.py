@@ -240,6 +240,22 @@ class TestOneLookHoweverManyAsk:
         clock[0] = 600.0
         assert cache.words()["mlflow"] == "unknown"
 
+    def test_the_verdict_of_a_former_server_is_not_told_of_an_edited_connection(
+        self, usable, connect, monkeypatch
+    ):
+        """The row names the new host at once, and nothing has been asked there yet."""
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__LOOK_EVERY", "600")
+        clock = [0.0]
+        cache = HealthCache(now=lambda: clock[0], patience=30.0)
+        assert cache.connections()[0].mlflow == "healthy"
+        connect(host="edited.local", port=1)
+        clock[0] = 11.0
+        row = cache.connections()[0].status_row()
+        assert (row["hostname"], row["state"], row["addresses"]) == ("edited.local", "unknown", [])
+        row = cache.connections()[0].status_row()
+        assert (row["hostname"], row["state"]) == ("edited.local", "unhealthy")
+        assert "edited.local" in row["sentence"]
+
 
 def test_a_hundred_calls_give_one_line(usable, tiny, caplog):
     """What is wrong, since when nothing changed; and one line when it is over."""
