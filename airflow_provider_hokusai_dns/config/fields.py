@@ -37,7 +37,7 @@ def checked(where: str, field: str, read: Callable[[object], T], value: object) 
 
 _LONGEST_PATH = 1000
 #: Seconds that the system's functions can wait: threading.TIMEOUT_MAX is little more.
-_LONGEST_WAIT = 9e9
+LONGEST_WAIT = 9e9
 #: What need not be percent-encoded.
 _USUAL = re.compile(r"[A-Za-z0-9._~:/-]*")
 #: A number, perhaps with a unit, or a word: typical mistakes, which a message may repeat.
@@ -251,9 +251,9 @@ EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "workspace": read_header_text,
     "registry_uri": read_http_uri,
     "experiment": read_text,
-    "request_timeout": partial(read_seconds_above_zero, most=_LONGEST_WAIT),
+    "request_timeout": partial(read_seconds_above_zero, most=LONGEST_WAIT),
     "max_retries": read_count,
-    "deadline": partial(read_seconds, most=_LONGEST_WAIT),
+    "deadline": partial(read_seconds, most=LONGEST_WAIT),
     "fallback_addresses": read_addresses,
     "also_pin": read_hostnames,
     "max_stale": partial(read_seconds, most=HARD_MAX_STALE),  # policy rule 6

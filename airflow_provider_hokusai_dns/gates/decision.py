@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict
 
+from airflow_provider_hokusai_dns.config.fields import LONGEST_WAIT
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict, VerdictDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
@@ -124,8 +125,9 @@ def check_arguments(
     for state in fatal:
         if state not in states:
             raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")
-    if not isinstance(probe_timeout, int | float) or not probe_timeout > 0:
-        raise ValueError(f"probe_timeout is a number of seconds above 0, not {probe_timeout!r}")
+    if not isinstance(probe_timeout, int | float) or not 0 < probe_timeout <= LONGEST_WAIT:
+        limits = f"above 0 and at most {LONGEST_WAIT:.0f}"
+        raise ValueError(f"probe_timeout is a number of seconds {limits}, not {probe_timeout!r}")
     return wanted, fatal
 
 

@@ -423,6 +423,12 @@ class TestTheArguments:
         with pytest.raises(ValueError, match="probe_timeout"):
             sensor(probe_timeout=0)
 
+    @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e10])
+    def test_a_probe_timeout_that_cannot_be_waited_is_refused(self, seconds):
+        """Each check would end in an error of the system's timers."""
+        with pytest.raises(ValueError, match="probe_timeout"):
+            sensor(probe_timeout=seconds)
+
     def test_may_template_the_connection(self):
         """For DAGs that are made per team."""
         assert "mlflow_conn_id" in MLflowHealthSensor.template_fields
