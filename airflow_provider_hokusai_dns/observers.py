@@ -104,7 +104,7 @@ class LogObserver:
             "up to %s; check DNS for the name, or restart the server behind it",
             self._named(event.hostname),
             why,
-            resolution.address,
+            resolution.places[0],
             ORIGINS[resolution.source],
             resolution.age() or 0.0,
             limit,

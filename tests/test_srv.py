@@ -139,6 +139,15 @@ def test_sentences_name_the_record_that_is_gone_and_not_the_hostname(connected, 
     wait_until(lambda: named in caplog.text)
 
 
+def test_the_log_names_the_port_of_a_stale_address(connected, dns, tiny, caplog):
+    """As the verdict does: the record of one host may lead to several ports."""
+    check_connection(connected)
+    dns.no_such_name(SRV)
+    verdict = check_connection(connected).verdict
+    assert verdict.address == f"{tiny.address}:{tiny.port}"
+    wait_until(lambda: f"using {verdict.address} from memory" in caplog.text)
+
+
 def test_the_port_of_the_connection_is_not_blamed_for_that_of_the_record(connected, dns, tiny):
     """It is not used."""
     dns.set_srv(SRV, [(1, 1, 1, f"node-{tiny.port}.srv-test.local")], ttl=1)
