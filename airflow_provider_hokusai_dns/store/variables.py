@@ -254,9 +254,10 @@ class VariableStore:
             self._report_trouble("read", key, error)
             return (), f"The Variable {key} could not be read just now: try again in a moment."
         if known.passed_over:
+            what = "1 point" if known.passed_over == 1 else f"{known.passed_over} points"
             return known.points, (
-                f"{known.passed_over} points in the Variable {key} are ignored: they are "
-                "malformed, or a clock was wrong when they were written."
+                f"{what} in the Variable {key} cannot be shown: malformed, or written while a "
+                "clock was wrong."
             )
         return known.points, None
 

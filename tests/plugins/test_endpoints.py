@@ -305,6 +305,17 @@ class TestTheHistory:
         assert "is ignored" in body["problems"][HOSTNAME]
 
     @pytest.mark.parametrize(
+        ("bad", "said"), [([1], "1 point in the Variable"), ([1, 2], "2 points in the Variable")]
+    )
+    def test_counts_the_points_that_are_ignored(self, usable, variable, bad, said):
+        """In the singular too."""
+        document = json.loads(render_history(HOSTNAME, (self.point(60),)))
+        document["points"] += bad
+        variable(history_key(HOSTNAME), json.dumps(document))
+        problem = ask().get("/history").json()["problems"][HOSTNAME]
+        assert problem.startswith(said)
+
+    @pytest.mark.parametrize(
         ("age", "said"),
         [(None, "unpause and trigger"), (30.0, "less than a minute"), (3700.0, "1 hour ago."),
          (20_000.0, "5 hours ago: check whether the DAG hokusai_dns_refresh is paused")],
