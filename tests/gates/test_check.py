@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     check_arguments,
     in_one_line,
 )
+from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -205,16 +206,24 @@ class TestALook:
 
     def test_opens_the_other_entrances_when_the_server_is_back(self, usable, tiny):
         """A good check closes the breaker; bad ones open it."""
-        from airflow_provider_hokusai_dns.config import connections
-        from airflow_provider_hokusai_dns.health.breaker import breaker_for
-
-        breaker = breaker_for(connections.load_server())
+        breaker = breaker_for(load_server())
         tiny.answers[SEARCH] = (503, {})
         for _ in range(3):
             check_connection("mlflow_default")
         assert breaker.status().state == "open"
         tiny.answers.clear()
         check_connection("mlflow_default")
+        assert breaker.status().state == "closed"
+
+    def test_that_mlflow_answers_closes_the_breaker_whatever_it_answers(self, usable, tiny):
+        """A hook says then what the gate says, and not that MLflow was down a moment ago."""
+        breaker = breaker_for(load_server())
+        tiny.answers[SEARCH] = (503, {})
+        for _ in range(3):
+            check_connection("mlflow_default")
+        assert breaker.status().state == "open"
+        tiny.answers[SEARCH] = (401, "no")
+        assert check_connection("mlflow_default").verdict.state is State.UNAUTHENTICATED
         assert breaker.status().state == "closed"
 
     def test_of_the_test_button_leaves_no_breaker_behind(self, usable, tiny):
