@@ -346,6 +346,21 @@ def test_a_stored_answer_from_a_clock_that_is_ahead_is_said_to_be_the_reason(
     assert "could not be written" not in said[0]
 
 
+def test_a_move_within_the_second_of_the_last_refresh_is_stored(clean_runtime, dns, monkeypatch):
+    """The stored times are whole seconds; the answer of this refresh is the newer one."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    variables = Texts()
+    clean_runtime.use_store(VariableStore(variables=variables))
+    time.sleep(1.01 - time.time() % 1)
+    said: list[str] = []
+    for address in ("10.0.0.9", "10.0.0.2", "10.0.0.7"):
+        dns.set_records("moved.local", [address])
+        refresh_names([], ["moved.local"], warn=lambda _, line: said.append(line))
+        text = json.loads(variables.texts[variable_key("moved.local")])
+        assert text["addresses"] == [address]
+    assert said == []
+
+
 def test_an_address_in_brackets_is_no_list(refresh, ti):
     """As in the text of a setting."""
     refresh(mlflow_conn_ids=[], hostnames="[::1]:5000, [fd00::1]")
