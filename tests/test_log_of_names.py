@@ -54,6 +54,8 @@ def test_another_static_address_in_an_outage_is_told(told, dns, monkeypatch):
     one, other = told()
     assert "using the static address 10.0.0.1." in one
     assert "using the static address 10.0.0.2." in other
+
+
 def test_no_typo_is_suggested_where_dns_does_not_answer(told, dns):
     """As the verdict of a gate: the name may be right, and DNS is what does not work."""
     dns.servfail(HOSTNAME)
