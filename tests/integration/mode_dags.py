@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSenso
 MODES = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule", "poke_interval": 15},
-    "deferrable": {"deferrable": True},
+    "deferrable": {"deferrable": True, "poke_interval": 5},
     "from_trigger": {"deferrable": True, "start_from_trigger": True},
     "to_worker": {"deferrable": True, "start_from_trigger": True, "end_from_trigger": False},
 }
