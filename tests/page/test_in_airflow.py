@@ -131,11 +131,15 @@ def choose_theme(admin: Any, theme: str) -> None:
 
 def until(admin: Any, where: str, text: str) -> None:
     """Wait until a text is there, and let the page ask more often meanwhile."""
+    from playwright.sync_api import Error
+
     wanted = admin.frame.locator(where, has_text=text)
     end = time.monotonic() + CHANGE_SECONDS
     while not wanted.is_visible():
         assert time.monotonic() < end, f"{text!r} did not come: {told(admin, 'body')}"
-        admin.window.frames[-1].evaluate("dispatchEvent(new Event('online'))")
+        # Airflow's window may load the frame anew; then it asks by itself.
+        with contextlib.suppress(Error):
+            admin.window.frames[-1].evaluate("dispatchEvent(new Event('online'))")
         admin.window.wait_for_timeout(500)
 
 
