@@ -19,8 +19,6 @@ _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _MAX_NAME = 253
 _MAX_LABEL = 63
 _MAX_TEXT = 8192
-#: Stands in an error for the target as it may be shown; no host holds such a character.
-_THE_TARGET = "\0"
 
 
 class Target(NamedTuple):
@@ -107,10 +105,20 @@ class Target(NamedTuple):
         if is_url:
             userinfo, at, authority = authority.rpartition("@")
             prefix += userinfo + at
-        try:
-            hostname, host_text, port, literal, port_text = _parse_place(authority, is_url)
-        except ValueError as error:
-            raise ValueError(str(error).replace(_THE_TARGET, repr(shown(text)))) from None
+        host_text, colon, digits = _split_port(text, authority, is_url=is_url)
+        port = _parse_port(text, digits) if digits else None
+        if not host_text or host_text == "[]":
+            raise ValueError(f"{shown(text)!r} has no host")
+        if host_text.startswith("["):
+            literal = _parse_ipv6(host_text[1:-1], is_url=is_url)
+            if literal is None:
+                raise ValueError(f"{host_text!r} in {shown(text)!r} is not an IPv6 address")
+        else:
+            literal = parse_address(host_text)
+            if literal is None and ":" in host_text:
+                raise ValueError(f"{shown(text)!r} is neither host:port nor an IPv6 address")
+        hostname = normalise_hostname(host_text) if literal is None else literal
+        port_text = colon + digits
         return cls(text, hostname, host_text, prefix, port_text + rest, port, literal, port_text)
 
     def render(self, address: str, port: int | None = None) -> str:
@@ -178,55 +186,36 @@ def _parse_head(text: str) -> Target | None:
     return target if target.suffix == target.port_text else None
 
 
-def _parse_place(authority: str, is_url: bool) -> tuple[str, str, int | None, str | None, str]:
-    """Hostname, host as written, port, literal address, and the port with its colon.
+def _split_port(text: str, authority: str, *, is_url: bool) -> tuple[str, str, str]:
+    """Host, colon and port, each empty if it is missing.
 
-    :raises ValueError: with :data:`_THE_TARGET` as the placeholder for the target.
+    :param text: the whole target, for the error.
     """
-    host_text, port_text, colon = _split_port(authority, is_url=is_url)
-    port = _parse_port(port_text) if port_text else None
-    if not host_text or host_text == "[]":
-        raise ValueError(f"{_THE_TARGET} has no host")
-    if host_text.startswith("["):
-        literal: str | None = _parse_ipv6(host_text[1:-1], is_url=is_url)
-        if literal is None:
-            raise ValueError(f"{host_text!r} in {_THE_TARGET} is not an IPv6 address")
-        hostname = literal
-    else:
-        literal = parse_address(host_text)
-        if literal is None and ":" in host_text:
-            raise ValueError(f"{_THE_TARGET} is neither host:port nor an IPv6 address")
-        hostname = literal if literal is not None else normalise_hostname(host_text)
-    return hostname, host_text, port, literal, colon + port_text
-
-
-def _split_port(authority: str, *, is_url: bool) -> tuple[str, str, str]:
-    """Host, port and the colon between them, each empty if it is missing."""
     if authority.startswith("["):
         host, bracket, after = authority.partition("]")
         if not bracket or (after and not after.startswith(":")):
             raise ValueError(
-                f"{_THE_TARGET} has a bracket that does not close around an IPv6 address"
+                f"{shown(text)!r} has a bracket that does not close around an IPv6 address"
             )
-        host, port, colon = host + bracket, after[1:], after[:1]
+        host, colon, port = host + bracket, after[:1], after[1:]
     elif authority.count(":") > 1:
         if is_url:
             raise ValueError(
-                f"{_THE_TARGET}: write an IPv6 address in a URL in brackets, as in [::1]"
+                f"{shown(text)!r}: write an IPv6 address in a URL in brackets, as in [::1]"
             )
-        host, port, colon = authority, "", ""
+        host, colon, port = authority, "", ""
     else:
         host, colon, port = authority.partition(":")
     if colon and not port and not is_url:
-        raise ValueError(f"{_THE_TARGET} has a colon but no port")
-    return host, port, colon
+        raise ValueError(f"{shown(text)!r} has a colon but no port")
+    return host, colon, port
 
 
-def _parse_port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) <= 65535 and len(text) <= 5):
-        port = f"port {text[:20]!r}" if text.isdigit() else "the port"
-        raise ValueError(f"{port} in {_THE_TARGET} is not a number from 1 to 65535")
-    return int(text)
+def _parse_port(text: str, port: str) -> int:
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535 and len(port) <= 5):
+        named = f"port {port[:20]!r}" if port.isdigit() else "the port"
+        raise ValueError(f"{named} in {shown(text)!r} is not a number from 1 to 65535")
+    return int(port)
 
 
 def parse_address(text: str) -> str | None:
@@ -268,7 +257,6 @@ def normalise_hostname(text: str) -> str:
         except idna.IDNAError as error:
             raise ValueError(f"{text[:300]!r} is not a hostname: {error}") from None
     name = name if name == (lower := name.lower()) else lower  # one string and not two equal ones
-    absolute = name.endswith(".")
     relative = name.removesuffix(".")
     if len(relative) > _MAX_NAME:
         raise ValueError(
@@ -292,4 +280,4 @@ def normalise_hostname(text: str) -> str:
         raise ValueError(
             f"{text!r} is neither a hostname nor an address: write an IPv4 address as 10.0.1.221"
         )
-    return relative + "." if absolute else relative
+    return name
