@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup
@@ -15,15 +16,20 @@ from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 #: Seconds after which a thread runs a lookup that its caller has not started to run itself: the
 #: caller may have been interrupted in between.
 _UNLED = 1.0
+#: Puts the outcome of a flight into the cache; returns what remains when no caller waits any more.
+Work: TypeAlias = "Callable[[Flight], Callable[[], None]]"
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
     """A lookup in progress. Its two events only signal that the cache can be read now.
 
+    :param work: runs on a worker thread.
     :param started: monotonic seconds.
     """
 
+    key: Hashable
+    work: Work
     started: float
     #: Done when anything can be served: the lookup ended, or the store had a stale answer.
     early: OneTimeEvent = field(default_factory=OneTimeEvent)
@@ -80,7 +86,7 @@ class SingleFlight:
         self,
         key: Hashable,
         now: float,
-        work: Callable[[Flight], Callable[[], None]],
+        work: Work,
         *,
         refresh: bool = False,
         wanted: Callable[[], bool] | None = None,
@@ -88,13 +94,10 @@ class SingleFlight:
     ) -> Flight | None:
         """The flight for a key, started here if there is none.
 
-        :param work: runs on a worker thread, and puts its outcome into the cache. It returns a
-            function with the remaining work, called when no caller waits any more.
         :param wanted: whether to start a new flight; called under the lock. One may have landed
             since the caller decided; the caller then gets ``None``, and finds the outcome.
-        :param lead: does the same as ``work``, on the caller's own thread, for this many seconds;
-            returns ``None`` if ``work`` has to continue. The caller must then call
-            :attr:`Flight.lead`.
+        :param lead: as ``work``, on the caller's own thread, for this many seconds; returns
+            ``None`` if ``work`` has to continue. The caller must then call :attr:`Flight.lead`.
         """
         with self._lock:
             flight = self._flights.get(key)
@@ -109,43 +112,31 @@ class SingleFlight:
             elif wanted is not None and not wanted():
                 return None
             else:
-                flight = self._flights[key] = Flight(now)
-                flight.refresh = refresh
+                flight = self._flights[key] = Flight(key, work, now, refresh=refresh)
                 if lead is not None:
                     flight.leader = threading.get_ident()
-                    flight.lead = partial(self._lead, key, flight, work, lead)
+                    flight.lead = partial(self._lead, flight, lead)
         if lead is None:
-            self._start(key, flight, work, beside=True)
+            self._start(flight, beside=True)
         return flight
 
-    def _start(
-        self,
-        key: Hashable,
-        flight: Flight,
-        work: Callable[[Flight], Callable[[], None]],
-        *,
-        beside: bool,
-    ) -> None:
+    def _start(self, flight: Flight, *, beside: bool) -> None:
         try:
-            self._workers.run(partial(self._run, key, flight, work), beside=beside)
+            self._workers.run(partial(self._run, flight), beside=beside)
         except NoThreadError as error:
             flight.refused = str(error)
-            self._run(key, flight, work)
+            self._run(flight)
 
-    def _run(
-        self, key: Hashable, flight: Flight, work: Callable[[Flight], Callable[[], None]]
-    ) -> None:
+    def _run(self, flight: Flight) -> None:
         try:
-            afterwards = work(flight)
+            afterwards = flight.work(flight)
         finally:
-            self._end(key, flight)
+            self._end(flight)
         afterwards()
 
     def _lead(
         self,
-        key: Hashable,
         flight: Flight,
-        work: Callable[[Flight], Callable[[], None]],
         lead: Callable[[Flight, float], Callable[[], None] | None],
         seconds: float,
     ) -> None:
@@ -156,16 +147,16 @@ class SingleFlight:
         finally:  # also where the caller was interrupted: others wait for it
             flight.leader = None
             if afterwards is None:
-                self._start(key, flight, work, beside=not seconds)
+                self._start(flight, beside=not seconds)
         if afterwards is not None:
-            self._end(key, flight)
+            self._end(flight)
             afterwards()
 
-    def _end(self, key: Hashable, flight: Flight) -> None:
+    def _end(self, flight: Flight) -> None:
         # Only its creator removes it, and always; a caller that asks now finds the cache.
         with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
         flight.land()
 
     def current(self, key: Hashable) -> Flight | None:
