@@ -135,7 +135,6 @@ NOT_FREED = {
     "resolver/one_time_event.py": "of one waiter, which no child has",
     "resolver/single_flight.py": "of one lookup; a child has none of its parent's",
     "resolver/lookup/messages.py": "a fork waits for it",
-    "resolver/lookup/system.py": "renew_after_fork makes a new one",
     "resolver/workers.py": "renew_after_fork makes a new one",
     "store/bounded_calls.py": "renew_after_fork makes a new one",
     "resolver/testing/doubles.py": "for tests",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -97,14 +96,12 @@ class SystemCalls:
 
     def renew_after_fork(self) -> None:
         """Forget the parent's flights: its threads do not exist in the child."""
-        self._lock = threading.Lock()
         self._calls: dict[str, Future[Answer]] = {}
 
     def call(self, hostname: str, timeout: float) -> Future[Answer]:
         """The call for a name, started now if there is none."""
         future: Future[Answer] = Future()
-        with self._lock:
-            held = self._calls.setdefault(hostname, future)
+        held = self._calls.setdefault(hostname, future)
         if held is future:
             self._workers.call(partial(self._run, hostname, timeout), future)
         return held
@@ -113,5 +110,4 @@ class SystemCalls:
         try:
             return self._lookup.lookup(hostname, timeout=timeout)
         finally:
-            with self._lock:
-                self._calls.pop(hostname, None)
+            self._calls.pop(hostname, None)
