@@ -22,7 +22,6 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
-from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.testing import (
     DNSServer,
     Fault,
@@ -30,6 +29,7 @@ from airflow_provider_hokusai_dns.resolver.testing import (
     MemoryStore,
     ScriptedLookup,
 )
+from tests.resolver.lookup.dns_alone import DNSAlone
 
 NAME = "mlflow.hokusai.test"
 OFTEN = settings(
@@ -47,9 +47,7 @@ def ask(server: DNSServer, timeout: float = 0.02) -> Answer | LookupFailed:
     """What a lookup brings, which must be one of the two, and in time."""
     started = time.monotonic()
     try:
-        result: Answer | LookupFailed = StubResolver((server.address,)).lookup(
-            NAME, timeout=timeout
-        )
+        result: Answer | LookupFailed = DNSAlone((server.address,)).lookup(NAME, timeout=timeout)
     except LookupFailed as error:
         result = error
     assert time.monotonic() - started < timeout + 1

@@ -21,11 +21,11 @@ from airflow_provider_hokusai_dns.resolver import (
 )
 from airflow_provider_hokusai_dns.resolver.lookup.files import WatchedFile, parse_hosts
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
-from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.pin import pin_host
 from airflow_provider_hokusai_dns.resolver.ready import ipv6_is_routable
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault, ScriptedLookup
+from tests.resolver.lookup.dns_alone import DNSAlone
 
 NAME = "mlflow.hokusai.test"
 DEAD = "127.0.0.1:1"  # no server listens there
@@ -44,8 +44,8 @@ def resolv(folder: Path, text: str) -> Path:
     return path
 
 
-def asking(server: DNSServer, path: Path, **more) -> StubResolver:
-    return StubResolver(resolv_conf=path, port=server.port, **more)
+def asking(server: DNSServer, path: Path, **more) -> DNSAlone:
+    return DNSAlone(resolv_conf=path, port=server.port, **more)
 
 
 def failure(lookup, name: str = NAME, timeout: float = 1.0) -> LookupFailed:
@@ -60,8 +60,8 @@ def asked(server: DNSServer) -> list[str]:
 
 
 @pytest.fixture
-def query(dns: DNSServer) -> StubResolver:
-    return StubResolver((dns.address,))
+def query(dns: DNSServer) -> DNSAlone:
+    return DNSAlone((dns.address,))
 
 
 # --- the hosts file
@@ -263,7 +263,7 @@ def test_an_alias_of_a_name_without_addresses_is_no_data(dns, query):
 
 def test_a_nameserver_that_cannot_be_reached_is_the_network():
     """The system refuses to send: no nameserver was asked."""
-    error = failure(StubResolver(("255.255.255.255:53",)))
+    error = failure(DNSAlone(("255.255.255.255:53",)))
     assert error.cause is Cause.NETWORK
 
 
@@ -280,7 +280,7 @@ def test_without_a_usable_nameserver_the_one_on_this_machine_is_asked(dns, tmp_p
 def test_one_servers_trouble_outweighs_a_plain_no_of_a_search_domain(dns):
     """Not known is not "no": SERVFAIL for one candidate and NXDOMAIN for the other is SERVFAIL."""
     dns.servfail("mlflow.a.test")
-    query = StubResolver((dns.address,), search=("a.test",))
+    query = DNSAlone((dns.address,), search=("a.test",))
     assert failure(query, "mlflow").cause is Cause.SERVFAIL
 
 
@@ -307,7 +307,7 @@ def test_the_nameserver_that_answered_is_told_apart_from_its_likes(dns):
         other.silent()
         host, port = "127.0.0.1", dns.port
         for servers in ([f"{host}:{port}", DEAD], [f"{host}:{port}", other.address]):
-            query = StubResolver(tuple(servers))
+            query = DNSAlone(tuple(servers))
             for _ in range(3):
                 started = time.monotonic()
                 query.lookup(NAME, timeout=5)
@@ -319,7 +319,7 @@ def test_servfail_of_one_nameserver_is_made_good_by_the_next(dns, query):
     dns.set_records(NAME, ["10.0.0.1"])
     with DNSServer() as broken:
         broken.servfail()
-        assert StubResolver((broken.address, dns.address)).lookup(NAME, timeout=3).addresses == (
+        assert DNSAlone((broken.address, dns.address)).lookup(NAME, timeout=3).addresses == (
             "10.0.0.1",
         )
 
@@ -401,14 +401,14 @@ def test_search_domains_of_ones_own_replace_the_systems(dns, tmp_path):
     assert asking(dns, path, search=("mine.test",)).lookup("mlflow", timeout=2).endpoints
     assert "mlflow.a.test" not in asked(dns)
     dns.clear_queries()
-    failure(StubResolver((dns.address,), resolv_conf=path), "mlflow")
+    failure(DNSAlone((dns.address,), resolv_conf=path), "mlflow")
     assert asked(dns) == ["mlflow"]
 
 
 def test_a_candidate_that_is_too_long_for_a_name_is_not_tried(dns):
     """It cannot exist, so it says nothing about the one that can."""
     long = ".".join(["a" * 60] * 4)
-    query = StubResolver((dns.address,), search=("search.domain.test",))
+    query = DNSAlone((dns.address,), search=("search.domain.test",))
     assert failure(query, long).cause is Cause.NXDOMAIN
     assert asked(dns) == [long]
 

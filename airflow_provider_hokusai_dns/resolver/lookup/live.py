@@ -54,35 +54,35 @@ class LiveLookup:
         pending = self.begin(hostname, timeout=timeout, hint=hint, thorough=thorough)
         try:
             pending.run(timeout)
-            return pending.result()
         finally:
             pending.close()
+        if isinstance(pending.outcome, Answer):
+            return pending.outcome
+        assert pending.outcome is not None
+        raise pending.outcome
 
     def begin(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> PendingLookup:
         """Start a lookup that its caller drives; see :class:`~.pending.PendingLookup`."""
         nameservers = self._config.nameservers_for(hostname)
+        query = self._query(nameservers)
         if service := self._config.srv_for(hostname):
-            return PendingSRVLookup(
-                self.query(nameservers),
-                service,
-                timeout,
-                hint,
-                lambda name: self.hosts.value().get(name, ()),
-            )
-        addresses = self.hosts.value().get(hostname.removesuffix("."))
-        if addresses:
+            return PendingSRVLookup(query, service, timeout, hint, self._in_hosts)
+        if addresses := self._in_hosts(hostname):
             endpoints = tuple(Endpoint(address) for address in addresses)
             return PendingLookup(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
-        plan = self.query(nameservers).plan(hostname, timeout, hint=hint)
+        plan = query.plan(hostname, timeout, hint=hint)
         if nameservers:  # the author named who is to be asked: nothing else is
             return PendingDNSLookup(plan)
         pending = PendingDNSLookup(plan, partial(self.system.call, hostname), self.head_start)
         pending.thorough = thorough
         return pending
 
-    def query(self, nameservers: tuple[str, ...]) -> StubResolver:
+    def _in_hosts(self, hostname: str) -> tuple[str, ...]:
+        return self.hosts.value().get(hostname.removesuffix("."), ())
+
+    def _query(self, nameservers: tuple[str, ...]) -> StubResolver:
         """Lookups at these nameservers; those of the system, if there are none."""
         query = self._dns.get(nameservers)
         if query is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
-from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Lookup
+from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Lookup
 
 
 class PendingLookup:
@@ -29,15 +29,6 @@ class PendingLookup:
     def run(self, seconds: float) -> bool:
         """Drive the lookup on this thread; returns whether there is an outcome."""
         return self.outcome is not None
-
-    def result(self) -> Answer:
-        """The outcome.
-
-        :raises LookupFailed: the lookup failed.
-        """
-        if isinstance(self.outcome, Answer):
-            return self.outcome
-        raise self.outcome or LookupFailed(Cause.TIMEOUT, "the lookup is under way")
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
         """Wait, on this thread, for replies still open at the outcome; then close everything.

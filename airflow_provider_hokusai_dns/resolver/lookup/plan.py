@@ -191,9 +191,7 @@ class Plan:
 
     def is_over(self, now: float) -> bool:
         """Whether no further answer can change the outcome."""
-        if now >= self.end:
-            return True
-        if isinstance(self.outcome, LookupFailed):
+        if now >= self.end or isinstance(self.outcome, LookupFailed):
             return True
         chosen = self._chosen
         if chosen is None:

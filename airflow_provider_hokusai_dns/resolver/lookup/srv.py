@@ -35,7 +35,7 @@ class PendingSRVLookup(PendingLookup):
         name: str,
         timeout: float,
         hint: str | None,
-        hosts: Callable[[str], Sequence[str]],
+        hosts: Callable[[str], tuple[str, ...]],
     ) -> None:
         super().__init__()
         self._query = query
@@ -101,26 +101,21 @@ class PendingSRVLookup(PendingLookup):
         return [plan for plan in plans if plan.outcome is None]
 
     def _decide(self) -> bool:
-        now = time.monotonic()
-        for plan in self._plans():
-            if now >= plan.end:
-                plan.tick(now)
-        outcome = self._plan.outcome
+        now, outcome = time.monotonic(), self._plan.outcome
         if isinstance(outcome, LookupFailed):
             self.outcome = outcome
         elif outcome is not None:
-            self._follow(now)
+            if self._reply is None:
+                self._reply = self._plan.reply()
+                self._follow(self._reply, now)
             self._conclude(now)
         return self.outcome is not None
 
-    def _follow(self, now: float) -> None:
+    def _follow(self, reply: Reply, now: float) -> None:
         """Look up the targets that have no address yet."""
-        if self._reply is not None:
-            return
-        self._reply = reply = self._plan.reply()
         for service in _best(reply.services):
             target = service.target
-            found = reply.glue.get(target) or tuple(self._hosts(target.removesuffix(".")))
+            found = reply.glue.get(target) or self._hosts(target)
             if found:
                 self._known[target] = found
                 self._first_at = now

@@ -1,4 +1,4 @@
-"""Which nameservers are asked for which names, and a separate lookup on this thread."""
+"""Which nameservers are asked for which names, and what each of them says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import Names
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import NameserverReply, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf, parse_resolv_conf
-from airflow_provider_hokusai_dns.resolver.model import Answer
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
@@ -78,16 +77,6 @@ class StubResolver:
             conf=conf,
         )
 
-    def lookup(
-        self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
-    ) -> Answer:
-        """Look a hostname up; see :class:`~.model.Lookup`."""
-        outcome = self._run(self.plan(hostname, timeout, hint=hint)).outcome
-        if isinstance(outcome, Answer):
-            return outcome
-        assert outcome is not None
-        raise outcome
-
     def ask_each(
         self, hostname: str, *, timeout: float, kinds: tuple[str, ...] = ("A", "AAAA")
     ) -> list[NameserverReply]:
@@ -101,8 +90,12 @@ class StubResolver:
         workers = Workers("hokusai-dns-each")
 
         def ask(server: Server) -> list[NameserverReply]:
-            plan = self.plan(hostname, timeout, kinds=kinds, only=server)
-            return self._run(plan).replies(time.monotonic())
+            plan, exchange = self.plan(hostname, timeout, kinds=kinds, only=server), Exchange()
+            try:
+                exchange.pump((plan,), plan.end, lambda: plan.outcome is not None)
+            finally:
+                exchange.close()
+            return plan.replies(time.monotonic())
 
         answers = [workers.call(partial(ask, server)) for server in self._conf().nameservers]
         return [reply for answer in answers for reply in answer.result()]
@@ -112,12 +105,3 @@ class StubResolver:
             return self._own
         conf = self._file.value()
         return conf if self._search is None else replace(conf, search=self._search)
-
-    def _run(self, plan: Plan) -> Plan:
-        """Drive a plan to its outcome on this thread."""
-        exchange = Exchange()
-        try:
-            exchange.pump((plan,), plan.end, lambda: plan.outcome is not None)
-        finally:
-            exchange.close()
-        return plan

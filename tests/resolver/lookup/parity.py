@@ -545,7 +545,9 @@ def ours(name: str) -> tuple[set[str] | str, float]:
         pending = lookup.begin(hostname, timeout=10.0)
         pending.run(10.0)
         took = time.monotonic() - started
-        answers = [pending.result()]
+        if isinstance(pending.outcome, LookupFailed):
+            raise pending.outcome
+        answers = [pending.outcome]
     except (LookupFailed, ValueError) as error:
         return str(error), time.monotonic() - started
     pending.go_on(answers.append)

@@ -17,9 +17,9 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
 )
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
-from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer, Fault
+from tests.resolver.lookup.dns_alone import DNSAlone
 from tests.resolver.lookup.parity import lame
 
 NAME = "mlflow.hokusai.test"
@@ -27,15 +27,15 @@ NAME = "mlflow.hokusai.test"
 
 def look(*servers: str, name: str = NAME, timeout: float = 10.0) -> Answer | LookupFailed:
     try:
-        return StubResolver(servers).lookup(name, timeout=timeout)
+        return DNSAlone(servers).lookup(name, timeout=timeout)
     except LookupFailed as failed:
         return failed
 
 
-def from_file(folder: Path, text: str, port: int) -> StubResolver:
+def from_file(folder: Path, text: str, port: int) -> DNSAlone:
     path = folder / "resolv.conf"
     path.write_text(text)
-    return StubResolver(resolv_conf=path, port=port)
+    return DNSAlone(resolv_conf=path, port=port)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_servfail_for_another_name_does_not_change_who_is_asked_first(dns, other
     dns.set_records(NAME, ["10.0.0.1"])
     dns.servfail("elsewhere.test")
     other.set_records("elsewhere.test", ["10.0.0.9"])
-    query = StubResolver((dns.address, other.address))
+    query = DNSAlone((dns.address, other.address))
     assert query.lookup("elsewhere.test", timeout=5).addresses == ("10.0.0.9",)
     for _ in range(3):
         assert query.lookup(NAME, timeout=5).addresses == ("10.0.0.1",)
