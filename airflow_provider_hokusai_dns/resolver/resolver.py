@@ -36,7 +36,6 @@ from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
 #: Seconds by which dnspython overshoots its lifetime, plus the handover between two threads.
 _GRACE = 0.5
-_CLEANUP_INTERVAL = 60.0
 #: One for each lookup that hangs: the bound is that of the names held, and no healthy name queues.
 _THREADS = 4096
 #: No version of a slot: join the lookup under way, if it still is, and begin none.
@@ -64,16 +63,18 @@ class DNSResolver:
     ) -> None:
         self._given_lookup = lookup
         self._workers = Workers("hokusai-dns", limit=_THREADS)
-        self._state = ResolverState(config or ResolverConfig(), clock or SystemClock())
+        flights = SingleFlight(self._workers)
+        config = config or ResolverConfig()
+        self._state = ResolverState(config, clock or SystemClock(), flights.busy)
         # Read on each hit, without a step in between.
         self._ready, self._monotonic = self._state.ready, self._state.now
         publisher = Publisher(self._state, store)
         self._serving = Serving(self._state, publisher)
         self._updater = Updater(
             self._state,
-            lookup or _live_lookup(self._state.config),
+            lookup or _live_lookup(config),
             self._workers,
-            SingleFlight(self._workers),
+            flights,
             publisher,
         )
 
@@ -187,7 +188,7 @@ class DNSResolver:
         now = self._monotonic()
         for target in parsed:
             if target.literal is None:
-                slot = self._state.slot(target.hostname, self._updater.busy)
+                slot = self._state.slot(target.hostname)
                 action = freshness.decide(slot.entry, now, self._state.config).action
                 if action not in (Action.FRESH, Action.STALE, Action.FAILED):
                     self._updater.start_or_join(slot)
@@ -201,7 +202,7 @@ class DNSResolver:
 
         :returns: how many names were dropped.
         """
-        return self._state.cleanup(self._updater.busy)
+        return self._state.cleanup()
 
     def state(self, target: str) -> Level:
         """The state of one name: ``healthy``, ``degraded``, ``unhealthy`` or ``unknown``."""
@@ -236,8 +237,8 @@ class DNSResolver:
             )
         config = self._state.config
         now = self._monotonic()
-        slot = self._state.slot(target.hostname, self._updater.busy)
-        if self._state.claim_cleanup(now, _CLEANUP_INTERVAL):
+        slot = self._state.slot(target.hostname)
+        if self._state.claim_cleanup(now):
             with contextlib.suppress(NoThreadError):
                 self._workers.run(self.cleanup, beside=True)
         flight = None
@@ -245,12 +246,10 @@ class DNSResolver:
             seen = slot.version  # before the decision: a lookup that lands from here on changes it
             now = self._monotonic()
             action = Action.WAIT if live else freshness.decide(slot.entry, now, config).action
-            # "Failed" is not the last word while the shared store is being asked.
-            known = action is Action.FAILED and not self._updater.busy(slot)
-            if known or action in (Action.FRESH, Action.STALE):
+            if action is Action.FAILED and self._updater.flights.busy(slot):
+                seen = _JOIN_ONLY  # it is not the last word while the shared store is being asked
+            elif action in (Action.FRESH, Action.STALE, Action.FAILED):
                 return self._serving.serve(target, slot, now)
-            if action is Action.FAILED:
-                seen = _JOIN_ONLY
             flight = self._updater.start_or_join(
                 slot,
                 refresh=live,

@@ -159,9 +159,9 @@ class SingleFlight:
                 del self._flights[flight.key]
         flight.land()
 
-    def current(self, key: Hashable) -> Flight | None:
-        """The flight in progress, or ``None``."""
-        return self._flights.get(key)
+    def busy(self, key: Hashable) -> bool:
+        """Whether a lookup is in progress."""
+        return key in self._flights
 
     def renew_after_fork(self) -> None:
         """Forget the parent's flights: its threads do not exist in the child."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
 
 _SHARES = [share / 255 for share in range(256)]
+#: Seconds between two cleanups.
+_CLEANUP_INTERVAL = 60.0
 
 
 class ResolverState:
@@ -45,12 +47,14 @@ class ResolverState:
 
     :param config: the policy; :meth:`reconfigure` replaces it.
     :param clock: a source of time.
+    :param busy: whether a lookup is under way for a slot.
     """
 
-    def __init__(self, config: ResolverConfig, clock: Clock) -> None:
+    def __init__(self, config: ResolverConfig, clock: Clock, busy: Callable[[Slot], bool]) -> None:
         self.config = config
         self.clock = clock
         self.now = clock.monotonic
+        self._busy = busy
         #: Finished resolutions by target string; the hit path reads them without the lock.
         self.ready: dict[str, Ready] = {}
         self.observers = Observers(self.served)
@@ -78,34 +82,31 @@ class ResolverState:
         """The slot of a name, without a lock; ``None`` if the name is not in memory."""
         return self._cache.get(hostname)
 
-    def slot(self, hostname: str, busy: Callable[[Slot], bool]) -> Slot:
-        """The slot of a name, created if there is none (policy rule 14).
-
-        :param busy: whether a lookup is under way for a slot; such slots are dropped last.
-        """
+    def slot(self, hostname: str) -> Slot:
+        """The slot of a name, created if there is none (policy rule 14)."""
         slot = self._cache.get(hostname)
         if slot is None:
             with self._lock:
-                if self._cache.make_room(self.now(), self.config, busy):
+                if self._cache.make_room(self.now(), self.config, self._busy):
                     self._forget_ready()
                 slot = self._cache.add(hostname)
         return slot
 
-    def claim_cleanup(self, now: float, interval: float) -> bool:
-        """Claim the next cleanup if ``interval`` seconds have passed; true for one caller only."""
-        if now - self._cleaned_at <= interval:  # every call comes here: first without the lock
+    def claim_cleanup(self, now: float) -> bool:
+        """Claim the next cleanup if it is due; true for one caller only."""
+        if now - self._cleaned_at <= _CLEANUP_INTERVAL:  # every call comes here: without the lock
             return False
         with self._lock:
-            is_due = now - self._cleaned_at > interval
+            is_due = now - self._cleaned_at > _CLEANUP_INTERVAL
             if is_due:
                 self._cleaned_at = now
             return is_due
 
-    def cleanup(self, busy: Callable[[Slot], bool]) -> int:
+    def cleanup(self) -> int:
         """Drop names that have nothing left to serve; returns how many."""
         with self._lock:
             self._cleaned_at = now = self.now()
-            dropped = self._cache.cleanup(now, self.config, busy)
+            dropped = self._cache.cleanup(now, self.config, self._busy)
             for text, ready in [*self.ready.items()]:
                 if now >= ready.turns.until:
                     self.ready.pop(text, None)

@@ -59,10 +59,6 @@ class Updater:
             lead=partial(self._lead_lookup, slot) if lead else None,
         )
 
-    def busy(self, slot: Slot) -> bool:
-        """Whether a lookup is in progress."""
-        return self.flights.current(slot) is not None
-
     def ask_store(self, slot: Slot, flight: Flight) -> None:
         """Read the shared store during a slow lookup, once per flight (policy rule 3)."""
         if not flight.take("store_asked"):

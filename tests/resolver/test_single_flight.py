@@ -190,7 +190,7 @@ def test_only_its_own_work_removes_a_flight_and_always():
     assert flight.final.wait(5)
     assert flight.early.is_set()
     assert workers.wait_idle()
-    assert flights.current("key") is None
+    assert not flights.busy("key")
     again = flights.join("key", 1.0, lambda flight: lambda: None)
     assert again is not flight
     assert workers.wait_idle()
@@ -202,7 +202,7 @@ def test_what_is_left_to_do_after_landing_holds_up_nobody():
     flights = SingleFlight(workers)
     flight = flights.join("key", 0.0, lambda flight: lambda: go_on.wait(10))
     assert flight.final.wait(5)
-    assert flights.current("key") is None
+    assert not flights.busy("key")
     assert not workers.wait_idle(0.05)
     go_on.set()
     assert workers.wait_idle()
@@ -462,7 +462,7 @@ def test_a_failure_that_is_known_starts_no_lookup_when_the_one_under_way_has_jus
         resolver.resolve(NAME)
     assert resolver.wait_idle()
     answers = [True, False]
-    monkeypatch.setattr(Updater, "busy", lambda updater, slot: answers.pop(0))
+    monkeypatch.setattr(SingleFlight, "busy", lambda flights, slot: answers.pop(0))
     with pytest.raises(DNSResolutionError):
         resolver.resolve(NAME)
     assert not answers
@@ -484,4 +484,4 @@ def test_a_lookup_whose_caller_vanished_before_he_drove_it_is_taken_over():
         assert later.result(10) is flight
     assert flight.final.wait(10)
     assert workers.wait_idle()
-    assert flights.current("key") is None
+    assert not flights.busy("key")
