@@ -57,6 +57,7 @@ def build(
     :param nonsense: the payload of :attr:`Fault.GARBAGE`, or what makes it of the right answer.
     """
     import dns.message
+    import dns.name
     import dns.rcode
 
     if fault is Fault.GARBAGE and not callable(nonsense):
@@ -73,9 +74,11 @@ def build(
     if fault is Fault.WRONG_ID:
         response.id ^= 0x5555
     elif fault is Fault.OTHER_NAME:
-        _answer_for_a_stranger(response)
+        response.answer = [_rrset(_STRANGER, "A", (3600, (_STRANGERS_ADDRESS,)))]
+        response.authority = []
     elif fault is Fault.OTHER_QUESTION:
-        _ask_for_a_stranger(response)
+        for rrset in (*response.question, *response.answer):
+            rrset.name = dns.name.from_text(_STRANGER)
     wire = _to_wire(response, asked, transport, truncate=fault is Fault.TRUNCATE)
     return nonsense(wire) if callable(nonsense) else wire
 
@@ -150,20 +153,6 @@ def _deny(response: Message, negative_ttl: int, *, exists: bool) -> None:
     response.flags |= dns.flags.AA
     response.set_rcode(dns.rcode.NOERROR if exists else dns.rcode.NXDOMAIN)
     response.authority.append(_rrset(zone, "SOA", (negative_ttl, (soa,))))
-
-
-def _answer_for_a_stranger(response: Message) -> None:
-    """Records that were not asked for, in place of the right ones."""
-    response.answer = [_rrset(_STRANGER, "A", (3600, (_STRANGERS_ADDRESS,)))]
-    response.authority = []
-
-
-def _ask_for_a_stranger(response: Message) -> None:
-    import dns.name
-
-    name = dns.name.from_text(_STRANGER)
-    for rrset in (*response.question, *response.answer):
-        rrset.name = name
 
 
 def _to_wire(response: Message, asked: QueryMessage, transport: str, *, truncate: bool) -> bytes:
