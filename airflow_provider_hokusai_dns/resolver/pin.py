@@ -33,7 +33,7 @@ from airflow_provider_hokusai_dns.resolver.pinned_port import (
     GRACE,
     PinnedPort,
     ReusableAnswer,
-    of_family,
+    is_of_family,
 )
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
@@ -176,9 +176,8 @@ class Pin:
         if pinned_port is None:
             name = self.hostname + "." if absolute else self.hostname
             if not connects or port is None or not self._policies_for(port):
-                takes = of_family(family)
                 found = self._resolve(name, min(max_patience, seconds_left())).endpoints
-                places = tuple(str(place) for place in found if takes(place.address))
+                places = tuple(str(e) for e in found if is_of_family(e.address, family))
                 return Handout(places, places)
             with self._lock:
                 pinned_port = self._ports.setdefault(
@@ -189,7 +188,7 @@ class Pin:
                         self.resolver,
                         lambda: self._policies_for(port),
                         lambda: self._patience_for(port),
-                        takes=of_family(family),
+                        family=family,
                     ),
                 )
         return pinned_port.addresses(must_be_tested=must_be_tested, max_patience=max_patience)

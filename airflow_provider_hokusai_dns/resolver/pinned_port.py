@@ -127,9 +127,9 @@ class PinnedPort:
     """Answers for one port of a pinned host. Thread-safe.
 
     :param name: the name to resolve; a final dot means that it is absolute.
-    :param takes: whether a caller of this port can use an address, by its family.
     :param policies: returns the policies in force for this port, at least one.
     :param patience: returns all patience values in force; the longest applies.
+    :param family: the address family that the callers can use, 0 for any.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class PinnedPort:
         policies: Callable[[], list[PinPolicy]],
         patience: Callable[[], list[Patience]],
         *,
-        takes: Callable[[str], bool] = lambda address: True,
+        family: int = 0,
         edge: Edge | None = None,
     ) -> None:
         self._name = name
@@ -148,7 +148,7 @@ class PinnedPort:
         self._resolver = resolver
         self._policies = policies
         self._patience = patience
-        self._takes = takes
+        self._family = family
         self._edge = edge or Edge()
         self._lock = forks.free_in_child(threading.Lock())
         self._state = PortReachability()
@@ -314,7 +314,7 @@ class PinnedPort:
         return usable
 
     def _usable(self, found: Resolution) -> Resolution:
-        endpoints = tuple(each for each in found.endpoints if self._takes(each.address))
+        endpoints = tuple(e for e in found.endpoints if is_of_family(e.address, self._family))
         return found if endpoints == found.endpoints else replace(found, endpoints=endpoints)
 
     # --- rounds
@@ -428,10 +428,8 @@ class PinnedPort:
         return None, passed
 
 
-def of_family(family: int) -> Callable[[str], bool]:
-    """Whether an address can be used by a caller that wants this family; 0 is any."""
+def is_of_family(address: str, family: int) -> bool:
+    """Whether a caller that wants this family can use an address; 0 is any."""
     if family == socket.AF_INET:
-        return lambda address: ":" not in address
-    if family == socket.AF_INET6:
-        return lambda address: ":" in address
-    return lambda address: True
+        return ":" not in address
+    return family != socket.AF_INET6 or ":" in address

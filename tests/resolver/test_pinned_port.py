@@ -15,7 +15,6 @@ from airflow_provider_hokusai_dns.resolver.pinned_port import (
     Edge,
     NoConnectionError,
     PinnedPort,
-    of_family,
 )
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
@@ -100,7 +99,7 @@ def port(resolver: DNSResolver, world: World) -> Callable[..., PinnedPort]:
             resolver,
             lambda: [policy],
             lambda: [policy.patience],
-            takes=of_family(family),
+            family=family,
             edge=edge or world.edge(),
         )
 

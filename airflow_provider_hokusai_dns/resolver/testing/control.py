@@ -15,6 +15,7 @@ import json
 import shlex
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,12 @@ from airflow_provider_hokusai_dns.resolver.testing.zone import Zone
 _Handler = Callable[[Zone, list[str], dict[str, int]], dict[str, Any] | None]
 
 
-def _fault(kind: Fault) -> _Handler:
-    def run(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-        name = words[0] if words else ANY
-        zone.fault(name, kind, rdtype=words[1] if len(words) > 1 else None)
-
-    return run
+def _fault(kind: Fault, zone: Zone, words: list[str], _: dict[str, int]) -> None:
+    zone.fault(words[0] if words else ANY, kind, rdtype=words[1] if len(words) > 1 else None)
 
 
-def _named(verb: str) -> _Handler:
-    def run(zone: Zone, words: list[str], options: dict[str, int]) -> None:
-        getattr(zone, verb)(words[0] if words else ANY)
-
-    return run
+def _named(verb: str, zone: Zone, words: list[str], _: dict[str, int]) -> None:
+    getattr(zone, verb)(words[0] if words else ANY)
 
 
 #: What a line may begin with.
@@ -51,8 +45,8 @@ COMMANDS: dict[str, _Handler] = {
     "count": lambda zone, words, _: {"count": zone.count(*words)},
     "queries": lambda zone, *_: {"queries": [query._asdict() for query in zone.queries]},
     "clear": lambda zone, *_: zone.clear_queries(),
-    **{verb: _named(verb) for verb in ("remove", "hold", "release", "heal")},
-    **{kind.value: _fault(kind) for kind in Fault},
+    **{verb: partial(_named, verb) for verb in ("remove", "hold", "release", "heal")},
+    **{kind.value: partial(_fault, kind) for kind in Fault},
 }
 
 
