@@ -27,11 +27,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of the operating system.
-
-    The monotonic one continues while the machine sleeps, if the system has such a clock, so that
-    the age of an answer includes that time.
-    """
+    """The clocks of the operating system; one that goes on while it sleeps, if it has such."""
 
     monotonic = staticmethod(_monotonic)
     time = staticmethod(time.time)

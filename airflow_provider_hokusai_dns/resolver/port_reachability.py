@@ -186,9 +186,7 @@ class PortReachability(NamedTuple):
         return (*known, *(a for a in addresses if a not in known)) if known else ()
 
     def in_doubt(self, now: float, connecting: Iterable[float]) -> bool:
-        """Whether an address from DNS may be dead nevertheless.
-
-        :param connecting: as in :meth:`at_once`.
+        """Whether an address from DNS may be dead nevertheless; parameters as in :meth:`at_once`.
 
         Only an address that accepted a connection ends an outage, so after one it is tested.
         """

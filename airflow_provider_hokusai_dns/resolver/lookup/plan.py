@@ -260,11 +260,9 @@ class Plan:
             if all(decision is False for decision in decisions):
                 self.outcome = self._failure(now)
         if self.outcome is None and now >= self.end:
-            self.outcome = self._last_resort(now) or self._failure(now)
-        if self.outcome is not None:
-            self.wake_at = now  # computed by the next event, if the caller continues
-            return
-        self.wake_at = self._next_tick(now, changes)
+            self._give_up(now)
+        # With an outcome, the next event computes it, if the caller continues.
+        self.wake_at = self._next_tick(now, changes) if self.outcome is None else now
 
     def _due(self, now: float) -> float:
         """When the first candidate that has not been looked up is due."""
@@ -296,11 +294,10 @@ class Plan:
                     changes = min(changes, asking.stands_at)
         return max(now, changes)
 
-    def _choose(self, candidate: _Candidate, now: float) -> Answer:
+    def _choose(self, candidate: _Candidate, now: float) -> None:
         self._chosen = candidate
-        self.outcome = answer = self._answer(candidate)
+        self.outcome = self._answer(candidate)
         self.end = min(self.end, now + _LISTEN_ON)
-        return answer
 
     def _answer(self, chosen: _Candidate) -> Answer:
         """The addresses of the chosen name so far."""
@@ -317,12 +314,13 @@ class Plan:
             name=chosen.name,
         )
 
-    def _last_resort(self, now: float) -> Answer | None:
-        """An address that was held back until the time had passed."""
+    def _give_up(self, now: float) -> None:
+        """Choose an address that was held back until the time had passed, or give up."""
         for candidate in self._candidates:
             if any(asking.has_some for asking in candidate.askings):
-                return self._choose(candidate, now)
-        return None
+                self._choose(candidate, now)
+                return
+        self.outcome = self._failure(now)
 
     def _failure(self, now: float) -> LookupFailed:
         cause = self._deciding(self._started()).cause()

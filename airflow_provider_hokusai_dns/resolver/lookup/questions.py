@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
-from airflow_provider_hokusai_dns.resolver.model import Cause
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint
 
 #: Addresses kept of one answer.
 MAX_ADDRESSES = 64
@@ -20,7 +20,7 @@ class Server(NamedTuple):
     port: int = 53
 
     def __str__(self) -> str:
-        return f"[{self.address}]:{self.port}" if ":" in self.address else ":".join(map(str, self))
+        return str(Endpoint(*self))
 
 
 class Question(NamedTuple):

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Server
@@ -103,8 +103,8 @@ def parse_resolv_conf(
     if search is None:
         search = tuple(filter(None, [hostname().partition(".")[2]]))
     options += environ.get("RES_OPTIONS", "").split()
-    known = ResolvConf(tuple(dict.fromkeys(nameservers)) or (Server("127.0.0.1", port),), search)
-    return _with_options(known, options)
+    servers = tuple(dict.fromkeys(nameservers)) or (_LOCAL._replace(port=port),)
+    return ResolvConf(servers, search, **_honoured(options))
 
 
 def _nameserver(text: str) -> str | None:
@@ -123,8 +123,9 @@ def _nameserver(text: str) -> str | None:
     return f"{canonical}%{zone}" if percent and zone and link_local else canonical
 
 
-def _with_options(conf: ResolvConf, options: list[str]) -> ResolvConf:
-    """``conf`` with the options that are honoured; the docs list those that are not."""
+def _honoured(options: list[str]) -> dict[str, Any]:
+    """The options that are honoured, as fields; the docs list those that are not."""
+    fields: dict[str, Any] = {}
     for option in options:
         name, _, value = option.partition(":")
         if name in _NUMBERS:
@@ -133,8 +134,8 @@ def _with_options(conf: ResolvConf, options: list[str]) -> ResolvConf:
             number = int(digits.group()) if digits else 0
             if number < 0:  # glibc keeps four bits of it
                 number = most
-            conf = replace(conf, **dict[str, Any]({name: max(least, min(number, most))}))
+            fields[name] = max(least, min(number, most))
         for flag in _FLAGS:
             if option.startswith(flag):  # glibc compares no further
-                conf = replace(conf, **dict[str, Any]({flag.replace("-", "_"): True}))
-    return conf
+                fields[flag.replace("-", "_")] = True
+    return fields

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.testing.faults import Plan
 from airflow_provider_hokusai_dns.resolver.testing.zone import Zone
 
@@ -60,7 +61,7 @@ class DNSServer(Zone):
     @property
     def address(self) -> str:
         """``"127.0.0.1:5353"``, as ``ResolverConfig.nameservers`` takes it."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return str(Endpoint(self.host, self.port))
 
     def start(self) -> DNSServer:
         """Listen, and return when queries are answered.
