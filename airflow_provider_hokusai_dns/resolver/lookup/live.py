@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -52,10 +53,8 @@ class LiveLookup:
     ) -> Answer:
         """Look a hostname up on this thread; see :class:`~.model.Lookup`."""
         pending = self.begin(hostname, timeout=timeout, hint=hint, thorough=thorough)
-        try:
+        with contextlib.closing(pending):
             pending.run(timeout)
-        finally:
-            pending.close()
         if isinstance(pending.outcome, Answer):
             return pending.outcome
         assert pending.outcome is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from dataclasses import replace
@@ -90,11 +91,9 @@ class StubResolver:
         workers = Workers("hokusai-dns-each")
 
         def ask(server: Server) -> list[NameserverReply]:
-            plan, exchange = self.plan(hostname, timeout, kinds=kinds, only=server), Exchange()
-            try:
+            plan = self.plan(hostname, timeout, kinds=kinds, only=server)
+            with contextlib.closing(Exchange()) as exchange:
                 exchange.pump((plan,), plan.end, lambda: plan.outcome is not None)
-            finally:
-                exchange.close()
             return plan.replies(time.monotonic())
 
         answers = [workers.call(partial(ask, server)) for server in self._conf().nameservers]

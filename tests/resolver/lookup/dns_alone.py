@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from airflow_provider_hokusai_dns.resolver.lookup.pending_dns import PendingDNSLookup
 from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.model import Answer
@@ -14,10 +16,8 @@ class DNSAlone(StubResolver):
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
     ) -> Answer:
         pending = PendingDNSLookup(self.plan(hostname, timeout, hint=hint))
-        try:
+        with contextlib.closing(pending):
             pending.run(timeout)
-        finally:
-            pending.close()
         if isinstance(pending.outcome, Answer):
             return pending.outcome
         assert pending.outcome is not None
