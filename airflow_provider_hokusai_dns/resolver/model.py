@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.target import Target
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.resolver.clock import Clock
 
 #: Times and durations in seconds that no other one exceeds, or precedes.
 FOREVER = float("inf")
@@ -154,6 +152,10 @@ class Dates:
         return None if seconds is None else utc(self.wall_offset + seconds)
 
 
+#: Those of an address that was given, and not resolved.
+_NO_DATES = Dates(SystemClock(), 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """The answer to one call: what to connect to, and how far it can be trusted.
@@ -168,29 +170,29 @@ class Resolution:
     source: Source
     port: int | None = None
     cause: Cause | None = None
-    dates: Dates | None = field(default=None, repr=False, compare=False)
+    dates: Dates = field(default=_NO_DATES, repr=False, compare=False)
     _rendered: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def resolved_at(self) -> datetime | None:
         """When DNS returned this answer; ``None`` for a literal or static address."""
-        return None if self.dates is None else self.dates.aware(self.dates.stamp)
+        return self.dates.aware(self.dates.stamp)
 
     @property
     def expires_at(self) -> datetime | None:
         """Until when it is fresh, or was."""
-        return None if self.dates is None else self.dates.aware(self.dates.expires)
+        return self.dates.aware(self.dates.expires)
 
     @property
     def stale_until(self) -> datetime | None:
         """Until when a stale or stored answer is served (policy rules 1, 6 and 7)."""
         limit = self.stale_limit
-        return None if limit is None or self.dates is None else self.dates.aware(limit.until)
+        return None if limit is None else self.dates.aware(limit.until)
 
     @property
     def stale_limit(self) -> StaleLimit | None:
         """The limit that was in force for a stale or stored answer when it was served."""
-        return None if self.dates is None else self.dates.limit
+        return self.dates.limit
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -217,7 +219,7 @@ class Resolution:
 
         :param now: seconds on the monotonic clock of the resolver; its present reading by default.
         """
-        if self.dates is None or self.dates.stamp is None:
+        if self.dates.stamp is None:
             return None
         return max(0.0, (self.dates.clock.monotonic() if now is None else now) - self.dates.stamp)
 

@@ -17,7 +17,6 @@ from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
 from airflow_provider_hokusai_dns.resolver.model import (
-    Dates,
     Endpoint,
     Lookup,
     Resolution,
@@ -231,10 +230,8 @@ class DNSResolver:
     def _steps(self, target: Target, *, live: bool = False, patience: float | None = None) -> Steps:
         """All decisions of one call. Yields what to wait for, and for how many seconds."""
         if target.literal is not None:
-            endpoints, dates = (Endpoint(target.literal),), Dates(self._state.clock, 0.0)
-            return Resolution(
-                target.text, target.hostname, endpoints, Source.LITERAL, target.port, dates=dates
-            )
+            endpoints = (Endpoint(target.literal),)
+            return Resolution(target.text, target.hostname, endpoints, Source.LITERAL, target.port)
         config = self._state.config
         now = self._monotonic()
         slot = self._state.slot(target.hostname)
