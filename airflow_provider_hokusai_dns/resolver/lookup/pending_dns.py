@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.exchange import Exchange
 from airflow_provider_hokusai_dns.resolver.lookup.pending import PendingLookup
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
-from airflow_provider_hokusai_dns.resolver.model import Answer, Attempt, Cause, Source
+from airflow_provider_hokusai_dns.resolver.model import FOREVER, Answer, Attempt, Cause, Source
 
 #: What a nameserver says that was reached and has no answer, neither yes nor no.
 _CANNOT_ANSWER = (Cause.SERVFAIL, Cause.REFUSED)
@@ -43,7 +43,8 @@ class PendingDNSLookup(PendingLookup):
         self._system: Future[Answer] | None = None
         #: Whether the last decision knew the system's outcome, and nothing is left to wake it for.
         self._heard = False
-        self._system_at = time.monotonic() + head_start
+        #: When to start it; never, once it was.
+        self._system_at = FOREVER if system is None else time.monotonic() + head_start
         self._bell: tuple[socket.socket, socket.socket] | None = None
 
     def run(self, seconds: float) -> bool:
@@ -53,8 +54,7 @@ class PendingDNSLookup(PendingLookup):
         while not self._decide():
             now = time.monotonic()
             if plan.outcome is None:
-                waits = self._begin_system is not None and self._system is None
-                self._pump(min(until, self._system_at) if waits else until)
+                self._pump(min(until, self._system_at))
             elif self._system is not None:  # DNS has failed: the system alone is left
                 wait((self._system,), max(0.0, until - now))
             if until <= now < plan.end:
@@ -99,7 +99,7 @@ class PendingDNSLookup(PendingLookup):
         elif system is not None and self._heard and system.exception() is None:
             self.outcome = system.result()
         elif failed is None:
-            if system is None and now >= self._system_at:
+            if now >= self._system_at:
                 self._ask_system(plan.end - now)
         elif now < plan.end and system is None and self._wants_system(failed):
             self._ask_system(plan.end - now)
@@ -114,12 +114,11 @@ class PendingDNSLookup(PendingLookup):
         return not self.left_out
 
     def _ask_system(self, seconds: float) -> None:
-        if self._begin_system is None:
-            return
+        assert self._begin_system is not None
         self._bell = bell = socket.socketpair()
         for end in bell:
             end.setblocking(False)
-        self._system = self._begin_system(seconds)
+        self._system, self._system_at = self._begin_system(seconds), FOREVER
         self._system.add_done_callback(lambda _: _wake(bell[1]))
 
     def _pump(self, until: float) -> None:
