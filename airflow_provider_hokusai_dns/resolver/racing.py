@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
 import selectors
 import socket
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
+from airflow_provider_hokusai_dns.resolver.system_answers import numeric
 
 #: Seconds within which an address must accept the connection (policy rule 13).
 CONNECT_TIMEOUT = 1.0
@@ -99,16 +99,10 @@ def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) 
 
 
 def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """The argument for ``connect``.
-
-    From the C function, as in :mod:`~.system_answers`: a replacement of Python's function may have
-    other parameters.
-    """
+    """The argument for ``connect``."""
     place = Endpoint.parse(address)
-    [found, *_] = _socket.getaddrinfo(
-        place.address, place.port or port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST
-    )
-    return socket.AddressFamily(found[0]), found[4]
+    [found, *_] = numeric(place.address, place.port or port, type=socket.SOCK_STREAM)
+    return found[0], found[4]
 
 
 def _start(address: str, port: int) -> socket.socket | None:

@@ -37,7 +37,7 @@ def question(port: Any, family: int, type: int, proto: int, flags: int) -> tuple
     :raises OSError: the system's error for the arguments.
     """
     host = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104
-    [first, *_] = _numeric(host, port, family, type, proto, flags | NUMERICHOST)
+    [first, *_] = numeric(host, port, family, type, proto, flags)
     mapped = family == socket.AF_INET6 and flags & _V4MAPPED
     return int(first[4][1]), type in (0, socket.SOCK_STREAM), 0 if mapped else int(family)
 
@@ -65,22 +65,22 @@ def items_of(
     found: list[Any] = []
     for address, own, *_ in places:
         try:
-            found += _numeric(address, own or port, family, type, proto, flags | NUMERICHOST)
+            found += numeric(address, own or port, family, type, proto, flags)
         except socket.gaierror as error:
             if error.errno not in _NO_SUCH_FAMILY:
                 raise
     return tuple(found)
 
 
-def _numeric(
-    address: str, port: Any, family: int, type: int, proto: int, flags: int
+def numeric(
+    address: str, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
 ) -> tuple[Any, ...]:
-    """Let the system build the tuples, so that family, type, protocol and flags are its own.
+    """The system's own tuples for an address, with its family, type, protocol and flags.
 
-    The C function, in case another package has replaced the Python one. It reads no file but the
-    services file.
+    From the C function: what another package puts in the Python one's place may have other
+    parameters. It reads no file but the services file.
     """
     return tuple(
         (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])
-        for item in _socket.getaddrinfo(address, port, family, type, proto, flags)
+        for item in _socket.getaddrinfo(address, port, family, type, proto, flags | NUMERICHOST)
     )
