@@ -65,7 +65,11 @@ class Ask:
 
 
 class Asking:
-    """One question and its progress. ``rank`` is a nameserver's position in the list."""
+    """One question and its progress.
+
+    ``rank`` is the position in the list of the nameserver whose reply counts, and beyond the list
+    while there is none.
+    """
 
     def __init__(self, question: Question, nameservers: Nameservers) -> None:
         self.question = question
@@ -136,14 +140,6 @@ class Asking:
     def has_some(self) -> bool:
         """Whether any nameserver returned addresses."""
         return self.reply is not None and self.reply.cause is None
-
-    def says_no(self, now: float) -> bool:
-        """Whether the current reply is a "no"."""
-        return self.reply is not None and self.reply.is_no and now >= self.stands_at
-
-    def has_reply_up_to(self, rank: int) -> bool:
-        """Whether a nameserver that is believed about the other family, or a better one, spoke."""
-        return self.reply is not None and self.rank <= rank
 
     def seems_no(self) -> bool:
         """Whether all that could say something else are nameservers that have fallen silent."""

@@ -81,8 +81,9 @@ class _Candidate:
             return bool(found), FOREVER
         until = FOREVER
         if found:
+            # A nameserver that is believed about one family, or a better one, is about the other.
             rank = max(asking.rank for asking in found)
-            open_ = [asking for asking in open_ if not asking.has_reply_up_to(rank)]
+            open_ = [asking for asking in open_ if asking.rank > rank]
             if not open_:
                 return True, FOREVER
             late = _LATE_A if any(asking.question.kind == "A" for asking in open_) else _LATE_AAAA
@@ -93,7 +94,8 @@ class _Candidate:
             of_a = self.askings[0]
             # NXDOMAIN for A also settles AAAA, after a short wait. The reverse is not true: some
             # servers say NXDOMAIN for AAAA where they mean "no data" (RFC 4074, 4.2).
-            if of_a.says_no(now) and of_a.cause() is Cause.NXDOMAIN:
+            reply = of_a.reply
+            if reply is not None and reply.cause is Cause.NXDOMAIN and now >= of_a.stands_at:
                 until = _ended(of_a, now) + _LATE_AAAA_OF_NONE
                 if now >= until:
                     return False, FOREVER
@@ -197,7 +199,7 @@ class Plan:
         if chosen is None:
             return False
         rank = max(asking.rank for asking in chosen.askings if asking.has_some)
-        return all(asking.settled(now) or asking.has_reply_up_to(rank) for asking in chosen.askings)
+        return all(asking.settled(now) or asking.rank <= rank for asking in chosen.askings)
 
     def reply(self) -> Reply:
         """The reply to the one question of the chosen name."""
