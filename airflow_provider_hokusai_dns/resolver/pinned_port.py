@@ -166,8 +166,8 @@ class PinnedPort:
     def addresses(self, *, must_be_tested: bool = False, max_patience: float = FOREVER) -> Handout:
         """The addresses to connect to, in the order to try; empty if the family has none.
 
-        :param must_be_tested: return only addresses of which one has just accepted a connection.
-        :param max_patience: maximum patience in seconds, from the beginning of the outage.
+        Parameters as of :meth:`.Pin.addresses`; patience counts from the beginning of the outage.
+
         :raises DNSResolutionError: there is no address, or none that may be used.
         :raises NoConnectionError: patience is over, and no address answers.
         """

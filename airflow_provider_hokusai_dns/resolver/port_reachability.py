@@ -57,9 +57,7 @@ class Patience(NamedTuple):
 class PinPolicy:
     """The policy of one owner of a pin.
 
-    :param port: the port it applies to; ``None`` for every port.
-    :param patience: how long to wait for an outage to end.
-    :param stale_check: called before an address that is not fresh is returned.
+    The fields are as the parameters of :func:`~.pin.pin_host`; without a port it is for every one.
     """
 
     port: int | None

@@ -67,11 +67,6 @@ class Flight:
             setattr(self, mark, True)
             return first
 
-    def land(self) -> None:
-        """Wake all waiters."""
-        self.early.set()
-        self.final.set()
-
 
 class SingleFlight:
     """Joins callers of one key to one piece of work."""
@@ -157,7 +152,8 @@ class SingleFlight:
         with self._lock:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
-        flight.land()
+        flight.early.set()
+        flight.final.set()
 
     def busy(self, key: Hashable) -> bool:
         """Whether a lookup is in progress."""
