@@ -204,11 +204,11 @@ class PinnedPort:
                     result.why,
                     verdict.patience,
                 )
-            pause = None if verdict.pause is None else min(verdict.pause, bound - now())
-            if pause is None or pause <= 0:
+            left = min(verdict.left, bound - now())
+            if left <= 0:
                 return self._give_up(result)
             # Not for secrecy: a client's threads must not all come back to the server at once.
-            self._edge.sleep(min(ROUND * random.uniform(0.5, 1.5), pause))  # noqa: S311
+            self._edge.sleep(min(ROUND * random.uniform(0.5, 1.5), left))  # noqa: S311
 
     def forget(self, *, for_good: bool = False) -> None:
         """Discard what depends on the policies, which have changed.

@@ -120,12 +120,12 @@ class Outcome(NamedTuple):
 class Verdict(NamedTuple):
     """What a failed round means for one caller.
 
-    :param pause: maximum seconds until the next round; ``None`` if patience is over.
+    :param left: maximum seconds until the next round; 0 if patience is over.
     :param begins: whether it is the first of an outage.
     :param patience: the longest patience in force, seconds.
     """
 
-    pause: float | None
+    left: float
     begins: bool
     patience: float
 
@@ -283,13 +283,11 @@ class PortReachability(NamedTuple):
         state = self._replace(outage_since=begun, failed_at=now)
         # The next round may take as long as this one did, and has to end in time too.
         left = end - now - (now - started)
-        is_over = left <= 0
         if self._gave_up_lately(now) and end <= self.given_up[1]:
-            is_over = True
+            left = 0.0
         else:
-            state = state._replace(given_up=(now, end) if is_over else (LONG_AGO, LONG_AGO))
-        pause = None if is_over else left
-        return state, Verdict(pause, begun != self.outage_since, patience)
+            state = state._replace(given_up=(now, end) if left <= 0 else (LONG_AGO, LONG_AGO))
+        return state, Verdict(max(0.0, left), begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
         """The state after a change of policies: addresses given up on are tested again."""
