@@ -8,7 +8,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from itertools import product
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.resolver.testing import packets
 from airflow_provider_hokusai_dns.resolver.testing.faults import (
@@ -105,8 +106,7 @@ class Zone:
         """Remove a name, its records and its faults: it no longer exists."""
         self.heal(name)
         with self._change():
-            for key in [key for key in self._records if key[0] == _key(name)]:
-                del self._records[key]
+            _drop(self._records, name)
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Zone:
             raise ValueError(f"give one fault at least, and every from 1, not {every!r}")
         with self._change():
             if rdtype is None:
-                self._drop_troubles(name)
+                _drop(self._troubles, name)
             kind = None if rdtype is None else rdtype.upper()
             self._troubles[_key(name), kind] = Trouble(faults, every, payload)
 
@@ -203,7 +203,7 @@ class Zone:
         """Remove every fault, delay and hold of a name."""
         self.release(name)
         with self._change():
-            self._drop_troubles(name)
+            _drop(self._troubles, name)
             self._delays.pop(_key(name), None)
 
     # -- what was asked ----------------------------------------------------------------------------
@@ -302,12 +302,7 @@ class Zone:
         return found or None
 
     def _trouble(self, query: Query) -> Trouble | None:
-        for key in (
-            (query.name, query.rdtype),
-            (query.name, None),
-            (ANY, query.rdtype),
-            (ANY, None),
-        ):
+        for key in product((query.name, ANY), (query.rdtype, None)):
             if trouble := self._troubles.get(key):
                 return trouble
         return None
@@ -317,15 +312,16 @@ class Zone:
         self._counts[query] += 1
         self._arrived.notify_all()
 
-    def _drop_troubles(self, name: str) -> None:
-        for key in [key for key in self._troubles if key[0] == _key(name)]:
-            del self._troubles[key]
-
     @contextmanager
     def _change(self) -> Iterator[None]:
         with self._lock:
             yield
             self._ready.clear()
+
+
+def _drop(table: dict[Any, Any], name: str) -> None:
+    for key in [key for key in table if key[0] == _key(name)]:
+        del table[key]
 
 
 def _key(name: str) -> str:
