@@ -416,9 +416,8 @@ class PinnedPort:
         """Call each policy's check: one connection's check never removes another's addresses."""
         passed: dict[tuple[str, StaleAddressCheck], float] = {}
         for policy in self._policies():
-            check = policy.stale_check
-            until = self._state.passed.get((address, check), 0.0) if check is not None else 0.0
-            if check is None or self._edge.monotonic() < until:
+            check, passed_until = policy.stale_check, self._state.passed
+            if check is None or self._edge.monotonic() < passed_until.get((address, check), 0.0):
                 continue
             place = Endpoint.parse(address)
             why = check(resolution, place.address, place.port or self._port)
