@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from airflow_provider_hokusai_dns.client.transport import ConnectionAdapter, FailedRequest
+from airflow_provider_hokusai_dns.client.transport import Call, ConnectionAdapter, Failed
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver import forks
@@ -25,7 +25,7 @@ _lock = forks.free_in_child(threading.Lock())
 _adapters: dict[str, ConnectionAdapter] = {}
 #: How many runs are open, by connection.
 _runs: dict[str, int] = {}
-_watches: list[Callable[[FailedRequest], None]] = []
+_watches: list[Failed] = []
 
 
 def mount(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
@@ -75,8 +75,8 @@ def has_open_run(conn_id: str) -> bool:
 
 
 @contextlib.contextmanager
-def watched(watch: Callable[[FailedRequest], None]) -> Iterator[None]:
-    """Report each request that fails in the end, on the thread of its caller."""
+def watched(watch: Failed) -> Iterator[None]:
+    """Report each call that fails in the end, on the thread of its caller."""
     _watches.append(watch)
     try:
         yield
@@ -84,9 +84,9 @@ def watched(watch: Callable[[FailedRequest], None]) -> Iterator[None]:
         _watches.remove(watch)
 
 
-def _tell(failure: FailedRequest) -> None:
+def _tell(call: Call, error: Exception) -> None:
     for watch in tuple(_watches):
-        watch(failure)
+        watch(call, error)
 
 
 def _install() -> None:

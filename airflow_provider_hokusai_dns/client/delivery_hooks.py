@@ -29,7 +29,7 @@ from airflow_provider_hokusai_dns.client.creates import json_object
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.errors import AsyncOutsideRunError
 from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
-from airflow_provider_hokusai_dns.client.transport import FailedRequest
+from airflow_provider_hokusai_dns.client.transport import Call
 from airflow_provider_hokusai_dns.resolver import forks
 
 T = TypeVar("T")
@@ -158,12 +158,12 @@ def _swallowing() -> tuple[str, ...]:
     )
 
 
-def _failed(tracker: DeliveryTracker, failure: FailedRequest) -> None:
+def _failed(tracker: DeliveryTracker, call: Call, error: Exception) -> None:
     """Count a failed request whose error is swallowed by its caller, a part of MLflow."""
-    fields = json_object(failure.body)
+    fields = json_object(call.text or "")
     if (
-        not failure.rule.writes
-        or "RESOURCE_ALREADY_EXISTS" in str(failure.error)
+        not call.rule.writes
+        or "RESOURCE_ALREADY_EXISTS" in str(error)
         or tracker is not _tracker_of(str(fields.get("run_id") or "") or None)
         or not _is_swallowed()
     ):
@@ -172,10 +172,10 @@ def _failed(tracker: DeliveryTracker, failure: FailedRequest) -> None:
     with suppress(TypeError):
         found = {kind: len(fields.get(kind, ())) for kind in ("metrics", "params", "tags")}
         counts = {kind: count for kind, count in found.items() if count} or counts
-    if failure.method == "PUT":
+    if call.request.method == "PUT":
         counts = {"artifacts": 1}
     tracker.put(counts)
-    tracker.failed(counts, failure.error)
+    tracker.failed(counts, error)
 
 
 def _is_swallowed() -> bool:

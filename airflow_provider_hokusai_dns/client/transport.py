@@ -73,26 +73,12 @@ class SentOnceError(requests.exceptions.RetryError):
     """A request that may have been carried out, and that could do harm a second time."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailedRequest:
-    """A request that failed in the end.
-
-    :param rule: which call it was.
-    :param body: the body that was sent, unless it is a file.
-    :param error: one sentence.
-    """
-
-    method: str
-    rule: Route
-    body: bytes
-    error: Exception
-
-
 @dataclass(slots=True)
-class _Call:
+class Call:
     """One call under way.
 
-    :param text: the body, unless it is a file.
+    :param rule: which call it is.
+    :param text: the body that its caller sends, unless it is a file.
     """
 
     request: requests.PreparedRequest
@@ -106,7 +92,7 @@ class _Call:
     is_whole: bool = True  # the body can be sent again from its beginning
 
     @classmethod
-    def of(cls, request: requests.PreparedRequest) -> _Call:
+    def of(cls, request: requests.PreparedRequest) -> Call:
         """A call to make, with our mark in a create."""
         method, path = (request.method or "").upper(), urlsplit(request.url or "").path
         text = request.body if isinstance(request.body, bytes | str) else None
@@ -134,12 +120,16 @@ class _Call:
         return Repeat.ONCE if is_unknown else self.rule.repeat
 
 
+Failed = Callable[[Call, Exception], object]
+
+
 class ConnectionAdapter(HTTPAdapter):
     """Sends the requests of one connection. Thread-safe.
 
     :param renew: returns the connection's current ``Authorization`` header, after a 401.
     :param in_run: whether a run of the connection is open.
-    :param failed: told of each request that fails in the end, on the thread of its caller.
+    :param failed: told of each call that fails in the end, on the thread of its caller; with the
+        error, which is one sentence.
     """
 
     def __init__(
@@ -148,7 +138,7 @@ class ConnectionAdapter(HTTPAdapter):
         *,
         renew: Callable[[], str | None] | None = None,
         in_run: Callable[[], bool] = lambda: False,
-        failed: Callable[[FailedRequest], None] = lambda failure: None,
+        failed: Failed = lambda call, error: None,
     ) -> None:
         super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
         self.server = server
@@ -186,7 +176,7 @@ class ConnectionAdapter(HTTPAdapter):
         :raises ServerAwayError: it answered 502, 503 or 504 until the deadline.
         :raises requests.RequestException: the error of the last attempt.
         """
-        call = _Call.of(request)
+        call = Call.of(request)
         while True:
             outcome = self._once(call, stream, **kwargs)
             last = try_of(outcome)
@@ -204,11 +194,11 @@ class ConnectionAdapter(HTTPAdapter):
             if call.maybe_done and (made := self._read_back(call, max(1.0, self._left(call)))):
                 return made
 
-    def _left(self, call: _Call) -> float:
+    def _left(self, call: Call) -> float:
         """Seconds until the call is given up."""
         return self.patience - (time.monotonic() - call.began)
 
-    def _once(self, call: _Call, stream: bool, **kwargs: Any) -> requests.Response | Exception:
+    def _once(self, call: Call, stream: bool, **kwargs: Any) -> requests.Response | Exception:
         """One attempt: the response with its body, or the error."""
         request, patience, limit = call.request, self.patience, seconds_left()
         left = self._left(call)
@@ -236,7 +226,7 @@ class ConnectionAdapter(HTTPAdapter):
         except (requests.exceptions.RequestException, ssl.SSLError) as error:
             return error
 
-    def _pause_after(self, call: _Call, last: Try) -> float | None:
+    def _pause_after(self, call: Call, last: Try) -> float | None:
         """Seconds until a failed request is sent again; ``None`` if it is not."""
         if not last.may_pass:
             return None
@@ -259,7 +249,7 @@ class ConnectionAdapter(HTTPAdapter):
         return pause(last, call.tries, progress.gives_up_at - now, _LONGEST_PAUSE) * spread
 
     def _ended(
-        self, call: _Call, outcome: requests.Response | Exception, last: Try
+        self, call: Call, outcome: requests.Response | Exception, last: Try
     ) -> requests.Response:
         """What the caller gets after the last attempt."""
         left = self._left(call) if last.may_pass and call.maybe_done else 0.0
@@ -288,7 +278,7 @@ class ConnectionAdapter(HTTPAdapter):
         return self._report(call, outcome, last)
 
     def _report(
-        self, call: _Call, outcome: requests.Response | Exception, last: Try
+        self, call: Call, outcome: requests.Response | Exception, last: Try
     ) -> requests.Response:
         """Return the outcome to the caller, and notify the observer of an error."""
         request, status = call.request, last.status
@@ -304,8 +294,7 @@ class ConnectionAdapter(HTTPAdapter):
             )  # fmt: skip
         if isinstance(outcome, Exception) or status >= 400:
             error = outcome if isinstance(outcome, Exception) else _as_error(outcome)
-            content = call.text.encode() if isinstance(call.text, str) else call.text or b""
-            self._failed(FailedRequest(request.method or "", call.rule, content, error))
+            self._failed(call, error)
         if isinstance(outcome, Exception):
             raise outcome
         if call.create is not None and call.create.may_be_duplicated and outcome.ok:
@@ -316,7 +305,7 @@ class ConnectionAdapter(HTTPAdapter):
     # --- creates
 
     def _settle_create(
-        self, call: _Call, outcome: requests.Response | Exception
+        self, call: Call, outcome: requests.Response | Exception
     ) -> requests.Response | None:
         """The answer to a create that was sent more than once; duplicates are removed."""
         if call.create is None or not call.maybe_done or isinstance(outcome, Exception):
@@ -328,7 +317,7 @@ class ConnectionAdapter(HTTPAdapter):
         self._keep_one(call.request, call.create, outcome.json())
         return outcome
 
-    def _read_back(self, call: _Call, seconds: float = math.inf) -> requests.Response | None:
+    def _read_back(self, call: Call, seconds: float = math.inf) -> requests.Response | None:
         """The answer to a create that was carried out; ``None`` also if that cannot be asked.
 
         :param seconds: for the question; as long as any call by default.
@@ -404,7 +393,7 @@ class ConnectionAdapter(HTTPAdapter):
 
     # --- logins and log lines
 
-    def _has_new_login(self, call: _Call) -> bool:
+    def _has_new_login(self, call: Call) -> bool:
         """Whether the connection has a new login by now; if so, it is set on the request. Once."""
         before, is_first = call.request.headers.get("Authorization"), not call.signed_in_again
         call.signed_in_again = True
@@ -413,7 +402,7 @@ class ConnectionAdapter(HTTPAdapter):
         call.request.headers["Authorization"] = now
         return _can_rewind(call.request)
 
-    def _log_away(self, call: _Call, outcome: requests.Response | Exception) -> None:
+    def _log_away(self, call: Call, outcome: requests.Response | Exception) -> None:
         if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
