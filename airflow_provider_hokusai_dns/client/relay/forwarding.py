@@ -8,7 +8,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -74,19 +73,6 @@ _LEAST = 5.0
 _REFUSALS = frozenset({401, 403, 413})
 
 
-@dataclass(frozen=True, slots=True)
-class PossibleDuplicate:
-    """A create that may have made something twice.
-
-    :param base: of its path.
-    :param workspace: the one that the client named; empty for none.
-    """
-
-    create: Create
-    base: str
-    workspace: str
-
-
 class Forwarder:
     """Sends what clients ask for to MLflow. Used on one event loop.
 
@@ -107,7 +93,9 @@ class Forwarder:
         self.lost: dict[tuple[str, str, str], LostCall] = {}
         #: The last call that was given up, of those that only read too.
         self.gave_up: LostCall | None = None
-        self.possible_duplicates: list[PossibleDuplicate] = []
+        #: The creates that may have made something twice, each with the base of its path and the
+        #: workspace that its client named.
+        self.possible_duplicates: list[tuple[Create, str, str]] = []
         #: What clients have got, of the kinds that may be made twice.
         self.kept: set[Key] = set()
         self._server = server
@@ -332,7 +320,7 @@ class Forwarder:
                     self.kept.add(call.create.key_of(answer.document))
                     if call.maybe_done:
                         self.possible_duplicates.append(
-                            PossibleDuplicate(call.create, call.route.base, call.request.workspace)
+                            (call.create, call.route.base, call.request.workspace)
                         )
                 self.runs.note(call.route.name, call.request, answer)
             elif (

@@ -245,10 +245,10 @@ class Relay:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
-                for one in self._forwarder.possible_duplicates:
+                for create, base, workspace in self._forwarder.possible_duplicates:
                     left = max(0.0, end - time.monotonic())
-                    ask = partial(self._forwarder.ask, deadline=left, workspace=one.workspace)
-                    await delete_duplicates(ask, one.create, one.base, self._forwarder.kept)
+                    ask = partial(self._forwarder.ask, deadline=left, workspace=workspace)
+                    await delete_duplicates(ask, create, base, self._forwarder.kept)
                 if self._cleaning is not None:
                     await asyncio.wait({self._cleaning}, timeout=max(0.0, end - time.monotonic()))
         await self._close_all()
