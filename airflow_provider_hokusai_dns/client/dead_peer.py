@@ -23,22 +23,20 @@ _UNACKNOWLEDGED = 20
 _FITS = 32 * 1024
 
 
-def socket_options(length: int | None = 0) -> list[tuple[int, int, int]]:
-    """For ``setsockopt`` of a TCP socket; those that the system has.
+def socket_options(headers: Mapping[str, str]) -> list[tuple[int, int, int]]:
+    """For ``setsockopt`` of a TCP socket.
 
-    :param length: of the body to send; ``None`` if it is not known.
+    :param headers: of the request to send; they tell how long its body is, if that is known.
     """
-    fits = length is not None and length <= _FITS
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in (
-        ("TCP_KEEPIDLE", _SECONDS // 2),
-        ("TCP_KEEPINTVL", _SECONDS // 4),
-        ("TCP_KEEPCNT", 2),
-        ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED * 1000 if fits else 0),
-    ):
-        if (number := getattr(socket, name, None)) is not None:
-            options.append((socket.IPPROTO_TCP, number, value))
-    return options
+    given = {name.lower(): value for name, value in headers.items()}
+    fits = "transfer-encoding" not in given and int(given.get("content-length", 0)) <= _FITS
+    return [
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SECONDS // 2),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SECONDS // 4),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED * 1000 if fits else 0),
+    ]
 
 
 def with_dead_peer_detection(base: type[HTTPConnection]) -> type[HTTPConnection]:
@@ -53,9 +51,7 @@ def with_dead_peer_detection(base: type[HTTPConnection]) -> type[HTTPConnection]
             headers: Mapping[str, str] | None = None,
             **kwargs: Any,
         ) -> None:
-            given = {name.lower(): value for name, value in (headers or {}).items()}
-            length = None if "transfer-encoding" in given else int(given.get("content-length", 0))
-            options = socket_options(length)
+            options = socket_options(headers or {})
             self.socket_options = [*HTTPConnection.default_socket_options, *options]
             if self.sock is not None:  # one that was kept
                 for option in options:

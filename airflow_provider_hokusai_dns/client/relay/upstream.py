@@ -61,13 +61,13 @@ class Upstream:
                 self._login = [("Proxy-Authorization", login)]
             elif login is not None:
                 self._proxy["proxy_headers"] = {"Proxy-Authorization": login}
-        self._resolver = _Addresses(addresses)
+        resolver = _Addresses(addresses)
         #: Of all connections on which a request was sent.
         self.transports: WeakSet[asyncio.Transport] = WeakSet()
         self._sessions = [
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    resolver=self._resolver,
+                    resolver=resolver,
                     use_dns_cache=False,
                     ssl=True if tls is None else tls,
                     limit=_CONNECTIONS,
@@ -156,14 +156,9 @@ class _Request(aiohttp.ClientRequest):
         if conn.transport is not None:
             self._transports.add(conn.transport)
             if (sock := conn.transport.get_extra_info("socket")) is not None:
-                for option in dead_peer.socket_options(self._length()):
+                for option in dead_peer.socket_options(self.headers):
                     sock.setsockopt(*option)
         return await super().send(conn)
-
-    def _length(self) -> int | None:
-        if (given := self.headers.get("Content-Length")) is not None:
-            return int(given)
-        return None if "Transfer-Encoding" in self.headers else 0
 
 
 class _Addresses(AbstractResolver):

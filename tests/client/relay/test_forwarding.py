@@ -733,10 +733,10 @@ def test_an_upload_that_a_busy_server_has_no_room_for_is_not_cut(
 def test_a_dead_host_is_noticed_soon_where_all_that_was_sent_fits() -> None:
     """And a body of unknown length may not."""
 
-    def seconds(length: int | None) -> int:
-        return dict(option[1:] for option in dead_peer.socket_options(length))[
-            socket.TCP_USER_TIMEOUT
-        ]
+    def seconds(**headers: str) -> int:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        options = dead_peer.socket_options(given)
+        return dict(option[1:] for option in options)[socket.TCP_USER_TIMEOUT]
 
-    assert seconds(0) == seconds(32 * 1024) == 20_000
-    assert seconds(None) == seconds(10**6) == 0
+    assert seconds() == seconds(Content_Length="0") == seconds(content_length="32768") == 20_000
+    assert seconds(Transfer_Encoding="chunked") == seconds(Content_Length="1000000") == 0
