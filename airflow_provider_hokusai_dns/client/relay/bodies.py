@@ -129,11 +129,10 @@ class Body:
             # aiohttp's own errors of a request that broke off are all of these.
             self.client_is_gone = True
             raise ClientGoneError(f"the client hung up: {type(error).__name__}") from error
+        self.is_waiting = False
         if not piece:
-            self.is_waiting = False
             self.is_complete = True
             return b""
-        self.is_waiting = False
         self.received += len(piece)
         if self._hashed:
             self.digest.update(piece)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -33,12 +32,11 @@ WORKSPACE = WORKSPACE_HEADER.lower()
 Headers = list[tuple[str, str]]
 
 
-def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str) -> Headers:
+def to_server(given: Headers, server: MLflowServer, path: str) -> Headers:
     """The headers of a request to MLflow: the client's, with the connection's login and workspace.
 
     The client's own ``Authorization`` was for the relay, and is not forwarded.
     """
-    given = list(given)
     dropped = _HOP_BY_HOP | _OURS | _named_by_connection(given)
     if server.workspace is not None:
         dropped |= {WORKSPACE}
@@ -50,12 +48,11 @@ def to_server(given: Iterable[tuple[str, str]], server: MLflowServer, path: str)
     return [*headers, ("Accept-Encoding", "identity"), *server.headers(path).items()]
 
 
-def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri: str) -> Headers:
+def to_client(given: Headers, server: MLflowServer, relay_uri: str) -> Headers:
     """The headers of an answer to the client. A redirect to MLflow is rewritten to the relay.
 
     A cookie may be a login, and is not forwarded.
     """
-    given = list(given)
     dropped = _HOP_BY_HOP | _named_by_connection(given) | {"set-cookie"}
     return [
         (name, _relocated(value, server, relay_uri) if name.lower() == "location" else value)
@@ -64,7 +61,7 @@ def to_client(given: Iterable[tuple[str, str]], server: MLflowServer, relay_uri:
     ]
 
 
-def _named_by_connection(given: list[tuple[str, str]]) -> set[str]:
+def _named_by_connection(given: Headers) -> set[str]:
     return {
         word.strip().lower()
         for name, value in given

@@ -53,7 +53,7 @@ class Listener:
     def __init__(
         self, server: MLflowServer, forwarder: Forwarder, token: str, budget: Budget
     ) -> None:
-        self.refused = 0
+        self._has_refused = False
         self._server = server
         self._forwarder = forwarder
         self._token = token.encode()
@@ -72,13 +72,12 @@ class Listener:
             access_log=None,
         )
 
-    async def start(self) -> int:
-        """Listen on a free port of loopback, and return it."""
+    async def start(self) -> None:
+        """Listen on a free port of loopback."""
         loop = asyncio.get_running_loop()
         self.socket = socket.create_server((HOST, 0), backlog=512)
         self._listening = await loop.create_server(self._web.accepted, sock=self.socket)
         self.port = int(self.socket.getsockname()[1])
-        return self.port
 
     @property
     def transports(self) -> WeakSet[asyncio.Transport]:
@@ -122,8 +121,8 @@ class Listener:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._is_allowed(request.headers.get("Authorization", "")):
-            self.refused += 1
-            if self.refused == 1:
+            if not self._has_refused:
+                self._has_refused = True
                 _log.warning("A request without the token of this relay was refused.")
             return _error(401, "this relay is for the processes of one Airflow task: its token "
                           "is missing or wrong", "PERMISSION_DENIED")  # fmt: skip
@@ -154,12 +153,11 @@ class Listener:
             """Whether the client is still there."""
             return request.transport is not None and not request.transport.is_closing()
 
-        if not request.body_exists:
-            answer = await self._forwarder.answer(asked, is_wanted)
-            return await self._pass_on(request, asked, answer)
-        # An uploaded file is known by its path.
-        hashed = request.method != "PUT"
-        with Body(request.content, self._budget, shown, hashed=hashed) as asked.body:
+        with contextlib.ExitStack() as stack:
+            if request.body_exists:
+                hashed = request.method != "PUT"  # an uploaded file is known by its path
+                body = Body(request.content, self._budget, shown, hashed=hashed)
+                asked.body = stack.enter_context(body)
             answer = await self._forwarder.answer(asked, is_wanted)
             return await self._pass_on(request, asked, answer)
 

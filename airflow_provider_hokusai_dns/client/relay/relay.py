@@ -37,9 +37,7 @@ from airflow_provider_hokusai_dns.config import overrides
 from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
-    from airflow_provider_hokusai_dns.client.relay.listener import Listener
-    from airflow_provider_hokusai_dns.client.relay.upstream import AddressesNow, Upstream
+    from airflow_provider_hokusai_dns.client.relay.upstream import AddressesNow
     from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 
 _log = logging.getLogger(__name__)
@@ -95,13 +93,10 @@ class Relay:
         renew: Callable[[], Credentials | None],
     ) -> None:
         self._server = server
-        self._addresses = addresses
-        self._keep = keep
         self._run_tags = dict(run_tags)
         self._run_id = run_id
         self._experiment_id = experiment_id
         self._end_timeout = end_timeout
-        self._renew = renew
         #: What a client of this relay shows; good for nothing else.
         self.token = secrets.token_urlsafe(32)
         self._pid = os.getpid()
@@ -110,12 +105,9 @@ class Relay:
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="hokusai-dns-relay", daemon=True
         )
-        self._forwarder: Forwarder
-        self._listener: Listener
-        self._upstream: Upstream
         self._thread.start()
         try:
-            self._run(self._open(), _START)
+            self._run(self._open(addresses, keep, renew), _START)
         except BaseException:
             self._end_thread()
             raise
@@ -220,16 +212,18 @@ class Relay:
     def _run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(seconds)
 
-    async def _open(self) -> None:
+    async def _open(
+        self, addresses: AddressesNow, keep: int, renew: Callable[[], Credentials | None]
+    ) -> None:
         from airflow_provider_hokusai_dns.client.relay.bodies import Budget
         from airflow_provider_hokusai_dns.client.relay.forwarding import Forwarder
         from airflow_provider_hokusai_dns.client.relay.listener import Listener
         from airflow_provider_hokusai_dns.client.relay.upstream import Upstream
 
-        self._upstream = Upstream(self._server, self._addresses)
+        self._upstream = Upstream(self._server, addresses)
         runs = Runs(self._run_id)
-        self._forwarder = Forwarder(self._server, self._upstream, runs, self._run_tags, self._renew)
-        self._listener = Listener(self._server, self._forwarder, self.token, Budget(self._keep))
+        self._forwarder = Forwarder(self._server, self._upstream, runs, self._run_tags, renew)
+        self._listener = Listener(self._server, self._forwarder, self.token, Budget(keep))
         await self._listener.start()
         self._cleaning: asyncio.Task[None] | None = None
         if has_earlier_attempt(self._run_tags):
@@ -329,11 +323,6 @@ class Relay:
         if self in _open_relays:
             _open_relays.remove(self)
 
-    def _after_fork(self) -> None:
-        # The child must not hold the port open when the parent has closed it.
-        with suppress(OSError, AttributeError):
-            os.close(self._listener.socket.detach())
-
     @property
     def gave_up(self) -> bool:
         """Whether a call was given up, to read or to write."""
@@ -431,5 +420,7 @@ def _exported(conn_id: str, variables: Mapping[str, str | None]) -> Iterator[Non
 @forks.in_child
 def _after_fork_in_child() -> None:
     for relay in _open_relays:
-        relay._after_fork()
+        # The child must not hold the port open when the parent has closed it.
+        with suppress(OSError):
+            os.close(relay._listener.socket.detach())
     _open_relays.clear()
