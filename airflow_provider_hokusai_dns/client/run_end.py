@@ -155,16 +155,7 @@ class OpenRun:
         """
         by_run = mlflow_private.MONITORS.find() or {}
         monitors = [by_run.pop(run_id, None) for run_id in self._ids()]
-        threads = [
-            threading.Thread(target=monitor.finish, daemon=True)
-            for monitor in monitors
-            if monitor is not None
-        ]
-        end = time.monotonic() + seconds
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        sigterm.run_side_by_side([each.finish for each in monitors if each is not None], seconds)
 
     def _drain(self, quiet: float, limit: float) -> None:
         """Wait until asynchronously logged data has been sent, or until nothing gets through."""

@@ -14,7 +14,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import FrameType
 
 from airflow_provider_hokusai_dns.resolver import forks
@@ -79,20 +80,22 @@ def _uninstall() -> None:
 def _handle(number: int, frame: FrameType | None) -> None:
     # In a forked child the signal may come before the list is emptied.
     jobs = tuple(_jobs) if os.getpid() == _owner else ()
-    end = time.monotonic() + SECONDS
-    threads = [
-        threading.Thread(target=_run, args=(job,), name="hokusai-dns-stop", daemon=True)
-        for job in jobs
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+    run_side_by_side([partial(_run, job) for job in jobs], SECONDS)
     if callable(_previous):
         _previous(number, frame)
     elif _previous == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run_side_by_side(jobs: Iterable[Callable[[], object]], seconds: float) -> None:
+    """Run each job on a thread of its own, and wait for so many seconds in all."""
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=job, name="hokusai-dns-stop", daemon=True) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _run(job: Callable[[float], None]) -> None:
