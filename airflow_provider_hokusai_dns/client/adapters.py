@@ -28,7 +28,7 @@ _runs: dict[str, int] = {}
 _watches: list[Failed] = []
 
 
-def mount(server: MLflowServer, renew: Callable[[], str | None] | None = None) -> None:
+def mount(server: MLflowServer, renew: Callable[[], str | None]) -> None:
     """Send the requests of a connection by an adapter from now on, with its current settings."""
     with _lock:
         current = _adapters.get(server.conn_id)
@@ -41,7 +41,7 @@ def mount(server: MLflowServer, renew: Callable[[], str | None] | None = None) -
         _install()
 
 
-def _adapter(server: MLflowServer, renew: Callable[[], str | None] | None) -> ConnectionAdapter:
+def _adapter(server: MLflowServer, renew: Callable[[], str | None]) -> ConnectionAdapter:
     in_run = partial(has_open_run, server.conn_id)
     return ConnectionAdapter(server, renew=renew, in_run=in_run, failed=_tell)
 

@@ -40,7 +40,7 @@ _signed_out: set[str] = set()
 _previous: str | None = None
 
 
-def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None = None) -> str:
+def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] = lambda: None) -> str:
     """Keep the credentials of a connection in memory, and return the URI that uses them.
 
     Signing in again replaces them. The URI contains the connection id and no secret.
@@ -65,7 +65,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] | None
         _signed_in[server.conn_id] = server
         _signed_out.discard(server.conn_id)
         _take_slot()
-    adapters.mount(server, None if renew is None else partial(_renewed, server.conn_id, renew))
+    adapters.mount(server, partial(_renewed, server.conn_id, renew))
     return tagged_uri(server)
 
 

@@ -136,7 +136,7 @@ class ConnectionAdapter(HTTPAdapter):
         self,
         server: MLflowServer,
         *,
-        renew: Callable[[], str | None] | None = None,
+        renew: Callable[[], str | None] = lambda: None,
         in_run: Callable[[], bool] = lambda: False,
         failed: Failed = lambda call, error: None,
     ) -> None:
@@ -397,7 +397,7 @@ class ConnectionAdapter(HTTPAdapter):
         """Whether the connection has a new login by now; if so, it is set on the request. Once."""
         before, is_first = call.request.headers.get("Authorization"), not call.signed_in_again
         call.signed_in_again = True
-        if not is_first or self.renew is None or (now := self.renew()) in (None, before):
+        if not is_first or (now := self.renew()) in (None, before):
             return False
         call.request.headers["Authorization"] = now
         return _can_rewind(call.request)
