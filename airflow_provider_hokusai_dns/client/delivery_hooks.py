@@ -55,26 +55,20 @@ _ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     """Count what is logged under a run while the block runs."""
     tracker = DeliveryTracker(run_id)
-    with _hooked(), _counted(tracker):
-        yield tracker
-
-
-@contextmanager
-def _counted(tracker: DeliveryTracker) -> Iterator[None]:
-    with _lock:
-        tracker.counts_batches, tracker.counts_traces = _counts_batches, _counts_traces
-        _trackers.append(tracker)
     stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
-    stack.append(tracker)
-    try:
-        with adapters.watched(functools.partial(_failed, tracker)):
-            yield
-    finally:
-        stack.remove(tracker)
+    with _hooked(), adapters.watched(functools.partial(_failed, tracker)):
         with _lock:
-            _trackers.remove(tracker)
-            for owned in [name for name, owner in _owners.items() if owner is tracker]:
-                del _owners[owned]
+            tracker.counts_batches, tracker.counts_traces = _counts_batches, _counts_traces
+            _trackers.append(tracker)
+        stack.append(tracker)
+        try:
+            yield tracker
+        finally:
+            stack.remove(tracker)
+            with _lock:
+                _trackers.remove(tracker)
+                for owned in [name for name, owner in _owners.items() if owner is tracker]:
+                    del _owners[owned]
 
 
 def is_tracking() -> bool:
