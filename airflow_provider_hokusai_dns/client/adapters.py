@@ -23,8 +23,8 @@ from airflow_provider_hokusai_dns.resolver import forks
 
 _lock = forks.free_in_child(threading.Lock())
 _adapters: dict[str, ConnectionAdapter] = {}
-#: How many runs are open, by connection.
-_runs: dict[str, int] = {}
+#: The connection of each open run.
+_runs: list[str] = []
 _watches: list[Failed] = []
 
 
@@ -60,18 +60,16 @@ def adapter_of(conn_id: str) -> ConnectionAdapter | None:
 @contextlib.contextmanager
 def run_is_open(conn_id: str) -> Iterator[None]:
     """While the block runs, calls of this connection may wait as long as inside a run."""
-    with _lock:
-        _runs[conn_id] = _runs.get(conn_id, 0) + 1
+    _runs.append(conn_id)
     try:
         yield
     finally:
-        with _lock:
-            _runs[conn_id] -= 1
+        _runs.remove(conn_id)
 
 
 def has_open_run(conn_id: str) -> bool:
     """Whether a run of this connection is open in this process."""
-    return _runs.get(conn_id, 0) > 0
+    return conn_id in _runs
 
 
 @contextlib.contextmanager

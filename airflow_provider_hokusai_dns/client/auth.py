@@ -105,8 +105,8 @@ def tag_of(conn_id: str) -> str:
 def forget(conn_id: str) -> None:
     """Remove the credentials of a connection.
 
-    Its clients raise :class:`NotSignedInError` from now on. After the last
-    one, ``MLFLOW_TRACKING_AUTH`` gets its previous value.
+    Its clients raise :class:`NotSignedInError` from now on. After the last one,
+    ``MLFLOW_TRACKING_AUTH`` gets its previous value.
     """
     global _previous
     with _lock:

@@ -164,10 +164,8 @@ def _install() -> None:
 
     @functools.wraps(own)
     def active_run() -> Any:
-        if (active := own()) is not None:
-            return active
         with suppress(AmbiguousRunError):
-            return block_of_others()
+            return own() or block_of_others()
         return None
 
     for module in (mlflow, fluent):

@@ -32,9 +32,11 @@ class DeliveryTracker:
     """Counts what one run has put into MLflow's queues, and what was sent.
 
     :param run_id: the run itself; data that its nested runs log on the same thread counts too.
+    :param thread: the thread that has opened the run.
     """
 
     run_id: str
+    thread: int = field(default_factory=threading.get_ident)
     _condition: threading.Condition = field(
         default_factory=lambda: forks.free_in_child(threading.Condition()), repr=False
     )
@@ -99,7 +101,7 @@ class DeliveryTracker:
         end = time.monotonic() + limit
         with self._condition:
             self._got_through = time.monotonic()
-            while any(self._open().values()) or is_busy():
+            while self._open() or is_busy():
                 left = min(end, self._got_through + quiet) - time.monotonic()
                 if left <= 0:
                     return
@@ -115,9 +117,12 @@ class DeliveryTracker:
         unsent = "not sent before the deadline"
         with self._condition:
             losses = []
-            for kind, count in self._open().items():
-                if lost := count + self._failed[kind]:
-                    reasons = [*self._reasons.get(kind, ()), *([unsent] if count else ())]
+            still_open = self._open()
+            for kind in self._put:
+                if lost := still_open[kind] + self._failed[kind]:
+                    reasons = [*self._reasons.get(kind, ())]
+                    if still_open[kind]:
+                        reasons.append(unsent)
                     losses.append(Loss(kind, lost, tuple(reasons)))
             if lost := sum(_is_lost(name, trace) for name, trace in self._traces.items()):
                 losses.append(Loss("traces", lost, tuple(self._reasons.get("traces", ()))))
@@ -131,11 +136,8 @@ class DeliveryTracker:
                 for trace_id, trace in self._traces.items()
             )
 
-    def _open(self) -> dict[str, int]:
-        return {
-            kind: max(0, count - self._done[kind] - self._failed[kind])
-            for kind, count in self._put.items()
-        }
+    def _open(self) -> Counter[str]:
+        return self._put - self._done - self._failed
 
     def _add(self, counter: Counter[str], counts: dict[str, int]) -> None:
         with self._condition:

@@ -38,7 +38,6 @@ _lock = forks.free_in_child(threading.Lock())
 _trackers: list[DeliveryTracker] = []
 _owners: dict[str, DeliveryTracker] = {}
 _undo: list[Callable[[], None]] = []
-_mine = threading.local()
 #: Blocks that need MLflow's methods wrapped, and how many of them refuse asynchronous calls.
 _users = _refusing = 0
 #: The process whose queues have threads: a forked child has the queues and not the threads.
@@ -55,16 +54,13 @@ _ENVIRONMENT_CHANGED = "_MLFLOW_TELEMETRY_SESSION_ID"
 def track_delivery(run_id: str) -> Iterator[DeliveryTracker]:
     """Count what is logged under a run while the block runs."""
     tracker = DeliveryTracker(run_id)
-    stack: list[DeliveryTracker] = _mine.__dict__.setdefault("stack", [])
     with _hooked(), adapters.watched(functools.partial(_failed, tracker)):
         with _lock:
             tracker.counts_batches, tracker.counts_traces = _counts_batches, _counts_traces
             _trackers.append(tracker)
-        stack.append(tracker)
         try:
             yield tracker
         finally:
-            stack.remove(tracker)
             with _lock:
                 _trackers.remove(tracker)
                 for owned in [name for name, owner in _owners.items() if owner is tracker]:
@@ -120,10 +116,10 @@ def _tracker_of(run_id: str | None) -> DeliveryTracker | None:
     if run_id is not None and (owner := _owners.get(run_id)) is not None:
         return owner
     trackers = tuple(_trackers)
-    stack: list[DeliveryTracker] = getattr(_mine, "stack", [])
     owner = next((tracker for tracker in trackers if tracker.run_id == run_id), None)
     if owner is None and trackers:
-        owner = stack[-1] if stack else trackers[-1]
+        mine = [tracker for tracker in trackers if tracker.thread == threading.get_ident()]
+        owner = (mine or trackers)[-1]
     if run_id is not None and owner is not None:
         _owners[run_id] = owner
     return owner
