@@ -9,7 +9,6 @@ the oldest supported MLflow, the pinned one and the newest.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -201,13 +200,14 @@ def set_last_run(run_id: str) -> None:
 
 
 def set_tracking_uri(value: str | None) -> None:
-    """Like ``mlflow.set_tracking_uri``, which would reset the tracer while a trace is open."""
+    """Like ``mlflow.set_tracking_uri``, which would reset the tracer while a trace is open.
+
+    While one is open, the environment variable is not set.
+    """
     import mlflow
 
     if mlflow.get_current_active_span() is None or not TRACKING_URI.is_there():
         set_tracking_uri: Any = mlflow.set_tracking_uri
         set_tracking_uri(value)
-        return
-    TRACKING_URI.set(value)
-    if value is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = value
+    else:
+        TRACKING_URI.set(value)
