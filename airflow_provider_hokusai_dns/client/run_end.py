@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from airflow_provider_hokusai_dns.client import adapters, mlflow_private, sigterm
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
@@ -113,17 +114,13 @@ class OpenRun:
         Called on a separate thread. The status is sent first: MLflow accepts metrics after it too.
         """
         self._stopped = True
-        end = time.monotonic() + seconds
         ids = [run_id for run_id in self._ids() if run_id != self.run_id or self._is_active]
 
         def kill() -> None:
             for run_id in ids:
                 terminate(self.uri, run_id, KILLED)
 
-        ending = threading.Thread(target=kill, daemon=True)
-        ending.start()
-        self._drain(seconds, max(0.0, end - time.monotonic()))
-        ending.join(max(0.0, end - time.monotonic()))
+        sigterm.run_side_by_side([kill, partial(self._drain, seconds, seconds)], seconds)
 
     def _flush(self, quiet: float, limit: float = float("inf")) -> tuple[Loss, ...]:
         """Wait until logged data has been sent.
