@@ -95,10 +95,8 @@ def route(method: str, path: str) -> Route:
     if method in ("GET", "HEAD", "OPTIONS"):
         return Route(path, "", Repeat.FREELY, writes=False)
     writes = _STORING.match(path) is not None
-    if method == "DELETE":
-        return Route(_short(path), "", Repeat.FREELY, writes, removes=True)
-    if method in ("PUT", "PATCH"):  # artifacts; updates of tags, models and traces
-        return Route(_short(path), "", Repeat.FREELY, writes)
+    if method in ("DELETE", "PUT", "PATCH"):  # artifacts; updates of tags, models and traces
+        return Route(_short(path), "", Repeat.FREELY, writes, removes=method == "DELETE")
     if match := _ARTIFACTS.match(path):
         return _artifact_post(match["name"])
     if match := _API.match(path):

@@ -147,7 +147,6 @@ class Listener:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        shown = f"{asked.method} {asked.path.partition('?')[0]}"
 
         def is_wanted() -> bool:
             """Whether the client is still there."""
@@ -155,6 +154,7 @@ class Listener:
 
         with contextlib.ExitStack() as stack:
             if request.body_exists:
+                shown = f"{asked.method} {asked.path.partition('?')[0]}"
                 hashed = request.method != "PUT"  # an uploaded file is known by its path
                 body = Body(request.content, self._budget, shown, hashed=hashed)
                 asked.body = stack.enter_context(body)

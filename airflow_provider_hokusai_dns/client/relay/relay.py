@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-#: Bytes of temporary files in which bodies are kept, all together.
-KEEP = 2**30
 _START = 30.0
 #: For ending runs after a block that was left because the task's time is over, seconds.
 _SHORT = sigterm.SECONDS
@@ -360,7 +358,7 @@ def open_relay(
     server: MLflowServer,
     addresses: AddressesNow,
     *,
-    keep: int = KEEP,
+    keep: int = 2**30,
     run_tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
     experiment_id: str | None = None,
