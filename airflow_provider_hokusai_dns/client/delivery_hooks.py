@@ -131,12 +131,14 @@ def _install() -> None:
     _owner = os.getpid()
     _counts_batches = mlflow_private.BATCHES.find() is not None
     _counts_traces = all(name.find() is not None for name in mlflow_private.TRACE_NAMES)
-    if _counts_batches:
-        _hook_batches()
+    _wrap(mlflow_private.BATCHES, _put_batch)
+    _wrap(mlflow_private.ARTIFACTS, _put_artifacts)
     if _counts_traces:
-        _hook_traces()
-    if mlflow_private.ARTIFACTS.find() is not None:
-        _hook_artifacts()
+        _wrap(mlflow_private.TRACE_BEGUN, _begin_trace)
+        _wrap(mlflow_private.TRACE_SENT, functools.partial(_send, "info", _of_info))
+        _wrap(mlflow_private.TRACE_SPANS, functools.partial(_send, "spans", _of_spans))
+        _wrap(mlflow_private.TRACE_DATA, functools.partial(_send, "data", _of_info))
+        _wrap(mlflow_private.TRACE_QUEUE, _put_trace)
 
 
 def _swallowing() -> tuple[str, ...]:
@@ -187,9 +189,15 @@ def _is_swallowed() -> bool:
     return False
 
 
-def _wrap(name: PrivateName, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    original = name.find()
-    wrapper = functools.wraps(original)(make(original))
+def _wrap(name: PrivateName, ours: Callable[..., Any]) -> None:
+    """Call ours instead of a method of MLflow, which it gets first, if this version has it."""
+    if (original := name.find()) is None:
+        return
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return ours(original, *args, **kwargs)
+
     _undo.append(replaced(*name.holder(), wrapper))
 
 
@@ -209,49 +217,48 @@ def deliver(send: Callable[[], T]) -> T:
     return send()
 
 
-def _hook_batches() -> None:
-    def taking(store: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(store)
-        def log_batch(run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
-            tracker = _tracker_of(run_id)
-            counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
-            try:
-                result = deliver(
-                    lambda: store(run_id=run_id, metrics=metrics, params=params, tags=tags)
-                )
-            except BaseException as error:
-                if tracker is not None:
-                    tracker.failed(counts, error)
-                raise
+def _put_batch(
+    original: Callable[..., Any], self: Any, run_id: str, params: Any, tags: Any, metrics: Any
+) -> Any:
+    _refuse_outside_runs()
+    batch = {"run_id": run_id, "params": params, "tags": tags, "metrics": metrics}
+    if os.getpid() != _owner:
+        return _now(self._logging_func, **batch)
+    if not getattr(self._logging_func, "_is_ours", False):
+        self._logging_func = _taking(self._logging_func)
+    tracker = _tracker_of(run_id)
+    counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
+    if tracker is not None:
+        tracker.put(counts)
+    try:
+        return original(self, **batch)
+    except BaseException as error:
+        if tracker is not None:
+            tracker.failed(counts, error)
+        raise
+
+
+def _taking(store: Callable[..., Any]) -> Callable[..., Any]:
+    """What the queue calls for each batch, on its own threads."""
+
+    @functools.wraps(store)
+    def log_batch(run_id: str, metrics: Any, params: Any, tags: Any) -> Any:
+        tracker = _tracker_of(run_id)
+        counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
+        try:
+            result = deliver(
+                lambda: store(run_id=run_id, metrics=metrics, params=params, tags=tags)
+            )
+        except BaseException as error:
             if tracker is not None:
-                tracker.done(counts)
-            return result
+                tracker.failed(counts, error)
+            raise
+        if tracker is not None:
+            tracker.done(counts)
+        return result
 
-        log_batch.__dict__["_is_ours"] = True
-        return log_batch
-
-    def putting(original: Callable[..., Any]) -> Callable[..., Any]:
-        def log_batch_async(self: Any, run_id: str, params: Any, tags: Any, metrics: Any) -> Any:
-            _refuse_outside_runs()
-            if os.getpid() != _owner:
-                batch = {"run_id": run_id, "params": params, "tags": tags, "metrics": metrics}
-                return _now(self._logging_func, **batch)
-            if not getattr(self._logging_func, "_is_ours", False):
-                self._logging_func = taking(self._logging_func)
-            tracker = _tracker_of(run_id)
-            counts = {"metrics": len(metrics), "params": len(params), "tags": len(tags)}
-            if tracker is not None:
-                tracker.put(counts)
-            try:
-                return original(self, run_id=run_id, params=params, tags=tags, metrics=metrics)
-            except BaseException as error:
-                if tracker is not None:
-                    tracker.failed(counts, error)
-                raise
-
-        return log_batch_async
-
-    _wrap(mlflow_private.BATCHES, putting)
+    log_batch.__dict__["_is_ours"] = True
+    return log_batch
 
 
 def _now(log: Callable[..., Any], **data: Any) -> Any:
@@ -265,27 +272,19 @@ def _now(log: Callable[..., Any], **data: Any) -> Any:
     return operations(operation_futures=[done])
 
 
-def _hook_artifacts() -> None:
-    def putting(original: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(original)
-
-        def log_artifacts_async(self: Any, *args: Any, **kwargs: Any) -> Any:
-            _refuse_outside_runs()
-            if os.getpid() != _owner:
-                given = signature.bind(self, *args, **kwargs).arguments
-                del given["self"]
-                return _now(self._artifact_logging_func, **given)
-            # This queue merges nothing, so here the futures tell the truth.
-            operations = original(self, *args, **kwargs)
-            if (tracker := _tracker_of(None)) is not None:
-                for future in operations._operation_futures:
-                    tracker.put({"artifacts": 1})
-                    future.add_done_callback(functools.partial(_artifact_done, tracker))
-            return operations
-
-        return log_artifacts_async
-
-    _wrap(mlflow_private.ARTIFACTS, putting)
+def _put_artifacts(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    _refuse_outside_runs()
+    if os.getpid() != _owner:
+        given = inspect.signature(original).bind(self, *args, **kwargs).arguments
+        del given["self"]
+        return _now(self._artifact_logging_func, **given)
+    # This queue merges nothing, so here the futures tell the truth.
+    operations = original(self, *args, **kwargs)
+    if (tracker := _tracker_of(None)) is not None:
+        for future in operations._operation_futures:
+            tracker.put({"artifacts": 1})
+            future.add_done_callback(functools.partial(_artifact_done, tracker))
+    return operations
 
 
 def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
@@ -296,66 +295,61 @@ def _artifact_done(tracker: DeliveryTracker, future: Future[Any]) -> None:
         tracker.failed({"artifacts": 1}, error)
 
 
-def _hook_traces() -> None:
+def _begin_trace(
+    original: Callable[..., Any],
+    self: Any,
+    otel_trace_id: int,
+    trace_info: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
     from mlflow.tracing.constant import TraceMetadataKey
 
-    def beginning(original: Callable[..., Any]) -> Callable[..., Any]:
-        def register_trace(
-            self: Any, otel_trace_id: int, trace_info: Any, *args: Any, **kwargs: Any
-        ) -> Any:
-            run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
-            is_remote = kwargs.get("is_remote_trace") or True in args
-            # One that goes to a collector or elsewhere has no experiment.
-            goes_to_mlflow = is_remote or getattr(trace_info, "experiment_id", None) is not None
-            tracker = _tracker_of(run_id) if goes_to_mlflow else None
-            if tracker is not None:
-                tracker.trace_begun(trace_info.trace_id)
-                if is_remote:  # the process that began it sends it; from here go spans only
-                    tracker.trace_result(trace_info.trace_id, "info", None)
-            return original(self, otel_trace_id, trace_info, *args, **kwargs)
+    run_id = (trace_info.trace_metadata or {}).get(TraceMetadataKey.SOURCE_RUN)
+    is_remote = kwargs.get("is_remote_trace") or True in args
+    # One that goes to a collector or elsewhere has no experiment.
+    goes_to_mlflow = is_remote or getattr(trace_info, "experiment_id", None) is not None
+    tracker = _tracker_of(run_id) if goes_to_mlflow else None
+    if tracker is not None:
+        tracker.trace_begun(trace_info.trace_id)
+        if is_remote:  # the process that began it sends it; from here go spans only
+            tracker.trace_result(trace_info.trace_id, "info", None)
+    return original(self, otel_trace_id, trace_info, *args, **kwargs)
 
-        return register_trace
 
-    def sending(
-        part: str, ids: Callable[..., Iterator[str]]
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            def send(self: Any, *args: Any, **kwargs: Any) -> Any:
-                trace_ids: set[str] = set()
-                with suppress(TypeError, AttributeError):  # called in a way we do not know
-                    trace_ids.update(ids(*args, **kwargs))
-                try:
-                    result = original(self, *args, **kwargs)
-                except BaseException as error:
-                    if not _sent_later(part, error):
-                        _tell(trace_ids, part, error)
-                    raise
-                _tell(trace_ids, part, None)
-                return result
+def _send(
+    part: str,
+    ids: Callable[..., Iterator[str]],
+    original: Callable[..., Any],
+    self: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Send one part of traces; ``ids`` finds the traces in the arguments."""
+    trace_ids: set[str] = set()
+    with suppress(TypeError, AttributeError):  # called in a way we do not know
+        trace_ids.update(ids(*args, **kwargs))
+    try:
+        result = original(self, *args, **kwargs)
+    except BaseException as error:
+        if not _sent_later(part, error):
+            _tell(trace_ids, part, error)
+        raise
+    _tell(trace_ids, part, None)
+    return result
 
-            return send
 
-        return make
+def _of_info(trace_info: Any, *_: Any) -> Iterator[str]:
+    yield trace_info.trace_id
 
-    def queueing(original: Callable[..., Any]) -> Callable[..., Any]:
-        def put(self: Any, task: Any) -> Any:
-            return original(self, task) if os.getpid() == _owner else task.handle()
 
-        return put
+def _of_spans(location: Any, spans: Any) -> Iterator[str]:
+    for span in spans:
+        yield span.trace_id
 
-    def of_info(trace_info: Any, *_: Any) -> Iterator[str]:
-        yield trace_info.trace_id
 
-    def of_spans(location: Any, spans: Any) -> Iterator[str]:
-        for span in spans:
-            yield span.trace_id
-
-    _wrap(mlflow_private.TRACE_BEGUN, beginning)
-    _wrap(mlflow_private.TRACE_SENT, sending("info", of_info))
-    _wrap(mlflow_private.TRACE_SPANS, sending("spans", of_spans))
-    _wrap(mlflow_private.TRACE_DATA, sending("data", of_info))
-    if mlflow_private.TRACE_QUEUE.find() is not None:
-        _wrap(mlflow_private.TRACE_QUEUE, queueing)
+def _put_trace(original: Callable[..., Any], self: Any, task: Any) -> Any:
+    return original(self, task) if os.getpid() == _owner else task.handle()
 
 
 def _sent_later(part: str, error: BaseException) -> bool:
