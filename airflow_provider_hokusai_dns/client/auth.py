@@ -32,7 +32,6 @@ PROVIDER = "hokusai_dns"
 
 VARIABLE = "MLFLOW_TRACKING_AUTH"
 
-
 _lock = forks.free_in_child(threading.Lock())
 #: By connection: its login, and the only server that it is sent to.
 _signed_in: dict[str, MLflowServer] = {}
@@ -52,10 +51,8 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] = lamb
     from airflow_provider_hokusai_dns.client import adapters
 
     _check_registered()
-    if server.credentials and os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in (
-        "true",
-        "1",
-    ):
+    signs_with_aws = os.environ.get("MLFLOW_TRACKING_AWS_SIGV4", "").lower() in ("true", "1")
+    if server.credentials and signs_with_aws:
         raise AuthProviderError(
             f"{server.named} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
             "in the environment and MLflow would sign every request with AWS keys instead: "

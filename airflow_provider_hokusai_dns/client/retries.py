@@ -16,6 +16,7 @@ from airflow_provider_hokusai_dns.client.routes import ANSWER_TIMEOUT, PATIENCE_
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
 _OVERRUN = frozenset({408, 425, 429})
+_MAY_PASS = _AWAY | _OVERRUN | {500}
 #: What SQLAlchemy says when no database connection comes free; MLflow answers 400 with it.
 _POOL_IS_FULL = b"QueuePool limit of size"
 _FIRST_PAUSE = 0.2
@@ -79,12 +80,7 @@ class Try:
         """Whether the same request may be taken later."""
         if self.failure is not None:
             return self.failure is not NoAnswer.FINAL
-        return (
-            self.status in _AWAY
-            or self.status in _OVERRUN
-            or self.status == 500
-            or (self.status == 400 and _POOL_IS_FULL in self.body)
-        )
+        return self.status in _MAY_PASS or (self.status == 400 and _POOL_IS_FULL in self.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -390,10 +390,7 @@ def open_relay(
     )
     with sigterm.on_sigterm(relay.stop):
         try:
-            if export:
-                with _exported(server.conn_id, relay.variables()):
-                    yield relay
-            else:
+            with _exported(server.conn_id, relay.variables()) if export else nullcontext():
                 yield relay
         except BaseException as error:
             relay.close(error, status_of(error))
