@@ -73,7 +73,7 @@ def _enter_uri(conn_id: str, tracking_uri: str, registry_uri: str | None) -> Non
     registry_uri = registry_uri or tracking_uri
     _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
     values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
-    _changes = overrides.begin_run(conn_id, values, (_EXPERIMENT,))
+    _changes = overrides.begin(conn_id, values, restored=(_EXPERIMENT,))
     with overrides.kept(_TRACKING_URI, _REGISTRY_URI):  # both functions set the variables too
         set_tracking_uri(tracking_uri)
         # Without this, a registry URI of another client would get what this run registers.

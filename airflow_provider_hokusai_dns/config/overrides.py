@@ -36,36 +36,30 @@ _lock = forks.free_in_child(threading.Lock())
 _open: tuple[Changes, ...] = ()
 
 
-def begin_relay(conn_id: str, values: Mapping[str, str | None]) -> Changes:
-    """Save the current values of variables, and set them for an exported relay.
+def begin(
+    conn_id: str,
+    values: Mapping[str, str | None],
+    *,
+    exported: bool = False,
+    restored: Iterable[str] = (),
+) -> Changes:
+    """Save the current values of variables, and set new ones.
+
+    A run sets only those that no open relay has set. The others come into force at the end of that
+    relay, if the run is still open then.
 
     :param values: the new values; ``None`` removes a variable.
-    """
-    global _open
-    with _lock:
-        changes = Changes(conn_id, dict(values), {name: os.environ.get(name) for name in values})
-        _open = (*_open, changes)
-        for name, value in values.items():
-            put(name, value)
-    return changes
-
-
-def begin_run(conn_id: str, values: Mapping[str, str], restored: Iterable[str]) -> Changes:
-    """Save the current values of variables, and set those that no open relay has set.
-
-    The others come into force at the end of that relay, if the run is still open then.
-
+    :param exported: whether they are those of an exported relay.
     :param restored: further variables, which others set meanwhile, and which :func:`end` restores.
     """
     global _open
     with _lock:
-        changes = Changes(conn_id, dict(values), {})
-        for name in (*values, *restored):
-            over = _first_with(name, _open)
-            changes.before[name] = os.environ.get(name) if over is None else over.before[name]
-            if name in values:
-                _put_below(over, name, values[name])
-        _open = (changes, *_open)
+        above = () if exported else _open
+        before = {name: _get(name, above) for name in (*values, *restored)}
+        changes = Changes(conn_id, dict(values), before)
+        _open = (*_open, changes) if exported else (changes, *_open)
+        for name, value in values.items():
+            _put(name, above, value)
     return changes
 
 
@@ -81,17 +75,22 @@ def end(changes: Changes, *, keep_others: bool = False) -> None:
         above = _open[_open.index(changes) + 1 :]
         _open = tuple(each for each in _open if each is not changes)
         for name, value in changes.before.items():
-            over = _first_with(name, above)
-            now = os.environ.get(name) if over is None else over.before[name]
-            if not keep_others or now == changes.ours.get(name):
-                _put_below(over, name, value)
+            if not keep_others or _get(name, above) == changes.ours.get(name):
+                _put(name, above, value)
 
 
-def _first_with(name: str, some: tuple[Changes, ...]) -> Changes | None:
-    return next((each for each in some if name in each.before), None)
+def _first_with(name: str, above: tuple[Changes, ...]) -> Changes | None:
+    return next((each for each in above if name in each.before), None)
 
 
-def _put_below(over: Changes | None, name: str, value: str | None) -> None:
+def _get(name: str, above: tuple[Changes, ...]) -> str | None:
+    """A variable's value below some changes."""
+    over = _first_with(name, above)
+    return os.environ.get(name) if over is None else over.before[name]
+
+
+def _put(name: str, above: tuple[Changes, ...], value: str | None) -> None:
+    over = _first_with(name, above)
     if over is None:
         put(name, value)
     else:

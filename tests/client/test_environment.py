@@ -103,7 +103,7 @@ def test_values_of_the_author_are_seen_through_all_that_we_have_set(
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
     before = dict(os.environ)
     variables = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_TRACKING_TOKEN": "t"}
-    relay = overrides.begin_relay("c", {**variables, "MLFLOW_TRACKING_AUTH": None})
+    relay = overrides.begin("c", {**variables, "MLFLOW_TRACKING_AUTH": None}, exported=True)
     with fluent_uri("c", "http://c@mlflow.test"):
         assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
         assert without_us("MLFLOW_TRACKING_AUTH") == "the-authors"
@@ -122,8 +122,8 @@ def test_what_is_set_first_may_be_put_back_first(
 ) -> None:
     """Two threads; the last one restores what was there before both."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
-    first = overrides.begin_relay("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
-    second = overrides.begin_relay("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"})
+    first = overrides.begin("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}, exported=True)
+    second = overrides.begin("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"}, exported=True)
     overrides.end(first, keep_others=keep_others)
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
     assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
@@ -142,7 +142,7 @@ def test_a_run_leaves_the_variables_for_children_on_an_exported_relay(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
     before = dict(os.environ)
     names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
-    relay = overrides.begin_relay(relays, dict.fromkeys(names, "http://127.0.0.1:1"))
+    relay = overrides.begin(relays, dict.fromkeys(names, "http://127.0.0.1:1"), exported=True)
     inside = dict(os.environ)
     with fluent_uri("c", "http://c@mlflow.test"), experiment_in_use("42"):
         assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == "http://c@mlflow.test"
@@ -159,7 +159,7 @@ def test_a_relay_that_ends_before_the_run_leaves_the_variables_to_it(
 ) -> None:
     """Two threads; what was there before both is restored by the run."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
-    relay = overrides.begin_relay("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    relay = overrides.begin("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}, exported=True)
     with fluent_uri("c", "http://c@mlflow.test"):
         overrides.end(relay, keep_others=True)
         assert os.environ["MLFLOW_TRACKING_URI"] == "http://c@mlflow.test"

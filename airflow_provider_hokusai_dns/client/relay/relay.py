@@ -405,7 +405,7 @@ def _exported(conn_id: str, variables: Mapping[str, str | None]) -> Iterator[Non
     # MLflow. In a child it leaves the login of the environment as it is.
     if os.environ.get(auth.VARIABLE) == auth.PROVIDER:
         variables = {name: value for name, value in variables.items() if name != auth.VARIABLE}
-    changes = overrides.begin_relay(conn_id, variables)
+    changes = overrides.begin(conn_id, variables, exported=True)
     try:
         yield
     finally:
