@@ -230,7 +230,7 @@ def _no_access(conn_id: str) -> SettingError:
 def _stand_in(conn_id: str) -> MLflowServer | None:
     uri = (without_us(TRACKING_VARIABLE) or "").strip()
     if conn_id == DEFAULT_CONN_ID and uri and conn_id not in _found:
-        return _as_reached(server_from_uri(uri, conn_id=conn_id))
+        return _as_reached(_server_from_uri(uri))
     return None
 
 
@@ -267,7 +267,7 @@ def _known_connections() -> set[str]:
     return known
 
 
-def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
+def _server_from_uri(uri: str) -> MLflowServer:
     """Read ``MLFLOW_TRACKING_URI`` and the other variables that MLflow's client reads.
 
     These are user name, password or token, and the certificate files.
@@ -286,7 +286,7 @@ def server_from_uri(uri: str, *, conn_id: str = DEFAULT_CONN_ID) -> MLflowServer
     path = target.suffix.removeprefix(target.port_text)
     insecure = (without_us("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
     return MLflowServer(
-        conn_id=conn_id,
+        conn_id=DEFAULT_CONN_ID,
         scheme=scheme.lower(),
         hostname=target.literal or target.host_text,
         port=target.port,

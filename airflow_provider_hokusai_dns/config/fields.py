@@ -167,14 +167,14 @@ def read_addresses(value: object) -> tuple[str, ...]:
 
 def read_hostnames(value: object) -> tuple[str, ...]:
     """Hostnames alone, normalised."""
-    items = read_items(value)
-    for item in items:
-        target = Target.parse(item)
-        if target.text != target.host_text:
-            raise ValueError(
-                f"{shown(item)!r} is not just a hostname: leave out scheme, port and path"
-            )
-    return tuple(Target.parse(item).hostname for item in items)
+    return tuple(map(_hostname, read_items(value)))
+
+
+def _hostname(item: str) -> str:
+    target = Target.parse(item)
+    if target.text != target.host_text:
+        raise ValueError(f"{shown(item)!r} is not just a hostname: leave out scheme, port and path")
+    return target.hostname
 
 
 def read_nameservers(value: object) -> tuple[str, ...]:

@@ -87,10 +87,7 @@ def parse_record(
     stored = values.get("addresses")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its addresses are not a list with at least one address")
-    addresses = tuple(parse_address(item) if isinstance(item, str) else None for item in stored)
-    for address, item in zip(addresses, stored, strict=True):
-        if address is None:
-            raise BrokenVariableError(f"{str(item)[:60]!r} in its addresses is not an IP address")
+    addresses = tuple(map(_address, stored))
     resolved_at = read_stamp(values.get("resolved_at"), "resolved_at")
     no_name_since = values.get("no_name_since")
     since = None if no_name_since is None else read_stamp(no_name_since, "no_name_since")
@@ -102,13 +99,20 @@ def parse_record(
     written_by = values.get("written_by")
     return LastKnownGood(
         hostname=hostname,
-        addresses=tuple(address for address in addresses if address is not None),
+        addresses=addresses,
         resolved_at=resolved_at,
         ttl=_ttl(values.get("ttl")),
         no_name_since=since if since is not None and since >= resolved_at else None,
         written_by=printable(written_by, 40) if isinstance(written_by, str) else "unknown",
         services=_services(values) if values["version"] == VERSION_WITH_PORTS else (),
     )
+
+
+def _address(item: object) -> str:
+    address = parse_address(item) if isinstance(item, str) else None
+    if address is None:
+        raise BrokenVariableError(f"{str(item)[:60]!r} in its addresses is not an IP address")
+    return address
 
 
 def _services(values: dict[str, Any]) -> tuple[Endpoint, ...]:
@@ -139,7 +143,7 @@ def _service(item: object) -> Endpoint:
 
 
 def load_of(
-    hostname: str, text: str, versions: tuple[int, ...], asked: tuple[str, ...] = ()
+    hostname: str, text: str, versions: tuple[int, ...], asked: tuple[str, ...]
 ) -> dict[str, Any]:
     """The JSON object in a stored text, for one version, one hostname and its nameservers.
 
