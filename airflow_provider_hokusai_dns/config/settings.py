@@ -7,7 +7,7 @@ before it is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
@@ -69,12 +69,9 @@ def relay_keep() -> int:
     return checked(_SECTION_NAME, "relay_keep", read_count, kept) * 2**20
 
 
-def policy_options() -> Iterator[tuple[str, Callable[[object], Any]]]:
+def policy_options() -> dict[str, Callable[[object], Any]]:
     """Every option of the section that sets one field of the policy, and its reader."""
-    for item in fields(ResolverConfig):
-        if item.name in _LISTS:
-            yield item.name, _LISTS[item.name]
-    yield from policy_numbers().items()
+    return _LISTS | policy_numbers()
 
 
 def policy_numbers() -> dict[str, Callable[[object], Any]]:
@@ -106,7 +103,7 @@ def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> Re
     """
     values: dict[str, Any] = dict(overrides)
     origin: dict[str, tuple[str, str]] = {name: ("overrides", name) for name in overrides}
-    for name, read in policy_options():
+    for name, read in policy_options().items():
         if name in overrides:
             continue
         variable = _ENVIRONMENT.get(name, "")
@@ -157,5 +154,5 @@ _CHANGEABLE = (
     *_ENVIRONMENT.values(),
     _FALLBACK_VARIABLE,
     TRACKING_VARIABLE,
-    *(f"AIRFLOW__{SECTION.upper()}__{name.upper()}" for name, _ in policy_options()),
+    *(f"AIRFLOW__{SECTION.upper()}__{name.upper()}" for name in policy_options()),
 )

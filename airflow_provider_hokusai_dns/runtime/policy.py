@@ -92,14 +92,12 @@ class Policy:
 
     def status(self) -> dict[str, Any]:
         """What the Variable sets, and what is wrong with it, as plain values."""
-        status = self.variable.as_dict()
+        values, problem = self.variable.values, self.variable.problem
         if not self._variable_is_applied:
+            values = self._numbers
             why = f"the settings are invalid ({self._rejected})"
-            status["values"] = dict(self._numbers)
-            status["problem"] = (
-                self.variable.problem or f"The change of Variable {KEY!r} is not applied: {why}"
-            )
-        return status
+            problem = problem or f"The change of Variable {KEY!r} is not applied: {why}"
+        return {"variable": KEY, "values": dict(values), "problem": problem}
 
     @property
     def _variable_is_applied(self) -> bool:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.config.errors import SettingError
@@ -108,7 +107,3 @@ class PolicyVariable:
             self.problem = str(error)
         else:
             self.values, self.problem = MappingProxyType(values), None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the page and the command line."""
-        return {"variable": KEY, "values": dict(self.values), "problem": self.problem}

@@ -7,6 +7,7 @@ points (one per five minutes), and the size of the text.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -86,14 +87,14 @@ def parse_history(
     for item in stored:
         try:
             at, point = _point(item)
-        except (TypeError, ValueError):  # BrokenVariableError is one
+        except ValueError:
             bad += 1
             continue
         if at > now + skew:
             bad += 1
-        elif at >= now - MAX_AGE:
+        else:
             by_time[at] = point
-    return History(tuple(by_time[at] for at in sorted(by_time))[-MAX_POINTS:], bad)
+    return History(_last_day(by_time, now), bad)
 
 
 def with_point(
@@ -101,6 +102,10 @@ def with_point(
 ) -> tuple[HistoryPoint, ...]:
     """Add a point, within a day and 288 points. It replaces a point of the same second."""
     by_time = {read_stamp(one["at"], "at"): one for one in (*points, point)}
+    return _last_day(by_time, now)
+
+
+def _last_day(by_time: Mapping[float, HistoryPoint], now: float) -> tuple[HistoryPoint, ...]:
     return tuple(by_time[at] for at in sorted(by_time) if at >= now - MAX_AGE)[-MAX_POINTS:]
 
 
@@ -125,22 +130,26 @@ def _short(point: HistoryPoint) -> dict[str, Any]:
 
 
 def _point(item: object) -> tuple[float, HistoryPoint]:
+    """A point and its time.
+
+    :raises ValueError: it is malformed.
+    """
     if not isinstance(item, dict):
-        raise TypeError
+        raise ValueError
     addresses = item.get("addresses", [])
     if not isinstance(addresses, list) or len(addresses) > 10 * MAX_ADDRESSES:
-        raise TypeError
-    canonical = [_place(one) for one in addresses]
-    if None in canonical or item.get("state") not in _STATES:
         raise ValueError
+    canonical = [_place(one) for one in addresses]
     probe, cause = item.get("probe"), item.get("cause")
-    if probe not in (None, *_LEVELS) or not isinstance(cause, str | None):
+    if item.get("state") not in _STATES or probe not in (None, *_LEVELS):
+        raise ValueError
+    if not isinstance(cause, str | None):
         raise ValueError
     at = read_stamp(item.get("at"), "at")
     return at, HistoryPoint(
         at=iso_seconds(at),
         state=item["state"],
-        addresses=[one for one in canonical if one is not None][:MAX_ADDRESSES],
+        addresses=canonical[:MAX_ADDRESSES],
         cause=None if cause is None else printable(cause, 40),
         lookup_ms=_milliseconds(item.get("lookup_ms")),
         probe=probe,
@@ -148,16 +157,15 @@ def _point(item: object) -> tuple[float, HistoryPoint]:
     )
 
 
-def _place(value: object) -> str | None:
-    """An address, with its port if it has one; ``None`` if it is not an address."""
+def _place(value: object) -> str:
+    """An address, with its port if it has one."""
     if not isinstance(value, str):
-        return None
-    try:
-        place = Endpoint.parse(value)
-    except ValueError:
-        return None
+        raise ValueError
+    place = Endpoint.parse(value)
     address = parse_address(place.address)
-    return None if address is None else str(place._replace(address=address))
+    if address is None:
+        raise ValueError
+    return str(place._replace(address=address))
 
 
 def _milliseconds(value: object) -> float | None:

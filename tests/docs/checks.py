@@ -188,7 +188,7 @@ def _airflow_has(section: str, option: str) -> bool:
 def _check_ini(text: str) -> None:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(text)
-    readers = dict(settings.policy_options())
+    readers = settings.policy_options()
     for section in parser.sections():
         for option, value in parser.items(section):
             if section != settings.SECTION:

@@ -172,7 +172,7 @@ class TestReference:
     def test_defaults_of_options_are_those_of_the_policy(self) -> None:
         """What Airflow shows as the default is what the resolver takes."""
         config = ResolverConfig()
-        for name, _ in settings.policy_options():
+        for name in settings.policy_options():
             given = checks.options()[name]["default"]
             assert not given or float(given) == getattr(config, name), name
 

@@ -16,7 +16,8 @@ from airflow_provider_hokusai_dns.config.server import MLflowServer, Proxy
 from airflow_provider_hokusai_dns.exceptions import DNSResolutionError, SettingError
 from airflow_provider_hokusai_dns.resolver import LastKnownGood, ResolverConfig
 from airflow_provider_hokusai_dns.runtime import policy_variable
-from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable, parse_policy
+from airflow_provider_hokusai_dns.runtime.policy import Policy
+from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, parse_policy
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import VariableStore
 from tests.conftest import Texts
@@ -264,7 +265,7 @@ class TestTheProcess:
 def test_the_variable_has_a_key_that_no_hostname_has():
     """Those of hostnames end with a hash."""
     assert variable_key("policy") != KEY
-    assert PolicyVariable().as_dict() == {"variable": KEY, "values": {}, "problem": None}
+    assert Policy(print).status() == {"variable": KEY, "values": {}, "problem": None}
     assert ResolverConfig().max_stale_no_name == 900
 
 
