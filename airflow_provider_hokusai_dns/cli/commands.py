@@ -111,7 +111,7 @@ def resolve(args: Namespace) -> int:
             target = Target.parse(server.connect_host)
         dns = runtime.resolver() if server is None else runtime.resolver_for_server(server)
         conn_id = None if server is None else server.conn_id
-        read = partial(_read, () if server is None else server.asked)
+        read = partial(_read, () if server is None else server.view.asked)
         found.append(explain(target, dns, read, conn_id=conn_id))
         headings.append(found[-1].target + _settings_of(server))
     if args.output in ("json", "yaml"):
@@ -207,7 +207,7 @@ def clear(args: Namespace) -> int:
             servers += _listed_servers_of(target.hostname)
     for server in servers:
         if (target := Target.parse(server.connect_host)).literal is None:
-            names[target.hostname, server.asked] = None
+            names[target.hostname, server.view.asked] = None
     if not names:
         raise UsageError(
             "clear needs names, or connections by --conn-id: the stored record is the fallback of "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -243,27 +243,19 @@ class MLflowServer:
     @property
     def view(self) -> View:
         """How the name of the host to connect to is resolved."""
-        if self.proxy is not None:
-            return View()
         target = Target.parse(self.hostname)
-        said = (self.srv, self.fallback_addresses, self.cache_ttl, self.max_stale)
-        if target.literal is not None:  # nothing is resolved
+        if self.proxy is not None or target.literal is not None:
             return View()
-        if said == ("", (), None, None):
-            return self.view_beside
-        return View(
-            hostname=target.hostname.removesuffix("."),
+        view = View(
             nameservers=self.nameservers,
             srv=self.srv,
             fallback_addresses=self.fallback_addresses,
             cache_ttl=self.cache_ttl,
             max_stale=self.max_stale,
         )
-
-    @property
-    def asked(self) -> tuple[str, ...]:
-        """What to query for the name of the server; see :attr:`View.asked`."""
-        return self.view.asked
+        if view == self.view_beside:
+            return view
+        return replace(view, hostname=target.hostname.removesuffix("."))
 
     @property
     def view_beside(self) -> View:

@@ -27,7 +27,6 @@ from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
-from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.target import Target
 
 if TYPE_CHECKING:
@@ -128,9 +127,7 @@ def check_with(
             found,
             checks=checks,
             deadline=max(_LEAST_FOR_PROBE, end - time.monotonic()),
-            report=lambda place: resolver.report_failure(
-                server.connect_host, *Endpoint.parse(place)[:2]
-            ),
+            report=lambda place: resolver.report_failure(server.connect_host, *place[:2]),
         )
     observers.count_probe(server.hostname, verdict.milliseconds)
     return Check(verdict, server, found)
@@ -153,7 +150,7 @@ def target_of(server: MLflowServer) -> ConnectionTarget:
     target = Target.parse(server.connect_host)
     if target.literal is not None:
         return ConnectionTarget.of(server, config)
-    stored = runtime.store(server.asked).examine(target.hostname)
+    stored = runtime.store(server.view.asked).examine(target.hostname)
     return ConnectionTarget.of(server, config, *stored)
 
 

@@ -63,7 +63,7 @@ class ConnectionTarget:
             record,
             problem,
             login_limit=login_age_limit(server),
-            asked=server.asked,
+            asked=server.view.asked,
             stored_until=usable_until(record, time.time(), config) if record else LONG_AGO,
             has_static=bool(config.static_addresses_for(hostname)),
         )

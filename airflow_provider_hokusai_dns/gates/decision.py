@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict
 
 from airflow_provider_hokusai_dns.config.fields import LONGEST_WAIT
+from airflow_provider_hokusai_dns.health.reply import ALL_CHECKS
+from airflow_provider_hokusai_dns.health.reply import DEFAULT_CHECKS as DEFAULT_CHECKS
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict, VerdictDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 
 #: How many checks in a row must find a cause that retrying will not fix before a gate gives up.
 STRIKES = 3
-DEFAULT_CHECKS = ("dns", "tracking", "registry")
-ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
 #: Two causes that ``fail_fast_on`` accepts besides states. Missing: Airflow did not return the
 #: connection, perhaps only for now. Undefined: Airflow reports that it does not exist. By default a
 #: gate gives up on the second only; an author who names the first includes the second.

@@ -16,7 +16,12 @@ from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, tls_context
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
 from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, judge
-from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.reply import (
+    ALL_CHECKS,
+    DEFAULT_CHECKS,
+    Reply,
+    ReplyFailure,
+)
 from airflow_provider_hokusai_dns.health.stale_addresses import (
     CHECK,
     USE,
@@ -26,10 +31,7 @@ from airflow_provider_hokusai_dns.health.stale_addresses import (
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
-from airflow_provider_hokusai_dns.resolver.model import Resolution
-
-#: The available checks.
-CHECKS = ("dns", "tracking", "registry", "artifact")
+from airflow_provider_hokusai_dns.resolver.model import Endpoint, Resolution
 
 _CONNECT_TIMEOUT = 2.0
 #: For deleting the artifact; added to the deadline.
@@ -42,9 +44,9 @@ def probe(
     server: MLflowServer,
     resolution: Resolution | DNSResolutionError,
     *,
-    checks: Collection[str] = ("dns", "tracking", "registry"),
+    checks: Collection[str] = DEFAULT_CHECKS,
     deadline: float = 10.0,
-    report: Callable[[str], None] | None = None,
+    report: Callable[[Endpoint], None] | None = None,
 ) -> Verdict:
     """Probe an MLflow server.
 
@@ -57,15 +59,15 @@ def probe(
     :param report: called with each address that did not accept a connection (policy rule 13).
     :raises ValueError: a check does not exist, or the deadline is not above 0.
     """
-    unknown = set(checks) - set(CHECKS)
+    unknown = set(checks) - set(ALL_CHECKS)
     if unknown or not checks:
-        raise ValueError(f"checks may hold {', '.join(CHECKS)}, not {sorted(unknown) or 'nothing'}")
+        known = ", ".join(ALL_CHECKS)
+        raise ValueError(f"checks may hold {known}, not {sorted(unknown) or 'nothing'}")
     if not deadline > 0:
         raise ValueError(f"the deadline of a probe is a number of seconds above 0, not {deadline}")
     if isinstance(resolution, DNSResolutionError) or set(checks) == {"dns"}:
         return judge(server, resolution, checked_at=datetime.now(UTC))
-    replies: list[Reply] = []
-    address, refusal = _ask(server, resolution, checks, deadline, report, replies)
+    replies, address, refusal = _ask(server, resolution, checks, deadline, report)
     return judge(
         server, resolution, replies, checked_at=datetime.now(UTC), address=address, refusal=refusal
     )
@@ -76,19 +78,19 @@ def _ask(
     resolution: Resolution,
     checks: Collection[str],
     deadline: float,
-    report: Callable[[str], None] | None,
-    replies: list[Reply],
-) -> tuple[str | None, str | None]:
-    """Collect the replies; returns the probed address, and why a stale one was rejected."""
+    report: Callable[[Endpoint], None] | None,
+) -> tuple[list[Reply], str, str | None]:
+    """The replies, the probed address, and why a stale one was rejected."""
     rule = stale_address_rule(server, resolution)
     if rule not in (USE, CHECK):
-        return resolution.address, rule
+        return [], resolution.address, rule
     try:
         tls = tls_context(server)
     except TLSFileError as error:
-        replies.append(Reply("health", failure=ReplyFailure.TLS_FILE, detail=str(error)))
-        return resolution.address, None
-    refused: tuple[str, str, list[Reply]] | None = None
+        reply = Reply("health", failure=ReplyFailure.TLS_FILE, detail=str(error))
+        return [reply], resolution.address, None
+    replies: list[Reply] = []
+    refused: tuple[list[Reply], str, str] | None = None
     with Deadline(deadline) as limit:
         for index, endpoint in enumerate(resolution.endpoints):
             share = limit.remaining / (len(resolution.endpoints) - index)
@@ -100,24 +102,21 @@ def _ask(
                 deadline=limit,
                 connect_timeout=min(_CONNECT_TIMEOUT, share),
             ) as connection:
-                replies[:] = connection.ask_openly()
+                replies = connection.ask_openly()
                 if replies[0].failure in NO_CONNECTION and report is not None:
-                    report(str(endpoint))
+                    report(endpoint)
                 if replies[0].failure is not None and limit.remaining > 0:
                     continue
                 place = str(endpoint)
                 if rule == CHECK and (stranger := not_mlflow_at(server, replies, place)):
                     # As the pin does: another of the stale addresses may still be the server's.
-                    refused = refused or (place, stranger, [*replies])
+                    refused = refused or (replies, place, stranger)
                     continue
                 so_far = judge(server, resolution, replies, checked_at=datetime.now(UTC))
                 if so_far.level is not Level.UNHEALTHY:
                     _closed_part(server, connection, checks, replies)
-                return place, None
-    if refused is not None:
-        address, stranger, replies[:] = refused
-        return address, stranger
-    return resolution.places[-1], None
+                return replies, place, None
+    return refused or (replies, resolution.places[-1], None)
 
 
 def _closed_part(

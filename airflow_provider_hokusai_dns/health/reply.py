@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+#: What a probe checks by default, and all that it can check.
+DEFAULT_CHECKS = ("dns", "tracking", "registry")
+ALL_CHECKS = (*DEFAULT_CHECKS, "artifact")
 #: The checks that are sent without credentials, in this order, and their paths.
 OPEN_CHECKS = {
     "health": "/health",

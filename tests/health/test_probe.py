@@ -17,7 +17,7 @@ import pytest
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.health.probe import probe
 from airflow_provider_hokusai_dns.health.verdict import State
-from airflow_provider_hokusai_dns.resolver.model import Cause, Source
+from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Source
 from tests.certificates import Authority
 from tests.conftest import ADMIN
 from tests.servers import (
@@ -266,23 +266,23 @@ def test_the_registry_is_probed_whichever_way_its_server_is_spelled() -> None:
 
 def test_nothing_listens() -> None:
     """A refused connection is found at once, and reported for the resolver."""
-    reported: list[str] = []
+    reported: list[Endpoint] = []
     server = a_server(port=free_port())
     verdict = probe(server, an_address("127.0.0.1"), report=reported.append)
     assert (verdict.state, verdict.cause) == (State.UNREACHABLE, "refused")
-    assert reported == ["127.0.0.1"]
+    assert reported == [Endpoint("127.0.0.1")]
 
 
 def test_the_next_address_is_tried_when_one_is_dead() -> None:
     """Several addresses are a reason to go on."""
-    reported: list[str] = []
+    reported: list[Endpoint] = []
     with Stranger(looks_like_mlflow, host="127.0.0.51") as stranger:
         verdict = probe(
             at(stranger), an_address("127.0.0.50", "127.0.0.51"), report=reported.append
         )
     assert verdict.state is State.HEALTHY
     assert verdict.address == "127.0.0.51"
-    assert reported == ["127.0.0.50"]
+    assert reported == [Endpoint("127.0.0.50")]
 
 
 def test_a_black_holed_address_costs_a_short_while() -> None:
