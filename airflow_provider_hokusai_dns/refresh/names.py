@@ -23,6 +23,7 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Sou
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.store.record import away_for
 
 log = logging.getLogger(__name__)
 
@@ -79,20 +80,18 @@ def refresh_names(
             f"a refresh takes at most {MOST_NAMES} connections and hostnames, not {len(wanted)}: "
             "each leaves two Airflow Variables behind"
         )
-    rows: list[ResolutionRow] = []
     changes: list[ChangeRow] = []
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
     for one in wanted:
         row, change, asked = _refresh(one, budget, warn)
-        rows.append(row)
         seen.append((asked, row))
         info("%s", in_one_line(row))
         if change is not None:
             changes.append(change)
             info("%s", change_in_one_line(change))
     add_to_history(seen)
-    return _report(rows, changes)
+    return _report([row for _, row in seen], changes)
 
 
 def _refresh(
@@ -107,18 +106,18 @@ def _refresh(
     try:
         if wanted.conn_id is not None:
             server = connections.load_server(wanted.conn_id)
-            asked = server.asked
+            asked = server.view.asked
             target, resolver = server.connect_host, runtime.resolver_for_server(server)
         else:
             target, resolver = wanted.given, runtime.resolver()
         store = runtime.store(asked)
-        target = hostname = Target.parse(target).hostname
+        hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
         return _failed(wanted, None, "config", str(error)), None, asked
     before, ignored = store.examine(hostname)
     begun = time.monotonic()
     try:
-        found = resolver.refresh(target, always=True)
+        found = resolver.refresh(hostname, always=True)
     except DNSResolutionError as error:
         row = _failed(wanted, hostname, error.cause.value, str(error))
         row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
@@ -128,7 +127,8 @@ def _refresh(
         took = max(0.0, took - (found.age() or 0.0))
     known = () if before is None else before.addresses
     is_storable = freshness.may_replace(known, found.addresses)
-    is_kept = _should_be_kept(found)
+    # One from a hosts file or a literal is for this machine only.
+    is_kept = not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
     if is_kept:
         stored, problem = store.examine(hostname)
         if stored is None or not set(stored.places) & set(found.places):
@@ -159,11 +159,6 @@ def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-def _should_be_kept(found: Resolution) -> bool:
-    """Whether to store an answer: one from a hosts file or a literal is for this machine only."""
-    return not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
-
-
 def _failed(wanted: _Wanted, hostname: str | None, cause: str, error: str) -> ResolutionRow:
     row: ResolutionRow = {**EMPTY_ROW, "target": wanted.target, "conn_id": wanted.conn_id}
     return {**row, "hostname": hostname, "addresses": [], "cause": cause, "error": error}
@@ -187,24 +182,22 @@ def _resolved(wanted: _Wanted, found: Resolution) -> ResolutionRow:
 
 
 def _change(before: LastKnownGood | None, found: Resolution) -> ChangeRow | None:
-    """What differs from the stored record; an answer that is not fresh changes nothing.
+    """What differs between the stored record and a live answer.
 
     For a name with many addresses DNS returns some of them each time (Cloud Map: 8), so only
     answers without a common address count as a change.
     """
-    if found.is_stale or not found.endpoints or found.resolved_at is None:
-        return None
-    old = () if before is None else before.places
-    away = None if before is None else before.no_name_since
+    old: tuple[str, ...] = ()
+    away = None
+    if before is not None and found.resolved_at is not None:
+        old, away = before.places, away_for(before, found.resolved_at.timestamp())
     if away is None and set(old) & set(found.places):
         return None
     return ChangeRow(
         hostname=found.hostname,
         old=list(old),
         new=list(found.places),
-        away_seconds=None
-        if away is None
-        else max(0.0, round(found.resolved_at.timestamp() - away, 1)),
+        away_seconds=None if away is None else round(away, 1),
     )
 
 
