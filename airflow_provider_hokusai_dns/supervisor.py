@@ -19,6 +19,11 @@ def kind() -> str:
     return type(connection()).__name__
 
 
+def in_triggerer() -> bool:
+    """Whether this process is the one in which Airflow runs triggers; false under `dag.test()`."""
+    return kind() == "TriggerCommsDecoder"
+
+
 #: In a forked child: the connection of its parent. Nothing there tells whose answer comes next: one
 #: that a child reads is missed by the parent, which would wait for it forever.
 _of_parent: Any = None

@@ -33,6 +33,7 @@ from airflow_provider_hokusai_dns.config.fields import (
 from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.config.settings import (
+    CONN_TYPES,
     DEFAULT_CONN_ID,
     TRACKING_VARIABLE,
     listed_connections,
@@ -43,7 +44,6 @@ from airflow_provider_hokusai_dns.resolver.target import Target, quoted, shown
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
-_CONN_TYPES = ("mlflow", "http", "https")
 _SCHEMES = ("http", "https")
 
 
@@ -54,7 +54,7 @@ def server_from_connection(connection: Connection) -> MLflowServer:
     """
     where = f"connection {connection.conn_id!r}"
     conn_type = (connection.conn_type or "mlflow").lower()
-    if conn_type not in _CONN_TYPES:
+    if conn_type not in CONN_TYPES:
         raise SettingError(where, "type", f"{described(conn_type)} is not a connection to MLflow; "
                            "use the type mlflow (or http)")  # fmt: skip
     scheme, hostname, port, path = _location(where, connection, conn_type)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from airflow_provider_hokusai_dns import supervisor
+from airflow_provider_hokusai_dns.config.settings import CONN_TYPES
 
 
 class Reason(StrEnum):
@@ -32,7 +33,7 @@ def why(conn_id: str) -> Reason:
         comms = supervisor.connection()
         if comms is None:
             return _in_database(conn_id)
-        if _has_backend_of_its_own() or supervisor.kind() == "TriggerCommsDecoder":
+        if _has_backend_of_its_own() or supervisor.in_triggerer():
             return Reason.UNKNOWN  # not from a thread of the triggerer
         return _meaning(comms.send(_question(conn_id)))
     except Exception:
@@ -63,8 +64,8 @@ def known_connections() -> set[str]:
         from airflow.utils.session import create_session
         from sqlalchemy import select
 
-        types = ("mlflow", "http", "https")
-        question = select(Connection.conn_id).where(Connection.conn_type.in_(types)).limit(1000)
+        is_ours = Connection.conn_type.in_(CONN_TYPES)
+        question = select(Connection.conn_id).where(is_ours).limit(1000)
         with contextlib.suppress(Exception), create_session() as session:  # only a suggestion
             known |= set(session.scalars(question))
     return known

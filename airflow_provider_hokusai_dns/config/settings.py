@@ -28,6 +28,8 @@ from airflow_provider_hokusai_dns.resolver.target import Target
 
 #: The connection that is used by default.
 DEFAULT_CONN_ID = "mlflow_default"
+#: The types of a connection to MLflow.
+CONN_TYPES = ("mlflow", "http", "https")
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 #: The section of ``airflow.cfg``; ``AIRFLOW__HOKUSAI_DNS__...`` in the environment.
 SECTION = "hokusai_dns"

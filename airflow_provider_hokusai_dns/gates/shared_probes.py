@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from weakref import WeakKeyDictionary
 
-from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns import runtime, supervisor
 from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.config.errors import ConnectionMissingError
 from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -166,7 +166,7 @@ def shared_probe(key: ProbeKey) -> SharedProbe:
     probes = _by_loop.get(loop)
     if probes is None:
         probes = _by_loop[loop] = {}
-        if variables.in_triggerer():
+        if supervisor.in_triggerer():
             variables.use_triggerer_loop(loop)
             try:  # once per triggerer; no gate waits for it
                 _threads.run(partial(runtime.warm_listed, partial(_read_on, loop)), beside=True)
@@ -188,7 +188,6 @@ async def _check(key: ProbeKey) -> Verdict:
         server = await _read(key.conn_id)
     except (LookupError, ValueError) as error:
         return misconfigured(key.conn_id, error).verdict
-    variables.use_triggerer_loop(asyncio.get_running_loop())
     work = partial(check_server, server, checks=key.checks, deadline=key.deadline)
     while True:
         try:

@@ -14,8 +14,6 @@ from airflow_provider_hokusai_dns.config.server import View
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
 
-_BACK = "back to the settings"
-
 
 @dataclass
 class Policy:
@@ -88,7 +86,7 @@ class Policy:
             if self._variable_is_applied:  # else the settings are invalid, as logged
                 numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
                 line = "The policy changed by the Variable %s: %s"
-                self.log_later(logging.INFO, line, KEY, numbers or _BACK)
+                self.log_later(logging.INFO, line, KEY, numbers or "back to the settings")
 
     def status(self) -> dict[str, Any]:
         """What the Variable sets, and what is wrong with it, as plain values."""
@@ -111,18 +109,16 @@ class Policy:
         second host. A listed connection takes precedence over one that is not listed.
         """
         owner = self._fallback_owner
+        if owner is not None and owner[1] == hostname:
+            return
         if (
             owner is None
-            or (owner[0] == conn_id and owner[1] != hostname)
-            or (owner[1] != hostname and _is_listed(conn_id) and not _is_listed(owner[0]))
+            or owner[0] == conn_id
+            or (_is_listed(conn_id) and not _is_listed(owner[0]))
         ):
             self._fallback_owner = (conn_id, hostname)
             self._fingerprint = None
-        elif (
-            owner[1] != hostname
-            and hostname not in self._fallback_warned
-            and settings.has_fallback()
-        ):
+        elif hostname not in self._fallback_warned and settings.has_fallback():
             self._fallback_warned.add(hostname)
             line = (
                 "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "

@@ -17,6 +17,7 @@ from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     asked_field,
+    is_number,
     iso_seconds,
     load_of,
     printable,
@@ -168,9 +169,9 @@ def _place(value: object) -> str:
     return str(place._replace(address=address))
 
 
-def _milliseconds(value: object) -> float | None:
+def _milliseconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+    if not is_number(value) or not 0 <= value < 1e9:
         raise ValueError
     return float(value)

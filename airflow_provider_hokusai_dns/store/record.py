@@ -130,16 +130,17 @@ def _service(item: object) -> Endpoint:
     values = item if isinstance(item, dict) else {}
     text = values.get("address")
     address = parse_address(text) if isinstance(text, str) else None
-    numbers = [values.get("port"), values.get("priority", 0), values.get("weight", 0)]
-    port, priority, weight = (
-        -1.0 if isinstance(one, bool) or not isinstance(one, int | float) else one
-        for one in numbers
-    )
-    whole = isinstance(port, int) and isinstance(priority, int)
-    in_range = 0 < port <= 65535 and 0 <= priority <= 65535 and 0 <= weight <= 65535
-    if address is None or not whole or not in_range:
+    port, priority, weight = (values.get(name, 0) for name in ("port", "priority", "weight"))
+    are_numbers = type(port) is int and type(priority) is int and is_number(weight)
+    in_range = are_numbers and 0 < port <= 65535 and 0 <= priority <= 65535 and 0 <= weight <= 65535
+    if address is None or not in_range:
         raise BrokenVariableError(f"{str(item)[:120]!r} in its services is not an endpoint")
-    return Endpoint(address, int(port), int(priority), float(weight))
+    return Endpoint(address, port, priority, float(weight))
+
+
+def is_number(value: object) -> bool:
+    """Whether a value from JSON is a number; in Python, ``True`` is one too."""
+    return type(value) in (int, float)
 
 
 def load_of(
@@ -203,8 +204,7 @@ def read_stamp(value: object, name: str) -> float:
 def _ttl(value: Any) -> float | None:
     if value is None:
         return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= sys.float_info.max:
+    if not is_number(value) or not 0 <= value <= sys.float_info.max:
         raise BrokenVariableError(f"its ttl {str(value)[:20]!r} is not a number of seconds")
     return float(value)
 

@@ -78,15 +78,10 @@ def use_triggerer_loop(loop: asyncio.AbstractEventLoop) -> None:
     _triggerer_loop = loop
 
 
-def in_triggerer() -> bool:
-    """Whether this process is the one in which Airflow runs triggers; false under `dag.test()`."""
-    return supervisor.kind() == "TriggerCommsDecoder"
-
-
 def _ask(function: Callable[[], T]) -> T:
     """Call an SDK function that talks to the supervisor, in the way that fits this process."""
     loop = _triggerer_loop
-    if not in_triggerer() or loop is None or not loop.is_running():
+    if not supervisor.in_triggerer() or loop is None or not loop.is_running():
         return function()
     from asgiref.sync import sync_to_async
 
