@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.config.errors import (
     ConnectionMissingError,
     ConnectionUndefinedError,
 )
-from airflow_provider_hokusai_dns.gates.connection_health import ConnectionTarget
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     MISSING,
@@ -48,15 +48,6 @@ class Check:
     verdict: Verdict
     server: MLflowServer | None = None
     resolution: Resolution | None = None
-
-    @property
-    def dns(self) -> Level:
-        """How well the name resolves."""
-        if self.server is None:
-            return Level.UNKNOWN
-        if self.resolution is None:
-            return Level.UNHEALTHY
-        return Level.DEGRADED if self.resolution.is_stale else Level.HEALTHY
 
 
 def check_connection(
@@ -169,7 +160,7 @@ def former_status(conn_id: str) -> dict[str, Any]:
             "raw_uri": verdict.tracking_uri or None,
             "resolved_uri": None if done.resolution is None else str(done.resolution),
             "metrics": runtime.metrics(),
-            "health": done.dns.value,
+            "health": ConnectionHealth(conn_id, verdict=verdict, found=done.resolution).dns.value,
         },
         "verdict": dict(verdict.as_dict()),
     }

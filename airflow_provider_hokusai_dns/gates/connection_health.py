@@ -85,7 +85,11 @@ class ConnectionTarget:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionHealth:
-    """The latest state of one connection."""
+    """The latest state of one connection.
+
+    :param found: what its name resolved to in the check of the verdict; ``None`` if there was no
+        address to serve, and before the first check.
+    """
 
     conn_id: str
     target: ConnectionTarget = ConnectionTarget()
@@ -107,18 +111,11 @@ class ConnectionHealth:
     @property
     def dns(self) -> Level:
         """The state of the name, from the last check or, without one, from its stored record."""
-        if self.verdict is None:
-            return self.target.dns(time.time())
-        if self.verdict.address is None:
-            unresolved = self.verdict.state is State.UNRESOLVED
-            return Level.UNHEALTHY if unresolved else self.target.dns(time.time())
-        is_fresh = self.verdict.dns_cause is None and not self._is_stale
-        return Level.HEALTHY if is_fresh else Level.DEGRADED
-
-    @property
-    def _is_stale(self) -> bool:
-        source = None if self.verdict is None else self.verdict.address_source
-        return source in ("stale", "store", "static")
+        if self.found is not None:
+            return Level.DEGRADED if self.found.is_stale else Level.HEALTHY
+        if self.verdict is not None and self.verdict.state is State.UNRESOLVED:
+            return Level.UNHEALTHY
+        return self.target.dns(time.time())
 
     @property
     def state(self) -> Level:
@@ -135,20 +132,10 @@ class ConnectionHealth:
     def status_row(self) -> dict[str, Any]:
         """Plain values with current ages: a row of the endpoint and of the command."""
         wall, verdict, found, record = time.time(), self.verdict, self.found, self.target.record
-        age = left = None
-        if found is not None:
-            age = found.age()
-            left = None if self._is_stale else found.ttl_left(wall)
         stale = None if found is None else stale_limit_row(found, self.target, wall)
         is_refused = verdict is not None and verdict.cause == OLD_ADDRESS_REFUSED
         if stale is not None and is_refused and stale["ends_in"] > 0:
             stale = None  # not in use, and for another reason than its age
-        addresses = list(found.places) if found else []
-        source = None if found is None else found.source.value
-        if verdict is not None and verdict.address is not None:
-            addresses = addresses or [verdict.address]
-            source = verdict.address_source
-            age = verdict.address_age if age is None else age
         return {
             "conn_id": self.conn_id,
             "state": self.state.value,
@@ -159,10 +146,10 @@ class ConnectionHealth:
             "hostname": self.target.hostname,
             "history_name": self.target.history_name,
             "tracking_uri": self.target.uri or (verdict.tracking_uri or None if verdict else None),
-            "addresses": addresses,
-            "source": source,
-            "age": rounded(age),
-            "ttl_left": rounded(left),
+            "addresses": [] if found is None else list(found.places),
+            "source": None if found is None else found.source.value,
+            "age": None if found is None else rounded(found.age()),
+            "ttl_left": None if found is None else rounded(found.ttl_left(wall)),
             "stale": stale,
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": None if verdict is None else verdict.milliseconds,
