@@ -96,10 +96,8 @@ def _credentials(where: str, connection: Connection) -> Credentials:
     if login and not password:
         raise SettingError(where, "password", "a login needs a password; for a bearer token, "
                            "leave the login empty and put the token into the password")  # fmt: skip
-    try:
-        return Credentials(login, password)
-    except ValueError as error:
-        raise SettingError(where, "login" if login else "password", f"{error}") from None
+    field = "login" if login else "password"
+    return checked(where, field, lambda _: Credentials(login, password), password)
 
 
 def _location(

@@ -139,7 +139,7 @@ def read_items(value: object) -> tuple[str, ...]:
             except ValueError:
                 raise ValueError("it begins like a JSON list but is not one") from None
         else:
-            value = [item for item in value.replace(",", " ").split() if item]
+            value = value.replace(",", " ").split()
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{described(value)} is not a list of texts")
     return tuple(value)

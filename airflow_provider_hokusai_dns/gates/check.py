@@ -139,10 +139,10 @@ def target_of(server: MLflowServer) -> ConnectionTarget:
     """The target of a connection, with the stored record of its name."""
     config = runtime.resolver_for_server(server).config
     target = Target.parse(server.connect_host)
-    if target.literal is not None:
-        return ConnectionTarget.of(server, config)
-    stored = runtime.store(server.view.asked).examine(target.hostname)
-    return ConnectionTarget.of(server, config, *stored)
+    record = problem = None
+    if target.literal is None:
+        record, problem = runtime.store(server.view.asked).examine(target.hostname)
+    return ConnectionTarget.of(server, config, record, problem)
 
 
 def former_status(conn_id: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from airflow_provider_hokusai_dns import observers
@@ -38,11 +37,6 @@ _MOST_VIEWS = 256
 _DEFAULT_VIEW = View()
 
 
-def _log_later(level: int, text: str, *values: Any) -> None:
-    """Write a line to the log once the lock is released. The lock is held."""
-    _process.log_lines.append((level, text, *values))
-
-
 @dataclass
 class _Process:
     """The state of this module in one process."""
@@ -50,14 +44,12 @@ class _Process:
     lock: threading.RLock = field(default_factory=lambda: forks.free_in_child(threading.RLock()))
     #: Nesting depth of :func:`locked`.
     depth: int = 0
-    #: Log lines to write once the lock is released.
-    log_lines: list[tuple[Any, ...]] = field(default_factory=list)
     #: By view, in order of use.
     resolvers: dict[View, DNSResolver] = field(default_factory=dict)
     store: VariableStore | None = None
     #: Views whose resolvers are never dropped.
     kept: frozenset[View] = frozenset()
-    policy: Policy = field(default_factory=partial(Policy, _log_later))
+    policy: Policy = field(default_factory=Policy)
     #: The policy that the resolvers follow.
     followed: ResolverConfig | None = None
     #: What the resolvers have counted that were dropped.
@@ -83,7 +75,7 @@ def locked() -> Iterator[None]:
             finally:
                 _process.depth -= 1
                 if not _process.depth:
-                    log_lines, _process.log_lines = _process.log_lines, []
+                    log_lines, _process.policy.log_lines = _process.policy.log_lines, []
     finally:
         for level, text, *values in log_lines:
             log.log(level, text, *values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,10 +19,10 @@ from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVari
 class Policy:
     """The policy before any connection's settings. For one thread at a time.
 
-    :param log_later: takes the level, the text and the values of a line for the log.
+    :param log_lines: level, text and values of each line that the caller is to log.
     """
 
-    log_later: Callable[..., None]
+    log_lines: list[tuple[Any, ...]] = field(default_factory=list)
     variable: PolicyVariable = field(default_factory=PolicyVariable)
     _config: ResolverConfig | None = None
     #: The settings that it was built from; ``None`` to build it again.
@@ -61,7 +61,7 @@ class Policy:
                 line = (
                     "The changed settings are invalid and not applied, the previous ones stay: %s"
                 )
-                self.log_later(logging.ERROR, line, error)
+                self.log_lines.append((logging.ERROR, line, error))
             return self._config
         if config != self._config:
             self._config = config
@@ -78,7 +78,7 @@ class Policy:
         variable.take(text)
         if variable.problem is not None and variable.problem != before[1]:
             line = "The policy stays as it was, because the %s. Correct it under Admin, Variables"
-            self.log_later(logging.ERROR, line, variable.problem)
+            self.log_lines.append((logging.ERROR, line, variable.problem))
         if variable.values != before[0]:
             self._fingerprint = None
             with contextlib.suppress(SettingError):  # reported where a resolver is asked for
@@ -86,7 +86,7 @@ class Policy:
             if self._variable_is_applied:  # else the settings are invalid, as logged
                 numbers = ", ".join(f"{name}={value:g}" for name, value in variable.values.items())
                 line = "The policy changed by the Variable %s: %s"
-                self.log_later(logging.INFO, line, KEY, numbers or "back to the settings")
+                self.log_lines.append((logging.INFO, line, KEY, numbers or "back to the settings"))
 
     def status(self) -> dict[str, Any]:
         """What the Variable sets, and what is wrong with it, as plain values."""
@@ -124,7 +124,7 @@ class Policy:
                 "MLFLOW_FALLBACK_IP belongs to %r in this process and is not used for %r: put "
                 "fallback_addresses on the connection %r instead"
             )
-            self.log_later(logging.WARNING, line, owner[1], hostname, conn_id)
+            self.log_lines.append((logging.WARNING, line, owner[1], hostname, conn_id))
 
 
 def for_view(policy: ResolverConfig, view: View) -> ResolverConfig:

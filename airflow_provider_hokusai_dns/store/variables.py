@@ -269,8 +269,7 @@ class VariableStore:
             text = self.text(key)
             if text is not None:
                 try:
-                    known = self._parse_history(hostname, text)
-                    points = known.points
+                    points = self._parse_history(hostname, text).points
                 except BrokenVariableError as error:
                     again = "it is left unchanged" if error.foreign else "a new history is started"
                     self._say(key, f"broken {error}", "Variable %s: %s; %s", key, error, again)

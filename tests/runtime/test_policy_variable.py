@@ -265,7 +265,7 @@ class TestTheProcess:
 def test_the_variable_has_a_key_that_no_hostname_has():
     """Those of hostnames end with a hash."""
     assert variable_key("policy") != KEY
-    assert Policy(print).status() == {"variable": KEY, "values": {}, "problem": None}
+    assert Policy().status() == {"variable": KEY, "values": {}, "problem": None}
     assert ResolverConfig().max_stale_no_name == 900
 
 
