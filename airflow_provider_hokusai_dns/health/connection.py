@@ -178,7 +178,6 @@ class ProbeConnection:
         reply = Reply(
             check,
             status=response.status,
-            content_type=response.headers.get("Content-Type", ""),
             body=content[:BODY_LIMIT],
             location=response.headers.get("Location", ""),
             challenge=response.headers.get("WWW-Authenticate", ""),

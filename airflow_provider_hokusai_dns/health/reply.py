@@ -51,7 +51,6 @@ class Reply:
 
     check: str
     status: int = 0
-    content_type: str = ""
     body: bytes = b""
     location: str = ""
     challenge: str = ""

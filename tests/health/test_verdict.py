@@ -97,8 +97,7 @@ def test_a_name_without_any_address_is_unresolved() -> None:
     assert "fallback_addresses" in verdict.sentence
 
 
-INVALID_HOST = Reply("server_info", 403, "text/plain", b"Invalid Host header - possible DNS")
-JSON = "application/json"
+INVALID_HOST = Reply("server_info", 403, b"Invalid Host header - possible DNS")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ JSON = "application/json"
         (INVALID_HOST, State.HOST_REJECTED, "invalid_host_header", "--allowed-hosts mlflow.test"),
         (Reply("tracking", 401), State.UNAUTHENTICATED, "http_401", "login and password"),
         (
-            Reply("tracking", 403, JSON, b'{"error_code": "PERMISSION_DENIED"}'),
+            Reply("tracking", 403, b'{"error_code": "PERMISSION_DENIED"}'),
             State.FORBIDDEN,
             "permission_denied",
             "permission",
@@ -118,8 +117,8 @@ JSON = "application/json"
         (Reply("tracking", failure=ReplyFailure.TIMEOUT), State.BACKEND_DOWN, "timeout", "locked"),
         (Reply("tracking", 404, body=b"no"), State.NOT_MLFLOW, "http_404", "path_prefix"),
         (Reply("tracking", 200, body=b"<html>"), State.NOT_MLFLOW, "http_200", "host, port"),
-        (Reply("tracking", 200, JSON, b'{"a": 1}'), State.NOT_MLFLOW, "http_200", "host, port"),
-        (Reply("tracking", 200, JSON, b"[1]"), State.NOT_MLFLOW, "http_200", "host, port"),
+        (Reply("tracking", 200, b'{"a": 1}'), State.NOT_MLFLOW, "http_200", "host, port"),
+        (Reply("tracking", 200, b"[1]"), State.NOT_MLFLOW, "http_200", "host, port"),
         (Reply("health", 200, body=b"<html>"), State.NOT_MLFLOW, "http_200", "not an MLflow"),
         (Reply("health", 502), State.BACKEND_DOWN, "http_502", "log of its server"),
         (
@@ -199,8 +198,8 @@ def test_a_proxy_that_hides_the_health_path_proves_nothing(status: int) -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply("tracking", 404, JSON, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}'),
-        Reply("tracking", 500, JSON, b'{"message": "Workspace APIs are not available"}'),
+        Reply("tracking", 404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}'),
+        Reply("tracking", 500, b'{"message": "Workspace APIs are not available"}'),
     ],
 )
 def test_a_workspace_that_is_not_there_is_told_apart(reply: Reply) -> None:
