@@ -133,8 +133,8 @@ def static_addresses() -> tuple[str, ...]:
 
     :raises SettingError: it contains something that is not an address.
     """
-    raw = os.environ.get(_FALLBACK_VARIABLE, "").strip()
-    return checked("environment", _FALLBACK_VARIABLE, read_addresses, raw) if raw else ()
+    raw = os.environ.get(_FALLBACK_VARIABLE, "")
+    return checked("environment", _FALLBACK_VARIABLE, read_addresses, raw)
 
 
 def has_fallback() -> bool:

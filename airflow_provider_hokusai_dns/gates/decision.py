@@ -116,15 +116,13 @@ def check_arguments(
     wanted, fatal = tuple(checks), tuple(fail_fast_on)
     if min_health not in USABLE:
         raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
-    for check in wanted:
-        if check not in ALL_CHECKS:
-            raise ValueError(f"checks may hold {', '.join(ALL_CHECKS)}, not {check!r}")
     if not wanted:
         raise ValueError(f"checks is empty; it may hold {', '.join(ALL_CHECKS)}")
-    states = [*(state.value for state in State if state.value not in USABLE), *NOT_GIVEN]
-    for state in fatal:
-        if state not in states:
-            raise ValueError(f"fail_fast_on may hold {', '.join(states)}, not {state!r}")
+    states = (*(state.value for state in State if state.value not in USABLE), *NOT_GIVEN)
+    for name, words, known in (("checks", wanted, ALL_CHECKS), ("fail_fast_on", fatal, states)):
+        for word in words:
+            if word not in known:
+                raise ValueError(f"{name} may hold {', '.join(known)}, not {word!r}")
     if not isinstance(probe_timeout, int | float) or not 0 < probe_timeout <= LONGEST_WAIT:
         limits = f"above 0 and at most {LONGEST_WAIT:.0f}"
         raise ValueError(f"probe_timeout is a number of seconds {limits}, not {probe_timeout!r}")

@@ -187,8 +187,7 @@ def mask(*texts: str | None) -> None:
 def store(asked: tuple[str, ...] = ()) -> VariableStore:
     """The store of this process for the last known good and the history; calls have a time limit.
 
-    :param asked: the nameservers and SRV name of a connection (:attr:`.View.asked`), whose answers
-        are stored separately.
+    :param asked: :attr:`.View.asked` of a connection, whose answers are stored separately.
     """
     with locked():
         return (_process.store or use_store(VariableStore())).seen_by(asked)
