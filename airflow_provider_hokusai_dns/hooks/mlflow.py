@@ -334,17 +334,29 @@ class MLflowHook(BaseHook):
         :raises TLSFileError: a TLS file of the connection cannot be used.
         :raises LostDataError: at the end, if something did not arrive although a child continued.
         """
-        from airflow_provider_hokusai_dns.hooks import relay
+        from airflow_provider_hokusai_dns.client.relay import open_relay
 
-        with relay.opened(
-            self.server,
-            self.resolver,
+        server, joined = self.server, {}
+        if (active := _open_run_of(server)) is not None:
+            if export:
+                raise ValueError(
+                    "relay(export=True) cannot be used inside hook.run(): the variables of the run "
+                    "would be overwritten. Give children relay.environment(), or open the relay "
+                    "without a run"
+                )
+            joined = {"run_id": active.info.run_id, "experiment_id": active.info.experiment_id}
+        with open_relay(
+            server,
+            pins.relay_addresses(server, self.resolver),
+            keep=settings.relay_keep(),
             export=export,
             end_timeout=end_timeout,
             run_tags=running_task.tags(),
             status_of=running_task.status_of,
             renew=self._login_now,
+            **joined,
         ) as opened:
+            runtime.mask(opened.token)
             yield opened
 
     def rest(
@@ -434,6 +446,17 @@ def _in_run(server: MLflowServer) -> bool:
     """Whether a run of this connection is open; imports nothing that only runs need."""
     adapters = sys.modules.get("airflow_provider_hokusai_dns.client.adapters")
     return adapters is not None and adapters.has_open_run(server.conn_id)
+
+
+def _open_run_of(server: MLflowServer) -> ActiveRun | None:
+    """The run that this thread has opened on this server with :meth:`.MLflowHook.run`."""
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is None:  # then none is open, and importing it takes seconds
+        return None
+    from airflow_provider_hokusai_dns.client.auth import tagged_uri
+
+    active: ActiveRun | None = mlflow.active_run()
+    return active if mlflow.get_tracking_uri() == tagged_uri(server) else None
 
 
 @contextmanager
