@@ -150,8 +150,10 @@ def call(
     def may_try_again(state: tenacity.RetryCallState) -> bool:
         nonlocal sent
         error = state.outcome.exception() if state.outcome is not None else None
-        sent += _may_have_been_carried_out(error)
-        return _may_try_again(error, is_harmless and (allowed is None or sent <= allowed))
+        if _may_have_been_carried_out(error):
+            sent += 1
+            return is_harmless and (allowed is None or sent <= allowed)
+        return isinstance(error, MLflowRestError) and error.status == 0
 
     retrying = tenacity.Retrying(
         stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
@@ -179,12 +181,6 @@ def _may_have_been_carried_out(error: BaseException | None) -> bool:
     return isinstance(error, MLflowRestError) and (
         isinstance(error, _ConnectionLostError) or error.status in (502, 503, 504)
     )
-
-
-def _may_try_again(error: BaseException | None, is_harmless: bool) -> bool:
-    if _may_have_been_carried_out(error):
-        return is_harmless
-    return isinstance(error, MLflowRestError) and error.status == 0
 
 
 def _once(
