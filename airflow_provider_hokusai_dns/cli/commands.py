@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial, wraps
@@ -135,13 +135,10 @@ def status(args: Namespace) -> int:
     problem = database_problem() if missing else None
     for row in missing:
         row["sentence"] = problem or row["sentence"]
-    if args.output in ("json", "yaml"):
-        show_document(_document(connections=rows, policy=runtime.policy_status()), args.output)
-    else:
-        columns = ["conn_id", "state", "dns", "mlflow", "hostname", "addresses", "source", "age"]
-        columns += ["cause"]
-        columns += [] if args.output == "table" else ["sentence", "variable_problem"]
-        show_rows([{name: row[name] for name in columns} for row in rows], args.output)
+    columns = "conn_id state dns mlflow hostname addresses source age cause"
+    if args.output == "plain":  # in a table they would be too wide: there they stand below it
+        columns += " sentence variable_problem"
+    _show(args.output, _document(connections=rows, policy=runtime.policy_status()), rows, columns)
     if args.output == "table":
         for row in rows:
             print_line(f"{row['conn_id']}: {row['sentence']}")
@@ -178,14 +175,8 @@ def refresh(args: Namespace) -> int:
         warn=lambda _, line: lost.append(line),
     )
     rows = report["resolutions"]
-    if args.output in ("json", "yaml"):
-        show_document(report, args.output)
-    else:
-        columns = ("target", "hostname", "health", "addresses", "source", "cause", "age")
-        shown_rows = [{name: row[name] for name in columns} for row in rows]  # type: ignore[literal-required]
-        for row in shown_rows:
-            row["target"] = shown(row["target"])
-        show_rows(shown_rows, args.output)
+    printed = [{**row, "target": shown(row["target"])} for row in rows]
+    _show(args.output, report, printed, "target hostname health addresses source cause age")
     if args.output == "table":
         for line in said:
             print_line(line)
@@ -220,11 +211,7 @@ def clear(args: Namespace) -> int:
         return NO_DATABASE
     _use(MetastoreVariables())
     rows = hokusai_dns_clear(args, names)
-    if args.output in ("json", "yaml"):
-        show_document(_document(cleared=rows), args.output)
-    else:
-        columns = ("hostname", "outcome", "addresses", "age", "variable")
-        show_rows([{name: row[name] for name in columns} for row in rows], args.output)
+    _show(args.output, _document(cleared=rows), rows, "hostname outcome addresses age variable")
     for row in rows:
         if row["variable_problem"]:
             print_error(f"{row['hostname']}: {row['variable_problem']}")
@@ -311,6 +298,16 @@ def _judge(states: Iterable[str], min_health: str) -> int:
 
 def _document(**content: Any) -> dict[str, Any]:
     return {"version": 1, "generated_at": iso_seconds(time.time()), **content}
+
+
+def _show(
+    output: str, document: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], columns: str
+) -> None:
+    """Print the whole document for a program, or these columns of the rows."""
+    if output in ("json", "yaml"):
+        show_document(document, output)
+    else:
+        show_rows([{name: row[name] for name in columns.split()} for row in rows], output)
 
 
 def _settings_of(server: MLflowServer | None) -> str:
