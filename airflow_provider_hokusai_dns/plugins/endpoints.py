@@ -116,7 +116,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
     @app.get("/history", tags=["for users who may view plugins"], **tell_viewers)
     def history(fresh: _Fresh = False) -> Days:
         """The last day of each listed connection's name, as the refresh DAG recorded it."""
-        targets = [one.target for one in cache.targets()]
+        targets = [one.target for one in cache.connections(check=False)]
         return Days.model_validate(histories.report(targets, fresh=fresh))
 
     @app.get(

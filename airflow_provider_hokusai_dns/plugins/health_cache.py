@@ -118,34 +118,25 @@ class HealthCache:
 
         Never raises either: if the list of connections cannot be read, nothing is known.
         """
-        return _words(self._up_to_date(self.listed()[0], check=False))
+        return _words(self.connections(check=False))
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether every listed connection can be used, and the words. Starts due checks."""
-        known = self._up_to_date(self.listed()[0], check=True)
+        known = self.connections()
         usable = bool(known) and all(one.mlflow in USABLE for one in known)
         return usable, _words(known)
 
     def connections(
-        self, conn_ids: Sequence[str] | None = None, *, fresh: bool = False
+        self, conn_ids: Sequence[str] | None = None, *, check: bool = True, fresh: bool = False
     ) -> list[ConnectionHealth]:
-        """The known state of some or all listed connections. Starts checks that are due.
+        """The known state of some or all listed connections. Starts what is due, and waits a moment
+        for it.
 
+        :param check: whether checks of their servers are started too.
         :param fresh: a check is due after 2 seconds already: something is known to have changed.
         """
-        listed = self.listed()[0]
-        wanted = listed if conn_ids is None else [one for one in listed if one in conn_ids]
-        return self._up_to_date(wanted, check=True, fresh=fresh)
-
-    def targets(self) -> list[ConnectionHealth]:
-        """The listed connections as they are described, without a check of their servers."""
-        return self._up_to_date(self.listed()[0], check=False)
-
-    def _up_to_date(
-        self, conn_ids: Sequence[str], *, check: bool, fresh: bool = False
-    ) -> list[ConnectionHealth]:
-        """Start what is due, wait a moment for it, and return the known state."""
         settings_now, now = self._settings_now(), self._now()
+        wanted = [one for one in settings_now.listed if conn_ids is None or one in conn_ids]
         every = min(settings_now.every, _FRESH_EVERY) if fresh else settings_now.every
         begun: list[Future[None]] = []
         due: list[Callable[[], object]] = []
@@ -156,7 +147,7 @@ class HealthCache:
                 self._entries.setdefault(
                     conn_id, _CachedConnection(ConnectionHealth(conn_id, _UNREAD))
                 )
-                for conn_id in conn_ids
+                for conn_id in wanted
             ]
             for entry in entries:
                 since = now - entry.read_at
@@ -182,12 +173,16 @@ class HealthCache:
             return [entry.known.at(now, _FORGET_AFTER + settings_now.every) for entry in entries]
 
     def _read(self, entry: _CachedConnection) -> None:
+        """What Airflow says of a connection, and the stored record of its name."""
         conn_id = entry.known.conn_id
+        target = ConnectionTarget()
         try:
-            target = _target(conn_id)
+            runtime.follow_policy()
+            target = target_of(connections.load_server(conn_id))
+        except (LookupError, ValueError):
+            pass  # its check tells
         except Exception as error:
             log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
-            target = ConnectionTarget()
         with self._lock:
             known, entry.reading = replace(entry.known, target=target), False
             if known.verdict and target.uri not in (None, known.verdict.tracking_uri):
@@ -231,12 +226,3 @@ def _tell(verdict: Verdict, before: tuple[str, str]) -> None:
         *now,
         verdict.sentence,
     )
-
-
-def _target(conn_id: str) -> ConnectionTarget:
-    """A connection as Airflow describes it, and the stored record of its name."""
-    runtime.follow_policy()
-    try:
-        return target_of(connections.load_server(conn_id))
-    except (LookupError, ValueError):
-        return ConnectionTarget()
