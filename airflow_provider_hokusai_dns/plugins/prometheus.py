@@ -94,9 +94,9 @@ def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
     causes = GaugeMetricFamily(
         CONNECTION_CAUSE, "1, with the cause, if not healthy.", labels=(*_LABELS, "state", "cause")
     )
-    for one, target, report in zip(known, targets, reports, strict=True):
-        if one.verdict is not None and report["cause"] is not None:
-            causes.add_metric((*target, one.verdict.state.value, report["cause"]), 1.0)
+    for target, report in zip(targets, reports, strict=True):
+        if report["cause"] is not None:
+            causes.add_metric((*target, report["verdict"]["state"], report["cause"]), 1.0)
     yield causes
     text = "1 if the shared Variable of the name is ignored."
     broken = [float(report["variable_problem"] is not None) for report in reports]

@@ -5,25 +5,12 @@ import { el, fill, mark, say, svg } from "./dom.js";
 import { Picture } from "./picture.js";
 import * as words from "./words.js";
 
-/** A state as a sign and a word. */
-export function badge() {
-  const sign = svg("path", { d: "" });
-  const word = el("span");
-  const drawing = svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" }, sign);
-  const node = el("span", { class: "badge" }, drawing, word);
-  return {
-    node,
-    show(state) {
-      mark(node, "data-state", state);
-      mark(sign, "d", words.SIGNS[state]);
-      say(word, words.capital(state));
-    },
-  };
-}
-
 export class Card {
   constructor(connId) {
-    this.badge = badge();
+    this.sign = svg("path", { d: "" });
+    const drawing = svg("svg", { viewBox: "0 0 16 16", "aria-hidden": "true", focusable: "false" }, this.sign);
+    this.word = el("span");
+    this.badge = el("span", { class: "badge" }, drawing, this.word);
     this.uri = el("p", { class: "uri" });
     this.sentence = el("p", { class: "sentence" });
     this.problem = el("p", { class: "problem" });
@@ -41,7 +28,7 @@ export class Card {
       el(
         "div",
         { class: "what" },
-        el("div", { class: "name" }, this.badge.node, el("h2", { id: title }, connId)),
+        el("div", { class: "name" }, this.badge, el("h2", { id: title }, connId)),
         this.uri,
         this.sentence,
         this.limit,
@@ -62,7 +49,9 @@ export class Card {
   show(one) {
     this.one = one;
     this.state = words.state(one.state);
-    this.badge.show(this.state);
+    mark(this.badge, "data-state", this.state);
+    mark(this.sign, "d", words.SIGNS[this.state]);
+    say(this.word, words.capital(this.state));
     mark(this.node, "data-state", this.state);
     say(this.uri, one.tracking_uri ?? one.hostname);
     say(this.sentence, one.sentence || (one.cause ? `Cause: ${one.cause}.` : ""));
@@ -145,8 +134,8 @@ export class Card {
   }
 
   #checked(passed) {
-    const [at, said] = [Date.parse(this.one.looked_at), this.said];
-    return Number.isNaN(at) || said === undefined ? null : `checked ${words.span((said - at) / 1000 + passed)} ago`;
+    const age = (this.said - Date.parse(this.one.looked_at)) / 1000;
+    return Number.isNaN(age) ? null : `checked ${words.span(age + passed)} ago`;
   }
 
   /** How long the stale address will still be used, and the rule that limits it. */
@@ -182,17 +171,7 @@ export const works = (one) => one.mlflow === "healthy" || one.mlflow === "degrad
 /** Why DNS returns no address; some answers have it only in `cause`. */
 export const dnsCause = (one) => one.verdict?.dns_cause ?? (one.dns === "healthy" ? null : one.cause);
 
-/** The non-empty parts, separated by commas; adjacent texts are merged. */
+/** The non-empty parts, separated by commas. */
 function join(...parts) {
-  const found = [];
-  for (const part of parts.filter(Boolean)) {
-    if (found.length) found.push(", ");
-    found.push(part);
-  }
-  const merged = [];
-  for (const part of found) {
-    if (typeof part === "string" && typeof merged.at(-1) === "string") merged[merged.length - 1] += part;
-    else merged.push(part);
-  }
-  return merged;
+  return parts.filter(Boolean).flatMap((part, index) => (index ? [", ", part] : [part]));
 }

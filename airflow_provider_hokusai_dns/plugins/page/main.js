@@ -78,7 +78,7 @@ function showConnections() {
       cards.set(id, card);
       fresh.push(card);
     }
-    card.said = Number.isNaN(said) ? undefined : said;
+    card.said = said;
     card.show(one);
   }
   order();
