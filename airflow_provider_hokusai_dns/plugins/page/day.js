@@ -28,10 +28,12 @@ export function read(points, now) {
 
 function holdOf(read) {
   const gaps = read.slice(1).map((point, index) => point.time - read[index].time);
-  gaps.sort((a, b) => a - b);
-  const usual = gaps.length ? gaps[Math.floor(gaps.length / 2)] : SHORTEST_HOLD;
-  return Math.max(SHORTEST_HOLD, 2.5 * usual);
+  return Math.max(SHORTEST_HOLD, 2.5 * (median(gaps) ?? SHORTEST_HOLD));
 }
+
+const median = (numbers) => numbers.sort((a, b) => a - b)[Math.floor(numbers.length / 2)];
+
+const latencies = (read) => read.map((point) => point.probe_ms).filter((ms) => typeof ms === "number");
 
 /** The width of a chart of these points, in milliseconds. */
 export function windowOf(read, now) {
@@ -64,9 +66,7 @@ export function lines(read) {
   return found;
 }
 
-export function slowest(read) {
-  return read.reduce((most, { probe_ms: ms }) => (typeof ms === "number" && ms > most ? ms : most), 0);
-}
+export const slowest = (read) => Math.max(0, ...latencies(read));
 
 /** The day in two short sentences, next to the chart and as its text alternative. */
 export function summary(read) {
@@ -82,9 +82,8 @@ export function summary(read) {
     const lasts = last.until >= read.at(-1).until;
     text += lasts ? ` Trouble since ${words.clock(last.time)}.` : ` Last trouble ${words.clock(last.time)}–${words.clock(last.until)}.`;
   }
-  const times = read.map((point) => point.probe_ms).filter((ms) => typeof ms === "number").sort((a, b) => a - b);
-  if (times.length) text += ` MLflow: median ${words.milliseconds(times[Math.floor(times.length / 2)])}.`;
-  return text;
+  const usual = words.milliseconds(median(latencies(read)));
+  return usual ? `${text} MLflow: median ${usual}.` : text;
 }
 
 /** One point in words. */

@@ -21,6 +21,19 @@ const cards = new Map();
 const known = { health: null, arrived: 0, history: null, historyArrived: 0, failed: null, again: 0, historyAgain: 0 };
 let shownState = null;
 
+/** A button for all connections and one for each state; those without a text are hidden. */
+const filters = new Map(
+  [null, ...words.STATES].map((state) => {
+    const button = el("button", { type: "button", "data-state": state ?? "all", hidden: "" });
+    button.addEventListener("click", () => {
+      shownState = state;
+      showFilters();
+    });
+    return [state, button];
+  }),
+);
+$("filters").append(...filters.values());
+
 const refresh = new Refresh(
   $("refresh"),
   $("refresh-said"),
@@ -157,27 +170,14 @@ function headline(one) {
 function showFilters() {
   $("find").hidden = cards.size < SEARCH_FROM;
   const counts = tally();
-  const present = words.STATES.filter((state) => counts[state]);
   if (shownState && !counts[shownState]) shownState = null;
-  const choices = present.length > 1 ? [null, ...present] : [];
-  $("tools").hidden = $("find").hidden && !choices.length;
-  const buttons = new Map([...$("filters").children].map((button) => [button.dataset.state, button]));
-  const wanted = choices.map((state) => {
-    const key = state ?? "all";
-    let button = buttons.get(key);
-    if (!button) {
-      button = el("button", { type: "button", "data-state": key });
-      button.addEventListener("click", () => {
-        shownState = state;
-        showFilters();
-      });
-    }
+  const isMixed = words.STATES.filter((state) => counts[state]).length > 1;
+  $("tools").hidden = $("find").hidden && !isMixed;
+  for (const [state, button] of filters) {
+    const number = state ? counts[state] : cards.size;
     mark(button, "aria-pressed", String(shownState === state));
-    say(button, state ? `${words.capital(state)} ${counts[state]}` : `All ${cards.size}`);
-    return button;
-  });
-  const same = wanted.length === buttons.size && wanted.every((button, index) => $("filters").children[index] === button);
-  if (!same) $("filters").replaceChildren(...wanted);
+    say(button, isMixed && number ? `${state ? words.capital(state) : "All"} ${number}` : "");
+  }
   filter();
 }
 

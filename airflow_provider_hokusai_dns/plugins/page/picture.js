@@ -52,8 +52,8 @@ export class Picture {
     const [start, middle] = this.axis.children;
     say(start, `${words.span(this.window / 1000)} ago`);
     say(middle, words.span(this.window / 2000));
-    this.cursor = svg("path", { class: "cursor", d: "", "vector-effect": "non-scaling-stroke" });
-    this.drawing.replaceChildren(...this.#grid(), ...this.#strip(), ...this.#line(most), this.cursor);
+    this.cursor = svg("path", { class: "cursor", d: "" });
+    this.drawing.replaceChildren(this.#grid(), ...this.#strip(), ...this.#line(most), this.cursor);
     this.axis.hidden = false;
     this.#role();
     this.#choose(null);
@@ -65,8 +65,7 @@ export class Picture {
 
   #grid() {
     const quarters = [1, 2, 3].map((quarter) => `M${(quarter * WIDTH) / 4} 0V${HEIGHT}`).join("");
-    const d = `${quarters}M0 ${HEIGHT - 0.5}H${WIDTH}`;
-    return [svg("path", { class: "grid", d, "vector-effect": "non-scaling-stroke" })];
+    return svg("path", { class: "grid", d: `${quarters}M0 ${HEIGHT - 0.5}H${WIDTH}` });
   }
 
   #strip() {
@@ -91,15 +90,11 @@ export class Picture {
       .filter(({ probe }) => probe === "unhealthy")
       .map(({ time }) => `M${this.#x(time)} ${LINE_TOP}v5`)
       .join("");
-    return [
-      svg("path", { class: "latency", d, "vector-effect": "non-scaling-stroke" }),
-      svg("path", { class: "bad", d: bad, "vector-effect": "non-scaling-stroke" }),
-    ];
+    return [svg("path", { class: "latency", d }), svg("path", { class: "bad", d: bad })];
   }
 
   #role() {
-    const empty = !this.points.length;
-    if (empty) {
+    if (!this.points.length) {
       for (const name of ["tabindex", "aria-valuemin", "aria-valuemax", "aria-valuenow", "aria-valuetext"]) {
         this.frame.removeAttribute(name);
       }
@@ -117,13 +112,14 @@ export class Picture {
       say(this.said, this.text);
       return;
     }
-    const none = index === null || index < 0;
-    this.chosen = none ? null : Math.min(index, this.points.length - 1);
-    const point = this.points[this.chosen ?? this.points.length - 1];
-    mark(this.cursor, "d", none ? "" : `M${Math.min(WIDTH - 1, Math.max(1, this.#x(point.time)))} 0V${HEIGHT}`);
-    say(this.said, none ? this.text : inWords(point));
-    mark(this.frame, "aria-valuenow", String((this.chosen ?? this.points.length - 1) + 1));
-    mark(this.frame, "aria-valuetext", none ? this.text : inWords(point));
+    this.chosen = index;
+    const at = index ?? this.points.length - 1;
+    const point = this.points[at];
+    const text = index === null ? this.text : inWords(point);
+    mark(this.cursor, "d", index === null ? "" : `M${Math.min(WIDTH - 1, Math.max(1, this.#x(point.time)))} 0V${HEIGHT}`);
+    say(this.said, text);
+    mark(this.frame, "aria-valuenow", String(at + 1));
+    mark(this.frame, "aria-valuetext", text);
   }
 
   #point(event) {

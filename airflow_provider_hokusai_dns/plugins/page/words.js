@@ -85,10 +85,14 @@ export const dnsCause = (word) => explained(DNS_CAUSES, "causes-of-dns", word);
 export const mlflowState = (word) => explained(STATES_OF_MLFLOW, "states-of-a-verdict", word);
 export const requestFailure = (word) => (word in REQUEST_FAILURES ? explained(REQUEST_FAILURES, "failures-of-a-request", word) : null);
 
-/** The writer of a last known good; an unknown word is shown unchanged. */
-export function writer(word) {
-  return word ? (WRITERS[word] ?? String(word)) : null;
-}
+/** The text for a word of the code; an unknown one is shown unchanged. */
+const named = (table, word) => (word ? (table[word] ?? String(word)) : null);
+
+/** The writer of a last known good. */
+export const writer = (word) => named(WRITERS, word);
+
+/** Where an address comes from. */
+export const source = (word) => named(SOURCES, word);
 
 /** A number and its unit, which stay on one line. */
 const of = (number, unit) => `${number}\u00a0${unit}`;
@@ -100,11 +104,6 @@ export function state(word) {
 
 export function capital(word) {
   return word.charAt(0).toUpperCase() + word.slice(1);
-}
-
-/** Where an address comes from; an unknown word is shown unchanged. */
-export function source(word) {
-  return word === null || word === undefined ? null : (SOURCES[word] ?? String(word));
 }
 
 /** A span of seconds, in one or two units. */
