@@ -78,11 +78,11 @@ class HealthCache:
 
     def __init__(
         self,
-        check: Callable[[str], Check] | None = None,
+        check: Callable[[str], Check] = check_connection,
         now: Callable[[], float] = time.monotonic,
         patience: float = _PATIENCE,
     ) -> None:
-        self._check = check or check_connection
+        self._check = check
         self._now = now
         self._patience = patience
         self._lock = forks.free_in_child(threading.Lock())

@@ -83,19 +83,15 @@ function showConnections() {
       cards.delete(id);
     }
   }
-  const fresh = [];
   for (const [id, one] of wanted) {
-    let card = cards.get(id);
-    if (!card) {
-      card = new Card(id);
-      cards.set(id, card);
-      fresh.push(card);
-    }
+    const isNew = !cards.has(id);
+    if (isNew) cards.set(id, new Card(id));
+    const card = cards.get(id);
     card.said = said;
     card.show(one);
+    if (isNew) draw(card);
   }
   order();
-  for (const card of fresh) draw(card);
   showOverall();
   showFilters();
   showObserver();

@@ -19,8 +19,7 @@ export class Picture {
     this.chosen = null;
     this.scale = el("span", { class: "scale" });
     this.said = el("p", { class: "summary" });
-    this.axis = el("div", { class: "axis", "aria-hidden": "true", hidden: "" });
-    this.axis.append(el("span"), el("span"), el("span", {}, "now"));
+    this.axis = el("div", { class: "axis", "aria-hidden": "true", hidden: "" }, el("span"), el("span"), el("span", {}, "now"));
     this.drawing = svg("svg", {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
       preserveAspectRatio: "none",
