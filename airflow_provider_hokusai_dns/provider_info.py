@@ -9,7 +9,7 @@ _TEXT = {"type": ["string", "null"]}
 _SECONDS = {"type": ["number", "null"], "minimum": 0}
 
 
-def _field(label: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _field(label: str, description: str, schema: dict[str, Any] = _TEXT) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": schema}
 
 
@@ -31,31 +31,22 @@ _GUIDES = (
     "triggers/mlflow_health",
 )
 _CONN_FIELDS = {
-    "path_prefix": _field(
-        "Path prefix", "Path under which MLflow is served, for example /mlflow.", _TEXT
-    ),
+    "path_prefix": _field("Path prefix", "Path under which MLflow is served, for example /mlflow."),
     "ca_file": _field(
         "CA file",
         "File on the workers with the CA certificates to trust (https). Empty: the system's.",
-        _TEXT,
     ),
     "client_cert": _field(
-        "Client certificate",
-        "PEM file on the workers with certificate and key (https).",
-        _TEXT,
+        "Client certificate", "PEM file on the workers with certificate and key (https)."
     ),
     "verify": _field(
         "Verify certificate",
         "If off, any certificate is accepted: stale addresses are then as unsafe as over http.",
         {"type": ["boolean", "null"], "default": True},
     ),
-    "workspace": _field(
-        "Workspace", "MLflow workspace, if the server has workspaces enabled.", _TEXT
-    ),
-    "registry_uri": _field(
-        "Registry URI", "Model registry, if it is not on the tracking server.", _TEXT
-    ),
-    "experiment": _field("Experiment", "Default experiment for hook.run().", _TEXT),
+    "workspace": _field("Workspace", "MLflow workspace, if the server has workspaces enabled."),
+    "registry_uri": _field("Registry URI", "Model registry, if it is not on the tracking server."),
+    "experiment": _field("Experiment", "Default experiment for hook.run()."),
     "request_timeout": _field(
         "Request timeout, seconds",
         "How long one call outside a run may take. Default 30.",
@@ -75,13 +66,11 @@ _CONN_FIELDS = {
     "fallback_addresses": _field(
         "Fallback addresses",
         "For emergencies: IP addresses, separated by commas, used when no other address is known.",
-        _TEXT,
     ),
     "also_pin": _field(
         "Also pin",
         "Further hostnames to keep reachable, separated by commas, such as those of presigned "
         "artifact URLs.",
-        _TEXT,
     ),
     "max_stale": _field(
         "Maximum age of a stale answer, seconds",
@@ -99,13 +88,11 @@ _CONN_FIELDS = {
         "Nameservers",
         "DNS servers for this hostname instead of the system's, separated by commas: for example "
         "10.0.0.2 or 10.0.0.2:8600.",
-        _TEXT,
     ),
     "srv": _field(
         "SRV record",
         "SRV record with the server's address and port, for example _mlflow._tcp.service.consul. "
         "The URL keeps the hostname.",
-        _TEXT,
     ),
     "srv_lookup": _field(
         "The host is an SRV record",

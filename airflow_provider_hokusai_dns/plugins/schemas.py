@@ -26,7 +26,6 @@ def _with_z(moment: datetime) -> str:
 Number = Annotated[float | None, BeforeValidator(_finite)]
 Moment = Annotated[datetime, PlainSerializer(_with_z, return_type=str)]
 
-_WORDS_EXAMPLE: dict[str, Any] = {"overall": "degraded", "dns": "degraded", "mlflow": "degraded"}
 _SELF_EXAMPLE: dict[str, Any] = {
     "host": "airflow-api-0",
     "pid": 17,
@@ -34,10 +33,14 @@ _SELF_EXAMPLE: dict[str, Any] = {
 }
 
 
+def _with_example(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class Words(BaseModel):
     """One word each, for everyone: the worst of all listed connections, as last known."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_WORDS_EXAMPLE]})
+    model_config = _with_example({"overall": "degraded", "dns": "degraded", "mlflow": "degraded"})
 
     overall: Word
     dns: Word
@@ -49,7 +52,7 @@ class Observer(BaseModel):
     triggerers see MLflow from elsewhere, and their counters go through Airflow's metrics.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_SELF_EXAMPLE]})
+    model_config = _with_example(_SELF_EXAMPLE)
 
     host: str = Field(description="The machine of this API server.")
     pid: int = Field(description="This process; another one may answer the next request.")
@@ -120,52 +123,48 @@ class PolicyVariable(BaseModel):
 class Health(BaseModel):
     """Each listed connection."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
+    model_config = _with_example(
+        {
+            "version": 1,
+            "generated_at": "2026-11-24T11:00:00Z",
+            "seen_by": _SELF_EXAMPLE,
+            "problem": None,
+            "policy": {
+                "variable": "hokusai_dns_policy",
+                "values": {"max_stale_no_name": 3600.0},
+                "problem": None,
+            },
+            "connections": [
                 {
-                    "version": 1,
-                    "generated_at": "2026-11-24T11:00:00Z",
-                    "seen_by": _SELF_EXAMPLE,
-                    "problem": None,
-                    "policy": {
-                        "variable": "hokusai_dns_policy",
-                        "values": {"max_stale_no_name": 3600.0},
-                        "problem": None,
+                    "conn_id": "mlflow_default",
+                    "state": "degraded",
+                    "dns": "degraded",
+                    "mlflow": "degraded",
+                    "cause": "nxdomain",
+                    "sentence": "DNS says that 'mlflow.example.local' does not exist "
+                    "(nxdomain). Its stored address 10.0.1.221, 83 s old, still works. "
+                    "Is MLflow being redeployed?",
+                    "hostname": "mlflow.example.local",
+                    "history_name": "mlflow.example.local",
+                    "tracking_uri": "http://mlflow.example.local:5000",
+                    "addresses": ["10.0.1.221"],
+                    "source": "store",
+                    "age": 83.0,
+                    "ttl_left": None,
+                    "stale": {"ends_in": 880.0, "limit": 900.0, "rule": "no_such_name"},
+                    "looked_at": "2026-11-24T10:59:52Z",
+                    "latency_ms": 41.0,
+                    "last_known_good": {
+                        "hostname": "mlflow.example.local",
+                        "addresses": ["10.0.1.221"],
+                        "age": 83.0,
+                        "name_away_for": 20.0,
+                        "written_by": "refresh",
                     },
-                    "connections": [
-                        {
-                            "conn_id": "mlflow_default",
-                            "state": "degraded",
-                            "dns": "degraded",
-                            "mlflow": "degraded",
-                            "cause": "nxdomain",
-                            "sentence": "DNS says that 'mlflow.example.local' does not exist "
-                            "(nxdomain). Its stored address 10.0.1.221, 83 s old, still works. "
-                            "Is MLflow being redeployed?",
-                            "hostname": "mlflow.example.local",
-                            "history_name": "mlflow.example.local",
-                            "tracking_uri": "http://mlflow.example.local:5000",
-                            "addresses": ["10.0.1.221"],
-                            "source": "store",
-                            "age": 83.0,
-                            "ttl_left": None,
-                            "stale": {"ends_in": 880.0, "limit": 900.0, "rule": "no_such_name"},
-                            "looked_at": "2026-11-24T10:59:52Z",
-                            "latency_ms": 41.0,
-                            "last_known_good": {
-                                "hostname": "mlflow.example.local",
-                                "addresses": ["10.0.1.221"],
-                                "age": 83.0,
-                                "name_away_for": 20.0,
-                                "written_by": "refresh",
-                            },
-                            "variable_problem": None,
-                            "verdict": None,
-                        }
-                    ],
+                    "variable_problem": None,
+                    "verdict": None,
                 }
-            ]
+            ],
         }
     )
 
@@ -194,31 +193,27 @@ class Point(BaseModel):
 class Days(BaseModel):
     """The last day of each name, as the refresh DAG recorded it; oldest first."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "version": 1,
-                    "generated_at": "2026-11-24T11:00:00Z",
-                    "newest": "2026-11-24T10:57:57Z",
-                    "age": 123.0,
-                    "note": "The last refresh was 2 minutes ago.",
-                    "names": {
-                        "mlflow.example.local": [
-                            {
-                                "at": "2026-11-24T10:57:57Z",
-                                "state": "resolved",
-                                "addresses": ["10.0.1.221"],
-                                "cause": None,
-                                "lookup_ms": 12.0,
-                                "probe": "healthy",
-                                "probe_ms": 41.0,
-                            }
-                        ]
-                    },
-                    "problems": {},
-                }
-            ]
+    model_config = _with_example(
+        {
+            "version": 1,
+            "generated_at": "2026-11-24T11:00:00Z",
+            "newest": "2026-11-24T10:57:57Z",
+            "age": 123.0,
+            "note": "The last refresh was 2 minutes ago.",
+            "names": {
+                "mlflow.example.local": [
+                    {
+                        "at": "2026-11-24T10:57:57Z",
+                        "state": "resolved",
+                        "addresses": ["10.0.1.221"],
+                        "cause": None,
+                        "lookup_ms": 12.0,
+                        "probe": "healthy",
+                        "probe_ms": 41.0,
+                    }
+                ]
+            },
+            "problems": {},
         }
     )
 
