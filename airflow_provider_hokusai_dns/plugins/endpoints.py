@@ -67,7 +67,7 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
     histories = HistoryCache()
     since = datetime.now(UTC)
     tell_viewers: dict[str, Any] = {"dependencies": viewers, "responses": _REFUSED}
-    tell_scrapers = {} if options.metrics_for_anyone() else tell_viewers
+    is_open = options.metrics_for_anyone()
 
     @app.get("/health", tags=["for everyone"])
     def health() -> Words:
@@ -123,12 +123,10 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
         "/metrics",
         tags=["for Prometheus"],
         response_class=Response,
-        **{
-            **tell_scrapers,
-            "responses": {
-                **tell_scrapers.get("responses", {}),
-                200: {"content": {"text/plain": {}}, "description": "Prometheus text."},
-            },
+        dependencies=[] if is_open else viewers,
+        responses={
+            **({} if is_open else _REFUSED),
+            200: {"content": {"text/plain": {}}, "description": "Prometheus text."},
         },
     )
     def metrics() -> Response:

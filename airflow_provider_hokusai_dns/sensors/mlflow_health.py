@@ -61,7 +61,14 @@ class _StartTriggerArgs:
     def __get__(
         self, sensor: MLflowHealthSensor | None, owner: type | None = None
     ) -> StartTriggerArgs | None:
-        return None if sensor is None else sensor._start_trigger_args()
+        if sensor is None or not sensor.start_from_trigger:
+            return None
+        return StartTriggerArgs(
+            trigger_cls=f"{MLflowHealthTrigger.__module__}.{MLflowHealthTrigger.__qualname__}",
+            trigger_kwargs=dict(sensor._payload(delay=0.0)),
+            next_method="execute_complete",
+            timeout=timedelta(seconds=max(sensor.timeout, _SHORTEST)),  # Airflow cuts it further
+        )
 
 
 class MLflowHealthSensor(BaseSensorOperator):
@@ -133,16 +140,6 @@ class MLflowHealthSensor(BaseSensorOperator):
         # A value from another task is not known until a worker fetches it.
         self.start_from_trigger = (
             start_from_trigger and deferrable and isinstance(mlflow_conn_id, str)
-        )
-
-    def _start_trigger_args(self) -> StartTriggerArgs | None:
-        if not self.start_from_trigger:
-            return None
-        return StartTriggerArgs(
-            trigger_cls=f"{MLflowHealthTrigger.__module__}.{MLflowHealthTrigger.__qualname__}",
-            trigger_kwargs=dict(self._payload(delay=0.0)),
-            next_method="execute_complete",
-            timeout=timedelta(seconds=max(self.timeout, _SHORTEST)),  # Airflow cuts it further
         )
 
     def execute(self, context: Context) -> Any:

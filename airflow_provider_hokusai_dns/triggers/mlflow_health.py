@@ -133,8 +133,7 @@ class MLflowHealthTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Check until the gate opens, gives up or runs out of time."""
-        key = ProbeKey.of(self.mlflow_conn_id, self.checks, self.probe_timeout)
-        probe = shared_probe(key)
+        probe = shared_probe(ProbeKey.of(self.mlflow_conn_id, self.checks, self.probe_timeout))
         strikes, seen_last, told, pause = self.strikes, None, None, self.delay
         margin = min(_MARGIN, (self._seconds_left() or math.inf) * _MARGIN_SHARE)
         while True:
