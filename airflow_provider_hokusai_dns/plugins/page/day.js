@@ -76,7 +76,7 @@ export function summary(read) {
     return number ? [`${words.percent(number, read.length)} ${state}`] : [];
   });
   const bad = stretches(read).filter(({ state }) => state !== "resolved");
-  let text = `${words.count(read.length, "check", "checks")}, ${parts.join(", ")}.`;
+  let text = `${words.count(read.length, "check")}, ${parts.join(", ")}.`;
   if (bad.length) {
     const last = bad.at(-1);
     const lasts = last.until >= read.at(-1).until;

@@ -125,7 +125,7 @@ function outcome(state, report, took) {
   if (!rows.length) return [`The run succeeded in ${took}.`, "done"];
   if (old.length) return [`DNS returned no fresh address for ${name(old[0])} (${inWords(old[0].cause)}); the stale one stays in use.`, "bad"];
   const changes = report.changes ?? [];
-  const asked = `${words.count(rows.length, "name", "names")} resolved in ${took}`;
+  const asked = `${words.count(rows.length, "name")} resolved in ${took}`;
   if (!changes.length) return [`${asked}; nothing changed.`, "done"];
   const [{ hostname, new: now }] = changes;
   const more = changes.length > 1 ? `, and ${changes.length - 1} more` : "";

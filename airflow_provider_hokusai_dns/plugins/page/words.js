@@ -132,15 +132,14 @@ export function milliseconds(value) {
   return of(value < 10 ? value.toFixed(1) : Math.round(value), "ms");
 }
 
-export function count(number, one, many) {
-  return `${number} ${number === 1 ? one : many}`;
-}
+/** How many of a thing there are. */
+export const count = (number, thing) => `${number} ${thing}${number === 1 ? "" : "s"}`;
 
+/** A part that is not empty, of a whole. */
 export function percent(part, whole) {
-  if (!whole) return of(0, "%");
   const value = (100 * part) / whole;
   if (value > 99 && value < 100) return `over ${of(99, "%")}`;
-  if (value > 0 && value < 1) return `under ${of(1, "%")}`;
+  if (value < 1) return `under ${of(1, "%")}`;
   return of(Math.round(value), "%");
 }
 
