@@ -64,9 +64,6 @@ class UsageError(ValueError):
     """An argument on the command line is invalid."""
 
 
-_WRONG = (UsageError, WrongRefreshError, SettingError, ConnectionConflictError)
-
-
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
     """Wrap a command for Airflow: quiet without ``-v``, and ends with an exit code."""
 
@@ -82,7 +79,7 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
             problem = database_problem()
             print_error(problem or str(error))
             code = NO_DATABASE if problem else WRONG_QUESTION
-        except _WRONG as error:
+        except (UsageError, WrongRefreshError, SettingError, ConnectionConflictError) as error:
             print_error(str(error))
             code = WRONG_QUESTION
         except SQLAlchemyError as error:  # it became unavailable meanwhile

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hokusai_dns.health.verdict import Verdict
 
-_LONGEST = timedelta(minutes=15)
 #: The process of an attempt must have ended before the next one is scheduled, or a try is spent:
 #: the scheduler of Airflow 3.4.0b2 (``SchedulerJobRunner.process_executor_events``) takes the
 #: executor's late "success" for a task that was killed, and excepts only a resumed deferral from
@@ -80,7 +79,7 @@ class MLflowRetryPolicy(RetryPolicy):
         mlflow_conn_id: str = DEFAULT_CONN_ID,
         *,
         delay: timedelta = timedelta(seconds=60),
-        max_delay: timedelta = _LONGEST,
+        max_delay: timedelta = timedelta(minutes=15),
         give_up_after: timedelta = timedelta(days=1),
     ) -> None:
         if not timedelta(0) < delay <= max_delay <= give_up_after:

@@ -24,7 +24,7 @@ let shownState = null;
 /** A button for all connections and one for each state; those without a text are hidden. */
 const filters = new Map(
   [null, ...words.STATES].map((state) => {
-    const button = el("button", { type: "button", "data-state": state ?? "all", hidden: "" });
+    const button = el("button", { type: "button", hidden: "" });
     button.addEventListener("click", () => {
       shownState = state;
       showFilters();

@@ -30,7 +30,7 @@ export class Refresh {
     // Not the attribute `disabled`: the button can still get the focus, and shows the reason.
     this.button.setAttribute("aria-disabled", String(this.why !== ""));
     if (this.why) this.#say(this.why, "warn");
-    else if (this.said.dataset.tone !== "done" || performance.now() - this.saidAt > NEWS_MS) this.#say("", "");
+    else if (!this.isNews || performance.now() - this.saidAt > NEWS_MS) this.#say("", "");
   }
 
   async #obstacle() {
@@ -92,7 +92,7 @@ export class Refresh {
 
   #say(text, tone) {
     this.saidAt = performance.now();
-    this.said.dataset.tone = tone === "done" || tone === "bad" ? "done" : tone;
+    this.isNews = tone === "done" || tone === "bad";
     this.said.classList.toggle("bad", tone === "bad" || tone === "warn");
     say(this.said, text);
   }
