@@ -31,7 +31,8 @@ def build_refresh_dag(
     :param dag_id: the name of the DAG.
     :param schedule: as for any DAG; none by default. ``"*/5 * * * *"`` keeps the last known good
         at most five minutes old.
-    :param dag_arguments: further arguments of :class:`airflow.sdk.DAG`.
+    :param dag_arguments: further arguments of :class:`airflow.sdk.DAG`; ``params`` are added to
+        those of the form, or replace them by name.
     """
     from airflow.sdk import DAG, Param
 
@@ -45,31 +46,34 @@ def build_refresh_dag(
         "tags": ["mlflow", "dns"],
         "doc_md": _DOC,
         "render_template_as_native_obj": True,
-        "params": {
-            "connections": Param(
-                list(listed_connections()),
-                type="array",
-                items={"type": "string"},
-                title="MLflow connections (connections)",
-                description="Ids of connections to MLflow, one per line.",
-            ),
-            "hostnames": Param(
-                list(listed_hostnames()),
-                type="array",
-                items={"type": "string"},
-                maxItems=MOST_NAMES,
-                title="Further hostnames (hostnames)",
-                description="One per line.",
-            ),
-            "fail_on_unresolved": Param(
-                True,
-                type="boolean",
-                title="Fail if a name does not resolve (fail_on_unresolved)",
-                description="Off: the run succeeds, and says so in its XComs.",
-            ),
-        },
     }
-    with DAG(dag_id, schedule=schedule, **{**arguments, **dag_arguments}) as dag:
+    # The task reads these three; an author may add others, or give these another default.
+    params: dict[str, Any] = {
+        "connections": Param(
+            list(listed_connections()),
+            type="array",
+            items={"type": "string"},
+            title="MLflow connections (connections)",
+            description="Ids of connections to MLflow, one per line.",
+        ),
+        "hostnames": Param(
+            list(listed_hostnames()),
+            type="array",
+            items={"type": "string"},
+            maxItems=MOST_NAMES,
+            title="Further hostnames (hostnames)",
+            description="One per line.",
+        ),
+        "fail_on_unresolved": Param(
+            True,
+            type="boolean",
+            title="Fail if a name does not resolve (fail_on_unresolved)",
+            description="Off: the run succeeds, and says so in its XComs.",
+        ),
+    }
+    arguments |= dag_arguments
+    arguments["params"] = {**params, **(dag_arguments.get("params") or {})}
+    with DAG(dag_id, schedule=schedule, **arguments) as dag:
         DNSRefreshOperator(
             task_id="refresh",
             mlflow_conn_ids="{{ params.connections }}",

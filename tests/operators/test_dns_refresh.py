@@ -215,6 +215,20 @@ def test_the_dag_has_a_form(clean_runtime):
     assert (scheduled.dag_id, scheduled.tags) == ("other", {"mine"})
 
 
+def test_params_of_an_author_are_added_to_the_form(clean_runtime):
+    """The task reads all three of its own: a run without one of them fails."""
+    from airflow_provider_hokusai_dns.refresh_dag import build_refresh_dag
+
+    dag = build_refresh_dag(params={"hostnames": ["a.local"], "ticket": "none"})
+    assert dag.params.dump() == {
+        "connections": ["mlflow_default"],
+        "hostnames": ["a.local"],
+        "fail_on_unresolved": True,
+        "ticket": "none",
+    }
+    assert build_refresh_dag(params=None).params["fail_on_unresolved"] is True
+
+
 class TestTheHistory:
     """One more point per refresh and name, for the status page."""
 
