@@ -7,6 +7,7 @@ costs seconds.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
@@ -36,6 +37,8 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint, Resolution
 _CONNECT_TIMEOUT = 2.0
 #: For deleting the artifact; added to the deadline.
 _CLEANUP_SECONDS = 2.0
+#: Among how many of the newest experiments one is sought whose artifacts the server proxies.
+_EXPERIMENTS = 20
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 
@@ -124,7 +127,8 @@ def _closed_part(
 ) -> None:
     """Send the requests with credentials, each only if the one before succeeded."""
     headers = {"Content-Type": "application/json", **server.headers(_API)}
-    path, body = f"{_API}/experiments/search", b'{"max_results": 1}'
+    count = _EXPERIMENTS if "artifact" in checks else 1
+    path, body = f"{_API}/experiments/search", b'{"max_results": %d}' % count
     tracking = connection.ask("tracking", "POST", path, headers=headers, body=body)
     replies.append(tracking)
     if tracking.status != 200 or tracking.failure is not None:
@@ -181,11 +185,16 @@ def _clean_up(
 
 
 def _artifact_folder(tracking: Reply) -> str | None:
-    """A separate folder in the first experiment, whose permissions are then tested."""
+    """A separate folder in the newest experiment whose artifacts pass through the server.
+
+    Its permissions are then tested. Another experiment may have a location of its own.
+    """
     name = f"hokusai-dns-probe-{uuid.uuid4().hex}"
     experiments = (tracking.document or {}).get("experiments") or [{}]
-    location = str(experiments[0].get("artifact_location") or "mlflow-artifacts:/")
-    parts = urlsplit(location)
-    if parts.scheme != "mlflow-artifacts":
-        return None
-    return "/".join(part for part in (parts.path.strip("/"), name) if part)
+    for experiment in experiments:
+        # What answers may not be an MLflow.
+        with contextlib.suppress(AttributeError, ValueError):
+            parts = urlsplit(str(experiment.get("artifact_location") or "mlflow-artifacts:/"))
+            if parts.scheme == "mlflow-artifacts":
+                return "/".join(part for part in (parts.path.strip("/"), name) if part)
+    return None

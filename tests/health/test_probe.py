@@ -520,6 +520,26 @@ def test_an_artifact_whose_write_timed_out_is_taken_away_all_the_same() -> None:
 
 
 @pytest.mark.parametrize(
+    "other", [{"artifact_location": "s3://b/1"}, {"artifact_location": "s3://["}, 7]
+)
+def test_the_newest_experiment_may_have_its_artifacts_elsewhere(other: object) -> None:
+    """A location of its own says nothing about the artifacts of the other experiments."""
+    listed = [other, {"artifact_location": "mlflow-artifacts:/8"}]
+
+    def answer(request: Request) -> Answer:
+        if request.path.endswith("/experiments/search"):
+            found = listed[: json.loads(request.body)["max_results"]]
+            return http(200, json.dumps({"experiments": found}), "application/json")
+        return looks_like_mlflow(request) if request.method == "GET" else http(200, "{}")
+
+    with Stranger(answer) as stranger:
+        verdict = probe(at(stranger), an_address(stranger.host), checks=("artifact",))
+        stored = [each.path for each in stranger.requests if each.method == "PUT"]
+    assert verdict.state is State.HEALTHY
+    assert ["/artifacts/8/hokusai-dns-probe-" in path for path in stored] == [True]
+
+
+@pytest.mark.parametrize(
     ("registry", "asked"),
     [("/there/models", "/there/models"), ("/there", "/there"), ("/elsewhere", None)],
 )
