@@ -72,7 +72,8 @@ class PendingSRVLookup(PendingLookup):
             plans = [plan for plan in plans if not plan.is_over(now)]
             if not plans:
                 break
-            self._exchange.pump(plans, self._end, partial(self._has_more, len(taken.endpoints)))
+            news = partial(self._is_news, plans, len(taken.endpoints))
+            self._exchange.pump(plans, self._end, news)
         self.close()
 
     def is_over(self) -> bool:
@@ -93,8 +94,11 @@ class PendingSRVLookup(PendingLookup):
 
     # --- inside
 
-    def _has_more(self, known: int) -> bool:
-        return len(self._answer().endpoints) > known
+    def _is_news(self, plans: Sequence[Plan], known: int) -> bool:
+        if len(self._answer().endpoints) > known:
+            return True
+        now = time.monotonic()
+        return any(plan.is_over(now) for plan in plans)
 
     def _plans(self) -> list[Plan]:
         plans = [self._plan] if self._reply is None else list(self._asked.values())

@@ -110,6 +110,18 @@ def test_a_target_that_is_silent_holds_the_others_up_for_a_second(two):
     assert time.monotonic() - started < 2
 
 
+def test_a_family_that_never_answers_is_not_waited_for_once_the_answer_is_whole(two, monkeypatch):
+    """It was, until the timeout of the lookup, and at the cost of a whole processor."""
+    monkeypatch.setattr("airflow_provider_hokusai_dns.resolver.lookup.plan._LISTEN_ON", 0.2)
+    two.silent("b.test", "AAAA")
+    pending = LiveLookup(config(two)).begin(NAME, timeout=5.0)
+    assert pending.run(5.0)
+    begun, used = time.monotonic(), time.process_time()
+    pending.go_on(lambda answer: None)
+    assert time.monotonic() - begun < 2.0
+    assert time.process_time() - used < 1.0
+
+
 def test_of_five_hundred_targets_the_best_are_followed(dns):
     """As many as can be tried, by priority and then by weight."""
     dns.set_srv(SERVICE, [(500 - n, 0, 5000 + n, f"t{n}.test") for n in range(500)])
