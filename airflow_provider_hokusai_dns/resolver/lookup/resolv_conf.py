@@ -98,8 +98,8 @@ def parse_resolv_conf(
             search = tuple(words) if keyword == "search" else (words[0],)
         elif keyword == "options":
             options += words
-    if local := environ.get("LOCALDOMAIN", "").split():
-        search = tuple(local)
+    if (local := environ.get("LOCALDOMAIN")) is not None:  # an empty one means "search nowhere"
+        search = tuple(local.split())
     if search is None:
         search = tuple(filter(None, [hostname().partition(".")[2]]))
     options += environ.get("RES_OPTIONS", "").split()
@@ -127,12 +127,12 @@ def _honoured(options: list[str]) -> dict[str, Any]:
     """The options that are honoured, as fields; the docs list those that are not."""
     fields: dict[str, Any] = {}
     for option in options:
-        name, _, value = option.partition(":")
-        if name in _NUMBERS:
+        name, colon, value = option.partition(":")
+        if colon and name in _NUMBERS:
             digits = re.match(r"[+-]?\d{1,9}", value)  # as atoi() reads a number
             least, most = _NUMBERS[name]
             number = int(digits.group()) if digits else 0
-            if number < 0:  # glibc keeps four bits of it
+            if name == "ndots" and number < 0:  # glibc keeps four bits of it
                 number = most
             fields[name] = max(least, min(number, most))
         for flag in _FLAGS:

@@ -64,6 +64,12 @@ def test_the_environment_goes_before_the_file():
     assert (conf.search, conf.ndots) == (("b.test", "c.test"), 5)
 
 
+def test_an_empty_localdomain_means_that_no_domain_is_searched():
+    """Neither those of the file nor the machine's own."""
+    assert parse("search a.test", "w.c.test", LOCALDOMAIN="").candidates("mlflow") == ["mlflow."]
+    assert parse("", "w.c.test", LOCALDOMAIN=" ").search == ()
+
+
 def test_options_are_honoured_within_glibcs_bounds():
     """What is not known is ignored; of a flag only its beginning counts, as for glibc."""
     conf = parse("options ndots:99 timeout:0 attempts:9 rotate use-vc edns0:1 blue no_aaaa")
@@ -77,6 +83,12 @@ def test_options_are_honoured_within_glibcs_bounds():
     ]
     assert parse("options single-request-reopen").single_request
     assert parse("options ndots:x").ndots == 0
+    assert parse("options timeout:-1").timeout == 1
+
+
+def test_an_option_that_lacks_its_number_is_ignored():
+    """Without a colon it is none that glibc knows."""
+    assert parse("options ndots timeout attempts") == parse("")
 
 
 @pytest.mark.parametrize(
