@@ -15,8 +15,9 @@ from airflow_provider_hokusai_dns.client.routes import ANSWER_TIMEOUT, PATIENCE_
 
 #: A proxy's words for "MLflow is away", and those of MLflow while it starts or is overrun.
 _AWAY = frozenset({502, 503, 504})
-_OVERRUN = frozenset({408, 425, 429})
-_MAY_PASS = _AWAY | _OVERRUN | {500}
+#: Those of a server that is there and has not carried the request out.
+OVERRUN = frozenset({408, 425, 429})
+_MAY_PASS = _AWAY | OVERRUN | {500}
 #: What SQLAlchemy says when no database connection comes free; MLflow answers 400 with it.
 _POOL_IS_FULL = b"QueuePool limit of size"
 _FIRST_PAUSE = 0.2
@@ -73,7 +74,7 @@ class Try:
         """
         if self.failure is not None:
             return self.failure is not NoAnswer.CUT
-        return self.status in _OVERRUN
+        return self.status in OVERRUN
 
     @property
     def may_pass(self) -> bool:

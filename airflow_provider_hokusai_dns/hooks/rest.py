@@ -22,6 +22,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
+from airflow_provider_hokusai_dns.client.retries import OVERRUN
 from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
@@ -153,7 +154,8 @@ def call(
         if _may_have_been_carried_out(error):
             sent += 1
             return is_harmless and (allowed is None or sent <= allowed)
-        return isinstance(error, MLflowRestError) and error.status == 0
+        # Nothing was carried out: no connection, or MLflow or its proxy is overrun, and says so.
+        return isinstance(error, MLflowRestError) and error.status in (0, *OVERRUN)
 
     retrying = tenacity.Retrying(
         stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,

@@ -133,6 +133,15 @@ def test_what_may_have_been_carried_out_is_not_carried_out_twice(
     assert (tiny.count(path) > 1) is is_repeated
 
 
+@pytest.mark.parametrize("path", ["/x", "/api/2.0/mlflow/runs/create"])
+@pytest.mark.parametrize("status", [408, 425, 429])
+def test_a_server_that_is_overrun_is_asked_again(signed_in, tiny, status, path):
+    """It has not carried anything out, so this holds for every call, whatever max_retries is."""
+    tiny.answers[path] = [(status, {}), (200, {"run": {}})]
+    signed_in.server = replace(signed_in.server, max_retries=0)
+    assert signed_in.rest("POST", path, json={}) == {"run": {}}
+
+
 @pytest.mark.parametrize("first", [503, 404])
 @pytest.mark.parametrize(
     ("method", "name"),
