@@ -1,6 +1,8 @@
-"""The outcome of a try by ``requests``, for the decision on sending it again. Pure."""
+"""The outcome of a try by ``requests``, for the decision on sending it again."""
 
 from __future__ import annotations
+
+import time
 
 import requests
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout, ReadTimeout
@@ -18,7 +20,7 @@ def try_of(outcome: requests.Response | Exception) -> Try:
     status = outcome.status_code
     return Try(
         status,
-        retry_after=retry_after(outcome.headers.get("Retry-After", "")),
+        retry_after=retry_after(outcome.headers, time.time()),
         body=outcome.content if status == 400 else b"",  # a download is its caller's to read
     )
 

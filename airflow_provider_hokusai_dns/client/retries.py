@@ -8,7 +8,10 @@ keeps logging does not wait the whole deadline at each call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 from airflow_provider_hokusai_dns.client.routes import ANSWER_TIMEOUT, PATIENCE_WITH_500, Repeat
@@ -144,18 +147,39 @@ def answer_limit(
     return patience
 
 
-def pause(last: Try, tries: int, left: float, longest: float) -> float:
-    """Seconds to wait before the next sending, at most ``left``; the caller spreads them.
+def pause(last: Try, tries: int, left: float, longest: float, spread: float) -> float:
+    """Seconds to wait before the next sending, at most ``left``.
 
     :param tries: how often it was sent.
     :param longest: up to which the pauses grow, unless the server asks for more.
+    :param spread: the share of a pause to wait, so that clients do not all come at once. What the
+        server asks for is not shortened, except by the deadline.
     """
-    grown = min(longest, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
-    asked = min(_LONGEST_RETRY_AFTER, last.retry_after)
-    return max(0.0, min(left, max(grown, asked)))
+    grown = min(left, longest, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10)) * spread
+    asked = last.retry_after if last.retry_after < left else left * spread
+    return max(0.0, grown, asked)
 
 
-def retry_after(text: str) -> float:
-    """The seconds of a ``Retry-After``; 0 for a date or an invalid value."""
-    text = text.strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0
+def retry_after(headers: Mapping[str, str], now: float) -> float:
+    """The seconds that the ``Retry-After`` of an answer asks for, at most 30 of them.
+
+    Either form of RFC 9110, 10.2.3; 0 for an invalid value. A date is compared with that of the
+    answer, if it has one: the clocks of two machines differ.
+
+    :param now: seconds since the epoch.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return _LONGEST_RETRY_AFTER if len(text) > 5 else min(_LONGEST_RETRY_AFTER, float(text))
+    until, since = _seconds_of(text), _seconds_of(headers.get("Date", ""))
+    left = 0.0 if until is None else until - (now if since is None else since)
+    return max(0.0, min(_LONGEST_RETRY_AFTER, left))
+
+
+def _seconds_of(date: str) -> float | None:
+    """An HTTP date as seconds since the epoch; ``None`` if it is not one."""
+    try:
+        moment = parsedate_to_datetime(date)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):  # of a stranger
+        return None

@@ -84,7 +84,7 @@ def waited(last: Try, patience: float, repeat: Repeat = Repeat.FREELY) -> float:
         )
         if next_step(last, progress, now) is not Step.AGAIN:
             return now
-        seconds = pause(last, tries, progress.gives_up_at - now, longest=10.0)
+        seconds = pause(last, tries, progress.gives_up_at - now, 10.0, 1.0)
         assert 0 < seconds <= 10
         now, tries = now + seconds, tries + 1
 

@@ -186,7 +186,7 @@ class Forwarder:
                 )
             # Not for secrecy: the clients must not all come back in one moment.
             spread = random.uniform(0.5, 1.0)  # noqa: S311
-            await asyncio.sleep(pause(last, call.tries, left, _LONGEST_PAUSE) * spread)
+            await asyncio.sleep(pause(last, call.tries, left, _LONGEST_PAUSE, spread))
 
     async def ask(
         self, what: Ask, base: str, *, deadline: float, counts: bool = False, workspace: str = ""
@@ -271,7 +271,7 @@ class Forwarder:
             if watched is not None:
                 watched.on_progress = lambda: None
         call.reason = f"MLflow answers {answer.status}"
-        asked = retry_after(response.headers.get("Retry-After", ""))
+        asked = retry_after(response.headers, time.time())
         return Try(status=answer.status, retry_after=asked, body=answer.head), answer
 
     async def _read_back(self, call: Call, left: float) -> tuple[Step, Answer | None]:

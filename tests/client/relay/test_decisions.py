@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -173,19 +174,28 @@ def test_a_certificate_is_not_waited_for() -> None:
     assert next_step(Try(failure=NoAnswer.FINAL), progress(), now=0.0) is Step.GIVE_UP
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1000), st.floats(0, 1e5))
-def test_a_pause_ends_by_the_deadline(tries: int, left: float, asked: float) -> None:
-    """However long the server would like it."""
-    assert 0 <= pause(Try(503, retry_after=asked), tries, left, longest=2.0) <= min(left, 30.0)
+@given(st.integers(1, 10_000), st.floats(0, 1000), st.floats(0, 30), st.floats(0.5, 1.0))
+def test_a_pause_ends_by_the_deadline(tries: int, left: float, asked: float, spread: float) -> None:
+    """However long the server would like it; and not before the time that it asked for."""
+    seconds = pause(Try(503, retry_after=asked), tries, left, 2.0, spread)
+    assert 0 <= seconds <= min(left, 30.0)
+    assert seconds >= asked or asked >= left
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
-    ("3", 3.0), (" 10 ", 10.0), ("", 0.0), ("-1", 0.0), ("1e9", 0.0), ("9" * 400, 0.0),
-    ("Wed, 21 Oct 2026 07:28:00 GMT", 0.0), ("²", 0.0),
+    ("3", 3.0), (" 10 ", 10.0), ("", 0.0), ("-1", 0.0), ("1e9", 0.0), ("²", 0.0), ("1.5", 0.0),
+    ("86400", 30.0), ("604800", 30.0), ("9" * 400, 30.0),
+    ("Wed, 21 Oct 2026 07:28:07 GMT", 7.0), ("Wednesday, 21-Oct-26 07:28:07 GMT", 7.0),
+    ("Wed Oct 21 07:28:07 2026", 7.0), ("Wed, 21 Oct 2026 08:28:00 GMT", 30.0),
+    ("Wed, 21 Oct 2026 07:27:00 GMT", 0.0), ("Wed, 99 Oct 2026 07:28:07 GMT", 0.0),
+    ("Wed, 21 Oct 99999 07:28:07 GMT", 0.0), ("Wed", 0.0),
 ])  # fmt: skip
-def test_retry_after_is_seconds_or_nothing(text: str, seconds: float) -> None:
+def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
     """A header of a stranger never raises."""
-    assert retry_after(text) == seconds
+    now = datetime(2026, 10, 21, 7, 28, tzinfo=UTC).timestamp()
+    assert retry_after({"Retry-After": text}, now) == seconds
+    answered = {"Retry-After": text, "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    assert retry_after(answered, now + 5000.0) == seconds
 
 
 def test_the_environment_of_a_child_has_no_secret_and_leads_to_the_relay() -> None:
