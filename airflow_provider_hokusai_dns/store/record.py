@@ -214,14 +214,18 @@ def render_record(
 ) -> str:
     """The text of a record; fields that were added to the previous text are kept.
 
+    Not if the text would become one that no process reads: the layout and the escapes need more
+    room than the previous text did.
+
     :param beside: the text that is being replaced.
     """
-    values: dict[str, Any] = {}
+    added: dict[str, Any] = {}
     if beside is not None:
         with contextlib.suppress(BrokenVariableError):
-            values = load_object(beside)
+            added = load_object(beside)
+    added.pop("services", None)
     since = record.no_name_since
-    values |= {
+    values: dict[str, Any] = {
         "version": VERSION_WITH_PORTS if record.services else VERSION,
         "hostname": record.hostname,
         **asked_field(asked),
@@ -231,9 +235,12 @@ def render_record(
         "no_name_since": None if since is None else iso_seconds(since),
         "written_by": record.written_by,
     }
-    values.pop("services", None)
     if record.services:
         values["services"] = [one._asdict() for one in record.services]
+    with contextlib.suppress(RecursionError):
+        text = json.dumps(added | values, indent=2)
+        if len(text) <= _MAX_TEXT:
+            return text
     return json.dumps(values, indent=2)
 
 

@@ -188,6 +188,14 @@ def test_fields_that_somebody_added_are_kept():
     assert json.loads(render_record(read(), beside="not JSON"))["addresses"] == ["10.0.1.221"]
 
 
+@pytest.mark.parametrize("note", ["é" * 12_000, [0] * 30_000], ids=["letters", "list"])
+def test_what_is_written_beside_a_note_can_be_read_by_every_process(note):
+    """Our layout is longer than the text of an admin; the address counts, not the note."""
+    text = json.dumps(GOOD | {"note": note}, ensure_ascii=False, separators=(",", ":"))
+    record = parse_record(NAME, text, now=NOW)
+    assert parse_record(NAME, render_record(record, beside=text), now=NOW) == record
+
+
 @given(st.text(min_size=1))
 def test_every_hostname_has_a_key_that_airflow_takes(hostname):
     """Only a-z, 0-9 and underscores, within the column, and never a word that is masked."""
