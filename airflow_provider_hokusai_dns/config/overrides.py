@@ -73,10 +73,11 @@ def end(changes: Changes, *, keep_others: bool = False) -> None:
     global _open
     with _lock:
         above = _open[_open.index(changes) + 1 :]
-        _open = tuple(each for each in _open if each is not changes)
         for name, value in changes.before.items():
             if not keep_others or _get(name, above) == changes.ours.get(name):
                 _put(name, above, value)
+        # Afterwards: a reader without the lock must not take ours for the author's.
+        _open = tuple(each for each in _open if each is not changes)
 
 
 def _first_with(name: str, above: tuple[Changes, ...]) -> Changes | None:
