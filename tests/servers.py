@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -422,11 +423,13 @@ class Stranger:
 
     :param answer: gives the raw bytes of an HTTP answer, at once or piece by piece. It may be
         changed while the server runs.
+    :param tls: for https.
     """
 
     answer: Callable[[Request], Answer]
     host: str = "127.0.0.1"
     port: int = 0
+    tls: ssl.SSLContext | None = None
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
 
@@ -469,6 +472,10 @@ class Stranger:
             except OSError:
                 return
             self.connections += 1
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
             self._open.add(connection)
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             self._threads.append(thread)

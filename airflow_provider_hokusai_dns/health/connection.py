@@ -102,6 +102,7 @@ class ProbeConnection:
         connect_timeout: float,
     ) -> None:
         self.address = address
+        self.tls = tls
         self._deadline = deadline
         self._connection = _connection(server, tls, self._dial)
         # A proxy needs the whole URL, and with https a tunnel.

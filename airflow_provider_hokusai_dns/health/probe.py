@@ -176,7 +176,7 @@ def _clean_up(
             server,
             connection.address,
             connection.port,
-            tls=tls_context(server),
+            tls=connection.tls,
             deadline=limit,
             connect_timeout=_CLEANUP_SECONDS,
         ) as fresh,

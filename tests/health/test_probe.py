@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -214,7 +215,6 @@ def test_http_and_https_mixed_up_are_told_in_bounded_time(
 
 def test_an_expired_certificate_is_named(tmp_path: Path) -> None:
     """The one TLS error that needs no change of the connection."""
-    import ssl
     import threading
 
     authority = Authority(tmp_path)
@@ -517,6 +517,28 @@ def test_an_artifact_whose_write_timed_out_is_taken_away_all_the_same() -> None:
         assert time.monotonic() - began < 20
         assert verdict.state is State.ARTIFACT_FAILED
         assert [r.method for r in stranger.requests][-2:] == ["PUT", "DELETE"]
+
+
+def test_an_artifact_is_taken_away_also_when_a_tls_file_has_vanished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check has read it when it began."""
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("mlflow.test"))
+
+    def answer(request: Request) -> Answer:
+        if request.method == "PUT":
+            authority.file.unlink()
+        if request.path.endswith("/experiments/search"):
+            return http(200, '{"experiments": []}', "application/json")
+        return looks_like_mlflow(request) if request.method == "GET" else http(200, "{}")
+
+    with Stranger(answer, tls=context) as stranger:
+        server = replace(at(stranger), scheme="https", ca_file=str(authority.file))
+        verdict = probe(server, an_address(stranger.host), checks=("artifact",))
+        assert verdict.state is State.HEALTHY
+        assert stranger.requests[-1].method == "DELETE"
 
 
 @pytest.mark.parametrize(
