@@ -35,7 +35,7 @@ from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealt
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.refresh.names import WrongRefreshError, refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
-from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     iso_seconds,
@@ -172,8 +172,7 @@ def refresh(args: Namespace) -> int:
         warn=lambda _, line: lost.append(line),
     )
     rows = report["resolutions"]
-    printed = [{**row, "target": shown(row["target"])} for row in rows]
-    _show(args.output, report, printed, "target hostname health addresses source cause age")
+    _show(args.output, report, rows, "target hostname health addresses source cause age")
     if args.output == "table":
         for line in said:
             print_line(line)

@@ -48,10 +48,12 @@ def command(kept: Deletable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
 
     monkeypatch.setattr(commands, "hokusai_dns_clear", without_audit_log)
 
-    def call(name: str, *target: str, conn_id: list[str] | None = None) -> Any:
+    def call(
+        name: str, *target: str, conn_id: list[str] | None = None, output: str = "json"
+    ) -> Any:
         runtime.forget()
         given = Namespace(
-            target=list(target), conn_id=conn_id, output="json", min_health="degraded"
+            target=list(target), conn_id=conn_id, output=output, min_health="degraded"
         )
         given.verbose = False
         with pytest.raises(SystemExit) as end:
@@ -70,6 +72,15 @@ def test_resolve_shows_what_a_nameserver_says_to_a_question_for_srv(command, dns
     (target,) = json.loads(capsys.readouterr().out)["targets"]
     (said,) = [step for step in target["steps"] if step["source"] == "nameserver"]
     assert said["outcome"].startswith("0 1 5000 node.commands-test.local")
+
+
+@pytest.mark.parametrize("conn_id", ["team:mlflow", "team/mlflow"])
+def test_refresh_shows_the_whole_id_of_a_connection(command, dns, connect, capsys, conn_id):
+    """An id is no target, of which only the part without secrets is shown."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    connect(conn_id, host=NAME)
+    assert command("refresh", conn_id=[conn_id], output="plain") == 0
+    assert conn_id in capsys.readouterr().out.splitlines()[-1].split()
 
 
 def test_clear_reaches_every_listed_connection_of_a_name(command, kept, dns, connect, monkeypatch):
