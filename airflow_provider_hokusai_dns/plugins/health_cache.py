@@ -87,7 +87,6 @@ class HealthCache:
         self._patience = patience
         self._lock = forks.free_in_child(threading.Lock())
         self._entries: dict[str, _CachedConnection] = {}
-        self._complained = ""
         self._settings: _Settings | None = None
         self._readers = Workers("hokusai-dns-health-read", limit=4)
         self._checkers = Workers("hokusai-dns-health-check", limit=8)
@@ -105,13 +104,15 @@ class HealthCache:
 
     def _read_settings(self, now: float) -> _Settings:
         every = options.look_every()
+        listed: tuple[str, ...] = ()
+        problem = None
         try:
-            return _Settings(now, every, tuple(dict.fromkeys(settings.listed_connections())))
+            listed = tuple(dict.fromkeys(settings.listed_connections()))
         except ValueError as error:
-            if self._complained != str(error):
-                self._complained = str(error)
+            problem = str(error)
+            if self._settings is None or self._settings.problem != problem:
                 log.error("Health of MLflow is unknown: %s", error)
-            return _Settings(now, every, (), str(error))
+        return _Settings(now, every, listed, problem)
 
     def words(self) -> dict[str, str]:
         """``overall``, ``dns`` and ``mlflow`` in one word each. Never probes, never asks DNS.

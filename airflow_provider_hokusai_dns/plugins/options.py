@@ -29,7 +29,9 @@ def metrics_for_anyone() -> bool:
 def _lenient(name: str, read: Callable[[object], T], default: T) -> T:
     raw = settings.option(name)
     try:
-        return default if raw is None else read(raw)
+        value = default if raw is None else read(raw)
+        _complained.pop(name, None)  # so that it is logged again when it is wrong again
+        return value
     except ValueError as error:
         if _complained.get(name) != raw:
             _complained[name] = raw

@@ -242,6 +242,7 @@ class VariableStore:
             if text is None:
                 return (), None
             known = self._parse_history(hostname, text)
+            self._said.pop(key, None)
         except BrokenVariableError as error:
             what = _advice(error) if error.foreign else "the next refresh starts a new history"
             return (), f"The Variable {key} is ignored: {error}; {what}."
@@ -279,6 +280,7 @@ class VariableStore:
             rendered = render_history(hostname, points, self._asked)
             description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
             self._call(lambda: self._variables.set(key, rendered, description))
+            self._said.pop(key, None)
         except Exception as error:
             self._report_trouble("written", key, error)
             return False

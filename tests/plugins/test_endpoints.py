@@ -128,6 +128,19 @@ class TestTheDetails:
         assert client.get("/ready").status_code == 503
         assert "hokusai_dns_connections_setting_broken 1.0" in client.get("/metrics").text
 
+    def test_log_a_wrong_setting_again_that_was_right_in_between(self, monkeypatch, caplog):
+        """Once each time, however often it is read."""
+        now = [0.0]
+        cache = HealthCache(now=lambda: now[0])
+        for times in (1, 2):
+            for listed, every in [("[broken", "soon"), ("[broken", "soon"), ("ml", "20")]:
+                monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", listed)
+                monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__LOOK_EVERY", every)
+                now[0] += 1000.0
+                cache.listed()
+            assert caplog.text.count("Health of MLflow is unknown") == times
+            assert caplog.text.count("look_every: ") == times
+
     def test_never_let_html_be_more_than_text(self, connect, clean_runtime, monkeypatch):
         """A hostname, an id and a sentence come from people; nothing of ours is HTML but /docs."""
         monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CONNECTIONS", json.dumps([EVIL]))

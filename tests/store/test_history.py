@@ -186,3 +186,20 @@ def test_a_round_trip_keeps_every_field():
     points = (a_point(NOW - 5, state="failed", addresses=[], cause="nxdomain", probe=None,
                       probe_ms=None), a_point(NOW))  # fmt: skip
     assert parse_history(NAME, render_history(NAME, points), now=NOW).points == points
+
+
+def test_trouble_that_comes_back_is_logged_again(monkeypatch, caplog):
+    """It was over in between."""
+    variables = Texts()
+    store = VariableStore(variables=variables, now=lambda: NOW, patience=5.0)
+
+    def refuse(*_):
+        raise PermissionError
+
+    for times in (1, 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(variables, "set", refuse)
+            assert not store.remember(NAME, a_point())
+            assert not store.remember(NAME, a_point())
+        assert caplog.text.count("could not be written (PermissionError)") == times
+        assert store.remember(NAME, a_point())
