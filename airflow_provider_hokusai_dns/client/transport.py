@@ -267,7 +267,7 @@ class ConnectionAdapter(HTTPAdapter):
             done = {} if asks is None else self._document(call.request, asks)
             if done is not None:
                 return self._synthetic_response(call.request, done)
-        if last.says_away and not last.was_not_carried_out and call.rule.repeat is Repeat.ONCE:
+        if last.says_away and not last.was_not_carried_out and call.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
             outcome = SentOnceError(
                 f"{call.request.method} {call.rule.name} was not sent again: {why}, so that "

@@ -72,6 +72,16 @@ def test_mlflows_client_sends_what_cannot_be_asked_for_once(
     assert [request.path for request in away.requests] == once
 
 
+def test_a_create_that_cannot_be_read_is_sent_once_too(away: Stranger) -> None:
+    """Its object has no mark by which it could be asked for."""
+    server = a_server(hostname=away.host, port=away.port, request_timeout=5.0)
+    uri = auth.sign_in(server)
+    path = "/api/2.0/mlflow/runs/create"
+    with pytest.raises(SentOnceError, match=r"was not sent again: .* may have carried it out"):
+        requests.post(f"{uri}{path}", data="[]", auth=auth.Authorize(), timeout=5)
+    assert [request.path for request in away.requests] == [path]
+
+
 # --- the parts, pure
 
 
