@@ -27,7 +27,10 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of the operating system; one that goes on while it sleeps, if it has such."""
+    """The clocks of the operating system.
+
+    The monotonic one continues while the machine sleeps, if the system has such a clock.
+    """
 
     monotonic = staticmethod(_monotonic)
     time = staticmethod(time.time)
