@@ -122,7 +122,7 @@ def explain(
             *where, "unhealthy", (), None, found.cause.value, None, None,
             _why_nothing(found), tuple(steps),
         )  # fmt: skip
-    ttl_left, age = rounded(found.ttl_left(time.time())), rounded(found.age())
+    ttl_left, age = rounded(found.ttl_left()), rounded(found.age())
     return Explanation(
         *where,
         "degraded" if found.is_stale else "healthy",

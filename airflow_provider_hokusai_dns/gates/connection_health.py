@@ -149,7 +149,7 @@ class ConnectionHealth:
             "addresses": [] if found is None else list(found.places),
             "source": None if found is None else found.source.value,
             "age": None if found is None else rounded(found.age()),
-            "ttl_left": None if found is None else rounded(found.ttl_left(wall)),
+            "ttl_left": None if found is None else rounded(found.ttl_left()),
             "stale": stale,
             "looked_at": None if verdict is None else verdict.checked_at,
             "latency_ms": None if verdict is None else verdict.milliseconds,

@@ -223,14 +223,11 @@ class Resolution:
             return None
         return max(0.0, (self.dates.clock.monotonic() if now is None else now) - self.dates.stamp)
 
-    def ttl_left(self, wall: float) -> float | None:
-        """Seconds for which this answer is still fresh; ``None`` if it is not, or always is.
-
-        :param wall: seconds since the epoch.
-        """
-        if self.expires_at is None or self.is_stale:
+    def ttl_left(self) -> float | None:
+        """Seconds for which this answer is still fresh; ``None`` if it is not, or always is."""
+        if self.dates is None or self.dates.expires is None or self.is_stale:
             return None
-        return max(0.0, self.expires_at.timestamp() - wall)
+        return max(0.0, self.dates.expires - self.dates.clock.monotonic())
 
     def __str__(self) -> str:
         if self._rendered is not None:

@@ -102,7 +102,6 @@ class Edge:
     """
 
     monotonic: Callable[[], float] = time.monotonic
-    wall: Callable[[], float] = time.time
     sleep: Callable[[float], object] = time.sleep
     race: Callable[[Sequence[str], int], Trial] = race
     start: Callable[[Callable[[], None]], object] = _rounds.run
@@ -153,8 +152,8 @@ class PinnedPort:
         self._lock = forks.free_in_child(threading.Lock())
         self._state = PortReachability()
         self._running: _RunningRound | None = None
-        #: The last resolution, what of it can be used here, and until when it is fresh.
-        self._last: tuple[Resolution | None, Resolution | None, float] = (None, None, 0.0)
+        #: The last resolution, and what of it can be used here.
+        self._last: tuple[Resolution, Resolution] | None = None
         self._ready: Callable[[str], Ready | None] = resolver.ready
         if parse_address(name) is not None:  # the resolver keeps none for an address
             turns = SimpleNamespace(tally=Tally())
@@ -175,7 +174,7 @@ class PinnedPort:
         bound = deadline.end()
         while True:
             started = now()
-            known = self._known_fresh(started)
+            known = self._known_fresh()
             if (
                 at_once := self._at_once(started, known, must_be_tested=must_be_tested)
             ) is not None:
@@ -288,9 +287,12 @@ class PinnedPort:
 
     # --- resolving
 
-    def _known_fresh(self, now: float) -> Resolution | None:
+    def _known_fresh(self) -> Resolution | None:
         """The fresh answer that the resolver has at hand; ``None`` if it may have to query DNS."""
-        if now >= self._last[2]:
+        if self._last is None:
+            return None
+        found, _ = self._last
+        if found.source is not Source.LITERAL and not found.ttl_left():
             return None
         try:
             resolution = self._resolve()
@@ -304,13 +306,11 @@ class PinnedPort:
     def _resolve(self) -> Resolution:
         """The resolver's answer, as far as a caller of this family can use it."""
         found = self._resolver.resolve(self._name)
-        last, usable, _ = self._last
-        if found is last and usable is not None:
-            return usable
+        last = self._last
+        if last is not None and found is last[0]:
+            return last[1]
         usable = self._usable(found)
-        left = found.ttl_left(self._edge.wall())
-        lasts = FOREVER if found.source is Source.LITERAL else left or 0.0
-        self._last = found, usable, self._edge.monotonic() + lasts
+        self._last = found, usable
         return usable
 
     def _usable(self, found: Resolution) -> Resolution:

@@ -67,9 +67,7 @@ class World:
         return Trial((), tuple(losers), frozenset(self.silent.intersection(losers)))
 
     def edge(self) -> Edge:
-        return Edge(
-            self.clock.monotonic, self.clock.time, self.sleep, self.race, self.start, self.wait
-        )
+        return Edge(self.clock.monotonic, self.sleep, self.race, self.start, self.wait)
 
 
 @pytest.fixture
@@ -343,7 +341,7 @@ def test_a_hundred_threads_make_one_trial(
         return world.race(addresses, port)
 
     with ThreadPoolExecutor(100) as pool:
-        edge = Edge(clock.monotonic, clock.time, race=race)
+        edge = Edge(clock.monotonic, race=race)
         pinned = port(edge=edge)
         first = pool.submit(pinned.addresses, must_be_tested=True)
         inside.wait(30)
@@ -391,3 +389,19 @@ def test_an_ipv4_address_in_the_form_of_ipv6_goes_to_the_back_as_well(
     world.refuses = {mapped}
     port().addresses(must_be_tested=True)
     assert {resolver.resolve(NAME).address for _ in range(4)} == {A}
+
+
+@pytest.mark.parametrize("step", [-3600.0, 0.0, 3600.0])
+def test_a_step_of_the_wall_clock_makes_no_caller_look_up_the_name_itself(
+    port, resolver, clock, world, monkeypatch, step
+):
+    """A round does, on a thread beside the caller, who has less patience than DNS takes."""
+    assert resolver.resolve(NAME).address == A
+    clock.step_wall(step)
+    there = port(patience=0.1)
+    assert there.addresses() == [A]
+    clock.advance(200.0)  # the answer is over
+    monkeypatch.setattr(resolver, "resolve", lambda name: pytest.fail("on the caller's thread"))
+    world.hangs = True
+    with pytest.raises(DNSResolutionError):
+        there.addresses()
