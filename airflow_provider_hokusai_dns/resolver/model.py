@@ -225,7 +225,7 @@ class Resolution:
 
     def ttl_left(self) -> float | None:
         """Seconds for which this answer is still fresh; ``None`` if it is not, or always is."""
-        if self.dates is None or self.dates.expires is None or self.is_stale:
+        if self.dates.expires is None or self.is_stale:
             return None
         return max(0.0, self.dates.expires - self.dates.clock.monotonic())
 
