@@ -36,6 +36,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     unchecked,
 )
 from airflow_provider_hokusai_dns.health.verdict import Verdict
+from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
 
 if TYPE_CHECKING:
@@ -280,7 +281,12 @@ class MLflowHealthSensor(BaseSensorOperator):
         return f"Gate timed out after {self.timeout:g} s. {self._seen()}"
 
     def _seen(self) -> str:
-        return "" if self._last is None else in_one_line(self._last)
+        if self._last is None:
+            return ""
+        line = in_one_line(self._last)
+        if self._last.level is Level.DEGRADED and self.min_health == Level.HEALTHY:
+            line += f' The gate opens at min_health="{self.min_health}" only.'
+        return line
 
     def _payload(self, *, delay: float) -> GatePayload:
         """The trigger's arguments; plain values, because they may be part of the serialized DAG."""

@@ -97,7 +97,7 @@ class TestPokeMode:
         run(sensor(), context)
         dns.no_such_name(HOSTNAME)
         assert run(sensor(), context)["level"] == "degraded"
-        with pytest.raises(AirflowSensorTimeout):
+        with pytest.raises(AirflowSensorTimeout, match=r'The gate opens at min_health="healthy" '):
             run(sensor(min_health="healthy", timeout=0.02), context)
 
     def test_times_out_with_the_last_verdict_as_xcom(self, usable, tiny, context, ti):
