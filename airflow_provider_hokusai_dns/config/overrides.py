@@ -130,9 +130,11 @@ def without_us(name: str, *, but: str | None = None) -> str | None:
 
     :param but: a connection whose runs and relays count as the author's.
     """
-    value = os.environ.get(name)
     # No lock: MLflow may just be imported for the first time under the run's.
-    for changes in reversed(_open):
-        if changes.conn_id != but and name in changes.ours and value == changes.ours[name]:
-            value = changes.before[name]
-    return value
+    while True:
+        in_force, value = _open, os.environ.get(name)
+        for changes in reversed(in_force):
+            if changes.conn_id != but and name in changes.ours and value == changes.ours[name]:
+                value = changes.before[name]
+        if _open is in_force:  # a run or relay that begins or ends replaces it
+            return value

@@ -31,3 +31,22 @@ def test_at_no_moment_is_ours_taken_for_the_authors(
     overrides.end(changes)
     assert os.environ[NAME] == "http://authors:5000"
     assert seen == ["http://authors:5000"] * 4
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_reader_that_is_interrupted_by_an_end_does_not_take_ours(
+    monkeypatch: pytest.MonkeyPatch, exported: bool
+) -> None:
+    """It has read the variable, and not yet whose it is."""
+    monkeypatch.setenv(NAME, "http://authors:5000")
+    changes = overrides.begin("ml", {NAME: "http://ours:1"}, exported=exported)
+
+    class Interrupted(dict[str, str]):
+        def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
+            value = super().get(name, default)
+            if changes in overrides._open:
+                overrides.end(changes)
+            return value
+
+    monkeypatch.setattr(os, "environ", Interrupted(os.environ))
+    assert overrides.without_us(NAME) == "http://authors:5000"
