@@ -22,7 +22,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     PROBE_TIMEOUT,
     UNDEFINED,
 )
-from airflow_provider_hokusai_dns.health.breaker import Call, breaker_for
+from airflow_provider_hokusai_dns.health.breaker import breaker_for, is_of_mlflow
 from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
@@ -127,9 +127,7 @@ def check_with(
 def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     """Update the breaker. It never refuses a check, because checks are rare and bounded."""
     breaker = breaker_for(server, observers.count_breaker)
-    call = Call()
-    call.verdict(verdict)
-    if call.outcome:
+    if is_of_mlflow(verdict):
         breaker.reset()
     with suppress(BreakerOpenError), breaker.attempt() as attempt:
         attempt.verdict(verdict)

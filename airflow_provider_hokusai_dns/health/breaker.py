@@ -34,6 +34,17 @@ _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})
 log = logging.getLogger(__name__)
 
 
+def is_of_mlflow(verdict: Verdict) -> bool:
+    """Whether MLflow has answered a probe, or was reached and has a wrong certificate.
+
+    What stands in its place during a redeploy is neither: the error page of a proxy, or a load
+    balancer that closes each connection.
+    """
+    if verdict.state is State.TLS_ERROR:
+        return verdict.cause.startswith("certificate_")
+    return verdict.state not in _DOWN | {State.CONFIG, State.NOT_MLFLOW}
+
+
 class BreakerState(StrEnum):
     """The state of a breaker."""
 

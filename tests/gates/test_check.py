@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.gates.decision import (
     in_one_line,
 )
 from airflow_provider_hokusai_dns.health.breaker import breaker_for
+from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -222,6 +223,10 @@ class TestALook:
         for _ in range(3):
             check_connection("mlflow_default")
         assert breaker.status().state == "open"
+        tiny.answers |= dict.fromkeys([*OPEN_CHECKS.values(), SEARCH], (404, "of a proxy"))
+        assert check_connection("mlflow_default").verdict.state is State.NOT_MLFLOW
+        assert breaker.status().state == "open"
+        tiny.answers.clear()
         tiny.answers[SEARCH] = (401, "no")
         assert check_connection("mlflow_default").verdict.state is State.UNAUTHENTICATED
         assert breaker.status().state == "closed"
