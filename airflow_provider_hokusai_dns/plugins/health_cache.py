@@ -174,7 +174,7 @@ class HealthCache:
             return [entry.known.at(now, _FORGET_AFTER + settings_now.every) for entry in entries]
 
     def _read(self, entry: _CachedConnection) -> None:
-        """What Airflow says of a connection, and the stored record of its name."""
+        """Read a connection, and the stored record of its name."""
         conn_id = entry.known.conn_id
         target = ConnectionTarget()
         try:
@@ -201,6 +201,10 @@ class HealthCache:
         with self._lock:
             entry.checking = False
             if done is None:
+                return
+            checked = done.verdict.tracking_uri
+            if checked and entry.known.target.uri not in (None, checked):  # edited meanwhile
+                entry.read_at = entry.checked_from = float("-inf")
                 return
             entry.known = replace(
                 entry.known, verdict=done.verdict, found=done.resolution, seen_at=self._now()

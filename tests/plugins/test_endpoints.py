@@ -27,6 +27,7 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key, render_history
 from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
 from tests.conftest import HOSTNAME, SEARCH
+from tests.servers import wait_until
 from tests.values import metric_names
 
 with warnings.catch_warnings():  # it would rather have another client, which Airflow has not
@@ -268,6 +269,24 @@ class TestOneLookHoweverManyAsk:
         row = cache.connections()[0].status_row()
         assert (row["hostname"], row["state"]) == ("edited.local", "unhealthy")
         assert "edited.local" in row["sentence"]
+
+    def test_nor_is_one_that_a_check_still_brings_after_the_edit(self, usable, connect):
+        """The check began before it, and lasts: that is why the connection was edited."""
+        clock = [0.0]
+        of_the_former = check_connection("mlflow_default")
+
+        def check(conn_id):
+            wait_until(
+                lambda: cache.connections(check=False)[0].target.hostname == "edited.local", 30
+            )
+            return of_the_former
+
+        cache = HealthCache(check=check, now=lambda: clock[0], patience=30.0)
+        assert cache.connections(check=False)[0].target.hostname == HOSTNAME
+        connect(host="edited.local", port=1)
+        clock[0] = 11.0
+        row = cache.connections()[0].status_row()
+        assert (row["hostname"], row["state"], row["addresses"]) == ("edited.local", "unknown", [])
 
 
 def test_a_hundred_calls_give_one_line(usable, tiny, caplog):
