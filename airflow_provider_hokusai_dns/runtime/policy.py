@@ -45,6 +45,7 @@ class Policy:
         """
         fingerprint = settings.fingerprint()
         if self._config is not None and self._fingerprint == fingerprint:
+            self._rejected = ""  # so that a change is logged again when it is invalid again
             return self._config
         numbers = self.variable.values
         try:
@@ -65,7 +66,7 @@ class Policy:
             return self._config
         if config != self._config:
             self._config = config
-        self._fingerprint, self._numbers = fingerprint, numbers
+        self._fingerprint, self._numbers, self._rejected = fingerprint, numbers, ""
         return self._config
 
     def take(self, text: str | None) -> None:
