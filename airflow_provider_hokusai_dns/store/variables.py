@@ -366,7 +366,10 @@ class VariableStore:
             )
             return None, record
         merged = merge(stored, record)
-        if record.resolved_at == stored.resolved_at and record.no_name_since is None:
+        since = stored.no_name_since
+        if record.resolved_at == stored.resolved_at and (
+            since is None or since <= stored.resolved_at
+        ):
             merged = record  # whole seconds cannot tell: the answer that is being written is newer
         if replace(merged, written_by=stored.written_by) == stored:
             return stored, stored  # another writer is no reason to write

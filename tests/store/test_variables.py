@@ -84,6 +84,8 @@ def test_a_name_that_is_gone_keeps_its_first_stamp(store):
     store.write(replace(RECORD, no_name_since=NOW - 50))
     store.write(replace(RECORD, no_name_since=NOW - 10))
     assert store.read(NAME).no_name_since == NOW - 50
+    store.write(replace(RECORD, resolved_at=RECORD.resolved_at + 0.7))  # written late
+    assert store.read(NAME).no_name_since == NOW - 50
     store.write(replace(RECORD, resolved_at=NOW))
     assert store.read(NAME).no_name_since is None
 
