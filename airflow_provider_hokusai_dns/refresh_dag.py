@@ -72,7 +72,7 @@ def build_refresh_dag(
         ),
     }
     arguments |= dag_arguments
-    arguments["params"] = {**params, **(dag_arguments.get("params") or {})}
+    arguments["params"] = {**params, **dict((dag_arguments.get("params") or {}).items())}
     with DAG(dag_id, schedule=schedule, **arguments) as dag:
         DNSRefreshOperator(
             task_id="refresh",

@@ -191,7 +191,7 @@ def _artifact_folder(tracking: Reply) -> str | None:
     """
     name = f"hokusai-dns-probe-{uuid.uuid4().hex}"
     experiments = (tracking.document or {}).get("experiments") or [{}]
-    for experiment in experiments:
+    for experiment in experiments if isinstance(experiments, list) else ():
         # What answers may not be an MLflow.
         with contextlib.suppress(AttributeError, ValueError):
             parts = urlsplit(str(experiment.get("artifact_location") or "mlflow-artifacts:/"))

@@ -75,10 +75,10 @@ def items_of(
 def numeric(
     address: str, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
 ) -> tuple[Any, ...]:
-    """The system's own tuples for an address, with its family, type, protocol and flags.
+    """The system's own tuples for a numeric address, with its family, type, protocol and flags.
 
-    From the C function: what another package puts in the Python one's place may have other
-    parameters. It reads no file but the services file.
+    The C function is called, because another package may have replaced Python's by one with other
+    parameters. The C function reads no file but the services file.
     """
     return tuple(
         (socket.AddressFamily(item[0]), socket.SocketKind(item[1]), *item[2:])

@@ -542,7 +542,7 @@ def test_an_artifact_is_taken_away_also_when_a_tls_file_has_vanished(
 
 
 @pytest.mark.parametrize(
-    "other", [{"artifact_location": "s3://b/1"}, {"artifact_location": "s3://["}, 7]
+    "other", [{"artifact_location": "s3://b/1"}, {"artifact_location": "s3://["}, 7, None]
 )
 def test_the_newest_experiment_may_have_its_artifacts_elsewhere(other: object) -> None:
     """A location of its own says nothing about the artifacts of the other experiments."""

@@ -217,6 +217,9 @@ def test_the_dag_has_a_form(clean_runtime):
 
 def test_params_of_an_author_are_added_to_the_form(clean_runtime):
     """The task reads all three of its own: a run without one of them fails."""
+    from airflow.sdk import Param
+    from airflow.sdk.definitions.param import ParamsDict
+
     from airflow_provider_hokusai_dns.refresh_dag import build_refresh_dag
 
     dag = build_refresh_dag(params={"hostnames": ["a.local"], "ticket": "none"})
@@ -227,6 +230,10 @@ def test_params_of_an_author_are_added_to_the_form(clean_runtime):
         "ticket": "none",
     }
     assert build_refresh_dag(params=None).params["fail_on_unresolved"] is True
+    typed = ParamsDict(
+        {"hostnames": Param([], type="array", title="Mine"), "ticket": Param(type="string")}
+    )
+    assert build_refresh_dag(params=typed).params.get_param("hostnames").schema["title"] == "Mine"
 
 
 class TestTheHistory:
