@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -53,12 +52,7 @@ class LiveLookup:
     ) -> Answer:
         """Look a hostname up on this thread; see :class:`~.model.Lookup`."""
         pending = self.begin(hostname, timeout=timeout, hint=hint, thorough=thorough)
-        with contextlib.closing(pending):
-            pending.run(timeout)
-        if isinstance(pending.outcome, Answer):
-            return pending.outcome
-        assert pending.outcome is not None
-        raise pending.outcome
+        return pending.run_to_outcome(timeout)
 
     def begin(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True

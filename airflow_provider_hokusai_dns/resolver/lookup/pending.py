@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
@@ -29,6 +30,19 @@ class PendingLookup:
     def run(self, seconds: float) -> bool:
         """Drive the lookup on this thread; returns whether there is an outcome."""
         return self.outcome is not None
+
+    def run_to_outcome(self, seconds: float) -> Answer:
+        """Drive the lookup on this thread to its outcome, and close everything.
+
+        :param seconds: at least its timeout.
+        :raises LookupFailed: the lookup failed.
+        """
+        with contextlib.closing(self):
+            self.run(seconds)
+        if isinstance(self.outcome, Answer):
+            return self.outcome
+        assert self.outcome is not None
+        raise self.outcome
 
     def go_on(self, take: Callable[[Answer], None]) -> None:
         """Wait, on this thread, for replies still open at the outcome; then close everything.
