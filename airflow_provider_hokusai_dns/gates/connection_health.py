@@ -104,6 +104,12 @@ class ConnectionHealth:
         return replace(self, verdict=None, found=None)
 
     @property
+    def is_of_former_server(self) -> bool:
+        """Whether the verdict is on the server that the connection named before an edit."""
+        uri = self.target.uri
+        return self.verdict is not None and uri not in (None, self.verdict.tracking_uri)
+
+    @property
     def mlflow(self) -> Level:
         """Whether MLflow can be used: the level of the last check."""
         return Level.UNKNOWN if self.verdict is None else self.verdict.level

@@ -186,8 +186,8 @@ class HealthCache:
             log.warning("Connection %r cannot be read: %s", conn_id, type(error).__name__)
         with self._lock:
             known, entry.reading = replace(entry.known, target=target), False
-            if known.verdict and target.uri not in (None, known.verdict.tracking_uri):
-                known = replace(known, verdict=None, found=None)  # of the server before an edit
+            if known.is_of_former_server:
+                known = replace(known, verdict=None, found=None)
                 entry.checked_from = entry.checked_from if entry.checking else float("-inf")
             entry.known = known
 
@@ -202,13 +202,13 @@ class HealthCache:
             entry.checking = False
             if done is None:
                 return
-            checked = done.verdict.tracking_uri
-            if checked and entry.known.target.uri not in (None, checked):  # edited meanwhile
-                entry.read_at = entry.checked_from = float("-inf")
-                return
-            entry.known = replace(
+            known = replace(
                 entry.known, verdict=done.verdict, found=done.resolution, seen_at=self._now()
             )
+            if done.verdict.tracking_uri and known.is_of_former_server:
+                entry.read_at = entry.checked_from = float("-inf")
+                return
+            entry.known = known
             before, entry.told = entry.told, (done.verdict.state.value, done.verdict.cause)
         _tell(done.verdict, before)
 
