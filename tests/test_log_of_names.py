@@ -22,6 +22,15 @@ def told(clean_runtime, dns, monkeypatch, caplog):
     return lambda: [r.getMessage() for r in caplog.records if "DNS returns no" in r.getMessage()]
 
 
+def line_of_a_failure(told):
+    """The one line about a name for which there is no address."""
+    with pytest.raises(DNSResolutionError):
+        runtime.resolver().resolve(HOSTNAME)
+    runtime.resolver().wait_idle(10)
+    (line,) = told()
+    return line
+
+
 def test_a_stored_address_is_told_before_the_lookup_has_failed(told, dns, monkeypatch):
     """A task that is shorter than the timeout of DNS would otherwise use it without a word."""
     record = LastKnownGood(HOSTNAME, ("10.0.0.1",), time.time() - 300)
@@ -35,10 +44,7 @@ def test_a_stored_address_is_told_before_the_lookup_has_failed(told, dns, monkey
 def test_the_cause_in_brackets_is_a_word_of_the_failure_guide(told, dns):
     """As the on-call page shows it, and nothing else between the brackets."""
     dns.no_such_name(HOSTNAME)
-    with pytest.raises(DNSResolutionError):
-        runtime.resolver().resolve(HOSTNAME)
-    runtime.resolver().wait_idle(10)
-    (line,) = told()
+    line = line_of_a_failure(told)
     nothing = "(nxdomain) and there is no stale,"
     assert line.startswith(f"DNS returns no address for {HOSTNAME!r} {nothing}")
 
@@ -59,8 +65,5 @@ def test_another_static_address_in_an_outage_is_told(told, dns, monkeypatch):
 def test_no_typo_is_suggested_where_dns_does_not_answer(told, dns):
     """As the verdict of a gate: the name may be right, and DNS is what does not work."""
     dns.servfail(HOSTNAME)
-    with pytest.raises(DNSResolutionError):
-        runtime.resolver().resolve(HOSTNAME)
-    runtime.resolver().wait_idle(10)
-    (line,) = told()
+    line = line_of_a_failure(told)
     assert "to use instead. Check DNS; in an emergency set fallback_addresses" in line

@@ -91,6 +91,16 @@ class TestTheArguments:
             check_arguments(**{**usual, **given})
 
 
+def opened_breaker(tiny):
+    """The breaker of the connection, after checks that found MLflow's database away."""
+    breaker = breaker_for(load_server())
+    tiny.answers[SEARCH] = (503, {})
+    for _ in range(3):
+        check_connection("mlflow_default")
+    assert breaker.status().state == "open"
+    return breaker
+
+
 class TestALook:
     """One live lookup and one probe."""
 
@@ -207,22 +217,14 @@ class TestALook:
 
     def test_opens_the_other_entrances_when_the_server_is_back(self, usable, tiny):
         """A good check closes the breaker; bad ones open it."""
-        breaker = breaker_for(load_server())
-        tiny.answers[SEARCH] = (503, {})
-        for _ in range(3):
-            check_connection("mlflow_default")
-        assert breaker.status().state == "open"
+        breaker = opened_breaker(tiny)
         tiny.answers.clear()
         check_connection("mlflow_default")
         assert breaker.status().state == "closed"
 
     def test_that_mlflow_answers_closes_the_breaker_whatever_it_answers(self, usable, tiny):
         """A hook says then what the gate says, and not that MLflow was down a moment ago."""
-        breaker = breaker_for(load_server())
-        tiny.answers[SEARCH] = (503, {})
-        for _ in range(3):
-            check_connection("mlflow_default")
-        assert breaker.status().state == "open"
+        breaker = opened_breaker(tiny)
         tiny.answers |= dict.fromkeys([*OPEN_CHECKS.values(), SEARCH], (404, "of a proxy"))
         assert check_connection("mlflow_default").verdict.state is State.NOT_MLFLOW
         assert breaker.status().state == "open"

@@ -137,7 +137,7 @@ def until(admin: Any, where: str, text: str) -> None:
     end = time.monotonic() + CHANGE_SECONDS
     while not wanted.is_visible():
         assert time.monotonic() < end, f"{text!r} did not come: {told(admin, 'body')}"
-        # Airflow's window may load the frame anew; then it asks by itself.
+        # Airflow's window may load the frame again; then it asks by itself.
         with contextlib.suppress(Error):
             admin.window.frames[-1].evaluate("dispatchEvent(new Event('online'))")
         admin.window.wait_for_timeout(500)
