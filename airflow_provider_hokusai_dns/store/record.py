@@ -215,7 +215,7 @@ def render_record(
     """The text of a record; fields that were added to the previous text are kept.
 
     Not if the text would become one that no process reads: the layout and the escapes need more
-    room than the previous text did.
+    room than the previous text did. :func:`dropped_fields` names them then.
 
     :param beside: the text that is being replaced.
     """
@@ -242,6 +242,14 @@ def render_record(
         if len(text) <= _MAX_TEXT:
             return text
     return json.dumps(values, indent=2)
+
+
+def dropped_fields(before: str | None, rendered: str) -> list[str]:
+    """The names of fields that were added to a text and are not in the one that replaces it."""
+    with contextlib.suppress(BrokenVariableError):
+        added = load_object(before or "").keys() - json.loads(rendered).keys() - {"services"}
+        return sorted(printable(name, 40) for name in added)
+    return []
 
 
 def printable(text: str, longest: int) -> str:

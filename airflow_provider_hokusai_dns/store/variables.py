@@ -38,6 +38,7 @@ from airflow_provider_hokusai_dns.store.history import (
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     EncryptedVariableError,
+    dropped_fields,
     merge,
     parse_record,
     render_record,
@@ -301,6 +302,11 @@ class VariableStore:
             rendered = render_record(merged, beside=text, asked=self._asked)
             description = f"Last known good address of {record.hostname}, kept by hokusai-dns"
             self._call(lambda: self._variables.set(key, rendered, description))
+            if dropped := dropped_fields(text, rendered):
+                log.warning(
+                    "Variable %s would have become too long to read: the fields that were added to "
+                    "it are dropped (%s)", key, ", ".join(dropped)[:400]
+                )  # fmt: skip
         except Exception as error:
             self._report_trouble("written", key, error)
             return False

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
-from airflow_provider_hokusai_dns.store.record import render_record, variable_key
+from airflow_provider_hokusai_dns.store.record import dropped_fields, render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import SdkVariables, VariableStore
 from tests.servers import wait_until
 
@@ -62,6 +62,25 @@ def test_what_is_written_is_read(store, kept):
     assert store.write(RECORD)
     assert store.read(NAME) == RECORD
     assert json.loads(kept.texts[KEY])["addresses"] == ["10.0.0.1"]
+
+
+def test_fields_that_are_dropped_are_named_in_the_log(store, kept, caplog):
+    """Once: the text that is stored then has them no more."""
+    added = {"note": "é" * 12_000, "owner\n": "ml", "services": []}
+    before = json.loads(render_record(RECORD)) | added
+    kept.texts[KEY] = json.dumps(before, ensure_ascii=False)
+    for later in (10, 20):
+        assert store.write(replace(RECORD, addresses=(f"10.0.0.{later}",), resolved_at=NOW))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Variable {KEY} would have become too long to read: the fields that were added to it are "
+        "dropped (note, owner?)"
+    ]
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"version": 1}'])
+def test_a_text_without_added_fields_loses_none(text):
+    """Also where there was no text, or none that can be read."""
+    assert dropped_fields(text, render_record(RECORD)) == []
 
 
 def test_an_older_answer_does_not_replace_a_newer(store):
