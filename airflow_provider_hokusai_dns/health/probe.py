@@ -37,8 +37,9 @@ from airflow_provider_hokusai_dns.resolver.model import Endpoint, Resolution
 _CONNECT_TIMEOUT = 2.0
 #: For deleting the artifact; added to the deadline.
 _CLEANUP_SECONDS = 2.0
-#: Among how many of the newest experiments one is sought whose artifacts the server proxies.
-_EXPERIMENTS = 20
+#: Among how many of the newest experiments one is sought whose artifacts the server proxies; fewer
+#: if their tags and descriptions are too long for one reply.
+_EXPERIMENTS = (20, 4, 1)
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 
@@ -127,9 +128,11 @@ def _closed_part(
 ) -> None:
     """Send the requests with credentials, each only if the one before succeeded."""
     headers = {"Content-Type": "application/json", **server.headers(_API)}
-    count = _EXPERIMENTS if "artifact" in checks else 1
-    path, body = f"{_API}/experiments/search", b'{"max_results": %d}' % count
-    tracking = connection.ask("tracking", "POST", path, headers=headers, body=body)
+    for count in _EXPERIMENTS if "artifact" in checks else (1,):
+        path, body = f"{_API}/experiments/search", b'{"max_results": %d}' % count
+        tracking = connection.ask("tracking", "POST", path, headers=headers, body=body)
+        if tracking.failure is not ReplyFailure.BODY_TOO_LARGE:
+            break
     replies.append(tracking)
     if tracking.status != 200 or tracking.failure is not None:
         return

@@ -561,6 +561,22 @@ def test_the_newest_experiment_may_have_its_artifacts_elsewhere(other: object) -
     assert ["/artifacts/8/hokusai-dns-probe-" in path for path in stored] == [True]
 
 
+@pytest.mark.parametrize("tags", [80_000, 500_000])
+def test_experiments_with_long_tags_do_not_close_a_gate_with_an_artifact(tags: int) -> None:
+    """An experiment may have any number of tags of 5,000 characters."""
+    one = {"artifact_location": "mlflow-artifacts:/8", "tags": [{"key": "k", "value": "v" * tags}]}
+
+    def answer(request: Request) -> Answer:
+        if request.path.endswith("/experiments/search"):
+            found = [one] * json.loads(request.body)["max_results"]
+            return http(200, json.dumps({"experiments": found}), "application/json")
+        return looks_like_mlflow(request) if request.method == "GET" else http(200, "{}")
+
+    with Stranger(answer) as stranger:
+        verdict = probe(at(stranger), an_address(stranger.host), checks=("artifact",))
+    assert verdict.state is State.HEALTHY, verdict.sentence
+
+
 @pytest.mark.parametrize(
     ("registry", "asked"),
     [("/there/models", "/there/models"), ("/there", "/there"), ("/elsewhere", None)],
