@@ -139,7 +139,7 @@ def target_of(server: MLflowServer) -> ConnectionTarget:
     target = Target.parse(server.connect_host)
     record = problem = None
     if target.literal is None:
-        record, problem = runtime.store(server.view.asked).examine(target.hostname)
+        record, problem, _ = runtime.store(server.view.asked).examine(target.hostname)
     return ConnectionTarget.of(server, config, record, problem)
 
 

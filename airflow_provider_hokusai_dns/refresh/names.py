@@ -114,7 +114,7 @@ def _refresh(
         hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
         return _failed(wanted, None, "config", str(error)), None, asked
-    before, ignored = store.examine(hostname)
+    before = store.examine(hostname)
     begun = time.monotonic()
     try:
         found = resolver.refresh(hostname, always=True)
@@ -125,12 +125,13 @@ def _refresh(
     took = time.monotonic() - begun
     if not found.is_stale:  # without the writing of the Variable
         took = max(0.0, took - (found.age() or 0.0))
-    known = () if before is None else before.addresses
+    known = () if before.record is None else before.record.addresses
     is_storable = freshness.may_replace(known, found.addresses)
     # One from a hosts file or a literal is for this machine only.
     is_kept = not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
+    stored = None
     if is_kept:
-        stored, problem = store.examine(hostname)
+        stored, problem, _ = store.examine(hostname)
         if stored is None or not set(stored.places) & set(found.places):
             why = (
                 "Its Variable could not be written, or is set in the environment or a secrets "
@@ -151,8 +152,9 @@ def _refresh(
     if verdict is not None:
         row["probe"], row["probe_cause"] = verdict.level.value, verdict.cause
         row["probe_ms"] = verdict.milliseconds
-    is_comparable = is_kept and is_storable and ignored is None
-    return row, _change(before, found) if is_comparable else None, asked
+    is_ignored = before.problem is not None and stored is None
+    is_comparable = is_kept and is_storable and before.was_read and not is_ignored
+    return row, _change(before.record, found) if is_comparable else None, asked
 
 
 def _milliseconds(seconds: float) -> float:

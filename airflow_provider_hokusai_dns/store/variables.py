@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from airflow_provider_hokusai_dns import supervisor
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
@@ -162,6 +162,19 @@ def notice_dag_test() -> bool:
     return _dag_test
 
 
+class Examined(NamedTuple):
+    """What a Variable holds.
+
+    :param record: ``None`` if nothing valid is stored, or if it could not be read.
+    :param problem: a sentence on what is wrong with the Variable, for admins.
+    :param was_read: whether Airflow answered.
+    """
+
+    record: LastKnownGood | None = None
+    problem: str | None = None
+    was_read: bool = True
+
+
 class VariableStore:
     """A :class:`~.resolver.model.Store` that never raises and never exceeds its time limit.
 
@@ -207,24 +220,22 @@ class VariableStore:
 
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` if none is known. A broken one is reported once."""
-        return self.examine(hostname)[0]
+        return self.examine(hostname).record
 
-    def examine(self, hostname: str) -> tuple[LastKnownGood | None, str | None]:
-        """The stored record, and a sentence on what is wrong with its Variable, for admins. Both
-        are ``None`` where nothing is stored, or nothing is known.
-        """
+    def examine(self, hostname: str) -> Examined:
+        """The stored record, and what is wrong with its Variable."""
         key = self._key(hostname)
         try:
             text = self.text(key)
             record = None if text is None else self._parse(hostname, text)
             self._said.pop(key, None)  # so that it is logged again when it breaks again
-            return record, None
+            return Examined(record)
         except BrokenVariableError as error:
             self._report_broken(key, hostname, error)
-            return None, f"The Variable {key} is ignored: {error}; {_advice(error)}."
+            return Examined(problem=f"The Variable {key} is ignored: {error}; {_advice(error)}.")
         except Exception as error:
             self._report_trouble("read", key, error)
-        return None, None
+            return Examined(was_read=False)
 
     def text(self, key: str) -> str | None:
         """The text of another Variable, within the time limit; ``None`` if it is not known.

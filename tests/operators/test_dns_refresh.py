@@ -351,6 +351,31 @@ def test_what_is_never_stored_is_no_change_each_time(
     assert report["changes"] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "first"), [(None, True), ("{", True), ('{"version": 3}', False), (OSError(), False)]
+)
+def test_an_address_is_the_first_known_only_where_none_was_stored(
+    clean_runtime, dns, monkeypatch, text, first
+):
+    """Not where Airflow did not say what is stored; a broken Variable is repaired."""
+
+    class Sometimes(Texts):
+        def get(self, key):
+            if isinstance(text, OSError) and not self.texts:
+                self.texts[key] = render_record(LastKnownGood("kept.local", ("10.0.0.2",), 1e9))
+                raise text
+            return super().get(key)
+
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    dns.set_records("kept.local", ["10.0.0.2"])
+    variables = Sometimes()
+    if isinstance(text, str):
+        variables.texts[variable_key("kept.local")] = text
+    clean_runtime.use_store(VariableStore(variables=variables))
+    changes = refresh_names([], ["kept.local"])["changes"]
+    assert [(change["old"], change["new"]) for change in changes] == [([], ["10.0.0.2"])] * first
+
+
 def test_a_stored_answer_from_a_clock_that_is_ahead_is_said_to_be_the_reason(
     clean_runtime, dns, monkeypatch
 ):

@@ -21,7 +21,7 @@ def test_the_key_is_named_and_a_refresh_leaves_the_text_alone():
     kept = Kept()
     kept.texts[variable_key(NAME)] = token
     store = VariableStore(variables=kept, now=lambda: 1_795_417_200.0)
-    _, problem = store.examine(NAME)
+    problem = store.examine(NAME).problem
     assert problem is not None
     assert "encrypted with a Fernet key that this process does not have" in problem
     assert "[core] fernet_key" in problem

@@ -282,12 +282,12 @@ def test_a_broken_variable_is_told_once_per_breakage(store, kept, caplog):
     for lines in (1, 2):
         kept.texts[KEY] = "{"
         for _ in range(100):
-            record, problem = store.examine(NAME)
+            record, problem, _ = store.examine(NAME)
         assert record is None
         assert KEY in problem
         assert len(caplog.messages) == lines
         kept.texts[KEY] = render_record(RECORD)
-        assert store.examine(NAME) == (RECORD, None)
+        assert store.examine(NAME) == (RECORD, None, True)
 
 
 def test_errors_of_the_backend_are_passed_over(kept, caplog):
