@@ -84,7 +84,8 @@ class OpenRun:
             return
         if self._stopped and status == FAILED:
             status = KILLED  # what a task that is told to stop raises
-        limit = sigterm.SECONDS if must_end_now(error, status) else float("inf")
+        is_short = self._stopped or must_end_now(error, status)
+        limit = sigterm.SECONDS if is_short else float("inf")
         end = time.monotonic() + limit
         try:
             with self._ending_in_any_case(FAILED if status == FINISHED else status):

@@ -80,7 +80,7 @@ def _uninstall() -> None:
 def _handle(number: int, frame: FrameType | None) -> None:
     # In a forked child the signal may come before the list is emptied.
     jobs = tuple(_jobs) if os.getpid() == _owner else ()
-    run_side_by_side([partial(_run, job) for job in jobs], SECONDS)
+    run_side_by_side([partial(job, SECONDS) for job in jobs], SECONDS)
     if callable(_previous):
         _previous(number, frame)
     elif _previous == signal.SIG_DFL:
@@ -89,20 +89,33 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def run_side_by_side(jobs: Iterable[Callable[[], object]], seconds: float) -> None:
-    """Run each job on a thread of its own, and wait for so many seconds in all."""
+    """Run each job on a thread of its own, and wait for so many seconds in all; never raises.
+
+    A job for which the system allows no thread is left out: on this one it could take any time.
+    """
     end = time.monotonic() + seconds
-    threads = [threading.Thread(target=job, name="hokusai-dns-stop", daemon=True) for job in jobs]
-    for thread in threads:
-        thread.start()
+    threads = []
+    for job in jobs:
+        thread = threading.Thread(
+            target=_run, args=(job,), name="hokusai-dns-end-of-run", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("A step at the end of an MLflow run is left out: %s", error)
+        else:
+            threads.append(thread)
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
 
 
-def _run(job: Callable[[float], None]) -> None:
+def _run(job: Callable[[], object]) -> None:
     try:
-        job(SECONDS)
-    except Exception:
-        _log.warning("The cleanup before the task is stopped failed", exc_info=True)
+        job()
+    except Exception as error:
+        _log.warning(
+            "A step at the end of an MLflow run failed: %s: %s", type(error).__name__, error
+        )
 
 
 @forks.in_child

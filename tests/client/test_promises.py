@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ import pytest
 from airflow_provider_hokusai_dns.client import auth, orphaned_runs, run_end, sigterm
 from airflow_provider_hokusai_dns.client.environment import fluent_uri
 from airflow_provider_hokusai_dns.client.run import open_run
+from airflow_provider_hokusai_dns.client.transport import ServerAwayError
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import AmbiguousRunError, LostDataError
 from tests.integration.counting_proxy import CountingProxy, Request
@@ -145,6 +148,58 @@ def test_a_task_that_is_out_of_time_while_mlflow_is_away_ends_soon(
     assert "Traceback" not in "".join(
         record.exc_text or "" for record in caplog.records if "hokusai" in record.name
     )
+
+
+def test_a_task_that_exits_on_sigterm_while_mlflow_is_away_ends_soon(
+    server: MLflowServer, uri: str, front: CountingProxy
+) -> None:
+    """Airflow kills it five seconds after the signal, and with it what its code has to clean up."""
+    import mlflow
+
+    earlier = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        with pytest.raises(SystemExit), open_run(server, uri):
+            front.before = lambda _: 503
+            mlflow.log_metric("m", 1, synchronous=False)
+            began = time.monotonic()
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert time.monotonic() - began < 2 * sigterm.SECONDS + 8
+
+
+def test_without_a_thread_for_it_the_end_on_sigterm_is_left_out_and_the_task_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was there before is called all the same, as with an error in our part."""
+    seen: list[str] = []
+    earlier = signal.signal(signal.SIGTERM, lambda *_: seen.append("earlier"))
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    try:
+        with sigterm.on_sigterm(lambda _: seen.append("ours")):
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+    assert seen == ["earlier"]
+    assert "left out: can't start new thread" in caplog.text
+
+
+def test_a_failure_while_a_run_is_ended_is_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And no traceback of a thread: with an MLflow that is away it is to be expected."""
+
+    def fail() -> None:
+        raise ServerAwayError("it answered 503")
+
+    sigterm.run_side_by_side([fail], 5)
+    (line,) = caplog.records
+    assert line.getMessage().endswith("MLflow run failed: ServerAwayError: it answered 503")
+    assert not line.exc_info
 
 
 # --- what the environment says

@@ -99,7 +99,11 @@ class SystemCalls:
         self._calls: dict[str, Future[Answer]] = {}
 
     def call(self, hostname: str, timeout: float) -> Future[Answer]:
-        """The call for a name, started now if there is none."""
+        """The call for a name, started now if there is none.
+
+        If the system allows no thread, it runs on this one for as long as ``getaddrinfo`` takes:
+        the only case in which ``timeout`` does not limit a lookup.
+        """
         future: Future[Answer] = Future()
         held = self._calls.setdefault(hostname, future)
         if held is future:
