@@ -138,7 +138,7 @@ class ConnectionHealth:
     def status_row(self) -> dict[str, Any]:
         """Plain values with current ages: a row of the endpoint and of the command."""
         wall, verdict, found, record = time.time(), self.verdict, self.found, self.target.record
-        stale = None if found is None else stale_limit_row(found, self.target, wall)
+        stale = None if found is None else stale_limit_row(found, self.target)
         is_refused = verdict is not None and verdict.cause == OLD_ADDRESS_REFUSED
         if stale is not None and is_refused and stale["ends_in"] > 0:
             stale = None  # not in use, and for another reason than its age
@@ -165,21 +165,18 @@ class ConnectionHealth:
         }
 
 
-def stale_limit_row(
-    found: Resolution, target: ConnectionTarget, wall: float
-) -> dict[str, Any] | None:
-    """How long a stale address is still served; ``None`` for one that is not stale.
-
-    :param wall: seconds since the epoch.
-    """
-    in_force = found.stale_limit
-    if in_force is None or found.stale_until is None or found.resolved_at is None:
+def stale_limit_row(found: Resolution, target: ConnectionTarget) -> dict[str, Any] | None:
+    """How long a stale address is still served; ``None`` for one that is not stale."""
+    in_force, since = found.stale_limit, found.dates.stamp
+    if in_force is None or since is None:
         return None
-    since, until = found.resolved_at.timestamp(), found.stale_until.timestamp()
-    rule, limit = "no_such_name" if in_force.no_such_name else "age", in_force.seconds
+    rule, limit, until = (
+        "no_such_name" if in_force.no_such_name else "age", in_force.seconds, in_force.until,
+    )  # fmt: skip
     if target.login_limit is not None and since + target.login_limit < until:
         rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit
-    return {"ends_in": round(max(0.0, until - wall), 1), "limit": limit, "rule": rule}
+    left = max(0.0, until - found.dates.clock.monotonic())
+    return {"ends_in": round(left, 1), "limit": limit, "rule": rule}
 
 
 def usable_until(record: LastKnownGood, now: float, config: ResolverConfig) -> float:

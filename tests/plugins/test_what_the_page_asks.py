@@ -93,7 +93,9 @@ def a_stale_one(
         hostname=HOSTNAME,
         endpoints=(Endpoint("10.0.0.1"),),
         source=Source.STALE,
-        dates=Dates(ManualClock(), NOW, stamp=-age, limit=StaleLimit(until - NOW, seconds, gone)),
+        dates=Dates(
+            ManualClock(start=0), NOW, stamp=-age, limit=StaleLimit(until - NOW, seconds, gone)
+        ),
     )
 
 
@@ -112,7 +114,16 @@ def test_the_sooner_limit_of_a_stale_address_is_told(until, login_limit, expecte
     target = ConnectionTarget(HOSTNAME, login_limit=login_limit)
     gone = until < NOW - 100 + 86_400
     found = a_stale_one(until=until, seconds=900.0 if gone else 86_400.0, gone=gone)
-    assert stale_limit_row(found, target, NOW) == expected
+    assert stale_limit_row(found, target) == expected
+
+
+def test_the_time_left_of_a_stale_address_follows_the_clock_of_the_policy():
+    """It ends by the clock that does not step: a wall clock that does would tell another time."""
+    found = a_stale_one(until=NOW + 840)
+    clock = found.dates.clock
+    clock.advance(40)
+    clock.step_wall(3600)
+    assert stale_limit_row(found, ConnectionTarget(HOSTNAME))["ends_in"] == 800
 
 
 def test_a_name_that_is_gone_has_its_limit_at_the_endpoint(usable, dns, monkeypatch):
