@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from airflow_provider_hokusai_dns.client.transport import Call, ConnectionAdapter, Failed
+from airflow_provider_hokusai_dns.client.transport import Call, ConnectionAdapter, FailureObserver
 from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver import forks
@@ -25,7 +25,7 @@ _lock = forks.free_in_child(threading.Lock())
 _adapters: dict[str, ConnectionAdapter] = {}
 #: The connection of each open run.
 _runs: list[str] = []
-_watches: list[Failed] = []
+_watches: list[FailureObserver] = []
 
 
 def mount(server: MLflowServer, renew: Callable[[], str | None]) -> None:
@@ -73,7 +73,7 @@ def has_open_run(conn_id: str) -> bool:
 
 
 @contextlib.contextmanager
-def watched(watch: Failed) -> Iterator[None]:
+def watched(watch: FailureObserver) -> Iterator[None]:
     """Report each call that fails in the end, on the thread of its caller."""
     _watches.append(watch)
     try:

@@ -120,7 +120,8 @@ class Call:
         return Repeat.ONCE if is_unknown else self.rule.repeat
 
 
-Failed = Callable[[Call, Exception], object]
+#: Called with a call that fails in the end, and its error.
+FailureObserver = Callable[[Call, Exception], object]
 
 
 class ConnectionAdapter(HTTPAdapter):
@@ -138,7 +139,7 @@ class ConnectionAdapter(HTTPAdapter):
         *,
         renew: Callable[[], str | None] = lambda: None,
         in_run: Callable[[], bool] = lambda: False,
-        failed: Failed = lambda call, error: None,
+        failed: FailureObserver = lambda call, error: None,
     ) -> None:
         super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
         self.server = server
@@ -282,7 +283,7 @@ class ConnectionAdapter(HTTPAdapter):
     ) -> requests.Response:
         """Return the outcome to the caller, and notify the observer of an error."""
         request, status = call.request, last.status
-        if status and not last.says_away:
+        if status and not last.may_pass:
             self._log_back()
         if last.says_away and isinstance(outcome, requests.Response):
             text = " ".join(outcome.text.split())[:200]

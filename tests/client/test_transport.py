@@ -638,6 +638,25 @@ def test_the_log_names_how_much_longer_a_call_waits(
 
 
 @integration
+def test_an_error_that_is_given_up_is_no_server_that_answers_again(
+    mlflow_server: MLflowProcess, front: CountingProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log said that it was unavailable with this 500, and then that it answers again."""
+    import mlflow
+
+    server = a_server(hostname=mlflow_server.host, port=front.port, request_timeout=1.0)
+    client = mlflow.MlflowClient(auth.sign_in(server))
+    front.before = lambda _: 500
+    with pytest.raises(mlflow.MlflowException):
+        client.search_experiments()
+    assert [text for text in caplog.messages if "is unavailable (500)" in text]
+    assert not [text for text in caplog.messages if "answers again" in text]
+    front.before = lambda _: None
+    client.search_experiments()
+    assert len([text for text in caplog.messages if "answers again" in text]) == 1
+
+
+@integration
 def test_many_threads_at_once_leave_no_line_about_a_full_pool(
     server: MLflowServer, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
