@@ -107,6 +107,19 @@ def read_seconds_above_zero(value: object, *, most: float = LONGEST) -> float:
     return number
 
 
+def check_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> None:
+    """Check an argument that is a number of seconds, of Python and not of a form.
+
+    :raises ValueError: it is not, or it cannot be waited for; the error names it and its value.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LONGEST_WAIT or not (value or may_be_zero):
+        least = "at least" if may_be_zero else "above"
+        raise ValueError(
+            f"{name} is a number of seconds {least} 0 and at most {LONGEST_WAIT:.0f}, not {value!r}"
+        )
+
+
 def read_count(value: object) -> int:
     """A whole number from 0."""
     text = str(value).strip()

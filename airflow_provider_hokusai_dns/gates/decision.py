@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NotRequired, TypedDict
 
-from airflow_provider_hokusai_dns.config.fields import LONGEST_WAIT
+from airflow_provider_hokusai_dns.config.fields import check_seconds
 from airflow_provider_hokusai_dns.health.reply import ALL_CHECKS
 from airflow_provider_hokusai_dns.health.reply import DEFAULT_CHECKS as DEFAULT_CHECKS
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict, VerdictDict
@@ -123,9 +123,7 @@ def check_arguments(
         for word in words:
             if word not in known:
                 raise ValueError(f"{name} may hold {', '.join(known)}, not {word!r}")
-    if not isinstance(probe_timeout, int | float) or not 0 < probe_timeout <= LONGEST_WAIT:
-        limits = f"above 0 and at most {LONGEST_WAIT:.0f}"
-        raise ValueError(f"probe_timeout is a number of seconds {limits}, not {probe_timeout!r}")
+    check_seconds("probe_timeout", probe_timeout)
     return wanted, fatal
 
 

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.errors import SettingError
+from airflow_provider_hokusai_dns.config.fields import check_seconds
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.hooks import running_task
 from airflow_provider_hokusai_dns.hooks.errors import (
@@ -330,12 +331,14 @@ class MLflowHook(BaseHook):
             same variables.
         :param end_timeout: seconds for ending runs after the block has raised; by default the
             ``deadline`` of the connection.
-        :raises ValueError: ``export`` inside :meth:`run`.
+        :raises ValueError: ``export`` inside :meth:`run`, or a wrong ``end_timeout``.
         :raises TLSFileError: a TLS file of the connection cannot be used.
         :raises LostDataError: at the end, if something did not arrive although a child continued.
         """
         from airflow_provider_hokusai_dns.client.relay import open_relay
 
+        if end_timeout is not None:
+            check_seconds("end_timeout", end_timeout, may_be_zero=True)
         server, joined = self.server, {}
         if (active := _open_run_of(server)) is not None:
             if export:

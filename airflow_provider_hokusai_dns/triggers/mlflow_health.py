@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airflow_provider_hokusai_dns.config.fields import check_seconds
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
     DEFAULT_FAIL_FAST,
@@ -101,6 +102,8 @@ class MLflowHealthTrigger(BaseTrigger):
             self.checks, self.fail_fast_on = check_arguments(
                 min_health, checks, fail_fast_on, probe_timeout
             )
+            check_seconds("poke_interval", poke_interval, may_be_zero=True)
+            check_seconds("delay", delay, may_be_zero=True)
         except ValueError as error:
             raise TypeError(str(error)) from None
         self.poke_interval = poke_interval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -308,6 +309,10 @@ class TestALetterBeyondASCII:
     [
         {"probe_timeout": timedelta(seconds=5)},
         {"probe_timeout": "10"},
+        {"probe_timeout": True},
+        {"probe_timeout": math.nan},
+        {"probe_timeout": math.inf},
+        {"probe_timeout": -1},
         {"checks": None},
         {"checks": "dns"},
         {"fail_fast_on": None},

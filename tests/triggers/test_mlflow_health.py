@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -98,6 +99,14 @@ async def test_a_payload_it_cannot_use_fails_one_gate_and_not_the_triggerer(payl
     assert number == 7
     assert told in str(error)
     assert not runner.triggers
+
+
+@pytest.mark.parametrize("name", ["poke_interval", "probe_timeout", "delay"])
+@pytest.mark.parametrize("seconds", [True, math.nan, math.inf, -1, "30"])
+def test_seconds_that_cannot_be_waited_are_refused(name, seconds):
+    """A trigger of an operator of one's own has them from its author, unchecked by a sensor."""
+    with pytest.raises(TypeError, match=f"{name} is a number of seconds .* not {seconds!r}"):
+        trigger(**{name: seconds})
 
 
 async def test_a_gate_that_stays_shut_goes_to_a_worker(usable, tiny):

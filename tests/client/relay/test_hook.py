@@ -45,6 +45,20 @@ def test_the_hook_opens_a_relay_to_its_connection(
     assert environment["MLFLOW_TRACKING_URI"].startswith("http://127.0.0.1:")
 
 
+@pytest.mark.parametrize("seconds", [True, float("nan"), -1, "12"])
+def test_an_end_timeout_that_cannot_be_waited_is_refused_before_the_relay_opens(
+    usable: Callable[..., str], tiny: TinyMLflow, seconds: Any
+) -> None:
+    """It is needed when the block has failed: too late to say that it is wrong."""
+    usable()
+    with (
+        pytest.raises(ValueError, match="end_timeout is a number"),
+        MLflowHook().relay(end_timeout=seconds),
+    ):
+        pass
+    assert not tiny.asked
+
+
 @pytest.mark.parametrize("export", [False, True])
 @pytest.mark.parametrize("author_value", ["7", None])
 def test_children_do_not_get_the_experiment_of_a_run_on_another_server(
