@@ -22,7 +22,7 @@ _LATE_TARGET = 1.0
 
 
 class PendingSRVLookup(PendingLookup):
-    """Looks up an SRV name, then each target for which the answer contained no address.
+    """Looks up an SRV name, then each target for which the answer contained no IPv4 address.
 
     The system's own lookup cannot return a port, so it is not used.
 
@@ -119,11 +119,14 @@ class PendingSRVLookup(PendingLookup):
         """Look up the targets that have no address yet."""
         for service in _best(reply.services):
             target = service.target
-            found = reply.glue.get(target) or self._hosts(target)
+            glue = reply.glue.get(target, ())
+            found = glue or self._hosts(target)
             if found:
                 self._known[target] = found
                 self._first_at = now
-            elif target not in self._asked:
+            # A nameserver need not add all addresses, and this machine may have no IPv6.
+            is_partial = bool(glue) and all(":" in address for address in glue)
+            if (not found or is_partial) and target not in self._asked:
                 self._asked[target] = self._query.plan(target, max(self._end - now, 0.01))
 
     def _conclude(self, now: float) -> None:

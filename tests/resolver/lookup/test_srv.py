@@ -95,6 +95,25 @@ def test_addresses_beside_the_answer_are_not_asked_for(two):
     assert (answer.ttl, two.count("a.test"), two.count("c.test", "A")) == (5, 0, 1)
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_beside_an_ipv6_address_alone_the_other_is_asked_for(two, exists):
+    """A nameserver need not add all; without a route for IPv6 the service could not be reached."""
+
+    def with_one(wire: bytes) -> bytes:
+        import dns.message
+        import dns.rrset
+
+        message = dns.message.from_wire(wire)
+        message.additional = [dns.rrset.from_text("a.test.", 5, "IN", "AAAA", "fd00::7")]
+        return message.to_wire()
+
+    two.garbage(SERVICE, payload=with_one)
+    if not exists:
+        two.no_such_name("a.test")
+    expected = {("10.0.0.1", 5001), ("fd00::1", 5001)} if exists else {("fd00::7", 5001)}
+    assert {place for place in places(look(two)) if place[1] == 5001} == expected
+
+
 def test_a_target_in_the_hosts_file_is_taken_from_there(two, tmp_path):
     """As for any other name on this machine."""
     hosts = tmp_path / "hosts"
