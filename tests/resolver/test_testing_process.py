@@ -79,6 +79,22 @@ def test_commands_over_a_port():
         assert server.wait(10) == 0
 
 
+def test_a_server_that_ends_in_the_middle_of_a_command_has_not_carried_it_out():
+    """A test that steers it would go on with an outage that never began."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def end() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+
+        dying = threading.Thread(target=end)
+        dying.start()
+        with pytest.raises(OSError, match="ended without an answer"):
+            send_command(listener.getsockname()[1], f"silent {NAME}")
+        dying.join(10)
+
+
 def test_commands_over_a_unix_socket_that_is_gone_afterwards(tmp_path: Path):
     """A file reaches into another network namespace; SIGTERM ends the server and removes it."""
     path = tmp_path / "control"

@@ -76,7 +76,7 @@ def send_command(control: str | int | Path, line: str, timeout: float = 10.0) ->
     :param timeout: seconds.
     :returns: the answer without its ``ok``.
     :raises ValueError: when the server says that the line is wrong.
-    :raises OSError: when the server cannot be reached.
+    :raises OSError: when the server cannot be reached, or ends without an answer.
     """
     family, address = control_address(control)
     with socket.socket(family, socket.SOCK_STREAM) as connection:
@@ -85,7 +85,9 @@ def send_command(control: str | int | Path, line: str, timeout: float = 10.0) ->
         with connection.makefile("rw", encoding="utf-8") as stream:
             stream.write(line + "\n")
             stream.flush()
-            answer: dict[str, Any] = json.loads(stream.readline() or '{"ok": true}')
+            if not (told := stream.readline()).endswith("\n"):
+                raise ConnectionResetError(f"the server at {control} ended without an answer")
+    answer: dict[str, Any] = json.loads(told)
     if not answer.pop("ok"):
         raise ValueError(answer["error"])
     return answer
