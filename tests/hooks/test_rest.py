@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,8 @@ import pytest
 import requests
 
 from airflow_provider_hokusai_dns import observers, pins
+from airflow_provider_hokusai_dns.config import missing
+from airflow_provider_hokusai_dns.config.missing import Reason
 from airflow_provider_hokusai_dns.exceptions import (
     BreakerOpenError,
     MLflowRestError,
@@ -254,6 +258,33 @@ class TestALoginThatExpired:
         logged = "".join((caplog.text, *capfd.readouterr()))
         assert logged.count("could not be read again") == 2
         assert "'expiring'" in logged
+
+    def test_is_told_in_a_forked_child_which_cannot_ask_airflow(
+        self, expired, monkeypatch, caplog, capfd
+    ):
+        """The parent would miss the answer that a child reads, and its next XCom wait forever."""
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import CommsDecoder
+
+        hook, _, _ = expired
+        monkeypatch.delenv("AIRFLOW_CONN_EXPIRING")
+        ours, supervisors = socket.socketpair()
+        with ours, supervisors:
+            comms = CommsDecoder(socket=ours)
+            monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+            if not (child := os.fork()):
+                signal.alarm(20)  # not for ever where it asks
+                try:
+                    hook.rest("GET", "/x")
+                except MLflowRestError as error:
+                    is_told = error.status == 401 and missing.why("other") is Reason.UNKNOWN
+                    os._exit(0 if is_told else 1)
+                os._exit(2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            supervisors.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                supervisors.recv(1)
+        assert "a forked child cannot ask Airflow" in "".join((caplog.text, *capfd.readouterr()))
 
 
 def test_a_redirect_is_not_followed(signed_in, tiny):
