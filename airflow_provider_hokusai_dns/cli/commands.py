@@ -32,6 +32,7 @@ from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
+from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.refresh.names import WrongRefreshError, refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
@@ -109,7 +110,8 @@ def resolve(args: Namespace) -> int:
         dns = runtime.resolver() if server is None else runtime.resolver_for_server(server)
         conn_id = None if server is None else server.conn_id
         read = partial(_read, () if server is None else server.view.asked)
-        found.append(explain(target, dns, read, conn_id=conn_id))
+        limit = None if server is None else login_age_limit(server)
+        found.append(explain(target, dns, read, conn_id=conn_id, login_limit=limit))
         headings.append(found[-1].target + _settings_of(server))
     if args.output in ("json", "yaml"):
         show_document(_document(targets=[asdict(one) for one in found]), args.output)

@@ -14,7 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from airflow_provider_hokusai_dns.gates.connection_health import rounded, usable_until
+from airflow_provider_hokusai_dns.gates.connection_health import (
+    ConnectionTarget,
+    rounded,
+    stale_limit_row,
+    usable_until,
+)
 from airflow_provider_hokusai_dns.resolver import (
     Cause,
     DNSResolver,
@@ -101,11 +106,13 @@ def explain(
     read: Callable[[str], StoredRecord],
     *,
     conn_id: str | None = None,
+    login_limit: float | None = None,
     hosts: Path = _HOSTS,
 ) -> Explanation:
     """Resolve a target, and query each source separately. Takes at most about one lookup's timeout.
 
     :param read: returns what is stored for a hostname.
+    :param login_limit: that of the connection, as for :class:`~.ConnectionTarget`.
     """
     config = resolver.config
     asking = _Asking(config.timeout + _GRACE)
@@ -131,7 +138,7 @@ def explain(
         None if found.cause is None else found.cause.value,
         age,
         ttl_left,
-        _why_this(found, ttl_left),
+        _why_this(found, ttl_left, login_limit),
         tuple(steps),
     )
 
@@ -254,7 +261,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _why_this(found: Resolution, ttl_left: float | None) -> str:
+def _why_this(found: Resolution, ttl_left: float | None, login_limit: float | None) -> str:
     addresses = ", ".join(found.places)
     why = found.cause.value if found.cause is not None else "it does not answer"
     if found.source is Source.STATIC:
@@ -263,10 +270,14 @@ def _why_this(found: Resolution, ttl_left: float | None) -> str:
             "and no stale or stored one may be used. It is never checked against DNS"
         )
     if found.is_stale:
+        limit = stale_limit_in_words(found)
+        row = stale_limit_row(found, ConnectionTarget(login_limit=login_limit))
+        if row is not None and row["rule"] == "login_over_http":
+            limit = f"{login_limit:.0f} s of age, with a login and no verified certificate"
         return (
             f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
             f"DNS returns no address right now ({why}). "
-            f"Good for up to {stale_limit_in_words(found)}"
+            f"Good for up to {limit}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"

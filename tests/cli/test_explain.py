@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.cli.explain import StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import printable, show_rows
-from airflow_provider_hokusai_dns.resolver import DNSResolver, ResolverConfig
+from airflow_provider_hokusai_dns.resolver import DNSResolver, LastKnownGood, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.model import Cause
 from airflow_provider_hokusai_dns.resolver.target import Target
@@ -103,6 +105,29 @@ class TestExplanation:
         config = ResolverConfig(nameservers=(dns.address,), timeout=1.0)
         one = explain(Target.parse(NAME), DNSResolver(config), nothing)
         assert (one.state, one.cause, one.addresses) == ("unhealthy", "timeout", ())
+
+    @pytest.mark.parametrize(
+        ("login_limit", "told"),
+        [
+            (900.0, "900 s of age, with a login and no verified certificate"),
+            (None, "86400 s of age"),
+            (1e6, "86400 s of age"),
+        ],
+    )
+    def test_tells_the_limit_that_ends_first(self, dns, config, login_limit, told):
+        """An admin who reads 24 hours goes home, and after 15 minutes no login is sent there."""
+
+        class Store:
+            def read(self, hostname):
+                return LastKnownGood(hostname, ("10.0.0.1",), time.time() - 60)
+
+            def write(self, record):
+                return True
+
+        dns.servfail(NAME)
+        resolver = DNSResolver(config, store=Store())
+        one = explain(Target.parse(NAME), resolver, nothing, login_limit=login_limit)
+        assert one.sentence.endswith(f"Good for up to {told}")
 
     def test_survives_a_hostile_name_server(self, dns, config):
         """Garbage is a cause, and no more."""
