@@ -129,6 +129,14 @@ class MetastoreVariables:
 
     def set(self, key: str, value: str, description: str) -> None:
         """Keep a text."""
+        from sqlalchemy.exc import IntegrityError
+
+        try:
+            self._set(key, value, description)
+        except IntegrityError:  # another process has just added it
+            self._set(key, value, description)
+
+    def _set(self, key: str, value: str, description: str) -> None:
         from airflow.models import Variable
         from airflow.utils.session import create_session
         from sqlalchemy import select

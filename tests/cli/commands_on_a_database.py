@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,29 @@ class Scenarios:
         seen["argument"] = self.call("resolve", HOSTILE)
         seen["clear"] = self.call("clear", NAME)
         return seen
+
+    def two_first_writers(self) -> Any:
+        from airflow.models import Variable
+        from sqlalchemy import event
+        from sqlalchemy.orm import Session
+
+        other = render_record(LastKnownGood(STORED, ("10.0.0.7",), time.time() - 60))
+        meanwhile = [lambda: self.put(STORED, other)]
+
+        def add_before(session: Session, *_: Any) -> None:
+            if meanwhile and any(isinstance(one, Variable) for one in session.new):
+                with ThreadPoolExecutor(1) as another_process:
+                    another_process.submit(meanwhile.pop()).result()
+
+        self.dns.set_records(STORED, ["10.0.0.8"])
+        event.listen(Session, "before_flush", add_before)
+        try:
+            refresh = self.call("refresh", STORED)
+        finally:
+            event.remove(Session, "before_flush", add_before)
+        after = self.text(STORED)
+        self.call("clear", STORED)
+        return {"refresh": refresh, "after": after, "was_late": not meanwhile}
 
     def clear(self) -> Any:
         self.put(STORED, render_record(LastKnownGood(STORED, ("10.0.0.7",), time.time() - 60)))

@@ -259,6 +259,14 @@ class TestRefresh:
         assert calls["refresh"]["code"] == 0
         assert json.loads(calls["after"])["addresses"] == ["127.0.0.9"]
 
+    def test_that_is_not_the_only_first_one_is_kept(self, seen):
+        """Of two that add the Variable at once, one came later; nothing is wrong with Airflow."""
+        calls = seen["two_first_writers"]
+        assert calls["was_late"]
+        assert calls["refresh"]["code"] == 0
+        assert "could not be written" not in calls["refresh"]["out"] + calls["refresh"]["err"]
+        assert json.loads(calls["after"])["addresses"] == ["10.0.0.8"]
+
     def test_says_that_it_could_not_keep_the_answer(self, seen):
         """What belongs to another program is not overwritten, and that is no success."""
         calls = seen["somebody_elses_variable"]
