@@ -26,6 +26,8 @@ _POOL_IS_FULL = b"QueuePool limit of size"
 _FIRST_PAUSE = 0.2
 #: The longest Retry-After that is honoured, seconds: a server may ask for an hour.
 _LONGEST_RETRY_AFTER = 30.0
+#: All clients get the same Retry-After, often of 1 s; they come back over at least so many seconds.
+_LEAST_SPREAD = 1.0
 
 
 class NoAnswer(StrEnum):
@@ -152,11 +154,17 @@ def pause(last: Try, tries: int, left: float, longest: float, spread: float) -> 
 
     :param tries: how often it was sent.
     :param longest: up to which the pauses grow, unless the server asks for more.
-    :param spread: the share of a pause to wait, so that clients do not all come at once. What the
-        server asks for is not shortened, except by the deadline.
+    :param spread: a random number from 0 to 1, so that clients do not all come at once: of what a
+        client chooses, half of the pause or up to the whole; after what the server asks for, up to
+        half of it more, or up to a second. A server's time is shortened only by the deadline.
     """
-    grown = min(left, longest, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10)) * spread
-    asked = last.retry_after if last.retry_after < left else left * spread
+    half_or_more = 0.5 + spread / 2
+    grown = min(left, longest, _FIRST_PAUSE * 2.0 ** min(tries - 1, 10)) * half_or_more
+    asked = last.retry_after
+    if asked >= left:
+        asked = max(left * half_or_more, min(left, _LEAST_SPREAD))
+    elif asked:
+        asked += min(left - asked, max(_LEAST_SPREAD, asked / 2)) * spread
     return max(0.0, grown, asked)
 
 

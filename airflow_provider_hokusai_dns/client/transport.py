@@ -246,7 +246,7 @@ class ConnectionAdapter(HTTPAdapter):
         )
         if next_step(last, progress, now) not in (Step.AGAIN, Step.READ_BACK):
             return None
-        spread = random.uniform(0.5, 1.0)  # noqa: S311
+        spread = random.random()  # noqa: S311
         return pause(last, call.tries, progress.gives_up_at - now, _LONGEST_PAUSE, spread)
 
     def _ended(

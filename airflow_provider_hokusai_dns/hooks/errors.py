@@ -30,15 +30,25 @@ class MLflowRestError(PicklableError, RuntimeError):
     :param code: MLflow's own ``error_code``, empty if there was none. In lower case it is ours:
         ``unresolved``, ``unreachable``, ``tls_error``, ``body_too_large``.
     :param reason: one sentence.
+    :param retry_after: seconds that the answer asked to wait, at most 30; 0 if it did not.
     """
 
-    def __init__(self, method: str, path: str, status: int, code: str, reason: str) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        code: str,
+        reason: str,
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(f"{method} {path} failed ({status or 'no answer'} {code}): {reason}")
         self.method = method
         self.path = path
         self.status = status
         self.code = code
         self.reason = reason
+        self.retry_after = retry_after
 
     @property
     def says_down(self) -> bool:

@@ -6,6 +6,7 @@ A separate module, because a DAG file imports
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 import time
@@ -22,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
-from airflow_provider_hokusai_dns.client.retries import OVERRUN
+from airflow_provider_hokusai_dns.client.retries import OVERRUN, Try, pause, retry_after
 from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
@@ -38,6 +39,8 @@ _CONNECT_TIMEOUT = 5.0
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow returns, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
+#: Seconds to wait before a call is sent again, where the server does not ask for a time.
+_WAIT = tenacity.wait_random_exponential(multiplier=0.5, max=5)
 #: What MLflow's error codes look like; anything else is not repeated.
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
@@ -132,7 +135,8 @@ def call(
 
     A failed call is retried, with exponential waits and jitter, within the ``request_timeout`` and
     ``max_retries`` of the connection, if nothing can happen twice: a create whose answer was lost
-    is not sent again.
+    is not sent again. It is not retried before the time that the server asks for with
+    ``Retry-After`` (at most 30 s), unless the deadline is nearer.
 
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
     :param renew: reads the login again after a 401; a new one is tried once.
@@ -157,9 +161,16 @@ def call(
         # Nothing was carried out: no connection, or MLflow or its proxy is overrun, and says so.
         return isinstance(error, MLflowRestError) and error.status in (0, *OVERRUN)
 
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if not isinstance(error, MLflowRestError) or not error.retry_after:
+            return _WAIT(state)
+        last, left = Try(error.status, retry_after=error.retry_after), deadline - time.monotonic()
+        return pause(last, state.attempt_number, left, 5.0, random.random())  # noqa: S311
+
     retrying = tenacity.Retrying(
         stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
+        wait=wait,
         retry=may_try_again,
         reraise=True,
     )
@@ -277,7 +288,9 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
         reason = f"the server says {quoted(given.get('message') or response.reason, 500)}"
-        raise MLflowRestError(method, path, status, code if _ERROR_CODE.match(code) else "", reason)
+        code = code if _ERROR_CODE.match(code) else ""
+        asked = retry_after(response.headers, time.time())
+        raise MLflowRestError(method, path, status, code, reason, asked)
     if not isinstance(document, dict):
         reason = "the answer is not a JSON object: is this MLflow?"
         raise MLflowRestError(method, path, status, "", reason)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -144,6 +145,41 @@ def test_a_server_that_is_overrun_is_asked_again(signed_in, tiny, status, path):
     tiny.answers[path] = [(status, {}), (200, {"run": {}})]
     signed_in.server = replace(signed_in.server, max_retries=0)
     assert signed_in.rest("POST", path, json={}) == {"run": {}}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_call_comes_back_when_the_server_asks_for_it(dns, connect, clean_runtime, status):
+    """Not before; and many calls not all at once."""
+    came: dict[str, list[float]] = {}
+
+    def answer(request):
+        came.setdefault(request.path, []).append(time.monotonic())
+        again = len(came[request.path]) > 1
+        return http(body="{}") if again else http(status, "{}", Retry_After="1")
+
+    with Stranger(answer, host="127.0.0.9") as stranger:
+        dns.set_records(HOSTNAME, [stranger.host])
+        extra = {"nameservers": dns.address, "request_timeout": 10}
+        connect(host=HOSTNAME, port=stranger.port, extra=extra)
+        hook = MLflowHook()
+        with ThreadPoolExecutor(20) as threads:
+            assert list(threads.map(lambda n: hook.rest("GET", f"/{n}"), range(20))) == [{}] * 20
+    waited = [second - first for first, second in came.values()]
+    assert min(waited) >= 1.0
+    # That 20 random moments of one second lie within a quarter of it happens once in 10^10 times.
+    assert max(waited) - min(waited) > 0.25
+
+
+def test_the_error_says_when_the_server_wants_to_be_asked_again(dns, connect, clean_runtime):
+    """A time beyond the deadline is not waited for: the call is sent once more before it."""
+    with Stranger(lambda _: http(429, "{}", Retry_After="3600"), host="127.0.0.9") as stranger:
+        dns.set_records(HOSTNAME, [stranger.host])
+        extra = {"nameservers": dns.address, "request_timeout": 1.5}
+        connect(host=HOSTNAME, port=stranger.port, extra=extra)
+        with pytest.raises(MLflowRestError) as caught:
+            MLflowHook().rest("POST", "/x")
+    assert (caught.value.status, caught.value.retry_after) == (429, 30.0)
+    assert len(stranger.requests) == 2
 
 
 @pytest.mark.parametrize("first", [503, 404])

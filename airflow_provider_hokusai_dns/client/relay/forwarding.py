@@ -185,7 +185,7 @@ class Forwarder:
                     "%s %s: %s; it is sent again", request.method, call.route.name, call.reason
                 )
             # Not for secrecy: the clients must not all come back in one moment.
-            spread = random.uniform(0.5, 1.0)  # noqa: S311
+            spread = random.random()  # noqa: S311
             await asyncio.sleep(pause(last, call.tries, left, _LONGEST_PAUSE, spread))
 
     async def ask(

@@ -174,12 +174,34 @@ def test_a_certificate_is_not_waited_for() -> None:
     assert next_step(Try(failure=NoAnswer.FINAL), progress(), now=0.0) is Step.GIVE_UP
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1000), st.floats(0, 30), st.floats(0.5, 1.0))
+@given(st.integers(1, 10_000), st.floats(0, 1000), st.floats(0, 30), st.floats(0, 1))
 def test_a_pause_ends_by_the_deadline(tries: int, left: float, asked: float, spread: float) -> None:
     """However long the server would like it; and not before the time that it asked for."""
     seconds = pause(Try(503, retry_after=asked), tries, left, 2.0, spread)
-    assert 0 <= seconds <= min(left, 30.0)
+    assert 0 <= seconds <= left * (1 + 1e-9)
+    assert seconds <= max(2.0, asked * 1.5, asked + 1.0)
     assert seconds >= asked or asked >= left
+
+
+@given(st.floats(0.001, 30), st.floats(0.001, 1000), st.integers(1, 20))
+def test_callers_that_were_told_one_time_do_not_all_come_back_at_it(
+    asked: float, left: float, tries: int
+) -> None:
+    """They come over a second or half of that time, whichever is longer, if the deadline allows."""
+    last = Try(503, retry_after=asked)
+    first, middle, late = (pause(last, tries, asked + left, 0.0, s) for s in (0.0, 0.5, 1.0))
+    assert first == asked
+    assert late - first == pytest.approx(min(left, max(1.0, asked / 2)))
+    assert middle == pytest.approx((first + late) / 2)
+
+
+def test_a_server_that_asks_for_more_than_is_left_is_asked_only_a_few_times_more() -> None:
+    """Shares of what is left would become ever shorter."""
+    left, tries = 30.0, 0
+    while left > 0:
+        left -= pause(Try(503, retry_after=30.0), 1, left, 2.0, 0.0)
+        tries += 1
+    assert tries <= 6
 
 
 @pytest.mark.parametrize(("text", "seconds"), [
