@@ -95,8 +95,9 @@ class MLflowHealthSensor(BaseSensorOperator):
         work for mapped tasks; otherwise the gate starts on a worker.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
         stores the XCom in Airflow's database, whatever the XCom backend is. A gate that does not
-        open ends on a worker, and so does one with ``outlets``, ``post_execute`` or
-        ``multiple_outputs``, for which Airflow needs a worker.
+        open ends on a worker, and so does one with ``outlets``, ``multiple_outputs``,
+        ``on_success_callback``, ``post_execute`` or an ``execute_complete`` of a subclass, for
+        which Airflow needs a worker. Without a worker, no listener of Airflow is called.
     :param poke_interval: seconds between two checks.
     :param timeout: seconds after which the gate gives up. A shorter ``execution_timeout`` ends the
         wait in the triggerer too.
@@ -308,11 +309,14 @@ class MLflowHealthSensor(BaseSensorOperator):
     def _needs_worker(self) -> bool:
         """Whether an open gate has to do something that Airflow does only on a worker."""
         after = getattr(self.post_execute, "__func__", self.post_execute)
+        resumed = getattr(self.execute_complete, "__func__", self.execute_complete)
         return bool(
             self.outlets
             or self.multiple_outputs
+            or self.on_success_callback
             or self._post_execute_hook
             or after is not BaseSensorOperator.post_execute
+            or resumed is not MLflowHealthSensor.execute_complete
             or getattr(self, "returns_dag_result", False)  # Airflow 3.3
             or (self.has_dag() and any(self.iter_mapped_dependants()))  # type: ignore[no-untyped-call]
         )

@@ -243,7 +243,7 @@ def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, s
     Two that wait on the wrong port open when the connection is corrected.
     """
     airflow.run("gates", team="a")
-    airflow.until(lambda: len(waiting := states(airflow.tasks("gates"))) == 14
+    airflow.until(lambda: len(waiting := states(airflow.tasks("gates"))) == 15
                   and set(waiting.values()) == {"deferred"})  # fmt: skip
     airflow.kill("triggerer", signal.SIGKILL)
     airflow.start("triggerer")
@@ -253,13 +253,13 @@ def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, s
     time.sleep(5)
     assert (
         shut_tiny.count(SEARCH) - asked <= (time.monotonic() - began) / 0.9 + 1
-    )  # 13 gates ask it
+    )  # 14 gates ask it
 
     shut_tiny.answers.clear()
     tasks = airflow.until(
         lambda: (
             sorted(states(tasks := airflow.tasks("gates")).values())
-            == ["deferred"] + ["success"] * 13
+            == ["deferred"] + ["success"] * 14
             and tasks
         )
     )
@@ -274,6 +274,7 @@ def test_gates_wait_survive_their_triggerer_and_open_without_a_worker(airflow, s
     assert airflow.verdict("gates", "from_worker")["level"] == "healthy"
     assert tasks["to_worker"]["queued_when"] is not None
     assert airflow.call("GET", "/api/v2/assets/events")["total_entries"] == 1
+    assert airflow.call("GET", "/api/v2/variables/opened")["value"] == "told"
 
     place = {"connection_id": "ml_b", "conn_type": "mlflow", "port": shut_tiny.port}
     airflow.call("PATCH", "/api/v2/connections/ml_b?update_mask=port", place)

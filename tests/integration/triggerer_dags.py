@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, Variable
 
 from airflow_provider_hokusai_dns.sensors.mlflow_health import MLflowHealthSensor
 
@@ -16,11 +16,18 @@ USUAL = {
 }
 TEAM = {"mlflow_conn_id": "ml_{{ dag_run.conf['team'] }}"}
 
+
+def opened(context):
+    """Where Airflow runs it can be seen outside."""
+    Variable.set("opened", context["ti"].task_id)
+
+
 with DAG("gates", schedule=None):
     for number in range(10):
         MLflowHealthSensor(task_id=f"gate_{number}", **TEAM, **USUAL)
     MLflowHealthSensor(task_id="from_worker", **TEAM, **{**USUAL, "start_from_trigger": False})
     MLflowHealthSensor(task_id="to_worker", outlets=[Asset("opened")], **TEAM, **USUAL)
+    MLflowHealthSensor(task_id="told", on_success_callback=opened, **TEAM, **USUAL)
     mapped = MLflowHealthSensor.partial(task_id="mapped", **USUAL)
     mapped.expand(mlflow_conn_id=["ml_a", "ml_b"])
 

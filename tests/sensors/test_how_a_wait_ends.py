@@ -371,6 +371,15 @@ class TestWhatIsLeftBehindOnAWorker:
         later = self.serialized(lambda one: setattr(one, "post_execute", hook))
         assert later["end_from_trigger"] is False
 
+    def test_an_execute_complete_that_is_overridden(self):
+        """A subclass does more once its gate is open."""
+
+        class Gate(MLflowHealthSensor):
+            def execute_complete(self, context, event=None):
+                return super().execute_complete(context, event)
+
+        assert self.serialized(sensor=Gate)["end_from_trigger"] is False
+
     def test_other_arguments_that_come_later(self):
         """All of what the trigger is made of is read then."""
         later = self.serialized(lambda one: setattr(one, "poke_interval", 7.0))

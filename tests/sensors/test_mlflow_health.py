@@ -274,6 +274,8 @@ class TestDeferrableMode:
             {"end_from_trigger": False},
             {"outlets": [Asset("model")]},
             {"post_execute": lambda context, result: None},
+            {"on_success_callback": lambda context: None},
+            {"on_success_callback": [lambda context: None]},
             {"multiple_outputs": True},
         ],
     )
