@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
@@ -274,7 +275,7 @@ class PinnedPort:
 
     def _give_up(self, result: Round) -> Handout:
         if result.error is not None:
-            raise result.error
+            raise copy(result.error)  # raised itself, it would keep the frames of all its callers
         # The caller gets the error of its own connect, but is not left hanging in one.
         usable = tuple(each for each in result.addresses if each not in result.silent)
         if not usable:
@@ -357,7 +358,7 @@ class PinnedPort:
         try:
             resolution = self._resolve()
         except DNSResolutionError as error:
-            return Round(error=error)
+            return Round(error=error.with_traceback(None))  # kept, and with it every frame of it
         addresses = resolution.places
         checked = Round(addresses)
         if resolution.is_stale and addresses:

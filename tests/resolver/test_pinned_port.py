@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -405,3 +406,25 @@ def test_a_step_of_the_wall_clock_makes_no_caller_look_up_the_name_itself(
     world.hangs = True
     with pytest.raises(DNSResolutionError):
         there.addresses()
+
+
+def test_an_error_that_is_kept_keeps_nothing_of_its_callers(
+    port: Callable[..., PinnedPort], lookup: ScriptedLookup
+) -> None:
+    """Its traceback would hold their frames, and so all their variables, as long as the outage."""
+    one, variables = port(0.0), []
+    lookup.set(NAME, Cause.NXDOMAIN)
+
+    class Big:
+        pass
+
+    def caller() -> int:
+        big = Big()
+        variables.append(weakref.ref(big))
+        with pytest.raises(DNSResolutionError, match=NAME) as caught:
+            one.addresses()
+        return len(caught.traceback)
+
+    assert len({caller() for _ in range(20)}) <= 2  # with the call that starts the round
+    gc.collect()
+    assert not [each for each in variables if each() is not None]
