@@ -97,7 +97,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         stores the XCom in Airflow's database, whatever the XCom backend is. A gate that does not
         open ends on a worker, and so does one with ``outlets``, ``multiple_outputs``,
         ``on_success_callback``, ``post_execute`` or an ``execute_complete`` of a subclass, for
-        which Airflow needs a worker. Without a worker, no listener of Airflow is called.
+        which Airflow needs a worker; and every gate if a plugin of Airflow has a listener.
     :param poke_interval: seconds between two checks.
     :param timeout: seconds after which the gate gives up. A shorter ``execution_timeout`` ends the
         wait in the triggerer too.
@@ -138,11 +138,20 @@ class MLflowHealthSensor(BaseSensorOperator):
         )
         self.probe_timeout = probe_timeout
         self.deferrable = deferrable
-        self.end_from_trigger = end_from_trigger
+        self._may_end_from_trigger = end_from_trigger
         # A value from another task is not known until a worker fetches it.
         self.start_from_trigger = (
             start_from_trigger and deferrable and isinstance(mlflow_conn_id, str)
         )
+
+    @property
+    def end_from_trigger(self) -> bool:
+        """Whether an open gate ends in the triggerer.
+
+        Airflow's DAG processor reads it, and rejects a DAG with such a task where a plugin has a
+        listener: only a worker would call it.
+        """
+        return self._may_end_from_trigger and self.deferrable and not self._needs_worker()
 
     def execute(self, context: Context) -> Any:
         """Wait in the chosen mode."""
@@ -300,7 +309,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             poke_interval=self.poke_interval,
             probe_timeout=self.probe_timeout,
             delay=delay,
-            end_from_trigger=self.end_from_trigger and not self._needs_worker(),
+            end_from_trigger=self.end_from_trigger,
             do_xcom_push=self.do_xcom_push,
             silent_fail=self.silent_fail,
             seen=None if self._last is None else self._last.as_dict(),
@@ -319,6 +328,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             or resumed is not MLflowHealthSensor.execute_complete
             or getattr(self, "returns_dag_result", False)  # Airflow 3.3
             or (self.has_dag() and any(self.iter_mapped_dependants()))  # type: ignore[no-untyped-call]
+            or _has_listeners()
         )
 
     def _check(self, context: Context) -> Verdict:
@@ -370,3 +380,10 @@ class MLflowHealthSensor(BaseSensorOperator):
         store = context.get("task_state_store")
         if self.reschedule and not self.deferrable and store:
             store.set(_STATE_KEY, {**strikes.as_dict(), "try_number": context["ti"].try_number})
+
+
+def _has_listeners() -> bool:
+    """Whether a plugin of this Airflow has a listener, such as that of OpenLineage."""
+    from airflow.sdk.listener import get_listener_manager
+
+    return get_listener_manager().has_listeners
