@@ -31,6 +31,8 @@ PASSED_FOR = 5.0
 #: Seconds for which, after patience ran out, addresses that refused or did not answer are not
 #: tested again: each retry of a client calls this, and would wait for the same result again.
 REFUSED_FOR = 10.0
+#: Maximum seconds that a round takes after its lookup: a stale check (2 s), then a connect (1 s).
+_LONGEST_TRIAL = 3.0
 #: For a caller that has not called for this long, it is a new outage, not the rest of the last one.
 _FORGET_AFTER = 300.0
 #: Maximum seconds between a connect that a client gave up and its next call.
@@ -281,8 +283,9 @@ class PortReachability(NamedTuple):
         patience = max(patience.seconds for patience in in_force)
         end = begun + patience
         state = self._replace(outage_since=begun, failed_at=now)
-        # The next round may take as long as this one did, and has to end in time too.
-        left = end - now - (now - started)
+        # The next round has to end in time too, and its trials may take as long as this one's did.
+        # A lookup need not: the caller leaves it when patience ends.
+        left = end - now - min(now - started, _LONGEST_TRIAL)
         if self._gave_up_lately(now) and end <= self.given_up[1]:
             left = 0.0
         else:

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -247,6 +248,22 @@ def test_a_lookup_that_hangs_is_left_when_patience_ends(
         with pytest.raises(DNSResolutionError):
             pinned.addresses()
     assert clock.monotonic() - began == pytest.approx(2.1)
+
+
+def test_slow_lookups_leave_all_of_the_patience_for_a_nameserver_that_comes_back(
+    port: Callable[..., PinnedPort], world: World, clock: ManualClock, lookup: ScriptedLookup
+) -> None:
+    """Silent nameservers make a round as long as ``timeout``; the last one may begin late."""
+    lookup.script(NAME, Cause.TIMEOUT, Cause.TIMEOUT, A)
+    began = clock.monotonic()
+
+    def start(job: Callable[[], None]) -> None:
+        clock.advance(min(10.0, began + 25.0 - clock.monotonic()))
+        job()
+
+    pinned = port(patience=30.0, edge=replace(world.edge(), start=start))
+    assert pinned.addresses() == [A]
+    assert clock.monotonic() - began == pytest.approx(25.0)
 
 
 def test_one_who_wants_less_patience_leaves_earlier(
