@@ -50,6 +50,10 @@ class DNSResolutionError(PicklableError):
         )
 
 
+class StoreOverdue(Exception):
+    """The shared store did not answer in time; its answer may be there when it is asked again."""
+
+
 class LookupFailed(PicklableError):
     """A live lookup returned no address.
 

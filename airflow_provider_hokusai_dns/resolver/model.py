@@ -320,7 +320,9 @@ class Store(Protocol):
         """The stored record, or ``None`` if none is known.
 
         ``None`` means "not known", never "there is none": an unreachable store has the same result.
-        A record that cannot be parsed is reported and ignored. Never raises.
+        A record that cannot be parsed is reported and ignored.
+
+        :raises StoreOverdue: the answer was late. Raises nothing else.
         """
         ...
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
 from airflow_provider_hokusai_dns.resolver.lookup.system import bypassing_pin
 from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, LastKnownGood, Source, Store
 
@@ -34,22 +35,31 @@ class Publisher:
     state: ResolverState
     store: Store | None
 
-    def consult(self, slot: Slot) -> None:
+    def consult(self, slot: Slot) -> bool:
         """Read the store after a lookup failed or while it is slow.
 
         At most once per ``store_recheck`` seconds and name. If this process is the first to get "no
         such name", it writes that to the store, so that the whole fleet counts rule 7's time from
         then.
+
+        :returns: whether it need not be asked again now: not if its answer is late, and no other
+            address is known.
         """
         if self.store is None:
-            return
+            return True
         refused, record = "", self.state.record(slot)
         with self._turn(record):
             if self.state.now() - record.read_at >= self.state.config.store_recheck:
-                refused = self._learn(slot)
+                try:
+                    refused = self._learn(slot)
+                except StoreOverdue:
+                    if slot.entry.answer is None:
+                        record.read_at = LONG_AGO
+                        return False
             self._tell_nxdomain(slot)
         if refused:
             self.state.observers.emit("store_rejected", slot.entry.hostname, detail=refused)
+        return True
 
     def after_lookup(self, slot: Slot) -> None:
         """Keep the record recent while lookups succeed: every process does its part (rule 17).
@@ -82,7 +92,10 @@ class Publisher:
         record = self.state.record(slot)
         with self._turn(record):
             now = self.state.now()
-            kept = self._write(slot, self._read(slot), config, written_by)
+            try:
+                kept = self._write(slot, self._read(slot), config, written_by)
+            except StoreOverdue:  # what is stored may be newer
+                kept = False
             retry = config.store_recheck - self.state.config.store_max_age
             record.compared_at = now if kept else now + retry
 
@@ -173,10 +186,12 @@ class Publisher:
         )
 
     def _read(self, slot: Slot) -> LastKnownGood | None:
-        """The stored record; none if a store raises, which its protocol forbids."""
+        """The stored record; none if a store raises what its protocol forbids."""
         assert self.store is not None
         try:
             return self.store.read(slot.entry.hostname)
+        except StoreOverdue:
+            raise
         except Exception:
             log.warning("The shared store cannot be read", exc_info=True)
             return None

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.publishing import Publisher
     from airflow_provider_hokusai_dns.resolver.state import ResolverState
 
+#: Seconds until a store whose answer was late is asked for it again.
+_STORE_PAUSE = 0.25
+
 
 @dataclass(slots=True)
 class Updater:
@@ -60,12 +63,18 @@ class Updater:
         )
 
     def ask_store(self, slot: Slot, flight: Flight) -> None:
-        """Read the shared store during a slow lookup, once per flight (policy rule 3)."""
+        """Read the shared store during a slow lookup, once per flight (policy rule 3).
+
+        If it is slow as well, its answer is waited for as long as the lookup may take.
+        """
         if not flight.take("store_asked"):
             return
 
         def ask() -> None:
-            self.publisher.consult(slot)
+            end = flight.started + self.state.config.timeout
+            while not self.publisher.consult(slot):
+                if flight.final.wait(_STORE_PAUSE) or self.state.now() >= end:
+                    return
             if self.state.now() < freshness.stale_until(slot.entry, self.state.config):
                 flight.early.set()
 

@@ -6,15 +6,31 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
 
 T = TypeVar("T")
 
+#: Seconds from its beginning for which the result of an overdue call is kept.
+_KEPT = 30.0
 
-class CallOverdue(Exception):
+
+class CallOverdue(StoreOverdue):
     """The connection to the supervisor is busy with a call that did not return in time."""
+
+
+class _Overdue(NamedTuple):
+    """A call that nothing waits for any more.
+
+    :param key: what it asks.
+    :param began: monotonic seconds.
+    """
+
+    key: str
+    began: float
+    future: Future[Any]
 
 
 class BoundedCall:
@@ -31,17 +47,25 @@ class BoundedCall:
     def renew_after_fork(self) -> None:
         """Forget the parent's call in a child, where its thread does not exist."""
         self._free = threading.Lock()
-        self._overdue: Future[Any] | None = None
+        self._overdue: _Overdue | None = None
 
-    def call(self, function: Callable[[], T]) -> T:
+    def call(self, function: Callable[[], T], key: str = "") -> T:
         """Run ``function`` on a separate thread.
 
+        :param key: what is asked. If the last call with this key was overdue and has returned now,
+            its result is returned, once. Empty for a call whose result may not be older than it.
         :raises CallOverdue: it, or an earlier call, did not return in time.
         """
-        deadline = time.monotonic() + self._patience
+        began = time.monotonic()
+        deadline = began + self._patience
         overdue = self._overdue
-        if overdue is not None and not overdue.done():
-            raise CallOverdue
+        if overdue is not None:
+            if not overdue.future.done():
+                raise CallOverdue
+            self._overdue = None
+            if key and key == overdue.key and began - overdue.began < _KEPT:
+                known: Future[T] = overdue.future
+                return known.result()
         line, future = self._free, Future[T]()
         if not line.acquire(timeout=self._patience):
             raise CallOverdue
@@ -60,6 +84,6 @@ class BoundedCall:
             line.release()
             raise
         if not wait((future,), max(0.0, deadline - time.monotonic())).done:
-            self._overdue = future
+            self._overdue = _Overdue(key, began, future)
             raise CallOverdue
         return future.result()

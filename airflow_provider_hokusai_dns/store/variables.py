@@ -184,7 +184,7 @@ class Examined(NamedTuple):
 
 
 class VariableStore:
-    """A :class:`~.resolver.model.Store` that never raises and never exceeds its time limit.
+    """A :class:`~.resolver.model.Store` that never exceeds its time limit.
 
     :param patience: seconds for each read, and for each of the two steps of a write.
     :param variables: where the texts are stored; Airflow's Variables by default.
@@ -227,14 +227,24 @@ class VariableStore:
         return other
 
     def read(self, hostname: str) -> LastKnownGood | None:
-        """The stored record, or ``None`` if none is known. A broken one is reported once."""
-        return self.examine(hostname).record
+        """The stored record, or ``None`` if none is known. A broken one is reported once.
+
+        :raises CallOverdue: Airflow did not answer in time. If its answer is there at the next
+            read, that returns it.
+        """
+        return self._examine(hostname).record
 
     def examine(self, hostname: str) -> Examined:
         """The stored record, and what is wrong with its Variable."""
+        try:
+            return self._examine(hostname)
+        except CallOverdue:
+            return Examined(was_read=False)
+
+    def _examine(self, hostname: str) -> Examined:
         key = self._key(hostname)
         try:
-            text = self.text(key)
+            text = self.text(key, may_be_late=True)
             record = None if text is None else self._parse(hostname, text)
             self._said.pop(key, None)  # so that it is logged again when it breaks again
             return Examined(record)
@@ -243,14 +253,18 @@ class VariableStore:
             return Examined(problem=f"The Variable {key} is ignored: {error}; {_advice(error)}.")
         except Exception as error:
             self._report_trouble("read", key, error)
+            if isinstance(error, CallOverdue):
+                raise
             return Examined(was_read=False)
 
-    def text(self, key: str) -> str | None:
+    def text(self, key: str, *, may_be_late: bool = False) -> str | None:
         """The text of another Variable, within the time limit; ``None`` if it is not known.
 
+        :param may_be_late: whether it may be the answer to an earlier call that was overdue. Not
+            before a write: what is stored may be newer.
         :raises CallOverdue: Airflow did not answer in time.
         """
-        text = self._call(lambda: self._variables.get(key))
+        text = self._call(lambda: self._variables.get(key), key if may_be_late else "")
         self._said.pop("", None)  # so that it is logged again when Airflow does not answer again
         return text
 
@@ -350,10 +364,10 @@ class VariableStore:
             return True
         return False
 
-    def _call(self, function: Callable[[], T]) -> T:
+    def _call(self, function: Callable[[], T], key: str = "") -> T:
         if supervisor.belongs_to_parent():
             raise ImportError("a forked child has no supervisor")
-        return self._bounded.call(function)
+        return self._bounded.call(function, key)
 
     def _key(self, hostname: str) -> str:
         return variable_key(hostname, asked=self._asked)

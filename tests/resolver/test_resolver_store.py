@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,9 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock, MemoryStore, ScriptedLookup
+from tests.servers import wait_until
 
 NAME = "mlflow.example.local"
 STATIC = {"static_addresses": {NAME: ("10.9.9.9",)}}
@@ -106,6 +109,68 @@ def test_a_second_caller_during_the_look_into_the_store_gets_the_stored_answer(
     for thread in threads:
         thread.join(10)
     assert [f.source for f in found] == [Source.STORE, Source.STORE]
+
+
+class Late(MemoryStore):
+    """Each read is answered too late, until there have been as many as this."""
+
+    late = 2
+
+    def read(self, hostname):
+        found = super().read(hostname)
+        if self.reads[hostname] <= self.late:
+            raise StoreOverdue
+        return found
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_stored_answer_that_is_late_serves_who_has_no_other(make, lookup, clock, is_silent):
+    """The store was not asked again for ``store_recheck``, by when a call has failed."""
+    store = Late(clock)
+    store.records[NAME] = stored(clock)
+    lookup.set(NAME, Cause.SERVFAIL)
+    held = lookup.hold(NAME) if is_silent else None
+    resolver = make(store=store, stale_after=0.05)
+    if held is None:
+        for _ in range(2):  # the caller waits for none of them
+            with pytest.raises(DNSResolutionError):
+                resolver.resolve(NAME)
+            clock.advance(3)
+    assert resolver.resolve(NAME).source is Source.STORE
+    assert store.reads[NAME] == 3
+
+
+def test_a_store_that_stays_late_is_left_when_the_lookup_ends(make, lookup, clock):
+    """No thread goes on to ask."""
+    store = Late(clock)
+    store.late = 1_000_000
+    lookup.set(NAME, Cause.SERVFAIL)
+    held = lookup.hold(NAME)
+    resolver = make(store=store, stale_after=0.05)
+    with ThreadPoolExecutor() as threads:
+        failing = threads.submit(resolver.resolve, NAME)
+        wait_until(lambda: store.reads[NAME] > 1)
+        held.set()
+        assert isinstance(failing.exception(10), DNSResolutionError)
+    assert resolver.wait_idle()
+
+
+def test_a_late_store_is_read_no_more_often_where_an_answer_is_in_memory(make, lookup, clock):
+    """A read occupies a task's connection to Airflow, and nothing needs it."""
+    store = Late(clock)
+    store.late = 1_000_000
+    lookup.script(NAME, "10.0.0.1", Cause.SERVFAIL)
+    resolver = make(store=store, failure_recheck=1.0)
+    resolver.resolve(NAME)
+    assert resolver.wait_idle()
+    age_out(resolver, clock)
+    reads = store.reads[NAME]
+    for _ in range(10):
+        assert resolver.resolve(NAME).source is Source.STALE
+        assert resolver.wait_idle()
+        clock.advance(2)
+    assert store.reads[NAME] == reads + 1
+    assert not store.writes[NAME]
 
 
 def test_the_cause_stays_the_one_of_dns_when_the_store_hangs():
