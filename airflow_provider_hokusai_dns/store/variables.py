@@ -49,6 +49,11 @@ from airflow_provider_hokusai_dns.store.record import (
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: A worker asks the secrets backend itself, before the API server does so again.
+_NO_ANSWER = (
+    "Airflow does not answer, check its API server and [secrets] backend (load, log, network)"
+)
+
 
 class Variables(Protocol):
     """Where the texts are stored. Both calls may block for a long time."""
@@ -354,8 +359,7 @@ class VariableStore:
         try:
             self._call(function)
         except CallOverdue:
-            log.warning("%s was not sent within %s s: Airflow's API server does not answer",
-                        what, self._patience)  # fmt: skip
+            log.warning("%s was not sent within %s s: %s", what, self._patience, _NO_ANSWER)
         except ImportError:
             log.debug("%s cannot be sent in this process", what)
         except Exception as error:
@@ -422,11 +426,8 @@ class VariableStore:
         if isinstance(error, ImportError):  # a process that cannot write, by Airflow's design
             log.debug("Variable %s cannot be %s in this process", key, done)
         elif isinstance(error, CallOverdue):
-            text = (
-                "Variable %s could not be %s within %s s, continuing without it: Airflow's API "
-                "server does not answer, check its load and its log"
-            )
-            self._say("", "overdue", text, key, done, self._patience)
+            text = "Variable %s could not be %s within %s s, continuing without it: %s"
+            self._say("", "overdue", text, key, done, self._patience, _NO_ANSWER)
         else:
             text = (
                 "Variable %s could not be %s (%s), continuing without it: check Airflow's API "

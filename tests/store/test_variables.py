@@ -206,6 +206,7 @@ class TestAnAPIServerThatDoesNotAnswer:
             store.examine(name)
         assert len(caplog.messages) == 1
         assert "does not answer" in caplog.text
+        assert "[secrets] backend" in caplog.text, "a worker asks that itself"
 
     def test_that_does_so_again_is_reported_again_whatever_the_variable_holds(
         self, store, kept, caplog
