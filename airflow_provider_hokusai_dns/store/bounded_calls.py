@@ -49,6 +49,10 @@ class BoundedCall:
         self._free = threading.Lock()
         self._overdue: _Overdue | None = None
 
+    def end(self) -> None:
+        """Wait until no call is under way, and let no further one begin."""
+        self._free.acquire()
+
     def call(self, function: Callable[[], T], key: str = "") -> T:
         """Run ``function`` on a separate thread.
 

@@ -16,8 +16,10 @@ server that hangs delays a task by two seconds once, and not two per name and at
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -188,6 +190,23 @@ class Examined(NamedTuple):
     was_read: bool = True
 
 
+#: Of the stores of this process.
+_bounded_calls: weakref.WeakSet[BoundedCall] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_no_answer() -> None:
+    """End the calls to the supervisor before this process ends, however long it takes to answer.
+
+    ``@task.external_python`` and ``@task.virtualenv`` give their process the connection of the
+    task. The task would read an answer that is left in it, or the rest of one, as its own, and
+    could wait forever. A task itself ends without these functions.
+    """
+    if supervisor.connection() is not None and not notice_dag_test():
+        for call in list(_bounded_calls):
+            call.end()
+
+
 class VariableStore:
     """A :class:`~.resolver.model.Store` that never exceeds its time limit.
 
@@ -205,6 +224,7 @@ class VariableStore:
     ) -> None:
         self._given = variables
         self._bounded = BoundedCall(patience)
+        _bounded_calls.add(self._bounded)
         self._patience = patience
         self._now = now
         #: Gives the seconds by which a timestamp may be ahead (policy rule 16).

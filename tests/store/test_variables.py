@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -376,6 +378,55 @@ def test_a_child_that_is_forked_while_a_variable_is_read_can_ask_airflow(monkeyp
             os._exit(int(comms._thread_lock.locked()))
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert comms._thread_lock.locked()
+
+
+def test_a_process_that_shares_the_connection_of_its_task_leaves_no_answer_in_it():
+    """``@task.external_python`` shares it: the task would read what is left as its own answer."""
+    script = """
+import socket, sys
+from airflow.sdk import Variable
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import CommsDecoder
+from airflow_provider_hokusai_dns.store.variables import VariableStore
+connection = CommsDecoder(socket=socket.socket(fileno=int(sys.argv[1])))
+task_runner.SUPERVISOR_COMMS = connection
+VariableStore(patience=0.5).examine("mlflow.local")
+print("the end", flush=True)
+"""
+    import msgspec
+    from airflow.sdk.execution_time.comms import _ResponseFrame
+
+    of_task, supervisors = socket.socketpair()
+
+    def supervise() -> None:
+        while head := supervisors.recv(4, socket.MSG_WAITALL):
+            size = int.from_bytes(head, "big")
+            asked = msgspec.msgpack.decode(supervisors.recv(size, socket.MSG_WAITALL))
+            supervisors.sendall(_ResponseFrame(id=asked[0]).as_bytes())
+
+    supervisor = threading.Thread(target=supervise)
+    with (
+        of_task,
+        supervisors,
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script, str(of_task.fileno())],
+            pass_fds=[of_task.fileno()], stdout=subprocess.PIPE,
+        ) as child,
+    ):  # fmt: skip
+        try:
+            assert child.stdout is not None
+            wait_until(lambda: b"the end" in child.stdout.readline(), 60)
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.5)
+            supervisor.start()
+            assert child.wait(60) == 0
+            of_task.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                of_task.recv(1)
+        finally:
+            child.kill()
+            supervisors.shutdown(socket.SHUT_RDWR)
+            supervisor.join()
 
 
 class TestAirflowItself:
