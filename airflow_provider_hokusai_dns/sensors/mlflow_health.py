@@ -94,7 +94,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         check on a worker; ``pre_execute`` does not run then. This needs Airflow 3.3, and does not
         work for mapped tasks; otherwise the gate starts on a worker.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
-        stores the XCom in Airflow's database, whatever the XCom backend is. A gate that does not
+        stores the XCom; a custom XCom backend then needs its access there. A gate that does not
         open ends on a worker, and so does one with ``outlets``, ``multiple_outputs``,
         ``on_success_callback``, ``post_execute`` or an ``execute_complete`` of a subclass, for
         which Airflow needs a worker; and every gate if a plugin of Airflow has a listener.

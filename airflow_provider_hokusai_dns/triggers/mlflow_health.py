@@ -199,8 +199,10 @@ class MLflowHealthTrigger(BaseTrigger):
         """Push the verdict as a task does; if that fails, a worker does it.
 
         The event could carry it, but Airflow stores an event's XCom as a JSON string, and
-        downstream tasks would get a string instead of the dict of every other mode.
+        downstream tasks would get a string instead of the dict of every other mode. A custom
+        backend is called on a thread: its code may block.
         """
+        from airflow.sdk.bases.xcom import BaseXCom
         from airflow.sdk.execution_time.xcom import XCom
 
         xcom: dict[str, Any] = {
@@ -212,7 +214,7 @@ class MLflowHealthTrigger(BaseTrigger):
             "map_index": -1 if ti.map_index is None else ti.map_index,
         }
         try:
-            if hasattr(XCom, "aset"):  # Airflow 3.3
+            if XCom is BaseXCom and hasattr(XCom, "aset"):  # Airflow 3.3
                 await XCom.aset(**xcom)
             else:
                 from asgiref.sync import sync_to_async

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
@@ -20,6 +22,7 @@ class Supervisor:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.sent, self.error = [], error
+        self.loops_thread = threading.get_ident()
 
     async def asend(self, message):
         if self.error is not None:
@@ -27,7 +30,8 @@ class Supervisor:
         self.sent.append(message)
 
     def send(self, message):
-        raise AssertionError("it would block the event loop")
+        assert threading.get_ident() != self.loops_thread, "it would block the event loop"
+        self.sent.append(message)
 
 
 @pytest.fixture
@@ -67,6 +71,24 @@ async def test_a_gate_whose_xcom_cannot_be_pushed_ends_on_a_worker(supervisor, c
     assert not isinstance(event, TaskSuccessEvent)
     assert event.payload["verdict"]["level"] == "healthy"
     assert "could not be pushed from here (ConnectionError)" in capfd.readouterr().out
+
+
+async def test_a_custom_xcom_backend_is_called_and_does_not_block_the_loop(supervisor, monkeypatch):
+    """It may upload the value: all triggers of the triggerer would wait for that."""
+    line, called_on = supervisor(), []
+
+    class Backend(BaseXCom):
+        @staticmethod
+        def serialize_value(value, **_):
+            called_on.append(threading.get_ident())
+            return f"s3://bucket/{value['level']}"
+
+    monkeypatch.setattr("airflow.sdk.execution_time.xcom.XCom", Backend)
+    (event,) = await events_of(TI)
+    assert isinstance(event, TaskSuccessEvent)
+    (xcom,) = [one for one in line.sent if type(one).__name__ == "SetXCom"]
+    assert xcom.value == "s3://bucket/healthy"
+    assert threading.get_ident() not in called_on
 
 
 async def test_a_gate_without_xcom_ends_without_one(supervisor):
