@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.plugins import options, prometheus
-from airflow_provider_hokusai_dns.plugins.guide import read_guide, render_guide
+from airflow_provider_hokusai_dns.plugins.guide import guide_page
 from airflow_provider_hokusai_dns.plugins.history_cache import HistoryCache
 from airflow_provider_hokusai_dns.plugins.reference import HEADERS, render_reference
 from airflow_provider_hokusai_dns.plugins.schemas import Days, Health, Words
@@ -145,4 +145,4 @@ def add_endpoints(app: FastAPI, cache: HealthCache, viewers: Sequence[Any]) -> N
 
     @app.get("/guide", include_in_schema=False, dependencies=viewers)
     def guide() -> Response:
-        return HTMLResponse(render_guide(read_guide()), headers=HEADERS)
+        return HTMLResponse(guide_page(), headers=HEADERS)

@@ -5,17 +5,37 @@ The text is ``docs/failures.md``: the wheel contains a copy of it, a checkout th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.plugins.reference import page_of
+from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _FILE = "failures.md"
+_lock = forks.free_in_child(threading.Lock())
+
+
+def guide_page() -> str:
+    """The guide as HTML, rendered once per process.
+
+    One thread at a time: the first use of mdurl, which the parser needs, is not thread-safe.
+
+    :raises OSError: the installation is incomplete.
+    """
+    with _lock:
+        return _rendered()
+
+
+@cache
+def _rendered() -> str:
+    return render_guide(read_guide())
 
 
 def read_guide() -> str:

@@ -6,11 +6,13 @@ import json
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
 from fastapi import FastAPI
+from markdown_it import MarkdownIt
 from prometheus_client.parser import text_string_to_metric_families
 
 from airflow_provider_hokusai_dns.gates.check import check_connection, misconfigured
@@ -19,7 +21,7 @@ from airflow_provider_hokusai_dns.gates.connection_health import (
     ConnectionTarget,
 )
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.plugins import prometheus
+from airflow_provider_hokusai_dns.plugins import guide, prometheus
 from airflow_provider_hokusai_dns.plugins.endpoints import Headers, add_endpoints
 from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache
 from airflow_provider_hokusai_dns.plugins.history_cache import note
@@ -447,3 +449,20 @@ def test_the_reference_describes_every_endpoint():
     assert "10.0.1.221" in page.text
     assert "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_the_guide_is_rendered_once_for_all_who_open_it(monkeypatch):
+    """mdurl, which the parser uses, fills a table at its first use: others read the half of it."""
+    inside, parse = [], MarkdownIt.parse
+
+    def counted(self, text):
+        inside.append(threading.get_ident())
+        return parse(self, text)
+
+    monkeypatch.setattr(MarkdownIt, "parse", counted)
+    guide._rendered.cache_clear()
+    client = ask()
+    with ThreadPoolExecutor(8) as threads:
+        answers = [*threads.map(lambda _: client.get("/guide"), range(8))]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(inside) == 1
