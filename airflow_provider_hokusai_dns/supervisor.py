@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver import forks
 
+_RUNNER, _NAME = "airflow.sdk.execution_time.task_runner", "SUPERVISOR_COMMS"
+
 
 def connection() -> Any:
     """The connection; ``None`` in a process that is neither a task nor a triggerer."""
-    runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
-    return getattr(runner, "SUPERVISOR_COMMS", None)
+    return getattr(sys.modules.get(_RUNNER), _NAME, None)
 
 
 def kind() -> str:
@@ -29,15 +33,52 @@ def in_triggerer() -> bool:
 _of_parent: Any = None
 
 
+class _Withheld:
+    """In place of the connection of a parent, while its child must not use it."""
+
+    def send(self, *_: Any, **__: Any) -> Any:
+        raise RuntimeError("a forked child has no connection to Airflow's supervisor")
+
+
+_withheld = _Withheld()
+_lock = forks.free_in_child(threading.Lock())
+#: Blocks of :func:`withheld_from_child` that are open.
+_blocks = 0
+
+
 def belongs_to_parent() -> bool:
     """Whether this is a forked child that has no other connection than its parent's."""
-    return _of_parent is not None and connection() is _of_parent
+    present = connection()
+    return present is _withheld or (_of_parent is not None and present is _of_parent)
+
+
+@contextmanager
+def withheld_from_child() -> Iterator[None]:
+    """While the block runs in a forked child, no function of Airflow uses its parent's connection.
+
+    For functions that use it besides other sources, such as the environment.
+    """
+    global _blocks
+    if not belongs_to_parent():
+        yield
+        return
+    runner = sys.modules[_RUNNER]
+    with _lock:
+        _blocks += 1
+        setattr(runner, _NAME, _withheld)
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
+            if not _blocks:
+                setattr(runner, _NAME, _of_parent)
 
 
 @forks.in_child
 def _leave_it_to_the_parent() -> None:
-    global _of_parent
-    _of_parent = connection()
+    global _of_parent, _blocks
+    _of_parent, _blocks = connection(), 0
     # A thread of ours may have held it at the fork: then all that asks Airflow would wait forever.
     lock = getattr(_of_parent, "_thread_lock", None)
     getattr(lock, "_at_fork_reinit", lambda: None)()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
+from airflow_provider_hokusai_dns import supervisor
 from airflow_provider_hokusai_dns.config import missing, proxies
 from airflow_provider_hokusai_dns.config.errors import (
     ConnectionMissingError,
@@ -182,13 +183,14 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    try:
-        return _given(BaseHook.get_connection(conn_id))
-    except AirflowNotFoundException:
-        pass
-    except PermissionError:
-        raise _no_access(conn_id) from None
-    return _stand_in(conn_id) or _raise_missing(conn_id, missing.why(conn_id))
+    with supervisor.withheld_from_child():
+        try:
+            return _given(BaseHook.get_connection(conn_id))
+        except AirflowNotFoundException:
+            pass
+        except PermissionError:
+            raise _no_access(conn_id) from None
+        return _stand_in(conn_id) or _raise_missing(conn_id, missing.why(conn_id))
 
 
 async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
@@ -254,6 +256,11 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
     hint = did_you_mean(conn_id, _known_connections()) + hint
     if reason is missing.Reason.UNDEFINED:
         raise ConnectionUndefinedError(conn_id, hint)
+    if supervisor.belongs_to_parent():
+        hint = (
+            "A forked child cannot read one from Airflow, which answers only the task: use the "
+            "task's hook, and call hook.get_conn() before the fork."
+        )
     raise ConnectionMissingError(conn_id, hint)
 
 

@@ -33,10 +33,8 @@ def why(conn_id: str) -> Reason:
         comms = supervisor.connection()
         if comms is None:
             return _in_database(conn_id)
-        # Not from a thread of the triggerer, nor where a parent would miss the answer.
-        is_others = supervisor.in_triggerer() or supervisor.belongs_to_parent()
-        if _has_backend_of_its_own() or is_others:
-            return Reason.UNKNOWN
+        if _has_backend_of_its_own() or supervisor.in_triggerer():
+            return Reason.UNKNOWN  # not from a thread of the triggerer
         return _meaning(comms.send(_question(conn_id)))
     except Exception:
         return Reason.UNKNOWN

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_hokusai_dns import pins, runtime, supervisor
+from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.fields import check_seconds
@@ -225,11 +225,6 @@ class MLflowHook(BaseHook):
 
         It is read after a 401, which says more than why the connection cannot be read now.
         """
-        if supervisor.belongs_to_parent():  # which would miss an answer that comes here
-            self.log.warning(
-                "The login was not read again after a 401: a forked child cannot ask Airflow"
-            )
-            return None
         try:
             server = connections.load_server(self.mlflow_conn_id)
         except Exception as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_hokusai_dns import observers
+from airflow_provider_hokusai_dns import observers, supervisor
 from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.config.errors import (
     ConnectionConflictError as ConnectionConflictError,
@@ -180,8 +180,9 @@ def mask(*texts: str | None) -> None:
     """Mask secrets in Airflow's logs."""
     from airflow.sdk.log import mask_secret
 
-    for text in filter(None, texts):
-        mask_secret(text)
+    with supervisor.withheld_from_child():
+        for text in filter(None, texts):
+            mask_secret(text)
 
 
 def store(asked: tuple[str, ...] = ()) -> VariableStore:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 import sys
+import traceback
 from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_hokusai_dns import runtime, supervisor
 from airflow_provider_hokusai_dns.config import connections, missing
 from airflow_provider_hokusai_dns.config.missing import Reason
 from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError
@@ -86,6 +91,42 @@ def test_a_process_without_a_supervisor_knows_nothing():
     """Plain Python, which reads the environment alone."""
     assert missing.why("ml") is Reason.UNKNOWN
     assert asyncio.run(missing.why_async("ml")) is Reason.UNKNOWN
+
+
+def test_a_forked_child_reads_no_connection_through_that_of_its_parent(connect, monkeypatch):
+    """Of four children at once, one got the connection of another, one none, and two hung."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import CommsDecoder
+
+    def in_a_child() -> None:
+        with pytest.raises(ConnectionMissingError, match="A forked child cannot read one"):
+            connections.load_server("ml")
+        connect("ml", host="of-the-environment.local", password="hunter2-password")
+        server = connections.load_server("ml")
+        runtime.mask_credentials(server)
+        assert server.hostname == "of-the-environment.local"
+        assert supervisor.connection() is comms
+        with supervisor.withheld_from_child(), supervisor.withheld_from_child():
+            assert supervisor.belongs_to_parent()
+            assert supervisor.connection() is not comms
+        assert supervisor.connection() is comms
+
+    ours, supervisors = socket.socketpair()
+    with ours, supervisors:
+        comms = CommsDecoder(socket=ours)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+        if not (child := os.fork()):
+            signal.alarm(20)  # a question is not answered
+            try:
+                in_a_child()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        supervisors.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            supervisors.recv(1)
 
 
 def test_a_misspelt_id_comes_with_the_one_that_was_meant(connect):
