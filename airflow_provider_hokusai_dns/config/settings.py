@@ -114,8 +114,8 @@ def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> Re
         raw = raw or option(name) or ""
         if raw:
             values[name] = checked(*origin[name], read, raw)
-    hostname = _tracking_hostname()
-    if hostname and (addresses := static_addresses()):
+    # Read without a hostname too: a wrong value is an error before a connection asks for it.
+    if (addresses := static_addresses()) and (hostname := _tracking_hostname()):
         values["static_addresses"] = {hostname: addresses}
     try:
         return ResolverConfig(**values)

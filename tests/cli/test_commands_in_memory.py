@@ -136,3 +136,16 @@ def test_a_wrong_connection_is_a_wrong_question(command, connect, capsys):
     connect(host=NAME, extra={"cache_ttl": 400_000_000})
     assert command("resolve", conn_id=["mlflow_default"]) == 2
     assert "extra 'cache_ttl'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["status", "resolve"])
+def test_a_wrong_address_for_emergencies_is_a_wrong_setting_before_a_task_fails(
+    command, dns, connect, monkeypatch, capsys, name
+):
+    """Every process has a policy before it knows which connection the address belongs to."""
+    monkeypatch.setenv("MLFLOW_FALLBACK_IP", "bad")
+    dns.set_records(NAME, ["127.0.0.1"])
+    connect(host=NAME)
+    assert command(name, conn_id=["mlflow_default"]) == 2
+    said = capsys.readouterr()
+    assert "MLFLOW_FALLBACK_IP: 'bad' is not an IP address" in said.out + said.err

@@ -33,3 +33,12 @@ def test_the_connection_is_called_this_connection(usable, connect, dns, tiny, fi
     assert not ok
     assert said in sentence
     assert MADE_UP not in sentence.lower()
+
+
+def test_a_wrong_address_for_emergencies_is_reported_as_the_tasks_do(usable, monkeypatch):
+    """A button that says yes where every task of the deployment fails would be worse than none."""
+    monkeypatch.setenv("MLFLOW_FALLBACK_IP", "bad")
+    ok, sentence = MLflowHook().test_connection()
+    assert not ok
+    assert sentence.startswith("environment, MLFLOW_FALLBACK_IP: 'bad' is not an IP address")
+    assert MLflowHook().check().cause == "connection"
