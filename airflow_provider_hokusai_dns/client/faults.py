@@ -14,7 +14,7 @@ _REFUSED_TUNNEL = "Tunnel connection failed: 4"
 
 
 def try_of(outcome: requests.Response | Exception) -> Try:
-    """What is known of an attempt from its answer or its error."""
+    """What is known of a try from its answer or its error."""
     if not isinstance(outcome, requests.Response):
         return Try(failure=_failure_of(outcome))
     status = outcome.status_code

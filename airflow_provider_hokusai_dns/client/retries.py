@@ -1,9 +1,9 @@
 """Whether to repeat a call, check whether it was carried out, answer, or give up. Pure functions.
 
 One rule for every call: it waits for MLflow for up to the ``deadline`` of the connection, counted
-while nothing gets through, and is sent again at most ``max_retries`` times if that is set. If
-MLflow has already been unavailable for a while, the time counts from then, so that a client that
-keeps logging does not wait the whole deadline at each call.
+while nothing gets through, and is sent again at most ``max_retries`` times if that is set. Behind a
+relay, if MLflow has already been unavailable for a while, the time counts from then, so that a
+client that keeps logging does not wait the whole deadline at each call.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """The outcome of one attempt.
+    """The outcome of one try.
 
     :param status: of the answer; 0 where there was none.
     :param failure: why there was none.

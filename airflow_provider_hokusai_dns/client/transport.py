@@ -115,7 +115,7 @@ class Call:
 
     @property
     def repeat(self) -> Repeat:
-        """Whether it may be sent again; what is no create that MLflow takes, is not."""
+        """Whether it may be sent again; not a create that MLflow would not accept."""
         is_unknown = self.rule.repeat is Repeat.READ_BACK and self.create is None
         return Repeat.ONCE if is_unknown else self.rule.repeat
 
@@ -175,7 +175,8 @@ class ConnectionAdapter(HTTPAdapter):
         """Send a request, and again while its server is unavailable; see the module.
 
         :raises ServerAwayError: it answered 502, 503 or 504 until the deadline.
-        :raises requests.RequestException: the error of the last attempt.
+        :raises requests.RequestException: the error of the last try.
+        :raises SentOnceError: it may have been carried out, and could do harm a second time.
         """
         call = Call.of(request)
         while True:
@@ -200,7 +201,7 @@ class ConnectionAdapter(HTTPAdapter):
         return self.patience - (time.monotonic() - call.began)
 
     def _once(self, call: Call, stream: bool, **kwargs: Any) -> requests.Response | Exception:
-        """One attempt: the response with its body, or the error."""
+        """One try: the response with its body, or the error."""
         request, patience, limit = call.request, self.patience, seconds_left()
         left = self._left(call)
         if call.tries == 0:
@@ -235,7 +236,7 @@ class ConnectionAdapter(HTTPAdapter):
         if call.sends_a_file:
             # A file that is sent once more takes its time; that is no outage.
             call.began = call.began if call.tries > 1 else time.monotonic()
-            call.is_whole = call.is_whole and _can_rewind(call.request)
+            call.is_whole = call.is_whole and _rewind(call.request)
         allowed, now = self.server.max_retries, time.monotonic()
         progress = Progress(
             repeat=call.repeat,
@@ -252,7 +253,7 @@ class ConnectionAdapter(HTTPAdapter):
     def _ended(
         self, call: Call, outcome: requests.Response | Exception, last: Try
     ) -> requests.Response:
-        """What the caller gets after the last attempt."""
+        """What the caller gets after the last try."""
         left = self._left(call) if last.may_pass and call.maybe_done else 0.0
         if left > 0 and (made := self._read_back(call, left)) is not None:
             return made
@@ -374,7 +375,7 @@ class ConnectionAdapter(HTTPAdapter):
             )
 
     def take_over(self, former: ConnectionAdapter) -> None:
-        """Replace the adapter of former settings: its creates in doubt are looked at again too."""
+        """Take over the creates in doubt of the adapter that this one replaces."""
         self._in_doubt, self._kept = former._in_doubt, former._kept
 
     def sweep(self) -> None:
@@ -401,7 +402,7 @@ class ConnectionAdapter(HTTPAdapter):
         if not is_first or (now := self.renew()) in (None, before):
             return False
         call.request.headers["Authorization"] = now
-        return _can_rewind(call.request)
+        return _rewind(call.request)
 
     def _log_away(self, call: Call, outcome: requests.Response | Exception) -> None:
         if not self._away and seconds_left() == float("inf"):
@@ -428,8 +429,8 @@ def _as_error(response: requests.Response) -> Exception:
     return requests.exceptions.HTTPError(f"{response.status_code} {text[:300]}")
 
 
-def _can_rewind(request: requests.PreparedRequest) -> bool:
-    """Rewind a file that is being sent."""
+def _rewind(request: requests.PreparedRequest) -> bool:
+    """Rewind the body; whether it can be sent again."""
     if request.body is None or isinstance(request.body, bytes | str):
         return True
     try:

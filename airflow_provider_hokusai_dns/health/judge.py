@@ -1,4 +1,4 @@
-"""Turns the answers of a probe into a verdict. Pure functions."""
+"""Turns the replies of a probe into a verdict. Pure functions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def judge(
         if refusal is not None:
             state, cause, sentence = State.UNRESOLVED, OLD_ADDRESS_REFUSED, refusal
         else:
-            state, cause, sentence = _state(server, resolution, asked, replies)
+            state, cause, sentence = _finding(server, resolution, asked, replies)
     return Verdict(
         state=state,
         cause=cause,
@@ -124,7 +124,7 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     )
 
 
-def _state(
+def _finding(
     server: MLflowServer, resolution: Resolution, asked: str, replies: Sequence[Reply]
 ) -> _Finding:
     for reply in replies:

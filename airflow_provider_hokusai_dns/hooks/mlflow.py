@@ -282,7 +282,7 @@ class MLflowHook(BaseHook):
 
         server = self.server
         with ExitStack() as stack:
-            with _attempt(server) as attempt:
+            with _through_breaker(server) as attempt:
                 try:
                     held = _pinned_and_reachable(server)
                     active = stack.enter_context(
@@ -382,7 +382,7 @@ class MLflowHook(BaseHook):
         """
         from airflow_provider_hokusai_dns.hooks import rest
 
-        with _attempt(self.server) as attempt:
+        with _through_breaker(self.server) as attempt:
             pins.pin(self.server)
             try:
                 answer = rest.call(
@@ -463,7 +463,7 @@ def _open_run_of(server: MLflowServer) -> ActiveRun | None:
 
 
 @contextmanager
-def _attempt(server: MLflowServer) -> Iterator[Call]:
+def _through_breaker(server: MLflowServer) -> Iterator[Call]:
     """One call through the breaker, which guards the start of a run or call, never its inside."""
     from airflow_provider_hokusai_dns.health.breaker import Call, breaker_for
     from airflow_provider_hokusai_dns.observers import count_breaker
@@ -479,8 +479,8 @@ def _pinned_and_reachable(server: MLflowServer) -> tuple[Pin, ...]:
     """Pin the hosts, and fail early if nothing answers, instead of waiting as long as a run may.
 
     It waits as long as a call outside a run, ``request_timeout``. After that the pin also returns
-    addresses that refuse connections, so they are tried once more here; and one that accepted a
-    connection within the last second without a test, so a refusal is waited for again.
+    addresses that refuse connections, so they are tried once more here. It does not test an address
+    that accepted a connection within the last second, so a refusal starts one more wait.
     """
     from airflow_provider_hokusai_dns.resolver.pinned_port import NoConnectionError
     from airflow_provider_hokusai_dns.resolver.racing import race

@@ -36,7 +36,7 @@ def link_to_run(url: str) -> None:
         return
     ti = context["ti"]
     if getattr(getattr(ti, "task", None), "do_xcom_push", True):
-        runtime.store().in_turn("The link to the MLflow run", lambda: leave_url(ti, url))
+        runtime.store().call_in_time("The link to the MLflow run", lambda: leave_url(ti, url))
 
 
 def tags() -> dict[str, str]:

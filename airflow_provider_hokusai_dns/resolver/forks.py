@@ -29,7 +29,10 @@ _functions: list[Callable[[], object]] = []
 
 
 def free_in_child(lock: Lock) -> Lock:
-    """A lock, or a condition, that is free in each child, even if a thread held it."""
+    """A lock, or a condition, that is free in each child, even if a thread held it.
+
+    That includes the forking thread: it must not fork while it holds one.
+    """
     _locks.add(lock)
     return lock
 

@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 #: within that time, so that a recovery is noticed. Deadlines promise half a second.
 GRACE = 0.25
 #: Seconds beyond the end of patience for a round that should have ended by then.
-_NEARLY = 0.1
+_OVERRUN = 0.1
 
 _rounds = Workers("hokusai-dns-round")
 _checking = Workers("hokusai-dns-stale-check")
@@ -80,10 +80,12 @@ class NoConnectionError(PicklableError, OSError):
 class ReusableAnswer(NamedTuple):
     """An answer that may be reused until something happens that could make it wrong.
 
+    :param port: where it was given.
     :param state: the state of the port, which leaves no doubt about the addresses.
     :param ready: the resolver's answer that it was built from.
     :param until: until when it may be reused, monotonic seconds.
     :param items: what the client gets.
+    :param places: the addresses, in the order of ``items``.
     """
 
     port: PinnedPort
@@ -186,8 +188,8 @@ class PinnedPort:
             ]
             end = state.patience_end(started, handed_out, in_force)
             running = self._join(must_be_tested=must_be_tested)
-            until = max(min(end, bound) + _NEARLY, running.started + GRACE)
-            if not (self._has_no_news(known) and state.is_hopeless(started, end, known)):
+            until = max(min(end, bound) + _OVERRUN, running.started + GRACE)
+            if not (self._waiting_is_pointless(known) and state.is_hopeless(started, end, known)):
                 self._edge.wait(running.future, max(0.0, until - now()))
             result = running.future.result() if running.future.done() else None
             if result is not None and must_be_tested and result.is_untested:
@@ -301,7 +303,8 @@ class PinnedPort:
             return None
         return None if resolution.is_stale else resolution
 
-    def _has_no_news(self, known: Resolution | None) -> bool:
+    def _waiting_is_pointless(self, known: Resolution | None) -> bool:
+        """Whether DNS cannot change the result: it is known, or the name is not healthy."""
         return known is not None or self._resolver.state(self._name) is not Level.HEALTHY
 
     def _resolve(self) -> Resolution:

@@ -23,9 +23,11 @@ StaleAddressCheck = Callable[[Resolution, str, int], str | None]
 
 #: Seconds for which an address that accepted a connection counts as alive in any case.
 ALIVE_FOR = 1.0
-#: The same while there is no doubt; and the seconds for which an answer whose outcome is unknown is
-#: a reason to doubt, because a caller that calls again may have failed with it.
-_AGAIN = 60.0
+#: The same while there is no doubt.
+_ALIVE_WITHOUT_DOUBT_FOR = 60.0
+#: Seconds for which an answer whose outcome is unknown is a reason to doubt: a caller that calls
+#: again may have failed with it.
+_DOUBT_FOR = 60.0
 #: Seconds for which the stale checks are not repeated for an address that they accepted.
 PASSED_FOR = 5.0
 #: Seconds for which, after patience ran out, addresses that refused or did not answer are not
@@ -33,7 +35,7 @@ PASSED_FOR = 5.0
 REFUSED_FOR = 10.0
 #: Maximum seconds that a round takes after its lookup: a stale check (2 s), then a connect (1 s).
 _LONGEST_TRIAL = 3.0
-#: For a caller that has not called for this long, it is a new outage, not the rest of the last one.
+#: Seconds without a failed call at a port after which the next failure begins a new outage.
 _FORGET_AFTER = 300.0
 #: Maximum seconds between a connect that a client gave up and its next call.
 _SLOW = 1.5
@@ -119,7 +121,7 @@ class Outcome(NamedTuple):
     skipped: tuple[str, ...] = ()
 
 
-class Verdict(NamedTuple):
+class NextRound(NamedTuple):
     """What a failed round means for one caller.
 
     :param left: maximum seconds until the next round; 0 if patience is over.
@@ -174,7 +176,9 @@ class PortReachability(NamedTuple):
         doubt = must_be_tested or self.in_doubt(now, connecting)
         if len(addresses) <= 1 and not doubt:
             return addresses
-        if known := self.known_alive(addresses, now, ALIVE_FOR if doubt else _AGAIN):
+        if known := self.known_alive(
+            addresses, now, ALIVE_FOR if doubt else _ALIVE_WITHOUT_DOUBT_FOR
+        ):
             return known
         return None
 
@@ -192,8 +196,8 @@ class PortReachability(NamedTuple):
         """
         return (
             self.outage_since is not None
-            or now - self.unconfirmed < _AGAIN
-            or any(CONNECT_TIMEOUT < now - at < _AGAIN for at in connecting)
+            or now - self.unconfirmed < _DOUBT_FOR
+            or any(CONNECT_TIMEOUT < now - at < _DOUBT_FOR for at in connecting)
         )
 
     def reusable_until(self, now: float, addresses: Sequence[str]) -> float:
@@ -204,7 +208,7 @@ class PortReachability(NamedTuple):
         if self.in_doubt(now, ()):
             return LONG_AGO
         first = self.alive.get(addresses[0], LONG_AGO)
-        return first + _AGAIN if len(addresses) > 1 else FOREVER
+        return first + _ALIVE_WITHOUT_DOUBT_FOR if len(addresses) > 1 else FOREVER
 
     def learn(self, outcomes: Iterable[Outcome]) -> PortReachability:
         """The state after the outcome of addresses that were returned."""
@@ -239,12 +243,13 @@ class PortReachability(NamedTuple):
     # --- what follows from a round
 
     def after(self, now: float, found: Round) -> tuple[PortReachability, float | None]:
-        """The state after a round, and how long the outage was that it ends, seconds."""
+        """The state after a round; and if it ended an outage, how many seconds that lasted."""
         passed = {key: until for key, until in self.passed.items() if until > now}
         alive = {
             address: at
             for address, at in self.alive.items()
-            if now - at < _AGAIN and (address not in found.addresses or address in found.winners)
+            if now - at < _ALIVE_WITHOUT_DOUBT_FOR
+            and (address not in found.addresses or address in found.winners)
         }
         alive |= {a: max(found.tried_at, self.alive.get(a, LONG_AGO)) for a in found.winners}
         state = self._replace(passed={**passed, **found.passed}, alive=alive)
@@ -277,7 +282,7 @@ class PortReachability(NamedTuple):
 
     def failed(
         self, now: float, started: float, handed_out: float, in_force: Sequence[Patience]
-    ) -> tuple[PortReachability, Verdict]:
+    ) -> tuple[PortReachability, NextRound]:
         """Whether to start another round after a caller's round found nothing."""
         begun = self._outage_begun(started, handed_out, in_force)
         patience = max(patience.seconds for patience in in_force)
@@ -290,7 +295,7 @@ class PortReachability(NamedTuple):
             left = 0.0
         else:
             state = state._replace(given_up=(now, end) if left <= 0 else (LONG_AGO, LONG_AGO))
-        return state, Verdict(max(0.0, left), begun != self.outage_since, patience)
+        return state, NextRound(max(0.0, left), begun != self.outage_since, patience)
 
     def forget(self) -> PortReachability:
         """The state after a change of policies: addresses given up on are tested again."""

@@ -35,7 +35,9 @@ class Serving:
     publisher: Publisher
 
     def known(self, text: str) -> Resolution | None:
-        """An answer for a further target of a name that has finished answers for another target.
+        """The answer for a new target, from the finished answers of its hostname.
+
+        :returns: ``None`` if there are none.
 
         :raises ValueError: the target is invalid.
         """
@@ -61,7 +63,7 @@ class Serving:
         live: bool = False,
         hold: tuple[float, int] | None = None,
     ) -> Resolution:
-        """The best answer known now: fresh, stale, stored, static, or the error.
+        """The best answer known now, by the rules of :mod:`.freshness`: fresh, stale or static.
 
         :param since: when the call began, for a caller that waited for a lookup. An answer that
             arrived after that is fresh for this caller, however short its lifetime.
@@ -69,6 +71,7 @@ class Serving:
             within its lifetime is stale for this caller.
         :param hold: until when a slow lookup may run: during that time every caller is served a
             stale answer at once. Not if it has ended: the slot then has another version than this.
+        :raises DNSResolutionError: there is no address to serve.
         """
         # The version before the rest: if anything changes from here on, the versions differ.
         version = slot.version

@@ -4,8 +4,8 @@ Two things are changed elsewhere: the served tallies (``Tally.n``), and :class:`
 the publisher owns.
 
 Readers take no lock: an entry, the configuration and the finished answers are replaced and never
-changed. Each is replaced here, under one lock, together with everything that depends on it. No
-logging, callbacks or waiting under that lock.
+changed; replaced answers are marked as expired. Each is replaced here, under one lock, together
+with everything that depends on it. No logging, callbacks or waiting under that lock.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.freshness import Entry
     from airflow_provider_hokusai_dns.resolver.ready import Ready, Turns
 
+#: Shared random numbers from 0 to 1: a float for each name would cost memory.
 _SHARES = [share / 255 for share in range(256)]
 #: Seconds between two cleanups.
 _CLEANUP_INTERVAL = 60.0
@@ -160,10 +161,10 @@ class ResolverState:
             slot.rotation += 1
             if slot.penalties:
                 slot.penalties = {a: until for a, until in slot.penalties.items() if until > now}
-            # Not for secrecy: jitter only has to differ between processes.
-            jitter = random.choice(_SHARES)  # noqa: S311
+            # Not for secrecy: it only has to differ between processes.
+            shorten = random.choice(_SHARES)  # noqa: S311
             answer = replace(answer, resolved_at=now)
-            self._replace(slot, freshness.succeed(slot.entry, answer, jitter))
+            self._replace(slot, freshness.succeed(slot.entry, answer, shorten))
             self._counters.last_success, self._counters.latency = now, seconds
             if not again:
                 self._counters.lookups += 1

@@ -191,7 +191,7 @@ def store(asked: tuple[str, ...] = ()) -> VariableStore:
     :param asked: :attr:`.View.asked` of a connection, whose answers are stored separately.
     """
     with locked():
-        return (_process.store or use_store(VariableStore())).seen_by(asked)
+        return (_process.store or use_store(VariableStore())).for_nameservers(asked)
 
 
 def max_clock_skew() -> float:

@@ -5,9 +5,9 @@ One Variable per hostname, with JSON that an admin can read and edit. Three thin
 * *A missing Variable means "not known".* An unreachable API server has the same result after
   13 seconds. So a read that took too long is not followed by a write.
 * *A call cannot be cancelled.* It occupies the task's connection to its supervisor until the answer
-comes, and the author's next XCom waits behind it. So every call is waited for two seconds at most,
-there is never more than one of ours under way, and while one is overdue no other is started: an API
-server that hangs delays a task by two seconds once, and not two per name and attempt.
+  comes, and the author's next XCom waits behind it. So no call is waited for longer than two
+  seconds, there is never more than one of ours under way, and while one is overdue no other is
+  started: an API server that hangs delays a task by two seconds once, and not two per name and try.
 * *There is no compare-and-set.* Two writers are reconciled by :func:`~.record.merge`, which takes
   the newer answer and the earliest "no such name" after it, in any order. What is lost in a race of
   milliseconds is written again by the next refresh.
@@ -65,7 +65,7 @@ class Variables(Protocol):
         ...
 
     def set(self, key: str, value: str, description: str) -> None:
-        """Keep a text."""
+        """Store a text."""
         ...
 
 
@@ -135,7 +135,7 @@ class MetastoreVariables:
         return Variable.get_variable_from_secrets(key)
 
     def set(self, key: str, value: str, description: str) -> None:
-        """Keep a text."""
+        """Store a text."""
         from sqlalchemy.exc import IntegrityError
 
         try:
@@ -237,7 +237,7 @@ class VariableStore:
     def _variables(self) -> Variables:
         return self._given or (MetastoreVariables() if notice_dag_test() else SdkVariables())
 
-    def seen_by(self, asked: tuple[str, ...]) -> VariableStore:
+    def for_nameservers(self, asked: tuple[str, ...]) -> VariableStore:
         """The same store, for the answers of the nameservers set on a connection.
 
         They are stored under separate keys: a user who may edit one connection must not decide
@@ -283,7 +283,7 @@ class VariableStore:
             return Examined(was_read=False)
 
     def text(self, key: str, *, may_be_late: bool = False) -> str | None:
-        """The text of another Variable, within the time limit; ``None`` if it is not known.
+        """The text of a Variable, within the time limit; ``None`` if it is not known.
 
         :param may_be_late: whether it may be the answer to an earlier call that was overdue. Not
             before a write: what is stored may be newer.
@@ -370,7 +370,7 @@ class VariableStore:
             return False
         return True
 
-    def in_turn(self, what: str, function: Callable[[], object]) -> bool:
+    def call_in_time(self, what: str, function: Callable[[], object]) -> bool:
         """Send something else to Airflow in the same way, within the time limit of a Variable.
 
         :param what: for the log.

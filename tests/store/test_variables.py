@@ -189,7 +189,7 @@ class TestAnAPIServerThatDoesNotAnswer:
         started = time.monotonic()
         with pytest.raises(StoreOverdue):
             store.read(NAME)
-        assert store.examine(NAME) == (None, None)
+        assert store.examine(NAME) == (None, None, False)
         assert not store.write(RECORD)
         assert time.monotonic() - started < 8
 
@@ -226,7 +226,7 @@ class TestAnAPIServerThatDoesNotAnswer:
         """The line is free again."""
         store.write(RECORD)
         kept.free.clear()
-        assert store.examine(NAME) == (None, None)
+        assert store.examine(NAME) == (None, None, False)
         kept.free.set()
         assert wait_until(lambda: store.examine(NAME)[0], 5) == RECORD
         assert store.read(NAME) == RECORD
@@ -285,7 +285,7 @@ class TestWhatElseIsSent:
     def test_comes_through(self, store):
         """On a good day, before the caller goes on."""
         sent = []
-        assert store.in_turn("The link", lambda: sent.append(1))
+        assert store.call_in_time("The link", lambda: sent.append(1))
         assert sent == [1]
 
     def test_costs_a_bounded_time_together_with_the_variables(self, store, kept, caplog):
@@ -294,7 +294,7 @@ class TestWhatElseIsSent:
         started = time.monotonic()
         store.examine(NAME)
         sent = []
-        assert not store.in_turn("The link", lambda: sent.append(1))
+        assert not store.call_in_time("The link", lambda: sent.append(1))
         assert time.monotonic() - started < 8
         assert not sent
         assert "The link was not sent" in caplog.text
@@ -305,7 +305,7 @@ class TestWhatElseIsSent:
         def fail() -> None:
             raise PermissionError("token=hunter2")
 
-        assert not store.in_turn("The link", fail)
+        assert not store.call_in_time("The link", fail)
         assert "PermissionError" in caplog.text
         assert "hunter2" not in caplog.text
 
@@ -352,7 +352,7 @@ def test_a_forked_child_leaves_the_connection_to_the_supervisor_to_its_parent(mo
         child = os.fork()
         if not child:
             quiet = store.read(NAME) is None and not store.write(RECORD)
-            quiet = quiet and not store.in_turn("The link", lambda: ours.send(b"link"))
+            quiet = quiet and not store.call_in_time("The link", lambda: ours.send(b"link"))
             os._exit(0 if quiet else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         supervisors.setblocking(False)

@@ -89,17 +89,17 @@ class Listener:
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
 
-    async def drain(self, seconds: float, *, longer: bool = False) -> float:
+    async def drain(self, seconds: float, *, only_while_stuck: bool = False) -> float:
         """Take no new connection, and wait for the calls under way.
 
-        :param longer: restart the count whenever one of them makes progress.
+        :param only_while_stuck: restart the count whenever one of them makes progress.
         :return: since when the seconds were counted in the end; monotonic.
         """
         self._listening.close()
         since, calls = time.monotonic(), dict(self._under_way)
         while calls and (left := since + seconds - time.monotonic()) > 0:
             await asyncio.wait(calls, timeout=left)
-            if longer:
+            if only_while_stuck:
                 since = max(since, *(call.waiting_since for call in calls.values()))
             calls = {task: call for task, call in calls.items() if not task.done()}
         return since

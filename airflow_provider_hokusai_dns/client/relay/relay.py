@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+#: For the listener to start, seconds.
 _START = 30.0
 #: For ending runs after a block that was left because the task's time is over, seconds.
 _SHORT = sigterm.SECONDS
@@ -95,7 +96,7 @@ class Relay:
         self._run_id = run_id
         self._experiment_id = experiment_id
         self._end_timeout = end_timeout
-        #: What a client of this relay shows; good for nothing else.
+        #: Clients authenticate to this relay with it; it is valid nowhere else.
         self.token = secrets.token_urlsafe(32)
         self._pid = os.getpid()
         self._stopped = False
@@ -158,7 +159,8 @@ class Relay:
         error up to ``deadline`` or ``end_timeout`` in all, and :data:`.sigterm.SECONDS` where the
         task's time is over.
 
-        :param error: what the block was left by; it must come out, so nothing is raised then.
+        :param error: the exception that left the block. The caller re-raises it, so nothing is
+            raised then.
         :param status: of the block. Runs that clients have left RUNNING are ended as FAILED where
             it is FINISHED: a client that ends its runs has done so by now, as MLflow's own API does
             it at its exit.
@@ -176,9 +178,11 @@ class Relay:
                 if out_of_time:
                     self._finish_at_once(status)
                 else:
-                    longer = error is None
-                    limit = None if longer else seconds + 2 * _SHORT
-                    self._run(self._finish(status, seconds, longer=longer), limit)
+                    only_while_stuck = error is None
+                    limit = None if only_while_stuck else seconds + 2 * _SHORT
+                    self._run(
+                        self._finish(status, seconds, only_while_stuck=only_while_stuck), limit
+                    )
             except Exception:
                 _log.exception("The relay could not be ended in order")
             except BaseException as over:  # the task's time is over meanwhile
@@ -228,12 +232,12 @@ class Relay:
             ask = partial(self._forwarder.ask, deadline=self._server.deadline)
             self._cleaning = asyncio.create_task(end_orphans(ask, self._run_tags, runs))
 
-    async def _finish(self, status: str, seconds: float, *, longer: bool) -> None:
+    async def _finish(self, status: str, seconds: float, *, only_while_stuck: bool) -> None:
         """Deliver what is under way, then end the runs: a client may do that itself until then.
 
-        :param longer: count the seconds while nothing gets through only.
+        :param only_while_stuck: count only the seconds in which nothing gets through.
         """
-        end = seconds + await self._listener.drain(seconds, longer=longer)
+        end = seconds + await self._listener.drain(seconds, only_while_stuck=only_while_stuck)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, end - time.monotonic()) + _SHORT):
                 await self._end_runs(status, max(_SHORT, end - time.monotonic()))
@@ -246,7 +250,7 @@ class Relay:
         await self._close_all()
 
     def _finish_at_once(self, status: str) -> None:
-        """Both at the same time, in as many seconds as a task has that is told to stop."""
+        """Deliver and end the runs at the same time, in the seconds that a stopped task has."""
 
         async def finish() -> None:
             with suppress(TimeoutError):

@@ -47,7 +47,7 @@ def train() -> None:
     from airflow_provider_hokusai_dns.links.mlflow_run import leave_url
 
     ti = get_current_context()["ti"]
-    runtime.store().in_turn("The link", lambda: leave_url(ti, RUN_URL))
+    runtime.store().call_in_time("The link", lambda: leave_url(ti, RUN_URL))
 
 
 @task
