@@ -291,7 +291,7 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
     if reply.status in (401, 403):
         why = _status_cause(reply.status)
         advice = "grant this user the permission to edit the experiment"
-    elif b"--no-serve-artifacts" in reply.body or reply.detail == "not_proxied":
+    elif b"--serve-artifacts" in reply.body or reply.detail == "not_proxied":
         why = "not_proxied"
         advice = (
             'the server does not proxy artifacts (mlflow-artifacts), so leave "artifact" out of '

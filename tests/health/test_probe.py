@@ -124,6 +124,19 @@ def test_a_lost_database_is_told_though_health_is_ok(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.timeout(400)
+def test_a_server_that_serves_no_artifacts_is_told_from_one_whose_store_is_broken(
+    tmp_path: Path,
+) -> None:
+    """An experiment keeps its location from when the server did: it is still asked, and refuses."""
+    arguments = ["--no-serve-artifacts"]
+    with MLflowProcess(tmp_path / "mlflow", host="127.0.0.43", arguments=arguments) as process:
+        verdict = probe(of(process), an_address(process.host), checks=("artifact",))
+    assert (verdict.state, verdict.cause) == (State.ARTIFACT_FAILED, "not_proxied")
+    assert "does not proxy artifacts" in verdict.sentence
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(400)
 def test_a_workspace_on_a_server_without_workspaces_is_told(mlflow_server: MLflowProcess) -> None:
     """MLflow answers 500 to it, which its own client would retry for minutes."""
     server = of(mlflow_server, workspace="blue")
