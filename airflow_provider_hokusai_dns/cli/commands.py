@@ -146,9 +146,11 @@ def status(args: Namespace) -> int:
         if changed := runtime.policy_status()["values"]:
             numbers = ", ".join(f"{name} = {value:g}" for name, value in changed.items())
             print_line(f"The Variable hokusai_dns_policy changes the policy: {numbers}.")
+    for error in (wrong := settings.wrong_options()):
+        print_error(str(error))
     if problem:
         return NO_DATABASE
-    if any(verdict.state is State.CONFIG for verdict, _ in checks):
+    if wrong or any(verdict.state is State.CONFIG for verdict, _ in checks):
         return WRONG_QUESTION
     return _judge((row["state"] for row in rows), args.min_health)
 
@@ -248,6 +250,8 @@ def _use(variables: Variables) -> None:
     """Keep the last known good there, under the policy that the Variable there sets."""
     runtime.use_store(VariableStore(patience=_PATIENCE, variables=variables))
     runtime.follow_policy()
+    for line in settings.unknown_options():
+        print_error(line)
     if problem := runtime.policy_status()["problem"]:
         print_error(f"{problem}. The policy is that of the settings.")
 

@@ -15,16 +15,19 @@ from typing import Any
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.fields import (
     checked,
+    did_you_mean,
     read_addresses,
     read_count,
+    read_flag,
     read_hostnames,
     read_items,
     read_nameservers,
     read_seconds,
+    read_seconds_above_zero,
 )
 from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.target import Target, quoted
 
 #: The connection that is used by default.
 DEFAULT_CONN_ID = "mlflow_default"
@@ -38,6 +41,14 @@ _ENVIRONMENT = {"cache_ttl": "DNS_CACHE_TTL", "timeout": "DNS_TIMEOUT"}
 _FALLBACK_VARIABLE = "MLFLOW_FALLBACK_IP"
 _SECTION_NAME = f"section [{SECTION}]"
 _LISTS: dict[str, Callable[[object], Any]] = {"nameservers": read_nameservers, "search": read_items}
+#: The options that are not part of the policy.
+_OTHERS: dict[str, Callable[[object], Any]] = {
+    "connections": read_items,
+    "hostnames": read_hostnames,
+    "look_every": read_seconds_above_zero,
+    "metrics_for_anyone": read_flag,
+    "relay_keep": read_count,
+}
 
 
 def option(name: str) -> str | None:
@@ -69,6 +80,38 @@ def relay_keep() -> int:
     """
     kept = option("relay_keep") or 1024
     return checked(_SECTION_NAME, "relay_keep", read_count, kept) * 2**20
+
+
+def wrong_options() -> list[SettingError]:
+    """What is wrong with options that no check reads: some tasks or processes fail by them."""
+    found: list[SettingError] = []
+    for name, read in _OTHERS.items():
+        try:
+            if (raw := option(name)) is not None:
+                checked(_SECTION_NAME, name, read, raw)
+        except SettingError as error:
+            found.append(error)
+    return found
+
+
+def unknown_options() -> list[str]:
+    """A sentence for each option that is set and that does not exist: Airflow accepts any name."""
+    from airflow.providers.common.compat.sdk import conf
+
+    known = (*_OTHERS, *policy_options())
+    prefix = f"AIRFLOW__{SECTION.upper()}__"
+    set_here = [name.removeprefix(prefix) for name in os.environ if name.startswith(prefix)]
+    in_file = conf.options(SECTION) if conf.has_section(SECTION) else []
+    return [
+        f"{where}{quoted(name, 60)} is ignored: there is no such option. "
+        f"{did_you_mean(name, names)}".rstrip()
+        for where, given, names in (
+            (f"environment, {prefix}: ", set_here, [name.upper() for name in known]),
+            (f"{_SECTION_NAME}: ", in_file, known),
+        )
+        for name in given
+        if name not in names
+    ]
 
 
 def policy_options() -> dict[str, Callable[[object], Any]]:

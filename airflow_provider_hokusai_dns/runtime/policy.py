@@ -64,6 +64,9 @@ class Policy:
                 )
                 self.log_lines.append((logging.ERROR, line, error))
             return self._config
+        if self._config is None:
+            unknown = settings.unknown_options()
+            self.log_lines += [(logging.WARNING, "%s", line) for line in unknown]
         if config != self._config:
             self._config = config
         self._fingerprint, self._numbers, self._rejected = fingerprint, numbers, ""

@@ -149,3 +149,51 @@ def test_a_wrong_address_for_emergencies_is_a_wrong_setting_before_a_task_fails(
     assert command(name, conn_id=["mlflow_default"]) == 2
     said = capsys.readouterr()
     assert "MLFLOW_FALLBACK_IP: 'bad' is not an IP address" in said.out + said.err
+
+
+def test_a_misspelt_option_is_named_with_the_right_word(
+    command, dns, connect, monkeypatch, caplog, capsys
+):
+    """Airflow accepts any name in a section; a process logs it once, a command prints it."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__CACH_TTL", "5")
+    dns.set_records(NAME, ["127.0.0.1"])
+    connect(host=NAME)
+    assert command("resolve", conn_id=["mlflow_default"]) == 0
+    line = (
+        "environment, AIRFLOW__HOKUSAI_DNS__: 'CACH_TTL' is ignored: there is no such option. "
+        "Did you mean 'CACHE_TTL'?"
+    )
+    assert line in capsys.readouterr().err
+    runtime.forget()
+    caplog.clear()
+    for _ in range(2):
+        runtime.resolver()
+    assert [record.getMessage() for record in caplog.records] == [line]
+
+
+def test_a_misspelt_option_of_the_file_is_named_too(monkeypatch):
+    """As in airflow.cfg."""
+    from airflow.providers.common.compat.sdk import conf
+
+    from airflow_provider_hokusai_dns.config import settings
+
+    if not conf.has_section(settings.SECTION):
+        conf.add_section(settings.SECTION)
+    conf.set(settings.SECTION, "max_stail", "5")
+    try:
+        (line,) = settings.unknown_options()
+    finally:
+        conf.remove_option(settings.SECTION, "max_stail")
+    assert line.startswith("section [hokusai_dns]: 'max_stail' is ignored")
+    assert line.endswith("Did you mean 'max_stale'?")
+
+
+def test_status_names_a_wrong_option_that_no_check_reads(
+    command, dns, connect, monkeypatch, capsys
+):
+    """A relay of a task would fail by it."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__RELAY_KEEP", "many")
+    dns.set_records(NAME, ["127.0.0.1"])
+    connect(host=NAME)
+    assert command("status", conn_id=["mlflow_default"]) == 2
+    assert "relay_keep: 'many' is not a whole number" in capsys.readouterr().err
