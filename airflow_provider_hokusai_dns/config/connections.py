@@ -179,10 +179,11 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
 
     :raises ConnectionMissingError: the connection does not exist or cannot be read;
         :class:`ConnectionUndefinedError` if Airflow reports clearly that it does not exist.
-    :raises SettingError: names the field and what is wrong with it.
+    :raises SettingError: names the field and what is wrong with it; or ``conn_id`` is no id.
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+    _check_id(conn_id)
     with supervisor.withheld_from_child():
         try:
             return _given(BaseHook.get_connection(conn_id))
@@ -197,6 +198,7 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     """The same as :func:`load_server`, for triggers."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+    _check_id(conn_id)
     try:
         return _given(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
@@ -204,6 +206,13 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     except PermissionError:
         raise _no_access(conn_id) from None
     return _stand_in(conn_id) or _raise_missing(conn_id, await missing.why_async(conn_id))
+
+
+def _check_id(conn_id: object) -> None:
+    """Refuse what is no id: Airflow would fail in the middle of reading, or find nothing."""
+    if not isinstance(conn_id, str) or not conn_id.strip():
+        reason = f"the id of a connection is a text such as {DEFAULT_CONN_ID!r}, not {conn_id!r}"
+        raise SettingError("arguments", "connection id", reason)
 
 
 #: Connections that this process has read. If one is missing now, it has probably become unreadable,

@@ -166,3 +166,21 @@ def test_a_gate_gives_up_on_an_undefined_connection_and_waits_for_a_missing_one(
         for _ in range(STRIKES):
             strikes = strikes.after(verdict, fatal)
         assert strikes.out is out
+
+
+@pytest.mark.parametrize("conn_id", [None, 5, "", " "])
+def test_what_is_no_id_of_a_connection_is_refused_in_words(conn_id):
+    """By the hook, by a check of a gate and in the triggerer."""
+    import asyncio
+
+    from airflow_provider_hokusai_dns.config import connections
+    from airflow_provider_hokusai_dns.exceptions import SettingError
+    from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+
+    said = f"connection id: the id of a connection is a text .*, not {conn_id!r}"
+    with pytest.raises(SettingError, match=said):
+        _ = MLflowHook(conn_id).server
+    with pytest.raises(SettingError, match=said):
+        asyncio.run(connections.aload_server(conn_id))
+    verdict = MLflowHook(conn_id).check()
+    assert (verdict.state, verdict.cause) == ("config", "connection")
