@@ -32,6 +32,7 @@ from airflow_provider_hokusai_dns.resolver.errors import (
     DNSResolutionError,
     LookupFailed,
     PicklableError,
+    StoreOverdue,
 )
 
 __all__ = [
@@ -54,5 +55,6 @@ __all__ = [
     "PicklableError",
     "RunEndError",
     "SettingError",
+    "StoreOverdue",
     "TLSFileError",
 ]
