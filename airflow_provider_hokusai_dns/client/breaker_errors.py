@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from airflow_provider_hokusai_dns.client.retries import FEATURE_DISABLED
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 
 
 def says_down(error: BaseException) -> bool:
-    """Whether no server answered, or the answer was a 5xx.
+    """Whether no server answered, or the answer was a 5xx, except of a part that is turned off.
 
     A 4xx is an answer, and an error that MLflow raises before it sends a request means nothing.
     """
@@ -19,7 +20,8 @@ def says_down(error: BaseException) -> bool:
     # the error says so; before, the error of requests is its cause.
     is_of_an_answer = str(getattr(error, "error_class", "")).startswith("CP_")
     if isinstance(error, RestException) or (isinstance(error, MlflowException) and is_of_an_answer):
-        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
+        is_down = int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
+        return is_down and error.error_code != FEATURE_DISABLED
     # MLflow raises its own exception while it handles that of requests, without a code.
     cause = error if isinstance(error, RequestException) else error.__cause__ or error.__context__
     if isinstance(cause, HTTPError):

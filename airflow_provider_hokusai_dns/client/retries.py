@@ -20,9 +20,11 @@ from airflow_provider_hokusai_dns.client.routes import ANSWER_TIMEOUT, PATIENCE_
 _AWAY = frozenset({502, 503, 504})
 #: Those of a server that is there and has not carried the request out.
 OVERRUN = frozenset({408, 425, 429})
-_MAY_PASS = _AWAY | OVERRUN | {500}
+_MAY_PASS = _AWAY | OVERRUN
 #: What SQLAlchemy says when no database connection comes free; MLflow answers 400 with it.
 _POOL_IS_FULL = b"QueuePool limit of size"
+#: MLflow's code for a part that it was started without, such as workspaces. Its status is 500.
+FEATURE_DISABLED = "FEATURE_DISABLED"
 _FIRST_PAUSE = 0.2
 #: The longest Retry-After that is honoured, seconds: a server may ask for an hour.
 _LONGEST_RETRY_AFTER = 30.0
@@ -86,6 +88,8 @@ class Try:
         """Whether the same request may be taken later."""
         if self.failure is not None:
             return self.failure is not NoAnswer.FINAL
+        if self.status == 500:
+            return FEATURE_DISABLED.encode() not in self.body
         return self.status in _MAY_PASS or (self.status == 400 and _POOL_IS_FULL in self.body)
 
 

@@ -39,7 +39,14 @@ if TYPE_CHECKING:
 
 
 #: States of a server that answers and accepts no run; a run that fails for one names it.
-_REFUSALS = ("tls_error", "host_rejected", "unauthenticated", "workspace_missing", "not_mlflow")
+_REFUSALS = (
+    "tls_error",
+    "host_rejected",
+    "unauthenticated",
+    "forbidden",
+    "workspace_missing",
+    "not_mlflow",
+)
 
 
 class MLflowHook(BaseHook):
@@ -207,7 +214,7 @@ class MLflowHook(BaseHook):
                     mlflow.end_run(status)
 
     def _refusal(self, error: Exception) -> MLflowRefusedError | None:
-        """The error for a server that refused a run; ``None`` if a gate would open for it."""
+        """The error for a server that refused a run; ``None`` if its state is none of those above."""
         from mlflow.exceptions import MlflowException
         from requests.exceptions import SSLError
 
@@ -269,8 +276,8 @@ class MLflowHook(BaseHook):
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is no address for the name.
         :raises MLflowUnreachableError: nothing accepts a connection.
-        :raises MLflowRefusedError: wrong login, Host check, certificate or path; MLflow's own
-            error is its cause.
+        :raises MLflowRefusedError: wrong login, permission, Host check, certificate, path or
+            workspace; MLflow's own error is its cause.
         :raises EnvironmentConflictError: another run of this process is on another server.
         :raises RunEndError: at the end, if the server could not be reached.
         :raises LostDataError: at the end, if something logged asynchronously did not arrive.

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-    from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, LookupFailed
+    from airflow_provider_hokusai_dns.resolver.errors import (
+        DNSResolutionError,
+        LookupFailed,
+        StoreOverdue,
+    )
     from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
     from airflow_provider_hokusai_dns.resolver.model import (
         Answer,
@@ -42,6 +46,7 @@ __all__ = [
     "ResolverConfig",
     "Source",
     "Store",
+    "StoreOverdue",
 ]
 #: Where each name is that is not in :mod:`.model`.
 _MODULES = {
@@ -51,6 +56,7 @@ _MODULES = {
     "Event": ".metrics",
     "LookupFailed": ".errors",
     "ResolverConfig": ".config",
+    "StoreOverdue": ".errors",
 }
 
 

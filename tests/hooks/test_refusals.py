@@ -66,6 +66,21 @@ def test_a_wrong_login(at: Any, auth_server: MLflowProcess, login: Any, told: st
     refused(at(auth_server, **login), "unauthenticated", told)
 
 
+def test_a_workspace_on_a_server_without_workspaces(
+    at: Any, mlflow_server: MLflowProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MLflow answers 500, and always will."""
+    refused(at(mlflow_server, extra={"workspace": "team-z"}), "workspace_missing", "team-z")
+    assert "unavailable" not in caplog.text
+
+
+def test_a_login_without_permission(at: Any) -> None:
+    denied = http(403, '{"error_code": "PERMISSION_DENIED", "message": "no"}', "application/json")
+    answers = {"/version": http(body="3.17.2"), "/health": http(body="OK")}
+    with Stranger(lambda asked: answers.get(asked.path, denied)) as there:
+        refused(at(there, login="ada", password="x"), "forbidden", "permission")
+
+
 def test_a_certificate_that_is_not_trusted(at: Any, tls_server: tuple[MLflowProcess, Path]) -> None:
     refused(at(tls_server[0], schema="https"), "tls_error", "ca_file")
 

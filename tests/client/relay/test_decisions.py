@@ -169,6 +169,11 @@ def test_mlflow_s_own_500_is_repeated_as_long_as_by_its_client() -> None:
     assert next_step(Try(500), busy, now=PATIENCE_WITH_500) is Step.ANSWER
 
 
+def test_what_a_server_was_started_without_is_not_waited_for() -> None:
+    last = Try(500, body=b'{"error_code": "FEATURE_DISABLED", "message": "no workspaces"}')
+    assert next_step(last, progress(), now=1.0) is Step.ANSWER
+
+
 def test_a_certificate_is_not_waited_for() -> None:
     """It stays as wrong as it is."""
     assert next_step(Try(failure=NoAnswer.FINAL), progress(), now=0.0) is Step.GIVE_UP
