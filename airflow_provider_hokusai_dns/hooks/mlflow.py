@@ -214,7 +214,7 @@ class MLflowHook(BaseHook):
                     mlflow.end_run(status)
 
     def _refusal(self, error: Exception) -> MLflowRefusedError | None:
-        """The error for a server that refused a run; ``None`` if its state is none of those above."""
+        """The error for a server that refused a run; ``None`` if its state is no refusal."""
         from mlflow.exceptions import MlflowException
         from requests.exceptions import SSLError
 
