@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,16 @@ class _Bounded(HTTPAdapter):
         self._deadline = deadline
         self.poolmanager.pool_classes_by_scheme = pool_classes(partial(_closed_after, deadline))
 
+    def close(self) -> None:
+        """Close the connection, which would stay open until the pools are garbage-collected.
+
+        The http provider's hook does not close its session at all.
+        """
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it cannot be iterated over
+                manager.pools[key].close()
+        super().close()
+
     def send(self, *args: Any, **kwargs: Any) -> requests.Response:
         try:
             return self._read(super().send(*args, **kwargs))
@@ -106,6 +117,8 @@ class RestHook(HttpHook):
     It does not get our connection, because it would send the extras as headers: the connection it
     gets has only a host.
     """
+
+    adapter: _Bounded
 
     def __init__(self, method: str, server: MLflowServer, path: str, deadline: float) -> None:
         adapter = _Bounded(method, path, deadline)
@@ -215,9 +228,10 @@ def _once(
 
     def send() -> None:
         try:
-            with bounded(max(0.0, deadline - time.monotonic())):
+            hook = RestHook(method, server, name, deadline)
+            with bounded(max(0.0, deadline - time.monotonic())), closing(hook.adapter):
                 outcome.append(
-                    RestHook(method, server, name, deadline).run(
+                    hook.run(
                         path,
                         data=dict(params) if params and method == "GET" else None,
                         extra_options={

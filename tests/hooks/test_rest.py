@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import secrets
 import signal
@@ -13,6 +14,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -29,7 +31,7 @@ from airflow_provider_hokusai_dns.hooks import rest
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from tests.client.relay.support import asked
 from tests.conftest import HOSTNAME, SEARCH
-from tests.servers import Stranger, http
+from tests.servers import Stranger, http, wait_until
 
 
 def _free_port(address: str) -> int:
@@ -451,6 +453,26 @@ def test_a_huge_body_is_not_read_to_its_end(dns, connect, clean_runtime, monkeyp
         assert caught.value.code == "body_too_large"
         assert hung_up.wait(5)
     breaker_for(MLflowHook().server).reset()
+
+
+@pytest.mark.parametrize("body", ["{}", "<html>"])
+def test_a_call_closes_its_connection(dns, connect, clean_runtime, body):
+    """Garbage may be collected hours later, or never where a training has turned that off."""
+    with Stranger(lambda _: http(body=body), host="127.0.0.9") as stranger:
+        dns.set_records(HOSTNAME, [stranger.host])
+        extra = {"nameservers": dns.address, "request_timeout": 10}
+        connect(host=HOSTNAME, port=stranger.port, extra=extra)
+        hook = MLflowHook()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                with suppress(MLflowRestError):
+                    hook.rest("GET", "/x")
+            wait_until(lambda: not stranger._open)
+        finally:
+            gc.enable()
+        assert stranger.connections == 5
 
 
 def test_a_call_does_not_import_mlflow(signed_in, tiny):
