@@ -170,9 +170,8 @@ def stale_limit_row(found: Resolution, target: ConnectionTarget) -> dict[str, An
     in_force, since = found.stale_limit, found.dates.stamp
     if in_force is None or since is None:
         return None
-    rule, limit, until = (
-        "no_such_name" if in_force.no_such_name else "age", in_force.seconds, in_force.until,
-    )  # fmt: skip
+    rule = "no_such_name" if in_force.no_such_name else "age"
+    limit, until = in_force.seconds, in_force.until
     if target.login_limit is not None and since + target.login_limit < until:
         rule, limit, until = "login_over_http", target.login_limit, since + target.login_limit
     left = max(0.0, until - found.dates.clock.monotonic())
