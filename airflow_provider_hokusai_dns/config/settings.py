@@ -41,8 +41,8 @@ _ENVIRONMENT = {"cache_ttl": "DNS_CACHE_TTL", "timeout": "DNS_TIMEOUT"}
 _FALLBACK_VARIABLE = "MLFLOW_FALLBACK_IP"
 _SECTION_NAME = f"section [{SECTION}]"
 _LISTS: dict[str, Callable[[object], Any]] = {"nameservers": read_nameservers, "search": read_items}
-#: The options that are not part of the policy.
-_OTHERS: dict[str, Callable[[object], Any]] = {
+#: The options that are not part of the policy, and their readers.
+OTHER_OPTIONS: dict[str, Callable[[object], Any]] = {
     "connections": read_items,
     "hostnames": read_hostnames,
     "look_every": read_seconds_above_zero,
@@ -61,8 +61,8 @@ def option(name: str) -> str | None:
 
 def listed_connections() -> tuple[str, ...]:
     """The connections that the refresh DAG refreshes and the health endpoints check by default."""
-    listed = option("connections") or DEFAULT_CONN_ID
-    return checked(_SECTION_NAME, "connections", read_items, listed)
+    listed: tuple[str, ...] = _other("connections", DEFAULT_CONN_ID)
+    return listed
 
 
 def listed_hostnames() -> tuple[str, ...]:
@@ -70,7 +70,8 @@ def listed_hostnames() -> tuple[str, ...]:
 
     :raises SettingError: one is not a hostname; the error names it.
     """
-    return checked(_SECTION_NAME, "hostnames", read_hostnames, option("hostnames") or "")
+    listed: tuple[str, ...] = _other("hostnames", "")
+    return listed
 
 
 def relay_keep() -> int:
@@ -78,14 +79,22 @@ def relay_keep() -> int:
 
     :raises SettingError: it is not a number.
     """
-    kept = option("relay_keep") or 1024
-    return checked(_SECTION_NAME, "relay_keep", read_count, kept) * 2**20
+    megabytes: int = _other("relay_keep", 1024)
+    return megabytes * 2**20
+
+
+def _other(name: str, default: object) -> Any:
+    """An option that is not part of the policy.
+
+    :raises SettingError: it is wrong.
+    """
+    return checked(_SECTION_NAME, name, OTHER_OPTIONS[name], option(name) or default)
 
 
 def wrong_options() -> list[SettingError]:
     """What is wrong with options that no check reads: some tasks or processes fail by them."""
     found: list[SettingError] = []
-    for name, read in _OTHERS.items():
+    for name, read in OTHER_OPTIONS.items():
         try:
             if (raw := option(name)) is not None:
                 checked(_SECTION_NAME, name, read, raw)
@@ -98,7 +107,7 @@ def unknown_options() -> list[str]:
     """A sentence for each option that is set and that does not exist: Airflow accepts any name."""
     from airflow.providers.common.compat.sdk import conf
 
-    known = (*_OTHERS, *policy_options())
+    known = (*OTHER_OPTIONS, *policy_options())
     prefix = f"AIRFLOW__{SECTION.upper()}__"
     set_here = [name.removeprefix(prefix) for name in os.environ if name.startswith(prefix)]
     in_file = conf.options(SECTION) if conf.has_section(SECTION) else []

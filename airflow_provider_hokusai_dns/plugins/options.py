@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import TypeVar
 
 from airflow_provider_hokusai_dns.config import settings
-from airflow_provider_hokusai_dns.config.fields import read_flag, read_seconds_above_zero
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -18,18 +16,18 @@ _complained: dict[str, str | None] = {}
 
 def look_every() -> float:
     """Seconds for which one check of a connection is recent enough."""
-    return _lenient("look_every", read_seconds_above_zero, 15.0)
+    return _lenient("look_every", 15.0)
 
 
 def metrics_for_anyone() -> bool:
     """Whether ``/metrics`` answers without a login. A wrong value opens nothing."""
-    return _lenient("metrics_for_anyone", read_flag, False)
+    return _lenient("metrics_for_anyone", False)
 
 
-def _lenient(name: str, read: Callable[[object], T], default: T) -> T:
+def _lenient(name: str, default: T) -> T:
     raw = settings.option(name)
     try:
-        value = default if raw is None else read(raw)
+        value: T = default if raw is None else settings.OTHER_OPTIONS[name](raw)
         _complained.pop(name, None)  # so that it is logged again when it is wrong again
         return value
     except ValueError as error:
