@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, Sta
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import shown
-from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES
+from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES, ORIGINS
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -137,12 +137,13 @@ def _finding(
         proxy = f"the proxy {server.proxy.uri}, which resolves its name"
         return State.HEALTHY, "ok", f"{server.uri} answers through {proxy}."
     what = f"{server.uri} answers at" if replies else f"{server.connect_name} resolves to"
-    known = {
+    usual = {
         Source.LITERAL: "",
-        Source.HOSTS: ", an address from the hosts file",
-        Source.SYSTEM: ", an address from the system's own lookup",
+        Source.DNS: ", an address that DNS returned just now",
+        Source.CACHE: ", an address that was looked up a moment ago",
     }
-    origin = known.get(resolution.source, ", an address that DNS returned just now")
+    source = resolution.source
+    origin = usual[source] if source in usual else f", an address from {ORIGINS[source]}"
     return State.HEALTHY, "ok", f"{what} {asked}{origin}."
 
 

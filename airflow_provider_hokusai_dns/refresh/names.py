@@ -127,8 +127,7 @@ def _refresh(
         took = max(0.0, took - (found.age() or 0.0))
     known = () if before.record is None else before.record.addresses
     is_storable = freshness.may_replace(known, found.addresses)
-    # One from a hosts file or a literal is for this machine only.
-    is_kept = not found.is_stale and found.source not in (Source.HOSTS, Source.LITERAL)
+    is_kept = not found.is_stale and not found.source.is_local
     stored = None
     if is_kept:
         stored, problem, _ = store.examine(hostname)

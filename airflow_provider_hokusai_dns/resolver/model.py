@@ -35,8 +35,14 @@ class Source(StrEnum):
         """Whether an answer from this source is as good as a live one."""
         return self not in _STALE_SOURCES
 
+    @property
+    def is_local(self) -> bool:
+        """Whether what it says holds for this machine alone: other machines never get it."""
+        return self in _LOCAL_SOURCES
+
 
 _STALE_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
+_LOCAL_SOURCES = frozenset({Source.LITERAL, Source.HOSTS})
 
 
 class Cause(StrEnum):

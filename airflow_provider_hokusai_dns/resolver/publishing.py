@@ -147,7 +147,7 @@ class Publisher:
         entry, status = slot.entry, self.state.record(slot)
         if entry.answer is None or entry.no_name_since is None or status.has_nxdomain:
             return
-        is_local = entry.answer.source is Source.HOSTS
+        is_local = entry.answer.source.is_local
         if is_local or not freshness.may_replace(status.addresses, entry.answer.addresses):
             return
         offset = self.state.clock.time() - self.state.now()
@@ -168,8 +168,7 @@ class Publisher:
     ) -> bool:
         """Write the answer if the policy requires it; returns whether the store is up to date."""
         answer = slot.entry.answer
-        # What a hosts file says is true for its machine alone.
-        if answer is None or answer.source in (Source.STORE, Source.HOSTS):
+        if answer is None or answer.source is Source.STORE or answer.source.is_local:
             return True
         if stored is not None:
             try:

@@ -25,7 +25,7 @@ ADDRESSES = {
 REASONS = {
     Source.LITERAL: "it is an address itself",
     Source.HOSTS: "the hosts file has it, and that goes before DNS",
-    Source.CACHE: "DNS answered a moment ago",
+    Source.CACHE: "it was looked up a moment ago",
     Source.DNS: "DNS answered",
     Source.SYSTEM: "the system's own lookup answered, and the nameservers gave no address",
 }

@@ -41,6 +41,7 @@ def test_good_answers_on_a_fresh_address_are_healthy() -> None:
         (Source.DNS, ", an address that DNS returned just now."),
         (Source.SYSTEM, ", an address from the system's own lookup."),
         (Source.HOSTS, ", an address from the hosts file."),
+        (Source.CACHE, ", an address that was looked up a moment ago."),
     ],
 )
 def test_a_healthy_address_is_told_with_what_gave_it(source: Source, origin: str) -> None:
