@@ -17,14 +17,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import requests
-import tenacity
 from airflow.providers.http.hooks.http import HttpHook
 from airflow.sdk import Connection
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
-from airflow_provider_hokusai_dns.client.retries import OVERRUN, Try, pause, retry_after
+from airflow_provider_hokusai_dns.client.retries import (
+    NoAnswer,
+    Progress,
+    Step,
+    Try,
+    next_step,
+    pause,
+    retry_after,
+)
 from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
@@ -40,8 +47,8 @@ _CONNECT_TIMEOUT = 5.0
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow returns, 50,000 runs without data, is shorter.
 _LONGEST = 64 * 2**20
-#: Seconds to wait before a call is sent again, where the server does not ask for a time.
-_WAIT = tenacity.wait_random_exponential(multiplier=0.5, max=5)
+#: The longest pause between two tries, seconds, unless the server asks for more.
+_LONGEST_PAUSE = 5.0
 #: What MLflow's error codes look like; anything else is not repeated.
 _ERROR_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 
@@ -146,10 +153,9 @@ def call(
 ) -> dict[str, Any]:
     """Call the REST API of a pinned server.
 
-    A failed call is retried, with exponential waits and jitter, within the ``request_timeout`` and
-    ``max_retries`` of the connection, if nothing can happen twice: a create whose answer was lost
-    is not sent again. It is not retried before the time that the server asks for with
-    ``Retry-After`` (at most 30 s), unless the deadline is nearer.
+    A failed call is sent again by the rules of a run (see :mod:`~.client.retries`), within the
+    ``request_timeout`` and ``max_retries`` of the connection, if nothing can happen twice: a create
+    whose answer was lost is not sent again.
 
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
     :param renew: reads the login again after a 401; a new one is tried once.
@@ -159,54 +165,53 @@ def call(
     method, name = method.upper(), path.partition("?")[0]
     if not name.startswith("/") or "//" in name:
         raise ValueError(f"the path of a REST call begins with one slash, unlike {name!r}")
-    deadline = time.monotonic() + server.request_timeout
+    began = time.monotonic()
+    deadline = began + server.request_timeout
     rule = route(method, name)
     # A second rename is refused, and its answer would have to be asked for.
     is_harmless = rule.repeat is Repeat.FREELY and rule.name != "registered-models/rename"
-    allowed, sent, renewed = server.max_retries, 0, False
-
-    def may_try_again(state: tenacity.RetryCallState) -> bool:
-        nonlocal sent
-        error = state.outcome.exception() if state.outcome is not None else None
-        if _may_have_been_carried_out(error):
-            sent += 1
-            return is_harmless and (allowed is None or sent <= allowed)
-        # Nothing was carried out: no connection, or MLflow or its proxy is overrun, and says so.
-        return isinstance(error, MLflowRestError) and error.status in (0, *OVERRUN)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if not isinstance(error, MLflowRestError) or not error.retry_after:
-            return _WAIT(state)
-        last, left = Try(error.status, retry_after=error.retry_after), deadline - time.monotonic()
-        return pause(last, state.attempt_number, left, 5.0, random.random())  # noqa: S311
-
-    retrying = tenacity.Retrying(
-        stop=lambda state: time.monotonic() + state.upcoming_sleep >= deadline,
-        wait=wait,
-        retry=may_try_again,
-        reraise=True,
-    )
+    allowed, tries, sent, renewed = server.max_retries, 0, 0, False
     while True:
+        tries += 1
         try:
-            return retrying(_once, server, method, path, params, json, deadline)
+            return _once(server, method, path, params, json, deadline)
         except MLflowRestError as error:
             if sent and was_removed_before(rule, error.code):
                 return {}
-            login = renew() if error.status == 401 and not renewed else None
-            if login in (None, server.credentials) or time.monotonic() >= deadline:
+            if error.status == 401 and not renewed:
+                renewed, login = True, renew()
+                if login not in (None, server.credentials) and time.monotonic() < deadline:
+                    server = replace(server, credentials=login)
+                    continue
+            last, now = _try_of(error), time.monotonic()
+            sent += not last.was_not_carried_out
+            progress = Progress(
+                repeat=Repeat.FREELY if is_harmless else Repeat.ONCE,
+                deadline=server.request_timeout,
+                waiting_since=began,
+                away_since=None,
+                can_send_again=allowed is None or sent <= allowed,
+            )
+            spread = random.random()  # noqa: S311
+            seconds = pause(last, tries, deadline - now, _LONGEST_PAUSE, spread)
+            if next_step(last, progress, now) is not Step.AGAIN or now + seconds >= deadline:
                 raise
-        renewed, server = True, replace(server, credentials=login)
+        time.sleep(seconds)
 
 
 class _ConnectionLostError(MLflowRestError):
     """The connection broke after it was established: the request may have been carried out."""
 
 
-def _may_have_been_carried_out(error: BaseException | None) -> bool:
-    return isinstance(error, MLflowRestError) and (
-        isinstance(error, _ConnectionLostError) or error.status in (502, 503, 504)
-    )
+def _try_of(error: MLflowRestError) -> Try:
+    """What the rules for sending again need to know of a failed call."""
+    if error.code == "tls_error":
+        return Try(failure=NoAnswer.FINAL)
+    if not error.status:
+        is_cut = isinstance(error, _ConnectionLostError)
+        return Try(failure=NoAnswer.CUT if is_cut else NoAnswer.NOT_SENT)
+    body = f"{error.code} {error.reason}".encode(errors="replace")
+    return Try(error.status, retry_after=error.retry_after, body=body)
 
 
 def _once(

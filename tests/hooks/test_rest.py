@@ -147,6 +147,26 @@ def test_a_server_that_is_overrun_is_asked_again(signed_in, tiny, status, path):
     assert signed_in.rest("POST", path, json={}) == {"run": {}}
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_repeated"),
+    [
+        ((500, {"error_code": "INTERNAL_ERROR", "message": "database is locked"}), True),
+        ((400, {"message": "QueuePool limit of size 5 overflow 10 reached"}), True),
+        ((500, {"error_code": "FEATURE_DISABLED", "message": "started without workspaces"}), False),
+        ((400, {"message": "no such field"}), False),
+    ],
+)
+def test_an_error_of_mlflow_is_repeated_as_in_a_run(signed_in, tiny, answer, is_repeated):
+    """A locked database or a full pool passes; only what is harmless is sent again."""
+    tiny.answers[SEARCH] = [answer, (200, {})]
+    tiny.answers["/api/2.0/mlflow/runs/create"] = [answer]
+    if is_repeated:
+        assert signed_in.rest("POST", SEARCH, json={}) == {}
+    for path in ["/api/2.0/mlflow/runs/create"] if is_repeated else [SEARCH]:
+        with pytest.raises(MLflowRestError):
+            signed_in.rest("POST", path, json={})
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_call_comes_back_when_the_server_asks_for_it(dns, connect, clean_runtime, status):
     """Not before; and many calls not all at once."""
@@ -338,6 +358,7 @@ def test_the_breaker_opens_after_three_failures_of_the_server(signed_in, tiny):
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", SEARCH)
     tiny.answers[SEARCH] = (500, {})
+    signed_in.server = replace(signed_in.server, max_retries=0)
     for _ in range(3):
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", SEARCH)

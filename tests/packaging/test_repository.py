@@ -47,7 +47,7 @@ def test_floor_is_the_oldest_we_promise() -> None:
     floor = (REPOSITORY / "constraints-floor.txt").read_text()
     pyproject = (REPOSITORY / "pyproject.toml").read_text()
     assert "apache-airflow==3.2." in floor
-    for name in ("dnspython", "idna", "mlflow-skinny", "aiohttp", "tenacity", "requests"):
+    for name in ("dnspython", "idna", "mlflow-skinny", "aiohttp", "requests"):
         (minimum,) = re.findall(rf'"{name}>=([0-9.]+)"', pyproject)
         (pinned,) = re.findall(rf"^{name}==([0-9.]+)", floor, flags=re.MULTILINE)
         assert pinned == minimum or pinned.startswith(f"{minimum}."), name
