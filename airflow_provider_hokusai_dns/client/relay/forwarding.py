@@ -139,14 +139,7 @@ class Forwarder:
             await self._leave_joined_run_open(call, patience)
         while True:
             call.tries += 1
-            used = self._login.server.credentials
-            last, answer = await self._try(call, patience)
-            if last.status == 401 and not call.signed_in_again:
-                call.signed_in_again = True  # once: a 401 has carried out nothing
-                left = request.waiting_since + max(patience, _LEAST) - time.monotonic()
-                if await self._login.differs_from(used, left) and request.can_send_again:
-                    release(answer)
-                    continue
+            last, answer = await self._send(call, patience)
             call.sent += not last.was_not_carried_out
             may_repeat = allowed is None or call.sent <= allowed
             now = time.monotonic()
@@ -224,6 +217,18 @@ class Forwarder:
         content = await call.request.whole(max(patience, _LEAST))
         if (kept := self.runs.left_open(json_object(content or b""))) is not None:
             call.request.body = json.dumps(kept).encode()
+
+    async def _send(self, call: Call, patience: float) -> tuple[Try, Answer | None]:
+        """Send it once; after its first 401 once more, if the connection has a new login by now."""
+        used = self._login.server.credentials
+        last, answer = await self._try(call, patience)
+        if last.status == 401 and not call.signed_in_again:  # a 401 has carried out nothing
+            call.signed_in_again = True
+            left = call.request.waiting_since + max(patience, _LEAST) - time.monotonic()
+            if await self._login.differs_from(used, left) and call.request.can_send_again:
+                release(answer)
+                return await self._try(call, patience)
+        return last, answer
 
     async def _try(self, call: Call, patience: float) -> tuple[Try, Answer | None]:
         """Send it once, and read so much of the answer that a broken connection can be retried."""

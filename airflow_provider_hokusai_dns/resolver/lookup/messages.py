@@ -158,14 +158,33 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
         return Reply(addresses=addresses[:MAX_ADDRESSES], ttl=ttl)
     if code == _NXDOMAIN:
         return Reply(Cause.NXDOMAIN)
+    beside = _readable(parser, authorities + additional)
+    return _without_answer(kind, records, beside, flags)
+
+
+def _readable(parser: Parser, count: int) -> list[_Record]:
+    """The next records of a packet, up to one that is cut or damaged: glibc reads none of them."""
+    found = []
+    with contextlib.suppress(Exception):
+        for record in _records(parser, count):
+            found.append(record)
+    return found
+
+
+def _without_answer(
+    kind: int, records: Sequence[_Record], beside: Sequence[_Record], flags: int
+) -> Reply:
+    """What an answer without a record for the name means: no data, or no answer at all.
+
+    :param kind: the type that was asked for.
+    :param records: of the answer section.
+    :param beside: of the sections behind it.
+    :param flags: of the header.
+    """
     if any(one.kind == kind or (one.kind == _CNAME and one.data is None) for one in records):
         # Records of the type that was asked for, but of another name, are no "no"; nor is an alias
         # that cannot be read.
         return Reply(Cause.MALFORMED, note="records of another name, or a damaged alias")
-    beside = []
-    with contextlib.suppress(Exception):  # cut or damaged: glibc does not read it at all
-        for record in _records(parser, authorities + additional):
-            beside.append(record)
     if any(one.kind == _OPT and one.ttl >= _EXTENDED_RCODE for one in beside):
         return Reply(Cause.MALFORMED, note="an error of EDNS")
     if not records and not flags & _AUTHORITATIVE:
