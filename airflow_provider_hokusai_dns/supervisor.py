@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from airflow_provider_hokusai_dns.resolver import forks
 
 _RUNNER, _NAME = "airflow.sdk.execution_time.task_runner", "SUPERVISOR_COMMS"
 
@@ -41,7 +40,7 @@ class _Withheld:
 
 
 _withheld = _Withheld()
-_lock = forks.free_in_child(threading.Lock())
+_lock = threading.Lock()
 #: Blocks of :func:`withheld_from_child` that are open.
 _blocks = 0
 
@@ -75,10 +74,12 @@ def withheld_from_child() -> Iterator[None]:
                 setattr(runner, _NAME, _of_parent)
 
 
-@forks.in_child
 def _leave_it_to_the_parent() -> None:
-    global _of_parent, _blocks
-    _of_parent, _blocks = connection(), 0
+    global _of_parent, _blocks, _lock
+    _of_parent, _blocks, _lock = connection(), 0, threading.Lock()
     # A thread of ours may have held it at the fork: then all that asks Airflow would wait forever.
     lock = getattr(_of_parent, "_thread_lock", None)
     getattr(lock, "_at_fork_reinit", lambda: None)()
+
+
+os.register_at_fork(after_in_child=_leave_it_to_the_parent)
