@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,6 +28,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     described,
     did_you_mean,
     read_flag,
+    read_http_target,
     read_http_uri,
     read_path_prefix,
     read_srv,
@@ -256,11 +258,11 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
     if variable in os.environ:
         # Airflow ignores a connection that it cannot read, and calls it missing.
         hint = f"{variable} is set, but Airflow cannot read it: check its port and its quoting."
+    elif not re.fullmatch(r"[\w.-]+", conn_id):
+        hint = "Check the id: in Airflow's UI it may hold letters, digits, '_', '.' and '-' only."
     else:
-        hint = (
-            "Add it in the Airflow UI under Admin, Connections, with the type MLflow, "
-            f"or set {variable}"
-        )
+        hint = "Add it in the Airflow UI under Admin, Connections, with the type MLflow"
+        hint += f", or set {variable}" if variable.isidentifier() else ""  # a shell can set it
         hint += f", or {TRACKING_VARIABLE}." if conn_id == DEFAULT_CONN_ID else "."
     hint = did_you_mean(conn_id, _known_connections()) + hint
     if reason is missing.Reason.UNDEFINED:
@@ -289,14 +291,9 @@ def _server_from_uri(uri: str) -> MLflowServer:
     :raises SettingError: it is not an http or https URL, or another variable is wrong.
     """
     where = "environment"
-    scheme, separator, _ = uri.partition("://")
-    if not separator or scheme.lower() not in _SCHEMES:
-        raise SettingError(where, TRACKING_VARIABLE, "it must be an http or https URL")
-    try:
-        target = Target.parse(uri)
-    except ValueError as error:
-        raise SettingError(where, TRACKING_VARIABLE, f"{error}") from None
-    login, _, password = target.prefix.partition("://")[2].removesuffix("@").partition(":")
+    target = checked(where, TRACKING_VARIABLE, read_http_target, uri)
+    scheme, _, userinfo = target.prefix.partition("://")
+    login, _, password = userinfo.removesuffix("@").partition(":")
     path = target.suffix.removeprefix(target.port_text)
     insecure = (without_us("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
     return MLflowServer(

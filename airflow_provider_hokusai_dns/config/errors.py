@@ -5,6 +5,12 @@ from __future__ import annotations
 from airflow_provider_hokusai_dns.resolver.errors import PicklableError
 
 
+def as_sentence(error: Exception) -> str:
+    """An error between other sentences: with a capital letter and a full stop."""
+    text = str(error).rstrip(".")
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 class SettingError(PicklableError, ValueError):
     """A setting is invalid.
 

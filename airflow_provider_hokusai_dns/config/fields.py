@@ -7,6 +7,7 @@ sentence, which contains the value unless it may be a secret; the caller adds th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -86,16 +87,12 @@ def read_header_text(value: object) -> str:
 
 def read_seconds(value: object, *, most: float = LONGEST) -> float:
     """A number of seconds within bounds."""
-    try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
-        number = float(value)
-    except ValueError:
-        raise ValueError(f"{described(value)} is not a number of seconds") from None
-    if not math.isfinite(number) or number < 0:
-        raise ValueError(f"{described(value)} must be at least 0 seconds")
-    if number > most:
-        raise ValueError(f"{described(value)} must be at most {most:.0f} seconds")
+    number = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = float(value)
+    if not 0 <= number <= most:  # NaN is not either
+        raise ValueError(f"{described(value)} is not a number of seconds from 0 to {most:.0f}")
     return number
 
 
@@ -232,15 +229,24 @@ def _as_sent(text: str) -> str:
     return requote_uri(text)
 
 
-def read_http_uri(value: object) -> str:
-    """An http or https URL without userinfo."""
+def read_http_target(value: object) -> Target:
+    """An http or https URL without query and fragment, parsed."""
     uri = read_text(value)
     if not uri.lower().startswith(("http://", "https://")):
-        raise ValueError("it must be an http or https URL")
-    if "@" in Target.parse(uri).prefix:
-        raise ValueError("it holds a user name or password: a secret has no place in a URI")
+        example = "give one such as http://mlflow.example.local:5000"
+        raise ValueError(f"{_host(uri)} is not an http or https URL; {example}")
+    target = Target.parse(uri)
     if "?" in uri or "#" in uri:
         raise ValueError("it holds a query or fragment: MLflow uses none, and it may be a secret")
+    return target
+
+
+def read_http_uri(value: object) -> str:
+    """An http or https URL without userinfo."""
+    target = read_http_target(value)
+    if "@" in target.prefix:
+        raise ValueError("it holds a user name or password: a secret has no place in a URI")
+    uri = target.text
     scheme, _, rest = uri.rstrip("/").partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority}{slash}{_as_sent(path)}"

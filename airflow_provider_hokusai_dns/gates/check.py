@@ -14,6 +14,7 @@ from airflow_provider_hokusai_dns.config import connections
 from airflow_provider_hokusai_dns.config.errors import (
     ConnectionMissingError,
     ConnectionUndefinedError,
+    as_sentence,
 )
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import (
@@ -166,7 +167,7 @@ def former_status(conn_id: str) -> dict[str, Any]:
 
 def misconfigured(conn_id: str, error: Exception) -> Check:
     """The check of a connection that is missing or wrong."""
-    cause, sentence = "connection", str(error)
+    cause, sentence = "connection", as_sentence(error)
     if isinstance(error, ConnectionUndefinedError):
         cause = UNDEFINED
     elif isinstance(error, ConnectionMissingError):

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.errors import SettingError
+from airflow_provider_hokusai_dns.config.errors import SettingError, as_sentence
 from airflow_provider_hokusai_dns.config.fields import check_seconds
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.hooks import running_task
@@ -446,9 +446,9 @@ class MLflowHook(BaseHook):
         except SettingError as error:
             mine = error.where == f"connection {self.mlflow_conn_id!r}"
             where = "this connection" if mine else error.where
-            return False, str(SettingError(where, error.field, error.reason))
+            return False, as_sentence(SettingError(where, error.field, error.reason))
         except (LookupError, ValueError) as error:
-            return False, str(error)
+            return False, as_sentence(error)
         return verdict.level is not Level.UNHEALTHY, verdict.sentence
 
 

@@ -101,7 +101,8 @@ class Target(NamedTuple):
     def _parse(cls, text: str, prefix: str, authority: str, rest: str) -> Target:
         is_url = bool(prefix)
         if match := _FORBIDDEN.search(authority):
-            raise ValueError(f"{shown(text)!r}: no host holds the character {match.group()!r}")
+            what = "a space" if match.group() == " " else f"the character {match.group()!r}"
+            raise ValueError(f"{shown(text)!r} is neither a host nor a URL: it contains {what}")
         if is_url:
             userinfo, at, authority = authority.rpartition("@")
             prefix += userinfo + at

@@ -149,13 +149,18 @@ class TestAWrongConnection:
             ({"extra": {"max_stale": 1e9}}, "max_stale", "259200"),
             ({"extra": {"max_retries": 1.5}}, "max_retries", "1.5"),
             ({"extra": {"request_timeout": 0}}, "request_timeout", "0"),
-            ({"extra": {"deadline": "NaN"}}, "deadline", "NaN"),
+            ({"extra": {"deadline": "NaN"}}, "deadline", "'NaN' is not a number of seconds from 0"),
+            ({"extra": {"deadline": "inf"}}, "deadline", "'inf' is not a number of seconds from 0"),
+            ({"extra": {"deadline": "-5"}}, "deadline", "from 0 to 9000000000"),
+            ({"extra": {"deadline": 10**400}}, "deadline", "from 0 to 9000000000"),
+            ({"extra": {"deadline": "1e400"}}, "deadline", "from 0 to 9000000000"),
             ({"extra": {"verify": "perhaps"}}, "verify", "perhaps"),
             ({"extra": {"nameservers": "dns.local"}}, "nameservers", "dns.local"),
             ({"extra": {"also_pin": "https://s3.local"}}, "also_pin", "s3.local"),
             ({"extra": {"allow_stale_over_http": "maybe"}}, "allow_stale_over_http", "checked"),
             ({"extra": {"path_prefix": "/a?b"}}, "path_prefix", "write it as /mlflow"),
-            ({"extra": {"registry_uri": "sqlite:///x"}}, "registry_uri", "http"),
+            ({"extra": {"registry_uri": "sqlite:///x"}}, "registry_uri", "'sqlite:///...' is not"),
+            ({"extra": {"registry_uri": "h.local:5"}}, "registry_uri", "'h.local:5' is not an"),
             ({"extra": {"ca_file": "a\nb"}}, "ca_file", "control"),
             ({"extra": {"path_prefix": "/b"}, "host": "http://h/a"}, "path_prefix", "/a"),
         ],
@@ -219,6 +224,15 @@ class TestFindingAConnection:
         """The message names the id and the two ways to define it."""
         with pytest.raises(ConnectionMissingError, match=r"'nowhere'.*AIRFLOW_CONN_NOWHERE"):
             connections.load_server("nowhere")
+
+    @pytest.mark.parametrize("conn_id", ["bad id!", "team/mlflow", "team-mlflow"])
+    def test_names_no_variable_that_a_shell_cannot_set(self, conn_id):
+        """It cannot contain these characters; the UI takes the last of these ids only."""
+        with pytest.raises(ConnectionMissingError) as caught:
+            connections.load_server(conn_id)
+        assert "AIRFLOW_CONN" not in str(caught.value)
+        can_be_added = "Add it in the Airflow UI" in str(caught.value)
+        assert can_be_added is (conn_id == "team-mlflow")
 
     def test_tells_one_that_airflow_cannot_read_from_one_that_is_missing(self, monkeypatch):
         """Airflow passes over a connection with an impossible port and calls it undefined."""
@@ -313,13 +327,24 @@ class TestFindingAConnection:
             connections.load_server("mlflow_defualt")
 
     @pytest.mark.parametrize(
-        "uri", ["./mlruns", "sqlite:///x.db", "https://", "http://a b", "h:x@y"]
+        ("uri", "told"),
+        [
+            ("localhost:5111", "'localhost:5111' is not an http or https URL; give one such as"),
+            ("databricks", "'databricks' is not an http or https URL; give one such as"),
+            ("./mlruns", "is not an http or https URL"),
+            ("sqlite:///x.db", "is not an http or https URL"),
+            ("https://", "has no host"),
+            ("http://a b", "'http://a b' is neither a host nor a URL: it contains a space"),
+            ("h:x@y", "is not an http or https URL"),
+            ("http://h?x", "it holds a query"),
+        ],
     )
-    def test_refuses_a_tracking_uri_that_is_no_server(self, monkeypatch, uri):
-        """The variable is named."""
+    def test_refuses_a_tracking_uri_that_is_no_server(self, monkeypatch, uri, told):
+        """The variable is named, and what is wrong with its value."""
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        with pytest.raises(SettingError, match="MLFLOW_TRACKING_URI"):
+        with pytest.raises(SettingError, match="MLFLOW_TRACKING_URI") as caught:
             connections.load_server()
+        assert told in str(caught.value)
 
     def test_refuses_a_tracking_uri_without_telling_what_is_in_its_query(self, monkeypatch):
         """Tokens are handed around in that form."""

@@ -20,8 +20,8 @@ MADE_UP = "x7f3kq"
             "MLflow does not accept the login and password of this connection",
         ),
         ({"login": "me", "password": "secret"}, (403, {}), "the login of this connection"),
-        ({"port": 99999}, (200, {}), "this connection, port: "),
-        ({"extra": {"cash_ttl": 5}}, (200, {}), "this connection, "),
+        ({"port": 99999}, (200, {}), "This connection, port: "),
+        ({"extra": {"cash_ttl": 5}}, (200, {}), "This connection, "),
     ],
 )
 def test_the_connection_is_called_this_connection(usable, connect, dns, tiny, fields, answer, said):
@@ -32,6 +32,7 @@ def test_the_connection_is_called_this_connection(usable, connect, dns, tiny, fi
     ok, sentence = MLflowHook(MADE_UP).test_connection()
     assert not ok
     assert said in sentence
+    assert sentence.endswith(".")
     assert MADE_UP not in sentence.lower()
 
 
@@ -40,5 +41,5 @@ def test_a_wrong_address_for_emergencies_is_reported_as_the_tasks_do(usable, mon
     monkeypatch.setenv("MLFLOW_FALLBACK_IP", "bad")
     ok, sentence = MLflowHook().test_connection()
     assert not ok
-    assert sentence.startswith("environment, MLFLOW_FALLBACK_IP: 'bad' is not an IP address")
+    assert sentence.startswith("Environment, MLFLOW_FALLBACK_IP: 'bad' is not an IP address")
     assert MLflowHook().check().cause == "connection"

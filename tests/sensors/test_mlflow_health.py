@@ -113,6 +113,15 @@ class TestPokeMode:
         with pytest.raises(AirflowSkipException):
             run(sensor(timeout=0.02, soft_fail=True), context)
 
+    def test_says_what_is_wrong_with_the_connection_in_whole_sentences(self, connect, context):
+        """Others stand before and after it."""
+        connect(extra={"cache_tll": 5}, host=HOSTNAME)
+        with pytest.raises(AirflowFailException) as caught:
+            run(sensor(), context)
+        said = "checks in a row. Connection 'mlflow_default', extra 'cache_tll': "
+        assert said in str(caught.value)
+        assert str(caught.value).endswith(".")
+
     def test_ends_after_three_times_a_wrong_password(self, usable, tiny, context, ti):
         """Waiting a week for a wrong password does not help."""
         tiny.answers[SEARCH] = (401, "no")
