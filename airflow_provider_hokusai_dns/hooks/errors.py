@@ -42,7 +42,8 @@ class MLflowRestError(PicklableError, RuntimeError):
         reason: str,
         retry_after: float = 0.0,
     ) -> None:
-        super().__init__(f"{method} {path} failed ({status or 'no answer'} {code}): {reason}")
+        outcome = f"{status or 'no answer'} {code}".rstrip()
+        super().__init__(f"{method} {path} failed ({outcome}): {reason}")
         self.method = method
         self.path = path
         self.status = status

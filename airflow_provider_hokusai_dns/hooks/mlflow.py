@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_hokusai_dns import pins, runtime
 from airflow_provider_hokusai_dns.config import connections, settings
 from airflow_provider_hokusai_dns.config.errors import SettingError, as_sentence
-from airflow_provider_hokusai_dns.config.fields import check_seconds
+from airflow_provider_hokusai_dns.config.fields import check_seconds, described
 from airflow_provider_hokusai_dns.gates import check, decision
 from airflow_provider_hokusai_dns.hooks import running_task
 from airflow_provider_hokusai_dns.hooks.errors import (
@@ -273,6 +273,7 @@ class MLflowHook(BaseHook):
         :param tags: further tags; in a task, DAG, task, map index, DAG run and try are set. In a
             callback they are not: Airflow has no current task there.
         :param nested: make the run a child of the open run.
+        :raises ValueError: a name, the id or a tag is not a text.
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is no address for the name.
         :raises MLflowUnreachableError: nothing accepts a connection.
@@ -287,6 +288,7 @@ class MLflowHook(BaseHook):
         from airflow_provider_hokusai_dns.client.run import open_run
         from airflow_provider_hokusai_dns.links.mlflow_run import run_url
 
+        _check_texts(tags, experiment_name=experiment_name, run_name=run_name, run_id=run_id)
         server = self.server
         with ExitStack() as stack:
             with _through_breaker(server) as attempt:
@@ -384,7 +386,7 @@ class MLflowHook(BaseHook):
         :param params: the query.
         :param json: the body.
         :raises MLflowRestError: with the status, MLflow's error code and its message.
-        :raises ValueError: ``json`` contains NaN or an infinite number.
+        :raises ValueError: an argument is wrong, or ``json`` contains NaN or an infinite number.
         :raises BreakerOpenError: MLflow was down a moment ago.
         """
         from airflow_provider_hokusai_dns.hooks import rest
@@ -416,13 +418,14 @@ class MLflowHook(BaseHook):
 
     # --- health
 
-    def check(self, checks: tuple[str, ...] = decision.DEFAULT_CHECKS) -> Verdict:
+    def check(self, checks: Sequence[str] = decision.DEFAULT_CHECKS) -> Verdict:
         """One live lookup and one probe, as in a gate. Takes at most about 10 s.
 
         Every problem of the connection or the server is reported in the verdict.
 
-        :raises ValueError: ``checks`` contains an unknown check.
+        :raises ValueError: ``checks`` is not a list, or contains an unknown check.
         """
+        checks, _ = decision.check_arguments("degraded", checks, ())
         return check.check_connection(self.mlflow_conn_id, checks=checks, written_by="hook").verdict
 
     def validate_connection(self) -> bool:
@@ -450,6 +453,18 @@ class MLflowHook(BaseHook):
         except (LookupError, ValueError) as error:
             return False, as_sentence(error)
         return verdict.level is not Level.UNHEALTHY, verdict.sentence
+
+
+def _check_texts(tags: object, **texts: object) -> None:
+    """Refuse what MLflow's client would refuse later, without naming the argument."""
+    if not isinstance(tags, Mapping | None):
+        raise ValueError(f"tags is a dict, not {described(tags)}")
+    for name, value in texts.items():
+        if not isinstance(value, str | None):
+            raise ValueError(f"{name} is a text, not {described(value)}")
+    for name, value in (tags or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise ValueError(f"tags maps texts to texts, not {name!r} to {described(value)}")
 
 
 def _in_run(server: MLflowServer) -> bool:

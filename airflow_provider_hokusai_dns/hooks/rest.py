@@ -34,6 +34,7 @@ from airflow_provider_hokusai_dns.client.retries import (
 )
 from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
 from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
+from airflow_provider_hokusai_dns.config.fields import described
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
@@ -160,9 +161,15 @@ def call(
     :param path: below the server's prefix, for example ``/api/2.0/mlflow/experiments/search``.
     :param renew: reads the login again after a 401; a new one is tried once.
     :raises MLflowRestError: the call failed, or the deadline has passed.
-    :raises ValueError: ``json`` contains NaN or an infinite number.
+    :raises ValueError: an argument is wrong, or ``json`` contains NaN or an infinite number.
     """
-    method, name = method.upper(), path.partition("?")[0]
+    for what, given in (("params", params), ("json", json)):
+        if not isinstance(given, Mapping | None):
+            raise ValueError(f"{what} of a REST call is a dict, not {described(given)}")
+    if not isinstance(method, str) or not method.isalpha():
+        wrong = described(method)  # it may be the path, with a secret in its query
+        raise ValueError(f"the method of a REST call is a word such as 'GET', not {wrong}")
+    method, name = method.upper(), str(path).partition("?")[0]
     if not name.startswith("/") or "//" in name:
         raise ValueError(f"the path of a REST call begins with one slash, unlike {name!r}")
     began = time.monotonic()
@@ -306,11 +313,12 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
     if status >= 300:
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
-        reason = f"the server says {quoted(given.get('message') or response.reason, 500)}"
+        said = given.get("message") or response.reason
+        reason = f"the server says {quoted(said, 500)}" if said else "the server gives no reason"
         code = code if _ERROR_CODE.match(code) else ""
         asked = retry_after(response.headers, time.time())
         raise MLflowRestError(method, path, status, code, reason, asked)
     if not isinstance(document, dict):
-        reason = "the answer is not a JSON object: is this MLflow?"
+        reason = "the answer is not a JSON object: is this MLflow's REST API (/api/...)?"
         raise MLflowRestError(method, path, status, "", reason)
     return document

@@ -80,6 +80,27 @@ class TestWhatItSays:
         with pytest.raises(SettingError, match="99999"):
             MLflowHook("bad").get_conn()
 
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"tags": ["a"]}, "tags is a dict, not a list"),
+            ({"tags": {1: "b"}}, "tags maps texts to texts, not 1 to 'b'"),
+            ({"tags": {"epochs": 3}}, "tags maps texts to texts, not 'epochs' to 3"),
+            ({"run_name": 3}, "run_name is a text, not 3"),
+            ({"experiment_name": ["e"]}, "experiment_name is a text, not a list"),
+            ({"run_id": 7}, "run_id is a text, not 7"),
+        ],
+    )
+    def test_names_a_wrong_argument_of_a_run_before_it_asks_for_anything(self, given, told):
+        """MLflow's client would say "bad argument type for built-in operation"."""
+        with pytest.raises(ValueError, match=told), MLflowHook("nowhere").run(**given):
+            pass
+
+    def test_names_checks_that_are_no_list(self):
+        """A text is one too, of letters."""
+        with pytest.raises(ValueError, match="checks is a list of words, not 'dns'"):
+            MLflowHook("nowhere").check("dns")
+
     def test_follows_a_changed_connection_with_the_next_hook(self, usable, dns, tiny):
         """Without a restart."""
         MLflowHook().resolve()

@@ -108,11 +108,41 @@ def test_an_error_has_status_code_and_message(signed_in, tiny):
     assert tiny.count(SEARCH) == 1
 
 
+def test_an_error_without_a_code_or_a_reason_has_no_gap(signed_in, tiny):
+    """Of a page that is not of MLflow's API."""
+    tiny.answers[SEARCH] = (404, {})
+    with pytest.raises(MLflowRestError, match=r"failed \(404\): the server says 'Not Found'"):
+        signed_in.rest("POST", SEARCH, json={})
+    tiny.answers[SEARCH] = (499, {})  # a status without a phrase
+    with pytest.raises(MLflowRestError, match=r"failed \(499\): the server gives no reason"):
+        signed_in.rest("POST", SEARCH, json={})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((None, "/x"), "the method of a REST call is a word such as 'GET', not None"),
+        (("/x?token=hunter2", "GET"), "the method of a REST call is a word such as 'GET', not a"),
+        (("GET", None), "begins with one slash, unlike 'None'"),
+        (("POST", "/x", {"json": ["hunter2"]}), "json of a REST call is a dict, not a list"),
+        (("GET", "/x", {"params": "a=hunter2"}), "params of a REST call is a dict, not a text"),
+    ],
+)
+def test_a_wrong_argument_is_named_before_anything_is_sent(signed_in, tiny, arguments, told):
+    """Without a value that may be a secret."""
+    method, path, *given = arguments
+    with pytest.raises(ValueError, match="REST call") as caught:
+        signed_in.rest(method, path, **(given[0] if given else {}))
+    assert told in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert not tiny.asked
+
+
 @pytest.mark.parametrize("page", ["<html>welcome</html>", "[" * 200_000], ids=["html", "endless"])
 def test_what_is_no_json_is_told(signed_in, tiny, page):
     """A proxy that shows its login page with 200, and a stranger who nests without end."""
     tiny.answers[SEARCH] = (200, page)
-    with pytest.raises(MLflowRestError, match="is this MLflow"):
+    with pytest.raises(MLflowRestError, match=r"is this MLflow's REST API \(/api/"):
         signed_in.rest("POST", SEARCH, json={})
 
 
@@ -529,7 +559,7 @@ def test_a_breaker_that_a_task_opens_is_counted(usable, dns, monkeypatch):
 def test_a_time_that_no_clock_can_hold_is_a_wrong_field(usable, field, most):
     """The system's functions take no more than 292 years."""
     usable(**{field: 1e10})
-    with pytest.raises(SettingError, match=f"extra '{field}'.*at most {most:.0f}"):
+    with pytest.raises(SettingError, match=f"extra '{field}'.*from 0 to {most:.0f}"):
         MLflowHook().rest("POST", SEARCH, json={})
 
 
