@@ -90,7 +90,7 @@ class MLflowHealthSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of on a worker. All gates of a triggerer with
         the same connection, ``checks`` and ``probe_timeout`` share their checks: a result younger
         than ``poke_interval`` is reused.
-    :param start_from_trigger: with ``deferrable``, start in the triggerer too, without a first
+    :param start_from_trigger: only with ``deferrable``: start in the triggerer too, without a first
         check on a worker; ``pre_execute`` does not run then. This needs Airflow 3.3, and does not
         work for mapped tasks; otherwise the gate starts on a worker.
     :param end_from_trigger: with ``deferrable``, an open gate ends its task in the triggerer, which
@@ -136,13 +136,13 @@ class MLflowHealthSensor(BaseSensorOperator):
         self.checks, self.fail_fast_on = check_arguments(
             min_health, checks, fail_fast_on, probe_timeout
         )
+        if start_from_trigger and not deferrable:
+            raise ValueError("start_from_trigger=True needs deferrable=True")
         self.probe_timeout = probe_timeout
         self.deferrable = deferrable
         self._may_end_from_trigger = end_from_trigger
         # A value from another task is not known until a worker fetches it.
-        self.start_from_trigger = (
-            start_from_trigger and deferrable and isinstance(mlflow_conn_id, str)
-        )
+        self.start_from_trigger = start_from_trigger and isinstance(mlflow_conn_id, str)
 
     @property
     def end_from_trigger(self) -> bool:

@@ -372,14 +372,12 @@ class TestStartingInTheTriggerer:
         assert (payload["delay"], payload["end_from_trigger"]) == (0, True)
         assert MLflowHealthSensor.start_trigger_args is None
 
-    @pytest.mark.parametrize(
-        "given",
-        [{"deferrable": False}, {"start_from_trigger": False}],
-    )
-    def test_is_for_deferrable_gates_that_ask_for_it(self, given):
-        """The others begin on a worker."""
-        one = sensor(**{"deferrable": True, "start_from_trigger": True, **given})
+    def test_is_for_deferrable_gates_that_ask_for_it(self):
+        """The others begin on a worker; one that is not deferrable never gets to a triggerer."""
+        one = sensor(deferrable=True)
         assert (one.start_from_trigger, one.start_trigger_args) == (False, None)
+        with pytest.raises(ValueError, match="start_from_trigger=True needs deferrable=True"):
+            sensor(start_from_trigger=True)
 
     def test_is_not_for_a_connection_that_another_task_names(self):
         """A worker has to ask what it is."""
