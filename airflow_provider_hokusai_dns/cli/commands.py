@@ -172,7 +172,7 @@ def refresh(args: Namespace) -> int:
         conn_ids,
         targets,
         probe=False,
-        info=lambda _, line: said.append(line),
+        tell=lambda *told: said.append(told[-1]),
         warn=lambda _, line: lost.append(line),
     )
     rows = report["resolutions"]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
 from airflow_provider_hokusai_dns.config import settings
-from airflow_provider_hokusai_dns.config.fields import IPV6
+from airflow_provider_hokusai_dns.config.fields import IPV6, described
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.refresh.report import ChangeRow as ChangeRow
 from airflow_provider_hokusai_dns.refresh.report import RefreshReport, ResolutionRow, in_one_line
-from airflow_provider_hokusai_dns.resolver.target import shown
+from airflow_provider_hokusai_dns.resolver.target import Target, shown
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,7 +40,8 @@ class DNSRefreshOperator(BaseOperator):
     :param probe: whether to probe MLflow, once per connection.
     :param fail_on: ``"unresolved"`` fails if there is no address for a name, ``"degraded"`` also if
         there is only a stale one, ``"never"`` does not fail (templated).
-    :raises ValueError: ``fail_on`` is any other value.
+    :raises ValueError: an argument is wrong. One that needs no template and no other task is
+        checked when the DAG is parsed.
     """
 
     template_fields: Sequence[str] = ("mlflow_conn_ids", "hostnames", "fail_on")
@@ -56,6 +57,12 @@ class DNSRefreshOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if _is_known(fail_on):
+            _check_fail_on(fail_on)
+        if _is_known(mlflow_conn_ids):
+            _names("mlflow_conn_ids", mlflow_conn_ids)
+        for name in _names("hostnames", hostnames) if _is_known(hostnames) else ():
+            Target.parse(name)
         self.mlflow_conn_ids = mlflow_conn_ids
         self.hostnames = _shown(hostnames)  # as Airflow's UI shows what was serialized
         self.fail_on = fail_on
@@ -68,11 +75,9 @@ class DNSRefreshOperator(BaseOperator):
 
     def execute(self, context: Context) -> RefreshReport:
         """Refresh, push the XComs, and only then fail if ``fail_on`` requires it."""
-        if self.fail_on not in _FAIL_ON:
-            raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {self.fail_on!r}")
-        report = refresh_names(
-            self._conn_ids(), _names(self.hostnames), probe=self.probe, info=self.log.info
-        )
+        _check_fail_on(self.fail_on)
+        hostnames = _names("hostnames", self.hostnames)
+        report = refresh_names(self._conn_ids(), hostnames, probe=self.probe, tell=self.log.log)
         rows = report["resolutions"]
         if self.do_xcom_push:
             for key in ("resolutions", "changes", "metrics", "health"):
@@ -90,19 +95,31 @@ class DNSRefreshOperator(BaseOperator):
     def _conn_ids(self) -> Iterable[str]:
         if self.mlflow_conn_ids is None:
             return settings.listed_connections()
-        return _names(self.mlflow_conn_ids)
+        return _names("mlflow_conn_ids", self.mlflow_conn_ids)
+
+
+def _check_fail_on(value: object) -> None:
+    if value not in _FAIL_ON:
+        raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {value!r}")
+
+
+def _is_known(value: Any) -> bool:
+    """Whether an argument is final when the DAG is parsed: no template, no value of a task."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_known, value))
+    return "{" not in value if isinstance(value, str) else not hasattr(value, "resolve")
 
 
 def _shown(hostnames: Any) -> Any:
     """Targets without userinfo, path and query; templates and values from other tasks stay."""
     if isinstance(hostnames, str) and "://" in hostnames and "{" not in hostnames:
-        hostnames = _names(hostnames)
+        hostnames = _names("hostnames", hostnames)
     if isinstance(hostnames, list | tuple):
         return [shown(one) if isinstance(one, str) and "{" not in one else one for one in hostnames]
     return hostnames
 
 
-def _names(value: Sequence[str] | str | None) -> list[str]:
+def _names(argument: str, value: Any) -> list[str]:
     """Names out of a list, a text with commas, or a list that a template has turned into text."""
     if isinstance(value, str):
         text = value.strip()
@@ -113,11 +130,18 @@ def _names(value: Sequence[str] | str | None) -> list[str]:
                 try:
                     value = ast.literal_eval(text)
                 except (ValueError, SyntaxError):
-                    raise ValueError("it begins like a list of names but is not one") from None
+                    raise ValueError(
+                        f"{argument} begins like a list of names but is not one"
+                    ) from None
         else:
             value = text.replace(",", " ").split()
-    names = [str(name).strip() for name in value or ()]
-    return [name for name in names if name]
+    if isinstance(value, Mapping) or not isinstance(value, Iterable | None):
+        raise ValueError(f"{argument} is a list of names, not {described(value)}")
+    names = list(value or ())
+    for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"{argument} is a list of names, and {described(name)} is not one")
+    return [name.strip() for name in names if name.strip()]
 
 
 def _reasons_to_fail(rows: list[ResolutionRow], fail_on: str) -> list[str]:

@@ -56,7 +56,7 @@ def refresh_names(
     hostnames: Iterable[str],
     *,
     probe: bool = True,
-    info: Callable[[str, str], None] = log.info,
+    tell: Callable[[int, str, str], None] = log.log,
     warn: Callable[[str, str], None] = log.warning,
 ) -> RefreshReport:
     """Look up connections and hostnames, bypassing every cache, and store the answers.
@@ -64,7 +64,7 @@ def refresh_names(
     An error for one of them is in its row.
 
     :param probe: whether to probe MLflow, once per connection.
-    :param info: called with a format and each row and change in one line.
+    :param tell: called with a level, a format, and each row and change in one line.
     :param warn: called with a format and a sentence for each answer that is not stored.
     :raises WrongRefreshError: there is nothing to refresh, or more than :data:`MOST_NAMES`.
     """
@@ -86,10 +86,11 @@ def refresh_names(
     for one in wanted:
         row, change, asked = _refresh(one, budget, warn)
         seen.append((asked, row))
-        info("%s", in_one_line(row))
+        level = logging.INFO if row["health"] == "healthy" else logging.WARNING
+        tell(level, "%s", in_one_line(row))
         if change is not None:
             changes.append(change)
-            info("%s", change_in_one_line(change))
+            tell(logging.INFO, "%s", change_in_one_line(change))
     add_to_history(seen)
     return _report([row for _, row in seen], changes)
 

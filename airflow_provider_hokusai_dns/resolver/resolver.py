@@ -29,7 +29,7 @@ from airflow_provider_hokusai_dns.resolver.serving import Serving
 from airflow_provider_hokusai_dns.resolver.single_flight import SingleFlight
 from airflow_provider_hokusai_dns.resolver.state import ResolverState
 from airflow_provider_hokusai_dns.resolver.steps import Steps, run_async, run_blocking
-from airflow_provider_hokusai_dns.resolver.target import Target, parse_address
+from airflow_provider_hokusai_dns.resolver.target import Target, parse_address, shown
 from airflow_provider_hokusai_dns.resolver.updater import Updater
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 
@@ -181,8 +181,10 @@ class DNSResolver:
     def warm(self, targets: Iterable[str]) -> None:
         """Look names up in the background, so that they are cached before their first use.
 
-        :raises ValueError: a target is invalid.
+        :raises ValueError: a target is invalid, or ``targets`` is a single text.
         """
+        if isinstance(targets, str):  # it would be a list of its letters
+            raise ValueError(f"targets is a list of targets, not {shown(targets)!r}")
         parsed = [Target.parse(target) for target in targets]
         now = self._monotonic()
         for target in parsed:

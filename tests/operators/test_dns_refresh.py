@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, XComArg
 from airflow.sdk.exceptions import AirflowException
 
 from airflow_provider_hokusai_dns import runtime
@@ -99,6 +102,15 @@ class TestANameThatDoesNotResolve:
         assert there["addresses"] == ["10.0.0.1"]
         assert ti.pushed["health"]["status"] == "unhealthy"
 
+    def test_is_a_warning_in_the_log(self, refresh, dns, capfd):
+        """So is a stale answer; a name that resolves is not."""
+        refresh(hostnames=["gone.local", "there.local"], fail_on="never")
+        dns.no_such_name("there.local")
+        refresh(mlflow_conn_ids=[], hostnames=["there.local"])
+        log = capfd.readouterr().out
+        assert re.findall(r"\[(\w+) *\] gone\.local: ", log) == ["warning"]
+        assert re.findall(r"\[(\w+) *\] there\.local: .* from", log) == ["info", "warning"]
+
     def test_does_not_fail_where_the_admin_does_not_want_it(self, refresh):
         """The XCom says it all the same."""
         report = refresh(hostnames=["gone.local"], fail_on="never")
@@ -114,10 +126,13 @@ class TestANameThatDoesNotResolve:
             refresh(hostnames=["there.local"], fail_on="degraded")
 
     @pytest.mark.parametrize("bad", ["a b", "1.2", "x" * 64, "http://"])
-    def test_may_be_one_that_never_can(self, refresh, bad):
-        """The row says which and why; the others are refreshed."""
+    def test_may_be_one_that_never_can(self, refresh, ti, bad):
+        """The row says which and why; the others are refreshed. The form may give such a name."""
+        task = DNSRefreshOperator(task_id="refresh", hostnames="{{ given }}")
+        task.render_template_fields({"given": json.dumps([bad, "there.local"])})
         with pytest.raises(AirflowException, match="did not resolve"):
-            refresh(hostnames=json.dumps([bad, "there.local"]))
+            task.execute({"ti": ti})
+        assert ti.pushed["resolutions"][2]["health"] == "healthy"
 
     def test_may_be_a_connection_that_is_missing(self, refresh, ti):
         """With its id, and the hostnames are refreshed."""
@@ -190,15 +205,44 @@ class TestTheArguments:
     @pytest.mark.parametrize(
         ("given", "told"),
         [
-            ({"fail_on": "always"}, "always"),
-            ({"mlflow_conn_ids": [], "hostnames": []}, "nothing to refresh"),
-            ({"hostnames": "[a.local"}, "begins like a list"),
+            ({"fail_on": "degrade"}, "one of unresolved, degraded, never, not 'degrade'"),
+            ({"fail_on": None}, "fail_on is one of unresolved, degraded, never, not None"),
+            ({"hostnames": "[a.local"}, "hostnames begins like a list"),
+            ({"hostnames": [None]}, "hostnames is a list of names, and None is not one"),
+            ({"hostnames": 5}, "hostnames is a list of names, not 5"),
+            ({"hostnames": {"a.local": 1}}, "hostnames is a list of names, not an object"),
+            ({"hostnames": ["a b"]}, "'a b' is neither a host nor a URL"),
+            ({"mlflow_conn_ids": ["a", 7]}, "mlflow_conn_ids is a list of names, and 7 is not one"),
         ],
     )
-    def test_that_are_wrong_are_named(self, refresh, given, told):
-        """Before anything is looked up."""
+    def test_that_are_wrong_are_named_when_the_dag_is_parsed(self, given, told):
+        """And by the task, if a template or another task gives them."""
         with pytest.raises(ValueError, match=told):
-            refresh(**given)
+            DNSRefreshOperator(task_id="refresh", **given)
+        task = DNSRefreshOperator(task_id="refresh", **dict.fromkeys(given, "{{ given }}"))
+        task.render_template_fields({})
+        for name, value in given.items():
+            setattr(task, name, value)
+        if value != ["a b"]:  # a name that does not resolve is one row of the report
+            with pytest.raises(ValueError, match=told):
+                task.execute({})
+
+    def test_of_a_template_or_another_task_wait_for_it(self):
+        """What they will be is not known when the DAG is parsed."""
+        with DAG("refreshes"):
+            other = XComArg(EmptyOperator(task_id="names"))
+            for number, given in enumerate(("{{ given }}", ["{{ given }}", "a b"], other, [other])):
+                DNSRefreshOperator(
+                    task_id=f"refresh_{number}",
+                    hostnames=given,
+                    mlflow_conn_ids=given,
+                    fail_on=given,
+                )
+
+    def test_must_name_something(self, refresh):
+        """Before anything is looked up."""
+        with pytest.raises(ValueError, match="nothing to refresh"):
+            refresh(mlflow_conn_ids=[], hostnames=[])
 
 
 def test_the_dag_has_a_form(clean_runtime):

@@ -42,7 +42,7 @@ def test_no_secret_of_a_target_is_in_a_row_a_line_or_a_log(asked, caplog, target
     """Resolved, not resolved, and malformed."""
     asked.set_records("a.local", ["10.0.0.1"])
     lines = []
-    report = refresh_names([], [target], info=lambda form, line: lines.append(form % line))
+    report = refresh_names([], [target], tell=lambda _, form, line: lines.append(form % line))
     (row,) = report["resolutions"]
     assert row["hostname"] == hostname
     told = json.dumps(report) + "".join(lines) + caplog.text
@@ -55,12 +55,16 @@ def test_no_secret_is_in_the_exception_of_the_operator(asked):
     task = DNSRefreshOperator(
         task_id="refresh",
         mlflow_conn_ids=[],
-        hostnames=[URL.format("gone.local"), "http://bob:hunter2"],
+        hostnames=[URL.format("gone.local")],
         do_xcom_push=False,
     )
+    task.hostnames.append("http://bob:hunter2")  # as a template may give it
     with pytest.raises(Exception, match=r"gone\.local") as caught:
         task.execute({})
     assert "hunter" not in str(caught.value)
+    with pytest.raises(ValueError, match="'http://bob:") as refused:
+        DNSRefreshOperator(task_id="refresh", hostnames=["http://bob:hunter2"])
+    assert "hunter" not in str(refused.value)
 
 
 @pytest.mark.parametrize("hostnames", [URL.format("a.local"), [URL.format("a.local")]])

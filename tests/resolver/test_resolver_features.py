@@ -232,6 +232,13 @@ def test_refresh_ahead_keeps_a_used_name_fresh_without_anybody_waiting(make, loo
     assert (found.source, found.address) == (Source.CACHE, "10.0.0.2")
 
 
+def test_a_single_text_is_no_list_of_names_to_warm(make, lookup):
+    """Its letters would be looked up."""
+    with pytest.raises(ValueError, match=f"targets is a list of targets, not '{NAME}'"):
+        make().warm(NAME)
+    assert not lookup.calls()
+
+
 def test_warming_looks_names_up_in_the_background(make, lookup):
     """All of them, without waiting; and what is fresh already is left alone."""
     names = [f"h{n}.local" for n in range(200)]
