@@ -6,7 +6,6 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial, wraps
 from typing import Any
@@ -37,6 +36,7 @@ from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.refresh.names import WrongRefreshError, refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target
+from airflow_provider_hokusai_dns.resolver.workers import Workers
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     iso_seconds,
@@ -59,6 +59,7 @@ _PATIENCE = 15.0
 #: Seconds for what goes on in the background at the end of a command.
 _END = 2.0
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
+INTERRUPTED = 130  # by Ctrl-C, as a shell counts it
 
 
 class UsageError(ValueError):
@@ -68,6 +69,23 @@ class UsageError(ValueError):
 def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
     """Wrap a command for Airflow: quiet without ``-v``, and ends with an exit code."""
 
+    def outcome(args: Namespace) -> int:
+        try:
+            return run(args)
+        except ConnectionMissingError as error:
+            problem = database_problem()
+            print_error(problem or str(error))
+            return NO_DATABASE if problem else WRONG_QUESTION
+        except (UsageError, WrongRefreshError, SettingError, ConnectionConflictError) as error:
+            print_error(str(error))
+            return WRONG_QUESTION
+        except SQLAlchemyError as error:  # it became unavailable meanwhile
+            print_error(database_problem() or f"Airflow's database said {type(error).__name__}")
+            return NO_DATABASE
+        finally:
+            # Airflow closes its database at the exit, and would log what is still reading it.
+            runtime.wait_idle(_END)
+
     @suppress_logs_and_warning
     @wraps(run)
     def command(args: Namespace) -> None:
@@ -75,20 +93,9 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         # Variables of the environment alone, and not those in the database.
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         try:
-            code = run(args)
-        except ConnectionMissingError as error:
-            problem = database_problem()
-            print_error(problem or str(error))
-            code = NO_DATABASE if problem else WRONG_QUESTION
-        except (UsageError, WrongRefreshError, SettingError, ConnectionConflictError) as error:
-            print_error(str(error))
-            code = WRONG_QUESTION
-        except SQLAlchemyError as error:  # it became unavailable meanwhile
-            print_error(database_problem() or f"Airflow's database said {type(error).__name__}")
-            code = NO_DATABASE
-        finally:
-            # Airflow closes its database at the exit, and would log what is still reading it.
-            runtime.wait_idle(_END)
+            code = outcome(args)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
         raise SystemExit(code)
 
     return command
@@ -127,8 +134,10 @@ def status(args: Namespace) -> int:
     if not conn_ids:
         raise UsageError("[hokusai_dns] connections is empty: give a connection by --conn-id")
     _use(SdkVariables())
-    with ThreadPoolExecutor(_MOST_CHECKS) as threads:  # each takes as long as a dead server does
-        checks = list(threads.map(_check, dict.fromkeys(conn_ids)))
+    # Each takes as long as a dead server does; Ctrl-C does not wait for them.
+    begin = Workers("hokusai-dns-status", limit=_MOST_CHECKS).call
+    begun = [begin(partial(_check, conn_id)) for conn_id in dict.fromkeys(conn_ids)]
+    checks = [check.result() for check in begun]
     rows = [row for _, row in checks]
     missing = [row for verdict, row in checks if verdict.cause in decision.NOT_GIVEN]
     problem = database_problem() if missing else None

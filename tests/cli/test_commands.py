@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
 from tests.airflow_home import migrate
 from tests.conftest import TinyMLflow
-from tests.servers import is_installed
+from tests.servers import is_installed, wait_until
 
 HERE = Path(__file__).parent
 NAME, GONE, STORED = "mlflow.cli-test.local", "gone.cli-test.local", "stored.cli-test.local"
@@ -100,6 +102,34 @@ def test_the_real_command_finds_the_connections_of_the_database(environment):
     assert "127.0.0.78" in cleared.stdout
     with closing(sqlite3.connect(database)) as kept:
         assert kept.execute("select count(*) from variable").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("command", ["status", "refresh", "resolve"])
+def test_ctrl_c_ends_a_command_at_once_and_without_a_traceback(environment, dns, command):
+    """With the exit code that a shell expects; while a server or DNS does not answer."""
+    dns.set_records(NAME, ["127.0.0.9"])
+    if command != "status":
+        dns.silent(NAME)
+    with socket.create_server(("127.0.0.9", 0)) as silent:
+        silent.settimeout(60)
+        extra = {"nameservers": dns.address}
+        given = {"conn_type": "mlflow", "host": NAME, "port": silent.getsockname()[1]}
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "airflow", "hokusai-dns", command, "--conn-id", "asked"],
+            env={**environment, "AIRFLOW_CONN_ASKED": json.dumps({**given, "extra": extra})},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with asking, ExitStack() as open_until_then:
+            if command == "status":
+                open_until_then.enter_context(silent.accept()[0]).recv(1)
+            else:
+                wait_until(lambda: dns.count(NAME, "A"), 60)
+            stopped = time.monotonic()
+            asking.send_signal(signal.SIGINT)
+            out, err = asking.communicate(timeout=60)
+    assert time.monotonic() - stopped < 7
+    assert (asking.returncode, out) == (130, "")
+    assert "Traceback" not in err
 
 
 class TestStatus:
