@@ -185,7 +185,7 @@ def load_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     """
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    _check_id(conn_id)
+    check_id(conn_id)
     with supervisor.withheld_from_child():
         try:
             return _given(BaseHook.get_connection(conn_id))
@@ -200,7 +200,7 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     """The same as :func:`load_server`, for triggers."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-    _check_id(conn_id)
+    check_id(conn_id)
     try:
         return _given(await BaseHook.aget_connection(conn_id))
     except AirflowNotFoundException:
@@ -210,10 +210,14 @@ async def aload_server(conn_id: str = DEFAULT_CONN_ID) -> MLflowServer:
     return _stand_in(conn_id) or _raise_missing(conn_id, await missing.why_async(conn_id))
 
 
-def _check_id(conn_id: object) -> None:
-    """Refuse what is no id: Airflow would fail in the middle of reading, or find nothing."""
+def check_id(conn_id: object) -> None:
+    """Refuse what is no id: Airflow would fail in the middle of reading, or find nothing.
+
+    :raises SettingError: it is not a text, or empty.
+    """
     if not isinstance(conn_id, str) or not conn_id.strip():
-        reason = f"the id of a connection is a text such as {DEFAULT_CONN_ID!r}, not {conn_id!r}"
+        wrong = repr(conn_id) if isinstance(conn_id, str) else described(conn_id)
+        reason = f"the id of a connection is a text such as {DEFAULT_CONN_ID!r}, not {wrong}"
         raise SettingError("arguments", "connection id", reason)
 
 

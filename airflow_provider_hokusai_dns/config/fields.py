@@ -150,8 +150,11 @@ def read_items(value: object) -> tuple[str, ...]:
                 raise ValueError("it begins like a JSON list but is not one") from None
         else:
             value = value.replace(",", " ").split()
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list | tuple):
         raise ValueError(f"{described(value)} is not a list of texts")
+    for item in value:
+        if not isinstance(item, str):
+            raise ValueError(f"it is a list of texts, and {described(item)} in it is not one")
     return tuple(value)
 
 
@@ -199,8 +202,10 @@ def read_nameservers(value: object) -> tuple[str, ...]:
 
 def read_srv(value: object) -> str:
     """An SRV name, for example ``_mlflow._tcp.service.consul``."""
-    name = read_text(value)
-    (hostname,) = read_hostnames(name)
+    names = read_hostnames(read_text(value))
+    if len(names) != 1:
+        raise ValueError("it is one name, such as _mlflow._tcp.service.consul")
+    (hostname,) = names
     if Target.parse(hostname).literal is not None:
         raise ValueError(f"{hostname} is an address; give the name of an SRV record")
     return hostname

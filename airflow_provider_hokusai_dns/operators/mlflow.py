@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from airflow_provider_hokusai_dns.config.connections import check_id
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ def mlflow_for_children(
     If something did not arrive, a task that would succeed fails with ``LostDataError``.
 
     :param mlflow_conn_id: a connection of type ``mlflow``.
+    :raises SettingError: it is not a text. ``pre_execute=mlflow_for_children``, without brackets,
+        fails by that when the task starts.
     """
+    check_id(mlflow_conn_id)
     return partial(_open_relay, mlflow_conn_id)
 
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hokusai_dns.client.errors import LostDataError, RunEndError
+from airflow_provider_hokusai_dns.config.connections import check_id
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
 from airflow_provider_hokusai_dns.gates.decision import DEFAULT_FAIL_FAST
@@ -71,7 +72,8 @@ class MLflowRetryPolicy(RetryPolicy):
     :param max_delay: the longest pause; up to a quarter is added at random.
     :param give_up_after: Airflow 3.4: for how long the task is rescheduled; after that, its retries
         are used. With less than the shortest pause, the task is rescheduled once.
-    :raises ValueError: the delays are not in ascending order, or not above 0.
+    :raises ValueError: the id is not a text, or the delays are not timedeltas in ascending order
+        and above 0.
     """
 
     def __init__(
@@ -82,10 +84,13 @@ class MLflowRetryPolicy(RetryPolicy):
         max_delay: timedelta = timedelta(minutes=15),
         give_up_after: timedelta = timedelta(days=1),
     ) -> None:
-        if not timedelta(0) < delay <= max_delay <= give_up_after:
+        check_id(mlflow_conn_id)
+        given = delay, max_delay, give_up_after
+        are_times = all(isinstance(one, timedelta) for one in given)
+        if not are_times or not timedelta(0) < delay <= max_delay <= give_up_after:
             raise ValueError(
-                "0 < delay <= max_delay <= give_up_after must hold, but they are "
-                f"{delay!r}, {max_delay!r}, {give_up_after!r}"
+                "delay, max_delay and give_up_after are timedeltas with 0 < delay <= max_delay <= "
+                f"give_up_after, not {', '.join(map(repr, given))}"
             )
         self.mlflow_conn_id = mlflow_conn_id
         self.delay = delay

@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
 
+from airflow_provider_hokusai_dns.config.connections import check_id
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
@@ -136,6 +137,8 @@ class MLflowHealthSensor(BaseSensorOperator):
         self.checks, self.fail_fast_on = check_arguments(
             min_health, checks, fail_fast_on, probe_timeout
         )
+        if not hasattr(mlflow_conn_id, "resolve"):  # a value of another task has that
+            check_id(mlflow_conn_id)
         if start_from_trigger and not deferrable:
             raise ValueError("start_from_trigger=True needs deferrable=True")
         self.probe_timeout = probe_timeout

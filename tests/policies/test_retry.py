@@ -204,10 +204,19 @@ def test_a_policy_survives_serialization() -> None:
     assert again.serialize() == POLICY.serialize()
 
 
-def test_a_delay_that_cannot_be_is_refused() -> None:
-    """At parse time, with the numbers."""
-    with pytest.raises(ValueError, match="0 < delay <= max_delay"):
-        MLflowRetryPolicy(delay=timedelta(hours=1))
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"delay": 60}, "are timedeltas with 0 < delay .*, not 60, "),
+        ({"give_up_after": None}, "are timedeltas with 0 < delay .*, None"),
+        ({"max_delay": MINUTE / 2}, "0 < delay <= max_delay <= give_up_after"),
+        ({"mlflow_conn_id": None}, "the id of a connection is a text such as 'mlflow_default'"),
+    ],
+)
+def test_wrong_arguments_are_named(given: dict[str, Any], told: str) -> None:
+    """When the DAG is parsed."""
+    with pytest.raises(ValueError, match=told):
+        MLflowRetryPolicy(**given)
 
 
 def test_on_airflow_3_2_the_import_says_what_to_do() -> None:

@@ -431,6 +431,8 @@ class TestTheArguments:
             sensor(checks=("artefact",))
         with pytest.raises(ValueError, match="probe_timeout"):
             sensor(probe_timeout=0)
+        with pytest.raises(ValueError, match=r"the id of a connection is a text .*, not None"):
+            sensor(mlflow_conn_id=None)
 
     @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e10])
     def test_a_probe_timeout_that_cannot_be_waited_is_refused(self, seconds):

@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.client.environment import experiment_in_use, f
 from airflow_provider_hokusai_dns.client.routes import author_timeout
 from airflow_provider_hokusai_dns.client.run_end import LostDataError
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.operators.mlflow import mlflow_for_children
 from tests.client.relay.support import API, ask
@@ -221,6 +222,12 @@ def test_the_relay_of_a_task_ends_with_it(usable: Callable[..., str], tiny: Tiny
     for callback in task.on_failure_callback:
         callback({})
     assert log == ["own post_execute", "own callback"]
+
+
+def test_brackets_that_are_missing_fail_the_task() -> None:
+    """``pre_execute=mlflow_for_children`` is called with the context; it did nothing at all."""
+    with pytest.raises(SettingError, match=r"connection is a text .* not an object"):
+        mlflow_for_children({"task": a_task([])})  # type: ignore[arg-type]
 
 
 def test_the_relay_of_a_task_that_failed_ends_in_its_callbacks(
