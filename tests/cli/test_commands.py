@@ -380,7 +380,7 @@ def test_a_connection_that_cannot_be_decrypted_is_told_as_it_is(seen, command):
     """Airflow calls it undefined; to add it once more would not help."""
     call = seen["another_fernet_key"][command]
     said = " ".join((call["out"] + call["err"]).split())
-    assert "connection 'locked', password and extra: they are in Airflow's database" in said
+    assert "connection 'locked', password and extra: they are in airflow's database" in said.lower()
     assert "fernet_key" in said
     assert "Add it" not in said
     assert call["code"] == 2
