@@ -12,8 +12,8 @@ from typing import Any
 from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.wording import (
     ORIGINS,
-    advice_without_address,
     stale_limit_in_words,
+    what_to_check,
 )
 
 log = logging.getLogger(__name__)
@@ -88,26 +88,26 @@ class LogObserver:
         if self._logged.get(event.hostname) == story:
             return
         self._logged[event.hostname] = story
-        why = event.cause.value if event.cause is not None else "no answer yet"
+        named = self._named(event.hostname)
+        why = f"DNS has not answered yet for {named}"
+        if event.cause is not None:
+            why = f"DNS returns no address for {named} ({event.cause.value})"
         if resolution.source is Source.STATIC:
             log.warning(
-                "DNS returns no address for %s (%s) and no stale or stored address may be used: "
-                "using the static address %s. It is never checked against DNS: remove it when DNS "
-                "is back",
-                self._named(event.hostname),
+                "%s and no stale or stored address may be used: using the static address %s. It is "
+                "never checked against DNS: remove it when DNS is back",
                 why,
                 resolution.address,
             )
             return
         log.warning(
-            "DNS returns no address for %s (%s): using %s from %s, %.0f s old. It stays in use for "
-            "up to %s; check DNS for the name, or restart the server behind it",
-            self._named(event.hostname),
+            "%s: using %s from %s, %.0f s old. It stays in use for up to %s. %s",
             why,
             resolution.places[0],
             ORIGINS[resolution.source],
             resolution.age() or 0.0,
             limit,
+            what_to_check(event.cause, is_known=True),
         )
 
     def _log_unresolved(self, event: Event) -> None:
@@ -123,7 +123,7 @@ class LogObserver:
             self._named(event.hostname),
             event.cause.value if event.cause else "no answer",
             what,
-            advice_without_address(event.cause, is_known=event.is_known),
+            what_to_check(event.cause, is_known=event.is_known),
         )
 
     def _named(self, hostname: str) -> str:

@@ -35,8 +35,8 @@ from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import (
     REASONS,
-    advice_without_address,
     stale_limit_in_words,
+    what_to_check,
 )
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -138,7 +138,7 @@ def explain(
         None if found.cause is None else found.cause.value,
         age,
         ttl_left,
-        _why_this(found, ttl_left, login_limit),
+        _why_this(found, ttl_left, login_limit, config.stale_after),
         tuple(steps),
     )
 
@@ -261,12 +261,16 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _why_this(found: Resolution, ttl_left: float | None, login_limit: float | None) -> str:
+def _why_this(
+    found: Resolution, ttl_left: float | None, login_limit: float | None, stale_after: float
+) -> str:
     addresses = ", ".join(found.places)
-    why = found.cause.value if found.cause is not None else "it does not answer"
+    why = f"DNS had not answered after {stale_after:g} s"  # it may have since: see the steps
+    if found.cause is not None:
+        why = f"DNS returns no address right now ({found.cause.value})"
     if found.source is Source.STATIC:
         return (
-            f"{addresses}: the static address, because DNS returns no address right now ({why}) "
+            f"{addresses}: the static address, because {why} "
             "and no stale or stored one may be used. It is never checked against DNS"
         )
     if found.is_stale:
@@ -276,8 +280,7 @@ def _why_this(found: Resolution, ttl_left: float | None, login_limit: float | No
             limit = f"{login_limit:.0f} s of age, with a login and no verified certificate"
         return (
             f"{addresses}: the stored last known good, {found.age() or 0.0:.0f} s old, because "
-            f"DNS returns no address right now ({why}). "
-            f"Good for up to {limit}"
+            f"{why}. Good for up to {limit}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
     return f"{addresses}: {REASONS[found.source]}{fresh}"
@@ -287,7 +290,7 @@ def _why_nothing(error: DNSResolutionError) -> str:
     known = "there is no stored and no static one"
     if error.is_known:
         known = "the one that is remembered may no longer be used"
-    advice = advice_without_address(error.cause, is_known=error.is_known)
+    advice = what_to_check(error.cause, is_known=error.is_known)
     return (
         f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}; "
         "in an emergency set fallback_addresses on the connection"

@@ -31,13 +31,13 @@ REASONS = {
 }
 
 
-def advice_without_address(cause: Cause | None, *, is_known: bool) -> str:
-    """What to check where nothing can be served: a name that was answered is no typo.
+def what_to_check(cause: Cause | None, *, is_known: bool) -> str:
+    """What to check while DNS returns no address: a name that was answered is no typo.
 
-    :param cause: why DNS returns no address.
-    :param is_known: an address is remembered, and may no longer be used.
+    :param cause: why DNS returns no address; ``None`` while the lookup is under way.
+    :param is_known: whether an address is remembered.
     """
-    if cause is not None and not cause.says_no_such_name:
+    if cause is None or not cause.says_no_such_name:
         return "Check DNS"
     if is_known:
         return "Check whether the server behind the name is running, then check DNS"

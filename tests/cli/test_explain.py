@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.cli.explain import StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import printable, show_rows
+from airflow_provider_hokusai_dns.observers import LogObserver
 from airflow_provider_hokusai_dns.resolver import DNSResolver, LastKnownGood, ResolverConfig
 from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.model import Cause
@@ -128,6 +129,30 @@ class TestExplanation:
         resolver = DNSResolver(config, store=Store())
         one = explain(Target.parse(NAME), resolver, nothing, login_limit=login_limit)
         assert one.sentence.endswith(f"Good for up to {told}")
+
+    def test_does_not_blame_dns_that_was_only_slow(self, caplog):
+        """One nameserver of two is stopped: a new task starts with the stored address."""
+
+        class Store:
+            def read(self, hostname):
+                return LastKnownGood(hostname, ("10.0.0.1",), time.time() - 60)
+
+            def write(self, record):
+                return True
+
+        with DNSServer() as stopped, DNSServer() as second:
+            stopped.silent(NAME)
+            second.set_records(NAME, ["10.0.0.2"])
+            servers = (stopped.address, second.address)
+            config = ResolverConfig(nameservers=servers, timeout=2.0, stale_after=0.1)
+            resolver = DNSResolver(config, store=Store())
+            resolver.add_observer(LogObserver(resolver))
+            one = explain(Target.parse(NAME), resolver, nothing)
+            assert resolver.wait_idle()
+        assert "DNS had not answered after 0.1 s" in one.sentence
+        assert "returns no address" not in one.sentence + caplog.text
+        assert f"DNS has not answered yet for {NAME!r}: using 10.0.0.1" in caplog.text
+        assert ("10.0.0.2",) in [step.addresses for step in one.steps]
 
     def test_survives_a_hostile_name_server(self, dns, config):
         """Garbage is a cause, and no more."""
