@@ -33,6 +33,7 @@ from airflow_provider_hokusai_dns.resolver.errors import (
     LookupFailed,
     PicklableError,
     StoreOverdue,
+    StoreUnreadableError,
 )
 
 __all__ = [
@@ -56,5 +57,6 @@ __all__ = [
     "RunEndError",
     "SettingError",
     "StoreOverdue",
+    "StoreUnreadableError",
     "TLSFileError",
 ]

@@ -13,6 +13,7 @@ from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution
 from airflow_provider_hokusai_dns.resolver.wording import (
     ORIGINS,
     stale_limit_in_words,
+    what_is_remembered,
     what_to_check,
 )
 
@@ -94,7 +95,7 @@ class LogObserver:
             why = f"DNS returns no address for {named} ({event.cause.value})"
         if resolution.source is Source.STATIC:
             log.warning(
-                "%s and no stale or stored address may be used: using the static address %s. It is "
+                "%s and no stale or stored address can be used: using the static address %s. It is "
                 "never checked against DNS: remove it when DNS is back",
                 why,
                 resolution.address,
@@ -114,15 +115,12 @@ class LogObserver:
         if self._logged.get(event.hostname) == "nothing":
             return
         self._logged[event.hostname] = "nothing"
-        what = "there is no stale, stored or static address to use instead"
-        if event.is_known:
-            what = "the address that is remembered may no longer be used"
         log.error(
             "DNS returns no address for %s (%s) and %s. %s; in an emergency set "
             "fallback_addresses on the connection",
             self._named(event.hostname),
             event.cause.value if event.cause else "no answer",
-            what,
+            what_is_remembered(is_known=event.is_known, is_unread=event.is_unread),
             what_to_check(event.cause, is_known=event.is_known),
         )
 

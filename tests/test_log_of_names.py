@@ -47,7 +47,7 @@ def test_the_cause_in_brackets_is_a_word_of_the_failure_guide(told, dns):
     """As the on-call page shows it, and nothing else between the brackets."""
     dns.no_such_name(HOSTNAME)
     line = line_of_a_failure(told)
-    nothing = "(nxdomain) and there is no stale,"
+    nothing = "(nxdomain) and none is remembered. "
     assert line.startswith(f"DNS returns no address for {HOSTNAME!r} {nothing}")
 
 
@@ -68,4 +68,4 @@ def test_no_typo_is_suggested_where_dns_does_not_answer(told, dns):
     """As the verdict of a gate: the name may be right, and DNS is what does not work."""
     dns.servfail(HOSTNAME)
     line = line_of_a_failure(told)
-    assert "to use instead. Check DNS; in an emergency set fallback_addresses" in line
+    assert "and none is remembered. Check DNS; in an emergency set fallback_addresses" in line

@@ -355,9 +355,9 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
 
 def _read(asked: tuple[str, ...], hostname: str) -> StoredRecord:
     """The stored record; with a problem if the database could not be read."""
-    record, problem, _ = runtime.store(asked).examine(hostname)
+    record, problem, was_read = runtime.store(asked).examine(hostname)
     if record is None and problem is None:
-        problem = database_problem()
+        problem = database_problem() or (None if was_read else "it could not be read")
     return StoredRecord(variable_key(hostname, asked=asked), record, problem)
 
 

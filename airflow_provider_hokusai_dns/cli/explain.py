@@ -36,6 +36,7 @@ from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.wording import (
     REASONS,
     stale_limit_in_words,
+    what_is_remembered,
     what_to_check,
 )
 from airflow_provider_hokusai_dns.resolver.workers import Workers
@@ -271,7 +272,7 @@ def _why_this(
     if found.source is Source.STATIC:
         return (
             f"{addresses}: the static address, because {why} "
-            "and no stale or stored one may be used. It is never checked against DNS"
+            "and no stale or stored one can be used. It is never checked against DNS"
         )
     if found.is_stale:
         limit = stale_limit_in_words(found)
@@ -287,9 +288,7 @@ def _why_this(
 
 
 def _why_nothing(error: DNSResolutionError) -> str:
-    known = "there is no stored and no static one"
-    if error.is_known:
-        known = "the one that is remembered may no longer be used"
+    known = what_is_remembered(is_known=error.is_known, is_unread=error.is_unread)
     advice = what_to_check(error.cause, is_known=error.is_known)
     return (
         f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}; "

@@ -13,7 +13,11 @@ from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, Sta
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import shown
-from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES, ORIGINS
+from airflow_provider_hokusai_dns.resolver.wording import (
+    ADDRESSES,
+    ORIGINS,
+    what_is_remembered,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import MLflowServer
@@ -109,13 +113,15 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
         where, setting = "HTTP(S)_PROXY", "add MLflow to NO_PROXY"
     elif server.view.srv:
         where = "the SRV name of the connection"
-    known, advice = "none is remembered", f"check {where} for a typo"
+    known = what_is_remembered(is_known=error.is_known, is_unread=error.is_unread)
+    advice = f"check {where} for a typo"
     if error.is_known:
-        known = "the address that is remembered may no longer be used"
         # What registers the name may run with the server.
         advice = f"check whether {'MLflow' if server.proxy is None else 'the proxy'} is running"
     if not error.cause.says_no_such_name:
         advice = f"check the {_nameservers(server)}"
+    if error.is_unread:
+        advice += ", check Airflow's API server"
     return (
         State.UNRESOLVED,
         error.cause.value,

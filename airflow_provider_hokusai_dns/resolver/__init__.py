@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         DNSResolutionError,
         LookupFailed,
         StoreOverdue,
+        StoreUnreadableError,
     )
     from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
     from airflow_provider_hokusai_dns.resolver.model import (
@@ -47,6 +48,7 @@ __all__ = [
     "Source",
     "Store",
     "StoreOverdue",
+    "StoreUnreadableError",
 ]
 #: Where each name is that is not in :mod:`.model`.
 _MODULES = {
@@ -57,6 +59,7 @@ _MODULES = {
     "LookupFailed": ".errors",
     "ResolverConfig": ".config",
     "StoreOverdue": ".errors",
+    "StoreUnreadableError": ".errors",
 }
 
 

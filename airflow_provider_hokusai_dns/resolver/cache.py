@@ -28,6 +28,7 @@ class RecordStatus:
     :param read_at: when it was last read for an answer; monotonic seconds.
     :param compared_at: when it was last compared with a fresh answer, and is as good.
     :param has_nxdomain: whether it contains since when the name has been missing.
+    :param is_unread: whether the last read failed.
     :param rejected: why it was rejected; empty if it was not.
     :param addresses: those that it contained when it was last read for an answer, or written.
     """
@@ -36,6 +37,7 @@ class RecordStatus:
     read_at: float = LONG_AGO
     compared_at: float = LONG_AGO
     has_nxdomain: bool = False
+    is_unread: bool = False
     rejected: str = ""
     addresses: tuple[str, ...] = ()
 

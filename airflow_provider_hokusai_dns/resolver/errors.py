@@ -28,6 +28,7 @@ class DNSResolutionError(PicklableError):
     :param cause: why the live lookup failed.
     :param tried: the sources asked, in order; ends with the store and the static address.
     :param is_known: whether an address is known whose limit has passed (policy rules 6 and 7).
+    :param is_unread: whether the shared store could not be read: it may have an address.
     """
 
     def __init__(
@@ -37,20 +38,26 @@ class DNSResolutionError(PicklableError):
         tried: Sequence[Attempt] = (),
         detail: str = "",
         is_known: bool = False,
+        is_unread: bool = False,
     ) -> None:
         self.hostname = hostname
         self.cause = cause
         self.tried = tuple(tried)
         self.detail = detail
         self.is_known = is_known
+        self.is_unread = is_unread
         steps = "; ".join(str(step) for step in self.tried) or "nothing was asked"
         super().__init__(
             f"{hostname!r} cannot be resolved ({cause.value}{': ' + detail if detail else ''}), "
-            f"and there is no stale, stored or static address left to serve. Tried: {steps}."
+            f"and there is no other address to serve. Tried: {steps}."
         )
 
 
-class StoreOverdue(Exception):
+class StoreUnreadableError(Exception):
+    """The shared store could not be read; it has logged why."""
+
+
+class StoreOverdue(StoreUnreadableError):
     """The shared store did not answer in time; its answer may be there when it is asked again."""
 
 

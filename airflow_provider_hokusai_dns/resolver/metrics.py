@@ -72,6 +72,7 @@ class Event:
     :param source: what answered it, for ``lookup``.
     :param state: the new state of the name, for ``state``, with ``previous`` beside it.
     :param is_known: whether an address is known, for ``state``; one that is not served is too old.
+    :param is_unread: whether the shared store could not be read, for ``state``.
     :param resolution: what is served now, if anything.
     :param hits: answers served fresh from memory since the last event of this resolver; likewise
         ``stale``, ``stored`` and ``static``.
@@ -85,6 +86,7 @@ class Event:
     state: str | None = None
     previous: str | None = None
     is_known: bool = False
+    is_unread: bool = False
     resolution: Resolution | None = None
     detail: str = ""
     hits: int = 0

@@ -325,10 +325,11 @@ class Store(Protocol):
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` if none is known.
 
-        ``None`` means "not known", never "there is none": an unreachable store has the same result.
-        A record that cannot be parsed is reported and ignored.
+        ``None`` means "not known", never "there is none": an unreachable store may have the same
+        result. A record that cannot be parsed is reported and ignored.
 
-        :raises StoreOverdue: the answer was late. Raises nothing else.
+        :raises StoreOverdue: the answer was late.
+        :raises StoreUnreadableError: there was no answer. Raises nothing else.
         """
         ...
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import freshness
-from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue, StoreUnreadableError
 from airflow_provider_hokusai_dns.resolver.lookup.system import bypassing_pin
 from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, LastKnownGood, Source, Store
 
@@ -99,13 +99,16 @@ class Publisher:
             retry = config.store_recheck - self.state.config.store_max_age
             record.compared_at = now if kept else now + retry
 
-    def outcome(self, slot: Slot) -> str:
-        """What the store returned, for an error message."""
+    def outcome(self, slot: Slot) -> tuple[str, bool]:
+        """What the store returned, for an error message; and whether it could not be read."""
         if self.store is None:
-            return "not configured"
-        if rejected := self.state.record(slot).rejected:
-            return f"refused: {rejected}"
-        return "nothing usable is known"
+            return "not configured", False
+        record = self.state.record(slot)
+        if record.is_unread:
+            return "could not be read", True
+        if record.rejected:
+            return f"refused: {record.rejected}", False
+        return "nothing usable is known", False
 
     @contextmanager
     def _turn(self, record: RecordStatus) -> Iterator[None]:
@@ -185,15 +188,21 @@ class Publisher:
         )
 
     def _read(self, slot: Slot) -> LastKnownGood | None:
-        """The stored record; none if a store raises what its protocol forbids."""
+        """The stored record; none if there is no answer."""
         assert self.store is not None
+        status = self.state.record(slot)
+        status.is_unread = True
         try:
-            return self.store.read(slot.entry.hostname)
+            record = self.store.read(slot.entry.hostname)
         except StoreOverdue:
             raise
-        except Exception:
+        except StoreUnreadableError:
+            return None
+        except Exception:  # which its protocol forbids
             log.warning("The shared store cannot be read", exc_info=True)
             return None
+        status.is_unread = False
+        return record
 
     def _save(self, slot: Slot, record: LastKnownGood) -> bool:
         """Store a record; returns whether it was stored: not if the store raises."""

@@ -150,9 +150,12 @@ class Serving:
             tried.append(Attempt("stale answer", "its limit has passed"))
         else:
             tried.append(Attempt("stale answer in memory", "none"))
-        tried.append(Attempt("shared store", self.publisher.outcome(slot)))
+        outcome, is_unread = self.publisher.outcome(slot)
+        tried.append(Attempt("shared store", outcome))
         tried.append(Attempt("static address", "none configured for this hostname"))
-        return DNSResolutionError(entry.hostname, failure.cause, tried, failure.detail, is_known)
+        return DNSResolutionError(
+            entry.hostname, failure.cause, tried, failure.detail, is_known, is_unread
+        )
 
 
 def _came_since(answer: Answer, since: float | None) -> bool:

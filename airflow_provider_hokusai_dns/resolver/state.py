@@ -233,6 +233,7 @@ class ResolverState:
             entry = slot.entry
             current = freshness.level_of(entry, self.now(), self.config)
             previous, slot.announced = slot.announced, current
+            is_unread = slot.record is not None and slot.record.is_unread
         if current == previous:
             return
         failure = entry.failure
@@ -243,6 +244,7 @@ class ResolverState:
             state=current,
             previous=previous,
             is_known=entry.answer is not None,
+            is_unread=is_unread,
             detail="" if failure is None else failure.detail,
         )
 

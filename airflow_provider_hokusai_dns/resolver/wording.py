@@ -44,6 +44,17 @@ def what_to_check(cause: Cause | None, *, is_known: bool) -> str:
     return "Check the name for a typo, then check DNS"
 
 
+def what_is_remembered(*, is_known: bool, is_unread: bool) -> str:
+    """Why no other address is served while DNS returns none.
+
+    :param is_known: whether an address is remembered.
+    :param is_unread: whether the shared store could not be read.
+    """
+    if is_unread:
+        return "the stored one could not be read"
+    return "the one that is remembered may no longer be used" if is_known else "none is remembered"
+
+
 def stale_limit_in_words(found: Resolution) -> str:
     """For how long a stale answer is served: ``900 s after the name went away``."""
     limit = found.stale_limit

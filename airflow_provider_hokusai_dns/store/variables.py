@@ -27,6 +27,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from airflow_provider_hokusai_dns import supervisor
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.errors import StoreUnreadableError
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
 from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall, CallOverdue
 from airflow_provider_hokusai_dns.store.history import (
@@ -256,8 +257,12 @@ class VariableStore:
 
         :raises CallOverdue: Airflow did not answer in time. If its answer is there at the next
             read, that returns it.
+        :raises StoreUnreadableError: Airflow returned an error.
         """
-        return self._examine(hostname).record
+        found = self._examine(hostname)
+        if not found.was_read:
+            raise StoreUnreadableError
+        return found.record
 
     def examine(self, hostname: str) -> Examined:
         """The stored record, and what is wrong with its Variable."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,8 +23,10 @@ from airflow_provider_hokusai_dns.health.breaker import breaker_for
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.target import Target
-from tests.conftest import HOSTNAME, REGISTRY, SEARCH
+from airflow_provider_hokusai_dns.store.variables import VariableStore
+from tests.conftest import HOSTNAME, REGISTRY, SEARCH, Texts
 
 
 def verdict(state: State) -> Verdict:
@@ -137,7 +140,7 @@ class TestALook:
     def test_says_that_the_known_address_is_too_old_and_suggests_no_typo(self, too_old):
         """The name has resolved before: what is wrong is not how it is written."""
         sentence = check_connection("mlflow_default").verdict.sentence
-        assert "the address that is remembered may no longer be used" in sentence
+        assert "the one that is remembered may no longer be used" in sentence
         assert "typo" not in sentence
         assert "fallback_addresses" in sentence
 
@@ -153,6 +156,33 @@ class TestALook:
         for words in (line, told):
             assert "no stale or stored" in words
             assert "none is" not in words
+
+    @pytest.mark.parametrize("is_late", [True, False])
+    def test_does_not_say_that_none_is_remembered_where_the_variable_could_not_be_read(
+        self, usable, dns, caplog, is_late
+    ):
+        """The stored address may be there: Airflow's API server, its login or database is away."""
+        free = threading.Event()
+
+        class Away(Texts):
+            def get(self, key):
+                if is_late:
+                    free.wait(20)
+                raise PermissionError
+
+        runtime.use_store(VariableStore(patience=0.1, variables=Away()))
+        dns.no_such_name(HOSTNAME)
+        told = check_connection("mlflow_default").verdict.sentence
+        resolver = runtime.resolver_for_server(load_server())
+        told += explain(Target.parse(HOSTNAME), resolver, lambda _: StoredRecord("key")).sentence
+        with pytest.raises(DNSResolutionError, match="shared store: could not be read"):
+            resolver.resolve(HOSTNAME)
+        runtime.wait_idle(5)
+        free.set()
+        told += caplog.text
+        assert told.count("the stored one could not be read") == 3
+        assert told.count("check Airflow's API server,") == 1
+        assert "none is" not in told
 
     @pytest.mark.parametrize(
         ("extra", "words"),

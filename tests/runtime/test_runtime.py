@@ -339,7 +339,7 @@ class TestTheLog:
             with pytest.raises(DNSResolutionError):
                 resolver.refresh("mlflow.local")
         (line,) = self.lines(caplog)
-        assert "the address that is remembered may no longer be used" in line
+        assert "the one that is remembered may no longer be used" in line
         assert "typo" not in line
 
     def test_tells_when_the_static_address_is_used(self, dns, monkeypatch, caplog):

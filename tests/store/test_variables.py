@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
-from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue, StoreUnreadableError
 from airflow_provider_hokusai_dns.store import bounded_calls
 from airflow_provider_hokusai_dns.store.record import dropped_fields, render_record, variable_key
 from airflow_provider_hokusai_dns.store.variables import SdkVariables, VariableStore
@@ -331,8 +331,9 @@ def test_errors_of_the_backend_are_passed_over(kept, caplog):
             raise PermissionError("token=hunter2")
 
     store = VariableStore(variables=Raising(), now=lambda: NOW)
-    assert store.read(NAME) is None
-    assert store.read(NAME) is None
+    for _ in range(2):
+        with pytest.raises(StoreUnreadableError):
+            store.read(NAME)
     assert not store.write(RECORD)
     assert "hunter2" not in caplog.text
     assert "PermissionError" in caplog.text
@@ -351,7 +352,7 @@ def test_a_forked_child_leaves_the_connection_to_the_supervisor_to_its_parent(mo
         store = VariableStore(now=lambda: NOW, patience=0.2)
         child = os.fork()
         if not child:
-            quiet = store.read(NAME) is None and not store.write(RECORD)
+            quiet = not store.examine(NAME).was_read and not store.write(RECORD)
             quiet = quiet and not store.call_in_time("The link", lambda: ours.send(b"link"))
             os._exit(0 if quiet else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
