@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
@@ -23,12 +26,19 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Sou
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import worst
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
+from airflow_provider_hokusai_dns.resolver.workers import Workers
 from airflow_provider_hokusai_dns.store.record import away_for
+
+if TYPE_CHECKING:
+    from airflow_provider_hokusai_dns.config.server import MLflowServer
+    from airflow_provider_hokusai_dns.resolver import DNSResolver
 
 log = logging.getLogger(__name__)
 
 #: Connections and hostnames of one refresh: every user who may trigger a DAG may name them.
 MOST_NAMES = 100
+#: Lookups at the same time: each may take as long as DNS is silent.
+_MOST_LOOKUPS = 20
 
 
 class WrongRefreshError(ValueError):
@@ -49,6 +59,19 @@ class _Wanted:
     def target(self) -> str:
         """What was given, as rows, lines and XComs show it."""
         return self.given if self.conn_id is not None else shown(self.given)
+
+
+class _Lookup(NamedTuple):
+    """A lookup in progress.
+
+    :param server: that of the connection, if one was given.
+    """
+
+    wanted: _Wanted
+    server: MLflowServer | None
+    resolver: DNSResolver
+    hostname: str
+    result: Future[tuple[Resolution | DNSResolutionError, float]]
 
 
 def refresh_names(
@@ -83,8 +106,10 @@ def refresh_names(
     changes: list[ChangeRow] = []
     seen: list[tuple[tuple[str, ...], ResolutionRow]] = []
     budget = ProbeBudget(ALL_PROBES if probe else 0.0)
-    for one in wanted:
-        row, change, asked = _refresh(one, budget, warn)
+    workers = Workers("hokusai-dns-refresh", limit=_MOST_LOOKUPS)
+    begun = [_begin(one, workers) for one in wanted]
+    for one in begun:
+        row, change, asked = _end(one, budget, warn)
         seen.append((asked, row))
         level = logging.INFO if row["health"] == "healthy" else logging.WARNING
         tell(level, "%s", in_one_line(row))
@@ -95,37 +120,54 @@ def refresh_names(
     return _report([row for _, row in seen], changes)
 
 
-def _refresh(
-    wanted: _Wanted, budget: ProbeBudget, warn: Callable[[str, str], None]
-) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
-    """One live lookup and one probe of MLflow; an error is in the row.
-
-    :returns: the row, what changed, and the nameservers that the connection names.
-    """
+def _begin(wanted: _Wanted, workers: Workers) -> _Lookup | ResolutionRow:
+    """Start one live lookup; a row if there is nothing to look up."""
     server = None
-    asked: tuple[str, ...] = ()
     try:
         if wanted.conn_id is not None:
             server = connections.load_server(wanted.conn_id)
-            asked = server.view.asked
             target, resolver = server.connect_host, runtime.resolver_for_server(server)
         else:
             target, resolver = wanted.given, runtime.resolver()
-        store = runtime.store(asked)
         hostname = Target.parse(target).hostname
     except (LookupError, ValueError) as error:
-        return _failed(wanted, None, "config", str(error)), None, asked
-    before = store.examine(hostname)
-    begun = time.monotonic()
+        return _failed(wanted, None, "config", str(error))
+    result = workers.call(partial(_look_up, resolver, hostname))
+    return _Lookup(wanted, server, resolver, hostname, result)
+
+
+def _look_up(resolver: DNSResolver, hostname: str) -> tuple[Resolution | DNSResolutionError, float]:
+    """What a name resolves to, and the seconds that it took."""
+    began = time.monotonic()
+    found: Resolution | DNSResolutionError
     try:
-        found = resolver.refresh(hostname, always=True)
+        found = resolver.look_up(hostname)
     except DNSResolutionError as error:
-        row = _failed(wanted, hostname, error.cause.value, str(error))
-        row["lookup_ms"] = _milliseconds(time.monotonic() - begun)
+        found = error
+    return found, time.monotonic() - began
+
+
+def _end(
+    lookup: _Lookup | ResolutionRow, budget: ProbeBudget, warn: Callable[[str, str], None]
+) -> tuple[ResolutionRow, ChangeRow | None, tuple[str, ...]]:
+    """Store the outcome of one lookup, and probe MLflow; an error is in the row.
+
+    Airflow and MLflow are asked one after the other: a task has one line to its supervisor.
+
+    :returns: the row, what changed, and the nameservers that the connection names.
+    """
+    if not isinstance(lookup, _Lookup):
+        return lookup, None, ()
+    wanted, server, resolver, hostname, result = lookup
+    asked = () if server is None else server.view.asked
+    store = runtime.store(asked)
+    before = store.examine(hostname)
+    found, took = result.result()
+    if isinstance(found, DNSResolutionError):
+        row = _failed(wanted, hostname, found.cause.value, str(found))
+        row["lookup_ms"] = _milliseconds(took)
         return row, None, asked
-    took = time.monotonic() - begun
-    if not found.is_stale:  # without the writing of the Variable
-        took = max(0.0, took - (found.age() or 0.0))
+    resolver.publish(found, always=True)
     known = () if before.record is None else before.record.addresses
     is_storable = freshness.may_replace(known, found.addresses)
     is_kept = not found.is_stale and not found.source.is_local

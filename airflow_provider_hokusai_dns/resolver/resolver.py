@@ -152,14 +152,26 @@ class DNSResolver:
         :raises DNSResolutionError: there is no address to serve.
         :raises ValueError: the target is invalid.
         """
-        resolution = run_blocking(self._steps(Target.parse(target), live=True, patience=patience))
-        self._publish(resolution, written_by, always=always)
+        resolution = self.look_up(target, patience=patience)
+        self.publish(resolution, written_by, always=always)
         return resolution
+
+    def look_up(self, target: str, *, patience: float | None = None) -> Resolution:
+        """:meth:`refresh`, without writing the last known good."""
+        return run_blocking(self._steps(Target.parse(target), live=True, patience=patience))
+
+    def publish(
+        self, resolution: Resolution, written_by: str = "refresh", *, always: bool = False
+    ) -> None:
+        """Write what :meth:`look_up` returned as last known good, as :meth:`refresh` does."""
+        slot = self._state.find(resolution.hostname)
+        if slot is not None and not resolution.is_stale:
+            self._updater.publisher.publish(slot, written_by, always=always)
 
     async def arefresh(self, target: str, written_by: str = "refresh") -> Resolution:
         """:meth:`refresh` for a coroutine; never blocks the event loop."""
         resolution = await run_async(self._steps(Target.parse(target), live=True))
-        publish = partial(self._publish, resolution, written_by)
+        publish = partial(self.publish, resolution, written_by)
         await asyncio.wrap_future(self._workers.call(publish, beside=True))
         return resolution
 
@@ -286,11 +298,6 @@ class DNSResolver:
             if not flight.final.is_set() and (not event.is_set() or self._monotonic() >= end):
                 self._updater.give_up(slot, flight)
         return self._serving.serve(target, slot, self._monotonic(), since=now, live=live)
-
-    def _publish(self, resolution: Resolution, written_by: str, *, always: bool = False) -> None:
-        slot = self._state.find(resolution.hostname)
-        if slot is not None and not resolution.is_stale:
-            self._updater.publisher.publish(slot, written_by, always=always)
 
 
 def _live_lookup(config: ResolverConfig) -> Lookup:

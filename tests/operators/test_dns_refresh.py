@@ -357,6 +357,23 @@ def test_the_duration_of_a_lookup_is_its_own_and_not_that_of_the_latest(
     assert 0 < row["lookup_ms"] < 450
 
 
+def test_silent_names_are_looked_up_at_the_same_time(clean_runtime, dns, refresh, monkeypatch):
+    """Twenty at once; the rows are in the order of the names."""
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__TIMEOUT", "1")
+    clean_runtime.use_store(VariableStore(variables=Texts()))
+    names = [f"silent-{number}.local" for number in range(12)]
+    for name in names:
+        dns.silent(name)
+    dns.set_records("there.local", ["10.0.0.1"])
+    began = time.monotonic()
+    rows = refresh(
+        mlflow_conn_ids=[], hostnames=[*names, "there.local"], fail_on="never"
+    )["resolutions"]  # fmt: skip
+    assert time.monotonic() - began < 6, "one after the other they take 12 s"
+    assert [row["hostname"] for row in rows] == [*names, "there.local"]
+    assert [row["cause"] for row in rows] == ["timeout"] * 12 + [None]
+
+
 @pytest.mark.parametrize("answer", ["0.0.0.0", "240.0.0.1", "169.254.7.7"])
 def test_why_an_answer_is_never_stored_is_said_and_is_no_change(
     clean_runtime, dns, monkeypatch, answer
