@@ -267,16 +267,13 @@ def _use(variables: Variables) -> None:
 
 def _wanted(args: Namespace) -> list[tuple[Target, MLflowServer | None]]:
     """The connections and targets of a command line, each once."""
-    servers = [connections.load_server(conn_id) for conn_id in args.conn_id or ()]
-    wanted: dict[object, tuple[Target, MLflowServer | None]] = {
-        (server.connect_host, server.view): (Target.parse(server.connect_host), server)
-        for server in servers
-    }
+    servers = [connections.load_server(conn_id) for conn_id in dict.fromkeys(args.conn_id or ())]
+    wanted: dict[str, tuple[Target, MLflowServer | None]] = {}
     for target in _parse(args.target):
         same = next((s for s in servers if _is_name_of(s, target.hostname)), None)
         if same is None or target.text != target.hostname:
             wanted[target.text] = (target, same)
-    return list(wanted.values())
+    return [(Target.parse(one.connect_host), one) for one in servers] + [*wanted.values()]
 
 
 def _parse(texts: Iterable[str]) -> list[Target]:

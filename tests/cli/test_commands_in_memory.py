@@ -74,6 +74,16 @@ def test_resolve_shows_what_a_nameserver_says_to_a_question_for_srv(command, dns
     assert said["outcome"].startswith("0 1 5000 node.commands-test.local")
 
 
+def test_resolve_shows_each_connection_to_one_server(command, dns, connect, capsys):
+    """Each was asked for, and may have a limit of its own for a stale address."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    connect("one", host=NAME)
+    connect("two", host=NAME, login="u", password="p")
+    assert command("resolve", conn_id=["one", "two", "one"]) == 0
+    targets = json.loads(capsys.readouterr().out)["targets"]
+    assert [target["conn_id"] for target in targets] == ["one", "two"]
+
+
 @pytest.mark.parametrize("conn_id", ["team:mlflow", "team/mlflow"])
 def test_refresh_shows_the_whole_id_of_a_connection(command, dns, connect, capsys, conn_id):
     """An id is no target, of which only the part without secrets is shown."""
