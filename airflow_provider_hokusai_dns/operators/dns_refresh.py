@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 
+from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.config.fields import IPV6, described
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
@@ -19,6 +20,9 @@ from airflow_provider_hokusai_dns.resolver.target import Target, shown
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+#: Seconds for one access of a Variable: this task has nothing else to do. Below the 13 s after
+#: which Airflow reports an unreachable API server as a missing Variable.
+_PATIENCE = 10.0
 _FAIL_ON = ("unresolved", "degraded", "never")
 
 
@@ -77,6 +81,7 @@ class DNSRefreshOperator(BaseOperator):
         """Refresh, push the XComs, and only then fail if ``fail_on`` requires it."""
         _check_fail_on(self.fail_on)
         hostnames = _names("hostnames", self.hostnames)
+        runtime.store().bounded.patience = _PATIENCE
         report = refresh_names(self._conn_ids(), hostnames, probe=self.probe, tell=self.log.log)
         rows = report["resolutions"]
         if self.do_xcom_push:

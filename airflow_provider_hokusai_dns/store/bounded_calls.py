@@ -40,7 +40,7 @@ class BoundedCall:
     """
 
     def __init__(self, patience: float) -> None:
-        self._patience = patience
+        self.patience = patience
         self.renew_after_fork()
         forks.renewed(self)
 
@@ -61,7 +61,7 @@ class BoundedCall:
         :raises CallOverdue: it, or an earlier call, did not return in time.
         """
         began = time.monotonic()
-        deadline = began + self._patience
+        deadline = began + self.patience
         overdue = self._overdue
         if overdue is not None:
             if not overdue.future.done():
@@ -71,7 +71,7 @@ class BoundedCall:
                 known: Future[T] = overdue.future
                 return known.result()
         line, future = self._free, Future[T]()
-        if not line.acquire(timeout=self._patience):
+        if not line.acquire(timeout=self.patience):
             raise CallOverdue
 
         def work() -> None:

@@ -224,9 +224,8 @@ class VariableStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._given = variables
-        self._bounded = BoundedCall(patience)
-        _bounded_calls.add(self._bounded)
-        self._patience = patience
+        self.bounded = BoundedCall(patience)
+        _bounded_calls.add(self.bounded)
         self._now = now
         #: Gives the seconds by which a timestamp may be ahead (policy rule 16).
         self.max_clock_skew: Callable[[], float] = lambda: ResolverConfig().max_clock_skew
@@ -384,7 +383,7 @@ class VariableStore:
         try:
             self._call(function)
         except CallOverdue:
-            log.warning("%s was not sent within %s s: %s", what, self._patience, _NO_ANSWER)
+            log.warning("%s was not sent within %s s: %s", what, self.bounded.patience, _NO_ANSWER)
         except ImportError:
             log.debug("%s cannot be sent in this process", what)
         except Exception as error:
@@ -396,7 +395,7 @@ class VariableStore:
     def _call(self, function: Callable[[], T], key: str = "") -> T:
         if supervisor.belongs_to_parent():
             raise ImportError("a forked child has no supervisor")
-        return self._bounded.call(function, key)
+        return self.bounded.call(function, key)
 
     def _key(self, hostname: str) -> str:
         return variable_key(hostname, asked=self._asked)
@@ -452,7 +451,7 @@ class VariableStore:
             log.debug("Variable %s cannot be %s in this process", key, done)
         elif isinstance(error, CallOverdue):
             text = "Variable %s could not be %s within %s s, continuing without it: %s"
-            self._say("", "overdue", text, key, done, self._patience, _NO_ANSWER)
+            self._say("", "overdue", text, key, done, self.bounded.patience, _NO_ANSWER)
         else:
             text = (
                 "Variable %s could not be %s (%s), continuing without it: check Airflow's API "

@@ -71,7 +71,9 @@ def _verdicts() -> Iterator[Verdict]:
     yield one(plain, fresh, ok)
     yield one(plain, fresh)
     for cause in Cause:
-        yield one(plain, DNSResolutionError("mlflow.example.local", cause))
+        for unread in (False, True):
+            error = DNSResolutionError("mlflow.example.local", cause, is_unread=unread)
+            yield one(plain, error)
         for source in (Source.STALE, Source.STORE, Source.STATIC):
             own = (ADDRESS,) if source is Source.STATIC else ()
             yield one(_server(fallback_addresses=own), _resolution(source, cause), ok)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 
 import pytest
@@ -355,6 +356,21 @@ def test_the_duration_of_a_lookup_is_its_own_and_not_that_of_the_latest(
     (row,) = refresh(mlflow_conn_ids=[], hostnames=["quick.local"])["resolutions"]
     assert dns.count("slow.local", "A")
     assert 0 < row["lookup_ms"] < 450
+
+
+def test_it_waits_for_an_airflow_that_is_slow(clean_runtime, dns, refresh):
+    """Other tasks go on without the Variable after two seconds; this one is there to store it."""
+
+    class Slow(Texts):
+        def get(self, key):
+            threading.Event().wait(0.1)
+            return super().get(key)
+
+    slow = Slow()
+    clean_runtime.use_store(VariableStore(patience=0.05, variables=slow))
+    dns.set_records("there.local", ["10.0.0.1"])
+    refresh(mlflow_conn_ids=[], hostnames=["there.local"])
+    assert variable_key("there.local") in slow.texts
 
 
 def test_silent_names_are_looked_up_at_the_same_time(clean_runtime, dns, refresh, monkeypatch):
