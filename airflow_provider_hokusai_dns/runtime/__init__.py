@@ -91,12 +91,17 @@ def resolver_for_server(server: MLflowServer) -> DNSResolver:
 
     Connections with equal name settings share one resolver; all others are independent.
     """
-    target = Target.parse(server.hostname)
     with locked():
-        is_named = target.literal is None and server.proxy is None
-        if is_named and not server.fallback_addresses:
-            _process.policy.own_fallback(target.hostname, server.conn_id)
+        _own_fallback(_process.policy, server)
         return resolver_for_view(server.view)
+
+
+def _own_fallback(policy: Policy, server: MLflowServer) -> None:
+    """Apply ``MLFLOW_FALLBACK_IP`` to a connection whose name is resolved here."""
+    target = Target.parse(server.hostname)
+    is_named = target.literal is None and server.proxy is None
+    if is_named and not server.fallback_addresses:
+        policy.own_fallback(target.hostname, server.conn_id)
 
 
 def resolver_for_view(view: View) -> DNSResolver:
@@ -133,12 +138,13 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
     """A separate resolver with an empty cache, which stores nothing.
 
     For the Test button: it runs in a process that serves others too, with a generated connection
-    id, and must find the current answer of DNS for this connection.
+    id, and must find the current answer of DNS for this connection, as a task that uses no other.
 
     :raises SettingError: a setting is wrong.
     """
-    policy = settings.resolver_config(_process.policy.variable.values)
-    return DNSResolver(for_view(policy, server.view))
+    policy = Policy(variable=_process.policy.variable)
+    _own_fallback(policy, server)
+    return DNSResolver(for_view(policy.current(), server.view))
 
 
 def warm(servers: Iterable[MLflowServer], hostnames: Iterable[str] = ()) -> None:

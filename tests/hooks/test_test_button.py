@@ -36,6 +36,17 @@ def test_the_connection_is_called_this_connection(usable, connect, dns, tiny, fi
     assert MADE_UP not in sentence.lower()
 
 
+def test_the_address_for_emergencies_is_used_as_by_tasks(usable, connect, dns, tiny, monkeypatch):
+    """Also if it belongs to another connection in this process, which serves others too."""
+    monkeypatch.setenv("MLFLOW_FALLBACK_IP", tiny.address)
+    MLflowHook().resolve()
+    dns.servfail("other.local")
+    connect(MADE_UP, host="other.local", port=tiny.port)
+    ok, sentence = MLflowHook(MADE_UP).test_connection()
+    assert ok
+    assert f"The static address of MLFLOW_FALLBACK_IP {tiny.address} still works." in sentence
+
+
 def test_a_wrong_address_for_emergencies_is_reported_as_the_tasks_do(usable, monkeypatch):
     """A button that says yes where every task of the deployment fails would be worse than none."""
     monkeypatch.setenv("MLFLOW_FALLBACK_IP", "bad")
