@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -185,7 +186,7 @@ def _judge_reply(
     server: MLflowServer, resolution: Resolution, asked: str, reply: Reply
 ) -> _Finding | None:
     """The verdict for one answer, or ``None`` if it is as expected."""
-    if reply.failure is not None:
+    if reply.failure is not None and not is_listing(reply):
         return _failed(server, resolution, asked, reply, reply.failure)
     if server.proxy is not None and reply.status == 407:
         return _proxy_refused(server, "407 Proxy Authentication Required")
@@ -242,11 +243,25 @@ def looks_like_mlflow(reply: Reply) -> bool:
     return len(text) < 40 and len(parts) >= 3 and all(part.isdigit() for part in parts[:2])
 
 
+def is_listing(reply: Reply) -> bool:
+    """Whether an answer with credentials is as expected of MLflow.
+
+    Of one that is too long only its beginning was read: an object may have any number of tags.
+    """
+    if reply.status != 200 or reply.check not in _LISTINGS:
+        return False
+    listed = _LISTINGS[reply.check][1]
+    if reply.failure is ReplyFailure.BODY_TOO_LARGE:
+        return re.match(rb'\s*{\s*"%s"\s*:' % listed.encode(), reply.body) is not None
+    document = reply.document if reply.failure is None else None
+    return document is not None and document.keys() <= {listed, "next_page_token"}
+
+
 def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
-    (what, listed), document = _LISTINGS[reply.check], reply.document
+    if is_listing(reply):
+        return None
+    what, document = _LISTINGS[reply.check][0], reply.document
     if reply.status == 200:
-        if document is not None and document.keys() <= {listed, "next_page_token"}:
-            return None
         return _not_mlflow(server, reply)
     message = str((document or {}).get("message", ""))
     code = str((document or {}).get("error_code", "")).upper()

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, tls_context
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
-from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, judge
+from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, is_listing, judge
 from airflow_provider_hokusai_dns.health.reply import (
     ALL_CHECKS,
     DEFAULT_CHECKS,
@@ -134,13 +134,13 @@ def _closed_part(
         if tracking.failure is not ReplyFailure.BODY_TOO_LARGE:
             break
     replies.append(tracking)
-    if tracking.status != 200 or tracking.failure is not None:
+    if not is_listing(tracking):
         return
     if "registry" in checks and (prefix := server.registry_prefix) is not None:
         path = f"{prefix}{_API}/registered-models/search?max_results=1"
         registry = connection.ask("registry", "GET", path, headers=headers)
         replies.append(registry)
-        if registry.status != 200 or registry.failure is not None:
+        if not is_listing(registry):
             return
     if "artifact" in checks:
         replies.append(_write_artifact(server, connection, tracking, headers))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.health.probe import probe
@@ -89,6 +90,33 @@ def test_an_artifact_is_written_and_taken_away_again(mlflow_server: MLflowProces
     assert verdict.state is State.HEALTHY
     assert verdict.latencies["artifact"] > 0
     assert list((mlflow_server.folder / "artifacts").rglob("*probe*")) == []
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(400)
+def test_an_experiment_and_a_model_longer_than_a_probe_reads_are_healthy(
+    mlflow_server: MLflowProcess,
+) -> None:
+    """MLflow limits the length of a tag, and not their number."""
+
+    def send(method: str, path: str, **body: object) -> dict[str, str]:
+        url = f"{mlflow_server.uri}/api/2.0/mlflow/{path}"
+        answer = requests.request(method, url, json=body, timeout=60)
+        answer.raise_for_status()
+        found: dict[str, str] = answer.json()
+        return found
+
+    tags = [{"key": f"k{number}", "value": "v" * 5_000} for number in range(220)]
+    made = send("POST", "experiments/create", name="long", tags=tags)
+    send("POST", "registered-models/create", name="long", tags=tags)
+    try:
+        checks = ("tracking", "registry", "artifact")
+        verdict = probe(of(mlflow_server), an_address(mlflow_server.host), checks=checks)
+    finally:
+        send("POST", "experiments/delete", **made)
+        send("DELETE", "registered-models/delete", name="long")
+    assert verdict.state is State.HEALTHY, verdict.sentence
+    assert {"tracking", "registry", "artifact"} <= verdict.latencies.keys()
 
 
 @pytest.mark.integration
