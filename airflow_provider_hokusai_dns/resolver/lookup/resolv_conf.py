@@ -98,8 +98,9 @@ def parse_resolv_conf(
             search = tuple(words) if keyword == "search" else (words[0],)
         elif keyword == "options":
             options += words
-    if (local := environ.get("LOCALDOMAIN")) is not None:  # an empty one means "search nowhere"
-        search = tuple(local.split())
+    if (local := environ.get("LOCALDOMAIN")) is not None:
+        # Before a leading blank, and in an empty text, there is the root: the name as it is.
+        search = tuple(re.split(r"[ \t]+", local.partition("\n")[0].rstrip(" \t")))
     if search is None:
         search = tuple(filter(None, [hostname().partition(".")[2]]))
     options += environ.get("RES_OPTIONS", "").split()

@@ -165,6 +165,7 @@ def with_environ(text: str, **environ: str) -> Callable[[], None]:
 ODD_FORMS |= {
     "LOCALDOMAIN": with_environ(f"{NS}search a.test\n", LOCALDOMAIN="zone.test x.test"),
     "LOCALDOMAIN tabs": with_environ(f"{NS}search a.test\n", LOCALDOMAIN="\tzone.test\ta.test"),
+    "LOCALDOMAIN blank": with_environ(f"{NS}search a.test\n", LOCALDOMAIN=" zone.test \na.test"),
     "LOCALDOMAIN empty": with_environ(f"{NS}search zone.test\n", LOCALDOMAIN=""),
     "RES_OPTIONS": with_environ(f"{NS}search a.test zone.test\n", RES_OPTIONS="ndots:3 use-vc"),
     "RES_OPTIONS empty": with_environ(f"{NS}search a.test\noptions ndots:2\n", RES_OPTIONS=""),

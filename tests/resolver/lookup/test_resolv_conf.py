@@ -67,7 +67,14 @@ def test_the_environment_goes_before_the_file():
 def test_an_empty_localdomain_means_that_no_domain_is_searched():
     """Neither those of the file nor the machine's own."""
     assert parse("search a.test", "w.c.test", LOCALDOMAIN="").candidates("mlflow") == ["mlflow."]
-    assert parse("", "w.c.test", LOCALDOMAIN=" ").search == ()
+    assert parse("", "w.c.test", LOCALDOMAIN=" ").candidates("mlflow") == ["mlflow."]
+
+
+@pytest.mark.parametrize("local", [" a.test\tb.test \nc.test", "\ta.test  b.test"])
+def test_before_a_leading_blank_of_localdomain_there_is_the_root(local):
+    """As for glibc: a blank ends a domain, even an empty one, and a newline ends the list."""
+    names = parse("", "w.c.test", LOCALDOMAIN=local).candidates("mlflow")
+    assert names == ["mlflow.", "mlflow.a.test.", "mlflow.b.test."]
 
 
 def test_options_are_honoured_within_glibcs_bounds():
