@@ -22,6 +22,14 @@ def kind() -> str:
     return type(connection()).__name__
 
 
+def has_database() -> bool:
+    """Whether this process reads Airflow's database directly, by Airflow's own mark.
+
+    A task that was forked from the scheduler is marked as a server too, and has no database.
+    """
+    return os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server" and connection() is None
+
+
 def in_triggerer() -> bool:
     """Whether this process is the one in which Airflow runs triggers; false under `dag.test()`."""
     return kind() == "TriggerCommsDecoder"

@@ -49,6 +49,7 @@ from airflow_provider_hokusai_dns.store.variables import (
     SdkVariables,
     Variables,
     VariableStore,
+    check_database,
 )
 
 _STILL_THERE = "still there"
@@ -236,17 +237,9 @@ def clear(args: Namespace) -> int:
 
 
 def database_problem() -> str | None:
-    """Why Airflow's database cannot be read, or ``None``.
-
-    Airflow itself does not say: it reports a connection that it cannot read as missing.
-    """
-    from airflow.models import Variable
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
+    """Why Airflow's database cannot be read, or ``None``."""
     try:
-        with create_session() as session:
-            session.execute(select(Variable.key).limit(1))
+        check_database()
     except SQLAlchemyError as error:
         return (
             f"Airflow's database cannot be read ({type(error).__name__}): see 'airflow db check', "
@@ -353,8 +346,8 @@ def _check(conn_id: str) -> tuple[Verdict, dict[str, Any]]:
 def _read(asked: tuple[str, ...], hostname: str) -> StoredRecord:
     """The stored record; with a problem if the database could not be read."""
     record, problem, was_read = runtime.store(asked).examine(hostname)
-    if record is None and problem is None:
-        problem = database_problem() or (None if was_read else "it could not be read")
+    if not was_read:
+        problem = database_problem() or "it could not be read"
     return StoredRecord(variable_key(hostname, asked=asked), record, problem)
 
 

@@ -58,8 +58,7 @@ def known_connections() -> set[str]:
         for name in os.environ
         if name.startswith("AIRFLOW_CONN_")
     }
-    # A task that was forked from the scheduler is marked as a server too, and has no database.
-    if _is_server() and supervisor.connection() is None:
+    if supervisor.has_database():
         from airflow.models import Connection
         from airflow.utils.session import create_session
         from sqlalchemy import select
@@ -92,13 +91,8 @@ def _meaning(answer: object) -> Reason:
     return Reason.UNDEFINED if is_undefined else Reason.UNKNOWN
 
 
-def _is_server() -> bool:
-    """Whether this process reads connections directly from the database, by Airflow's own mark."""
-    return os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server"
-
-
 def _in_database(conn_id: str) -> Reason:
-    if not _is_server():
+    if not supervisor.has_database():
         return Reason.UNKNOWN
     from airflow.models import Connection
     from airflow.utils.session import create_session

@@ -122,7 +122,7 @@ def _unresolved(server: MLflowServer, error: DNSResolutionError) -> _Finding:
     if not error.cause.says_no_such_name:
         advice = f"check the {_nameservers(server)}"
     if error.is_unread:
-        advice += ", check Airflow's API server"
+        advice += ", check Airflow's API server and database"
     return (
         State.UNRESOLVED,
         error.cause.value,

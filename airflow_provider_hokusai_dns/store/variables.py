@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 #: A worker asks the secrets backend itself, before the API server does so again.
 _NO_ANSWER = (
-    "Airflow does not answer, check its API server and [secrets] backend (load, log, network)"
+    "Airflow does not answer, check its API server, database and [secrets] backend (load, log)"
 )
 
 
@@ -101,6 +101,19 @@ def _ask(function: Callable[[], T]) -> T:
     return asyncio.run_coroutine_threadsafe(carried(), loop).result(_LOST)
 
 
+def check_database() -> None:
+    """Read Airflow's database: while that fails, Airflow reports what is in it as missing.
+
+    :raises SQLAlchemyError: it cannot be read.
+    """
+    from airflow.models import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        session.execute(select(Variable.key).limit(1))
+
+
 class SdkVariables:
     """The Variables as a task, a trigger and (for reading) the API server see them."""
 
@@ -109,6 +122,8 @@ class SdkVariables:
         from airflow.sdk import Variable
 
         value = _ask(lambda: Variable.get(key, default=None))
+        if value is None and supervisor.has_database():
+            check_database()
         return None if value is None else str(value)
 
     def set(self, key: str, value: str, description: str) -> None:
@@ -133,7 +148,10 @@ class MetastoreVariables:
         """The text, or ``None`` when it is not known."""
         from airflow.models import Variable
 
-        return Variable.get_variable_from_secrets(key)
+        value: str | None = Variable.get_variable_from_secrets(key)
+        if value is None:
+            check_database()
+        return value
 
     def set(self, key: str, value: str, description: str) -> None:
         """Store a text."""
@@ -455,7 +473,7 @@ class VariableStore:
         else:
             text = (
                 "Variable %s could not be %s (%s), continuing without it: check Airflow's API "
-                "server and [secrets] backend"
+                "server, database and [secrets] backend"
             )
             self._say(key, type(error).__name__, text, key, done, type(error).__name__)
 

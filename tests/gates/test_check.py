@@ -181,7 +181,7 @@ class TestALook:
         free.set()
         told += caplog.text
         assert told.count("the stored one could not be read") == 3
-        assert told.count("check Airflow's API server,") == 1
+        assert told.count("check Airflow's API server and database,") == 1
         assert "none is" not in told
 
     @pytest.mark.parametrize(

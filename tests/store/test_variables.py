@@ -339,6 +339,26 @@ def test_errors_of_the_backend_are_passed_over(kept, caplog):
     assert "PermissionError" in caplog.text
 
 
+@pytest.mark.parametrize("variables", ["SdkVariables", "MetastoreVariables"])
+def test_a_variable_of_a_database_that_is_away_is_not_known(variables, tmp_path):
+    """Airflow reports it as missing; so two reads of the policy Variable would undo the policy."""
+    code = (
+        f"from {VariableStore.__module__} import *;"
+        f"store = VariableStore(variables={variables}(), patience=60);"
+        f"print(store.examine('{NAME}').was_read, store.history('{NAME}')[1])"
+    )
+    away = {
+        "_AIRFLOW_PROCESS_CONTEXT": "server",
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/none/airflow.db",
+    }
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | away, capture_output=True, text=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(("True", "False"))]
+    assert line.startswith("False The Variable ")
+    assert line.endswith("could not be read just now: try again in a moment.")
+
+
 def test_a_forked_child_leaves_the_connection_to_the_supervisor_to_its_parent(monkeypatch):
     """An answer that a child reads is missed by the parent, whose next XCom would wait forever."""
     from airflow.sdk.execution_time import task_runner
