@@ -179,7 +179,8 @@ def _degraded_sentence(
 def _nameservers(server: MLflowServer) -> str:
     """The nameservers that were asked, in a sentence."""
     own = server.view.nameservers
-    return "nameservers of the connection" if own else "DNS servers of this machine"
+    # Without its own: those of resolv.conf, or of [hokusai_dns] nameservers.
+    return "nameservers of the connection" if own else "DNS servers that this machine asks"
 
 
 def _judge_reply(
@@ -219,7 +220,9 @@ def _judge_open_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
     if reply.status in (401, 403, 404, 405):
         return None
     if reply.status >= 500:
-        return _backend_down(server, reply, "the server itself")
+        # MLflow answers this path without its database.
+        suspect = "whether MLflow is running behind its load balancer,"
+        return _backend_down(server, reply, "the server itself", suspect)
     return _not_mlflow(server, reply)
 
 
@@ -284,7 +287,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
             f"the {what}: grant this user the permission.",
         )
     if reply.status >= 500 or reply.status in (408, 429):
-        return _backend_down(server, reply, f"the {what}")
+        return _backend_down(server, reply, f"the {what}", "the database behind MLflow")
     return _not_mlflow(server, reply)
 
 
@@ -325,14 +328,14 @@ def _judge_artifact(server: MLflowServer, reply: Reply) -> _Finding | None:
     return State.ARTIFACT_FAILED, why, f"{server.uri} could not store a test artifact: {advice}."
 
 
-def _backend_down(server: MLflowServer, reply: Reply, what: str) -> _Finding:
+def _backend_down(server: MLflowServer, reply: Reply, what: str, suspect: str) -> _Finding:
     proxy = "" if server.proxy is None else (
         f" The proxy {server.proxy.uri} also answers this if it cannot resolve or reach MLflow."
     )  # fmt: skip
     return (
         State.BACKEND_DOWN,
         _status_cause(reply.status),
-        f"{server.uri} answers {reply.status} for {what}: check the database behind MLflow and "
+        f"{server.uri} answers {reply.status} for {what}: check {suspect} and "
         f"the log of its server.{proxy}",
     )
 

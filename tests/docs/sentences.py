@@ -83,6 +83,7 @@ def _verdicts() -> Iterator[Verdict]:
             for check in ("health", "tracking", "registry", "artifact"):
                 yield one(server, fresh, Reply(check, failure=failure))
                 yield one(server, old, Reply(check, failure=failure))
+    yield one(plain, fresh, Reply("health", 503))
     yield one(plain, fresh, Reply("tracking", 403, body=b"Invalid Host header"))
     yield one(plain, fresh, Reply("tracking", 302, location="/login"))
     for check in ("tracking", "registry", "artifact"):

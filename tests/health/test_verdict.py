@@ -74,12 +74,12 @@ def test_a_name_of_a_proxy_that_is_gone_does_not_make_mlflow_the_suspect() -> No
 
 @pytest.mark.parametrize(
     ("nameservers", "advice"),
-    [((), "DNS servers of this machine"), (("10.0.0.2",), "nameservers of the connection")],
+    [((), "DNS servers that this machine asks"), (("10.0.0.2",), "nameservers of the connection")],
 )
 def test_the_nameservers_to_check_are_those_that_were_asked(
     nameservers: tuple[str, ...], advice: str
 ) -> None:
-    """A connection with its own does not ask those of the machine."""
+    """A connection with its own asks no others; those of the machine may be set by an option."""
     server = a_server(nameservers=nameservers)
     old = an_address("10.0.0.1", source=Source.STALE, cause=Cause.TIMEOUT, age=42)
     for found in (old, no_address(Cause.TIMEOUT)):
@@ -121,7 +121,7 @@ INVALID_HOST = Reply("server_info", 403, b"Invalid Host header - possible DNS")
         (Reply("tracking", 200, b'{"a": 1}'), State.NOT_MLFLOW, "http_200", "host, port"),
         (Reply("tracking", 200, b"[1]"), State.NOT_MLFLOW, "http_200", "host, port"),
         (Reply("health", 200, body=b"<html>"), State.NOT_MLFLOW, "http_200", "not an MLflow"),
-        (Reply("health", 502), State.BACKEND_DOWN, "http_502", "log of its server"),
+        (Reply("health", 502), State.BACKEND_DOWN, "http_502", "MLflow is running behind its load"),
         (
             Reply("health", 302, location="https://u:hunter2@x.test/l?t=hunter2"),
             State.NOT_MLFLOW,
