@@ -13,11 +13,12 @@ from tests.servers import Handler, HTTPThread
 class ForwardProxy(HTTPThread):
     """Forwards requests with a whole URL, and opens tunnels; it resolves names itself.
 
-    :param names: the addresses that it knows. For any other name it answers 502.
+    :param names: the addresses that it knows. For any other name it answers :attr:`refusal`.
     :param login: the ``Proxy-Authorization`` that it wants; without it, it answers 407.
     """
 
     def __init__(self, names: dict[str, str], *, host: str, login: str | None = None) -> None:
+        self.refusal = 502
         #: Method, and the URL or the host and port that were asked for.
         self.asked: list[tuple[str, str]] = []
         proxy = self
@@ -62,7 +63,7 @@ class ForwardProxy(HTTPThread):
                     self._refuse(407)
                     return None
                 if name not in proxy.names:
-                    self._refuse(502)
+                    self._refuse(proxy.refusal)
                 return proxy.names.get(name)
 
             def _refuse(self, status: int) -> None:

@@ -45,6 +45,8 @@ _LISTINGS = {
     "registry": ("model registry", "registered_models"),
 }
 _OTHER_STATUS = "http_other"
+#: The text with which MLflow's basic authentication refuses a request.
+_MLFLOW_403 = b"Permission denied"
 #: Every cause that :func:`judge` gives.
 CAUSES = frozenset(
     {
@@ -280,6 +282,8 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
     if reply.status in (401, 407):
         return State.UNAUTHENTICATED, _status_cause(reply.status), _login_sentence(server)
     if reply.status == 403:
+        if server.proxy is not None and not code and _MLFLOW_403 not in reply.body:
+            return _proxy_refused(server, "403 Forbidden")
         return (
             State.FORBIDDEN,
             cause,

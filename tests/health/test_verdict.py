@@ -86,6 +86,15 @@ def test_the_nameservers_to_check_are_those_that_were_asked(
         assert f"heck the {advice}" in judge(server, found, GOOD, checked_at=NOW).sentence
 
 
+@pytest.mark.parametrize("body", [b'{"error_code": "PERMISSION_DENIED"}', b"Permission denied"])
+def test_a_refusal_of_mlflow_behind_a_proxy_stays_mlflows(body: bytes) -> None:
+    """A proxy passes it on; its own refusal has another text."""
+    server = a_server(proxy=Proxy("proxy.test", 3128))
+    assert verdict_of(HEALTH, Reply("tracking", 403, body), server=server).state is State.FORBIDDEN
+    verdict = verdict_of(Reply("tracking", 403, b"<html>Access denied"), server=server)
+    assert (verdict.state, verdict.cause) == (State.UNREACHABLE, "proxy_refused")
+
+
 def test_a_name_without_any_address_is_unresolved() -> None:
     """Nothing to ask: the cause of DNS is the cause of the verdict."""
     verdict = judge(SERVER, no_address(Cause.TIMEOUT), checked_at=NOW)

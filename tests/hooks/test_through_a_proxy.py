@@ -175,6 +175,15 @@ def test_a_proxy_that_cannot_resolve_mlflow_is_said_and_waited_for(behind: Forwa
     assert check_connection("mlflow_default").verdict.level is Level.HEALTHY
 
 
+def test_a_proxy_that_does_not_allow_mlflow_is_the_one_that_is_named(behind: ForwardProxy) -> None:
+    """MLflow has not seen the login, so no permission of its user is in question."""
+    behind.names.clear()
+    behind.refusal = 403
+    verdict = check_connection("mlflow_default").verdict
+    assert (verdict.state, verdict.cause) == ("unreachable", "proxy_refused")
+    assert "403" in verdict.sentence
+
+
 def test_a_login_that_the_proxy_refuses_is_said_at_once(
     behind: ForwardProxy, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
