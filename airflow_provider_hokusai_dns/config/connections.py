@@ -276,6 +276,11 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
             "A forked child cannot read one from Airflow, which answers only the task: use the "
             "task's hook, and call hook.get_conn() before the fork."
         )
+    else:
+        hint += (
+            " If it exists, Airflow cannot read it right now: check its API server, database and "
+            "[secrets] backend."
+        )
     raise ConnectionMissingError(conn_id, hint)
 
 

@@ -38,14 +38,18 @@ class ConnectionMissingError(PicklableError, LookupError):
     :param hint: what to do, in one sentence.
     """
 
+    _said = "Airflow returned no connection"
+
     def __init__(self, conn_id: str, hint: str) -> None:
-        super().__init__(f"There is no connection {conn_id!r}. {hint}")
+        super().__init__(f"{self._said} {conn_id!r}. {hint}")
         self.conn_id = conn_id
         self.hint = hint
 
 
 class ConnectionUndefinedError(ConnectionMissingError):
     """Airflow reports that the connection does not exist: retrying will not help."""
+
+    _said = "There is no connection"
 
 
 class ConnectionConflictError(PicklableError, ValueError):

@@ -173,8 +173,7 @@ def misconfigured(conn_id: str, error: Exception) -> Check:
     elif isinstance(error, ConnectionMissingError):
         cause = MISSING
         sentence += (
-            " If it does exist, Airflow cannot read it right now (API server, secrets backend): "
-            "a gate checks again until its timeout. While the API server does not answer, Airflow "
+            " A gate checks again until its timeout. While the API server does not answer, Airflow "
             "stops a gate in poke mode before that."
         )
     verdict = Verdict(

@@ -214,7 +214,7 @@ async def _read(conn_id: str) -> MLflowServer:
     _overdue.add(reading)
     reading.add_done_callback(_overdue.discard)
     reading.add_done_callback(lambda task: task.cancelled() or task.exception())
-    hint = f"Airflow did not return it within {_READ_PATIENCE:.0f} s."
+    hint = f"It did not answer within {_READ_PATIENCE:.0f} s: check its API server and database."
     raise ConnectionMissingError(conn_id, hint)
 
 

@@ -153,6 +153,9 @@ def test_a_gate_gives_up_on_an_undefined_connection_and_waits_for_a_missing_one(
     line(says("API_SERVER_ERROR"))
     unclear = check_connection("nowhere_at_all").verdict
     assert (undefined.cause, unclear.cause) == (decision.UNDEFINED, decision.MISSING)
+    assert undefined.sentence.startswith("There is no connection 'nowhere_at_all'. ")
+    assert unclear.sentence.startswith("Airflow returned no connection 'nowhere_at_all'. ")
+    assert "If it exists, Airflow cannot read it right now: check its API" in unclear.sentence
     assert "poke mode" in unclear.sentence
     for verdict, fatal, out in (
         (undefined, DEFAULT_FAIL_FAST, True),

@@ -92,6 +92,10 @@ def test_every_link_leads_to_a_section_of_the_guide():
             "MLflow cannot be reached: its name does not resolve.",
         ),
         ({"state": "unknown"}, "MLflow has not been checked yet."),
+        (
+            {"state": "unhealthy", "dns": "unknown", "verdict": {"state": "config"}},
+            "MLflow was not asked: the connection cannot be used.",
+        ),
     ],
 )
 def test_mlflow_is_told_apart_from_its_name(see, changes, said):
@@ -198,6 +202,16 @@ def test_the_refreshed_state_is_asked_for_at_once(see, stage):
     page.locator("#refresh-said").get_by_text("The run succeeded").wait_for()
     page.wait_for_load_state("networkidle")
     assert {"health/mlflow?fresh=true", "history?fresh=true"} <= set(stage.queries)
+
+
+def test_a_connection_that_airflow_did_not_return_is_not_called_misconfigured(see):
+    """Airflow's database may be away."""
+    verdict = {"state": "config", "cause": "missing"}
+    changes = {"state": "unhealthy", "dns": "unknown", "cause": "missing", "verdict": verdict}
+    page = see(stories.connection(**changes))
+    facts = text(page.locator(".facts"))
+    assert "connection not returned by Airflow" in facts
+    assert "misconfigured" not in facts
 
 
 def test_a_failed_check_has_no_latency(see):

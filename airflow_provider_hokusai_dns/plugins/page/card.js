@@ -118,7 +118,7 @@ export class Card {
     const took = words.milliseconds(ms);
     if (works(this.one)) return join("works", took, this.#checked(passed));
     if (words.state(mlflow) !== "unhealthy") return join("unknown", this.#checked(passed));
-    const why = words.mlflowState(verdict?.state);
+    const why = cause === "missing" ? "connection not returned by Airflow" : words.mlflowState(verdict?.state);
     // Without an address no request was made: the cause is that of DNS, in the line above.
     const failed = verdict?.state === "unresolved" ? null : words.requestFailure(cause);
     // The time until a failure is not a latency.

@@ -155,6 +155,7 @@ function headline(one) {
   const state = words.state(one.state);
   if (state === "healthy") return "MLflow is reachable at a current address.";
   if (state === "unknown") return "MLflow has not been checked yet.";
+  if (one.verdict?.state === "config") return "MLflow was not asked: the connection cannot be used.";
   const resolves = one.dns === "healthy";
   const noName = ["nxdomain", "nodata"].includes(dnsCause(one));
   const why = noName ? "its name does not resolve" : "DNS returns no address";

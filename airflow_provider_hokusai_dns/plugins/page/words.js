@@ -49,7 +49,7 @@ const STATES_OF_MLFLOW = {
   unauthenticated: "login rejected",
   forbidden: "permission missing",
   workspace_missing: "workspace missing",
-  backend_down: "database unavailable",
+  backend_down: "server or database unavailable",
   not_mlflow: "not an MLflow server",
   artifact_failed: "artifacts not stored",
   config: "connection misconfigured",
