@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -124,6 +126,31 @@ def test_a_lock_that_a_thread_holds_does_not_hold_a_child(lock: Any) -> None:
     try:
         held.wait(5)
         assert child(lock.acquire) == 0
+    finally:
+        let_go.set()
+        thread.join()
+
+
+def test_a_child_can_import_what_a_thread_was_importing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow tries to import missing modules at each request, so many forks come in the middle."""
+    begun, let_go, parent = threading.Event(), threading.Event(), os.getpid()
+
+    class Slow:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "hokusai_not_installed" and os.getpid() == parent:
+                begun.set()
+                let_go.wait(10)
+
+    def imports() -> None:
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("hokusai_not_installed")
+
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    thread = threading.Thread(target=imports)
+    thread.start()
+    try:
+        assert begun.wait(5)
+        assert child(imports) == 0
     finally:
         let_go.set()
         thread.join()

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseHook
@@ -68,19 +67,26 @@ class MLflowHook(BaseHook):
     def __init__(self, mlflow_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.mlflow_conn_id = mlflow_conn_id
+        self._server: MLflowServer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A logger that was used cannot be pickled; another is made when it is needed.
+        return {name: value for name, value in vars(self).items() if name != "_log"}
 
     # --- what the connection says
 
-    @cached_property
+    @property  # functools.cached_property has a lock in Python 3.11, which a child inherits held
     def server(self) -> MLflowServer:
         """The connection, read and checked once per hook.
 
         :raises ConnectionMissingError: the connection does not exist.
         :raises SettingError: a field is wrong; the error names it.
         """
-        server = connections.load_server(self.mlflow_conn_id)
-        runtime.mask_credentials(server)
-        return server
+        if self._server is None:
+            server = connections.load_server(self.mlflow_conn_id)
+            runtime.mask_credentials(server)
+            self._server = server
+        return self._server
 
     @property
     def tracking_uri(self) -> str:
@@ -245,7 +251,7 @@ class MLflowHook(BaseHook):
                 "The login was not read again after a 401: %s is %s now", server.named, server.uri
             )
             return None
-        self.server = replace(self.server, credentials=server.credentials)
+        self._server = replace(self.server, credentials=server.credentials)
         return server.credentials
 
     @contextmanager

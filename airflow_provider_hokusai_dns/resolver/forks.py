@@ -8,6 +8,8 @@ are renewed before the child runs anything else.
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -48,7 +50,20 @@ def in_child(function: Callable[[], object]) -> Callable[[], object]:
     return function
 
 
+def _free_imports() -> None:
+    """Forget the locks of modules that other threads were importing.
+
+    MLflow tries to import modules that are not installed at each request. Without this, a child
+    that was forked at that moment would wait at its first request, forever.
+    """
+    locks = getattr(sys.modules["_frozen_importlib"], "_module_locks", {})  # Python's own; private
+    for name, lock in list(locks.items()):
+        if getattr(lock(), "owner", None) != threading.get_ident():
+            locks.pop(name, None)
+
+
 def _renew() -> None:
+    _free_imports()
     for lock in list(_locks):
         lock._at_fork_reinit()  # not public, and what Python's own modules do with theirs
     for function in _functions:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ class _Process:
     #: Nesting depth of :func:`locked`.
     depth: int = 0
     #: By view, in order of use.
-    resolvers: dict[View, DNSResolver] = field(default_factory=dict)
+    resolvers: OrderedDict[View, DNSResolver] = field(default_factory=OrderedDict)
     store: VariableStore | None = None
     #: Views whose resolvers are never dropped.
     kept: frozenset[View] = frozenset()
@@ -112,7 +113,7 @@ def resolver_for_view(view: View) -> DNSResolver:
     notice_dag_test()
     with locked():
         policy = _policy()
-        dns = _process.resolvers.pop(view, None)
+        dns = _process.resolvers.get(view)
         if dns is None:
             dns_store = _PolicyFollowingStore(store(view.asked))
             dns = DNSResolver(for_view(policy, view), store=dns_store)
@@ -124,7 +125,10 @@ def resolver_for_view(view: View) -> DNSResolver:
                     _process.counted = DNSMetrics.total(
                         [_process.counted, dropped.metrics().without_state()]
                     )
-        _process.resolvers[view] = dns
+            _process.resolvers[view] = dns
+        # Never removed in between: a child that is forked at that moment would make a second one,
+        # and could not use what its parent has pinned.
+        _process.resolvers.move_to_end(view)
         return dns
 
 

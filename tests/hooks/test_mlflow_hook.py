@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
+import signal
+import socket
 import threading
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,45 @@ class TestWhatItSays:
         task = PythonOperator(task_id="t", python_callable=print, op_kwargs={"hook": hook})
         task.render_template_fields({})
         assert task.op_kwargs["hook"] is hook
+
+    @pytest.mark.parametrize("copied", [lambda hook: pickle.loads(pickle.dumps(hook)), deepcopy])
+    def test_can_be_given_to_another_process_after_its_use(self, usable, monkeypatch, copied):
+        """Such as a worker of Spark or Dask, which has no connections of Airflow."""
+        monkeypatch.setattr("structlog._config._CONFIG.cache_logger_on_first_use", True)  # a task's
+        hook = MLflowHook()
+        hook.log.info("%s is used", hook.server.named)
+        monkeypatch.delenv("AIRFLOW_CONN_MLFLOW_DEFAULT")
+        again = copied(hook)
+        again.log.info("%s is used again", again.server.named)
+        assert again.rest("POST", SEARCH, json={}) == {"experiments": []}
+
+    def test_can_be_made_in_a_child_while_a_thread_reads_a_connection(
+        self, connect, monkeypatch, clean_runtime
+    ):
+        """The child has no thread that would release what the reading one holds."""
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import CommsDecoder
+
+        connect("of_the_environment", host="127.0.0.1")
+        ours, supervisors = socket.socketpair()
+        with ours, supervisors:
+            comms = CommsDecoder(socket=ours)
+            monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+
+            def read() -> None:
+                with contextlib.suppress(Exception):
+                    _ = MLflowHook("of_airflow").server
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            assert supervisors.recv(1)  # the question, which is not answered
+            if not (child := os.fork()):
+                signal.alarm(10)
+                os._exit(int(MLflowHook("of_the_environment").server.hostname != "127.0.0.1"))
+            status = os.waitpid(child, 0)[1]
+            supervisors.close()
+            reader.join()
+        assert os.waitstatus_to_exitcode(status) == 0
 
     def test_tells_that_there_is_nothing(self, usable, dns):
         """As data, and with the whole story."""

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from dataclasses import replace
 
@@ -141,6 +142,33 @@ class TestTheResolver:
                 ok = runtime.resolver().resolve("localhost").address and runtime.resolver()
                 os._exit(0 if ok is resolver else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def test_is_the_one_of_the_parent_whenever_a_child_is_forked(self):
+        """Another thread may be anywhere: what it has pinned belongs to that resolver."""
+        one, other = server(hostname="10.0.1.221"), server("b", "other.local", max_stale=5)
+        known = runtime.resolver_for_server(one)
+        runtime.resolver_for_server(other)
+        inside, codes = runtime.resolver_for_view.__code__, []
+
+        def fork_at_each_line(frame, event, _):
+            if frame.f_code is not inside:
+                return None
+            if event == "line":
+                child = os.fork()
+                if child == 0:
+                    sys.settrace(None)
+                    os._exit(runtime.resolver_for_server(one) is not known)
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            return fork_at_each_line
+
+        before = sys.gettrace()
+        sys.settrace(fork_at_each_line)
+        try:
+            assert runtime.resolver_for_server(one) is known
+        finally:
+            sys.settrace(before)
+        assert codes
+        assert not any(codes)
 
 
 class TestTheFallbackOfTheEnvironment:
