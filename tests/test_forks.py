@@ -60,7 +60,7 @@ def test_a_child_that_is_stopped_ends_nothing_of_its_parent(tmp_path: Path) -> N
         status = child(terminated)
         assert os.WIFSIGNALED(status)
         assert os.WTERMSIG(status) == signal.SIGTERM
-        assert signal.getsignal(signal.SIGTERM) is sigterm._handle
+        assert signal.getsignal(signal.SIGTERM) is sigterm._installed
     assert not told.exists()
 
 
@@ -70,7 +70,7 @@ def test_a_child_that_is_stopped_before_it_could_forget_ends_nothing(tmp_path: P
 
     def early() -> None:
         sigterm._jobs[:], sigterm._owner = jobs, os.getppid()
-        sigterm._handle(signal.SIGTERM, None)
+        sigterm._handle(signal.SIG_IGN, signal.SIGTERM, None)
 
     with sigterm.on_sigterm(lambda seconds: told.write_text("stopped")):
         jobs += sigterm._jobs

@@ -27,8 +27,10 @@ SECONDS = 3.0
 
 _lock = forks.free_in_child(threading.Lock())
 _jobs: list[Callable[[float], None]] = []
-_previous: Callable[[int, FrameType | None], object] | int | None = None
-_installed = False
+#: Our handler, with the one that it calls; ``None`` if none is installed.
+_installed: partial[None] | None = None
+#: Whether the jobs have run, and the handler before ours is being called.
+_passing_on = False
 #: The process of these jobs. A forked child has the list too, and must not run them.
 _owner = os.getpid()
 
@@ -55,37 +57,44 @@ def on_sigterm(job: Callable[[float], None]) -> Iterator[None]:
 
 def _install() -> None:
     """Install our handler, unless it is installed. The lock is held."""
-    global _previous, _installed
-    if _installed or threading.current_thread() is not threading.main_thread():
+    global _installed
+    if threading.current_thread() is not threading.main_thread():
         return
     current = signal.getsignal(signal.SIGTERM)
-    if current is None or current is signal.SIG_IGN:
-        # Set outside Python, so that it cannot be chained; or the process is to live on.
-        return
-    _previous = current
-    _installed = True
-    signal.signal(signal.SIGTERM, _handle)
+    # None was set outside Python, so that it cannot be chained; SIG_IGN: the process is to live on.
+    if current not in (None, signal.SIG_IGN, _installed):
+        _installed = partial(_handle, current)
+        signal.signal(signal.SIGTERM, _installed)
 
 
 def _uninstall() -> None:
     global _installed
-    if not _installed or threading.current_thread() is not threading.main_thread():
+    if (ours := _installed) is None or threading.current_thread() is not threading.main_thread():
         return
     # Another handler set meanwhile may chain ours, which does nothing without jobs.
-    if signal.getsignal(signal.SIGTERM) is _handle:
-        signal.signal(signal.SIGTERM, _previous)
-        _installed = False
+    is_last = signal.getsignal(signal.SIGTERM) is ours
+    if is_last:
+        signal.signal(signal.SIGTERM, ours.args[0])
+    _installed = None
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
-    # In a forked child the signal may come before the list is emptied.
-    jobs = tuple(_jobs) if os.getpid() == _owner else ()
+def _handle(
+    previous: Callable[[int, FrameType | None], object] | int, number: int, frame: FrameType | None
+) -> None:
+    global _passing_on
+    # In a forked child the signal may come before the list is emptied. And `previous`, which was
+    # set while another run was open, may chain the handler of that run.
+    jobs = tuple(_jobs) if os.getpid() == _owner and not _passing_on else ()
     run_side_by_side([partial(job, SECONDS) for job in jobs], SECONDS)
-    if callable(_previous):
-        _previous(number, frame)
-    elif _previous == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+    outer, _passing_on = _passing_on, True
+    try:
+        if callable(previous):
+            previous(number, frame)
+        elif previous == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        _passing_on = outer
 
 
 def run_side_by_side(jobs: Iterable[Callable[[], object]], seconds: float) -> None:

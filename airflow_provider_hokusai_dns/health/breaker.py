@@ -267,6 +267,8 @@ def _wall(offset: float, stamp: float | None) -> datetime | None:
     return None if stamp is None else utc(offset + stamp)
 
 
+#: Maximum number of breakers that are kept: each edit of a connection leaves one.
+_MOST_SERVERS = 256
 _by_server: dict[tuple[object, ...], CircuitBreaker] = {}
 _by_server_lock = forks.free_in_child(threading.Lock())
 
@@ -281,6 +283,8 @@ def breaker_for(
     with _by_server_lock:
         key = (server.conn_id, server.uri, server.view, server.proxy)
         if key not in _by_server:
+            if len(_by_server) >= _MOST_SERVERS:
+                del _by_server[next(iter(_by_server))]
             _by_server[key] = CircuitBreaker(server.uri)
         breaker = _by_server[key]
         breaker.on_change = on_change or breaker.on_change

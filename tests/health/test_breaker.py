@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_provider_hokusai_dns.exceptions import BreakerOpenError
+from airflow_provider_hokusai_dns.health import breaker as breaker_module
 from airflow_provider_hokusai_dns.health.breaker import BreakerState, CircuitBreaker, breaker_for
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.testing import ManualClock
@@ -233,6 +234,13 @@ def test_there_is_one_per_server_in_a_process() -> None:
     """A changed connection is another server."""
     assert breaker_for(a_server()) is breaker_for(a_server())
     assert breaker_for(a_server()) is not breaker_for(a_server(port=1))
+
+
+def test_an_edited_connection_leaves_a_bounded_number_of_breakers() -> None:
+    """A process of the API server lives for months."""
+    latest = [breaker_for(a_server(port=port)) for port in range(1, 1000)][-1]
+    assert len(breaker_module._by_server) <= 256
+    assert breaker_for(a_server(port=999)) is latest
 
 
 def test_a_child_process_is_not_locked_out(breaker: CircuitBreaker, clock: ManualClock) -> None:
