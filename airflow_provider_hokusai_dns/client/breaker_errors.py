@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.client.retries import FEATURE_DISABLED
+from airflow_provider_hokusai_dns.client.retries import is_switched_off
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 
 
@@ -13,6 +13,8 @@ def says_down(error: BaseException) -> bool:
     """
     if isinstance(error, DNSResolutionError | ConnectionError):
         return True
+    if is_switched_off(str(error)):
+        return False
     from mlflow.exceptions import MlflowException, RestException
     from requests.exceptions import HTTPError, RequestException, RetryError
 
@@ -20,8 +22,7 @@ def says_down(error: BaseException) -> bool:
     # the error says so; before, the error of requests is its cause.
     is_of_an_answer = str(getattr(error, "error_class", "")).startswith("CP_")
     if isinstance(error, RestException) or (isinstance(error, MlflowException) and is_of_an_answer):
-        is_down = int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
-        return is_down and error.error_code != FEATURE_DISABLED
+        return int(error.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
     # MLflow raises its own exception while it handles that of requests, without a code.
     cause = error if isinstance(error, RequestException) else error.__cause__ or error.__context__
     if isinstance(cause, HTTPError):

@@ -21,7 +21,8 @@ def try_of(outcome: requests.Response | Exception) -> Try:
     return Try(
         status,
         retry_after=retry_after(outcome.headers, time.time()),
-        body=outcome.content if status in (400, 500) else b"",  # a download is its caller's to read
+        # Not a download, which is its caller's to read.
+        body=outcome.content if status in (400, 500, 503) else b"",
     )
 
 

@@ -8,6 +8,7 @@ client that keeps logging does not wait the whole deadline at each call.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -23,8 +24,12 @@ OVERRUN = frozenset({408, 425, 429})
 _MAY_PASS = _AWAY | OVERRUN
 #: What SQLAlchemy says when no database connection comes free; MLflow answers 400 with it.
 _POOL_IS_FULL = b"QueuePool limit of size"
-#: MLflow's code for a part that it was started without, such as workspaces. Its status is 500.
-FEATURE_DISABLED = "FEATURE_DISABLED"
+#: How MLflow refuses a part that it was started without, with 500 or 503: workspaces, artifacts, or
+#: all except artifacts.
+_SWITCHED_OFF = re.compile(
+    "FEATURE_DISABLED|without workspaces support|Artifact serving is (?:disabled|not configured)"
+    "|running (?:with `--no-serve-artifacts`|in `--artifacts-only` mode)"
+)
 _FIRST_PAUSE = 0.2
 #: The longest Retry-After that is honoured, seconds: a server may ask for an hour.
 _LONGEST_RETRY_AFTER = 30.0
@@ -70,7 +75,14 @@ class Try:
     @property
     def says_away(self) -> bool:
         """Whether MLflow was not there at all, as far as this can tell."""
-        return self.failure in (NoAnswer.NOT_SENT, NoAnswer.CUT) or self.status in _AWAY
+        return self.failure in (NoAnswer.NOT_SENT, NoAnswer.CUT) or (
+            self.status in _AWAY and not self.is_switched_off
+        )
+
+    @property
+    def is_switched_off(self) -> bool:
+        """Whether MLflow was started without what is asked of it."""
+        return self.status >= 500 and is_switched_off(self.body.decode(errors="replace"))
 
     @property
     def was_not_carried_out(self) -> bool:
@@ -88,9 +100,14 @@ class Try:
         """Whether the same request may be taken later."""
         if self.failure is not None:
             return self.failure is not NoAnswer.FINAL
-        if self.status == 500:
-            return FEATURE_DISABLED.encode() not in self.body
-        return self.status in _MAY_PASS or (self.status == 400 and _POOL_IS_FULL in self.body)
+        if self.status in _MAY_PASS or self.status == 500:
+            return not self.is_switched_off
+        return self.status == 400 and _POOL_IS_FULL in self.body
+
+
+def is_switched_off(text: str) -> bool:
+    """Whether MLflow says in an answer or error that it was started without a part."""
+    return _SWITCHED_OFF.search(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

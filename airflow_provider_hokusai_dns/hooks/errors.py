@@ -54,7 +54,9 @@ class MLflowRestError(PicklableError, RuntimeError):
     @property
     def says_down(self) -> bool:
         """Whether this error means that MLflow is down; a 404 does not."""
-        return self.status == 0 or self.status >= 500
+        from airflow_provider_hokusai_dns.client.retries import is_switched_off
+
+        return self.status == 0 or (self.status >= 500 and not is_switched_off(str(self)))
 
 
 class MLflowRefusedError(PicklableError, RuntimeError):

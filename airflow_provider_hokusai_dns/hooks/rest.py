@@ -28,6 +28,7 @@ from airflow_provider_hokusai_dns.client.retries import (
     Progress,
     Step,
     Try,
+    is_switched_off,
     next_step,
     pause,
     retry_after,
@@ -313,7 +314,8 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
     if status >= 300:
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
-        said = given.get("message") or response.reason
+        text = response.text if is_switched_off(response.text) else response.reason
+        said = given.get("message") or text
         reason = f"the server says {quoted(said, 500)}" if said else "the server gives no reason"
         code = code if _ERROR_CODE.match(code) else ""
         asked = retry_after(response.headers, time.time())

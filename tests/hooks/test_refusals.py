@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_hokusai_dns.exceptions import MLflowRefusedError
+from airflow_provider_hokusai_dns.client.breaker_errors import says_down
+from airflow_provider_hokusai_dns.exceptions import MLflowRefusedError, MLflowRestError
 from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.resolver.level import Level
@@ -72,6 +73,27 @@ def test_a_workspace_on_a_server_without_workspaces(
     """MLflow answers 500, and always will."""
     refused(at(mlflow_server, extra={"workspace": "team-z"}), "workspace_missing", "team-z")
     assert "unavailable" not in caplog.text
+
+
+def test_artifacts_on_a_server_that_serves_none(at: Any, tmp_path: Path, caplog: Any) -> None:
+    """An experiment keeps its location from when the server did. MLflow answers 503."""
+    import mlflow
+
+    arguments = ["--no-serve-artifacts"]
+    with MLflowProcess(
+        tmp_path, host="127.0.0.43", arguments=arguments, allowed_hosts=[f"{NAME}:*"]
+    ) as server:
+        hook = at(server)
+        hook.get_conn().create_experiment("former", artifact_location="mlflow-artifacts:/former")
+        began = time.monotonic()
+        with pytest.raises(Exception, match="--serve-artifacts") as caught, hook.run("former"):
+            mlflow.log_text("an artifact", "note.txt")
+        with pytest.raises(MLflowRestError, match="--enable-workspaces") as refusal:
+            hook.rest("GET", "/api/3.0/mlflow/workspaces")
+    assert time.monotonic() - began < 15, "retrying does not help"
+    assert "unavailable" not in caplog.text
+    assert not refusal.value.says_down
+    assert not says_down(caught.value)
 
 
 def test_a_login_without_permission(at: Any) -> None:

@@ -336,7 +336,8 @@ class Forwarder:
             ):
                 code = error_code(answer.head)
                 reason = f"MLflow answered {answer.status}{f' {quoted(code, 100)}' if code else ''}"
-                self._note_loss(call, reason, permanent=answer.status < 500 and not last.may_pass)
+                is_last_word = answer.status < 500 or last.is_switched_off
+                self._note_loss(call, reason, permanent=is_last_word and not last.may_pass)
         return answer
 
     def _note_loss(self, call: Call, reason: str, *, permanent: bool = False) -> None:

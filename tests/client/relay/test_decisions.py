@@ -169,9 +169,20 @@ def test_mlflow_s_own_500_is_repeated_as_long_as_by_its_client() -> None:
     assert next_step(Try(500), busy, now=PATIENCE_WITH_500) is Step.ANSWER
 
 
-def test_what_a_server_was_started_without_is_not_waited_for() -> None:
-    last = Try(500, body=b'{"error_code": "FEATURE_DISABLED", "message": "no workspaces"}')
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, '{"error_code": "FEATURE_DISABLED", "message": "no workspaces"}'),
+        (503, "Endpoint: /x disabled because the server is running without workspaces support."),
+        (503, '{"detail":"Artifact serving is disabled. Run `mlflow server` with `--serve-'),
+        (503, "Endpoint: /x disabled due to the mlflow server running with `--no-serve-artifacts`"),
+        (503, "Endpoint: /x disabled due to the mlflow server running in `--artifacts-only` mode"),
+    ],
+)
+def test_what_a_server_was_started_without_is_not_waited_for(status: int, body: str) -> None:
+    last = Try(status, body=body.encode())
     assert next_step(last, progress(), now=1.0) is Step.ANSWER
+    assert not last.says_away
 
 
 def test_a_certificate_is_not_waited_for() -> None:
