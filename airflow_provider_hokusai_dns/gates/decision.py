@@ -127,13 +127,21 @@ def check_arguments(
     return wanted, fatal
 
 
-def unchecked(conn_id: str) -> Verdict:
-    """The verdict of a gate that timed out before its first check had ended."""
+def unchecked(conn_id: str, *, by_triggerer: bool = False) -> Verdict:
+    """The verdict of a gate that timed out before its first check had ended.
+
+    :param by_triggerer: Airflow's scheduler ended the wait, because the triggerer did not.
+    """
     return Verdict(
         state=State.UNREACHABLE,
         cause="timeout",
-        sentence="No check of MLflow finished before the gate timed out: make the timeout of the "
-        "gate longer than probe_timeout.",
+        sentence=(
+            "The triggerer reported no check before the gate timed out: is it running, and does it "
+            "keep up with its triggers?"
+            if by_triggerer
+            else "No check of MLflow finished before the gate timed out: make the timeout of the "
+            "gate longer than probe_timeout."
+        ),
         conn_id=conn_id,
         tracking_uri="",
         checked_at=datetime.now(UTC),

@@ -190,7 +190,10 @@ class MLflowHealthSensor(BaseSensorOperator):
             return super(BaseSensorOperator, self).resume_execution(
                 next_method, next_kwargs, context
             )
-        except TaskDeferralTimeout as error:
+        except TaskDeferralTimeout as error:  # the scheduler ended the wait
+            self._last = unchecked(self.mlflow_conn_id, by_triggerer=True)
+            if self.start_from_trigger:  # otherwise the XCom is the verdict of the worker's check
+                self._push_verdict(context)
             raise self._outcome(self._timed_out()) from error
         except (AirflowException, AirflowTaskTimeout) as error:
             raise self._outcome(error) from error.__cause__

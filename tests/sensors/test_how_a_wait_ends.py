@@ -234,6 +234,18 @@ def test_a_trigger_that_said_nothing_ends_the_gate_as_the_table_says(reason):
         assert end == TABLE[what, flag]
 
 
+@pytest.mark.parametrize("from_trigger", [True, False])
+def test_a_triggerer_that_reported_nothing_is_the_reason_of_a_time_out(from_trigger):
+    """It is not running, or has too much to do. A worker's check, if there was one, stays."""
+    ti, kwargs = Ti(), {"error": "Trigger timeout", "traceback": []}
+    given = {"deferrable": True, "start_from_trigger": from_trigger, "timeout": 12}
+    one = MLflowHealthSensor(task_id="gate", **given)
+    with pytest.raises(AirflowSensorTimeout, match=r"12 s\. .* The triggerer reported no check"):
+        one.resume_execution("__fail__", kwargs, {"ti": ti})
+    pushed = ti.pushed.get("return_value", {})
+    assert ("The triggerer reported" in pushed.get("sentence", "")) == from_trigger
+
+
 def test_an_event_that_cannot_be_read_is_an_exception_in_a_check():
     """Triggerer and worker of different versions."""
     for flag, given in FLAGS.items():
