@@ -7,19 +7,25 @@ For backends with tags, the hostname is a tag.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
-from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source
+from airflow_provider_hokusai_dns.resolver import DNSResolver, Event, Resolution, Source, forks
 from airflow_provider_hokusai_dns.resolver.wording import (
     ORIGINS,
     stale_limit_in_words,
     what_is_remembered,
     what_to_check,
 )
+from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 log = logging.getLogger(__name__)
 
 PREFIX = "hokusai_dns"
+#: Seconds that a caller waits for the first metric of its process.
+_PATIENCE = 0.5
 
 
 def _stats() -> Any:
@@ -28,8 +34,41 @@ def _stats() -> Any:
     return Stats
 
 
+class _Sender:
+    """Sends metrics, without making a lookup or check wait for a StatsD server's name.
+
+    With the first metric of a process, and of a forked child, Airflow looks up that name, which
+    takes many seconds while DNS is silent. Until that has ended, metrics are sent on a thread.
+    """
+
+    def __init__(self) -> None:
+        self._thread = Workers("hokusai-dns-metrics", limit=1)
+        self.renew_after_fork()
+        forks.renewed(self)
+
+    def renew_after_fork(self) -> None:
+        self._first: Future[None] | None = None
+
+    def __call__(self, send: Callable[[], None]) -> None:
+        first = self._first
+        if first is not None and first.done():
+            send()
+            return
+        sent = self._thread.call(send)
+        if first is None:
+            self._first = sent
+            wait([sent], _PATIENCE)
+
+
+_send = _Sender()
+
+
 def count_event(event: Event) -> None:
     """Observe a resolver: count lookups, errors by cause, cache hits, stale and static answers."""
+    _send(partial(_count, event))
+
+
+def _count(event: Event) -> None:
     stats, tags = _stats(), {"hostname": event.hostname}
     # Counted since the last event, because an answer from memory emits no event.
     for name, count in (
@@ -49,12 +88,13 @@ def count_event(event: Event) -> None:
 def count_probe(hostname: str, milliseconds: float | None) -> None:
     """Record how long one probe took, if it took place."""
     if milliseconds is not None:
-        _stats().timing(f"{PREFIX}.probe_ms", milliseconds, tags={"hostname": hostname})
+        tags = {"hostname": hostname}
+        _send(lambda: _stats().timing(f"{PREFIX}.probe_ms", milliseconds, tags=tags))
 
 
 def count_breaker(state: str) -> None:
     """Count a change of a circuit breaker, by its new state."""
-    _stats().incr(f"{PREFIX}.breaker.{state}")
+    _send(lambda: _stats().incr(f"{PREFIX}.breaker.{state}"))
 
 
 class LogObserver:

@@ -138,3 +138,39 @@ def test_opentelemetry_gets_every_name_and_the_hostname(collector):
     assert of_a_name == {name for name, tagged in ours.items() if tagged}
     assert ("hostname", HOSTNAME) in found["airflow.hokusai_dns.lookup"]
     assert ("hostname", HOSTNAME) in found["airflow.hokusai_dns.probe_ms"]
+
+
+@pytest.mark.parametrize("forks", [False, True])
+def test_a_silent_name_of_the_statsd_server_holds_no_lookup_up(dns, usable, forks):
+    """Airflow looks it up with the first metric of a process, and of each forked child."""
+    code = f"""
+import socket, time
+from multiprocessing import get_context
+
+from airflow.providers.common.compat.sdk import Stats
+from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+
+def silent():
+    time.sleep(10)
+    raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+def main():
+    began = time.monotonic()
+    assert MLflowHook().resolve().source == "dns"
+    took = time.monotonic() - began
+    assert took < 5, took
+
+Stats.initialize(factory=silent, export_legacy_names=True)
+if {forks}:
+    process = get_context("fork").Process(target=main)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+else:
+    main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=90,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
