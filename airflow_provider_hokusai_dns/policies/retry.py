@@ -53,9 +53,9 @@ _WRONG = {
 class MLflowRetryPolicy(RetryPolicy):
     """Retry while MLflow is unavailable; fail at once if retrying will not help.
 
-    The exception shows whether the failure concerns MLflow at all; for other exceptions the task's
-    ``retries`` and ``retry_delay`` apply. If the failure concerns MLflow, MLflow is checked once,
-    as a gate does it:
+    The exception shows whether the failure may concern MLflow at all, as one of
+    ``execution_timeout`` does; for others the task's ``retries`` and ``retry_delay`` apply. If it
+    may, MLflow is checked once, as a gate does it:
 
     - unavailable (no name, no connection, no database): retry after a pause that grows with the
       tries, and not before the circuit breaker permits a call;
@@ -105,8 +105,12 @@ class MLflowRetryPolicy(RetryPolicy):
         context: Context | None = None,
     ) -> RetryDecision:
         """Decide by the exception that the task raised; see the class."""
+        from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
         causes, child_was_away = _causes(exception), _a_child_met_an_outage(exception)
-        if not child_was_away and not any(_is_of_mlflow(cause) for cause in causes):
+        # A task that execution_timeout ends may have been waiting for MLflow.
+        is_relevant = child_was_away or isinstance(exception, AirflowTaskTimeout)
+        if not is_relevant and not any(_is_of_mlflow(cause) for cause in causes):
             return RetryDecision.default()
         verdict = self._verdict()
         if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":

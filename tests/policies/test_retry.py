@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision
 
 from airflow_provider_hokusai_dns.client.relay import RelayLostDataError
@@ -94,6 +95,18 @@ def test_while_mlflow_is_down_the_reason_is_its_verdict(
     decision = judged(AWAY[0])
     assert decision.action is RetryAction.RETRY
     assert "answers 503" in str(decision.reason)
+
+
+def test_a_task_that_execution_timeout_ended_waits_for_mlflow(
+    usable: Callable[..., str], tiny: TinyMLflow
+) -> None:
+    """It may have waited for MLflow; where MLflow is usable, it was only slow."""
+    usable()
+    assert judged(AirflowTaskTimeout("Timeout")).action is RetryAction.DEFAULT
+    tiny.answers["*"] = (503, "down")
+    decision = judged(AirflowTaskTimeout("Timeout"), 3)
+    assert decision.action is not RetryAction.DEFAULT
+    assert decision.retry_delay >= 3 * MINUTE  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("answer", "sentence"), [
