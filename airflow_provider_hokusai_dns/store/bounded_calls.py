@@ -49,9 +49,9 @@ class BoundedCall:
         self._free = threading.Lock()
         self._overdue: _Overdue | None = None
 
-    def end(self) -> None:
-        """Wait until no call is under way, and let no further one begin."""
-        self._free.acquire()
+    def end(self, seconds: float) -> bool:
+        """Wait until no call is under way, and let no further one begin; whether that succeeded."""
+        return self._free.acquire(timeout=max(0.0, seconds))
 
     def call(self, function: Callable[[], T], key: str = "") -> T:
         """Run ``function`` on a separate thread.

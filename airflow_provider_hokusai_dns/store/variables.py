@@ -72,7 +72,8 @@ class Variables(Protocol):
 
 #: The event loop of the triggerer, once one of our triggers has run in this process.
 _triggerer_loop: asyncio.AbstractEventLoop | None = None
-#: Seconds after which the wait for an answer of the triggerer's loop ends.
+#: Seconds after which an answer does not come any more: of the triggerer's loop, or of the
+#: supervisor to a process that ends.
 _LOST = 60.0
 
 
@@ -215,15 +216,20 @@ _bounded_calls: weakref.WeakSet[BoundedCall] = weakref.WeakSet()
 
 @atexit.register
 def _leave_no_answer() -> None:
-    """End the calls to the supervisor before this process ends, however long it takes to answer.
+    """Wait for the answers of the supervisor before this process ends, for a minute at most.
 
     ``@task.external_python`` and ``@task.virtualenv`` give their process the connection of the
     task. The task would read an answer that is left in it, or the rest of one, as its own, and
     could wait forever. A task itself ends without these functions.
     """
     if supervisor.connection() is not None and not notice_dag_test():
+        end = time.monotonic() + _LOST
         for call in list(_bounded_calls):
-            call.end()
+            if not call.end(end - time.monotonic()):
+                log.warning(
+                    "This process ends before an answer of Airflow, which its task may read as the "
+                    "next one and fail: %s", _NO_ANSWER
+                )  # fmt: skip
 
 
 class VariableStore:

@@ -401,17 +401,22 @@ def test_a_child_that_is_forked_while_a_variable_is_read_can_ask_airflow(monkeyp
         assert comms._thread_lock.locked()
 
 
-def test_a_process_that_shares_the_connection_of_its_task_leaves_no_answer_in_it():
-    """``@task.external_python`` shares it: the task would read what is left as its own answer."""
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_process_that_shares_the_connection_of_its_task_leaves_no_answer_in_it(answers):
+    """``@task.external_python`` shares it: the task would read what is left as its own answer.
+
+    If none comes, the process ends after a while.
+    """
     script = """
 import socket, sys
 from airflow.sdk import Variable
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store import variables
+variables._LOST = float(sys.argv[2])
 connection = CommsDecoder(socket=socket.socket(fileno=int(sys.argv[1])))
 task_runner.SUPERVISOR_COMMS = connection
-VariableStore(patience=0.5).examine("mlflow.local")
+variables.VariableStore(patience=0.5).examine("mlflow.local")
 print("the end", flush=True)
 """
     import msgspec
@@ -430,8 +435,9 @@ print("the end", flush=True)
         of_task,
         supervisors,
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", script, str(of_task.fileno())],
-            pass_fds=[of_task.fileno()], stdout=subprocess.PIPE,
+            [sys.executable, "-W", "ignore", "-c", script, str(of_task.fileno()),
+             "60" if answers else "1.5"],
+            pass_fds=[of_task.fileno()], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as child,
     ):  # fmt: skip
         try:
@@ -439,15 +445,19 @@ print("the end", flush=True)
             wait_until(lambda: b"the end" in child.stdout.readline(), 60)
             with pytest.raises(subprocess.TimeoutExpired):
                 child.wait(0.5)
-            supervisor.start()
-            assert child.wait(60) == 0
+            if answers:
+                supervisor.start()
+            rest, log = child.communicate(timeout=60)
+            assert child.returncode == 0
+            assert (b"ends before an answer of Airflow" in rest + log) is not answers
             of_task.setblocking(False)
             with pytest.raises(BlockingIOError):
                 of_task.recv(1)
         finally:
             child.kill()
             supervisors.shutdown(socket.SHUT_RDWR)
-            supervisor.join()
+            if answers:
+                supervisor.join()
 
 
 class TestAirflowItself:
