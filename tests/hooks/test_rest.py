@@ -388,7 +388,7 @@ def test_the_breaker_opens_after_three_failures_of_the_server(signed_in, tiny):
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", SEARCH)
     tiny.answers[SEARCH] = (500, {})
-    signed_in.server = replace(signed_in.server, max_retries=0)
+    signed_in._server = replace(signed_in.server, max_retries=0)
     for _ in range(3):
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", SEARCH)
