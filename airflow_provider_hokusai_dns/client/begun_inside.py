@@ -3,8 +3,8 @@
 The fluent API keeps its active runs per thread: if a thread without a run logs something, MLflow
 starts a separate run that nothing ends. While a block is open, such a thread logs to the block's
 run instead, and it is the active one for autologging and models. ``mlflow.start_run(nested=True)``
-in the thread gets that run as its parent, and every run that the fluent API starts gets the tags of
-the task, so that the next try finds it.
+in the thread gets that run as its parent. Every run that the fluent API starts, and every child of
+one, gets the tags of the task, so that the next try finds it.
 """
 
 from __future__ import annotations
@@ -133,6 +133,12 @@ def check_nesting() -> None:
         )
 
 
+def _task_tags() -> Mapping[str, str]:
+    """The tags of the task, from this thread's block if it has one."""
+    blocks = sorted(_blocks, key=lambda block: block.is_mine)
+    return blocks[-1].tags if blocks else {}
+
+
 def _install() -> None:
     """Wrap the functions that start runs, or give the active one. The lock is held."""
     import mlflow
@@ -150,9 +156,8 @@ def _install() -> None:
                 parent = None if active_runs() else block_of_others()
                 if parent is not None and not given.get("parent_run_id"):
                     given["parent_run_id"] = parent.info.run_id
+            given["tags"] = {**_task_tags(), **(given.get("tags") or {})}
             mine = [block for block in _blocks if block.is_mine]
-            if blocks := mine or [*_blocks]:
-                given["tags"] = {**blocks[-1].tags, **(given.get("tags") or {})}
             others = {block.active.info.experiment_id for block in _blocks if block not in mine}
             if mine and given.get("experiment_id") is None and EXPERIMENT.find() in others:
                 given["experiment_id"] = mine[-1].active.info.experiment_id
@@ -160,6 +165,18 @@ def _install() -> None:
         _note_begun(active)
         return active
 
+    create: Any = mlflow.MlflowClient.create_run
+    create_signature = inspect.signature(create)
+
+    @functools.wraps(create)
+    def create_run(*args: Any, **kwargs: Any) -> Any:  # by autologging, for candidates of a search
+        given = create_signature.bind(*args, **kwargs).arguments
+        tags = given.get("tags") or {}
+        if tags.get("mlflow.parentRunId") in _begun:
+            given["tags"] = {**_task_tags(), **tags}
+        return create(**given)
+
+    _undo.append(replaced(mlflow.MlflowClient, "create_run", create_run))
     own: Any = fluent.active_run
 
     @functools.wraps(own)

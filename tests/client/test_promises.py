@@ -664,9 +664,15 @@ def test_a_child_has_the_tags_of_the_task_and_not_of_its_parent(
             with open_run(server, uri, nested=True, tags=TAGS) as ours:
                 pass
             third = pool.submit(unrelated).result()
+            candidate = mlflow.MlflowClient().create_run(
+                run.info.experiment_id, tags={"mlflow.parentRunId": run.info.run_id, "of": "search"}
+            )
+            beside = mlflow.MlflowClient().create_run(run.info.experiment_id)
         finally:
             leave.set()
-    for run_id in (child.info.run_id, ours.info.run_id):
+    assert not TAGS.items() & direct.get_run(beside.info.run_id).data.tags.items()
+    assert direct.get_run(candidate.info.run_id).data.tags["of"] == "search"
+    for run_id in (child.info.run_id, ours.info.run_id, candidate.info.run_id):
         found = direct.get_run(run_id)
         assert found.info.experiment_id == run.info.experiment_id
         assert found.data.tags["mlflow.parentRunId"] == run.info.run_id
