@@ -270,7 +270,7 @@ class Forwarder:
                 watched.client_is_gone or (watched.is_waiting and isinstance(error, TimeoutError))
             ):
                 raise ClientGoneError("the client hung up, or sends nothing more") from error
-            call.reason = reason_of(error)
+            call.reason = reason_of(error).rstrip(".")  # it stands inside of sentences
             return Try(failure=failure_of(error)), None
         finally:
             if watched is not None:
