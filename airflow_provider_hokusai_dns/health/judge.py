@@ -290,7 +290,10 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
             f"MLflow accepts the login of {server.named} but refuses to show "
             f"the {what}: grant this user the permission.",
         )
-    if reply.status >= 500 or reply.status in (408, 429):
+    if reply.status == 429:
+        limit = "the limit of requests that MLflow or its load balancer has,"
+        return _backend_down(server, reply, f"the {what}", limit)
+    if reply.status >= 500 or reply.status == 408:
         return _backend_down(server, reply, f"the {what}", "the database behind MLflow")
     return _not_mlflow(server, reply)
 

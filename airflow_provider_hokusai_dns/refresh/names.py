@@ -173,8 +173,11 @@ def _end(
     is_kept = not found.is_stale and not found.source.is_local
     stored = None
     if is_kept:
-        stored, problem, _ = store.examine(hostname)
-        if stored is None or not set(stored.places) & set(found.places):
+        stored, problem, was_read = store.examine(hostname)
+        if is_storable and not was_read:
+            told = f"{hostname} resolves. Whether it is stored as last known good is not known: "
+            warn("%s", f"{told}its Variable could not be read back.")
+        elif stored is None or not set(stored.places) & set(found.places):
             why = (
                 "Its Variable could not be written, or is set in the environment or a secrets "
                 "backend."

@@ -123,7 +123,7 @@ INVALID_HOST = Reply("server_info", 403, b"Invalid Host header - possible DNS")
         ),
         (Reply("tracking", 503), State.BACKEND_DOWN, "http_503", "database"),
         (Reply("registry", 500), State.BACKEND_DOWN, "http_500", "model registry"),
-        (Reply("tracking", 429), State.BACKEND_DOWN, "http_429", "log of its server"),
+        (Reply("tracking", 429), State.BACKEND_DOWN, "http_429", "limit of requests"),
         (Reply("tracking", failure=ReplyFailure.TIMEOUT), State.BACKEND_DOWN, "timeout", "locked"),
         (Reply("tracking", 404, body=b"no"), State.NOT_MLFLOW, "http_404", "path_prefix"),
         (Reply("tracking", 200, body=b"<html>"), State.NOT_MLFLOW, "http_200", "host, port"),

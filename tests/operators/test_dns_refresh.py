@@ -453,6 +453,26 @@ def test_an_address_is_the_first_known_only_where_none_was_stored(
     assert [(change["old"], change["new"]) for change in changes] == [([], ["10.0.0.2"])] * first
 
 
+def test_an_answer_that_cannot_be_read_back_is_not_said_to_be_lost(clean_runtime, dns, monkeypatch):
+    """It was written; Airflow went away after that."""
+
+    class Away(Texts):
+        def get(self, key):
+            if self.texts:
+                raise OSError
+            return super().get(key)
+
+    monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", dns.address)
+    dns.set_records("kept.local", ["10.0.0.2"])
+    clean_runtime.use_store(VariableStore(variables=Away()))
+    said: list[str] = []
+    refresh_names([], ["kept.local"], warn=lambda _, line: said.append(line))
+    assert said == [
+        "kept.local resolves. Whether it is stored as last known good is not known: its Variable "
+        "could not be read back."
+    ]
+
+
 def test_a_stored_answer_from_a_clock_that_is_ahead_is_said_to_be_the_reason(
     clean_runtime, dns, monkeypatch
 ):
