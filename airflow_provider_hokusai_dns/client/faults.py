@@ -10,6 +10,9 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from airflow_provider_hokusai_dns.client.retries import NoAnswer, Try, retry_after
 
+#: Statuses whose body says whether the request may be taken later. A body of another status may be
+#: a download, which its caller reads.
+EXPLAINED = frozenset({400, 500, 503})
 _REFUSED_TUNNEL = "Tunnel connection failed: 4"
 
 
@@ -21,8 +24,7 @@ def try_of(outcome: requests.Response | Exception) -> Try:
     return Try(
         status,
         retry_after=retry_after(outcome.headers, time.time()),
-        # Not a download, which is its caller's to read.
-        body=outcome.content if status in (400, 500, 503) else b"",
+        body=outcome.content if status in EXPLAINED else b"",
     )
 
 

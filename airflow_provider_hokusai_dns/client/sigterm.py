@@ -61,8 +61,10 @@ def _install() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     current = signal.getsignal(signal.SIGTERM)
+    if isinstance(current, partial) and current.func is _handle:
+        _installed = current  # other code may have put it back after its run had ended
     # None was set outside Python, so that it cannot be chained; SIG_IGN: the process is to live on.
-    if current not in (None, signal.SIG_IGN, _installed):
+    elif current not in (None, signal.SIG_IGN):
         _installed = partial(_handle, current)
         signal.signal(signal.SIGTERM, _installed)
 

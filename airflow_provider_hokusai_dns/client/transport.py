@@ -38,7 +38,7 @@ from airflow_provider_hokusai_dns.client.creates import (
     ask_for_renamed,
     create_of,
 )
-from airflow_provider_hokusai_dns.client.faults import try_of
+from airflow_provider_hokusai_dns.client.faults import EXPLAINED, try_of
 from airflow_provider_hokusai_dns.client.retries import Progress, Step, Try, next_step, pause
 from airflow_provider_hokusai_dns.client.routes import (
     ANSWER_TIMEOUT,
@@ -222,7 +222,7 @@ class ConnectionAdapter(HTTPAdapter):
         try:
             with bounded(left):
                 response = super().send(request, stream=stream, **kwargs)
-            if not stream:
+            if not stream or response.status_code in EXPLAINED:
                 _ = response.content
             return response
         except (requests.exceptions.RequestException, ssl.SSLError) as error:

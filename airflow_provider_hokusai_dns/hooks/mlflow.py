@@ -88,6 +88,10 @@ class MLflowHook(BaseHook):
             self._server = server
         return self._server
 
+    @server.setter
+    def server(self, server: MLflowServer) -> None:
+        self._server = server
+
     @property
     def tracking_uri(self) -> str:
         """The tracking URI with the hostname in it, for links and logs.

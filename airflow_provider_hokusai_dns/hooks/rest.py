@@ -6,6 +6,7 @@ A separate module, because a DAG file imports
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import threading
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 
 _CONNECT_TIMEOUT = 5.0
+#: The least that a further try has for its answer, seconds.
+_LEAST = 0.5
 #: Seconds after the deadline in which a more exact error may still be raised.
 _GRACE = 0.25
 #: Bytes of an answer. The longest page that MLflow returns, 50,000 runs without data, is shorter.
@@ -179,6 +182,7 @@ def call(
     # A second rename is refused, and its answer would have to be asked for.
     is_harmless = rule.repeat is Repeat.FREELY and rule.name != "registered-models/rename"
     allowed, tries, sent, renewed = server.max_retries, 0, 0, False
+    known: MLflowRestError | None = None  # the last failure that the deadline did not cause
     while True:
         tries += 1
         try:
@@ -200,10 +204,16 @@ def call(
                 away_since=None,
                 can_send_again=allowed is None or sent <= allowed,
             )
-            spread = random.random()  # noqa: S311
-            seconds = pause(last, tries, deadline - now, _LONGEST_PAUSE, spread)
-            if next_step(last, progress, now) is not Step.AGAIN or now + seconds >= deadline:
-                raise
+            left = deadline - now - _LEAST
+            if error.status or left > 0:
+                known = error
+            # Only a pause that the server asks for is shortened: the last ones must be no burst.
+            most, spread = left if last.retry_after else math.inf, random.random()  # noqa: S311
+            seconds = pause(last, tries, most, _LONGEST_PAUSE, spread)
+            if next_step(last, progress, now) is not Step.AGAIN or left <= 0 or seconds > left:
+                if known is None or known is error:
+                    raise
+                raise known from None
         time.sleep(seconds)
 
 

@@ -112,7 +112,9 @@ def _is_known(value: Any) -> bool:
     """Whether an argument is final when the DAG is parsed: no template, no value of a task."""
     if isinstance(value, list | tuple):
         return all(map(_is_known, value))
-    return "{" not in value if isinstance(value, str) else not hasattr(value, "resolve")
+    if isinstance(value, str):
+        return not any(c in value for c in "{<%$")  # a DAG may have other marks than Jinja's
+    return not hasattr(value, "resolve") and not hasattr(value, "__next__")
 
 
 def _shown(hostnames: Any) -> Any:

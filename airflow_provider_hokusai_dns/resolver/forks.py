@@ -54,7 +54,8 @@ def _free_imports() -> None:
     """Forget the locks of modules that other threads were importing.
 
     MLflow tries to import modules that are not installed at each request. Without this, a child
-    that was forked at that moment would wait at its first request, forever.
+    that was forked at that moment would wait at its first request, forever. A module that another
+    thread was half-way through stays so in the child, and an import from it may fail.
     """
     locks = getattr(sys.modules["_frozen_importlib"], "_module_locks", {})  # Python's own; private
     for name, lock in list(locks.items()):

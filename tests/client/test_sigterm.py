@@ -60,3 +60,14 @@ def test_a_second_signal_runs_the_jobs_again() -> None:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
     assert called == ["run", "airflow"] * 2
+
+
+def test_our_handler_that_other_code_puts_back_after_each_run_calls_no_chain_of_itself() -> None:
+    """A library that restores what it found, when the run has ended."""
+    for _ in range(1000):
+        with sigterm.on_sigterm(lambda _: called.append("former run")):
+            found = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, found)
+    with sigterm.on_sigterm(lambda _: called.append("run")):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert called == ["run", "airflow"]

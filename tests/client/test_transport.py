@@ -537,6 +537,17 @@ def test_a_download_is_left_to_its_caller_to_read(
         assert b"experiment_id" in response.content
 
 
+def test_a_download_is_sent_again_where_the_answer_of_an_outage_breaks_off() -> None:
+    """A proxy that goes away says 503, and not to the end."""
+    cut = iter([b"HTTP/1.1 503 X\r\nContent-Length: 500\r\n\r\nbegun"])  # pieces, then an end
+    answers = [cut, http(body="all of it")]
+    with Stranger(lambda _: answers.pop(0)) as stranger:
+        uri = auth.sign_in(a_server(hostname=stranger.host, port=stranger.port))
+        url = f"{uri}/api/2.0/mlflow-artifacts/artifacts/x"
+        with requests.get(url, stream=True, timeout=30) as response:
+            assert response.content == b"all of it"
+
+
 @integration
 def test_an_upload_that_was_cut_is_sent_again_from_its_beginning(
     server: MLflowServer, front: CountingProxy, direct: Any, tmp_path: Path

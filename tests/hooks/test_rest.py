@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import itertools
 import os
 import secrets
 import signal
@@ -195,6 +196,30 @@ def test_an_error_of_mlflow_is_repeated_as_in_a_run(signed_in, tiny, answer, is_
     for path in ["/api/2.0/mlflow/runs/create"] if is_repeated else [SEARCH]:
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", path, json={})
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("seconds", [0.0, 0.1])
+def test_a_call_that_fails_until_its_deadline_says_what_the_server_answered(
+    dns, connect, clean_runtime, status, seconds
+):
+    """Not that the last try had no time left; and there is no burst of requests at the end."""
+    came: list[float] = []
+
+    def answer(request):
+        came.append(time.monotonic())
+        time.sleep(seconds)
+        return http(status, "{}")
+
+    with Stranger(answer, host="127.0.0.9") as stranger:
+        dns.set_records(HOSTNAME, [stranger.host])
+        extra = {"nameservers": dns.address, "request_timeout": 2}
+        connect(host=HOSTNAME, port=stranger.port, extra=extra)
+        with pytest.raises(MLflowRestError) as caught:
+            MLflowHook().rest("GET", "/x")
+    assert caught.value.status == status
+    assert 2 <= len(came) <= 6
+    assert all(later - sooner > 0.09 for sooner, later in itertools.pairwise(came))
 
 
 @pytest.mark.parametrize("status", [429, 503])

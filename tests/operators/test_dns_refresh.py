@@ -232,13 +232,20 @@ class TestTheArguments:
         """What they will be is not known when the DAG is parsed."""
         with DAG("refreshes"):
             other = XComArg(EmptyOperator(task_id="names"))
-            for number, given in enumerate(("{{ given }}", ["{{ given }}", "a b"], other, [other])):
+            forms = "{{ given }}", ["{{ given }}", "a b"], ["<< given >>"], other, [other]
+            for number, given in enumerate(forms):
                 DNSRefreshOperator(
                     task_id=f"refresh_{number}",
                     hostnames=given,
                     mlflow_conn_ids=given,
                     fail_on=given,
                 )
+
+    def test_of_an_iterator_are_there_when_the_task_runs(self, dns, refresh, clean_runtime):
+        """Nothing reads it before."""
+        dns.set_records("a.local", ["10.0.0.1"])
+        rows = refresh(mlflow_conn_ids=[], hostnames=map(str, ["a.local"]))["resolutions"]
+        assert [row["hostname"] for row in rows] == ["a.local"]
 
     def test_must_name_something(self, refresh):
         """Before anything is looked up."""
