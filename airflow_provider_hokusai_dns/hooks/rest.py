@@ -324,8 +324,10 @@ def _document(response: requests.Response, method: str, path: str) -> dict[str, 
     if status >= 300:
         given = document if isinstance(document, dict) else {}
         code = str(given.get("error_code", ""))
-        text = response.text if is_switched_off(response.text) else response.reason
-        said = given.get("message") or text
+        said = given.get("message")
+        if not said:  # not before: the body may be long, and its character set has to be guessed
+            text = response.text
+            said = text if is_switched_off(text) else response.reason
         reason = f"the server says {quoted(said, 500)}" if said else "the server gives no reason"
         code = code if _ERROR_CODE.match(code) else ""
         asked = retry_after(response.headers, time.time())

@@ -174,7 +174,7 @@ def test_what_may_have_been_carried_out_is_not_carried_out_twice(
 def test_a_server_that_is_overrun_is_asked_again(signed_in, tiny, status, path):
     """It has not carried anything out, so this holds for every call, whatever max_retries is."""
     tiny.answers[path] = [(status, {}), (200, {"run": {}})]
-    signed_in._server = replace(signed_in.server, max_retries=0)
+    signed_in.server = replace(signed_in.server, max_retries=0)
     assert signed_in.rest("POST", path, json={}) == {"run": {}}
 
 
@@ -279,7 +279,7 @@ def test_no_query_stands_in_a_log_or_an_error(signed_in, tiny, dns, caplog, capf
     if address:  # nothing listens there
         dns.set_records(HOSTNAME, [address])
     tiny.answers["/x"] = (200, "<html>")
-    signed_in._server = replace(signed_in.server, request_timeout=1.5)
+    signed_in.server = replace(signed_in.server, request_timeout=1.5)
     secret = secrets.token_hex()
     with pytest.raises(MLflowRestError) as caught:
         signed_in.rest("GET", f"/x?key={secret}", params={"token": secret})
@@ -292,7 +292,7 @@ def test_no_query_stands_in_a_log_or_an_error(signed_in, tiny, dns, caplog, capf
 def test_max_retries_limits_how_often_a_call_is_sent_again(signed_in, tiny, allowed):
     """As for the requests of MLflow's client."""
     tiny.answers["/x"] = (503, {})
-    signed_in._server = replace(signed_in.server, max_retries=allowed, request_timeout=20)
+    signed_in.server = replace(signed_in.server, max_retries=allowed, request_timeout=20)
     with pytest.raises(MLflowRestError):
         signed_in.rest("GET", "/x")
     assert tiny.count("/x") == 1 + allowed
@@ -413,7 +413,7 @@ def test_the_breaker_opens_after_three_failures_of_the_server(signed_in, tiny):
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", SEARCH)
     tiny.answers[SEARCH] = (500, {})
-    signed_in._server = replace(signed_in.server, max_retries=0)
+    signed_in.server = replace(signed_in.server, max_retries=0)
     for _ in range(3):
         with pytest.raises(MLflowRestError):
             signed_in.rest("POST", SEARCH)
@@ -455,7 +455,7 @@ class TestTheDeadline:
     def test_is_the_end_of_a_call_also_where_the_pin_waits_for_longer(self, signed_in, tiny):
         """Inside `hook.run` it does. What the caller has given up is not sent later on."""
         server = replace(signed_in.server, port=_free_port(tiny.address), request_timeout=0.5)
-        signed_in._server = server
+        signed_in.server = server
         (pin,) = pins.pin(server)
         with pin.patient(30):
             pin.addresses(server.port, connects=False)
