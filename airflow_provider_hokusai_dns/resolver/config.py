@@ -59,7 +59,7 @@ class ResolverConfig:
     max_hosts: int = 1024
     #: Rule 16: a stored stamp this far ahead of the clock is invalid.
     max_clock_skew: float = 300.0
-    #: Rule 17: a stored answer older than this is rewritten. Less than the age in rule 18, or a
+    #: Rule 17: a stored answer that is this old is rewritten. Less than the age in rule 18, or a
     #: name that never changes would get too old for credentials over plain http.
     store_max_age: float = 600.0
     #: How often a failing name asks the shared store again.
@@ -92,7 +92,7 @@ class ResolverConfig:
             object.__setattr__(self, "min_ttl", self.cache_ttl)
         for name in ("refresh_ahead", "jitter"):
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} is a share below 1, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be a fraction below 1, not {getattr(self, name)!r}")
         _check_max_stale("max_stale", self.max_stale)
         self._normalise("ttl_overrides", _check_number)
         self._normalise("max_stale_overrides", _check_max_stale)
@@ -113,7 +113,7 @@ class ResolverConfig:
         for key, value in given.items():
             hostname = _key(_hostname(name, key))
             if hostname in checked:
-                raise ValueError(f"{name}: {hostname!r} is there twice, in two ways of writing it")
+                raise ValueError(f"{name}: {hostname!r} appears twice, in two spellings")
             checked[hostname] = check(f"{name}[{key!r}]", value)
         object.__setattr__(self, name, MappingProxyType(checked))
 
@@ -181,7 +181,7 @@ def _strings(name: str, value: object) -> tuple[str, ...]:
 def _static_addresses(name: str, value: object) -> tuple[str, ...]:
     addresses = _strings(name, value)
     if not addresses:
-        raise ValueError(f"{name} must hold at least one address")
+        raise ValueError(f"{name} must contain at least one address")
     canonical = []
     for address in addresses:
         parsed = parse_address(address)

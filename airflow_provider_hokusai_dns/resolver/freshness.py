@@ -327,6 +327,6 @@ def worth_writing(
         return False
     return (
         stored.no_name_since is not None
-        or resolved_at - stored.resolved_at > config.store_max_age
+        or resolved_at - stored.resolved_at >= config.store_max_age
         or not {one[:2] for one in stored.endpoints} & {one[:2] for one in answer.endpoints}
     )

@@ -97,7 +97,7 @@ def test_rule_1_an_answer_is_fresh_to_the_end_of_its_lifetime_and_no_longer():
 # --- rules 2, 3
 
 
-def test_rule_2_an_old_answer_waits_a_moment_for_the_lookup_and_slow_is_not_degraded():
+def test_rule_2_a_stale_answer_waits_a_moment_for_the_lookup_and_slow_is_not_degraded():
     """Expired without a failure: wait shortly, then the old answer; the name stays healthy."""
     assert action(known(), T0 + 101) is Action.STALE_WAIT
     assert level_of(known(), T0 + 101, CONFIG) == "healthy"
@@ -119,7 +119,7 @@ def test_rule_3_with_nothing_old_a_caller_waits_for_the_lookup():
 @pytest.mark.parametrize(
     ("cause", "pause"), [(c, 30) for c in CANNOT_BE_ASKED] + [(c, 5) for c in NO_NAME]
 )
-def test_rules_4_and_8_a_failed_name_is_served_old_and_looked_up_again_at_its_pace(cause, pause):
+def test_rules_4_and_8_a_failed_name_is_served_stale_and_looked_up_again_at_its_pace(cause, pause):
     """Every 30 s after a failure, every 5 s while DNS says that there is no such name."""
     entry = fail(known(), cause, T0 + 100)
     assert decide(entry, T0 + 100, CONFIG) == (Action.STALE, T0 + 100 + pause)
@@ -127,7 +127,7 @@ def test_rules_4_and_8_a_failed_name_is_served_old_and_looked_up_again_at_its_pa
     assert action(entry, T0 + 100 + pause) is Action.STALE_RECHECK
 
 
-def test_rule_4_the_recheck_ends_where_the_old_answer_runs_out():
+def test_rule_4_the_recheck_ends_where_the_stale_answer_runs_out():
     """The decision does not hold for longer than the answer may be served."""
     entry = fail(known(), Cause.SERVFAIL, T0 + 86_390)
     assert decide(entry, T0 + 86_391, CONFIG) == (Action.STALE, T0 + 86_400)
@@ -179,7 +179,7 @@ def test_rule_5_zero_means_that_failures_are_not_remembered():
         (known(), {"max_stale": 0}, True),
     ],
 )
-def test_rule_4_only_a_name_that_dns_knew_can_wait_for_the_next_look(entry, numbers, wanted):
+def test_rule_4_only_a_name_that_dns_knew_can_wait_for_the_next_lookup(entry, numbers, wanted):
     """What the first failed lookup leaves out, the second makes up for."""
     config = ResolverConfig(jitter=0.0, **numbers)
     assert wants_all_sources(entry, T0 + 100, config) is wanted
@@ -562,8 +562,8 @@ def test_rule_16_a_stored_answer_is_never_written_back_as_new(make, lookup, stor
         (record(WALL - 100, "10.0.0.1"), False),  # known, and young
         (record(WALL - 100, "10.0.0.1", "10.0.0.7"), False),  # one in common is enough
         (record(WALL - 100, "10.0.0.7"), True),  # none in common
-        (record(WALL - 600, "10.0.0.1"), False),
-        (record(WALL - 601, "10.0.0.1"), True),  # older than ten minutes
+        (record(WALL - 599, "10.0.0.1"), False),
+        (record(WALL - 600, "10.0.0.1"), True),  # ten minutes old
         (record(WALL - 100, "10.0.0.1", no_name_since=WALL - 50), True),  # no longer true
         (record(WALL, "10.0.0.7"), False),  # newer wins
         (record(WALL + 100, "10.0.0.7"), False),
@@ -604,8 +604,8 @@ def test_rule_17_costs_one_read_per_interval_and_a_write_where_one_is_due(
         resolver.resolve(NAME)
         assert resolver.wait_idle()
         clock.advance(10)
-    assert store.reads[NAME] <= 7
-    assert store.writes[NAME] <= 7
+    assert 6 <= store.reads[NAME] <= 7
+    assert 6 <= store.writes[NAME] <= 7
 
 
 def test_rule_17_a_store_that_was_unreachable_is_asked_again(make, lookup, store, clock):
