@@ -52,7 +52,7 @@ def test_a_fault_has_the_tests_that_show_its_end(fault: str) -> None:
         assert name in {node.name for node in ast.walk(tree) if isinstance(node, functions)}, place
 
 
-def test_reset_endpoint_open_to_all() -> None:
+def test_no_endpoint_resets_anything() -> None:
     """There is none: every endpoint only reads, and a breaker is reset in code."""
     app = FastAPI(openapi_url=None)
     add_endpoints(app, HealthCache(patience=30.0), [])
@@ -61,7 +61,7 @@ def test_reset_endpoint_open_to_all() -> None:
     assert {method for route in routes for method in route.methods} == {"GET"}
 
 
-def test_a_fixed_file_name_in_tmp_for_the_private_key() -> None:
+def test_the_package_makes_no_file_for_a_private_key() -> None:
     """A key stays where the connection says: the package makes no files of its own."""
     sources = list(Path(airflow_provider_hokusai_dns.__file__).parent.rglob("*.py"))
     assert len(sources) > 50

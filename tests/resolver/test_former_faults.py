@@ -1,4 +1,4 @@
-"""The faults of the system this package takes over from: each by its name, and none came back.
+"""The faults of the system that this package replaces: what must be true instead.
 
 Those of its MLflow side (retries that multiply, runs never ended, the breaker, endpoints, the key
 file) have their tests beside the code that replaced them.
@@ -21,7 +21,7 @@ NAME = "mlflow.hokusai-development.local"
 OTHER = "other.hokusai-development.local"
 
 
-def test_two_threads_hang_for_good():
+def test_two_threads_with_a_loop_each_both_come_back():
     """Two threads, each with a loop of its own, resolve one slow name: both come back."""
     lookup = ScriptedLookup({NAME: "10.0.0.1"})
     resolver = DNSResolver(lookup=lookup)
@@ -34,7 +34,7 @@ def test_two_threads_hang_for_good():
     assert resolver.wait_idle()
 
 
-def test_callers_queue_up_behind_each_failing_lookup():
+def test_callers_of_a_failing_name_share_one_lookup():
     """Twenty callers of a failing name share one lookup: the last is told when the first is."""
     lookup = ScriptedLookup({NAME: Cause.SERVFAIL})
     resolver = DNSResolver(lookup=lookup)
@@ -56,7 +56,7 @@ def test_callers_queue_up_behind_each_failing_lookup():
     assert resolver.wait_idle()
 
 
-def test_timeout_not_kept(dns):
+def test_a_silent_server_costs_the_timeout_once(dns):
     """A silent server costs the time that was set, and not a multiple of it."""
     dns.silent()
     resolver = DNSResolver(ResolverConfig(nameservers=(dns.address,), timeout=0.5))
@@ -68,7 +68,7 @@ def test_timeout_not_kept(dns):
     assert resolver.wait_idle()
 
 
-def test_no_failure_caching(make, lookup):
+def test_a_failure_is_cached(make, lookup):
     """A hundred calls of a dead name ask once."""
     resolver = make()
     lookup.set(NAME, Cause.SERVFAIL)
@@ -79,7 +79,7 @@ def test_no_failure_caching(make, lookup):
 
 
 @pytest.mark.parametrize(("cause", "limit"), [(Cause.TIMEOUT, 86_400), (Cause.NXDOMAIN, 900)])
-def test_unlimited_stale(make, lookup, clock, cause, limit):
+def test_a_stale_answer_has_a_limit(make, lookup, clock, cause, limit):
     """There is an end to it: a day while DNS is dead, 900 s when the name is gone."""
     lookup.script(NAME, "10.0.0.1", cause)
     resolver = make(ttl_overrides={NAME: 0})
@@ -93,7 +93,7 @@ def test_unlimited_stale(make, lookup, clock, cause, limit):
         resolver.resolve(NAME)
 
 
-def test_the_static_address_given_for_any_hostname(make, lookup):
+def test_the_static_address_is_given_for_its_hostname_only(make, lookup):
     """It belongs to one hostname: not to another, nor to a part of it, nor to what contains it."""
     resolver = make(static_addresses={NAME: ("10.9.9.9",)})
     assert resolver.resolve(f"http://{NAME.upper()}:5000").source is Source.STATIC
@@ -113,7 +113,7 @@ def test_the_static_address_given_for_any_hostname(make, lookup):
         ("http://h/http", "http://10.0.0.2/http"),
     ],
 )
-def test_url_rewritten_by_string_replacement(make, lookup, url, rendered):
+def test_only_the_host_of_a_url_is_rewritten(make, lookup, url, rendered):
     """Only the host changes: not the path, the query, the userinfo; also for upper-case names."""
     lookup.set("a.b", "10.0.0.1")
     lookup.set("h", "10.0.0.2")
@@ -122,7 +122,7 @@ def test_url_rewritten_by_string_replacement(make, lookup, url, rendered):
     assert str(make().resolve(url)) == expected
 
 
-def test_ipv6_unusable(make, lookup, dns):
+def test_ipv6_can_be_used(make, lookup, dns):
     """As a literal, as an answer, as a static address; with brackets where a URL wants them."""
     assert str(make().resolve("http://[fd00::1]:5000/x")) == "http://[fd00::1]:5000/x"
     dns.set_records(NAME, ["fd00::2"])
@@ -133,7 +133,7 @@ def test_ipv6_unusable(make, lookup, dns):
 
 
 @pytest.mark.parametrize("text", ["1", "127.1", "0x7f.1", "1.2", "010.0.0.1", "2130706433"])
-def test_odd_numbers_taken_for_addresses(make, text):
+def test_odd_numbers_are_not_taken_for_addresses(make, text):
     """``127.1`` and ``0x7f.1`` mean what the reader likes: refused, as target and setting."""
     with pytest.raises(ValueError, match="address"):
         make().resolve(text)
@@ -141,7 +141,7 @@ def test_odd_numbers_taken_for_addresses(make, text):
         ResolverConfig(static_addresses={NAME: (text,)})
 
 
-def test_record_ttl_ignored(dns, make, clock):
+def test_the_ttl_of_the_record_counts(dns, make, clock):
     """A record of ten seconds is looked up again after ten seconds, not after five minutes."""
     dns.set_records(NAME, ["10.0.0.1"], ttl=10)
     resolver = make(lookup=None, nameservers=(dns.address,))
@@ -151,7 +151,7 @@ def test_record_ttl_ignored(dns, make, clock):
     assert resolver.resolve(NAME).address == "10.0.0.2"
 
 
-def test_only_the_first_address_used(make, lookup):
+def test_all_addresses_are_used(make, lookup):
     """All are there, and each takes its turn."""
     lookup.set(NAME, ("10.0.0.1", "10.0.0.2", "10.0.0.3"))
     resolver = make()
@@ -161,7 +161,7 @@ def test_only_the_first_address_used(make, lookup):
     assert all(len(f.addresses) == 3 for f in found)
 
 
-def test_error_rate_over_the_whole_lifetime(make, lookup, clock):
+def test_the_error_rate_is_that_of_the_last_minutes(make, lookup, clock):
     """After an hour of failures five good minutes are enough, not fifteen hours."""
     lookup.set(NAME, Cause.TIMEOUT)
     resolver = make(static_addresses={NAME: ("10.9.9.9",)})
@@ -178,7 +178,7 @@ def test_error_rate_over_the_whole_lifetime(make, lookup, clock):
 
 
 @pytest.mark.parametrize("step", [-10_000_000, 10_000_000])
-def test_wall_clock_for_expiry(make, lookup, clock, step):
+def test_a_step_of_the_wall_clock_does_not_change_a_lifetime(make, lookup, clock, step):
     """Setting the clock neither ends a lifetime nor makes it longer."""
     lookup.script(NAME, "10.0.0.1", "10.0.0.2")
     resolver = make()
@@ -189,7 +189,7 @@ def test_wall_clock_for_expiry(make, lookup, clock, step):
     assert resolver.resolve(NAME).address == "10.0.0.2"
 
 
-def test_0_taken_for_default(make, lookup, clock):
+def test_zero_is_not_taken_for_the_default(make, lookup, clock):
     """No cache, no stale, no failure cache: as said, and not 300, 86400 and 1."""
     lookup.script(NAME, "10.0.0.1", "10.0.0.2", Cause.SERVFAIL)
     resolver = make(cache_ttl=0, max_stale=0, failure_ttl=0)
@@ -201,7 +201,7 @@ def test_0_taken_for_default(make, lookup, clock):
     assert ResolverConfig(cache_ttl=0).cache_ttl == 0
 
 
-def test_locks_that_grow_without_end(make, lookup, clock):
+def test_nothing_grows_with_the_number_of_names(make, lookup, clock):
     """After thousands of names nothing is left beyond the bound: slots, flights, threads."""
     before = threading.active_count()
     resolver = make(max_hosts=16)
@@ -222,13 +222,13 @@ def test_locks_that_grow_without_end(make, lookup, clock):
 
 
 @pytest.mark.parametrize("url", ["https:///x", "http://", "http://:80", "http://@/"])
-def test_a_url_without_a_host_crashes(make, url):
+def test_a_url_without_a_host_is_a_clear_error(make, url):
     """It is a clear error, before anything is done."""
     with pytest.raises(ValueError, match="host"):
         make().resolve(url)
 
 
-async def test_the_sync_function_returns_the_name_unresolved_inside_a_running_loop(make, lookup):
+async def test_the_sync_function_resolves_inside_a_running_loop(make, lookup):
     """It resolves there as anywhere."""
     lookup.set(NAME, "10.0.0.1")
     assert str(make().resolve(f"http://{NAME}:5000")) == "http://10.0.0.1:5000"
