@@ -131,7 +131,7 @@ _OPTIONS = {
     ),
     "hostnames": _option(
         "Further hostnames, separated by commas. The refresh DAG refreshes them by default, and "
-        "the API server and the triggerer look them up early, as those of the connections.",
+        "the API server and the triggerer look them up early, like those of the connections.",
         "",
         "string",
     ),

@@ -21,7 +21,7 @@ _COMMANDS = "airflow_provider_hokusai_dns.cli.commands"
 _EXIT_CODES = (
     "Exit code: 0 everything is usable; 1 something is unresolved or unhealthy, or could not be "
     "stored or cleared; 2 an argument, connection or setting is wrong; 3 Airflow's database is "
-    "unavailable."
+    "unavailable; 130 Ctrl-C."
 )
 
 

@@ -62,7 +62,7 @@ def aiohttp_resolver() -> AbstractResolver:
             except (DNSResolutionError, NoThreadError) as error:
                 raise OSError(None, str(error)) from error
             if not found:
-                raise OSError(None, f"{host} has no address of the family asked for")
+                raise OSError(None, f"{host} has no address of the requested family")
             return [resolve_result(host, place, port) for place in found]
 
         async def close(self) -> None:

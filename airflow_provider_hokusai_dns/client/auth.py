@@ -56,7 +56,7 @@ def sign_in(server: MLflowServer, renew: Callable[[], Credentials | None] = lamb
         raise AuthProviderError(
             f"{server.named} has credentials, but MLFLOW_TRACKING_AWS_SIGV4 is set "
             "in the environment and MLflow would sign every request with AWS keys instead: "
-            "unset it, or take the login off the connection"
+            "unset it, or remove the login from the connection"
         )
     with _lock:
         _signed_in[server.conn_id] = server

@@ -177,7 +177,7 @@ def warn_about_missing() -> None:
         import mlflow
 
         _log.warning(
-            "MLflow %s is not known to this package, which cannot find %s",
+            "This package does not know MLflow %s, and cannot find these parts of it: %s",
             mlflow.__version__,
             "; ".join(f"{name.path} ({name.without})" for name in lost),
         )

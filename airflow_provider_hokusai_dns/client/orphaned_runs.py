@@ -77,7 +77,7 @@ def end_orphaned_runs(
             killed.append(run_id)
     except Exception as error:
         _log.warning(
-            "Could not look for runs that an earlier try of this task left RUNNING: %s",
+            "Could not search for runs that an earlier try of this task left RUNNING: %s",
             quoted(error, 500),
         )
     if killed:

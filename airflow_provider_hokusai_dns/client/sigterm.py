@@ -113,7 +113,7 @@ def run_side_by_side(jobs: Iterable[Callable[[], object]], seconds: float) -> No
         try:
             thread.start()
         except RuntimeError as error:
-            _log.warning("A step at the end of an MLflow run is left out: %s", error)
+            _log.warning("A step at the end of an MLflow run is skipped: %s", error)
         else:
             threads.append(thread)
     for thread in threads:

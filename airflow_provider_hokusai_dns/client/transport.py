@@ -272,9 +272,9 @@ class ConnectionAdapter(HTTPAdapter):
         if last.says_away and not last.was_not_carried_out and call.repeat is Repeat.ONCE:
             why = outcome if answer is None else f"the answer was {answer.status_code}"
             outcome = SentOnceError(
-                f"{call.request.method} {call.rule.name} was not sent again: {why}, so that "
-                f"{self.server.uri} may have carried it out. See whether it has before you repeat "
-                "the call.",
+                f"{call.request.method} {call.rule.name} was not sent again: {why}, so "
+                f"{self.server.uri} may have carried it out. Check whether it has before you "
+                "repeat the call.",
                 request=call.request, response=answer,
             )  # fmt: skip
         return self._report(call, outcome, last)

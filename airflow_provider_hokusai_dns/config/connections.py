@@ -112,10 +112,12 @@ def _location(
     if not host:
         raise SettingError(where, "host", "it is empty; give the hostname of the MLflow server")
     if "@" in host:
-        raise SettingError(where, "host", "it holds a user name or password; they have their own "
-        "fields, login and password")  # fmt: skip
+        raise SettingError(where, "host", "it contains a user name or password; they have their "
+        "own fields, login and password")  # fmt: skip
     if "/" in host and "://" not in host:
-        raise SettingError(where, "host", f"{shown(host)!r} holds a path; put it into path_prefix")
+        raise SettingError(
+            where, "host", f"{shown(host)!r} contains a path; put it into path_prefix"
+        )
     if scheme and scheme not in _SCHEMES:
         raise SettingError(where, "schema", f"{described(scheme)} is neither http nor https")
     try:
@@ -217,7 +219,7 @@ def check_id(conn_id: object) -> None:
     """
     if not isinstance(conn_id, str) or not conn_id.strip():
         wrong = repr(conn_id) if isinstance(conn_id, str) else described(conn_id)
-        reason = f"the id of a connection is a text such as {DEFAULT_CONN_ID!r}, not {wrong}"
+        reason = f"the id of a connection must be a string such as {DEFAULT_CONN_ID!r}, not {wrong}"
         raise SettingError("arguments", "connection id", reason)
 
 
@@ -263,7 +265,9 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
         # Airflow ignores a connection that it cannot read, and calls it missing.
         hint = f"{variable} is set, but Airflow cannot read it: check its port and its quoting."
     elif not re.fullmatch(r"[\w.-]+", conn_id):
-        hint = "Check the id: in Airflow's UI it may hold letters, digits, '_', '.' and '-' only."
+        hint = (
+            "Check the id: in Airflow's UI it may contain letters, digits, '_', '.' and '-' only."
+        )
     else:
         hint = "Add it in the Airflow UI under Admin, Connections, with the type MLflow"
         hint += f", or set {variable}" if variable.isidentifier() else ""  # a shell can set it

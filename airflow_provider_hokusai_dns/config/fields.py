@@ -51,7 +51,7 @@ def described(value: object) -> str:
     A secret entered in the wrong field must not get into a log.
     """
     if isinstance(value, str):
-        return repr(value) if _PLAIN.fullmatch(value) else f"a text of {len(value)} characters"
+        return repr(value) if _PLAIN.fullmatch(value) else f"a string of {len(value)} characters"
     if isinstance(value, dict):
         return "an object"
     return "a list" if isinstance(value, list | tuple) else repr(value)[:40]
@@ -69,9 +69,9 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 def read_text(value: object) -> str:
     """A text without control characters."""
     if not isinstance(value, str):
-        raise ValueError(f"{described(value)} is not a text")
+        raise ValueError(f"{described(value)} is not a string")
     if not value.isprintable():
-        raise ValueError("it holds a control character, for example a line break")
+        raise ValueError("it contains a control character, for example a line break")
     return value.strip()
 
 
@@ -80,7 +80,7 @@ def read_header_text(value: object) -> str:
     text = read_text(value)
     if not text.isascii():
         raise ValueError(
-            f"{described(text)} holds a letter that is not ASCII, and is sent in a header"
+            f"{described(text)} contains a letter that is not ASCII, but is sent in a header"
         )
     return text
 
@@ -113,7 +113,8 @@ def check_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> None:
     if not is_number or not 0 <= value <= LONGEST_WAIT or not (value or may_be_zero):
         least = "at least" if may_be_zero else "above"
         raise ValueError(
-            f"{name} is a number of seconds {least} 0 and at most {LONGEST_WAIT:.0f}, not {value!r}"
+            f"{name} must be a number of seconds {least} 0 and at most {LONGEST_WAIT:.0f}, "
+            f"not {value!r}"
         )
 
 
@@ -151,10 +152,10 @@ def read_items(value: object) -> tuple[str, ...]:
         else:
             value = value.replace(",", " ").split()
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{described(value)} is not a list of texts")
+        raise ValueError(f"{described(value)} is not a list of strings")
     for item in value:
         if not isinstance(item, str):
-            raise ValueError(f"it is a list of texts, and {described(item)} in it is not one")
+            raise ValueError(f"it must be a list of strings, but contains {described(item)}")
     return tuple(value)
 
 
@@ -204,7 +205,7 @@ def read_srv(value: object) -> str:
     """An SRV name, for example ``_mlflow._tcp.service.consul``."""
     names = read_hostnames(read_text(value))
     if len(names) != 1:
-        raise ValueError("it is one name, such as _mlflow._tcp.service.consul")
+        raise ValueError("it must be one name, such as _mlflow._tcp.service.consul")
     (hostname,) = names
     if Target.parse(hostname).literal is not None:
         raise ValueError(f"{hostname} is an address; give the name of an SRV record")
@@ -242,7 +243,9 @@ def read_http_target(value: object) -> Target:
         raise ValueError(f"{_host(uri)} is not an http or https URL; {example}")
     target = Target.parse(uri)
     if "?" in uri or "#" in uri:
-        raise ValueError("it holds a query or fragment: MLflow uses none, and it may be a secret")
+        raise ValueError(
+            "it contains a query or fragment: MLflow uses none, and it may be a secret"
+        )
     return target
 
 
@@ -250,7 +253,7 @@ def read_http_uri(value: object) -> str:
     """An http or https URL without userinfo."""
     target = read_http_target(value)
     if "@" in target.prefix:
-        raise ValueError("it holds a user name or password: a secret has no place in a URI")
+        raise ValueError("it contains a user name or password: a secret has no place in a URI")
     uri = target.text
     scheme, _, rest = uri.rstrip("/").partition("://")
     authority, slash, path = rest.partition("/")

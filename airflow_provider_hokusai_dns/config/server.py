@@ -55,8 +55,8 @@ class Credentials:
             raise ValueError("the login must not contain a colon (basic authentication, RFC 7617)")
         if self.secret and not self.username and not _TOKEN.match(self.secret):
             raise ValueError(
-                "the bearer token may hold visible ASCII characters only: check for a space or a "
-                "line break at its end"
+                "the bearer token may contain visible ASCII characters only: check for a space or "
+                "a line break at its end"
             )
 
     @property
@@ -307,7 +307,7 @@ def _unusable(what: str, path: str, server: MLflowServer, error: Exception) -> s
 
 
 def _refuse_password() -> str:
-    raise ValueError("the key asks for a pass phrase")
+    raise ValueError("the key needs a passphrase")
 
 
 def _default_bundle() -> str:

@@ -112,17 +112,17 @@ def check_arguments(
     """
     for name, given in (("checks", checks), ("fail_fast_on", fail_fast_on)):
         if isinstance(given, str) or not isinstance(given, Iterable):
-            raise ValueError(f"{name} is a list of words, not {given!r}")
+            raise ValueError(f"{name} must be a list of words, not {given!r}")
     wanted, fatal = tuple(checks), tuple(fail_fast_on)
     if min_health not in USABLE:
-        raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
+        raise ValueError(f'min_health must be "healthy" or "degraded", not {min_health!r}')
     if not wanted:
-        raise ValueError(f"checks is empty; it may hold {', '.join(ALL_CHECKS)}")
+        raise ValueError(f"checks is empty; it may contain {', '.join(ALL_CHECKS)}")
     states = (*(state.value for state in State if state.value not in USABLE), *NOT_GIVEN)
     for name, words, known in (("checks", wanted, ALL_CHECKS), ("fail_fast_on", fatal, states)):
         for word in words:
             if word not in known:
-                raise ValueError(f"{name} may hold {', '.join(known)}, not {word!r}")
+                raise ValueError(f"{name} may contain {', '.join(known)}, not {word!r}")
     check_seconds("probe_timeout", probe_timeout)
     return wanted, fatal
 

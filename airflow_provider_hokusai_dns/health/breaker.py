@@ -124,7 +124,7 @@ class CircuitBreaker:
         clock: Clock | None = None,
     ) -> None:
         if threshold < 1:
-            raise ValueError(f"threshold is a number of failures from 1, not {threshold!r}")
+            raise ValueError(f"threshold must be a whole number from 1, not {threshold!r}")
         if not 0 < cooldown <= max_cooldown:
             raise ValueError(
                 f"cooldown {cooldown!r} must be above 0 s and at most max_cooldown {max_cooldown!r}"
@@ -252,7 +252,7 @@ class CircuitBreaker:
         try:
             self.on_change(state)
         except Exception:  # what is counted must not fail a call
-            log.debug("A change of a breaker could not be told", exc_info=True)
+            log.debug("A change of a breaker could not be reported", exc_info=True)
 
     def _refusal(self, now: float) -> BreakerOpenError:
         until = self._retry_at if now < self._retry_at else self._prober_until

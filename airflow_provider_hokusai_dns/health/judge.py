@@ -205,7 +205,7 @@ def _judge_reply(
             State.NOT_MLFLOW,
             "redirect",
             f"{server.uri} redirects to {_shown_location(reply.location)} instead of answering; a "
-            "probe does not follow with credentials: put the final address of MLflow on the "
+            "check does not send credentials there: put the final address of MLflow on the "
             "connection (check schema, port and path_prefix).",
         )
     if reply.check in OPEN_CHECKS:
@@ -291,7 +291,7 @@ def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
             f"the {what}: grant this user the permission.",
         )
     if reply.status == 429:
-        limit = "the limit of requests that MLflow or its load balancer has,"
+        limit = "the rate limit of MLflow or of its load balancer,"
         return _backend_down(server, reply, f"the {what}", limit)
     if reply.status >= 500 or reply.status == 408:
         return _backend_down(server, reply, f"the {what}", "the database behind MLflow")
@@ -430,10 +430,12 @@ def _tls_sentence(server: MLflowServer, reply: Reply, failure: ReplyFailure) -> 
     advice = {
         ReplyFailure.CERTIFICATE_EXPIRED: "its certificate has expired: renew it",
         ReplyFailure.CERTIFICATE_NAME: f"its certificate is not for {server.hostname!r}: use the "
-        "name it was made for as the host of the connection, or renew it",
+        "name it was issued for as the host of the connection, or renew it",
         ReplyFailure.CERTIFICATE_UNTRUSTED: "its certificate is not signed by a CA that this "
         "machine trusts: set ca_file on the connection to the certificate of your CA",
-    }.get(failure, "is the schema of the connection right, and does the server want a client_cert?")
+    }.get(
+        failure, "is the schema of the connection right, and does the server require a client_cert?"
+    )
     detail = f" ({reply.detail})" if reply.detail else ""
     return f"no secure connection to {server.uri}: {advice}{detail}."
 

@@ -66,9 +66,11 @@ def probe(
     unknown = set(checks) - set(ALL_CHECKS)
     if unknown or not checks:
         known = ", ".join(ALL_CHECKS)
-        raise ValueError(f"checks may hold {known}, not {sorted(unknown) or 'nothing'}")
+        raise ValueError(f"checks may contain {known}, not {sorted(unknown) or 'nothing'}")
     if not deadline > 0:
-        raise ValueError(f"the deadline of a probe is a number of seconds above 0, not {deadline}")
+        raise ValueError(
+            f"the deadline of a probe must be a number of seconds above 0, not {deadline}"
+        )
     if isinstance(resolution, DNSResolutionError) or set(checks) == {"dns"}:
         return judge(server, resolution, checked_at=datetime.now(UTC))
     replies, address, refusal = _ask(server, resolution, checks, deadline, report)

@@ -99,7 +99,7 @@ class Verdict:
         :raises ValueError: it is any other value.
         """
         if min_health not in USABLE:
-            raise ValueError(f'min_health is "healthy" or "degraded", not {min_health!r}')
+            raise ValueError(f'min_health must be "healthy" or "degraded", not {min_health!r}')
         return self.level.meets(min_health)
 
     def as_dict(self) -> VerdictDict:
@@ -146,4 +146,4 @@ class Verdict:
                 latencies=MappingProxyType({k: float(v) for k, v in value["latencies"].items()}),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is no verdict: {type(error).__name__} {error}") from None
+            raise ValueError(f"this is not a verdict: {type(error).__name__} {error}") from None

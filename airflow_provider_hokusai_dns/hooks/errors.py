@@ -15,7 +15,7 @@ class MLflowUnreachableError(PicklableError, ConnectionError):
     def __init__(self, uri: str, addresses: tuple[str, ...]) -> None:
         super().__init__(
             f"{uri} cannot be reached: nothing accepts a connection at {', '.join(addresses)}. Is "
-            "MLflow running, is the port right? A gate (MLflowHealthSensor) would have waited."
+            "MLflow running, and is the port right? A gate (MLflowHealthSensor) would have waited."
         )
         self.uri = uri
         self.addresses = addresses

@@ -283,7 +283,7 @@ class MLflowHook(BaseHook):
         :param tags: further tags; in a task, DAG, task, map index, DAG run and try are set. In a
             callback they are not: Airflow has no current task there.
         :param nested: make the run a child of the open run.
-        :raises ValueError: a name, the id or a tag is not a text.
+        :raises ValueError: a name, the id or a tag is not a string.
         :raises BreakerOpenError: MLflow was down a moment ago.
         :raises DNSResolutionError: there is no address for the name.
         :raises MLflowUnreachableError: nothing accepts a connection.
@@ -468,13 +468,15 @@ class MLflowHook(BaseHook):
 def _check_texts(tags: object, **texts: object) -> None:
     """Refuse what MLflow's client would refuse later, without naming the argument."""
     if not isinstance(tags, Mapping | None):
-        raise ValueError(f"tags is a dict, not {described(tags)}")
+        raise ValueError(f"tags must be a dict, not {described(tags)}")
     for name, value in texts.items():
         if not isinstance(value, str | None):
-            raise ValueError(f"{name} is a text, not {described(value)}")
+            raise ValueError(f"{name} must be a string, not {described(value)}")
     for name, value in (tags or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueError(f"tags maps texts to texts, not {name!r} to {described(value)}")
+            raise ValueError(
+                f"tags must map strings to strings, not {name!r} to {described(value)}"
+            )
 
 
 def _in_run(server: MLflowServer) -> bool:

@@ -169,13 +169,13 @@ def call(
     """
     for what, given in (("params", params), ("json", json)):
         if not isinstance(given, Mapping | None):
-            raise ValueError(f"{what} of a REST call is a dict, not {described(given)}")
+            raise ValueError(f"{what} of a REST call must be a dict, not {described(given)}")
     if not isinstance(method, str) or not method.isalpha():
         wrong = described(method)  # it may be the path, with a secret in its query
-        raise ValueError(f"the method of a REST call is a word such as 'GET', not {wrong}")
+        raise ValueError(f"the method of a REST call must be a word such as 'GET', not {wrong}")
     method, name = method.upper(), str(path).partition("?")[0]
     if not name.startswith("/") or "//" in name:
-        raise ValueError(f"the path of a REST call begins with one slash, unlike {name!r}")
+        raise ValueError(f"the path of a REST call must begin with one slash, unlike {name!r}")
     began = time.monotonic()
     deadline = began + server.request_timeout
     rule = route(method, name)
@@ -294,7 +294,7 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
             return MLflowRestError(method, path, 0, "unresolved", str(inner))
         inner = inner.__cause__ or inner.__context__
     if isinstance(error, requests.exceptions.ProxyError):
-        reason = "the proxy that the environment names cannot be reached, or does not connect to it"
+        reason = "the proxy set in the environment cannot be reached, or refuses to connect"
         return MLflowRestError(method, path, 0, "unreachable", reason)
     if isinstance(error, requests.exceptions.SSLError):
         return MLflowRestError(method, path, 495, "tls_error", "no secure connection could be made")

@@ -105,7 +105,7 @@ class DNSRefreshOperator(BaseOperator):
 
 def _check_fail_on(value: object) -> None:
     if value not in _FAIL_ON:
-        raise ValueError(f"fail_on is one of {', '.join(_FAIL_ON)}, not {value!r}")
+        raise ValueError(f"fail_on must be one of {', '.join(_FAIL_ON)}, not {value!r}")
 
 
 def _is_known(value: Any) -> bool:
@@ -143,11 +143,11 @@ def _names(argument: str, value: Any) -> list[str]:
         else:
             value = text.replace(",", " ").split()
     if isinstance(value, Mapping) or not isinstance(value, Iterable | None):
-        raise ValueError(f"{argument} is a list of names, not {described(value)}")
+        raise ValueError(f"{argument} must be a list of names, not {described(value)}")
     names = list(value or ())
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"{argument} is a list of names, and {described(name)} is not one")
+            raise ValueError(f"{argument} must be a list of names, but contains {described(name)}")
     return [name.strip() for name in names if name.strip()]
 
 

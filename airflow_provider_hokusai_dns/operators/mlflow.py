@@ -41,7 +41,7 @@ def mlflow_for_children(
     If something did not arrive, a task that would succeed fails with ``LostDataError``.
 
     :param mlflow_conn_id: a connection of type ``mlflow``.
-    :raises SettingError: it is not a text. ``pre_execute=mlflow_for_children``, without brackets,
+    :raises SettingError: it is not a string. ``pre_execute=mlflow_for_children``, without brackets,
         fails by that when the task starts.
     """
     check_id(mlflow_conn_id)

@@ -72,7 +72,7 @@ class MLflowRetryPolicy(RetryPolicy):
     :param max_delay: the longest pause; up to a quarter is added at random.
     :param give_up_after: Airflow 3.4: for how long the task is rescheduled; after that, its retries
         are used. With less than the shortest pause, the task is rescheduled once.
-    :raises ValueError: the id is not a text, or the delays are not timedeltas in ascending order
+    :raises ValueError: the id is not a string, or the delays are not timedeltas in ascending order
         and above 0.
     """
 
@@ -89,8 +89,8 @@ class MLflowRetryPolicy(RetryPolicy):
         are_times = all(isinstance(one, timedelta) for one in given)
         if not are_times or not timedelta(0) < delay <= max_delay <= give_up_after:
             raise ValueError(
-                "delay, max_delay and give_up_after are timedeltas with 0 < delay <= max_delay <= "
-                f"give_up_after, not {', '.join(map(repr, given))}"
+                "delay, max_delay and give_up_after must be timedeltas with 0 < delay <= max_delay "
+                f"<= give_up_after, not {', '.join(map(repr, given))}"
             )
         self.mlflow_conn_id = mlflow_conn_id
         self.delay = delay

@@ -175,7 +175,7 @@ def _end(
     if is_kept:
         stored, problem, was_read = store.examine(hostname)
         if is_storable and not was_read:
-            told = f"{hostname} resolves. Whether it is stored as last known good is not known: "
+            told = f"{hostname} resolves. It is not known whether it is stored as last known good: "
             warn("%s", f"{told}its Variable could not be read back.")
         elif stored is None or not set(stored.places) & set(found.places):
             why = (
@@ -184,8 +184,8 @@ def _end(
             )
             if not is_storable:
                 why = (
-                    f"{', '.join(found.places)} is an answer of a captive portal or a filter, and "
-                    "no address of a server in the network: it never replaces a last known good."
+                    f"{', '.join(found.places)} is the answer of a captive portal or a filter, "
+                    "not the address of a server: it never replaces a last known good."
                 )
             elif stored is not None and stored.resolved_at > time.time():
                 why = "The stored one is dated later than this one: compare the machines' clocks."

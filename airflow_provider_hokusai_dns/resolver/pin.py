@@ -402,7 +402,7 @@ def _answer(pin: Pin, name: str, arguments: tuple[Any, ...], max_patience: float
     own_ports = connects and number in pin.ports
     found = items_of(handout.places, own_ports, *arguments)
     if not found:
-        raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the family asked for")
+        raise socket.gaierror(socket.EAI_NONAME, f"{name} has no address of the requested family")
     if arguments[4] & CANONNAME:
         found = ((*found[0][:3], name, found[0][4]), *found[1:])
     handout[:] = found

@@ -196,7 +196,7 @@ class DNSResolver:
         :raises ValueError: a target is invalid, or ``targets`` is a single text.
         """
         if isinstance(targets, str):  # it would be a list of its letters
-            raise ValueError(f"targets is a list of targets, not {shown(targets)!r}")
+            raise ValueError(f"targets must be a list, not {shown(targets)!r}")
         parsed = [Target.parse(target) for target in targets]
         now = self._monotonic()
         for target in parsed:

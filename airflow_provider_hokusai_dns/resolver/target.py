@@ -67,7 +67,7 @@ class Target(NamedTuple):
         :raises ValueError: as :meth:`parse`.
         """
         if not isinstance(text, str):
-            raise ValueError(f"a target is a string, not {type(text).__name__}")
+            raise ValueError(f"a target must be a string, not {type(text).__name__}")
         end = text.find("/", 8)  # behind http:// and a host, or https://
         head = text if end < 0 else text[:end]
         if len(text) <= _MAX_TEXT and not ("@" in head or "?" in head or "#" in head):
@@ -274,7 +274,7 @@ def normalise_hostname(text: str) -> str:
             )
         if not _LABEL.match(label):
             raise ValueError(
-                f"{text!r} is not a hostname: label {label!r} may hold letters, digits, "
+                f"{text!r} is not a hostname: label {label!r} may contain letters, digits, "
                 "hyphens inside and underscores only"
             )
     if _NUMERIC_LABEL.match(labels[-1]):

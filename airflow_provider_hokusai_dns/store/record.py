@@ -162,7 +162,7 @@ def load_of(
         raise BrokenVariableError("its hostname is another one", foreign=True)
     if values.get("asked", []) != list(asked):
         raise BrokenVariableError(
-            "it holds the answer of other nameservers or of another SRV record", foreign=True
+            "it contains the answer of other nameservers or of another SRV record", foreign=True
         )
     return values
 

@@ -227,8 +227,8 @@ def _leave_no_answer() -> None:
         for call in list(_bounded_calls):
             if not call.end(end - time.monotonic()):
                 log.warning(
-                    "This process ends before an answer of Airflow, which its task may read as the "
-                    "next one and fail: %s", _NO_ANSWER
+                    "This process ends before Airflow has answered: its task may take the late "
+                    "answer for that to its next request, and fail: %s", _NO_ANSWER
                 )  # fmt: skip
 
 
@@ -365,7 +365,9 @@ class VariableStore:
                         return False
             points = with_point(points, point, now=self._now())
             rendered = render_history(hostname, points, self._asked)
-            description = f"The last day of {hostname} as its refreshes saw it, by hokusai-dns"
+            description = (
+                f"The last day of {hostname} as its refreshes measured it, kept by hokusai-dns"
+            )
             self._call(lambda: self._variables.set(key, rendered, description))
             self._said.pop(key, None)
         except Exception as error:

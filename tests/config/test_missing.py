@@ -180,7 +180,7 @@ def test_what_is_no_id_of_a_connection_is_refused_in_words(conn_id):
     from airflow_provider_hokusai_dns.exceptions import SettingError
     from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 
-    said = f"connection id: the id of a connection is a text .*, not {conn_id!r}"
+    said = f"connection id: the id of a connection must be a string .*, not {conn_id!r}"
     with pytest.raises(SettingError, match=said):
         _ = MLflowHook(conn_id).server
     with pytest.raises(SettingError, match=said):

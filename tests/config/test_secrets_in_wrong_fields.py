@@ -81,8 +81,8 @@ def test_a_number_or_a_plain_word_is_repeated(value):
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ("hunter2", "a text of 7 characters"),
-        ("averylongword", "a text of 13 characters"),
+        ("hunter2", "a string of 7 characters"),
+        ("averylongword", "a string of 13 characters"),
         ({"a": 1}, "an object"),
         ([1], "a list"),
         ((1,), "a list"),

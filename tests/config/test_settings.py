@@ -157,9 +157,9 @@ class TestAWrongConnection:
             ({"extra": {"verify": "perhaps"}}, "verify", "perhaps"),
             ({"extra": {"nameservers": "dns.local"}}, "nameservers", "dns.local"),
             ({"extra": {"also_pin": "https://s3.local"}}, "also_pin", "s3.local"),
-            ({"extra": {"also_pin": ["s3.local", 5]}}, "also_pin", "and 5 in it is not one"),
-            ({"extra": {"srv": "a.b c.d"}}, "srv", "it is one name, such as _mlflow._tcp"),
-            ({"extra": {"srv": ","}}, "srv", "it is one name, such as _mlflow._tcp"),
+            ({"extra": {"also_pin": ["s3.local", 5]}}, "also_pin", "but contains 5"),
+            ({"extra": {"srv": "a.b c.d"}}, "srv", "it must be one name, such as _mlflow._tcp"),
+            ({"extra": {"srv": ","}}, "srv", "it must be one name, such as _mlflow._tcp"),
             ({"extra": {"allow_stale_over_http": "maybe"}}, "allow_stale_over_http", "checked"),
             ({"extra": {"path_prefix": "/a?b"}}, "path_prefix", "write it as /mlflow"),
             ({"extra": {"registry_uri": "sqlite:///x"}}, "registry_uri", "'sqlite:///...' is not"),
@@ -339,7 +339,7 @@ class TestFindingAConnection:
             ("https://", "has no host"),
             ("http://a b", "'http://a b' is neither a host nor a URL: it contains a space"),
             ("h:x@y", "is not an http or https URL"),
-            ("http://h?x", "it holds a query"),
+            ("http://h?x", "it contains a query"),
         ],
     )
     def test_refuses_a_tracking_uri_that_is_no_server(self, monkeypatch, uri, told):

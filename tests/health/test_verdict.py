@@ -50,7 +50,7 @@ def test_a_healthy_address_is_told_with_what_gave_it(source: Source, origin: str
     assert verdict.sentence.endswith(origin)
 
 
-def test_good_answers_on_an_old_address_are_degraded_and_say_why() -> None:
+def test_good_answers_on_a_stale_address_are_degraded_and_say_why() -> None:
     """A working old address is good enough for some, and its age and reason are named."""
     resolution = an_address("10.0.1.221", source=Source.STALE, cause=Cause.SERVFAIL, age=42)
     verdict = judge(SERVER, resolution, GOOD, checked_at=NOW)
@@ -123,7 +123,7 @@ INVALID_HOST = Reply("server_info", 403, b"Invalid Host header - possible DNS")
         ),
         (Reply("tracking", 503), State.BACKEND_DOWN, "http_503", "database"),
         (Reply("registry", 500), State.BACKEND_DOWN, "http_500", "model registry"),
-        (Reply("tracking", 429), State.BACKEND_DOWN, "http_429", "limit of requests"),
+        (Reply("tracking", 429), State.BACKEND_DOWN, "http_429", "rate limit"),
         (Reply("tracking", failure=ReplyFailure.TIMEOUT), State.BACKEND_DOWN, "timeout", "locked"),
         (Reply("tracking", 404, body=b"no"), State.NOT_MLFLOW, "http_404", "path_prefix"),
         (Reply("tracking", 200, body=b"<html>"), State.NOT_MLFLOW, "http_200", "host, port"),
@@ -255,7 +255,7 @@ def test_a_dict_that_is_no_verdict_is_refused(change: dict[str, object]) -> None
     """Another version, or nonsense, is a ValueError and no half of a verdict."""
     with pytest.raises(ValueError, match=r".+"):
         Verdict.from_dict({**verdict_of(*GOOD).as_dict(), **change})
-    with pytest.raises(ValueError, match="no verdict"):
+    with pytest.raises(ValueError, match="not a verdict"):
         Verdict.from_dict({"version": 1, "state": "healthy"})
 
 

@@ -126,12 +126,12 @@ class TestWhatItSays:
     @pytest.mark.parametrize(
         ("given", "told"),
         [
-            ({"tags": ["a"]}, "tags is a dict, not a list"),
-            ({"tags": {1: "b"}}, "tags maps texts to texts, not 1 to 'b'"),
-            ({"tags": {"epochs": 3}}, "tags maps texts to texts, not 'epochs' to 3"),
-            ({"run_name": 3}, "run_name is a text, not 3"),
-            ({"experiment_name": ["e"]}, "experiment_name is a text, not a list"),
-            ({"run_id": 7}, "run_id is a text, not 7"),
+            ({"tags": ["a"]}, "tags must be a dict, not a list"),
+            ({"tags": {1: "b"}}, "tags must map strings to strings, not 1 to 'b'"),
+            ({"tags": {"epochs": 3}}, "tags must map strings to strings, not 'epochs' to 3"),
+            ({"run_name": 3}, "run_name must be a string, not 3"),
+            ({"experiment_name": ["e"]}, "experiment_name must be a string, not a list"),
+            ({"run_id": 7}, "run_id must be a string, not 7"),
         ],
     )
     def test_names_a_wrong_argument_of_a_run_before_it_asks_for_anything(self, given, told):
@@ -141,7 +141,7 @@ class TestWhatItSays:
 
     def test_names_checks_that_are_no_list(self):
         """A text is one too, of letters."""
-        with pytest.raises(ValueError, match="checks is a list of words, not 'dns'"):
+        with pytest.raises(ValueError, match="checks must be a list of words, not 'dns'"):
             MLflowHook("nowhere").check("dns")
 
     def test_follows_a_changed_connection_with_the_next_hook(self, usable, dns, tiny):

@@ -122,11 +122,17 @@ def test_an_error_without_a_code_or_a_reason_has_no_gap(signed_in, tiny):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((None, "/x"), "the method of a REST call is a word such as 'GET', not None"),
-        (("/x?token=hunter2", "GET"), "the method of a REST call is a word such as 'GET', not a"),
-        (("GET", None), "begins with one slash, unlike 'None'"),
-        (("POST", "/x", {"json": ["hunter2"]}), "json of a REST call is a dict, not a list"),
-        (("GET", "/x", {"params": "a=hunter2"}), "params of a REST call is a dict, not a text"),
+        ((None, "/x"), "the method of a REST call must be a word such as 'GET', not None"),
+        (
+            ("/x?token=hunter2", "GET"),
+            "the method of a REST call must be a word such as 'GET', not a",
+        ),
+        (("GET", None), "must begin with one slash, unlike 'None'"),
+        (("POST", "/x", {"json": ["hunter2"]}), "json of a REST call must be a dict, not a list"),
+        (
+            ("GET", "/x", {"params": "a=hunter2"}),
+            "params of a REST call must be a dict, not a string",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_before_anything_is_sent(signed_in, tiny, arguments, told):

@@ -117,7 +117,7 @@ class TestANameThatDoesNotResolve:
         report = refresh(hostnames=["gone.local"], fail_on="never")
         assert report["resolutions"][1]["health"] == "unhealthy"
 
-    def test_is_told_from_an_old_answer(self, refresh, dns, ti):
+    def test_is_told_from_a_stale_answer(self, refresh, dns, ti):
         """An old answer is something to serve; only fail_on='degraded' minds it."""
         refresh(hostnames=["there.local"])
         dns.no_such_name("there.local")
@@ -207,13 +207,16 @@ class TestTheArguments:
         ("given", "told"),
         [
             ({"fail_on": "degrade"}, "one of unresolved, degraded, never, not 'degrade'"),
-            ({"fail_on": None}, "fail_on is one of unresolved, degraded, never, not None"),
+            ({"fail_on": None}, "fail_on must be one of unresolved, degraded, never, not None"),
             ({"hostnames": "[a.local"}, "hostnames begins like a list"),
-            ({"hostnames": [None]}, "hostnames is a list of names, and None is not one"),
-            ({"hostnames": 5}, "hostnames is a list of names, not 5"),
-            ({"hostnames": {"a.local": 1}}, "hostnames is a list of names, not an object"),
+            ({"hostnames": [None]}, "hostnames must be a list of names, but contains None"),
+            ({"hostnames": 5}, "hostnames must be a list of names, not 5"),
+            ({"hostnames": {"a.local": 1}}, "hostnames must be a list of names, not an object"),
             ({"hostnames": ["a b"]}, "'a b' is neither a host nor a URL"),
-            ({"mlflow_conn_ids": ["a", 7]}, "mlflow_conn_ids is a list of names, and 7 is not one"),
+            (
+                {"mlflow_conn_ids": ["a", 7]},
+                "mlflow_conn_ids must be a list of names, but contains 7",
+            ),
         ],
     )
     def test_that_are_wrong_are_named_when_the_dag_is_parsed(self, given, told):
@@ -475,8 +478,8 @@ def test_an_answer_that_cannot_be_read_back_is_not_said_to_be_lost(clean_runtime
     said: list[str] = []
     refresh_names([], ["kept.local"], warn=lambda _, line: said.append(line))
     assert said == [
-        "kept.local resolves. Whether it is stored as last known good is not known: its Variable "
-        "could not be read back."
+        "kept.local resolves. It is not known whether it is stored as last known good: its "
+        "Variable could not be read back."
     ]
 
 

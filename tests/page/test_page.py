@@ -107,7 +107,8 @@ class TestAConnection:
         policy = {
             "variable": "hokusai_dns_policy",
             "values": {"max_stale_no_name": 3600},
-            "problem": "Variable 'hokusai_dns_policy', jitter: jitter is a share below 1, not 2.0",
+            "problem": "Variable 'hokusai_dns_policy', jitter: jitter must be a fraction below 1, "
+            "not 2.0",
         }
         stage.tell(stories.health(stories.connection(), policy=policy))
         page = see()
@@ -174,7 +175,7 @@ class TestTheLastDay:
         assert "288 checks, 95 % resolved, 3 % stale, 2 % failed." in said
         assert "Last trouble" in said
 
-    def test_is_read_look_by_look_with_the_keyboard(self, stage, see):
+    def test_is_read_point_by_point_with_the_keyboard(self, stage, see):
         """Arrow keys move through the looks; a screen reader is told each."""
         page = see()
         page.wait_for_selector("rect")

@@ -220,10 +220,13 @@ def test_a_policy_survives_serialization() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"delay": 60}, "are timedeltas with 0 < delay .*, not 60, "),
-        ({"give_up_after": None}, "are timedeltas with 0 < delay .*, None"),
+        ({"delay": 60}, "must be timedeltas with 0 < delay .*, not 60, "),
+        ({"give_up_after": None}, "must be timedeltas with 0 < delay .*, None"),
         ({"max_delay": MINUTE / 2}, "0 < delay <= max_delay <= give_up_after"),
-        ({"mlflow_conn_id": None}, "the id of a connection is a text such as 'mlflow_default'"),
+        (
+            {"mlflow_conn_id": None},
+            "the id of a connection must be a string such as 'mlflow_default'",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(given: dict[str, Any], told: str) -> None:

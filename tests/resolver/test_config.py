@@ -88,7 +88,7 @@ def test_the_cache_holds_a_whole_number_of_names(value: float):
 def test_a_share_is_below_one(field: str):
     """The whole lifetime cannot be cut away."""
     assert getattr(config(**{field: 0.99}), field) == 0.99
-    with pytest.raises(ValueError, match=f"^{field} is a share below 1, not 1"):
+    with pytest.raises(ValueError, match=f"^{field} must be a fraction below 1, not 1"):
         config(**{field: 1})
 
 
@@ -154,7 +154,7 @@ def test_a_key_that_holds_a_password_is_refused_without_telling_it(field: str):
 @pytest.mark.parametrize("field", MAPPINGS)
 def test_a_name_is_there_once(field: str):
     """Two spellings of one name would leave it to chance which value holds."""
-    with pytest.raises(ValueError, match=f"^{field}: 'mlflow.local' is there twice"):
+    with pytest.raises(ValueError, match=f"^{field}: 'mlflow.local' appears twice"):
         config(**{field: {NAME: GOOD[field], "MLFLOW.local": GOOD[field]}})
 
 
@@ -195,7 +195,9 @@ def test_a_fallback_that_is_no_address_is_refused(address: str):
 
 def test_a_name_with_an_empty_list_of_fallbacks_is_refused():
     """An empty emergency setting would be noticed in the emergency only."""
-    with pytest.raises(ValueError, match=rf"static_addresses\['{NAME}'\] must hold at least one"):
+    with pytest.raises(
+        ValueError, match=rf"static_addresses\['{NAME}'\] must contain at least one"
+    ):
         config(static_addresses={NAME: ()})
 
 

@@ -262,10 +262,10 @@ def test_what_is_no_address(text: str):
         (".", "has an empty label"),
         (".a", "has an empty label"),
         ("a.b..", "has an empty label"),
-        ("-a.b", "label '-a' may hold letters"),
-        ("a-.b", "label 'a-' may hold letters"),
-        ("a%20b", "label 'a%20b' may hold letters"),
-        ("a*b", "may hold letters"),
+        ("-a.b", "label '-a' may contain letters"),
+        ("a-.b", "label 'a-' may contain letters"),
+        ("a%20b", "label 'a%20b' may contain letters"),
+        ("a*b", "may contain letters"),
         ("a b", r"'a b' is neither a host nor a URL: it contains a space"),
         ("a.b\n", r"it contains the character '\\n'"),
         ("a\x00b", r"it contains the character '\\x00'"),
@@ -317,7 +317,7 @@ def test_input_that_can_never_be_right_is_refused_with_the_reason(text: str, mes
 @pytest.mark.parametrize("value", [None, 5, b"a.b", ["a.b"]])
 def test_only_a_string_is_a_target(value: object):
     """The error names the type that came instead."""
-    with pytest.raises(ValueError, match=f"a target is a string, not {type(value).__name__}"):
+    with pytest.raises(ValueError, match=f"a target must be a string, not {type(value).__name__}"):
         Target.parse(value)  # type: ignore[arg-type]
 
 

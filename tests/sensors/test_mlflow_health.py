@@ -92,7 +92,7 @@ class TestPokeMode:
         assert len(lines) == 1
         assert f"MLflow is healthy: http://{HOSTNAME}:{tiny.port} answers at" in lines[0]
 
-    def test_is_content_with_an_old_address_if_the_author_is(self, usable, dns, context):
+    def test_is_content_with_a_stale_address_if_the_author_is(self, usable, dns, context):
         """degraded is the default; healthy waits for DNS."""
         run(sensor(), context)
         dns.no_such_name(HOSTNAME)
@@ -431,7 +431,9 @@ class TestTheArguments:
             sensor(checks=("artefact",))
         with pytest.raises(ValueError, match="probe_timeout"):
             sensor(probe_timeout=0)
-        with pytest.raises(ValueError, match=r"the id of a connection is a text .*, not None"):
+        with pytest.raises(
+            ValueError, match=r"the id of a connection must be a string .*, not None"
+        ):
             sensor(mlflow_conn_id=None)
 
     @pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e10])

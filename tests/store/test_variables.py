@@ -449,7 +449,7 @@ print("the end", flush=True)
                 supervisor.start()
             rest, log = child.communicate(timeout=60)
             assert child.returncode == 0
-            assert (b"ends before an answer of Airflow" in rest + log) is not answers
+            assert (b"ends before Airflow has answered" in rest + log) is not answers
             of_task.setblocking(False)
             with pytest.raises(BlockingIOError):
                 of_task.recv(1)

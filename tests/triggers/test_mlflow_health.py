@@ -105,7 +105,7 @@ async def test_a_payload_it_cannot_use_fails_one_gate_and_not_the_triggerer(payl
 @pytest.mark.parametrize("seconds", [True, math.nan, math.inf, -1, "30"])
 def test_seconds_that_cannot_be_waited_are_refused(name, seconds):
     """A trigger of an operator of one's own has them from its author, unchecked by a sensor."""
-    with pytest.raises(TypeError, match=f"{name} is a number of seconds .* not {seconds!r}"):
+    with pytest.raises(TypeError, match=f"{name} must be a number of seconds .* not {seconds!r}"):
         trigger(**{name: seconds})
 
 

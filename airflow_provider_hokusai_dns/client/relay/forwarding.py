@@ -359,7 +359,7 @@ class Forwarder:
         if call.route.repeat is Repeat.ONCE and call.maybe_done:
             sentence = (
                 f"{call.request.method} {call.route.name} was not sent again: {call.reason}, so "
-                f"that {self._server.uri} may have carried it out. See whether it has before you "
+                f"{self._server.uri} may have carried it out. Check whether it has before you "
                 "repeat the call."
             )
         _log.error("%s", sentence)

@@ -184,7 +184,7 @@ class Relay:
                         self._finish(status, seconds, only_while_stuck=only_while_stuck), limit
                     )
             except Exception:
-                _log.exception("The relay could not be ended in order")
+                _log.exception("The relay did not end cleanly")
             except BaseException as over:  # the task's time is over meanwhile
                 self._finish_at_once(status)
                 self._chain_losses(over)

@@ -110,7 +110,7 @@ class Upstream:
         )
         if response.status == 101:  # the client, which did not ask for it either, would wait
             response.close()
-            raise aiohttp.ClientPayloadError("the server changes the protocol unasked")
+            raise aiohttp.ClientPayloadError("the server switches protocols without being asked")
         return response
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return str(error.os_error.strerror or error.os_error)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy opens no tunnel: {error.status} {error.message}"
+        return f"the proxy refuses a tunnel: {error.status} {error.message}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientResponseError):  # its text quotes the URL with its query

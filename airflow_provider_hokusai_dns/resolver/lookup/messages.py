@@ -60,7 +60,7 @@ os.register_at_fork(
 )
 
 #: What comes over TCP and cannot be read: there no third party can have sent it.
-NONSENSE = Reply(Cause.MALFORMED, note="bytes that are no answer")
+NONSENSE = Reply(Cause.MALFORMED, note="bytes that are not an answer")
 
 
 class _Record(NamedTuple):
@@ -148,9 +148,9 @@ def _read(question: Question, wire: bytes, *, whole: bool) -> Reply | None:
     records = list(_records(parser, answers, name if questions else None))
     found, ttl = _follow(records, name, kind)
     if found is None:
-        return Reply(Cause.MALFORMED, note="a chain of aliases without an end")
+        return Reply(Cause.MALFORMED, note="an endless chain of aliases")
     if found and code == _NXDOMAIN:
-        return Reply(Cause.MALFORMED, note="records beside a 'no such name'")
+        return Reply(Cause.MALFORMED, note="records together with a 'no such name'")
     if found and kind == _SRV:
         return _services(found, ttl, parser, authorities + additional)
     if found:
@@ -186,11 +186,11 @@ def _without_answer(
         # that cannot be read.
         return Reply(Cause.MALFORMED, note="records of another name, or a damaged alias")
     if any(one.kind == _OPT and one.ttl >= _EXTENDED_RCODE for one in beside):
-        return Reply(Cause.MALFORMED, note="an error of EDNS")
+        return Reply(Cause.MALFORMED, note="an EDNS error")
     if not records and not flags & _AUTHORITATIVE:
         kinds = {one.kind for one in beside}
         if (_NS in kinds and _SOA not in kinds) or not flags & _RECURSION_AVAILABLE:
-            return Reply(Cause.SERVFAIL, note="it does not look names up for others")
+            return Reply(Cause.SERVFAIL, note="a referral, or it offers no recursion")
     return Reply(Cause.NODATA)
 
 

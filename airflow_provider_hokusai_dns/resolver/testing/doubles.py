@@ -106,7 +106,7 @@ class ScriptedLookup:
         :raises ValueError: for an empty script.
         """
         if not outcomes:
-            raise ValueError(f"the script for {hostname!r} is empty: give one outcome at least")
+            raise ValueError(f"the script for {hostname!r} is empty: give at least one outcome")
         with self._changed:
             self._scripts[hostname] = list(outcomes)
 

@@ -102,7 +102,7 @@ def check_records(name: str, rdtype: str, records: tuple[str, ...], ttl: int) ->
     try:
         _rrset(name, rdtype, (ttl, records))
     except (dns.exception.DNSException, ValueError) as error:
-        raise ValueError(f"{name!r}: {records!r} are no {rdtype} records: {error}") from None
+        raise ValueError(f"{name!r}: {records!r} are not {rdtype} records: {error}") from None
 
 
 def _rrset(name: str, rdtype: str, value: tuple[int, tuple[str, ...]]) -> RRset:

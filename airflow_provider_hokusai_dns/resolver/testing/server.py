@@ -70,7 +70,7 @@ class DNSServer(Zone):
         :raises RuntimeError: when it runs already.
         """
         if self._thread is not None:
-            raise RuntimeError(f"the DNS server on {self.address} runs already")
+            raise RuntimeError(f"the DNS server on {self.address} is already running")
         sockets = _bind(self.host, self.port, tcp=self._tcp)
         self.port = sockets[0].getsockname()[1]
         ready = threading.Event()

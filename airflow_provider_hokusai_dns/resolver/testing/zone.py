@@ -177,7 +177,7 @@ class Zone:
         """
         faults = tuple(Fault(fault) for fault in pattern)
         if not faults or every < 1:
-            raise ValueError(f"give one fault at least, and every from 1, not {every!r}")
+            raise ValueError(f"give at least one fault, and every from 1, not {every!r}")
         with self._change():
             if rdtype is None:
                 _drop(self._troubles, name)

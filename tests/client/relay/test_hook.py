@@ -53,7 +53,7 @@ def test_an_end_timeout_that_cannot_be_waited_is_refused_before_the_relay_opens(
     """It is needed when the block has failed: too late to say that it is wrong."""
     usable()
     with (
-        pytest.raises(ValueError, match="end_timeout is a number"),
+        pytest.raises(ValueError, match="end_timeout must be a number"),
         MLflowHook().relay(end_timeout=seconds),
     ):
         pass
@@ -226,7 +226,7 @@ def test_the_relay_of_a_task_ends_with_it(usable: Callable[..., str], tiny: Tiny
 
 def test_brackets_that_are_missing_fail_the_task() -> None:
     """``pre_execute=mlflow_for_children`` is called with the context; it did nothing at all."""
-    with pytest.raises(SettingError, match=r"connection is a text .* not an object"):
+    with pytest.raises(SettingError, match=r"connection must be a string .* not an object"):
         mlflow_for_children({"task": a_task([])})  # type: ignore[arg-type]
 
 
