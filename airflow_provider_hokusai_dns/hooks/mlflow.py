@@ -391,6 +391,9 @@ class MLflowHook(BaseHook):
     ) -> dict[str, Any]:
         """Call MLflow's REST API without importing MLflow.
 
+        A call that failed is sent again, within the ``request_timeout`` and ``max_retries`` of the
+        connection, unless it may then be carried out twice.
+
         :param method: the HTTP method.
         :param path: for example ``/api/2.0/mlflow/experiments/search``.
         :param params: the query.

@@ -164,7 +164,7 @@ class TestStatus:
         assert (one["stale"]["rule"], one["stale"]["limit"]) == ("no_such_name", 600)
         assert 0 < one["stale"]["ends_in"] <= 600
 
-    def test_says_that_an_old_address_is_in_use(self, seen):
+    def test_says_that_a_stale_address_is_in_use(self, seen):
         """It works, so the exit code is 0; the state and the cause say the rest."""
         call = seen["the_name_goes_away"]["status"]
         (one,) = document(call)["connections"]

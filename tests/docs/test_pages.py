@@ -192,7 +192,7 @@ class TestReference:
         ]
         assert [name for name in EXTRAS if f'"{name}"' not in whole] == []
 
-    def test_choices_of_old_addresses_are_explained(self) -> None:
+    def test_choices_of_stale_addresses_are_explained(self) -> None:
         """never, checked, always."""
         text = (DOCS / "connection.md").read_text()
         for choice in StaleOverHTTP:

@@ -121,7 +121,7 @@ class TestALook:
         check_connection("mlflow_default")
         assert dns.count(HOSTNAME, "A") == before + 1
 
-    def test_sees_an_old_address_on_which_mlflow_works(self, usable, dns):
+    def test_sees_a_stale_address_on_which_mlflow_works(self, usable, dns):
         """Degraded, with the cause and the age."""
         check_connection("mlflow_default")
         dns.no_such_name(HOSTNAME)

@@ -103,7 +103,7 @@ class TestAWatch:
         assert await probe.next(0.0) is not first
         assert checks.begun == 2
 
-    async def test_never_gives_a_gate_the_same_sight_twice(self, probe, checks):
+    async def test_never_gives_a_gate_the_same_check_twice(self, probe, checks):
         """Three strikes are three checks."""
         seen_last = await probe.next(0.05)
         for _ in range(3):

@@ -65,7 +65,7 @@ def test_a_real_server_behind_its_name_is_healthy(mlflow_server: MLflowProcess) 
 
 @pytest.mark.integration
 @pytest.mark.timeout(400)
-def test_an_old_address_that_works_is_degraded(mlflow_server: MLflowProcess) -> None:
+def test_a_stale_address_that_works_is_degraded(mlflow_server: MLflowProcess) -> None:
     """Over plain http an MLflow has to answer there before anything else is sent."""
     resolution = an_address(mlflow_server.host, source=Source.STORE, cause=Cause.TIMEOUT, age=60)
     verdict = probe(of(mlflow_server), resolution)

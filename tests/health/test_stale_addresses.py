@@ -98,7 +98,7 @@ def basic_auth_mlflow(request: Request) -> bytes:
 
 
 @pytest.mark.parametrize("answer", [looks_like_mlflow, basic_auth_mlflow])
-def test_an_mlflow_at_the_old_address_may_be_used(answer: object) -> None:
+def test_an_mlflow_at_the_stale_address_may_be_used(answer: object) -> None:
     """With or without a login of its own. That it is ours, this cannot prove."""
     with Stranger(answer) as stranger:  # type: ignore[arg-type]
         server = a_server(port=stranger.port, credentials=LOGIN)
@@ -165,7 +165,7 @@ def test_over_https_the_certificate_decides() -> None:
     assert check_stale_address(a_server(scheme="https"), old, "127.0.0.1", 1) is None
 
 
-def test_a_stranger_at_one_old_address_does_not_hide_the_server_at_the_next() -> None:
+def test_a_stranger_at_one_stale_address_does_not_hide_the_server_at_the_next() -> None:
     """In either order, as for the pin; with strangers alone the first is named."""
     with Stranger(ok_to_everything, host="127.0.0.71") as other:
         with Stranger(looks_like_mlflow, host="127.0.0.72", port=other.port) as own:

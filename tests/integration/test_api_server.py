@@ -110,7 +110,7 @@ def test_are_shown_to_those_who_may_view_plugins(api_server, path, user, cookie)
         assert HOSTNAME in answer.text
 
 
-def test_the_details_have_a_look_and_what_the_fleet_wrote(api_server, names):
+def test_the_details_have_a_check_and_what_the_fleet_wrote(api_server, names):
     """Out of Airflow's database, where task processes put it."""
     body = api_server.get("/health/mlflow", "viewer").json()
     (one,) = body["connections"]

@@ -133,7 +133,7 @@ def test_garbage_over_tcp_is_malformed(server):
 
 
 @pytest.mark.parametrize("fault", [Fault.GARBAGE, Fault.WRONG_ID, Fault.OTHER_NAME])
-def test_garbage_is_counted_by_cause_and_the_old_answer_served(server, fault):
+def test_garbage_is_counted_by_cause_and_the_stale_answer_served(server, fault):
     """The whole resolver: never crashes, never poisons, never blocks."""
     clock = ManualClock()
     resolver = DNSResolver(

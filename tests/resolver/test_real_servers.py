@@ -181,7 +181,7 @@ def test_a_server_that_falls_silent(server: RealServer):
     assert lookup.lookup(NAME, timeout=5).addresses
 
 
-def test_an_outage_is_ridden_out_on_the_old_answer(server: RealServer):
+def test_an_outage_is_ridden_out_on_the_stale_answer(server: RealServer):
     """The whole way: fresh, then stale with its cause while the server is down, then fresh."""
     clock = ManualClock()
     resolver = DNSResolver(ResolverConfig(nameservers=(server.address,), timeout=1.0), clock=clock)

@@ -128,7 +128,7 @@ def test_a_live_answer_names_its_source_once_and_is_cache_afterwards(make, looku
     assert resolver.state(NAME) == "healthy"
 
 
-def test_an_old_answer_is_flagged_with_age_and_reason(make, lookup, clock):
+def test_a_stale_answer_is_flagged_with_age_and_reason(make, lookup, clock):
     """Stale, how old, why, and until when it was fresh."""
     lookup.script(NAME, "10.0.0.1", Cause.SERVFAIL)
     resolver = make()
@@ -225,7 +225,7 @@ def test_the_error_names_hostname_cause_and_all_that_was_tried(make, lookup, sto
     )
 
 
-def test_the_error_says_when_there_is_an_old_answer_that_is_too_old(make, lookup, clock):
+def test_the_error_says_when_there_is_a_stale_answer_that_is_too_old(make, lookup, clock):
     """People ask why the address they saw an hour ago is not used."""
     lookup.script(NAME, "10.0.0.1", Cause.TIMEOUT)
     resolver = make(max_stale=200)
@@ -262,7 +262,7 @@ def test_a_resolution_can_be_sent_to_another_process(lookup):
 # --- slow lookups: these need the real clock
 
 
-def test_a_slow_lookup_costs_half_a_second_once_where_an_old_answer_exists(clock):
+def test_a_slow_lookup_costs_half_a_second_once_where_a_stale_answer_exists(clock):
     """First call 0.5 s, second at once, one lookup; slow alone does not degrade the name."""
     lookup = ScriptedLookup({NAME: "10.0.0.1"}, ttl=0)
     resolver = DNSResolver(ResolverConfig(min_ttl=0.1, refresh_ahead=0), lookup=lookup)

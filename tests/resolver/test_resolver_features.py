@@ -234,7 +234,7 @@ def test_refresh_ahead_keeps_a_used_name_fresh_without_anybody_waiting(make, loo
 
 def test_a_single_text_is_no_list_of_names_to_warm(make, lookup):
     """Its letters would be looked up."""
-    with pytest.raises(ValueError, match=f"targets is a list of targets, not '{NAME}'"):
+    with pytest.raises(ValueError, match=f"targets must be a list, not '{NAME}'"):
         make().warm(NAME)
     assert not lookup.calls()
 

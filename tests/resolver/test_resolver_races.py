@@ -124,7 +124,7 @@ def test_an_answer_that_arrives_while_an_old_one_is_served_is_not_hidden_by_it(m
     assert (found.source, found.address) == (Source.CACHE, "10.0.0.2")
 
 
-def test_a_lookup_that_ends_before_the_old_answer_is_served_lets_the_next_caller_ask(
+def test_a_lookup_that_ends_before_the_stale_answer_is_served_lets_the_next_caller_ask(
     make, lookup, clock, monkeypatch
 ):
     """The old answer was kept for ten seconds, as beside a slow lookup, with none under way."""

@@ -80,7 +80,7 @@ def test_a_store_that_raises_harms_nobody(make, lookup, store, outcome, caplog):
     assert "A background job of the resolver failed" not in caplog.text
 
 
-def test_a_second_caller_during_the_look_into_the_store_gets_the_stored_answer(
+def test_a_second_caller_during_the_read_of_the_store_gets_the_stored_answer(
     make, lookup, store, clock
 ):
     """DNS has failed and the store is about to answer: no caller is told "failed" meanwhile."""

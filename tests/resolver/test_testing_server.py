@@ -142,7 +142,7 @@ def test_the_named_faults_are_the_general_ones(fault: str, transport: str):
         assert by_method.plan(wire, transport) == by_name.plan(wire, transport)
 
 
-def test_setting_records_heals(server: DNSServer):
+def test_setting_records_ends_every_fault(server: DNSServer):
     """A redeployed service is back at once, whatever was wrong with its name before."""
     server.no_such_name(NAME)
     server.delay(NAME, 60)
@@ -338,7 +338,7 @@ def test_a_very_long_chain_of_aliases_is_cut(server: DNSServer):
     assert len(ask(server, "n0.local", tcp=True).answer) == 16
 
 
-def test_srv_records(server: DNSServer):
+def test_srv_records_have_a_port_per_target(server: DNSServer):
     """A service with a port per target, as Consul gives it."""
     server.set_srv("_mlflow._tcp.local", [(1, 5, 5000, "a.local"), (2, 5, 5001, "b.local")])
     assert texts(ask(server, "_mlflow._tcp.local", "SRV")) == [
@@ -369,7 +369,7 @@ def test_wrong_records_are_refused(server: DNSServer):
         server.set_rdata(NAME, "SRV", ["nonsense"])
     with pytest.raises(ValueError, match="explode"):
         server.fault(NAME, "explode")
-    with pytest.raises(ValueError, match="one fault at least"):
+    with pytest.raises(ValueError, match="at least one fault"):
         server.fault(NAME)
     assert texts(ask(server)) == ["10.0.0.1", "10.0.0.2"]
 
@@ -488,7 +488,7 @@ def test_a_taken_port_is_told_and_nothing_is_left_open(server: DNSServer):
 
 def test_it_is_started_once(server: DNSServer):
     """A second start is a mistake; a second stop is none."""
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="is already running"):
         server.start()
     server.stop()
     server.stop()

@@ -693,7 +693,7 @@ def test_a_path_that_leads_elsewhere_is_refused(relay_to: OpenRelay, path: str) 
     assert there.requests == []
 
 
-def test_connect_is_refused(relay_to: OpenRelay) -> None:
+def test_the_method_connect_is_refused(relay_to: OpenRelay) -> None:
     """The relay is no proxy to elsewhere."""
     with stranger(OK) as there, relay_to(there) as relay:
         assert ask(relay, "CONNECT", "elsewhere:443")[0] in (400, 405)

@@ -269,7 +269,7 @@ def test_a_failure_is_one_address_and_port(dns, clock):
     assert resolver.resolve(NAME).port == 5003
 
 
-def test_a_service_that_is_gone_is_served_old_and_its_new_port_is_followed(two, clock):
+def test_a_service_that_is_gone_is_served_stale_and_its_new_port_is_followed(two, clock):
     """Stale, with its ports; then the record that moved to another port."""
     resolver = DNSResolver(config(two), clock=clock)
     resolver.resolve(NAME)

@@ -44,8 +44,8 @@ with DAG("bash_operator"):
 with DAG("bash_that_dies"):
     BashOperator(
         task_id="t",
-        bash_command=f"{SCRIPT}; echo '{{}}' >/dev/null; {SCRIPT.replace('child.sh', 'begin.sh')}; "
-        "exit 3",
+        bash_command=f'echo "token: $MLFLOW_TRACKING_TOKEN"; {SCRIPT}; '
+        f"{SCRIPT.replace('child.sh', 'begin.sh')}; exit 3",
         pre_execute=mlflow_for_children(),
     )
 
