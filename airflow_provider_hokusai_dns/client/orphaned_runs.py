@@ -81,7 +81,7 @@ def end_orphaned_runs(
             quoted(error, 500),
         )
     if killed:
-        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
+        _log.info("Ended as KILLED, left RUNNING by an earlier try: %s", ", ".join(killed))
     return tuple(killed)
 
 

@@ -452,7 +452,7 @@ class VariableStore:
                 return None, None
             aside = f"{key}_unreadable"
             self._call(
-                lambda: self._variables.set(aside, text, f"What {key} held before it was repaired")
+                lambda: self._variables.set(aside, text, f"Text of {key} before it was repaired")
             )
             log.warning(
                 "Variable %s is repaired by this refresh; its previous text is in %s", key, aside

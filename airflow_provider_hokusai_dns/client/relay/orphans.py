@@ -48,7 +48,7 @@ async def end_orphans(ask: Asks, tags: Mapping[str, str], runs: Runs) -> None:
     except Exception as error:
         _log.warning("Could not search for runs that an earlier try left RUNNING: %s", error)
     if killed:
-        _log.info("Ended as KILLED what an earlier try left RUNNING: %s", ", ".join(killed))
+        _log.info("Ended as KILLED, left RUNNING by an earlier try: %s", ", ".join(killed))
 
 
 async def delete_duplicates(ask: Asks, create: Create, base: str, kept: Container[Key]) -> None:
@@ -63,7 +63,7 @@ async def delete_duplicates(ask: Asks, create: Create, base: str, kept: Containe
         done = [(await ask(call, base)).status for call in calls]
         if done and done[-1] < 400:
             which = f"{calls[-1].path} {json.dumps(calls[-1].fields)}"
-            _log.info("Deleted what was made twice: %s", quoted(which))
+            _log.info("Deleted a duplicate: %s", quoted(which))
 
 
 async def end_run(ask: Asks, run_id: str, status: str) -> Answer:
@@ -85,7 +85,7 @@ async def _found(ask: Asks, search: Search[T]) -> T:
             answer = await ask(call, _API)
             if answer.status >= 400 or answer.rest is not None:
                 release(answer)
-                raise RuntimeError(f"{call.path} was answered {answer.status}, or at length")
+                raise RuntimeError(f"{call.path} got status {answer.status}, or too long an answer")
             call = search.send(answer.document)
     except StopIteration as done:
         found: T = done.value

@@ -362,6 +362,6 @@ def test_a_run_that_was_made_twice_after_all_is_deleted_at_the_end(
     ids = {one["info"]["run_id"] for one in found}
     assert told in ids
     assert len(ids) == 1 + refused
-    deleted = re.findall("Deleted what was made twice: .runs/delete .*([0-9a-f]{32})", caplog.text)
+    deleted = re.findall("Deleted a duplicate: .runs/delete .*([0-9a-f]{32})", caplog.text)
     assert len(deleted) == 1 - refused
     assert not ids.intersection(deleted)
