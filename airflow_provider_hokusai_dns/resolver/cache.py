@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver import forks
@@ -45,6 +46,7 @@ class RecordStatus:
 _NO_PENALTIES: dict[AddressAndPort, float] = {}
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Slot(Served):
     """One name: its frozen entry, and what changes too often to be frozen.
 
@@ -55,33 +57,18 @@ class Slot(Served):
     :param held: whether the cache still has it; a caller may be waiting on a dropped one.
     """
 
-    __slots__ = (
-        "announced",
-        "entry",
-        "held",
-        "penalties",
-        "record",
-        "reported_at",
-        "rotation",
-        "turns",
-        "uses_at_last_eviction",
-        "version",
-    )
-
-    def __init__(self, hostname: str) -> None:
-        super().__init__()
-        self.entry = Entry(hostname)
-        self.uses_at_last_eviction = 0
-        self.penalties = _NO_PENALTIES
-        self.reported_at = LONG_AGO
-        # Not for secrecy: short-lived processes must not all begin with the same address.
-        self.rotation = random.randrange(256)  # noqa: S311
-        self.announced = Level.UNKNOWN
-        self.record: RecordStatus | None = None
-        self.version = 0
-        self.held = True
-        #: What the finished answers have in common.
-        self.turns: Turns | None = None
+    entry: Entry
+    uses_at_last_eviction: int = 0
+    penalties: dict[AddressAndPort, float] = field(default_factory=lambda: _NO_PENALTIES)
+    reported_at: float = LONG_AGO
+    # Not for secrecy: short-lived processes must not all begin with the same address.
+    rotation: int = field(default_factory=partial(random.randrange, 256))
+    announced: Level = Level.UNKNOWN
+    record: RecordStatus | None = None
+    version: int = 0
+    held: bool = True
+    #: What the finished answers have in common.
+    turns: Turns | None = None
 
     @property
     def uses(self) -> int:
@@ -99,15 +86,13 @@ class Cache(dict[str, Slot]):
 
     def add(self, hostname: str) -> Slot:
         """The slot of a name, made if there is none."""
-        return self.setdefault(hostname, Slot(hostname))
+        return self.setdefault(hostname, Slot(entry=Entry(hostname)))
 
     def drop(self, hostname: str) -> None:
         """Drop one name."""
-        slot = self.pop(hostname, None)
-        if slot is None:
-            return
-        slot.held = False
-        self.gone.absorb(slot)
+        if (slot := self.pop(hostname, None)) is not None:
+            slot.held = False
+            self.gone.absorb(slot)
 
     def served(self, slot: Slot) -> Served:
         """The counter of a slot's uses: callers may still be waiting on a dropped slot."""
