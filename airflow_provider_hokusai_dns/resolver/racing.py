@@ -60,42 +60,40 @@ def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) 
     waiting = list(addresses)
     losers: list[str] = []
     silent: set[str] = set()
-    open_until: dict[socket.socket, tuple[str, float]] = {}
     next_start = time.monotonic()
     with selectors.DefaultSelector() as selector:
+        open_ = selector.get_map()
         try:
-            while waiting or open_until:
+            while waiting or open_:
                 now = time.monotonic()
-                if waiting and (now >= next_start or not open_until):
+                if waiting and (now >= next_start or not open_):
                     address = waiting.pop(0)
                     connection = _start(address, port)
                     if connection is None:
                         losers.append(address)
                         continue
-                    selector.register(connection, selectors.EVENT_WRITE)
-                    open_until[connection] = (address, now + timeout)
+                    attempt = connection, address, now + timeout
+                    selector.register(connection, selectors.EVENT_WRITE, attempt)
                     next_start = now + CONNECTION_ATTEMPT_DELAY
-                first_end = min(end for _, end in open_until.values())
+                first_end = min(key.data[2] for key in open_.values())
                 until = min(first_end, next_start) if waiting else first_end
                 for key, _ in selector.select(max(0.0, until - time.monotonic())):
-                    connection = key.fileobj  # type: ignore[assignment]
-                    assert isinstance(connection, socket.socket)
-                    address, _ = open_until[connection]
+                    connection, address, _ = key.data
                     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
                         return Trial((address,), tuple(losers), frozenset(silent))
                     losers.append(address)
-                    _close(connection, selector, open_until)
+                    _close(selector, connection)
                     next_start = time.monotonic()  # a quick refusal: the next one need not wait
                 now = time.monotonic()
-                for connection, (address, end) in list(open_until.items()):
+                for connection, address, end in [key.data for key in open_.values()]:
                     if now >= end:
                         losers.append(address)
                         silent.add(address)
-                        _close(connection, selector, open_until)
+                        _close(selector, connection)
             return Trial((), tuple(losers), frozenset(silent))
         finally:
-            for connection in list(open_until):
-                _close(connection, selector, open_until)
+            for connection, *_ in [key.data for key in open_.values()]:
+                _close(selector, connection)
 
 
 def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
@@ -119,11 +117,6 @@ def _start(address: str, port: int) -> socket.socket | None:
     return None
 
 
-def _close(
-    connection: socket.socket,
-    selector: selectors.BaseSelector,
-    open_until: dict[socket.socket, tuple[str, float]],
-) -> None:
+def _close(selector: selectors.BaseSelector, connection: socket.socket) -> None:
     selector.unregister(connection)
-    open_until.pop(connection)
     connection.close()
