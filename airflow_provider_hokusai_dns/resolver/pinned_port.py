@@ -115,13 +115,9 @@ class Edge:
 
 @dataclass(slots=True, eq=False)
 class _RunningRound:
-    """A round in progress.
-
-    :param must_be_tested: as in :meth:`PinnedPort.addresses`, of the caller that started it.
-    """
+    """A round in progress."""
 
     started: float
-    must_be_tested: bool
     future: Future[Round] = field(default_factory=Future)
 
 
@@ -328,18 +324,18 @@ class PinnedPort:
         with self._lock:
             if self._running is not None:
                 return self._running
-            running = self._running = _RunningRound(self._edge.monotonic(), must_be_tested)
+            running = self._running = _RunningRound(self._edge.monotonic())
         try:
-            self._edge.start(partial(self._run_round, running))
+            self._edge.start(partial(self._run_round, running, must_be_tested=must_be_tested))
         except BaseException:
             self._finish(running)
             raise
         return running
 
-    def _run_round(self, running: _RunningRound) -> None:
+    def _run_round(self, running: _RunningRound, *, must_be_tested: bool) -> None:
         lasted = None
         try:
-            found = self._round(must_be_tested=running.must_be_tested)
+            found = self._round(must_be_tested=must_be_tested)
             with self._lock:
                 self._state, lasted = self._state.after(self._edge.monotonic(), found)
         except BaseException as error:
