@@ -77,8 +77,7 @@ class Pin:
         self.hostname = hostname
         self.resolver = resolver
         self._lock = forks.free_in_child(threading.Lock())
-        #: By owner; whether the owner's name was absolute stands beside the policy.
-        self._policies: dict[str, tuple[PinPolicy, bool]] = {}
+        self._policies: dict[str, PinPolicy] = {}  # by owner
         self._absolute = False
         #: Those that a policy names: an answer with ports of its own (SRV) is for them.
         self.ports: frozenset[int | None] = frozenset()
@@ -96,19 +95,18 @@ class Pin:
         """The owners that have a policy here."""
         return frozenset(self._policies)
 
-    def set_policy(self, owner: str, policy: PinPolicy | None, *, absolute: bool = False) -> None:
+    def set_policy(self, owner: str, policy: PinPolicy | None) -> None:
         """Apply a policy, which replaces the owner's previous one. Policies of others stay.
 
         :param policy: ``None`` removes the owner's.
-        :param absolute: whether the owner's name is absolute: then no search domain is appended.
         """
         with self._lock:
             policies = {who: held for who, held in self._policies.items() if who != owner}
             if policy is not None:
-                policies[owner] = policy, absolute
+                policies[owner] = policy
             self._policies = policies
-            self.ports = frozenset(held.port for held, _ in policies.values())
-            self._absolute = bool(policies) and all(dotted for _, dotted in policies.values())
+            self.ports = frozenset(held.port for held in policies.values())
+            self._absolute = bool(policies) and all(held.absolute for held in policies.values())
             _last.clear()
             ports = self._ports
             self._ports = {k: v for k, v in ports.items() if self._policies_for(k[1])}
@@ -213,7 +211,7 @@ class Pin:
 
     def _policies_for(self, port: int) -> list[PinPolicy]:
         """The policies for this port, else those for every port (a file host of another server)."""
-        policies = [policy for policy, _ in self._policies.values()]
+        policies = self._policies.values()
         named = [policy for policy in policies if policy.port == port]
         return named or [policy for policy in policies if policy.port is None]
 
@@ -255,7 +253,7 @@ def pin_host(
     """
     name = Target.parse(hostname).hostname
     key = name.removesuffix(".")
-    policy = PinPolicy(port, Patience(patience, connect_timeout), stale_check)
+    policy = PinPolicy(port, Patience(patience, connect_timeout), stale_check, absolute=name != key)
     with _lock:
         pin = _pins.get(key)
         if pin is not None and pin.resolver is not resolver:
@@ -265,7 +263,7 @@ def pin_host(
             )
         if pin is None:
             pin = _pins[key] = Pin(key, resolver)
-        pin.set_policy(owner, policy, absolute=name != key)
+        pin.set_policy(owner, policy)
     missing = _functions.missing()  # without the lock, because it calls foreign functions
     with _lock:
         if _pins:

@@ -62,11 +62,14 @@ class PinPolicy:
     """The policy of one owner of a pin.
 
     The fields are as the parameters of :func:`~.pin.pin_host`; without a port it is for every one.
+
+    :param absolute: whether the owner's name is absolute: then no search domain is appended.
     """
 
     port: int | None
     patience: Patience
     stale_check: StaleAddressCheck | None = None
+    absolute: bool = False
 
 
 @dataclass(frozen=True, slots=True)
