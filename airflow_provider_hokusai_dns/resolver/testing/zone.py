@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_hokusai_dns.resolver.testing import packets
 from airflow_provider_hokusai_dns.resolver.testing.faults import (
@@ -45,9 +45,9 @@ class Zone:
         self.negative_ttl = negative_ttl
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
-        # (name, type) -> (ttl, records as text)
-        self._records: dict[tuple[str, str], tuple[int, tuple[str, ...]]] = {}
-        self._troubles: dict[tuple[str, str | None], Trouble] = {}
+        # By name, then by type.
+        self._records: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {}
+        self._troubles: dict[str, dict[str | None, Trouble]] = {}
         self._delays: dict[str, float] = {}
         self._held: set[str] = set()
         self._log: deque[Query] = deque(maxlen=_LOG_LENGTH)
@@ -91,7 +91,7 @@ class Zone:
         records = tuple(texts)
         packets.check_records(name, rdtype, records, ttl)
         with self._change():
-            self._records[_key(name), rdtype.upper()] = (ttl, records)
+            self._records.setdefault(_key(name), {})[rdtype.upper()] = (ttl, records)
 
     def _replace(self, name: str, kinds: dict[str, tuple[str, ...]], ttl: int) -> None:
         """Give a name these records and no others, at once, or change nothing at all."""
@@ -106,7 +106,7 @@ class Zone:
         """Remove a name, its records and its faults: it no longer exists."""
         self.heal(name)
         with self._change():
-            _drop(self._records, name)
+            self._records.pop(_key(name), None)
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -180,9 +180,9 @@ class Zone:
             raise ValueError(f"give at least one fault, and every from 1, not {every!r}")
         with self._change():
             if rdtype is None:
-                _drop(self._troubles, name)
+                self._troubles.pop(_key(name), None)
             kind = None if rdtype is None else rdtype.upper()
-            self._troubles[_key(name), kind] = Trouble(faults, every, payload)
+            self._troubles.setdefault(_key(name), {})[kind] = Trouble(faults, every, payload)
 
     def delay(self, name: str, seconds: float) -> None:
         """Answer later than asked, beside any fault; other queries are not held up by it."""
@@ -203,7 +203,7 @@ class Zone:
         """Remove every fault, delay and hold of a name."""
         self.release(name)
         with self._change():
-            _drop(self._troubles, name)
+            self._troubles.pop(_key(name), None)
             self._delays.pop(_key(name), None)
 
     # -- what was asked ----------------------------------------------------------------------------
@@ -285,7 +285,7 @@ class Zone:
         payload = packets.build(
             asked,
             fault,
-            self._find,
+            self._records.get,
             transport=query.transport,
             negative_ttl=self.negative_ttl,
             nonsense=trouble.payload if trouble else None,
@@ -296,14 +296,9 @@ class Zone:
             self._ready[query.transport, wire[2:]] = (query, payload[2:])
         return Plan(payload, delay)
 
-    def _find(self, name: str) -> dict[str, tuple[int, tuple[str, ...]]] | None:
-        """The records of a name by type, or ``None`` when there is no such name."""
-        found = {rdtype: value for (owner, rdtype), value in self._records.items() if owner == name}
-        return found or None
-
     def _trouble(self, query: Query) -> Trouble | None:
-        for key in product((query.name, ANY), (query.rdtype, None)):
-            if trouble := self._troubles.get(key):
+        for name, kind in product((query.name, ANY), (query.rdtype, None)):
+            if trouble := self._troubles.get(name, {}).get(kind):
                 return trouble
         return None
 
@@ -317,11 +312,6 @@ class Zone:
         with self._lock:
             yield
             self._ready.clear()
-
-
-def _drop(table: dict[Any, Any], name: str) -> None:
-    for key in [key for key in table if key[0] == _key(name)]:
-        del table[key]
 
 
 def _key(name: str) -> str:
