@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import chain, groupby, zip_longest
+from itertools import accumulate, chain, groupby, zip_longest
 from typing import TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
@@ -26,11 +27,8 @@ def in_turn(endpoints: Sequence[Endpoint], turn: int) -> list[Endpoint]:
     for _, group in groupby(by_priority, key=lambda endpoint: endpoint.priority):
         left, place = list(group), turn * _STEP % 1.0
         while left:
-            weights = [endpoint.weight or _SLIGHT for endpoint in left]
-            mark, index = place * sum(weights), 0
-            while index < len(left) - 1 and mark >= weights[index]:
-                mark -= weights[index]
-                index += 1
+            marks = list(accumulate(endpoint.weight or _SLIGHT for endpoint in left))
+            index = bisect_right(marks, place * marks[-1], hi=len(left) - 1)
             ordered.append(left.pop(index))
             place = (place + _STEP_WITHIN) % 1.0
     return ordered
