@@ -87,12 +87,9 @@ class Endpoint(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """Parse the output of ``str(endpoint)``."""
-        host, bracket, rest = text.rpartition("]")
-        if bracket:
-            return cls(host.removeprefix("["), int(rest.removeprefix(":")))
-        if text.count(":") == 1:
-            host, _, port = text.partition(":")
-            return cls(host, int(port))
+        if text.startswith("[") or text.count(":") == 1:
+            host, _, port = text.rpartition(":")
+            return cls(host.strip("[]"), int(port))
         return cls(text)
 
 

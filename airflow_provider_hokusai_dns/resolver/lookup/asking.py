@@ -147,7 +147,7 @@ class Asking:
         return (
             self.reply is not None
             and self.reply.is_no
-            and all(is_silent(server) for server in self._before(self.rank))
+            and all(is_silent(server) for server in self._before())
         )
 
     def cause(self) -> Cause:
@@ -230,7 +230,7 @@ class Asking:
     def _weigh(self, now: float) -> None:
         """Work out from when on the reply stands."""
         assert self.reply is not None
-        before = self._before(self.rank)
+        before = self._before()
         if self.reply.cause is None:
             # One that has fallen silent is not waited for, or it would cost its time every time.
             is_silent = self._nameservers.health.is_silent
@@ -247,9 +247,10 @@ class Asking:
         if not before:
             self.next_at = FOREVER
 
-    def _before(self, rank: int) -> list[Server]:
+    def _before(self) -> list[Server]:
         """The nameservers that are listed earlier and may still say something."""
-        return [server for server in self._nameservers.listed[:rank] if server not in self._erred]
+        before = self._nameservers.listed[: self.rank]
+        return [server for server in before if server not in self._erred]
 
     def _first(self, server: Server, now: float) -> float:
         """When a nameserver was asked for the first time; now, where it is about to be."""
