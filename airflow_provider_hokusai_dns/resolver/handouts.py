@@ -8,29 +8,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, Endpoint
 from airflow_provider_hokusai_dns.resolver.port_reachability import Outcome
 
 
+@dataclass(slots=True, eq=False)
 class Handouts:
-    """The handouts of one port, and their outcomes.
+    """The handouts of one port, and their outcomes."""
 
-    :param monotonic: seconds on a clock that never steps.
-    """
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self.monotonic = monotonic
-        #: When addresses were last handed out.
-        self.last = LONG_AGO
-        #: When clients were given the addresses with which they are busy now, by handout.
-        self.open: dict[int, float] = {}
-        #: By address, of the latest client that connected at its first try: when it was given the
-        #: address, and when it connected.
-        self.connected: dict[str, tuple[float, float]] = {}
-        #: What became of all others.
-        self.in_doubt: deque[Outcome] = deque()
+    monotonic: Callable[[], float]
+    #: When addresses were last handed out.
+    last: float = LONG_AGO
+    #: When clients were given the addresses with which they are busy now, by handout.
+    open: dict[int, float] = field(default_factory=dict)
+    #: By address, of the latest client that connected at its first try: when it was given the
+    #: address, and when it connected.
+    connected: dict[str, tuple[float, float]] = field(default_factory=dict)
+    #: What became of all others.
+    in_doubt: deque[Outcome] = field(default_factory=deque)
 
     def begun(self) -> list[float]:
         """When each that is open was given."""
@@ -54,7 +52,6 @@ class Handout(list[Any]):
     connected to that address. Without an outcome, the client may have failed with all of them; this
     is recorded when they are garbage-collected.
 
-    :param items: what the client gets.
     :param places: the addresses as strings, in the order of the items.
     :param handouts: where the outcome is recorded; ``None`` if nothing depends on it.
     """
