@@ -16,7 +16,7 @@ Function = Callable[..., Any]
 
 
 class Sentinel(str):
-    """An address whose lookup identifies this object; the system's function needs no DNS for it.
+    """An address whose lookup marks this object; the system's function needs no DNS for it.
 
     It has no hash, so that a caching wrapper cannot return the answer for an equal address. Such a
     wrapper hides the function that it wraps, and counts as one that does not call it.
@@ -24,10 +24,6 @@ class Sentinel(str):
 
     was_seen = False
     __hash__ = None  # type: ignore[assignment]
-
-    def __new__(cls) -> Sentinel:
-        """One that nothing has seen yet."""
-        return super().__new__(cls, "127.0.0.1")
 
 
 class SocketFunctions:
@@ -70,7 +66,7 @@ class SocketFunctions:
     def _leads_here(self, name: str, function: Function) -> bool:
         if self._original_of(function) is not None:
             return True
-        asked = Sentinel()
+        asked = Sentinel("127.0.0.1")
         with contextlib.suppress(Exception):
             function(asked, None) if name == "getaddrinfo" else function(asked)
         return asked.was_seen
