@@ -33,16 +33,12 @@ class Source(StrEnum):
     @property
     def is_fresh(self) -> bool:
         """Whether an answer from this source is as good as a live one."""
-        return self not in _STALE_SOURCES
+        return self not in (Source.STALE, Source.STORE, Source.STATIC)
 
     @property
     def is_local(self) -> bool:
         """Whether what it says holds for this machine alone: other machines never get it."""
-        return self in _LOCAL_SOURCES
-
-
-_STALE_SOURCES = frozenset({Source.STALE, Source.STORE, Source.STATIC})
-_LOCAL_SOURCES = frozenset({Source.LITERAL, Source.HOSTS})
+        return self in (Source.LITERAL, Source.HOSTS)
 
 
 class Cause(StrEnum):

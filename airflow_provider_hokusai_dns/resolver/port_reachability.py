@@ -179,11 +179,8 @@ class PortReachability(NamedTuple):
         doubt = must_be_tested or self.in_doubt(now, connecting)
         if len(addresses) <= 1 and not doubt:
             return addresses
-        if known := self.known_alive(
-            addresses, now, ALIVE_FOR if doubt else _ALIVE_WITHOUT_DOUBT_FOR
-        ):
-            return known
-        return None
+        seconds = ALIVE_FOR if doubt else _ALIVE_WITHOUT_DOUBT_FOR
+        return self.known_alive(addresses, now, seconds) or None
 
     def known_alive(
         self, addresses: Sequence[str], now: float, seconds: float = ALIVE_FOR

@@ -125,11 +125,9 @@ class ScriptedLookup:
     def release(self, hostname: str | None = None) -> None:
         """Let the held lookups of one name, or of all, go on with their scripts."""
         with self._changed:
-            names = list(self._held) if hostname is None else [hostname]
-            for name in names:
-                event, _ = self._held.pop(name, (None, False))
-                if event is not None:
-                    event.set()
+            for name in list(self._held) if hostname is None else [hostname]:
+                if held := self._held.pop(name, None):
+                    held[0].set()
 
     def calls(self, hostname: str | None = None) -> int:
         """How many lookups were started, for one name or for all."""
