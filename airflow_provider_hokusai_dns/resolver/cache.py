@@ -99,10 +99,7 @@ class Cache(dict[str, Slot]):
         return slot if slot.held else self.gone
 
     def cleanup(self, now: float, config: ResolverConfig, busy: Callable[[Slot], bool]) -> int:
-        """Drop names that have nothing left to serve; returns how many.
-
-        :param busy: whether a lookup is under way for a slot.
-        """
+        """Drop names that have nothing left to serve; returns how many."""
         useless = [
             name
             for name, slot in [*self.items()]  # a signal handler may add a name meanwhile

@@ -15,7 +15,7 @@ _monotonic = time.monotonic if _BOOTTIME is None else partial(time.clock_gettime
 
 
 class Clock(Protocol):
-    """A source of time, passed in so that tests need not sleep."""
+    """A source of time."""
 
     def monotonic(self) -> float:
         """Seconds on a clock that never steps, and that goes on while the machine sleeps."""
@@ -27,10 +27,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of the operating system.
-
-    The monotonic one continues while the machine sleeps, if the system has such a clock.
-    """
+    """The clocks of the operating system."""
 
     monotonic = staticmethod(_monotonic)
     time = staticmethod(time.time)

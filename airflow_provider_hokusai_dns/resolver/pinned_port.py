@@ -63,7 +63,6 @@ _checking = Workers("hokusai-dns-stale-check")
 class NoConnectionError(PicklableError, OSError):
     """No address of a host answers: connecting would only hang.
 
-    :param hostname: the name.
     :param addresses: those that were tried.
     """
 

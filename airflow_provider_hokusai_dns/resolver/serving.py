@@ -38,7 +38,6 @@ class Serving:
         """The answer for a new target, from the finished answers of its hostname.
 
         :returns: ``None`` if there are none.
-
         :raises ValueError: the target is invalid.
         """
         head, state = Target.head(text), self.state

@@ -46,8 +46,6 @@ _CLEANUP_INTERVAL = 60.0
 class ResolverState:
     """Configuration, names in memory, finished answers and counters of one resolver. Thread-safe.
 
-    :param config: the policy; :meth:`reconfigure` replaces it.
-    :param clock: a source of time.
     :param busy: whether a lookup is under way for a slot.
     """
 

@@ -178,10 +178,7 @@ class Updater:
     def _afterwards(
         self, slot: Slot, flight: Flight, pending: PendingLookup, taken: Answer | None
     ) -> None:
-        """The work that remains after the callers have left.
-
-        :param taken: the answer of the lookup.
-        """
+        """The work that remains after the callers have left."""
         state = self.state
         state.announce(slot)
         if taken is not None and (flight.failed or not flight.refresh):  # else its caller does

@@ -109,10 +109,7 @@ class Workers:
         return future
 
     def wait_idle(self, timeout: float = 10.0) -> bool:
-        """Wait until all jobs have ended, for tests; returns whether that happened in time.
-
-        :param timeout: seconds.
-        """
+        """Wait until all jobs have ended; returns whether they did within ``timeout`` seconds."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: not self._jobs and self._idle == self._threads, timeout

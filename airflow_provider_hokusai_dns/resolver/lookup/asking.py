@@ -44,7 +44,6 @@ class Nameservers:
 class Ask:
     """One query to one nameserver, from :attr:`.Plan.outbox`.
 
-    :param tcp: over TCP.
     :param edns: with an OPT record.
     :param fresh_port: from a port of its own: a firewall may drop what comes from the old one.
     """

@@ -24,7 +24,6 @@ HEAD_START = 1.0
 class LiveLookup:
     """The default lookup.
 
-    :param config: the configuration with nameservers and search domains.
     :param port: where the nameservers of ``resolv.conf`` listen.
     :param head_start: seconds of DNS alone before the system's own lookup is asked too.
     """

@@ -174,13 +174,7 @@ def _readable(parser: Parser, count: int) -> list[_Record]:
 def _without_answer(
     kind: int, records: Sequence[_Record], beside: Sequence[_Record], flags: int
 ) -> Reply:
-    """What an answer without a record for the name means: no data, or no answer at all.
-
-    :param kind: the type that was asked for.
-    :param records: of the answer section.
-    :param beside: of the sections behind it.
-    :param flags: of the header.
-    """
+    """What an answer without a record for the name means: no data, or no answer at all."""
     if any(one.kind == kind or (one.kind == _CNAME and one.data is None) for one in records):
         # Records of the type that was asked for, but of another name, are no "no"; nor is an alias
         # that cannot be read.

@@ -86,7 +86,6 @@ class StubResolver:
         A lookup asks the next one only if the first fails; this costs one query per nameserver.
 
         :param timeout: seconds for everything.
-        :param kinds: of records.
         """
         workers = Workers("hokusai-dns-each")
 
