@@ -40,8 +40,7 @@ def dial(address: str, port: int, timeout: float) -> socket.socket:
     :param timeout: seconds.
     :raises OSError: no connection within the time.
     """
-    family, where = _sockaddr(address, port)
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection, where = _socket_for(address, port)
     try:
         connection.settimeout(timeout)
         connection.connect(where)
@@ -96,17 +95,16 @@ def race(addresses: Sequence[str], port: int, timeout: float = CONNECT_TIMEOUT) 
                 _close(selector, connection)
 
 
-def _sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """The argument for ``connect``."""
+def _socket_for(address: str, port: int) -> tuple[socket.socket, Any]:
+    """A new socket, and what it is to be connected to."""
     place = Endpoint.parse(address)
     [found, *_] = numeric(place.address, place.port or port, type=socket.SOCK_STREAM)
-    return found[0], found[4]
+    return socket.socket(found[0], socket.SOCK_STREAM), found[4]
 
 
 def _start(address: str, port: int) -> socket.socket | None:
     try:
-        family, where = _sockaddr(address, port)
-        connection = socket.socket(family, socket.SOCK_STREAM)
+        connection, where = _socket_for(address, port)
     except OSError:
         return None
     connection.setblocking(False)
