@@ -59,10 +59,9 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
     with runtime.locked():
         first = _pin(server, host, server.view, check_stale_address, server.connect_port)
         others = [_pin(server, host, server.view_beside, check_stale_file_host) for host in beside]
-        dns = runtime.resolver_for_view(server.view_beside) if beside else None
-    if dns is not None:
+    if others:
         # The first artifact may be fetched hours from now, when DNS may not work.
-        dns.warm(beside)
+        others[0].resolver.warm(beside)
     pins = (first, *others)
     for each in pins if server.proxy is None else ():
         warn_about_blind_spots(each.hostname)

@@ -173,9 +173,8 @@ class PinnedPort:
         while True:
             started = now()
             known = self._known_fresh()
-            if (
-                at_once := self._at_once(started, known, must_be_tested=must_be_tested)
-            ) is not None:
+            at_once = self._at_once(started, known, must_be_tested=must_be_tested)
+            if at_once is not None:
                 return at_once
             state = self._state
             in_force = [
@@ -332,7 +331,6 @@ class PinnedPort:
         return running
 
     def _run_round(self, running: _RunningRound, *, must_be_tested: bool) -> None:
-        lasted = None
         try:
             found = self._round(must_be_tested=must_be_tested)
             with self._lock:
