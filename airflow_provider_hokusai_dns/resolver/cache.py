@@ -73,7 +73,7 @@ class Slot(Served):
     @property
     def uses(self) -> int:
         """How often the name was served from memory."""
-        return sum(self.numbers())
+        return self.n + sum(tally.n for tally in [*(self.others or {}).values()])
 
 
 class Cache(dict[str, Slot]):

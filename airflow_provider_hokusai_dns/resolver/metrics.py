@@ -16,6 +16,8 @@ MIN_EVENTS = 10
 HEALTHY_UP_TO = 0.10
 DEGRADED_UP_TO = 0.70
 _BUCKETS = 30
+#: The fields of an :class:`Event` for answers that are not fresh.
+_FIELDS = {Source.STALE: "stale", Source.STORE: "stored", Source.STATIC: "static"}
 #: The counters of a :class:`DNSMetrics`.
 COUNTED = ("attempts", "hits", "misses", "stale", "fallback", "failed", "lookups")
 
@@ -45,15 +47,10 @@ class Served(Tally):
             self.others = {}
         return self.others.setdefault(source, Tally())
 
-    def numbers(self) -> tuple[int, int, int, int]:
-        """Hits, stale, stored, static."""
-        if not self.others:
-            return self.n, 0, 0, 0
-        stale, stored, static = (
-            self.others[source].n if source in self.others else 0
-            for source in (Source.STALE, Source.STORE, Source.STATIC)
-        )
-        return self.n, stale, stored, static
+    def numbers(self) -> Counter[str]:
+        """How many, by the fields of an :class:`Event`."""
+        others = [*(self.others or {}).items()]  # a signal handler may add one meanwhile
+        return Counter({"hits": self.n} | {_FIELDS[source]: tally.n for source, tally in others})
 
     def absorb(self, other: Served) -> None:
         """Add the numbers of another one."""

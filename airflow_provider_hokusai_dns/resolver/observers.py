@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +17,13 @@ log = logging.getLogger(__name__)
 class Observers:
     """The registered observers.
 
-    :param served: counts the answers served from memory so far: hits, stale, stored, static. The
-        hit path itself notifies no observer, so each event contains how many there were since the
-        last one.
+    :param served: counts the answers served from memory so far, by field of the event. The hit path
+        itself notifies no observer, so each event contains how many there were since the last one.
     """
 
-    def __init__(self, served: Callable[[], tuple[int, int, int, int]]) -> None:
+    def __init__(self, served: Callable[[], Counter[str]]) -> None:
         self._served = served
-        self._reported = (0, 0, 0, 0)
+        self._reported = Counter[str]()
         self._lock = forks.free_in_child(threading.Lock())
         self._observers: tuple[Callable[[Event], None], ...] = ()
         forks.renewed(self)
@@ -45,12 +45,9 @@ class Observers:
             return
         with self._lock:  # or two events would tell of the same hits
             served = self._served()
-            news = [now - told for now, told in zip(served, self._reported, strict=True)]
-            hits, stale, stored, static = news
+            news = served - self._reported
             self._reported = served
-        event = Event(
-            kind, hostname, hits=hits, stale=stale, stored=stored, static=static, **details
-        )
+        event = Event(kind, hostname, **{**details, **news})
         for observer in self._observers:
             try:
                 observer(event)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -292,8 +293,8 @@ class ResolverState:
         with self._lock:
             self._counters.failed += 1
 
-    def served(self) -> tuple[int, int, int, int]:
-        """Hits, stale, stored and static, over all names that are or were in memory."""
+    def served(self) -> Counter[str]:
+        """How many answers were served from memory, over all names that are or were there."""
         with self._lock:
             total = Served()
             for one in (self._cache.gone, *self._cache.values()):
@@ -304,21 +305,20 @@ class ResolverState:
         """A snapshot of all counters."""
         with self._lock:
             now, counters, slots = self.now(), self._counters, [*self._cache.values()]
-            hits, stale, stored, static = self.served()
-            fallback = stored + static
+            served = self.served()
             failures, successes = counters.window.counts(now)
-            attempts = hits + stale + fallback + counters.misses + counters.failed
+            attempts = served.total() + counters.misses + counters.failed
             last = counters.last_success
             return DNSMetrics(
                 attempts=attempts,
-                hits=hits,
+                hits=served["hits"],
                 misses=counters.misses,
-                stale=stale,
-                fallback=fallback,
+                stale=served["stale"],
+                fallback=served["stored"] + served["static"],
                 failed=counters.failed,
                 lookups=counters.lookups,
                 errors=dict(counters.errors),
-                hit_rate=hits / attempts if attempts else 0.0,
+                hit_rate=served["hits"] / attempts if attempts else 0.0,
                 cache_size=len(slots),
                 expired=sum(now >= freshness.expires_at(s.entry, self.config) for s in slots),
                 last_success=None if last is None else utc(self.clock.time() - now + last),
