@@ -55,7 +55,7 @@ class Served(Tally):
     def absorb(self, other: Served) -> None:
         """Add the numbers of another one."""
         self.n += other.n
-        for source, tally in (other.others or {}).items():
+        for source, tally in [*(other.others or {}).items()]:  # as in numbers()
             self.of(source).n += tally.n
 
 

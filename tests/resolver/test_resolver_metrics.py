@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
+from airflow_provider_hokusai_dns.resolver.metrics import Served, Tally
 
 NAME = "mlflow.example.local"
 OTHER = "other.example.local"
@@ -288,3 +289,24 @@ def test_a_forked_child_tells_observers_of_its_own_hits_alone(make, lookup):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
     resolver.refresh(NAME)
     assert sum(event.hits for event in told) == 7
+
+
+class _Interrupted(Tally):
+    """While it is read, a signal handler is served another kind of answer."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    @property
+    def n(self) -> int:
+        self._served.of(Source.STATIC).n += 1
+        return 1
+
+
+def test_a_signal_handler_may_be_served_while_the_numbers_are_added_up():
+    """It may resolve a name in the thread that adds them up, which then holds the lock."""
+    one = Served()
+    one.others = {Source.STALE: _Interrupted(one), Source.STORE: Tally(1)}
+    total = Served()
+    total.absorb(one)
+    assert total.numbers() == {"hits": 0, "stale": 1, "stored": 1}
