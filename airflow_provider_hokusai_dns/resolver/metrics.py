@@ -112,8 +112,9 @@ class Window:
         return sum(v[0] for v in values), sum(v[1] for v in values)
 
     def _drop(self, newest: int) -> None:
-        for number in [n for n in self._buckets if n <= newest - _BUCKETS]:
-            del self._buckets[number]
+        for number in [*self._buckets]:  # a signal handler may add one, or drop some, meanwhile
+            if number <= newest - _BUCKETS:
+                self._buckets.pop(number, None)
 
 
 def level(failures: int, successes: int) -> Level:

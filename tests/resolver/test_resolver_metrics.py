@@ -21,7 +21,7 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     Source,
 )
-from airflow_provider_hokusai_dns.resolver.metrics import Served, Tally
+from airflow_provider_hokusai_dns.resolver.metrics import Served, Tally, Window
 
 NAME = "mlflow.example.local"
 OTHER = "other.example.local"
@@ -310,3 +310,19 @@ def test_a_signal_handler_may_be_served_while_the_numbers_are_added_up():
     total = Served()
     total.absorb(one)
     assert total.numbers() == {"hits": 0, "stale": 1, "stored": 1}
+
+
+def test_a_signal_handler_may_end_a_lookup_while_the_window_is_cleaned():
+    """It may resolve a name in the thread that cleans the window, which then holds the lock."""
+    window, times = Window(30.0), [100.0]
+
+    class Interrupted(int):
+        """A bucket: when it is first looked at, a signal handler ends a lookup."""
+
+        def __le__(self, other: int) -> bool:
+            if times:
+                window.add(times.pop(), ok=True)
+            return int(self) <= other
+
+    window._buckets = {Interrupted(number): [1, 0] for number in range(3)}
+    assert window.counts(100.0) == (0, 1)
