@@ -11,8 +11,6 @@ def blind_spots(hostname: str) -> list[str]:
 
     The README lists what cannot be detected here: processes started by ``subprocess`` or
     ``spawn``, and a name passed to ``connect`` of a socket.
-
-    :param hostname: the pinned name.
     """
     found = []
     proxies = urllib.request.getproxies()

@@ -77,10 +77,7 @@ class Decision(NamedTuple):
 
 
 def lifetime(hostname: str, ttl: float | None, config: ResolverConfig, shorten: float) -> float:
-    """Seconds for which an answer is fresh.
-
-    :param ttl: the record's own, ``None`` when unknown.
-    """
+    """Seconds for which an answer is fresh; ``ttl`` is the record's own, if that is known."""
     jitter = 1 - config.jitter * shorten  # [12] downwards only
     override = config.ttl_override_for(hostname)
     if override is not None:  # [1]

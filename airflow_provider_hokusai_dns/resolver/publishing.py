@@ -62,12 +62,7 @@ class Publisher:
         return True
 
     def after_lookup(self, slot: Slot) -> None:
-        """Keep the record recent while lookups succeed: every process does its part (rule 17).
-
-        A process compares a name's record with its own answer at most once per ``store_max_age``
-        seconds. That costs one read, and one write if the record is that old, differs, or contains
-        a "no such name". A failed write is tried again after ``store_recheck`` seconds.
-        """
+        """Keep the record recent while lookups succeed: every process does its part (rule 17)."""
         if self.is_due(slot):
             self.publish(slot, "hook")
 

@@ -23,8 +23,8 @@ CONNECTION_ATTEMPT_DELAY = 0.1
 class Trial:
     """The result of a race.
 
-    :param winners: addresses that accepted a connection, in order of time. Attempts in progress
-        when one won are in neither list.
+    :param winners: the address that accepted a connection, if one did. Attempts in progress then
+        are in neither list.
     :param losers: addresses that refused, or did not accept one in time.
     :param silent: the losers that sent no packet at all.
     """

@@ -22,15 +22,11 @@ Work: TypeAlias = "Callable[[Flight], Callable[[], None]]"
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A lookup in progress. Its two events only signal that the cache can be read now.
-
-    :param work: runs on a worker thread.
-    :param started: monotonic seconds.
-    """
+    """A lookup in progress. Its two events only signal that the cache can be read now."""
 
     key: Hashable
     work: Work
-    started: float
+    started: float  # monotonic seconds
     #: Done when anything can be served: the lookup ended, or the store had a stale answer.
     early: OneTimeEvent = field(default_factory=OneTimeEvent)
     #: Done when the lookup ended.

@@ -157,10 +157,7 @@ def _shown_authority(authority: str) -> str:
 
 
 def quoted(said: object, limit: int = 200) -> str:
-    """Text from a server or from a Variable, for messages: one line, shortened, in quotes.
-
-    :param limit: maximum number of its characters.
-    """
+    """Text from outside, for messages: one line of at most ``limit`` characters, in quotes."""
     text = str(said)
     return repr(text[:limit]) + ("..." if len(text) > limit else "")
 
@@ -188,10 +185,7 @@ def _parse_head(text: str) -> Target | None:
 
 
 def _split_port(text: str, authority: str, *, is_url: bool) -> tuple[str, str, str]:
-    """Host, colon and port, each empty if it is missing.
-
-    :param text: the whole target, for the error.
-    """
+    """Host, colon and port, each empty if it is missing; ``text`` is the whole, for the error."""
     if authority.startswith("["):
         host, bracket, after = authority.partition("]")
         if not bracket or (after and not after.startswith(":")):

@@ -93,10 +93,7 @@ class Asking:
             self._ask_next(now)
 
     def tick(self, now: float, *, decided: bool) -> None:
-        """Time has passed.
-
-        :param decided: the lookup has its outcome.
-        """
+        """Time has passed; ``decided``: the lookup has its outcome."""
         health = self._nameservers.health
         for ask in self.asks:
             if ask.ended_at is None:
