@@ -24,7 +24,7 @@ class Observers:
     def __init__(self, served: Callable[[], Counter[str]]) -> None:
         self._served = served
         self._reported = Counter[str]()
-        self._lock = forks.free_in_child(threading.Lock())
+        self._lock = forks.free_in_child(threading.RLock())  # reentrant: for a signal handler
         self._observers: tuple[Callable[[Event], None], ...] = ()
         forks.renewed(self)
 
@@ -43,10 +43,10 @@ class Observers:
         """
         if not self._observers:
             return
+        served = self._served()
         with self._lock:  # or two events would tell of the same hits
-            served = self._served()
             news = served - self._reported
-            self._reported = served
+            self._reported |= served
         event = Event(kind, hostname, **{**details, **news})
         for observer in self._observers:
             try:

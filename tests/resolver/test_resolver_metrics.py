@@ -22,6 +22,7 @@ from airflow_provider_hokusai_dns.resolver import (
     Source,
 )
 from airflow_provider_hokusai_dns.resolver.metrics import Served, Tally, Window
+from airflow_provider_hokusai_dns.resolver.observers import Observers
 
 NAME = "mlflow.example.local"
 OTHER = "other.example.local"
@@ -326,3 +327,29 @@ def test_a_signal_handler_may_end_a_lookup_while_the_window_is_cleaned():
 
     window._buckets = {Interrupted(number): [1, 0] for number in range(3)}
     assert window.counts(100.0) == (0, 1)
+
+
+def test_a_signal_handler_may_be_served_while_an_event_is_emitted():
+    """It runs in the thread that emits it, and emits one too; no hit is told of twice."""
+    events: list[Event] = []
+    interruptions = ["signal"]
+
+    def served() -> Counter[str]:
+        if interruptions:
+            interruptions.pop()
+            told.emit("stale_served", OTHER)
+            return Counter(hits=5)  # read before the signal came
+        return Counter(hits=7)
+
+    told = Observers(served)
+    told.add(events.append)
+    thread = threading.Thread(target=told.emit, args=("lookup", NAME), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    told.emit("lookup", NAME)
+    assert [(event.kind, event.hits) for event in events] == [
+        ("stale_served", 7),
+        ("lookup", 0),
+        ("lookup", 0),
+    ]
