@@ -153,8 +153,7 @@ class _Datagrams:
             except OSError as error:
                 return self._fail(error)
             ask, query = self._asks.get(wire[:2], (None, b""))
-            reply = None if ask is None else messages.read_reply(ask.question, query, wire)
-            if ask is not None and reply is not None:
+            if ask and (reply := messages.read_reply(ask.question, query, wire)):
                 del self._asks[wire[:2]]
                 self._report(ask, reply)
                 if not self._asks:

@@ -303,11 +303,7 @@ class Plan:
 
     def _answer(self, chosen: _Candidate) -> Answer:
         """The addresses of the chosen name so far."""
-        replies = [
-            asking.reply
-            for asking in chosen.askings
-            if asking.reply is not None and asking.has_some
-        ]
+        replies = [asking.reply for asking in chosen.askings if asking.reply and asking.has_some]
         addresses = dict.fromkeys(address for reply in replies for address in reply.addresses)
         return Answer(
             tuple(Endpoint(address) for address in list(addresses)[:MAX_ADDRESSES]),
