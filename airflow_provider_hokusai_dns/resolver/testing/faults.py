@@ -55,13 +55,13 @@ class Plan:
     :param payload: the bytes to send, or ``None`` for silence.
     :param delay: seconds to wait before that.
     :param hang_up: close the connection instead.
-    :param held: the query waits until this name is released.
+    :param held: the query waits until its name is released.
     """
 
     payload: bytes | None = None
     delay: float = 0.0
     hang_up: bool = False
-    held: str | None = None
+    held: bool = False
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any, cast
 
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
-from airflow_provider_hokusai_dns.resolver.testing.faults import Plan
 from airflow_provider_hokusai_dns.resolver.testing.zone import Zone
 
-_Send = Callable[[bytes], None]
+#: Sends an answer; ``None`` closes the connection.
+_Send = Callable[[bytes | None], None]
 _RECEIVE_BUFFER = 4 << 20
 _SO_RCVBUFFORCE = getattr(socket, "SO_RCVBUFFORCE", 33)
 
@@ -55,7 +55,7 @@ class DNSServer(Zone):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         # Queries that wait for their name to be released; of the server's own thread.
-        self._waiting: list[tuple[str, Callable[[], None]]] = []
+        self._waiting: list[Callable[[], None]] = []
         self._connections: set[asyncio.Transport] = set()
 
     @property
@@ -127,34 +127,20 @@ class DNSServer(Zone):
             connection.abort()
         await asyncio.sleep(0)  # The transports close their sockets in the next turn of the loop.
 
-    def handle(
-        self,
-        wire: bytes,
-        transport: str,
-        send: _Send,
-        hang_up: Callable[[], None],
-        again: bool = False,
-    ) -> None:
+    def handle(self, wire: bytes, transport: str, send: _Send, again: bool = False) -> None:
         """Do about one query what the zone plans. Runs on the server's own thread."""
-        plan: Plan = self.plan(wire, transport, again=again)
-        if plan.held is not None:
-            retry = partial(self.handle, wire, transport, send, hang_up, again=True)
-            self._waiting.append((plan.held, retry))
-            return
-        if plan.hang_up:
-            act = hang_up
-        elif plan.payload is not None:
-            act = partial(send, plan.payload)
-        else:
-            return
-        if plan.delay:
-            asyncio.get_running_loop().call_later(plan.delay, act)
-        else:
-            act()
+        plan = self.plan(wire, transport, again=again)
+        if plan.held:
+            self._waiting.append(partial(self.handle, wire, transport, send, again=True))
+        elif plan.payload is not None or plan.hang_up:
+            if plan.delay:
+                asyncio.get_running_loop().call_later(plan.delay, send, plan.payload)
+            else:
+                send(plan.payload)
 
     def _answer_released(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for _, retry in waiting:
+        for retry in waiting:
             retry()  # Whatever is held still queues up again.
 
 
@@ -166,10 +152,10 @@ class _UDP(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._handle(data, "udp", lambda payload: self._send(payload, addr), lambda: None)
+        self._handle(data, "udp", partial(self._send, addr))
 
-    def _send(self, payload: bytes, addr: tuple[str, int]) -> None:
-        if not self._transport.is_closing():
+    def _send(self, addr: tuple[str, int], payload: bytes | None) -> None:
+        if payload is not None and not self._transport.is_closing():
             self._transport.sendto(payload, addr)
 
 
@@ -195,10 +181,12 @@ class _TCP(asyncio.Protocol):
             if len(self._buffer) < end:
                 return
             wire, self._buffer = self._buffer[2:end], self._buffer[end:]
-            self._handle(wire, "tcp", self._send, self._transport.close)
+            self._handle(wire, "tcp", self._send)
 
-    def _send(self, payload: bytes) -> None:
-        if not self._transport.is_closing():
+    def _send(self, payload: bytes | None) -> None:
+        if payload is None:
+            self._transport.close()
+        elif not self._transport.is_closing():
             self._transport.write(len(payload).to_bytes(2, "big") + payload)
 
 

@@ -269,9 +269,8 @@ class Zone:
         with self._lock:
             if not again:
                 self._count(query)
-            for held in (query.name, ANY):
-                if held in self._held:
-                    return Plan(held=held)
+            if self._held & {query.name, ANY}:
+                return Plan(held=True)
             return self._decide(asked, wire, query)
 
     def _decide(self, asked: QueryMessage, wire: bytes, query: Query) -> Plan:
