@@ -65,6 +65,10 @@ _POOL_SIZE = 64
 _LONGEST_PAUSE = 10.0
 
 
+#: Of one try.
+Outcome = requests.Response | Exception
+
+
 class ServerAwayError(requests.exceptions.RetryError):
     """A server answered 502, 503 or 504 until the deadline."""
 
@@ -142,6 +146,7 @@ class ConnectionAdapter(HTTPAdapter):
         failed: FailureObserver = lambda call, error: None,
     ) -> None:
         super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
+        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
         self.server = server
         self.renew = renew
         self._in_run = in_run
@@ -152,13 +157,8 @@ class ConnectionAdapter(HTTPAdapter):
         #: What callers have got, of the kinds that may be made twice.
         self._kept: set[Key] = set()
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Notice a dead host while waiting for an answer."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
-
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """The same for a proxy."""
+        """With our connections, as without a proxy."""
         manager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = _POOL_CLASSES
         return manager
@@ -200,7 +200,7 @@ class ConnectionAdapter(HTTPAdapter):
         """Seconds until the call is given up."""
         return self.patience - (time.monotonic() - call.began)
 
-    def _once(self, call: Call, stream: bool, **kwargs: Any) -> requests.Response | Exception:
+    def _once(self, call: Call, stream: bool, **kwargs: Any) -> Outcome:
         """One try: the response with its body, or the error."""
         request, patience, limit = call.request, self.patience, seconds_left()
         left = self._left(call)
@@ -250,9 +250,7 @@ class ConnectionAdapter(HTTPAdapter):
         spread = random.random()  # noqa: S311
         return pause(last, call.tries, progress.gives_up_at - now, _LONGEST_PAUSE, spread)
 
-    def _ended(
-        self, call: Call, outcome: requests.Response | Exception, last: Try
-    ) -> requests.Response:
+    def _ended(self, call: Call, outcome: Outcome, last: Try) -> requests.Response:
         """What the caller gets after the last try."""
         left = self._left(call) if last.may_pass and call.maybe_done else 0.0
         if left > 0 and (made := self._read_back(call, left)) is not None:
@@ -279,9 +277,7 @@ class ConnectionAdapter(HTTPAdapter):
             )  # fmt: skip
         return self._report(call, outcome, last)
 
-    def _report(
-        self, call: Call, outcome: requests.Response | Exception, last: Try
-    ) -> requests.Response:
+    def _report(self, call: Call, outcome: Outcome, last: Try) -> requests.Response:
         """Return the outcome to the caller, and notify the observer of an error."""
         request, status = call.request, last.status
         if status and not last.may_pass:
@@ -294,11 +290,11 @@ class ConnectionAdapter(HTTPAdapter):
                 f"{time.monotonic() - call.began:.0f} s of waiting: {text}",
                 request=request, response=outcome,
             )  # fmt: skip
-        if isinstance(outcome, Exception) or status >= 400:
-            error = outcome if isinstance(outcome, Exception) else _as_error(outcome)
-            self._failed(call, error)
         if isinstance(outcome, Exception):
+            self._failed(call, outcome)
             raise outcome
+        if status >= 400:
+            self._failed(call, _as_error(outcome))
         if call.create is not None and call.create.may_be_duplicated and outcome.ok:
             with contextlib.suppress(ValueError):
                 self._kept.add(call.create.key_of(outcome.json()))
@@ -306,9 +302,7 @@ class ConnectionAdapter(HTTPAdapter):
 
     # --- creates
 
-    def _settle_create(
-        self, call: Call, outcome: requests.Response | Exception
-    ) -> requests.Response | None:
+    def _settle_create(self, call: Call, outcome: Outcome) -> requests.Response | None:
         """The answer to a create that was sent more than once; duplicates are removed."""
         if call.create is None or not call.maybe_done or isinstance(outcome, Exception):
             return None
@@ -404,7 +398,7 @@ class ConnectionAdapter(HTTPAdapter):
         call.request.headers["Authorization"] = now
         return _rewind(call.request)
 
-    def _log_away(self, call: Call, outcome: requests.Response | Exception) -> None:
+    def _log_away(self, call: Call, outcome: Outcome) -> None:
         if not self._away and seconds_left() == float("inf"):
             self._away = True
             _log.warning(
