@@ -44,18 +44,13 @@ def with_dead_peer_detection(base: type[HTTPConnection]) -> type[HTTPConnection]
 
     class DeadPeerDetection(base):  # type: ignore[misc,valid-type]
         def request(
-            self,
-            method: str,
-            url: str,
-            body: Any = None,
-            headers: Mapping[str, str] | None = None,
-            **kwargs: Any,
+            self, *args: Any, headers: Mapping[str, str] | None = None, **kwargs: Any
         ) -> None:
             options = socket_options(headers or {})
             self.socket_options = [*HTTPConnection.default_socket_options, *options]
             if self.sock is not None:  # one that was kept
                 for option in options:
                     self.sock.setsockopt(*option)
-            super().request(method, url, body=body, headers=headers, **kwargs)
+            super().request(*args, headers=headers, **kwargs)
 
     return DeadPeerDetection
