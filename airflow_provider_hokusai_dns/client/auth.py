@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns.client.errors import AuthProviderError, NotSignedInError
 from airflow_provider_hokusai_dns.config.origin import origin_of
-from airflow_provider_hokusai_dns.config.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import put, without_us
 from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ def forget(conn_id: str) -> None:
             return
         _signed_out.add(conn_id)
         if not _signed_in and os.environ.get(VARIABLE) == PROVIDER:
-            if _previous is None:
-                del os.environ[VARIABLE]
-            else:
-                os.environ[VARIABLE] = _previous
+            put(VARIABLE, _previous)
             _previous = None
     from airflow_provider_hokusai_dns.client import adapters
 
