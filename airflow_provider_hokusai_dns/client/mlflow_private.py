@@ -30,10 +30,7 @@ class PrivateName:
 
     def find(self) -> Any:
         """The object, or ``None``."""
-        try:
-            return getattr(*self.holder())
-        except (ImportError, AttributeError):
-            return None
+        return getattr(*self.holder()) if self.is_there() else None
 
     def is_there(self) -> bool:
         """Whether it is there; a module's variable also while it is ``None``."""
@@ -191,12 +188,6 @@ def active_runs() -> list[Any] | None:
     variable = RUN_STACK.find()
     found: list[Any] | None = None if variable is None else variable.get()
     return found
-
-
-def set_last_run(run_id: str) -> None:
-    """Set the result of ``mlflow.last_active_run()`` on this thread."""
-    if (variable := LAST_RUN.find()) is not None:
-        variable.set(run_id)
 
 
 def set_tracking_uri(value: str | None) -> None:

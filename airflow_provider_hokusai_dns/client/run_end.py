@@ -206,7 +206,8 @@ class OpenRun:
     def _remove_from_fluent_api(self) -> None:
         if self._active_runs is not None:
             del self._active_runs[self._others :]
-            mlflow_private.set_last_run(self.run_id)
+            if (last_run := mlflow_private.LAST_RUN.find()) is not None:
+                last_run.set(self.run_id)
             return
         import mlflow
 
