@@ -58,17 +58,16 @@ _RECHECK = 0.2
 
 def end_orphaned_runs(
     tracking_uri: str, experiment_id: str, own_run_ids: Collection[str], tags: Mapping[str, str]
-) -> tuple[str, ...]:
+) -> None:
     """End as KILLED the runs that earlier tries of the same task instance left RUNNING.
 
     Does nothing in a first try. A failure is logged and not raised: the new run matters more.
 
     :param own_run_ids: the new run, and those that continue: one of an earlier try may be resumed.
     :param tags: those of the new run; without the five names above nothing is searched.
-    :returns: the ids of the runs that were ended, nested ones included.
     """
     if not has_earlier_attempt(tags):
-        return ()
+        return
     killed: list[str] = []
     try:
         search = _orphaned_and_nested(tags, own_run_ids, experiment_id)
@@ -82,7 +81,6 @@ def end_orphaned_runs(
         )
     if killed:
         _log.info("Ended as KILLED, left RUNNING by an earlier try: %s", ", ".join(killed))
-    return tuple(killed)
 
 
 def end_runs_being_created(tracking_uri: str, tags: Mapping[str, str], seconds: float) -> None:

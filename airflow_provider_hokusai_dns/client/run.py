@@ -108,10 +108,10 @@ def open_run(
             experiment_kept() if nested else experiment_in_use(active.info.experiment_id)
         )
 
-        def end_orphans() -> object:
+        def end_orphans() -> None:
             mine = {active.info.run_id, *run_ids_in_use()}
             its_tags = {} if run_id is not None else tags
-            return end_orphaned_runs(tracking_uri, active.info.experiment_id, mine, its_tags)
+            end_orphaned_runs(tracking_uri, active.info.experiment_id, mine, its_tags)
 
         run = OpenRun(
             active.info.run_id,
