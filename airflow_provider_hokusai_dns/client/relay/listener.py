@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp import web
@@ -71,6 +70,8 @@ class Listener:
             read_bufsize=2**18,
             access_log=None,
         )
+        #: Of all connections of clients.
+        self.transports = self._web.transports
 
     async def start(self) -> None:
         """Listen on a free port of loopback."""
@@ -78,16 +79,7 @@ class Listener:
         self.socket = socket.create_server((HOST, 0), backlog=512)
         self._listening = await loop.create_server(self._web.accepted, sock=self.socket)
         self.port = int(self.socket.getsockname()[1])
-
-    @property
-    def transports(self) -> WeakSet[asyncio.Transport]:
-        """Of all connections of clients."""
-        return self._web.transports
-
-    @property
-    def uri(self) -> str:
-        """Where it listens."""
-        return f"http://{HOST}:{self.port}"
+        self.uri = f"http://{HOST}:{self.port}"
 
     async def drain(self, seconds: float, *, only_while_stuck: bool = False) -> float:
         """Take no new connection, and wait for the calls under way.
