@@ -46,19 +46,12 @@ def aiohttp_resolver() -> AbstractResolver:
             pin = pinned(host)
             if pin is None:
                 return await self._others.resolve(host, port, family)
+            absolute = host.endswith(".")
+            ask = partial(
+                pin.addresses, port or None, connects=bool(port), family=family, absolute=absolute
+            )
             try:
-                found = await asyncio.wrap_future(
-                    _waiting.call(
-                        partial(
-                            pin.addresses,
-                            port or None,
-                            connects=bool(port),
-                            family=family,
-                            absolute=host.endswith("."),
-                        ),
-                        beside=True,
-                    )
-                )
+                found = await asyncio.wrap_future(_waiting.call(ask, beside=True))
             except (DNSResolutionError, NoThreadError) as error:
                 raise OSError(None, str(error)) from error
             if not found:

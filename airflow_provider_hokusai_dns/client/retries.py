@@ -115,15 +115,15 @@ class Progress:
     """The progress of one call of a client. Times are monotonic seconds.
 
     :param waiting_since: when it came, or when it got further for the last time.
-    :param away_since: when MLflow went away for all calls; ``None`` while it is there.
     :param can_send_again: whether the whole body is still there, and ``max_retries`` allows it.
+    :param away_since: when MLflow went away for all calls; ``None`` while it is there.
     """
 
     repeat: Repeat
     deadline: float
     waiting_since: float
-    away_since: float | None
     can_send_again: bool
+    away_since: float | None = None
 
     @property
     def began(self) -> float:

@@ -242,7 +242,6 @@ class ConnectionAdapter(HTTPAdapter):
             repeat=call.repeat,
             deadline=self.patience,
             waiting_since=call.began,
-            away_since=None,
             can_send_again=call.is_whole and (allowed is None or call.sent <= allowed),
         )
         if next_step(last, progress, now) not in (Step.AGAIN, Step.READ_BACK):

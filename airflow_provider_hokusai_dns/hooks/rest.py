@@ -201,7 +201,6 @@ def call(
                 repeat=Repeat.FREELY if is_harmless else Repeat.ONCE,
                 deadline=server.request_timeout,
                 waiting_since=began,
-                away_since=None,
                 can_send_again=allowed is None or sent <= allowed,
             )
             left = deadline - now - _LEAST
