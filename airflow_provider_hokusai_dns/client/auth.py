@@ -159,19 +159,17 @@ class Authorize:
 
 def _signed_in_without_us(request: Any) -> Any:
     """Treat a request of another client as MLflow would without this package."""
-    from requests.auth import HTTPBasicAuth
-    from requests.utils import get_auth_from_url, get_netrc_auth
+    from requests.utils import get_netrc_auth
 
-    if _previous is not None:
-        from mlflow.tracking.request_auth import registry
+    if _previous is None:
+        request.prepare_auth(get_netrc_auth(request.url))  # if there is none, that of the URL
+        return request
+    from mlflow.tracking.request_auth import registry
 
-        fetch: Any = registry.fetch_auth
-        auth = fetch(_previous)
-    else:
-        auth = get_netrc_auth(request.url) or get_auth_from_url(request.url)
-    if isinstance(auth, tuple):
-        return HTTPBasicAuth(*auth)(request) if any(auth) else request
-    return request if auth is None else auth(request)
+    fetch: Any = registry.fetch_auth
+    if (auth := fetch(_previous)) is not None:
+        request.prepare_auth(auth)
+    return request
 
 
 def _take_slot() -> None:
