@@ -26,7 +26,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 from urllib3 import HTTPResponse
 
@@ -49,13 +48,12 @@ from airflow_provider_hokusai_dns.client.routes import (
     route,
     was_removed_before,
 )
-from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
+from airflow_provider_hokusai_dns.client.urllib3_pools import OwnConnections
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
 _log = logging.getLogger(__name__)
 
-_POOL_CLASSES = pool_classes(dead_peer.with_dead_peer_detection)
 #: Seconds for one TCP connect: the pin has already tested the address.
 CONNECT_TIMEOUT = 10.0
 #: The least that a first try waits for its answer, seconds.
@@ -128,7 +126,7 @@ class Call:
 FailureObserver = Callable[[Call, Exception], object]
 
 
-class ConnectionAdapter(HTTPAdapter):
+class ConnectionAdapter(OwnConnections):
     """Sends the requests of one connection. Thread-safe.
 
     :param renew: returns the connection's current ``Authorization`` header, after a 401.
@@ -145,8 +143,9 @@ class ConnectionAdapter(HTTPAdapter):
         in_run: Callable[[], bool] = lambda: False,
         failed: FailureObserver = lambda call, error: None,
     ) -> None:
-        super().__init__(pool_connections=2, pool_maxsize=_POOL_SIZE, max_retries=0)
-        self.poolmanager.pool_classes_by_scheme = _POOL_CLASSES
+        super().__init__(
+            dead_peer.with_dead_peer_detection, pool_connections=2, pool_maxsize=_POOL_SIZE
+        )
         self.server = server
         self.renew = renew
         self._in_run = in_run
@@ -156,12 +155,6 @@ class ConnectionAdapter(HTTPAdapter):
         self._in_doubt: list[tuple[requests.PreparedRequest, Create]] = []
         #: What callers have got, of the kinds that may be made twice.
         self._kept: set[Key] = set()
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """With our connections, as without a proxy."""
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOL_CLASSES
-        return manager
 
     @property
     def patience(self) -> float:

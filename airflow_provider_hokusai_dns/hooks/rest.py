@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import requests
 from airflow.providers.http.hooks.http import HttpHook
 from airflow.sdk import Connection
-from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError
 
@@ -35,7 +34,7 @@ from airflow_provider_hokusai_dns.client.retries import (
     retry_after,
 )
 from airflow_provider_hokusai_dns.client.routes import Repeat, route, was_removed_before
-from airflow_provider_hokusai_dns.client.urllib3_pools import pool_classes
+from airflow_provider_hokusai_dns.client.urllib3_pools import OwnConnections
 from airflow_provider_hokusai_dns.config.fields import described
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.deadline import bounded
@@ -75,7 +74,7 @@ def _closed_after(deadline: float, base: type[HTTPConnection]) -> type[HTTPConne
     return ClosedAfterDeadline
 
 
-class _Bounded(HTTPAdapter):
+class _Bounded(OwnConnections):
     """Reads an answer up to a length and a time, and then closes the connection.
 
     The caller has returned by then. Without the limit, a server that never stops sending would fill
@@ -86,11 +85,9 @@ class _Bounded(HTTPAdapter):
     """
 
     def __init__(self, method: str, path: str, deadline: float) -> None:
-        # One connection and no retries in here: trying again is bounded in one place, below.
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+        super().__init__(partial(_closed_after, deadline), pool_connections=1, pool_maxsize=1)
         self._call = method, path
         self._deadline = deadline
-        self.poolmanager.pool_classes_by_scheme = pool_classes(partial(_closed_after, deadline))
 
     def close(self) -> None:
         """Close the connection, which would stay open until the pools are garbage-collected.

@@ -572,7 +572,7 @@ def test_the_author_s_time_out_wins_where_it_is_longer(monkeypatch: pytest.Monke
         seen.append(kwargs["timeout"][1])
         raise requests.exceptions.InvalidURL("enough")
 
-    monkeypatch.setattr(transport.HTTPAdapter, "send", send)
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
     request = requests.Request("GET", "http://mlflow.test/api/2.0/mlflow/runs/get").prepare()
     for value, expected in ((None, 30), ("200", 200), ("5", 30)):
         if value is not None:

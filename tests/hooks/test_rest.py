@@ -473,12 +473,22 @@ class TestTheDeadline:
         assert (error.status, seconds < 15) == (0, True)
         breaker_for(server).reset()
 
-    def test_is_not_passed_by_a_connection_that_comes_about_late(self, tiny):
+    @pytest.mark.parametrize("is_proxied", [False, True])
+    def test_is_not_passed_by_a_connection_that_comes_about_late(
+        self, tiny, monkeypatch, is_proxied
+    ):
         """Nothing is sent on it, so the call may be made again."""
+        uri = f"http://{tiny.address}:{tiny.port}"
+        told = "accepts no connection"
+        if is_proxied:
+            told = "the proxy that the environment names cannot"
+            monkeypatch.setenv("http_proxy", uri)
+            for name in ("no_proxy", "NO_PROXY"):
+                monkeypatch.delenv(name, raising=False)
         with requests.Session() as session:
             session.mount("http://", rest._Bounded("POST", "/x", time.monotonic() - 1))
-            with pytest.raises(MLflowRestError, match="accepts no connection"):
-                session.post(f"http://{tiny.address}:{tiny.port}/x", timeout=2)
+            with pytest.raises(MLflowRestError, match=told):
+                session.post(f"{uri}/x", timeout=2)
         assert not tiny.asked
 
     def test_holds_when_bytes_drip(self, dns, connect, clean_runtime):
