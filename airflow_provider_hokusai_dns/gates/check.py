@@ -7,7 +7,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_provider_hokusai_dns import observers, runtime
 from airflow_provider_hokusai_dns.config import connections
@@ -16,6 +16,7 @@ from airflow_provider_hokusai_dns.config.errors import (
     ConnectionUndefinedError,
     as_sentence,
 )
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_CHECKS,
@@ -26,13 +27,10 @@ from airflow_provider_hokusai_dns.gates.decision import (
 from airflow_provider_hokusai_dns.health.breaker import breaker_for, is_of_mlflow
 from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
+from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.resolver import DNSResolver, Resolution
 
 #: Seconds that a probe still gets when the lookup took all the time.
 _LEAST_FOR_PROBE = 2.0

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
 from airflow_provider_hokusai_dns.resolver import freshness
+from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.level import Level, worst
-from airflow_provider_hokusai_dns.resolver.model import LONG_AGO
+from airflow_provider_hokusai_dns.resolver.model import LONG_AGO, LastKnownGood, Resolution
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.store.history import shown_name
 from airflow_provider_hokusai_dns.store.record import shown_record
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, ResolverConfig
 
 _NOT_CHECKED = (
     "This API server process has not checked yet, or its first check is under way: ask again in a "

@@ -16,16 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.clock import Clock, SystemClock
 from airflow_provider_hokusai_dns.resolver.model import utc
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
 
 #: The states that mean that MLflow is down. A wrong password or a missing workspace is an answer.
 _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})

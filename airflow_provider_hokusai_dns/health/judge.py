@@ -7,22 +7,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import shown
-from airflow_provider_hokusai_dns.resolver.wording import (
-    ADDRESSES,
-    ORIGINS,
-    what_is_remembered,
-)
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-
+from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES, ORIGINS, what_is_remembered
 
 TLS_FAILURES = frozenset({
     ReplyFailure.CERTIFICATE_EXPIRED, ReplyFailure.CERTIFICATE_NAME,

@@ -8,17 +8,15 @@ their names say.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import COUNTED
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABELS = ("conn_id", "hostname")

@@ -9,10 +9,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.config import connections
+from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.refresh.probes import ALL_PROBES, ProbeBudget, add_to_history
 from airflow_provider_hokusai_dns.refresh.report import (
     EMPTY_ROW,
@@ -22,16 +23,13 @@ from airflow_provider_hokusai_dns.refresh.report import (
     change_in_one_line,
     in_one_line,
 )
-from airflow_provider_hokusai_dns.resolver import LastKnownGood, Resolution, Source, freshness
+from airflow_provider_hokusai_dns.resolver import DNSResolver, freshness
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.level import worst
+from airflow_provider_hokusai_dns.resolver.model import LastKnownGood, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 from airflow_provider_hokusai_dns.store.record import away_for
-
-if TYPE_CHECKING:
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.resolver import DNSResolver
 
 log = logging.getLogger(__name__)
 

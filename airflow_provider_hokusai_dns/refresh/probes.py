@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from airflow_provider_hokusai_dns import observers, runtime
+from airflow_provider_hokusai_dns.config.server import MLflowServer
+from airflow_provider_hokusai_dns.health.verdict import Verdict
+from airflow_provider_hokusai_dns.refresh.report import ResolutionRow
 from airflow_provider_hokusai_dns.resolver import Resolution, Source
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.store.history import HistoryPoint
 from airflow_provider_hokusai_dns.store.record import iso_seconds
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from airflow_provider_hokusai_dns.config.server import MLflowServer
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
-    from airflow_provider_hokusai_dns.refresh.report import ResolutionRow
 
 log = logging.getLogger(__name__)
 
