@@ -17,13 +17,8 @@ from airflow_provider_hokusai_dns.config.errors import (
     as_sentence,
 )
 from airflow_provider_hokusai_dns.config.server import MLflowServer
+from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
-from airflow_provider_hokusai_dns.gates.decision import (
-    DEFAULT_CHECKS,
-    MISSING,
-    PROBE_TIMEOUT,
-    UNDEFINED,
-)
 from airflow_provider_hokusai_dns.health.breaker import breaker_for, is_of_mlflow
 from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
@@ -52,8 +47,8 @@ class Check:
 def check_connection(
     conn_id: str,
     *,
-    checks: Collection[str] = DEFAULT_CHECKS,
-    deadline: float = PROBE_TIMEOUT,
+    checks: Collection[str] = decision.DEFAULT_CHECKS,
+    deadline: float = decision.PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Check:
     """Look up the server of a connection, and probe it. Blocks, for a bounded time.
@@ -74,8 +69,8 @@ def check_connection(
 def check_server(
     server: MLflowServer,
     *,
-    checks: Collection[str] = DEFAULT_CHECKS,
-    deadline: float = PROBE_TIMEOUT,
+    checks: Collection[str] = decision.DEFAULT_CHECKS,
+    deadline: float = decision.PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Check:
     """:func:`check_connection` for a connection that has been read already."""
@@ -93,8 +88,8 @@ def check_with(
     server: MLflowServer,
     resolver: DNSResolver,
     *,
-    checks: Collection[str] = DEFAULT_CHECKS,
-    deadline: float = PROBE_TIMEOUT,
+    checks: Collection[str] = decision.DEFAULT_CHECKS,
+    deadline: float = decision.PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Check:
     """The same for a known server, with a resolver chosen by the caller.
@@ -167,9 +162,9 @@ def misconfigured(conn_id: str, error: Exception) -> Check:
     """The check of a connection that is missing or wrong."""
     cause, sentence = "connection", as_sentence(error)
     if isinstance(error, ConnectionUndefinedError):
-        cause = UNDEFINED
+        cause = decision.UNDEFINED
     elif isinstance(error, ConnectionMissingError):
-        cause = MISSING
+        cause = decision.MISSING
         sentence += (
             " A gate checks again until its timeout. While the API server does not answer, Airflow "
             "stops a gate in poke mode before that."

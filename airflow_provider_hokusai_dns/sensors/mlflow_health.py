@@ -21,21 +21,8 @@ from airflow.sdk.exceptions import TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
 
 from airflow_provider_hokusai_dns.config.connections import check_id
+from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection
-from airflow_provider_hokusai_dns.gates.decision import (
-    DEFAULT_CHECKS,
-    DEFAULT_FAIL_FAST,
-    EVENT_VERSION,
-    PAYLOAD_VERSION,
-    PROBE_TIMEOUT,
-    STRIKES,
-    GatePayload,
-    Strikes,
-    check_arguments,
-    in_one_line,
-    log_level,
-    unchecked,
-)
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.triggers.mlflow_health import MLflowHealthTrigger
@@ -112,7 +99,7 @@ class MLflowHealthSensor(BaseSensorOperator):
     # None on the class: Airflow reads it there for a mapped task, whose arguments are not known.
     start_trigger_args = _StartTriggerArgs()
     start_from_trigger = False
-    _strikes = Strikes()
+    _strikes = decision.Strikes()
     _last: Verdict | None = None
     _began = 0.0
 
@@ -121,20 +108,20 @@ class MLflowHealthSensor(BaseSensorOperator):
         *,
         mlflow_conn_id: str = "mlflow_default",
         min_health: str = "degraded",
-        checks: Sequence[str] = DEFAULT_CHECKS,
-        fail_fast_on: Sequence[str] = DEFAULT_FAIL_FAST,
+        checks: Sequence[str] = decision.DEFAULT_CHECKS,
+        fail_fast_on: Sequence[str] = decision.DEFAULT_FAIL_FAST,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         start_from_trigger: bool = False,
         end_from_trigger: bool = True,
         poke_interval: timedelta | float = 30,
         timeout: timedelta | float | None = 3600,
-        probe_timeout: float = PROBE_TIMEOUT,
+        probe_timeout: float = decision.PROBE_TIMEOUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, timeout=timeout, **kwargs)
         self.mlflow_conn_id = mlflow_conn_id
         self.min_health = min_health
-        self.checks, self.fail_fast_on = check_arguments(
+        self.checks, self.fail_fast_on = decision.check_arguments(
             min_health, checks, fail_fast_on, probe_timeout
         )
         if not hasattr(mlflow_conn_id, "resolve"):  # a value of another task has that
@@ -163,7 +150,7 @@ class MLflowHealthSensor(BaseSensorOperator):
         try:
             return super().execute(context)
         except AirflowTaskTimeout as error:
-            self._last = self._last or unchecked(self.mlflow_conn_id)
+            self._last = self._last or decision.unchecked(self.mlflow_conn_id)
             self._push_verdict(context)
             late = AirflowTaskTimeout(self._too_late(by_execution_timeout=True))
             raise self._outcome(late) from error
@@ -172,7 +159,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             raise AirflowSensorTimeout(self._too_late()) from error
         except AirflowSkipException as error:
             if isinstance(error.__cause__, AirflowTaskTimeout):
-                self._last = self._last or unchecked(self.mlflow_conn_id)
+                self._last = self._last or decision.unchecked(self.mlflow_conn_id)
             self._push_verdict(context)
             raise AirflowSkipException(f"{error} {self._seen()}") from error
         except AirflowException:
@@ -191,7 +178,7 @@ class MLflowHealthSensor(BaseSensorOperator):
                 next_method, next_kwargs, context
             )
         except TaskDeferralTimeout as error:  # the scheduler ended the wait
-            self._last = unchecked(self.mlflow_conn_id, by_triggerer=True)
+            self._last = decision.unchecked(self.mlflow_conn_id, by_triggerer=True)
             if self.start_from_trigger:  # otherwise the XCom is the verdict of the worker's check
                 self._push_verdict(context)
             raise self._outcome(self._timed_out()) from error
@@ -224,8 +211,8 @@ class MLflowHealthSensor(BaseSensorOperator):
         """Resume after the trigger has fired."""
         told = event if isinstance(event, Mapping) else {}
         try:
-            if (version := told.get("version")) != EVENT_VERSION:
-                raise ValueError(f"its version is {version!r}, not {EVENT_VERSION}")
+            if (version := told.get("version")) != decision.EVENT_VERSION:
+                raise ValueError(f"its version is {version!r}, not {decision.EVENT_VERSION}")
             is_open, verdict = told["open"], Verdict.from_dict(told["verdict"])
         except (KeyError, TypeError, ValueError) as error:
             raise AirflowException(
@@ -234,7 +221,7 @@ class MLflowHealthSensor(BaseSensorOperator):
             ) from None
         self._last = verdict
         if is_open:
-            self.log.log(log_level(verdict), "%s", in_one_line(verdict))
+            self.log.log(decision.log_level(verdict), "%s", decision.in_one_line(verdict))
             return dict(verdict.as_dict())
         self._push_verdict(context)
         if told.get("timed_out"):
@@ -299,15 +286,15 @@ class MLflowHealthSensor(BaseSensorOperator):
     def _seen(self) -> str:
         if self._last is None:
             return ""
-        line = in_one_line(self._last)
+        line = decision.in_one_line(self._last)
         if self._last.level is Level.DEGRADED and self.min_health == Level.HEALTHY:
             line += f' The gate opens at min_health="{self.min_health}" only.'
         return line
 
-    def _payload(self, *, delay: float) -> GatePayload:
+    def _payload(self, *, delay: float) -> decision.GatePayload:
         """The trigger's arguments; plain values, because they may be part of the serialized DAG."""
-        return GatePayload(
-            version=PAYLOAD_VERSION,
+        return decision.GatePayload(
+            version=decision.PAYLOAD_VERSION,
             mlflow_conn_id=self.mlflow_conn_id,
             min_health=self.min_health,
             checks=list(self.checks),
@@ -344,7 +331,7 @@ class MLflowHealthSensor(BaseSensorOperator):
                 self.mlflow_conn_id, checks=self.checks, deadline=self.probe_timeout
             ).verdict
             before, strikes = strikes, strikes.after(verdict, self.fail_fast_on)
-            self.log.log(log_level(verdict), "%s", in_one_line(verdict, strikes))
+            self.log.log(decision.log_level(verdict), "%s", decision.in_one_line(verdict, strikes))
             if strikes.out:
                 raise self._hopeless(verdict)
             if not strikes.count or not self._must_confirm_at_once(context):
@@ -356,7 +343,7 @@ class MLflowHealthSensor(BaseSensorOperator):
 
     def _hopeless(self, verdict: Verdict) -> AirflowFailException:
         return AirflowFailException(
-            f"Giving up on MLflow: {verdict.state.value} in {STRIKES} checks in a row. "
+            f"Giving up on MLflow: {verdict.state.value} in {decision.STRIKES} checks in a row. "
             f"{verdict.sentence}"
         )
 
@@ -372,16 +359,16 @@ class MLflowHealthSensor(BaseSensorOperator):
         """Whether strikes cannot be kept for the next poke: reschedule mode before Airflow 3.3."""
         return self.reschedule and not self.deferrable and not context.get("task_state_store")
 
-    def _recall(self, context: Context) -> Strikes:
+    def _recall(self, context: Context) -> decision.Strikes:
         store = context.get("task_state_store")
         if not self.reschedule or self.deferrable or not store:
             return self._strikes
         kept = store.get(_STATE_KEY)
         if isinstance(kept, dict) and kept.get("try_number") == context["ti"].try_number:
-            return Strikes.from_dict(kept)
-        return Strikes()
+            return decision.Strikes.from_dict(kept)
+        return decision.Strikes()
 
-    def _remember(self, context: Context, strikes: Strikes) -> None:
+    def _remember(self, context: Context, strikes: decision.Strikes) -> None:
         self._strikes = strikes
         store = context.get("task_state_store")
         if self.reschedule and not self.deferrable and store:

@@ -12,20 +12,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_provider_hokusai_dns.config.fields import check_seconds
-from airflow_provider_hokusai_dns.gates.decision import (
-    DEFAULT_CHECKS,
-    DEFAULT_FAIL_FAST,
-    EVENT_VERSION,
-    PAYLOAD_VERSION,
-    PROBE_TIMEOUT,
-    GateEvent,
-    GatePayload,
-    Strikes,
-    check_arguments,
-    in_one_line,
-    log_level,
-    unchecked,
-)
+from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.shared_probes import (
     CheckFailedError,
     ProbeKey,
@@ -74,23 +61,23 @@ class MLflowHealthTrigger(BaseTrigger):
         *,
         mlflow_conn_id: str = "mlflow_default",
         min_health: str = "degraded",
-        checks: Sequence[str] = DEFAULT_CHECKS,
-        fail_fast_on: Sequence[str] = DEFAULT_FAIL_FAST,
+        checks: Sequence[str] = decision.DEFAULT_CHECKS,
+        fail_fast_on: Sequence[str] = decision.DEFAULT_FAIL_FAST,
         poke_interval: float = 30.0,
-        probe_timeout: float = PROBE_TIMEOUT,
+        probe_timeout: float = decision.PROBE_TIMEOUT,
         delay: float = 0.0,
         strikes: Mapping[str, Any] | None = None,
         end_from_trigger: bool = False,
         do_xcom_push: bool = True,
         silent_fail: bool = False,
         seen: VerdictDict | None = None,
-        version: int = PAYLOAD_VERSION,
+        version: int = decision.PAYLOAD_VERSION,
         **later: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        if version not in range(1, PAYLOAD_VERSION + 1):
+        if version not in range(1, decision.PAYLOAD_VERSION + 1):
             raise TypeError(
-                f"this trigger reads its arguments up to version {PAYLOAD_VERSION}, not "
+                f"this trigger reads its arguments up to version {decision.PAYLOAD_VERSION}, not "
                 f"{version!r}: triggerer and workers must run the same version of "
                 "airflow-provider-hokusai-dns"
             )
@@ -99,7 +86,7 @@ class MLflowHealthTrigger(BaseTrigger):
         self.mlflow_conn_id = mlflow_conn_id
         self.min_health = min_health
         try:
-            self.checks, self.fail_fast_on = check_arguments(
+            self.checks, self.fail_fast_on = decision.check_arguments(
                 min_health, checks, fail_fast_on, probe_timeout
             )
             check_seconds("poke_interval", poke_interval, may_be_zero=True)
@@ -109,7 +96,7 @@ class MLflowHealthTrigger(BaseTrigger):
         self.poke_interval = poke_interval
         self.probe_timeout = probe_timeout
         self.delay = delay
-        self.strikes = Strikes.from_dict(strikes)
+        self.strikes = decision.Strikes.from_dict(strikes)
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
         self.silent_fail = silent_fail
@@ -117,8 +104,8 @@ class MLflowHealthTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path and the arguments that recreate this trigger."""
-        payload = GatePayload(
-            version=PAYLOAD_VERSION,
+        payload = decision.GatePayload(
+            version=decision.PAYLOAD_VERSION,
             mlflow_conn_id=self.mlflow_conn_id,
             min_health=self.min_health,
             checks=list(self.checks),
@@ -159,7 +146,9 @@ class MLflowHealthTrigger(BaseTrigger):
             news = (verdict.state, verdict.cause, verdict.dns_cause, strikes.count)
             if news != told:
                 told = news
-                self.log.log(log_level(verdict), "%s", in_one_line(verdict, strikes))
+                self.log.log(
+                    decision.log_level(verdict), "%s", decision.in_one_line(verdict, strikes)
+                )
             if verdict.meets(self.min_health):
                 yield await self._opening(verdict)
                 return
@@ -184,7 +173,7 @@ class MLflowHealthTrigger(BaseTrigger):
         elif self.seen is not None:
             verdict = Verdict.from_dict(self.seen)
         else:
-            verdict = unchecked(self.mlflow_conn_id)
+            verdict = decision.unchecked(self.mlflow_conn_id)
         return _event(verdict, open=False, timed_out=True)
 
     async def _opening(self, verdict: Verdict) -> TriggerEvent:
@@ -231,7 +220,7 @@ class MLflowHealthTrigger(BaseTrigger):
 
 
 def _event(verdict: Verdict, *, open: bool, timed_out: bool = False) -> TriggerEvent:
-    event = GateEvent(version=EVENT_VERSION, open=open, verdict=verdict.as_dict())
+    event = decision.GateEvent(version=decision.EVENT_VERSION, open=open, verdict=verdict.as_dict())
     if timed_out:
         event["timed_out"] = True
     return TriggerEvent(dict(event))  # type: ignore[no-untyped-call]
