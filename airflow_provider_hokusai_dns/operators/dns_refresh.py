@@ -81,7 +81,7 @@ class DNSRefreshOperator(BaseOperator):
         """Refresh, push the XComs, and only then fail if ``fail_on`` requires it."""
         _check_fail_on(self.fail_on)
         hostnames = _names("hostnames", self.hostnames)
-        runtime.store().bounded.patience = _PATIENCE
+        runtime.store().set_patience(_PATIENCE)
         report = refresh_names(self._conn_ids(), hostnames, probe=self.probe, tell=self.log.log)
         rows = report["resolutions"]
         if self.do_xcom_push:

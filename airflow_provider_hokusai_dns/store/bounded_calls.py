@@ -17,10 +17,6 @@ T = TypeVar("T")
 _KEPT = 30.0
 
 
-class CallOverdue(StoreOverdue):
-    """The connection to the supervisor is busy with a call that did not return in time."""
-
-
 class _Overdue(NamedTuple):
     """A call that nothing waits for any more.
 
@@ -58,21 +54,21 @@ class BoundedCall:
 
         :param key: what is asked. If the last call with this key was overdue and has returned now,
             its result is returned, once. Empty for a call whose result may not be older than it.
-        :raises CallOverdue: it, or an earlier call, did not return in time.
+        :raises StoreOverdue: it, or an earlier call, did not return in time.
         """
         began = time.monotonic()
         deadline = began + self.patience
         overdue = self._overdue
         if overdue is not None:
             if not overdue.future.done():
-                raise CallOverdue
+                raise StoreOverdue
             self._overdue = None
             if key and key == overdue.key and began - overdue.began < _KEPT:
                 known: Future[T] = overdue.future
                 return known.result()
         line, future = self._free, Future[T]()
         if not line.acquire(timeout=self.patience):
-            raise CallOverdue
+            raise StoreOverdue
 
         def work() -> None:
             try:
@@ -89,5 +85,5 @@ class BoundedCall:
             raise
         if not wait((future,), max(0.0, deadline - time.monotonic())).done:
             self._overdue = _Overdue(key, began, future)
-            raise CallOverdue
+            raise StoreOverdue
         return future.result()

@@ -27,9 +27,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from airflow_provider_hokusai_dns import supervisor
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
-from airflow_provider_hokusai_dns.resolver.errors import StoreUnreadableError
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue, StoreUnreadableError
 from airflow_provider_hokusai_dns.resolver.model import LastKnownGood
-from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall, CallOverdue
+from airflow_provider_hokusai_dns.store.bounded_calls import BoundedCall
 from airflow_provider_hokusai_dns.store.history import (
     History,
     HistoryPoint,
@@ -248,8 +248,8 @@ class VariableStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._given = variables
-        self.bounded = BoundedCall(patience)
-        _bounded_calls.add(self.bounded)
+        self._bounded = BoundedCall(patience)
+        _bounded_calls.add(self._bounded)
         self._now = now
         #: Gives the seconds by which a timestamp may be ahead (policy rule 16).
         self.max_clock_skew: Callable[[], float] = lambda: ResolverConfig().max_clock_skew
@@ -275,10 +275,17 @@ class VariableStore:
         other._asked = asked
         return other
 
+    def set_patience(self, seconds: float) -> None:
+        """Set the time limit, of all nameservers' answers alike.
+
+        :param seconds: as ``patience`` of the class.
+        """
+        self._bounded.patience = seconds
+
     def read(self, hostname: str) -> LastKnownGood | None:
         """The stored record, or ``None`` if none is known. A broken one is reported once.
 
-        :raises CallOverdue: Airflow did not answer in time. If its answer is there at the next
+        :raises StoreOverdue: Airflow did not answer in time. If its answer is there at the next
             read, that returns it.
         :raises StoreUnreadableError: Airflow returned an error.
         """
@@ -291,7 +298,7 @@ class VariableStore:
         """The stored record, and what is wrong with its Variable."""
         try:
             return self._examine(hostname)
-        except CallOverdue:
+        except StoreOverdue:
             return Examined(was_read=False)
 
     def _examine(self, hostname: str) -> Examined:
@@ -306,7 +313,7 @@ class VariableStore:
             return Examined(problem=f"The Variable {key} is ignored: {error}; {_advice(error)}.")
         except Exception as error:
             self._report_trouble("read", key, error)
-            if isinstance(error, CallOverdue):
+            if isinstance(error, StoreOverdue):
                 raise
             return Examined(was_read=False)
 
@@ -315,7 +322,7 @@ class VariableStore:
 
         :param may_be_late: whether it may be the answer to an earlier call that was overdue. Not
             before a write: what is stored may be newer.
-        :raises CallOverdue: Airflow did not answer in time.
+        :raises StoreOverdue: Airflow did not answer in time.
         """
         text = self._call(lambda: self._variables.get(key), key if may_be_late else "")
         self._said.pop("", None)  # so that it is logged again when Airflow does not answer again
@@ -408,8 +415,8 @@ class VariableStore:
         """
         try:
             self._call(function)
-        except CallOverdue:
-            log.warning("%s was not sent within %s s: %s", what, self.bounded.patience, _NO_ANSWER)
+        except StoreOverdue:
+            log.warning("%s was not sent within %s s: %s", what, self._bounded.patience, _NO_ANSWER)
         except ImportError:
             log.debug("%s cannot be sent in this process", what)
         except Exception as error:
@@ -421,7 +428,7 @@ class VariableStore:
     def _call(self, function: Callable[[], T], key: str = "") -> T:
         if supervisor.belongs_to_parent():
             raise ImportError("a forked child has no supervisor")
-        return self.bounded.call(function, key)
+        return self._bounded.call(function, key)
 
     def _key(self, hostname: str) -> str:
         return variable_key(hostname, asked=self._asked)
@@ -475,9 +482,9 @@ class VariableStore:
     def _report_trouble(self, done: str, key: str, error: Exception) -> None:
         if isinstance(error, ImportError):  # a process that cannot write, by Airflow's design
             log.debug("Variable %s cannot be %s in this process", key, done)
-        elif isinstance(error, CallOverdue):
+        elif isinstance(error, StoreOverdue):
             text = "Variable %s could not be %s within %s s, continuing without it: %s"
-            self._say("", "overdue", text, key, done, self.bounded.patience, _NO_ANSWER)
+            self._say("", "overdue", text, key, done, self._bounded.patience, _NO_ANSWER)
         else:
             text = (
                 "Variable %s could not be %s (%s), continuing without it: check Airflow's API "

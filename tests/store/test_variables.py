@@ -242,7 +242,7 @@ class TestAnAPIServerThatDoesNotAnswer:
             kept.free.clear()
             store.examine(NAME)
             kept.free.set()
-            wait_until(lambda: store.bounded._overdue.future.done(), 5)
+            wait_until(lambda: store._bounded._overdue.future.done(), 5)
             assert ask(NAME)
             assert kept.gets == gets
 
@@ -251,7 +251,7 @@ class TestAnAPIServerThatDoesNotAnswer:
         kept.free.clear()
         store.examine(NAME)
         kept.free.set()
-        wait_until(lambda: store.bounded._overdue.future.done(), 5)
+        wait_until(lambda: store._bounded._overdue.future.done(), 5)
         monkeypatch.setattr(bounded_calls, "_KEPT", 0.0)
         store.read(NAME)
         assert kept.gets == 2
