@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client import Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -70,9 +70,7 @@ def render(
                 value=metrics.get("cache_size", 0),
             )
 
-    registry = CollectorRegistry(auto_describe=False)  # our own: no other series get in
-    registry.register(Once())
-    return generate_latest(registry)
+    return generate_latest(Once())
 
 
 def _gauges(known: Sequence[ConnectionHealth]) -> Iterator[Metric]:
