@@ -97,22 +97,18 @@ class HealthCache:
         return settings_now.listed, settings_now.problem
 
     def _settings_now(self) -> _Settings:
-        now, settings_now = self._now(), self._settings
-        if settings_now is None or now - settings_now.read_at >= _SETTINGS_EVERY:
-            settings_now = self._settings = self._read_settings(now)
-        return settings_now
-
-    def _read_settings(self, now: float) -> _Settings:
+        now, known = self._now(), self._settings
+        if known is not None and now - known.read_at < _SETTINGS_EVERY:
+            return known
         every = options.look_every()
-        listed: tuple[str, ...] = ()
-        problem = None
         try:
             listed = tuple(dict.fromkeys(settings.listed_connections()))
+            self._settings = _Settings(now, every, listed)
         except ValueError as error:
-            problem = str(error)
-            if self._settings is None or self._settings.problem != problem:
+            if known is None or known.problem != str(error):
                 log.error("Health of MLflow is unknown: %s", error)
-        return _Settings(now, every, listed, problem)
+            self._settings = _Settings(now, every, (), str(error))
+        return self._settings
 
     def words(self) -> dict[str, str]:
         """``overall``, ``dns`` and ``mlflow`` in one word each. Never probes, never asks DNS.
