@@ -8,7 +8,6 @@ URL is itself a credential.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 
 from airflow_provider_hokusai_dns.config.errors import TLSFileError
@@ -90,7 +89,7 @@ def check_stale_address(
     if rule != CHECK:
         return None if rule == USE else rule
     try:
-        tls: ssl.SSLContext | None = tls_context(server)
+        tls = tls_context(server)
     except TLSFileError as error:
         return f"{error}."
     with (
