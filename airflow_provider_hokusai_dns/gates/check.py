@@ -69,36 +69,22 @@ def check_connection(
 def check_server(
     server: MLflowServer,
     *,
+    private: DNSResolver | None = None,
     checks: Collection[str] = decision.DEFAULT_CHECKS,
     deadline: float = decision.PROBE_TIMEOUT,
     written_by: str = "gate",
 ) -> Check:
-    """:func:`check_connection` for a connection that has been read already."""
-    try:
-        resolver = runtime.resolver_for_server(server)
-    except ValueError as error:
-        return misconfigured(server.conn_id, error)
-    done = check_with(server, resolver, checks=checks, deadline=deadline, written_by=written_by)
-    _tell_breaker(server, done.verdict)
-    runtime.follow_policy()  # for the next check: a process that only checks asks no store
-    return done
+    """:func:`check_connection` for a connection that has been read already.
 
-
-def check_with(
-    server: MLflowServer,
-    resolver: DNSResolver,
-    *,
-    checks: Collection[str] = decision.DEFAULT_CHECKS,
-    deadline: float = decision.PROBE_TIMEOUT,
-    written_by: str = "gate",
-) -> Check:
-    """The same for a known server, with a resolver chosen by the caller.
-
-    It updates no breaker: the Test button uses a generated connection id, whose breaker no other
-    code would use or remove.
+    :param private: a resolver to use instead of the process's. No breaker is updated then: the
+        Test button uses a generated connection id, whose breaker no other code would use or remove.
     """
     from airflow_provider_hokusai_dns.health.probe import probe
 
+    try:
+        resolver = runtime.resolver_for_server(server) if private is None else private
+    except ValueError as error:
+        return misconfigured(server.conn_id, error)
     end = time.monotonic() + deadline
     share = max(deadline - _LEAST_FOR_PROBE, deadline / 2)
     found = None
@@ -115,6 +101,9 @@ def check_with(
             report=lambda place: resolver.report_failure(server.connect_host, *place[:2]),
         )
     observers.count_probe(server.hostname, verdict.milliseconds)
+    if private is None:
+        _tell_breaker(server, verdict)
+        runtime.follow_policy()  # for the next check: a process that only checks asks no store
     return Check(verdict, server, found)
 
 

@@ -458,7 +458,7 @@ class MLflowHook(BaseHook):
         """
         try:
             server = replace(connections.load_server(self.mlflow_conn_id), conn_id="")
-            verdict = check.check_with(server, runtime.private_resolver(server)).verdict
+            verdict = check.check_server(server, private=runtime.private_resolver(server)).verdict
         except SettingError as error:
             mine = error.where == f"connection {self.mlflow_conn_id!r}"
             where = "this connection" if mine else error.where

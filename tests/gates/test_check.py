@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.cli.explain import StoredRecord, explain
 from airflow_provider_hokusai_dns.config.connections import load_server
-from airflow_provider_hokusai_dns.gates.check import check_connection, check_with, former_status
+from airflow_provider_hokusai_dns.gates.check import check_connection, check_server, former_status
 from airflow_provider_hokusai_dns.gates.decision import (
     DEFAULT_FAIL_FAST,
     Strikes,
@@ -271,7 +271,8 @@ class TestALook:
         from airflow_provider_hokusai_dns.health import breaker
 
         server = replace(connections.load_server(), conn_id="made_up")
-        assert check_with(server, runtime.private_resolver(server)).verdict.state is State.HEALTHY
+        done = check_server(server, private=runtime.private_resolver(server))
+        assert done.verdict.state is State.HEALTHY
         assert not any(conn_id == "made_up" for conn_id, *_ in breaker._by_server)
 
 
