@@ -25,7 +25,6 @@ from airflow_provider_hokusai_dns.resolver import (
     ResolverConfig,
     forks,
 )
-from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy import Policy, for_view
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
 from airflow_provider_hokusai_dns.store.variables import VariableStore, notice_dag_test
@@ -93,16 +92,8 @@ def resolver_for_server(server: MLflowServer) -> DNSResolver:
     Connections with equal name settings share one resolver; all others are independent.
     """
     with locked():
-        _own_fallback(_process.policy, server)
+        _process.policy.own_fallback(server)
         return resolver_for_view(server.view)
-
-
-def _own_fallback(policy: Policy, server: MLflowServer) -> None:
-    """Apply ``MLFLOW_FALLBACK_IP`` to a connection whose name is resolved here."""
-    target = Target.parse(server.hostname)
-    is_named = target.literal is None and server.proxy is None
-    if is_named and not server.fallback_addresses:
-        policy.own_fallback(target.hostname, server.conn_id)
 
 
 def resolver_for_view(view: View) -> DNSResolver:
@@ -147,7 +138,7 @@ def private_resolver(server: MLflowServer) -> DNSResolver:
     :raises SettingError: a setting is wrong.
     """
     policy = Policy(variable=_process.policy.variable)
-    _own_fallback(policy, server)
+    policy.own_fallback(server)
     return DNSResolver(for_view(policy.current(), server.view))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from airflow_provider_hokusai_dns.config import settings
 from airflow_provider_hokusai_dns.config.errors import SettingError
-from airflow_provider_hokusai_dns.config.server import View
+from airflow_provider_hokusai_dns.config.server import MLflowServer, View
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
+from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, PolicyVariable
 
 
@@ -106,13 +107,17 @@ class Policy:
         """Whether it has the numbers of the Variable, or has not been built yet."""
         return self._config is None or self._numbers == self.variable.values
 
-    def own_fallback(self, hostname: str, conn_id: str) -> None:
+    def own_fallback(self, server: MLflowServer) -> None:
         """Apply ``MLFLOW_FALLBACK_IP`` to the first connection that has no static addresses.
 
-        If the host of that connection changes, it applies to the new host. It never applies to a
-        second host. A listed connection takes precedence over one that is not listed.
+        Only to one whose name is resolved here. If the host of that connection changes, it applies
+        to the new host. It never applies to a second host. A listed connection takes precedence
+        over one that is not listed.
         """
-        owner = self._fallback_owner
+        target = Target.parse(server.hostname)
+        if target.literal is not None or server.proxy is not None or server.fallback_addresses:
+            return
+        hostname, conn_id, owner = target.hostname, server.conn_id, self._fallback_owner
         if owner is not None and owner[1] == hostname:
             return
         if (
