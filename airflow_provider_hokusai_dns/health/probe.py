@@ -162,19 +162,8 @@ def _write_artifact(
     )
     if stored.failure in NO_CONNECTION:
         return stored
-    # Also after a failure: half of it may be there.
-    removed = _clean_up(server, connection, path, headers)
-    # That a delete is slow says nothing about writing; that it is refused is worth knowing.
-    refused = removed.failure is None and removed.status != 200
-    if stored.status == 200 and stored.failure is None and refused:
-        return removed
-    return stored
-
-
-def _clean_up(
-    server: MLflowServer, connection: ProbeConnection, path: str, headers: dict[str, str]
-) -> Reply:
-    """Delete the artifact, with a deadline of its own: a timed-out upload may still be stored."""
+    # Also after a failure: half of it may be there. With a deadline of its own: an upload that
+    # timed out may still be stored.
     with (
         Deadline(_CLEANUP_SECONDS) as limit,
         ProbeConnection(
@@ -186,7 +175,12 @@ def _clean_up(
             connect_timeout=_CLEANUP_SECONDS,
         ) as fresh,
     ):
-        return fresh.ask("artifact", "DELETE", path, headers=headers)
+        removed = fresh.ask("artifact", "DELETE", path, headers=headers)
+    # That a delete is slow says nothing about writing; that it is refused is worth knowing.
+    refused = removed.failure is None and removed.status != 200
+    if stored.status == 200 and stored.failure is None and refused:
+        return removed
+    return stored
 
 
 def _artifact_folder(tracking: Reply) -> str | None:
