@@ -21,7 +21,7 @@ from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 
 try:
-    from airflow.sdk.definitions.retry_policy import RetryAction, RetryDecision, RetryPolicy
+    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 except ImportError:
     from importlib.metadata import version
 
@@ -155,17 +155,16 @@ class MLflowRetryPolicy(RetryPolicy):
         grown = self.delay * 2.0 ** min(max(0, times), 20)
         # Not for secrecy: a thousand tasks must not retry at the same moment.
         spread = random.uniform(1.0, 1.25)  # noqa: S311
-        is_rescheduled = hasattr(RetryAction, "RESCHEDULE")
-        if is_rescheduled:
+        reschedule = getattr(RetryDecision, "reschedule", None)  # Airflow 3.4
+        if reschedule is not None:
             at_least = max(at_least, _shortest_reschedule())
         delay = max(min(grown, self.max_delay), timedelta(seconds=at_least)) * spread
-        if is_rescheduled:
-            reschedule: Any = RetryDecision
-            later: RetryDecision = reschedule.reschedule(
-                delay, reschedule_timeout=self.give_up_after, reason=reason
-            )
-            return later
-        return RetryDecision.retry(delay=delay, reason=reason)
+        if reschedule is None:
+            return RetryDecision.retry(delay=delay, reason=reason)
+        later: RetryDecision = reschedule(
+            delay, reschedule_timeout=self.give_up_after, reason=reason
+        )
+        return later
 
 
 def _shortest_reschedule() -> float:
