@@ -289,16 +289,13 @@ class VariableStore:
             read, that returns it.
         :raises StoreUnreadableError: Airflow returned an error.
         """
-        found = self._examine(hostname)
-        if not found.was_read:
-            raise StoreUnreadableError
-        return found.record
+        return self._examine(hostname).record
 
     def examine(self, hostname: str) -> Examined:
         """The stored record, and what is wrong with its Variable."""
         try:
             return self._examine(hostname)
-        except StoreOverdue:
+        except StoreUnreadableError:
             return Examined(was_read=False)
 
     def _examine(self, hostname: str) -> Examined:
@@ -315,7 +312,7 @@ class VariableStore:
             self._report_trouble("read", key, error)
             if isinstance(error, StoreOverdue):
                 raise
-            return Examined(was_read=False)
+            raise StoreUnreadableError from None
 
     def text(self, key: str, *, may_be_late: bool = False) -> str | None:
         """The text of a Variable, within the time limit; ``None`` if it is not known.
