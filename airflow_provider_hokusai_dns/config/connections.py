@@ -297,12 +297,7 @@ def _known_connections() -> set[str]:
 
 
 def _server_from_uri(uri: str) -> MLflowServer:
-    """Read ``MLFLOW_TRACKING_URI`` and the other variables that MLflow's client reads.
-
-    These are user name, password or token, and the certificate files.
-
-    :raises SettingError: it is not an http or https URL, or another variable is wrong.
-    """
+    """Read ``MLFLOW_TRACKING_URI`` and the other variables that MLflow's client reads."""
     where = "environment"
     target = checked(where, TRACKING_VARIABLE, read_http_target, uri)
     scheme, _, userinfo = target.prefix.partition("://")
@@ -325,10 +320,7 @@ def _server_from_uri(uri: str) -> MLflowServer:
 
 
 def _credentials_from_environment() -> Credentials:
-    """The credentials that MLflow's own client would use, in its order of precedence.
-
-    :raises SettingError: they cannot be sent.
-    """
+    """The credentials that MLflow's own client would use, in its order of precedence."""
     username = without_us("MLFLOW_TRACKING_USERNAME")
     password = without_us("MLFLOW_TRACKING_PASSWORD")
     if username and password:

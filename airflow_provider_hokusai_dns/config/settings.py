@@ -84,10 +84,7 @@ def relay_keep() -> int:
 
 
 def _other(name: str, default: object) -> Any:
-    """An option that is not part of the policy.
-
-    :raises SettingError: it is wrong.
-    """
+    """An option that is not part of the policy."""
     return checked(_SECTION_NAME, name, OTHER_OPTIONS[name], option(name) or default)
 
 

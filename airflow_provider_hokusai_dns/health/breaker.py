@@ -27,7 +27,6 @@ from airflow_provider_hokusai_dns.resolver.model import utc
 #: The states that mean that MLflow is down. A wrong password or a missing workspace is an answer.
 _DOWN = frozenset({State.UNRESOLVED, State.UNREACHABLE, State.BACKEND_DOWN})
 
-
 log = logging.getLogger(__name__)
 
 

@@ -150,7 +150,6 @@ class ProbeConnection:
     def _exchange(
         self, check: str, method: str, path: str, headers: Mapping[str, str], body: bytes | None
     ) -> Reply:
-        """One request and its answer, or why there is none."""
         try:
             if self._deadline.remaining <= 0:
                 raise TimeoutError
@@ -199,7 +198,6 @@ class ProbeConnection:
         return connection
 
     def _explain(self, error: Exception) -> tuple[ReplyFailure, str]:
-        """The kind of failure of an exception."""
         import http.client
 
         from urllib3.exceptions import ReadTimeoutError

@@ -60,13 +60,10 @@ class _Wanted:
 
 
 class _Lookup(NamedTuple):
-    """A lookup in progress.
-
-    :param server: that of the connection, if one was given.
-    """
+    """A lookup in progress."""
 
     wanted: _Wanted
-    server: MLflowServer | None
+    server: MLflowServer | None  # that of the connection, if one was given
     resolver: DNSResolver
     hostname: str
     result: Future[tuple[Resolution | DNSResolutionError, float]]

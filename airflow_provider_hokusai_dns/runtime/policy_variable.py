@@ -52,10 +52,7 @@ def parse_policy(text: str) -> dict[str, float]:
 
 
 def _check_with_settings(values: Mapping[str, float]) -> None:
-    """Check numbers together with the settings that they do not replace.
-
-    :raises SettingError: they contradict each other.
-    """
+    """Check that numbers do not contradict the settings that they do not replace."""
     try:
         settings.resolver_config(values)
     except SettingError as error:

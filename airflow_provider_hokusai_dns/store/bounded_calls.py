@@ -18,14 +18,10 @@ _KEPT = 30.0
 
 
 class _Overdue(NamedTuple):
-    """A call that nothing waits for any more.
-
-    :param key: what it asks.
-    :param began: monotonic seconds.
-    """
+    """A call that nothing waits for any more."""
 
     key: str
-    began: float
+    began: float  # monotonic seconds
     future: Future[Any]
 
 

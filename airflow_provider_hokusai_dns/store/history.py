@@ -131,10 +131,7 @@ def _short(point: HistoryPoint) -> dict[str, Any]:
 
 
 def _point(item: object) -> tuple[float, HistoryPoint]:
-    """A point and its time.
-
-    :raises ValueError: it is malformed.
-    """
+    """A point and its time; :class:`ValueError` if it is malformed."""
     if not isinstance(item, dict):
         raise ValueError
     addresses = item.get("addresses", [])

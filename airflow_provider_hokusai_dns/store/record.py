@@ -116,10 +116,7 @@ def _address(item: object) -> str:
 
 
 def _services(values: dict[str, Any]) -> tuple[Endpoint, ...]:
-    """The endpoints of a record with ports.
-
-    :raises BrokenVariableError: one of them is not an endpoint; the error quotes it.
-    """
+    """The endpoints of a record with ports."""
     stored = values.get("services")
     if not isinstance(stored, list) or not 0 < len(stored) <= _MAX_ADDRESSES:
         raise BrokenVariableError("its services are not a list with at least one endpoint")
