@@ -27,18 +27,13 @@ from airflow_provider_hokusai_dns.resolver import (
     Resolution,
     ResolverConfig,
     Source,
+    wording,
 )
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, LookupFailed
 from airflow_provider_hokusai_dns.resolver.lookup.files import parse_hosts, read_text
 from airflow_provider_hokusai_dns.resolver.lookup.stub_resolver import StubResolver
 from airflow_provider_hokusai_dns.resolver.lookup.system import SystemLookup
 from airflow_provider_hokusai_dns.resolver.target import Target, shown
-from airflow_provider_hokusai_dns.resolver.wording import (
-    REASONS,
-    stale_limit_in_words,
-    what_is_remembered,
-    what_to_check,
-)
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 T = TypeVar("T")
@@ -275,7 +270,7 @@ def _why_this(
             "and no stale or stored one can be used. It is never checked against DNS"
         )
     if found.is_stale:
-        limit = stale_limit_in_words(found)
+        limit = wording.stale_limit_in_words(found)
         row = stale_limit_row(found, ConnectionTarget(login_limit=login_limit))
         if row is not None and row["rule"] == "login_over_http":
             limit = f"{login_limit:.0f} s of age, with a login and no verified certificate"
@@ -284,12 +279,12 @@ def _why_this(
             f"{why}. Good for up to {limit}"
         )
     fresh = "" if ttl_left is None else f". Fresh for {ttl_left:.0f} s more"
-    return f"{addresses}: {REASONS[found.source]}{fresh}"
+    return f"{addresses}: {wording.REASONS[found.source]}{fresh}"
 
 
 def _why_nothing(error: DNSResolutionError) -> str:
-    known = what_is_remembered(is_known=error.is_known, is_unread=error.is_unread)
-    advice = what_to_check(error.cause, is_known=error.is_known)
+    known = wording.what_is_remembered(is_known=error.is_known, is_unread=error.is_unread)
+    advice = wording.what_to_check(error.cause, is_known=error.is_known)
     return (
         f"there is no address: DNS returns none ({error.cause.value}), and {known}. {advice}; "
         "in an emergency set fallback_addresses on the connection"

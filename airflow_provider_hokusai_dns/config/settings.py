@@ -6,25 +6,14 @@ before it is used.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from airflow_provider_hokusai_dns.config import fields
 from airflow_provider_hokusai_dns.config.errors import SettingError
-from airflow_provider_hokusai_dns.config.fields import (
-    checked,
-    did_you_mean,
-    read_addresses,
-    read_count,
-    read_flag,
-    read_hostnames,
-    read_items,
-    read_nameservers,
-    read_seconds,
-    read_seconds_above_zero,
-)
 from airflow_provider_hokusai_dns.config.overrides import without_us
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted
@@ -40,14 +29,17 @@ SECTION = "hokusai_dns"
 _ENVIRONMENT = {"cache_ttl": "DNS_CACHE_TTL", "timeout": "DNS_TIMEOUT"}
 _FALLBACK_VARIABLE = "MLFLOW_FALLBACK_IP"
 _SECTION_NAME = f"section [{SECTION}]"
-_LISTS: dict[str, Callable[[object], Any]] = {"nameservers": read_nameservers, "search": read_items}
+_LISTS: dict[str, Callable[[object], Any]] = {
+    "nameservers": fields.read_nameservers,
+    "search": fields.read_items,
+}
 #: The options that are not part of the policy, and their readers.
 OTHER_OPTIONS: dict[str, Callable[[object], Any]] = {
-    "connections": read_items,
-    "hostnames": read_hostnames,
-    "look_every": read_seconds_above_zero,
-    "metrics_for_anyone": read_flag,
-    "relay_keep": read_count,
+    "connections": fields.read_items,
+    "hostnames": fields.read_hostnames,
+    "look_every": fields.read_seconds_above_zero,
+    "metrics_for_anyone": fields.read_flag,
+    "relay_keep": fields.read_count,
 }
 
 
@@ -85,7 +77,7 @@ def relay_keep() -> int:
 
 def _other(name: str, default: object) -> Any:
     """An option that is not part of the policy."""
-    return checked(_SECTION_NAME, name, OTHER_OPTIONS[name], option(name) or default)
+    return fields.checked(_SECTION_NAME, name, OTHER_OPTIONS[name], option(name) or default)
 
 
 def wrong_options() -> list[SettingError]:
@@ -94,7 +86,7 @@ def wrong_options() -> list[SettingError]:
     for name, read in OTHER_OPTIONS.items():
         try:
             if (raw := option(name)) is not None:
-                checked(_SECTION_NAME, name, read, raw)
+                fields.checked(_SECTION_NAME, name, read, raw)
         except SettingError as error:
             found.append(error)
     return found
@@ -110,7 +102,7 @@ def unknown_options() -> list[str]:
     in_file = conf.options(SECTION) if conf.has_section(SECTION) else []
     return [
         f"{where}{quoted(name, 60)} is ignored: there is no such option. "
-        f"{did_you_mean(name, names)}".rstrip()
+        f"{fields.did_you_mean(name, names)}".rstrip()
         for where, given, names in (
             (f"environment, {prefix}: ", set_here, [name.upper() for name in known]),
             (f"{_SECTION_NAME}: ", in_file, known),
@@ -131,8 +123,8 @@ def policy_numbers() -> dict[str, Callable[[object], Any]]:
     The others choose the DNS servers, which a user who may edit Variables must not do.
     """
     return {
-        item.name: read_count if item.type == "int" else read_seconds
-        for item in fields(ResolverConfig)
+        item.name: fields.read_count if item.type == "int" else fields.read_seconds
+        for item in dataclasses.fields(ResolverConfig)
         if item.type in ("float", "int")
     }
 
@@ -162,7 +154,7 @@ def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> Re
         origin[name] = ("environment", variable) if raw else (_SECTION_NAME, name)
         raw = raw or option(name) or ""
         if raw:
-            values[name] = checked(*origin[name], read, raw)
+            values[name] = fields.checked(*origin[name], read, raw)
     # Read without a hostname too: a wrong value is an error before a connection asks for it.
     if (addresses := static_addresses()) and (hostname := _tracking_hostname()):
         values["static_addresses"] = {hostname: addresses}
@@ -183,7 +175,7 @@ def static_addresses() -> tuple[str, ...]:
     :raises SettingError: it contains something that is not an address.
     """
     raw = os.environ.get(_FALLBACK_VARIABLE, "")
-    return checked("environment", _FALLBACK_VARIABLE, read_addresses, raw)
+    return fields.checked("environment", _FALLBACK_VARIABLE, fields.read_addresses, raw)
 
 
 def has_fallback() -> bool:

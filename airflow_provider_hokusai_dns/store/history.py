@@ -14,16 +14,7 @@ from typing import Any, TypedDict
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level
 from airflow_provider_hokusai_dns.resolver.model import Endpoint
 from airflow_provider_hokusai_dns.resolver.target import parse_address
-from airflow_provider_hokusai_dns.store.record import (
-    BrokenVariableError,
-    asked_field,
-    is_number,
-    iso_seconds,
-    load_of,
-    printable,
-    read_stamp,
-    variable_key,
-)
+from airflow_provider_hokusai_dns.store import record
 
 VERSION = 1
 MAX_AGE = 86_400.0
@@ -60,7 +51,7 @@ class History:
 
 def history_key(hostname: str, asked: tuple[str, ...] = ()) -> str:
     """The key of the Variable that holds the history of a hostname."""
-    return variable_key(hostname, _PREFIX, asked=asked)
+    return record.variable_key(hostname, _PREFIX, asked=asked)
 
 
 def shown_name(hostname: str, asked: tuple[str, ...] = ()) -> str:
@@ -79,10 +70,10 @@ def parse_history(
     :param skew: seconds by which a point may be ahead of ``now``.
     :raises BrokenVariableError: the text is not a history of this hostname.
     """
-    values = load_of(hostname, text, (VERSION,), asked)
+    values = record.load_of(hostname, text, (VERSION,), asked)
     stored = values.get("points")
     if not isinstance(stored, list):
-        raise BrokenVariableError("its points are not a list")
+        raise record.BrokenVariableError("its points are not a list")
     by_time: dict[float, HistoryPoint] = {}
     bad = 0
     for item in stored:
@@ -102,7 +93,7 @@ def with_point(
     points: tuple[HistoryPoint, ...], point: HistoryPoint, *, now: float
 ) -> tuple[HistoryPoint, ...]:
     """Add a point, within a day and 288 points. It replaces a point of the same second."""
-    by_time = {read_stamp(one["at"], "at"): one for one in (*points, point)}
+    by_time = {record.read_stamp(one["at"], "at"): one for one in (*points, point)}
     return _last_day(by_time, now)
 
 
@@ -115,7 +106,7 @@ def render_history(
 ) -> str:
     """Render points as text; the oldest are dropped if it would get too long."""
     lines = [json.dumps(_short(point), separators=(",", ":")) for point in points]
-    about = {"version": VERSION, "hostname": hostname, **asked_field(asked)}
+    about = {"version": VERSION, "hostname": hostname, **record.asked_field(asked)}
     head = json.dumps(about).removesuffix("}") + ', "points": [\n'
     room = _MAX_TEXT - len(head) - 2
     kept = len(lines)
@@ -143,12 +134,12 @@ def _point(item: object) -> tuple[float, HistoryPoint]:
         raise ValueError
     if not isinstance(cause, str | None):
         raise ValueError
-    at = read_stamp(item.get("at"), "at")
+    at = record.read_stamp(item.get("at"), "at")
     return at, HistoryPoint(
-        at=iso_seconds(at),
+        at=record.iso_seconds(at),
         state=item["state"],
         addresses=canonical[:MAX_ADDRESSES],
-        cause=None if cause is None else printable(cause, 40),
+        cause=None if cause is None else record.printable(cause, 40),
         lookup_ms=_milliseconds(item.get("lookup_ms")),
         probe=probe,
         probe_ms=_milliseconds(item.get("probe_ms")),
@@ -169,6 +160,6 @@ def _place(value: object) -> str:
 def _milliseconds(value: Any) -> float | None:
     if value is None:
         return None
-    if not is_number(value) or not 0 <= value < 1e9:
+    if not record.is_number(value) or not 0 <= value < 1e9:
         raise ValueError
     return float(value)
