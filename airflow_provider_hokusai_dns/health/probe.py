@@ -59,7 +59,7 @@ def probe(
     :param resolution: the resolver's answer for the server, or the error that it raised.
     :param checks: any of ``dns``, ``tracking``, ``registry``, ``artifact``; with ``dns`` alone
         nothing is sent.
-    :param deadline: seconds for all but the clean-up after ``artifact``, which gets one more.
+    :param deadline: seconds for all but the clean-up after ``artifact``, which gets two more.
     :param report: called with each address that did not accept a connection (policy rule 13).
     :raises ValueError: a check does not exist, or the deadline is not above 0.
     """

@@ -50,10 +50,9 @@ CONNECTIONS_BROKEN = "hokusai_dns_connections_setting_broken"
 def render(
     known: Sequence[ConnectionHealth], metrics: dict[str, Any], *, broken: bool = False
 ) -> bytes:
-    """The text.
+    """The text for the listed connections, and for the metrics of this process's resolver.
 
-    :param known: what is known of each listed connection.
-    :param metrics: the snapshot of this process's resolver; may be empty.
+    :param metrics: may be empty.
     :param broken: whether the list of connections cannot be read.
     """
 

@@ -22,10 +22,7 @@ HEADERS = {
 
 
 def render_reference(openapi: dict[str, Any]) -> str:
-    """Render an OpenAPI document as HTML.
-
-    :param openapi: as FastAPI generates it.
-    """
+    """Render an OpenAPI document, as FastAPI generates it, as HTML."""
     schemas = openapi.get("components", {}).get("schemas", {})
     info = openapi["info"]
     parts = [f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>"]
@@ -38,10 +35,7 @@ def render_reference(openapi: dict[str, Any]) -> str:
 
 
 def page_of(title: str, body: str) -> str:
-    """A plain page; to be served with :data:`HEADERS`.
-
-    :param body: HTML.
-    """
+    """A plain page around some HTML; to be served with :data:`HEADERS`."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

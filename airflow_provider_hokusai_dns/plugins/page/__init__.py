@@ -43,9 +43,8 @@ def content_type(name: str) -> str:
 
 
 def render(files: dict[str, bytes], *, may_trigger: bool) -> bytes:
-    """The page for one reader.
+    """The page for one reader, from the files of :func:`read_files`.
 
-    :param files: of :func:`read_files`.
     :param may_trigger: whether Airflow lets this reader trigger the refresh DAG.
     """
     html = files["index.html"].replace(b"{{refresh_dag}}", REFRESH_DAG.encode())
