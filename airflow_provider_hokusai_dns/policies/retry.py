@@ -34,8 +34,6 @@ except ImportError:
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-    from airflow_provider_hokusai_dns.health.verdict import Verdict
-
 #: The process of an attempt must have ended before the next one is scheduled, or a try is spent:
 #: the scheduler of Airflow 3.4.0b2 (``SchedulerJobRunner.process_executor_events``) takes the
 #: executor's late "success" for a task that was killed, and excepts only a resumed deferral from
@@ -112,7 +110,9 @@ class MLflowRetryPolicy(RetryPolicy):
         is_relevant = child_was_away or isinstance(exception, AirflowTaskTimeout)
         if not is_relevant and not any(_is_of_mlflow(cause) for cause in causes):
             return RetryDecision.default()
-        verdict = self._verdict()
+        from airflow_provider_hokusai_dns.gates.check import check_connection
+
+        verdict = check_connection(self.mlflow_conn_id, written_by="retry policy").verdict
         if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":
             return RetryDecision.fail(reason=verdict.sentence)
         if why := _what_is_wrong(causes):
@@ -145,11 +145,6 @@ class MLflowRetryPolicy(RetryPolicy):
             max_delay=timedelta(seconds=data["max_delay"]),
             give_up_after=timedelta(seconds=data["give_up_after"]),
         )
-
-    def _verdict(self) -> Verdict:
-        from airflow_provider_hokusai_dns.gates.check import check_connection
-
-        return check_connection(self.mlflow_conn_id, written_by="retry policy").verdict
 
     def _later(self, times: int, reason: str, at_least: float) -> RetryDecision:
         grown = self.delay * 2.0 ** min(max(0, times), 20)
