@@ -35,24 +35,12 @@ def guide_page() -> str:
 
 @cache
 def _rendered() -> str:
-    return render_guide(read_guide())
-
-
-def read_guide() -> str:
-    """The failure guide as Markdown.
-
-    :raises OSError: the installation is incomplete.
-    """
-    shipped = Path(__file__).parent / _FILE
-    return (shipped if shipped.exists() else Path(__file__).parents[2] / "docs" / _FILE).read_text()
-
-
-def render_guide(markdown: str) -> str:
-    """The guide as HTML. The anchor of a word is ``<heading>.<word>``: some words occur twice."""
     from markdown_it import MarkdownIt
 
+    shipped = Path(__file__).parent / _FILE
+    file = shipped if shipped.exists() else Path(__file__).parents[2] / "docs" / _FILE
     parser = MarkdownIt("commonmark").enable("table")
-    tokens = parser.parse(markdown)
+    tokens = parser.parse(file.read_text())
     anchors = _give_anchors(tokens)
     for token in tokens:
         _link_within(token.children or (), anchors)
@@ -62,7 +50,10 @@ def render_guide(markdown: str) -> str:
 
 
 def _give_anchors(tokens: Sequence[Token]) -> dict[str, str]:
-    """Set the id of each heading; returns the ids by the short form that links in the text use."""
+    """Set the id of each heading, ``<heading>.<word>`` for a word: some words occur twice.
+
+    Returns the ids by the short form that links in the text use.
+    """
     above = ""
     anchors: dict[str, str] = {}
     for token, inline in pairwise(tokens):

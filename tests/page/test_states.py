@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_hokusai_dns.health.reply import ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State
-from airflow_provider_hokusai_dns.plugins.guide import read_guide, render_guide
+from airflow_provider_hokusai_dns.plugins.guide import guide_page
 from airflow_provider_hokusai_dns.plugins.page import read_files
 from airflow_provider_hokusai_dns.resolver import Cause
 from tests.page import stories
@@ -59,7 +59,7 @@ def test_every_word_of_the_code_has_words_on_the_page():
 
 def test_every_link_leads_to_a_section_of_the_guide():
     """Each word of the three tables has an anchor, and each link within the guide a target."""
-    html = render_guide(read_guide())
+    html = guide_page()
     anchors = set(re.findall(r'id="([^"]+)"', html))
     wanted = {f"causes-of-dns.{cause.value}" for cause in Cause}
     wanted |= {f"failures-of-a-request.{failure.value}" for failure in ReplyFailure}
