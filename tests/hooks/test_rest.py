@@ -481,7 +481,7 @@ class TestTheDeadline:
         uri = f"http://{tiny.address}:{tiny.port}"
         told = "accepts no connection"
         if is_proxied:
-            told = "the proxy that the environment names cannot"
+            told = "the proxy set in the environment cannot"
             monkeypatch.setenv("http_proxy", uri)
             for name in ("no_proxy", "NO_PROXY"):
                 monkeypatch.delenv(name, raising=False)
