@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial, wraps
 from typing import Any
@@ -34,9 +37,11 @@ from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealt
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.refresh.names import WrongRefreshError, refresh_names
+from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
+from airflow_provider_hokusai_dns.store import bounded_calls
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     iso_seconds,
@@ -60,7 +65,6 @@ _PATIENCE = 15.0
 #: Seconds for what goes on in the background at the end of a command.
 _END = 2.0
 OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
-INTERRUPTED = 130  # by Ctrl-C, as a shell counts it
 
 
 class UsageError(ValueError):
@@ -84,7 +88,6 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
             print_error(database_problem() or f"Airflow's database said {type(error).__name__}")
             return NO_DATABASE
         finally:
-            # Airflow closes its database at the exit, and would log what is still reading it.
             runtime.wait_idle(_END)
 
     @suppress_logs_and_warning
@@ -93,13 +96,31 @@ def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         # As Airflow's own "connections test" does it: without this, the SDK sees connections and
         # Variables of the environment alone, and not those in the database.
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-        try:
+        with _ended_by_ctrl_c():
             code = outcome(args)
-        except KeyboardInterrupt:
-            code = INTERRUPTED
+        if bounded_calls.is_under_way():
+            # At the exit Airflow closes its database, and fails with a traceback while it is read.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
         raise SystemExit(code)
 
     return command
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process itself: at once, without a traceback, with 130 in a shell.
+
+    Python's own handler does not run while the database's driver waits for a server.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @_command
@@ -239,7 +260,9 @@ def clear(args: Namespace) -> int:
 def database_problem() -> str | None:
     """Why Airflow's database cannot be read, or ``None``."""
     try:
-        check_database()
+        bounded_calls.BoundedCall(_PATIENCE).call(check_database)
+    except StoreOverdue:
+        return f"Airflow's database has not answered within {_PATIENCE:g} s: see 'airflow db check'"
     except SQLAlchemyError as error:
         return (
             f"Airflow's database cannot be read ({type(error).__name__}): see 'airflow db check', "

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 #: Seconds from its beginning for which the result of an overdue call is kept.
 _KEPT = 30.0
+_THREAD = "hokusai-dns-variables"
 
 
 class _Overdue(NamedTuple):
@@ -75,7 +76,7 @@ class BoundedCall:
                 line.release()
 
         try:
-            threading.Thread(target=work, name="hokusai-dns-variables", daemon=True).start()
+            threading.Thread(target=work, name=_THREAD, daemon=True).start()
         except RuntimeError:  # no thread can be started now
             line.release()
             raise
@@ -83,3 +84,8 @@ class BoundedCall:
             self._overdue = _Overdue(key, began, future)
             raise StoreOverdue
         return future.result()
+
+
+def is_under_way() -> bool:
+    """Whether a call in this process has not returned yet."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())

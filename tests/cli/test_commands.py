@@ -128,8 +128,28 @@ def test_ctrl_c_ends_a_command_at_once_and_without_a_traceback(environment, dns,
             asking.send_signal(signal.SIGINT)
             out, err = asking.communicate(timeout=60)
     assert time.monotonic() - stopped < 7
-    assert (asking.returncode, out) == (130, "")
+    assert (asking.returncode, out) == (-signal.SIGINT, "")  # 130 in a shell
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_a_database_that_does_not_answer_ends_in_words(environment, is_interrupted):
+    """Also by Ctrl-C: its driver waits without a limit, and where Python sees no signal."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        database = f"postgresql+psycopg2://airflow@127.0.0.1:{silent.getsockname()[1]}/airflow"
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "airflow", "hokusai-dns", "refresh", NAME],
+            env={**environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        with asking, silent.accept()[0]:
+            if is_interrupted:
+                asking.send_signal(signal.SIGINT)
+            out, err = asking.communicate(timeout=60)
+    assert (asking.returncode, out) == (-signal.SIGINT if is_interrupted else 3, "")
+    assert "Traceback" not in err
+    assert is_interrupted or "database has not answered within 15 s" in err
 
 
 class TestStatus:
