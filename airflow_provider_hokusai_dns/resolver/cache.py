@@ -27,7 +27,7 @@ class RecordStatus:
 
     :param turn: held during one access to the store, with a time limit; it guards no state.
     :param read_at: when it was last read for an answer; monotonic seconds.
-    :param compared_at: when it was last compared with a fresh answer, and is as good.
+    :param compared_at: when it was last compared with a fresh answer; earlier, if it was old then.
     :param has_nxdomain: whether it contains since when the name has been missing.
     :param is_unread: whether the last read failed.
     :param rejected: why it was rejected; empty if it was not.

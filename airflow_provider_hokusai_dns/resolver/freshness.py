@@ -327,3 +327,14 @@ def worth_writing(
         or resolved_at - stored.resolved_at >= config.store_max_age
         or not {one[:2] for one in stored.endpoints} & {one[:2] for one in answer.endpoints}
     )
+
+
+def compare_again_after(stored: LastKnownGood | None, wall: float, config: ResolverConfig) -> float:
+    """Seconds until a stored answer that was not replaced is compared again [17].
+
+    That is when it is due to be rewritten: its writer may have ended. One that is due already may
+    not be replaced by this process, and waits for a whole interval.
+    """
+    interval = config.store_max_age
+    left = 0.0 if stored is None else interval - (wall - stored.resolved_at)
+    return max(config.store_recheck, left) if 0 < left < interval else interval

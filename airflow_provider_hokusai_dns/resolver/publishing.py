@@ -88,11 +88,10 @@ class Publisher:
         with self._turn(record):
             now = self.state.now()
             try:
-                kept = self._write(slot, self._read(slot), config, written_by)
+                wait = self._write(slot, self._read(slot), config, written_by)
             except StoreOverdue:  # what is stored may be newer
-                kept = False
-            retry = config.store_recheck - self.state.config.store_max_age
-            record.compared_at = now if kept else now + retry
+                wait = config.store_recheck
+            record.compared_at = now + wait - self.state.config.store_max_age
 
     def outcome(self, slot: Slot) -> tuple[str, bool]:
         """What the store returned, for an error message; and whether it could not be read."""
@@ -163,11 +162,11 @@ class Publisher:
 
     def _write(
         self, slot: Slot, stored: LastKnownGood | None, config: ResolverConfig, written_by: str
-    ) -> bool:
-        """Write the answer if the policy requires it; returns whether the store is up to date."""
-        answer = slot.entry.answer
+    ) -> float:
+        """Write the answer if the policy requires it; returns seconds until the next comparison."""
+        answer, interval = slot.entry.answer, self.state.config.store_max_age
         if answer is None or answer.source is Source.STORE or answer.source.is_local:
-            return True
+            return interval
         if stored is not None:
             try:
                 freshness.check_record(slot.entry.hostname, stored)
@@ -176,11 +175,10 @@ class Publisher:
         wall = self.state.clock.time()
         resolved_at = wall - self.state.now() + answer.resolved_at
         if not freshness.worth_writing(stored, answer, resolved_at, wall, config):
-            return True
+            return freshness.compare_again_after(stored, wall, self.state.config)
         self.state.record(slot).has_nxdomain = False
-        return self._save(
-            slot, LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
-        )
+        record = LastKnownGood.of(slot.entry.hostname, answer, resolved_at, written_by=written_by)
+        return interval if self._save(slot, record) else config.store_recheck
 
     def _read(self, slot: Slot) -> LastKnownGood | None:
         """The stored record; none if there is no answer."""

@@ -185,7 +185,7 @@ def test_without_a_thread_for_it_the_end_on_sigterm_is_left_out_and_the_task_is_
     finally:
         signal.signal(signal.SIGTERM, earlier)
     assert seen == ["earlier"]
-    assert "left out: can't start new thread" in caplog.text
+    assert "is skipped: can't start new thread" in caplog.text
 
 
 def test_a_failure_while_a_run_is_ended_is_one_line_of_the_log(

@@ -608,6 +608,34 @@ def test_rule_17_costs_one_read_per_interval_and_a_write_where_one_is_due(
     assert 6 <= store.writes[NAME] <= 7
 
 
+@pytest.mark.parametrize("age", [0, 31, 300, 569, 571, 599])
+def test_rule_17_a_record_whose_writer_has_ended_gets_no_older(make, lookup, store, clock, age):
+    """The next process to compare it found it young; it looks the name up every ten seconds."""
+    lookup.set(NAME, Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10))
+    store.records[NAME] = record(clock.time() - age, "10.0.0.1")
+    resolver = make(store=store, jitter=0.0)
+    for _ in range(200):
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+        clock.advance(10)
+        assert clock.time() - store.records[NAME].resolved_at <= 600 + 30 + 20
+    assert store.reads[NAME] <= 2 + 2000 / 600
+
+
+def test_rule_17_a_record_that_no_answer_here_may_replace_is_compared_once_per_interval(
+    make, lookup, store, clock
+):
+    """It is of a wider reach, and old: reading it more often changes nothing."""
+    lookup.set(NAME, Answer((Endpoint("127.0.0.1"),), Source.DNS, ttl=10))
+    store.records[NAME] = record(clock.time() - 2000, "10.0.0.1")
+    resolver = make(store=store, jitter=0.0)
+    for _ in range(200):
+        resolver.resolve(NAME)
+        assert resolver.wait_idle()
+        clock.advance(10)
+    assert (store.reads[NAME], store.writes[NAME]) == (4, 0)
+
+
 def test_rule_17_a_store_that_was_unreachable_is_asked_again(make, lookup, store, clock):
     """The record is published when it is stored, and not when that was tried."""
     lookup.set(NAME, Answer((Endpoint("10.0.0.1"),), Source.DNS, ttl=10))
