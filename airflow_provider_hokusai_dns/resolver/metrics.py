@@ -103,7 +103,8 @@ class Window:
         """Count one event."""
         number = int(now // self._width)
         self._buckets.setdefault(number, [0, 0])[ok] += 1
-        self._drop(number)
+        if len(self._buckets) > _BUCKETS:
+            self._drop(number)
 
     def counts(self, now: float) -> tuple[int, int]:
         """Failures and successes inside the window."""

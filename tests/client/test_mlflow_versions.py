@@ -92,6 +92,8 @@ def test_without_a_private_name_a_run_is_complete_or_says_what_is_lost(
     owner, _, attribute = path.rpartition(".")
     holder = mlflow_private.PrivateName(f"{module}:{owner}", "").find() if owner else None
     monkeypatch.setattr(mlflow_private, "_warned", False)
+    # Without its private name it stays set: restored here, or the next test's models go there.
+    monkeypatch.setattr("mlflow.tracking._model_registry.utils._registry_uri", None)
     server: MLflowServer = a_server(hostname=mlflow_server.host, port=mlflow_server.port)
     without(monkeypatch, name, sys.modules[module] if holder is None else holder, attribute)
     if name is mlflow_private.AUTH:
