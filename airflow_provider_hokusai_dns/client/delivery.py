@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from airflow_provider_hokusai_dns.client import mlflow_private
+from airflow_provider_hokusai_dns.client.breaker_errors import is_refusal
 from airflow_provider_hokusai_dns.client.errors import Loss
 from airflow_provider_hokusai_dns.resolver import forks
 from airflow_provider_hokusai_dns.resolver.target import quoted
@@ -25,6 +26,7 @@ class _Trace:
     delivered: bool = False
     spans_missing: bool = False
     failed: bool = False
+    refused: bool = False
 
 
 @dataclass(eq=False)
@@ -43,6 +45,7 @@ class DeliveryTracker:
     _put: Counter[str] = field(default_factory=Counter)
     _done: Counter[str] = field(default_factory=Counter)
     _failed: Counter[str] = field(default_factory=Counter)
+    _refused: Counter[str] = field(default_factory=Counter)
     _reasons: dict[str, list[str]] = field(default_factory=dict)
     _traces: dict[str, _Trace] = field(default_factory=dict)
 
@@ -66,6 +69,8 @@ class DeliveryTracker:
             for kind, count in counts.items():
                 if count:
                     self._reason(kind, error)
+            if is_refusal(error):
+                self._refused.update(counts)
         self._add(self._failed, counts)
 
     def trace_begun(self, trace_id: str) -> None:
@@ -81,6 +86,7 @@ class DeliveryTracker:
                 return
             if error is not None:
                 self._reason("traces", error)
+                trace.refused = is_refusal(error)
             else:
                 self._got_through = time.monotonic()
             if part == "info":
@@ -123,9 +129,11 @@ class DeliveryTracker:
                     reasons = [*self._reasons.get(kind, ())]
                     if still_open[kind]:
                         reasons.append(unsent)
-                    losses.append(Loss(kind, lost, tuple(reasons)))
-            if lost := sum(_is_lost(name, trace) for name, trace in self._traces.items()):
-                losses.append(Loss("traces", lost, tuple(self._reasons.get("traces", ()))))
+                    losses.append(Loss(kind, lost, tuple(reasons), lost == self._refused[kind]))
+            if gone := [trace for name, trace in self._traces.items() if _is_lost(name, trace)]:
+                reasons = self._reasons.get("traces", [])
+                is_refused = all(trace.refused for trace in gone)
+                losses.append(Loss("traces", len(gone), tuple(reasons), is_refused))
             return tuple(losses)
 
     def unfinished_traces(self) -> int:

@@ -50,11 +50,13 @@ class Loss:
 
     :param kind: ``metrics``, ``params``, ``tags``, ``artifacts`` or ``traces``.
     :param reasons: the first few errors, for people.
+    :param permanent: whether MLflow refused all of it, so that sending it later would not help.
     """
 
     kind: str
     count: int
     reasons: tuple[str, ...] = ()
+    permanent: bool = False
 
     def __str__(self) -> str:
         why = f" ({'; '.join(self.reasons)})" if self.reasons else ""

@@ -412,7 +412,8 @@ def _as_error(response: requests.Response) -> Exception:
         text = f"{document.get('error_code', '')}: {document.get('message', '')}"
     except (ValueError, AttributeError):
         text = " ".join(response.text.split())
-    return requests.exceptions.HTTPError(f"{response.status_code} {text[:300]}")
+    message = f"{response.status_code} {text[:300]}"
+    return requests.exceptions.HTTPError(message, response=response)
 
 
 def _rewind(request: requests.PreparedRequest) -> bool:

@@ -145,5 +145,5 @@ class Verdict:
                 address_age=value["address_age"],
                 latencies=MappingProxyType({k: float(v) for k, v in value["latencies"].items()}),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"this is not a verdict: {type(error).__name__} {error}") from None

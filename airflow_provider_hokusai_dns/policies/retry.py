@@ -231,8 +231,7 @@ def _what_is_wrong(causes: tuple[BaseException, ...]) -> str:
         code = str(getattr(error, "error_code", "") or getattr(error, "code", ""))
         if code in _WRONG and _is_of_mlflow(error):
             return f"{_WRONG[code]}: {str(error)[:300]}"
-        calls = getattr(error, "calls", ())
-        if calls and all(getattr(call, "permanent", False) for call in calls):
+        if isinstance(error, LostDataError) and all(loss.permanent for loss in error.losses):
             return str(error)
     return ""
 

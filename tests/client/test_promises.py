@@ -341,10 +341,11 @@ def test_what_autologging_swallows_fails_the_run(
             fit()
         assert direct.get_run(plain.info.run_id).info.status == "FINISHED"
         with (
-            pytest.raises(LostDataError, match=rf"{lost} .*{status}"),
+            pytest.raises(LostDataError, match=rf"{lost} .*{status}") as caught,
             open_run(server, uri) as run,
         ):
             fit()
+    assert {loss.permanent for loss in caught.value.losses} == {status < 500}
     front.before = lambda _: None
     assert direct.get_run(run.info.run_id).info.status == "FAILED"
 

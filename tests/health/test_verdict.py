@@ -253,7 +253,7 @@ def test_a_verdict_survives_json() -> None:
 )
 def test_a_dict_that_is_no_verdict_is_refused(change: dict[str, object]) -> None:
     """Another version, or nonsense, is a ValueError and no half of a verdict."""
-    with pytest.raises(ValueError, match=r".+"):
+    with pytest.raises(ValueError, match=r"verdict of version 2|not a verdict"):
         Verdict.from_dict({**verdict_of(*GOOD).as_dict(), **change})
     with pytest.raises(ValueError, match="not a verdict"):
         Verdict.from_dict({"version": 1, "state": "healthy"})

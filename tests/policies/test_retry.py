@@ -39,6 +39,7 @@ AWAY = [
     DNSResolutionError("mlflow.test", Cause.NXDOMAIN),
     MLflowRestError("GET", "/x", 503, "", "away"),
     RelayLostDataError("c", (LostCall("runs/log-batch", None, "away"),)),
+    LostDataError("r", (Loss("params", 1, ("403",), permanent=True), Loss("metrics", 1))),
     chained(
         subprocess.CalledProcessError(1, "train"),
         RelayLostDataError("c", (LostCall("runs/search", None, "away"),)),
@@ -142,6 +143,7 @@ def test_a_connection_that_is_wrong_fails_at_once(
 @pytest.mark.parametrize("error", [
     MLflowRestError("GET", "/x", 404, "RESOURCE_DOES_NOT_EXIST", "no such experiment"),
     RelayLostDataError("c", (LostCall("runs/log-batch", None, "answered 403", permanent=True),)),
+    LostDataError("r", (Loss("params", 1, ("answered 403",), permanent=True),)),
 ])  # fmt: skip
 def test_what_mlflow_refuses_fails_at_once(
     usable: Callable[..., str], error: BaseException
@@ -190,7 +192,7 @@ def test_an_authors_error_while_mlflow_refused_something_is_the_tasks_business(
 @pytest.mark.parametrize("hides", [False, True])
 @pytest.mark.parametrize("loss", [
     RelayLostDataError("c", (LostCall("runs/log-batch", None, "away"),)),
-    LostDataError("r", (Loss("metrics", 1, "away"),)),
+    LostDataError("r", (Loss("metrics", 1, ("away",)),)),
     RunEndError("r", "RUNNING"),
 ], ids=lambda error: type(error).__name__)  # fmt: skip
 def test_what_a_run_or_a_relay_lost_counts_behind_every_error(

@@ -47,6 +47,7 @@ def losses_of(calls: Iterable[LostCall]) -> tuple[Loss, ...]:
             f"calls of {name}" if len(group) > 1 else f"call of {name}",
             len(group),
             tuple(dict.fromkeys(call.reason for call in group))[:_MAX_REASONS],
+            all(call.permanent for call in group),
         )
         for name, group in by_name.items()
     )
