@@ -21,7 +21,7 @@ from airflow_provider_hokusai_dns.client import (
     auth,
     begun_inside,
     delivery_hooks,
-    environment,
+    fluent_state,
     sigterm,
 )
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
@@ -102,7 +102,7 @@ def test_a_child_may_leave_the_block_and_have_work_of_its_own(tmp_path: Path) ->
         sigterm._lock,
         delivery_hooks._lock,
         auth._lock,
-        environment._lock,
+        fluent_state._lock,
         begun_inside._lock,
         adapters._lock,
         DeliveryTracker("a run")._condition,

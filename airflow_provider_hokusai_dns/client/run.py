@@ -25,7 +25,7 @@ from airflow_provider_hokusai_dns.client.begun_inside import (
     run_ids_in_use,
 )
 from airflow_provider_hokusai_dns.client.delivery_hooks import track_delivery
-from airflow_provider_hokusai_dns.client.environment import (
+from airflow_provider_hokusai_dns.client.fluent_state import (
     experiment_in_use,
     experiment_kept,
     fluent_uri,

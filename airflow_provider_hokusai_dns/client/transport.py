@@ -37,7 +37,7 @@ from airflow_provider_hokusai_dns.client.creates import (
     ask_for_renamed,
     create_of,
 )
-from airflow_provider_hokusai_dns.client.faults import EXPLAINED, try_of
+from airflow_provider_hokusai_dns.client.outcomes import EXPLAINED, try_of
 from airflow_provider_hokusai_dns.client.retries import Progress, Step, Try, next_step, pause
 from airflow_provider_hokusai_dns.client.routes import (
     ANSWER_TIMEOUT,

@@ -202,15 +202,15 @@ class MLflowHook(BaseHook):
         """
         import mlflow
 
-        from airflow_provider_hokusai_dns.client import auth, environment
+        from airflow_provider_hokusai_dns.client import auth, fluent_state
         from airflow_provider_hokusai_dns.client.delivery_hooks import async_refused_outside_runs
         from airflow_provider_hokusai_dns.client.mlflow_private import active_runs
 
         client, status = self.get_conn(), "FINISHED"
         registry_uri = auth.registry_uri(self.server)
         with (
-            environment.fluent_uri(self.server.conn_id, client.tracking_uri, registry_uri),
-            environment.experiment_kept(),
+            fluent_state.fluent_uri(self.server.conn_id, client.tracking_uri, registry_uri),
+            fluent_state.experiment_kept(),
             async_refused_outside_runs(),
         ):
             outer = len(active_runs() or ())

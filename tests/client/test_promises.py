@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth, orphaned_runs, run_end, sigterm
-from airflow_provider_hokusai_dns.client.environment import fluent_uri
+from airflow_provider_hokusai_dns.client.fluent_state import fluent_uri
 from airflow_provider_hokusai_dns.client.run import open_run
 from airflow_provider_hokusai_dns.client.transport import ServerAwayError
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer

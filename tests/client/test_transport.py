@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_hokusai_dns.client import adapters, auth, dead_peer, transport
 from airflow_provider_hokusai_dns.client.creates import TAG
-from airflow_provider_hokusai_dns.client.faults import try_of
+from airflow_provider_hokusai_dns.client.outcomes import try_of
 from airflow_provider_hokusai_dns.client.retries import (
     NoAnswer,
     Progress,

@@ -473,11 +473,11 @@ class TestTheProviderInfo:
 
 def test_a_run_of_another_connection_is_not_read_back_as_a_setting(monkeypatch):
     """Inside it, ``MLFLOW_TRACKING_URI`` is that run's, and leads to its server."""
-    from airflow_provider_hokusai_dns.client import environment
+    from airflow_provider_hokusai_dns.client import fluent_state
 
     monkeypatch.setattr(connections, "_found", set())  # as a process that never had the connection
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mine.local:5000")
-    with environment.fluent_uri("team_b", "http://team_b@theirs.local:5000"):
+    with fluent_state.fluent_uri("team_b", "http://team_b@theirs.local:5000"):
         assert connections.load_server().hostname == "mine.local"
     assert connections.load_server().hostname == "mine.local"
 

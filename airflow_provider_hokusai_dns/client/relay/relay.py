@@ -18,6 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_hokusai_dns.client import auth, sigterm
 from airflow_provider_hokusai_dns.client.errors import LostDataError
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
+from airflow_provider_hokusai_dns.client.relay.child_environment import (
+    EXPERIMENT_ID,
+    changed,
+    child_variables,
+)
 from airflow_provider_hokusai_dns.client.relay.orphans import (
     delete_duplicates,
     end_orphans,
@@ -26,11 +31,6 @@ from airflow_provider_hokusai_dns.client.relay.orphans import (
 )
 from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of
 from airflow_provider_hokusai_dns.client.relay.runs import Runs
-from airflow_provider_hokusai_dns.client.relay.variables import (
-    EXPERIMENT_ID,
-    changed,
-    child_variables,
-)
 from airflow_provider_hokusai_dns.client.run_end import FAILED, FINISHED, KILLED, must_end_now
 from airflow_provider_hokusai_dns.client.run_end import status_of as plain_status_of
 from airflow_provider_hokusai_dns.config import overrides

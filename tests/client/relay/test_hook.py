@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns.client import auth
-from airflow_provider_hokusai_dns.client.environment import experiment_in_use, fluent_uri
+from airflow_provider_hokusai_dns.client.fluent_state import experiment_in_use, fluent_uri
 from airflow_provider_hokusai_dns.client.routes import author_timeout
 from airflow_provider_hokusai_dns.client.run_end import LostDataError
 from airflow_provider_hokusai_dns.config import connections

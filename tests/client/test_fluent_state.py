@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from airflow_provider_hokusai_dns.client.environment import (
+from airflow_provider_hokusai_dns.client.fluent_state import (
     experiment_in_use,
     fluent_uri,
 )
