@@ -207,7 +207,7 @@ def _ask_hosts(hostname: str, hosts: Path) -> Step:
 
 def _ask_nameservers(hostname: str, config: ResolverConfig) -> list[Step]:
     service = config.srv_for(hostname)
-    query = StubResolver(config.nameservers_for(hostname), config.search)
+    stub = StubResolver(config.nameservers_for(hostname), config.search)
     kinds = ("A", "AAAA") if service is None else ("SRV",)
     return [
         Step(
@@ -219,7 +219,7 @@ def _ask_nameservers(hostname: str, config: ResolverConfig) -> list[Step]:
             one.ttl,
             _ms(one.seconds),
         )
-        for one in query.ask_each(service or hostname, timeout=config.timeout, kinds=kinds)
+        for one in stub.ask_each(service or hostname, timeout=config.timeout, kinds=kinds)
     ]
 
 

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: What it yields, what it is sent, and what it finds.
 Search = Generator[Ask, Fields, T]
-Attempt = tuple[int, int]
+TaskTry = tuple[int, int]
 
 #: The tags that name one task instance, and its try. The hook sets all of them on every new run.
 TAG_DAG = "airflow.dag_id"
@@ -39,7 +39,7 @@ TAG_RESCHEDULES = "airflow.reschedule_count"
 
 TAG_URL = "airflow.url"
 
-#: What all attempts of one task instance have in common.
+#: What all tries of one task instance have in common.
 IDENTITY = (TAG_DAG, TAG_TASK, TAG_DAG_RUN, TAG_MAP_INDEX)
 #: All that the hook sets: what is begun inside a run gets these, and not the author's.
 TASK_TAGS = frozenset({*IDENTITY, TAG_TRY, TAG_RESCHEDULES, TAG_URL})
@@ -66,7 +66,7 @@ def end_orphaned_runs(
     :param own_run_ids: the new run, and those that continue: one of an earlier try may be resumed.
     :param tags: those of the new run; without the five names above nothing is searched.
     """
-    if not has_earlier_attempt(tags):
+    if not has_earlier_try(tags):
         return
     killed: list[str] = []
     try:
@@ -95,19 +95,19 @@ def end_runs_being_created(tracking_uri: str, tags: Mapping[str, str], seconds: 
     end, is_done = time.monotonic() + seconds, False
     while not is_done and (left := end - time.monotonic()) > 0:
         with bounded(left), suppress(Exception):  # MLflow may be away
-            for run_id, attempt in _found(tracking_uri, _of_task(tags)).items():
-                if attempt == attempt_of(tags):
+            for run_id, its_try in _found(tracking_uri, _of_task(tags)).items():
+                if its_try == task_try_of(tags):
                     terminate(tracking_uri, run_id, "KILLED")
                     is_done = True
         time.sleep(max(0.0, min(_RECHECK, end - time.monotonic())))
 
 
-def has_earlier_attempt(tags: Mapping[str, str]) -> bool:
+def has_earlier_try(tags: Mapping[str, str]) -> bool:
     """Whether the task may have left runs, in an earlier try or before a reschedule."""
-    return all(key in tags for key in IDENTITY) and (1, 0) < attempt_of(tags) < _NOT_OURS
+    return all(key in tags for key in IDENTITY) and (1, 0) < task_try_of(tags) < _NOT_OURS
 
 
-def attempt_of(tags: Mapping[str, str]) -> Attempt:
+def task_try_of(tags: Mapping[str, str]) -> TaskTry:
     """The try that created a run, and how often it had been rescheduled; sortable."""
     tried, rescheduled = tags.get(TAG_TRY, ""), tags.get(TAG_RESCHEDULES, "0")
     if not tried.isdigit() or not rescheduled.isdigit():
@@ -123,7 +123,7 @@ def orphaned(
     own_run_ids: Collection[str] = (),
     experiment_ids: Sequence[str] | None = None,
 ) -> Search[list[str]]:
-    """The ids of the runs that earlier attempts of a task left RUNNING.
+    """The ids of the runs that earlier tries of a task left RUNNING.
 
     All are read before any is ended, which takes it out of the search and moves its pages.
 
@@ -131,7 +131,7 @@ def orphaned(
     :param experiment_ids: where to look; everywhere by default.
     """
     found = yield from _of_task(tags, experiment_ids)
-    mine = attempt_of(tags)
+    mine = task_try_of(tags)
     return [run_id for run_id, other in found.items() if other < mine and run_id not in own_run_ids]
 
 
@@ -148,15 +148,15 @@ def _orphaned_and_nested(
 
 def _of_task(
     tags: Mapping[str, str], experiment_ids: Sequence[str] | None = None
-) -> Search[dict[str, Attempt]]:
+) -> Search[dict[str, TaskTry]]:
     if experiment_ids is None:
         experiments = yield from _pages("experiments", {"max_results": _PAGE_OF_EXPERIMENTS})
         experiment_ids = [str(each["experiment_id"]) for each in experiments]
     return (yield from _running(experiment_ids, {key: tags[key] for key in IDENTITY}))
 
 
-def _running(experiment_ids: Sequence[str], tags: Mapping[str, str]) -> Search[dict[str, Attempt]]:
-    """The RUNNING runs with exactly these tags: their ids, and which attempt they are of."""
+def _running(experiment_ids: Sequence[str], tags: Mapping[str, str]) -> Search[dict[str, TaskTry]]:
+    """The RUNNING runs with exactly these tags: their ids, and which try they are of."""
     # A quote cannot be escaped in MLflow's filter language; what it cannot say is compared here.
     conditions = ["attributes.status = 'RUNNING'"] + [
         f"tags.`{key}` = '{value}'" for key, value in tags.items() if "'" not in value
@@ -167,7 +167,7 @@ def _running(experiment_ids: Sequence[str], tags: Mapping[str, str]) -> Search[d
         some = experiment_ids[first : first + _EXPERIMENTS]
         for run in (yield from _pages("runs", {"experiment_ids": some, **asked})):
             if tags.items() <= (its := tags_of(run)).items():
-                found[str(run["info"]["run_id"])] = attempt_of(its)
+                found[str(run["info"]["run_id"])] = task_try_of(its)
     return found
 
 

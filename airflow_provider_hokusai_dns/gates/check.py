@@ -112,8 +112,8 @@ def _tell_breaker(server: MLflowServer, verdict: Verdict) -> None:
     breaker = breaker_for(server, observers.count_breaker)
     if is_of_mlflow(verdict):
         breaker.reset()
-    with suppress(BreakerOpenError), breaker.attempt() as attempt:
-        attempt.verdict(verdict)
+    with suppress(BreakerOpenError), breaker.attempt() as call:
+        call.verdict(verdict)
 
 
 def target_of(server: MLflowServer) -> ConnectionTarget:

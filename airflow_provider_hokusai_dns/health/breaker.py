@@ -154,11 +154,11 @@ class CircuitBreaker:
 
         :raises BreakerOpenError: while the server is down, and while another caller is trying.
         """
-        attempt = self._enter()
+        call = self._enter()
         try:
-            yield attempt
+            yield call
         finally:
-            self._leave(attempt)
+            self._leave(call)
 
     def check(self) -> None:
         """Refuse like :meth:`attempt`, but without using the one permitted try.
@@ -197,40 +197,40 @@ class CircuitBreaker:
             self._tell(BreakerState.CLOSED)
 
     def _enter(self) -> Call:
-        attempt = Call()
+        call = Call()
         now = self._clock.monotonic()
         with self._lock:
             if self._opened_at is None:
-                return attempt
+                return call
             if now < self._retry_at:
                 raise self._refusal(now)
             # A prober that never comes back (its thread was killed) holds the place for one
             # cooldown only.
             if self._prober is not None and now < self._prober_until:
                 raise self._refusal(now)
-            self._prober = attempt
+            self._prober = call
             self._prober_until = now + self._cooldown
             is_new, self._is_half_open = not self._is_half_open, True
         if is_new:
             self._tell(BreakerState.HALF_OPEN)
-        return attempt
+        return call
 
-    def _leave(self, attempt: Call) -> None:
+    def _leave(self, call: Call) -> None:
         now = self._clock.monotonic()
         with self._lock:
-            probing = self._prober is attempt
+            probing = self._prober is call
             if probing:
                 self._prober = None
-            if attempt.outcome is None:
+            if call.outcome is None:
                 return
             was_open = self._opened_at is not None
-            if attempt.outcome:
+            if call.outcome:
                 self._clear()
                 self._last_success = now
             else:
                 self._failures += 1
                 self._last_failure = now
-                self._reason = attempt.reason
+                self._reason = call.reason
                 if probing:
                     self._is_half_open = False
                     self._wait = min(self._wait * 2, self._max_cooldown)

@@ -301,7 +301,7 @@ class MLflowHook(BaseHook):
         _check_texts(tags, experiment_name=experiment_name, run_name=run_name, run_id=run_id)
         server = self.server
         with ExitStack() as stack:
-            with _through_breaker(server) as attempt:
+            with _through_breaker(server) as call:
                 try:
                     held = _pinned_and_reachable(server)
                     active = stack.enter_context(
@@ -320,11 +320,11 @@ class MLflowHook(BaseHook):
                     )
                 except Exception as error:
                     if says_down(error):
-                        attempt.failure(quoted(error, 500))
+                        call.failure(quoted(error, 500))
                     if (refused := self._refusal(error)) is not None:
                         raise refused from error
                     raise
-                attempt.success()
+                call.success()
             url = run_url(server.uri, active.info.experiment_id, active.info.run_id)
             self.log.info("MLflow run %r: %s", active.info.run_name, url)
             if not nested:
@@ -404,7 +404,7 @@ class MLflowHook(BaseHook):
         """
         from airflow_provider_hokusai_dns.hooks import rest
 
-        with _through_breaker(self.server) as attempt:
+        with _through_breaker(self.server) as call:
             pins.pin(self.server)
             try:
                 answer = rest.call(
@@ -412,11 +412,11 @@ class MLflowHook(BaseHook):
                 )
             except MLflowRestError as error:
                 if error.says_down:
-                    attempt.failure(error.reason)
+                    call.failure(error.reason)
                 else:
-                    attempt.success()
+                    call.success()
                 raise
-            attempt.success()
+            call.success()
             return answer
 
     def aiohttp_resolver(self) -> AbstractResolver:
@@ -508,8 +508,8 @@ def _through_breaker(server: MLflowServer) -> Iterator[Call]:
     if _in_run(server):
         yield Call()
         return
-    with breaker_for(server, count_breaker).attempt() as attempt:
-        yield attempt
+    with breaker_for(server, count_breaker).attempt() as call:
+        yield call
 
 
 def _pinned_and_reachable(server: MLflowServer) -> tuple[Pin, ...]:

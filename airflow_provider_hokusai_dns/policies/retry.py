@@ -34,7 +34,7 @@ except ImportError:
 if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
-#: The process of an attempt must have ended before the next one is scheduled, or a try is spent:
+#: A process must have ended before its task is scheduled again, or a try is spent:
 #: the scheduler of Airflow 3.4.0b2 (``SchedulerJobRunner.process_executor_events``) takes the
 #: executor's late "success" for a task that was killed, and excepts only a resumed deferral from
 #: that. Airflow ends a process so long after it has reported its state (``[core]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.client import auth, sigterm
 from airflow_provider_hokusai_dns.client.errors import LostDataError
-from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_attempt
+from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_try
 from airflow_provider_hokusai_dns.client.relay.child_environment import (
     EXPERIMENT_ID,
     changed,
@@ -228,7 +228,7 @@ class Relay:
         self._listener = Listener(self._server, self._forwarder, self.token, Budget(keep))
         await self._listener.start()
         self._cleaning: asyncio.Task[None] | None = None
-        if has_earlier_attempt(self._run_tags):
+        if has_earlier_try(self._run_tags):
             ask = partial(self._forwarder.ask, deadline=self._server.deadline)
             self._cleaning = asyncio.create_task(end_orphans(ask, self._run_tags, runs))
 

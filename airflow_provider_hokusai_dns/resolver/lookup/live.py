@@ -44,7 +44,7 @@ class LiveLookup:
         self.head_start = head_start
         self._resolv_conf = resolv_conf
         self._port = port
-        self._dns: dict[tuple[str, ...], StubResolver] = {}
+        self._stubs: dict[tuple[str, ...], StubResolver] = {}
 
     def lookup(
         self, hostname: str, *, timeout: float, hint: str | None = None, thorough: bool = True
@@ -58,13 +58,13 @@ class LiveLookup:
     ) -> PendingLookup:
         """Start a lookup that its caller drives; see :class:`~.pending.PendingLookup`."""
         nameservers = self._config.nameservers_for(hostname)
-        query = self._query(nameservers)
+        stub = self._stub(nameservers)
         if service := self._config.srv_for(hostname):
-            return PendingSRVLookup(query, service, timeout, hint, self._in_hosts)
+            return PendingSRVLookup(stub, service, timeout, hint, self._in_hosts)
         if addresses := self._in_hosts(hostname):
             endpoints = tuple(Endpoint(address) for address in addresses)
             return PendingLookup(Answer(endpoints, Source.HOSTS, ttl=_HOSTS_TTL))
-        plan = query.plan(hostname, timeout, hint=hint)
+        plan = stub.plan(hostname, timeout, hint=hint)
         if nameservers:  # the author named who is to be asked: nothing else is
             return PendingDNSLookup(plan)
         pending = PendingDNSLookup(plan, partial(self.system.call, hostname), self.head_start)
@@ -74,12 +74,12 @@ class LiveLookup:
     def _in_hosts(self, hostname: str) -> tuple[str, ...]:
         return self.hosts.value().get(hostname.removesuffix("."), ())
 
-    def _query(self, nameservers: tuple[str, ...]) -> StubResolver:
+    def _stub(self, nameservers: tuple[str, ...]) -> StubResolver:
         """Lookups at these nameservers; those of the system, if there are none."""
-        query = self._dns.get(nameservers)
-        if query is None:
+        stub = self._stubs.get(nameservers)
+        if stub is None:
             made = StubResolver(
                 nameservers, self._config.search, resolv_conf=self._resolv_conf, port=self._port
             )
-            query = self._dns.setdefault(nameservers, made)
-        return query
+            stub = self._stubs.setdefault(nameservers, made)
+        return stub

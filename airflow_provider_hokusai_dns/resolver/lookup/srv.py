@@ -31,16 +31,16 @@ class PendingSRVLookup(PendingLookup):
 
     def __init__(
         self,
-        query: StubResolver,
+        stub: StubResolver,
         name: str,
         timeout: float,
         hint: str | None,
         hosts: Callable[[str], tuple[str, ...]],
     ) -> None:
         super().__init__()
-        self._query = query
+        self._stub = stub
         self._hosts = hosts
-        self._plan = query.plan(name, timeout, hint=hint, kinds=("SRV",))
+        self._plan = stub.plan(name, timeout, hint=hint, kinds=("SRV",))
         self._end = self._plan.end
         self._exchange = Exchange()
         self._reply: Reply | None = None
@@ -127,7 +127,7 @@ class PendingSRVLookup(PendingLookup):
             # A nameserver need not add all addresses, and this machine may have no IPv6.
             is_partial = bool(glue) and all(":" in address for address in glue)
             if (not found or is_partial) and target not in self._asked:
-                self._asked[target] = self._query.plan(target, max(self._end - now, 0.01))
+                self._asked[target] = self._stub.plan(target, max(self._end - now, 0.01))
 
     def _conclude(self, now: float) -> None:
         outcomes = [plan.outcome for plan in self._asked.values()]
