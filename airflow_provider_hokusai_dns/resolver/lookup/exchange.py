@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeAlias
 
 from airflow_provider_hokusai_dns.resolver.lookup import messages
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask
+from airflow_provider_hokusai_dns.resolver.lookup.pending_question import Query
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
 
@@ -25,7 +25,7 @@ _LARGEST = 65_535
 _AT_ONCE = 8
 _READ, _WRITE = 0x1, 0x4  # select.POLLIN and POLLOUT, which eventlet takes away
 
-Report = Callable[[Ask, Reply | Exception], None]
+Report = Callable[[Query, Reply | Exception], None]
 
 
 class Exchange:
@@ -80,23 +80,23 @@ class Exchange:
 
     def _send(self, plan: Plan) -> None:
         """Send the queries of a plan; simultaneous ones to one server share a socket."""
-        asks, report = plan.outbox[:], partial(_report, plan)
+        queries, report = plan.outbox[:], partial(_report, plan)
         plan.outbox.clear()
         # All are made before any is sent: a server that wakes up in between takes the processor.
         outgoing: list[tuple[_Datagrams, bytes]] = []
         shared: dict[Server, _Datagrams] = {}
-        for ask in asks:
+        for query in queries:
             try:
-                if ask.tcp:
-                    self._add(_Stream(ask, report))
+                if query.tcp:
+                    self._add(_Stream(query, report))
                     continue
-                line = None if ask.fresh_port else shared.get(ask.server)
+                line = None if query.fresh_port else shared.get(query.server)
                 if line is None:
-                    line = shared[ask.server] = _Datagrams(ask.server, report)
+                    line = shared[query.server] = _Datagrams(query.server, report)
                     self._add(line)
-                outgoing.append((line, line.add(ask)))
+                outgoing.append((line, line.add(query)))
             except Exception as error:  # no name that fits into a message, no way to the server
-                report(ask, error)
+                report(query, error)
         for line, wire in outgoing:
             if line.sock.fileno() >= 0 and not line.send(wire):
                 self._drop(line)
@@ -109,12 +109,12 @@ class Exchange:
         line.sock.close()
 
 
-def _report(plan: Plan, ask: Ask, what: Reply | Exception) -> None:
+def _report(plan: Plan, query: Query, what: Reply | Exception) -> None:
     now = time.monotonic()
     if isinstance(what, Exception):
-        plan.broke(ask, messages.unsendable(what), now)
+        plan.broke(query, messages.unsendable(what), now)
     else:
-        plan.replied(ask, what, now)
+        plan.replied(query, what, now)
 
 
 class _Datagrams:
@@ -126,13 +126,13 @@ class _Datagrams:
         self.sock = _connected(server, socket.SOCK_DGRAM)
         self._report = report
         #: By id: two questions on one socket are told apart by it.
-        self._asks: dict[bytes, tuple[Ask, bytes]] = {}
+        self._expected: dict[bytes, tuple[Query, bytes]] = {}
 
-    def add(self, ask: Ask) -> bytes:
+    def add(self, query: Query) -> bytes:
         """Expect the answer to one more query; returns what to send."""
-        while (wire := messages.make_query(ask.question, edns=ask.edns))[:2] in self._asks:
+        while (wire := messages.make_query(query.question, edns=query.edns))[:2] in self._expected:
             pass
-        self._asks[wire[:2]] = (ask, wire)
+        self._expected[wire[:2]] = (query, wire)
         return wire
 
     def send(self, wire: bytes) -> bool:
@@ -152,32 +152,32 @@ class _Datagrams:
                 return True
             except OSError as error:
                 return self._fail(error)
-            ask, query = self._asks.get(wire[:2], (None, b""))
-            if ask and (reply := messages.read_reply(ask.question, query, wire)):
-                del self._asks[wire[:2]]
-                self._report(ask, reply)
-                if not self._asks:
+            query, sent = self._expected.get(wire[:2], (None, b""))
+            if query and (reply := messages.read_reply(query.question, sent, wire)):
+                del self._expected[wire[:2]]
+                self._report(query, reply)
+                if not self._expected:
                     return False
         return True
 
     def _fail(self, error: OSError) -> bool:
         """Report an error, once: it may be about any query that was sent from this socket."""
-        for ask, _ in self._asks.values():
-            self._report(ask, error)
+        for query, _ in self._expected.values():
+            self._report(query, error)
         return False
 
 
 class _Stream:
     """A TCP connection for one query."""
 
-    def __init__(self, ask: Ask, report: Report) -> None:
-        self._ask = ask
+    def __init__(self, query: Query, report: Report) -> None:
+        self._query = query
         self._report = report
-        self._query = messages.make_query(ask.question, edns=ask.edns)
-        self._out = len(self._query).to_bytes(2, "big") + self._query
+        self._sent = messages.make_query(query.question, edns=query.edns)
+        self._out = len(self._sent).to_bytes(2, "big") + self._sent
         self._in = b""
         self.events = _WRITE
-        self.sock = _connected(ask.server, socket.SOCK_STREAM)
+        self.sock = _connected(query.server, socket.SOCK_STREAM)
 
     def turn(self) -> bool:
         try:
@@ -195,15 +195,15 @@ class _Stream:
         except BlockingIOError:
             return True
         except OSError as error:
-            self._report(self._ask, error)
+            self._report(self._query, error)
             return False
         self._in += piece
         length = int.from_bytes(self._in[:2], "big")
         if len(self._in) < 2 or len(self._in) < 2 + length:
             return True
         wire = self._in[2 : 2 + length]
-        reply = messages.read_reply(self._ask.question, self._query, wire, tcp=True)
-        self._report(self._ask, reply or messages.NONSENSE)
+        reply = messages.read_reply(self._query.question, self._sent, wire, tcp=True)
+        self._report(self._query, reply or messages.NONSENSE)
         return False
 
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from airflow_provider_hokusai_dns.resolver.errors import LookupFailed
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask, Asking, Nameservers
 from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import NameserverHealth
+from airflow_provider_hokusai_dns.resolver.lookup.pending_question import (
+    Nameservers,
+    PendingQuestion,
+    Query,
+)
 from airflow_provider_hokusai_dns.resolver.lookup.questions import (
     MAX_ADDRESSES,
     NameserverReply,
@@ -58,40 +62,40 @@ class _Candidate:
 
     def __init__(self, name: str, kinds: Iterable[str], nameservers: Nameservers) -> None:
         self.name = name
-        self.askings = [Asking(Question(name, kind), nameservers) for kind in kinds]
+        self.questions = [PendingQuestion(Question(name, kind), nameservers) for kind in kinds]
         self.started_at: float | None = None
 
     def begin(self, now: float, *, one_at_a_time: bool) -> None:
         if self.started_at is None:
             self.started_at = now
-        for asking in self.askings:
-            asking.begin(now)
-            if one_at_a_time and not asking.settled(now):
+        for pending in self.questions:
+            pending.begin(now)
+            if one_at_a_time and not pending.settled(now):
                 return
 
     def decision(self, now: float) -> tuple[bool | None, float]:
         """True for addresses, False for none, None for not yet; and when that may change."""
         found, open_ = [], []
-        for asking in self.askings:
-            if not asking.settled(now):
-                open_.append(asking)
-            elif asking.has_some:
-                found.append(asking)
+        for pending in self.questions:
+            if not pending.settled(now):
+                open_.append(pending)
+            elif pending.has_some:
+                found.append(pending)
         if not open_:
             return bool(found), FOREVER
         until = FOREVER
         if found:
             # A nameserver that is believed about one family, or a better one, is about the other.
-            rank = max(asking.rank for asking in found)
-            open_ = [asking for asking in open_ if asking.rank > rank]
+            rank = max(pending.rank for pending in found)
+            open_ = [pending for pending in open_ if pending.rank > rank]
             if not open_:
                 return True, FOREVER
-            late = _LATE_A if any(asking.question.kind == "A" for asking in open_) else _LATE_AAAA
-            until = min(_ended(asking, now) for asking in found) + late
+            late = _LATE_A if any(pending.question.kind == "A" for pending in open_) else _LATE_AAAA
+            until = min(_ended(pending, now) for pending in found) + late
             if now >= until:
                 return True, FOREVER
-        elif len(self.askings) == 2:
-            of_a = self.askings[0]
+        elif len(self.questions) == 2:
+            of_a = self.questions[0]
             # NXDOMAIN for A also settles AAAA, after a short wait. The reverse is not true: some
             # servers say NXDOMAIN for AAAA where they mean "no data" (RFC 4074, 4.2).
             reply = of_a.reply
@@ -103,20 +107,20 @@ class _Candidate:
 
     def seems_no(self) -> bool:
         """Whether all replies so far say that there is no record."""
-        return all(asking.seems_no() for asking in self.askings)
+        return all(pending.seems_no() for pending in self.questions)
 
     def cause(self) -> Cause:
         """Why this name has no address (policy rule 10). The reply for A decides."""
-        causes = [asking.cause() for asking in self.askings]
+        causes = [pending.cause() for pending in self.questions]
         if causes[0] is Cause.NODATA and len(causes) == 2:
             return causes[1]
         return causes[0]
 
 
-def _ended(asking: Asking, now: float) -> float:
+def _ended(pending: PendingQuestion, now: float) -> float:
     """When the reply of a question came, or began to stand."""
-    ended = [ask.ended_at for ask in asking.asks if ask.reply is asking.reply and ask.ended_at]
-    return max(min(ended, default=now), asking.stands_at)
+    ended = [one.ended_at for one in pending.queries if one.reply is pending.reply and one.ended_at]
+    return max(min(ended, default=now), pending.stands_at)
 
 
 class Plan:
@@ -169,24 +173,24 @@ class Plan:
 
     # --- events
 
-    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
+    def replied(self, query: Query, reply: Reply, now: float) -> None:
         """A packet arrived for a query that was sent."""
-        ask.asking.replied(ask, reply, now)
+        query.pending.replied(query, reply, now)
         if self._chosen is not None:
             self.outcome = self._answer(self._chosen)
         self._evaluate(now)
 
-    def broke(self, ask: Ask, why: Reply, now: float) -> None:
+    def broke(self, query: Query, why: Reply, now: float) -> None:
         """A query cannot be answered; ``why`` has the cause."""
-        ask.asking.broke(ask, why, now)
+        query.pending.broke(query, why, now)
         self._evaluate(now)
 
     def tick(self, now: float) -> None:
         """Call this at :attr:`wake_at`."""
         decided = self.outcome is not None
-        for asking in self._begun():
-            if not asking.settled(now):
-                asking.tick(now, decided=decided)
+        for pending in self._begun():
+            if not pending.settled(now):
+                pending.tick(now, decided=decided)
         self._evaluate(now)
 
     # --- how it stands
@@ -198,13 +202,13 @@ class Plan:
         chosen = self._chosen
         if chosen is None:
             return False
-        rank = max(asking.rank for asking in chosen.askings if asking.has_some)
-        return all(asking.settled(now) or asking.rank <= rank for asking in chosen.askings)
+        rank = max(pending.rank for pending in chosen.questions if pending.has_some)
+        return all(pending.settled(now) or pending.rank <= rank for pending in chosen.questions)
 
     def reply(self) -> Reply:
         """The reply to the one question of the chosen name."""
         assert self._chosen is not None
-        reply = self._chosen.askings[0].reply
+        reply = self._chosen.questions[0].reply
         assert reply is not None
         return reply
 
@@ -214,7 +218,7 @@ class Plan:
 
     def replies(self, now: float) -> list[NameserverReply]:
         """What each nameserver has said so far."""
-        return [word for asking in self._begun() for word in asking.replies(now)]
+        return [word for pending in self._begun() for word in pending.replies(now)]
 
     def attempts(self, now: float) -> list[Attempt]:
         """The same, as an error shows it."""
@@ -228,10 +232,8 @@ class Plan:
     def _started(self) -> list[_Candidate]:
         return [each for each in self._candidates if each.started_at is not None]
 
-    def _begun(self) -> list[Asking]:
-        return [
-            asking for candidate in self._candidates for asking in candidate.askings if asking.asks
-        ]
+    def _begun(self) -> list[PendingQuestion]:
+        return [one for each in self._candidates for one in each.questions if one.queries]
 
     def _evaluate(self, now: float) -> None:
         """Choose, give up, or compute when the next event is due."""
@@ -289,11 +291,11 @@ class Plan:
         )
 
     def _next_tick(self, now: float, changes: float) -> float:
-        for asking in self._begun():
-            if not asking.settled(now):
-                changes = min(changes, asking.next_at)
-                if now < asking.stands_at:
-                    changes = min(changes, asking.stands_at)
+        for pending in self._begun():
+            if not pending.settled(now):
+                changes = min(changes, pending.next_at)
+                if now < pending.stands_at:
+                    changes = min(changes, pending.stands_at)
         return max(now, changes)
 
     def _choose(self, candidate: _Candidate, now: float) -> None:
@@ -303,7 +305,7 @@ class Plan:
 
     def _answer(self, chosen: _Candidate) -> Answer:
         """The addresses of the chosen name so far."""
-        replies = [asking.reply for asking in chosen.askings if asking.reply and asking.has_some]
+        replies = [one.reply for one in chosen.questions if one.reply and one.has_some]
         addresses = dict.fromkeys(address for reply in replies for address in reply.addresses)
         return Answer(
             tuple(Endpoint(address) for address in list(addresses)[:MAX_ADDRESSES]),
@@ -315,7 +317,7 @@ class Plan:
     def _give_up(self, now: float) -> None:
         """Choose an address that was held back until the time had passed, or give up."""
         for candidate in self._candidates:
-            if any(asking.has_some for asking in candidate.askings):
+            if any(pending.has_some for pending in candidate.questions):
                 self._choose(candidate, now)
                 return
         self.outcome = self._failure(now)

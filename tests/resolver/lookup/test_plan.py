@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.exceptions import LookupFailed
 from airflow_provider_hokusai_dns.resolver import Answer, Cause
-from airflow_provider_hokusai_dns.resolver.lookup.asking import Ask
 from airflow_provider_hokusai_dns.resolver.lookup.nameserver_health import (
     SILENT_FOR,
     NameserverHealth,
 )
+from airflow_provider_hokusai_dns.resolver.lookup.pending_question import Query
 from airflow_provider_hokusai_dns.resolver.lookup.plan import Plan
 from airflow_provider_hokusai_dns.resolver.lookup.questions import Reply, Server
 from airflow_provider_hokusai_dns.resolver.lookup.resolv_conf import ResolvConf
@@ -47,7 +47,7 @@ class World:
 
     says: dict[tuple[object, object, object], Says | list[Says]]
     now: float = START
-    sent: list[tuple[float, Ask]] = field(default_factory=list)
+    sent: list[tuple[float, Query]] = field(default_factory=list)
     health: NameserverHealth = field(default_factory=NameserverHealth)
 
     def run(
@@ -62,36 +62,36 @@ class World:
         """Drive one plan to its outcome, or with ``on`` until nothing more can come."""
         more.setdefault("conf", ResolvConf())
         plan = Plan(names, servers, self.health, self.now, timeout, **more)
-        events: list[tuple[float, int, Ask, Reply]] = []
+        events: list[tuple[float, int, Query, Reply]] = []
         count = itertools.count()
         self.began, self.plan = self.now, plan
         while True:
             while plan.outbox:
-                ask = plan.outbox.pop(0)
-                self.sent.append((self.now, ask))
-                said = self._says(ask)
+                query = plan.outbox.pop(0)
+                self.sent.append((self.now, query))
+                said = self._says(query)
                 if isinstance(said, tuple):
-                    heapq.heappush(events, (self.now + said[0], next(count), ask, said[1]))
+                    heapq.heappush(events, (self.now + said[0], next(count), query, said[1]))
                 elif said is not None:
-                    heapq.heappush(events, (self.now, next(count), ask, said))
+                    heapq.heappush(events, (self.now, next(count), query, said))
             if plan.is_over(self.now) if on else plan.outcome is not None:
                 assert plan.outcome is not None
                 return plan.outcome
             due = events[0][0] if events else float("inf")
             assert min(due, plan.wake_at) < float("inf"), "nothing will ever happen"
             if due <= plan.wake_at:
-                self.now, _, ask, reply = heapq.heappop(events)
+                self.now, _, query, reply = heapq.heappop(events)
                 if reply.cause is Cause.NETWORK:
-                    plan.broke(ask, reply, self.now)
+                    plan.broke(query, reply, self.now)
                 else:
-                    plan.replied(ask, reply, self.now)
+                    plan.replied(query, reply, self.now)
             else:
                 self.now = plan.wake_at
                 plan.tick(self.now)
 
-    def _says(self, ask: Ask) -> Says:
-        name, kind = ask.question
-        for key in itertools.product((ask.server, "*"), (name, "*"), (kind, "*")):
+    def _says(self, query: Query) -> Says:
+        name, kind = query.question
+        for key in itertools.product((query.server, "*"), (name, "*"), (kind, "*")):
             if key in self.says:
                 said = self.says[key]
                 if isinstance(said, list):
@@ -106,8 +106,8 @@ class World:
     def asked(self) -> list[tuple[str, str, str, float]]:
         """Server, name, kind and seconds since the beginning, of each query."""
         return [
-            (ask.server.address, *ask.question, at - self.began)
-            for at, ask in self.sent
+            (query.server.address, *query.question, at - self.began)
+            for at, query in self.sent
             if at >= self.began
         ]
 
@@ -167,11 +167,11 @@ def test_a_dead_first_nameserver_costs_a_second_once():
     w.now += 1
     w.run((ONE, TWO))
     assert w.took == 0
-    assert {ask[0] for ask in w.asked() if ask[2] == "A"} == {"10.0.0.2"}
+    assert {query[0] for query in w.asked() if query[2] == "A"} == {"10.0.0.2"}
     w.now += SILENT_FOR
     w.run((ONE, TWO))
     assert w.took == 0
-    assert {ask[0] for ask in w.asked()} == {"10.0.0.1", "10.0.0.2"}
+    assert {query[0] for query in w.asked()} == {"10.0.0.1", "10.0.0.2"}
     w.says[ONE, "*", "A"], w.says[ONE, "*", "AAAA"] = B, NODATA
     assert w.run((ONE, TWO)).addresses == B.addresses
     assert not w.health.is_silent(ONE)
@@ -209,7 +209,7 @@ def test_a_no_does_not_outvote_a_nameserver_that_was_not_asked():
     w.health.unanswered(ONE, w.now - 2, w.now)
     answer = w.run((ONE, TWO))
     assert answer.addresses == A.addresses
-    assert [ask[0] for ask in w.asked()] == ["10.0.0.2", "10.0.0.2", "10.0.0.1", "10.0.0.1"]
+    assert [query[0] for query in w.asked()] == ["10.0.0.2", "10.0.0.2", "10.0.0.1", "10.0.0.1"]
 
 
 def test_a_no_stands_when_the_earlier_nameserver_stays_silent():
@@ -369,7 +369,7 @@ def test_a_truncated_answer_is_asked_for_over_tcp_of_the_same_nameserver():
     w = World({(ONE, "*", "*"): [cut, cut, NETWORK]})
     failed = w.run()
     assert failed.cause is Cause.NETWORK
-    assert [ask.tcp for _, ask in w.sent] == [False, False, True, True]
+    assert [query.tcp for _, query in w.sent] == [False, False, True, True]
     w = World({(ONE, "*", "*"): [cut, cut, NETWORK], (TWO, "*", "*"): A})
     assert w.run((ONE, TWO)).addresses == A.addresses
 
@@ -378,7 +378,7 @@ def test_a_nameserver_older_than_edns_is_asked_without_it():
     """RFC 6891, 6.2.2."""
     w = world(A=[Reply(Cause.MALFORMED, note="FORMERR"), A], AAAA=NODATA)
     assert w.run(conf=ResolvConf(edns0=True)).addresses == A.addresses
-    assert [ask.edns for _, ask in w.sent] == [True, True, False]
+    assert [query.edns for _, query in w.sent] == [True, True, False]
 
 
 # --- whatever happens

@@ -37,18 +37,18 @@ class Nameservers:
     conf: ResolvConf
     hold: float
     hold_no: float
-    outbox: list[Ask] = field(default_factory=list)
+    outbox: list[Query] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
-class Ask:
+class Query:
     """One query to one nameserver, from :attr:`.Plan.outbox`.
 
     :param edns: with an OPT record.
     :param fresh_port: from a port of its own: a firewall may drop what comes from the old one.
     """
 
-    asking: Asking
+    pending: PendingQuestion
     server: Server
     sent_at: float
     tcp: bool
@@ -60,10 +60,10 @@ class Ask:
     @property
     def question(self) -> Question:
         """What to ask."""
-        return self.asking.question
+        return self.pending.question
 
 
-class Asking:
+class PendingQuestion:
     """One question and its progress.
 
     ``rank`` is the position in the list of the nameserver whose reply counts, and beyond the list
@@ -72,7 +72,7 @@ class Asking:
 
     def __init__(self, question: Question, nameservers: Nameservers) -> None:
         self.question = question
-        self.asks: list[Ask] = []
+        self.queries: list[Query] = []
         #: The reply that stands, or will from ``stands_at`` on.
         self.reply: Reply | None = None
         self.stands_at = FOREVER
@@ -89,42 +89,42 @@ class Asking:
 
     def begin(self, now: float) -> None:
         """Send the first query."""
-        if not self.asks:
-            self._ask_next(now)
+        if not self.queries:
+            self._query_next(now)
 
     def tick(self, now: float, *, decided: bool) -> None:
         """Time has passed; ``decided``: the lookup has its outcome."""
         health = self._nameservers.health
-        for ask in self.asks:
-            if ask.ended_at is None:
-                health.unanswered(ask.server, ask.sent_at, now)
+        for query in self.queries:
+            if query.ended_at is None:
+                health.unanswered(query.server, query.sent_at, now)
         if self.reply is not None and now < self.stands_at:
             self._weigh(now)
         while now >= self.next_at:
             # Once the lookup is decided, one repetition is enough for a packet that may be lost.
-            if decided and len(self.asks) > 1:
+            if decided and len(self.queries) > 1:
                 self.next_at = FOREVER
                 return
-            self._ask_next(now)
+            self._query_next(now)
 
-    def replied(self, ask: Ask, reply: Reply, now: float) -> None:
+    def replied(self, query: Query, reply: Reply, now: float) -> None:
         """A packet came for this question, from whichever query of it, however late."""
-        ask.ended_at, ask.reply = now, reply
-        self._nameservers.health.answered(ask.server, now)
+        query.ended_at, query.reply = now, reply
+        self._nameservers.health.answered(query.server, now)
         if reply.truncated:
-            self._send(ask.server, now, tcp=True)
-        elif ask.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
-            self._send(ask.server, now, tcp=ask.tcp)
+            self._send(query.server, now, tcp=True)
+        elif query.edns and reply.note == "FORMERR":  # older than EDNS (RFC 6891, 6.2.2)
+            self._send(query.server, now, tcp=query.tcp)
         elif reply.cause is None or reply.is_no:
-            self._consider(ask.server, reply, now)
+            self._consider(query.server, reply, now)
         else:
-            self._err(ask, reply, now)
+            self._err(query, reply, now)
 
-    def broke(self, ask: Ask, why: Reply, now: float) -> None:
+    def broke(self, query: Query, why: Reply, now: float) -> None:
         """This query cannot be answered, and no packet said so."""
-        if ask.ended_at is None:
-            ask.ended_at = now
-            self._err(ask, why, now)
+        if query.ended_at is None:
+            query.ended_at = now
+            self._err(query, why, now)
 
     # --- how it stands
 
@@ -150,33 +150,33 @@ class Asking:
         """Why there is no address, as far as is known now."""
         if self.reply is not None and self.reply.cause is not None:
             return self.reply.cause
-        replies = [ask.reply for ask in self.asks if ask.reply is not None]
+        replies = [query.reply for query in self.queries if query.reply is not None]
         causes = [reply.cause for reply in replies if reply.cause is not None]
         for cause in (Cause.SERVFAIL, Cause.REFUSED):
             if cause in causes:
                 return cause
-        if any(ask.ended_at is None for ask in self.asks) or not causes:
+        if any(query.ended_at is None for query in self.queries) or not causes:
             return Cause.TIMEOUT
         return Cause.NETWORK if set(causes) == {Cause.NETWORK} else Cause.MALFORMED
 
     def replies(self, now: float) -> list[NameserverReply]:
         """The last reply of each nameserver that was asked."""
         words: dict[Server, NameserverReply] = {}
-        for ask in self.asks:
-            reply = ask.reply
+        for query in self.queries:
+            reply = query.reply
             if reply is None or reply.truncated:
-                if ask.server in words:
+                if query.server in words:
                     continue
                 reply, ended = Reply(Cause.TIMEOUT), now
             else:
-                ended = ask.ended_at or now
-            words[ask.server] = NameserverReply(
-                str(ask.server),
+                ended = query.ended_at or now
+            words[query.server] = NameserverReply(
+                str(query.server),
                 *self.question,
                 reply.addresses,
                 reply.ttl,
                 reply.cause,
-                ended - ask.sent_at,
+                ended - query.sent_at,
                 reply.note or ", ".join(map(str, reply.services)),
             )
         return list(words.values())
@@ -188,25 +188,25 @@ class Asking:
         self._send(server, now, tcp=conf.use_vc, edns=conf.edns0)
 
     def _send(self, server: Server, now: float, *, tcp: bool, edns: bool = False) -> None:
-        ask = Ask(self, server, now, tcp, edns, fresh_port=bool(self.asks))
-        self.asks.append(ask)
-        self._nameservers.outbox.append(ask)
+        query = Query(self, server, now, tcp, edns, fresh_port=bool(self.queries))
+        self.queries.append(query)
+        self._nameservers.outbox.append(query)
 
-    def _ask_next(self, now: float) -> None:
+    def _query_next(self, now: float) -> None:
         """Ask the next nameserver that has not failed; at the end of the list begin again."""
         done = self._erred | self._answered
         servers = [server for server in self._nameservers.order if server not in done]
         if not servers:
             self.next_at = FOREVER
             return
-        asked = {ask.server for ask in self.asks}
+        asked = {query.server for query in self.queries}
         unasked = [server for server in servers if server not in asked]
         if unasked:
             server = unasked[0]
         else:
             server = servers[self._turn % len(servers)]
             self._turn += 1
-        turns = len(self.asks) // len(servers)
+        turns = len(self.queries) // len(servers)
         pause = _PAUSES[min(turns, len(_PAUSES) - 1)]
         if len(unasked) > 1 and self._nameservers.health.is_silent(server):
             pause = 0.0
@@ -234,7 +234,7 @@ class Asking:
             self.stands_at = max(since, default=LONG_AGO) + self._nameservers.hold
             self.next_at = FOREVER
             return
-        asked = {ask.server for ask in self.asks}
+        asked = {query.server for query in self.queries}
         for server in before:
             if server not in asked:  # it does not outvote one that was not asked
                 self._send_first(server, now)
@@ -250,17 +250,17 @@ class Asking:
 
     def _first(self, server: Server, now: float) -> float:
         """When a nameserver was asked for the first time; now, where it is about to be."""
-        return min((ask.sent_at for ask in self.asks if ask.server == server), default=now)
+        return min((query.sent_at for query in self.queries if query.server == server), default=now)
 
-    def _err(self, ask: Ask, reply: Reply, now: float) -> None:
-        ask.reply = reply
-        self._erred.add(ask.server)
+    def _err(self, query: Query, reply: Reply, now: float) -> None:
+        query.reply = reply
+        self._erred.add(query.server)
         if self.reply is not None:
             self._weigh(now)
             return
-        asked = {one.server for one in self.asks}
+        asked = {query.server for query in self.queries}
         left = [server for server in self._nameservers.listed if server not in self._erred]
         if not left:
             self.failed, self.next_at = True, FOREVER
         elif any(server not in asked for server in left):
-            self._ask_next(now)
+            self._query_next(now)
