@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.store.record import variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import REGISTRY, Texts, TinyMLflow
 from tests.servers import wait_until
 

@@ -22,7 +22,7 @@ from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
 from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.store.record import variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import Texts
 
 HOSTNAME = "mlflow.views-test.local"

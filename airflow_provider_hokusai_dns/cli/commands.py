@@ -49,11 +49,11 @@ from airflow_provider_hokusai_dns.store.record import (
     shown_record,
     variable_key,
 )
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from airflow_provider_hokusai_dns.store.variables import (
     MetastoreVariables,
     SdkVariables,
     Variables,
-    VariableStore,
     check_database,
 )
 

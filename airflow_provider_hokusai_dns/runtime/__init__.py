@@ -27,7 +27,8 @@ from airflow_provider_hokusai_dns.resolver import (
 )
 from airflow_provider_hokusai_dns.runtime.policy import Policy, for_view
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY
-from airflow_provider_hokusai_dns.store.variables import VariableStore, notice_dag_test
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
+from airflow_provider_hokusai_dns.store.variables import notice_dag_test
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Calls to Airflow with a time limit; see :mod:`~.store.variables`."""
+"""Calls to Airflow with a time limit; see :mod:`~.store.variable_store`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One record of the shared last known good as text: its key, parsing, rendering, merging.
 
-Pure functions; :mod:`~airflow_provider_hokusai_dns.store.variables` stores the texts in Airflow.
+Pure functions; :mod:`~.store.variable_store` stores the texts in Airflow.
 ``now`` and ``wall`` are seconds since the epoch. ``asked`` is that of a connection
 (:attr:`.View.asked`): such answers are stored apart, and records of others are not read as theirs.
 """

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.cli import commands
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import Texts
 
 NAME = "mlflow.commands-test.local"

@@ -18,7 +18,7 @@ from airflow_provider_hokusai_dns.gates.check import check_connection
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver import Source
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.certificates import Authority
 from tests.conftest import REGISTRY, Texts
 from tests.nameservers import Nsd, RealServer, Unbound

@@ -20,7 +20,7 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.resolver.lookup.live import LiveLookup
 from airflow_provider_hokusai_dns.store.history import HistoryPoint, history_key
 from airflow_provider_hokusai_dns.store.record import iso_seconds, render_record, variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import HOSTNAME, Texts
 
 

@@ -15,7 +15,7 @@ URL = "http://bob:hunter2@{}/x?sig=hunter3"
 
 @pytest.fixture(autouse=True)
 def store(clean_runtime):
-    from airflow_provider_hokusai_dns.store.variables import VariableStore
+    from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 
     clean_runtime.use_store(VariableStore(variables=Texts()))
 

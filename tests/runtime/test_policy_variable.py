@@ -19,7 +19,7 @@ from airflow_provider_hokusai_dns.runtime import policy_variable
 from airflow_provider_hokusai_dns.runtime.policy import Policy
 from airflow_provider_hokusai_dns.runtime.policy_variable import KEY, parse_policy
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import Texts
 
 NAME = "mlflow.policy-test.local"

@@ -26,7 +26,7 @@ from airflow_provider_hokusai_dns.resolver import (
 from airflow_provider_hokusai_dns.resolver.model import Answer, Endpoint
 from airflow_provider_hokusai_dns.resolver.testing import ScriptedLookup
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import HOSTNAME, Texts
 
 pytestmark = pytest.mark.usefixtures("clean_runtime")

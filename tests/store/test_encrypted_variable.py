@@ -8,8 +8,8 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.store.record import render_record, variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
-from tests.store.test_variables import Kept
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
+from tests.store.test_variable_store import Kept
 
 NAME = "mlflow.example.local"
 RECORD = LastKnownGood(NAME, ("10.0.0.1",), 1_795_417_100.0, written_by="refresh")

@@ -18,7 +18,7 @@ from airflow_provider_hokusai_dns.store.history import (
     with_point,
 )
 from airflow_provider_hokusai_dns.store.record import BrokenVariableError, iso_seconds, variable_key
-from airflow_provider_hokusai_dns.store.variables import VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import Texts
 
 NAME = "mlflow.hokusai-test.local"

@@ -18,7 +18,8 @@ from airflow_provider_hokusai_dns.resolver import LastKnownGood
 from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue, StoreUnreadableError
 from airflow_provider_hokusai_dns.store import bounded_calls
 from airflow_provider_hokusai_dns.store.record import dropped_fields, render_record, variable_key
-from airflow_provider_hokusai_dns.store.variables import SdkVariables, VariableStore
+from airflow_provider_hokusai_dns.store.variable_store import VariableStore
+from airflow_provider_hokusai_dns.store.variables import SdkVariables
 from tests.servers import wait_until
 
 NOW = 1_795_000_000.0
@@ -412,11 +413,11 @@ import socket, sys
 from airflow.sdk import Variable
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import CommsDecoder
-from airflow_provider_hokusai_dns.store import variables
-variables._LOST = float(sys.argv[2])
+from airflow_provider_hokusai_dns.store import variable_store
+variable_store.LOST = float(sys.argv[2])
 connection = CommsDecoder(socket=socket.socket(fileno=int(sys.argv[1])))
 task_runner.SUPERVISOR_COMMS = connection
-variables.VariableStore(patience=0.5).examine("mlflow.local")
+variable_store.VariableStore(patience=0.5).examine("mlflow.local")
 print("the end", flush=True)
 """
     import msgspec
