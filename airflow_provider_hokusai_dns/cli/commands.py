@@ -1,22 +1,27 @@
-"""The commands. Each returns an exit code, which :mod:`~.cli.definition` explains."""
+"""The commands. Each returns an exit code; :mod:`~.cli.ending` ends the process with it."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from functools import partial, wraps
+from functools import partial
 from typing import Any
 
-from airflow.utils.cli import action_cli, suppress_logs_and_warning
-from sqlalchemy.exc import SQLAlchemyError
+from airflow.utils.cli import action_cli
 
 from airflow_provider_hokusai_dns import runtime
+from airflow_provider_hokusai_dns.cli.ending import (
+    NO_DATABASE,
+    NOT_USABLE,
+    OK,
+    PATIENCE,
+    WRONG_INPUT,
+    UsageError,
+    command,
+    database_problem,
+)
 from airflow_provider_hokusai_dns.cli.explain import Explanation, StoredRecord, explain
 from airflow_provider_hokusai_dns.cli.output import (
     print_error,
@@ -25,23 +30,16 @@ from airflow_provider_hokusai_dns.cli.output import (
     show_rows,
 )
 from airflow_provider_hokusai_dns.config import connections, settings
-from airflow_provider_hokusai_dns.config.errors import (
-    ConnectionConflictError,
-    ConnectionMissingError,
-    SettingError,
-)
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates import decision
 from airflow_provider_hokusai_dns.gates.check import check_connection, target_of
 from airflow_provider_hokusai_dns.gates.connection_health import ConnectionHealth, ConnectionTarget
 from airflow_provider_hokusai_dns.health.stale_addresses import login_age_limit
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
-from airflow_provider_hokusai_dns.refresh.names import WrongRefreshError, refresh_names
-from airflow_provider_hokusai_dns.resolver.errors import StoreOverdue
+from airflow_provider_hokusai_dns.refresh.names import refresh_names
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
-from airflow_provider_hokusai_dns.store import bounded_calls
 from airflow_provider_hokusai_dns.store.record import (
     BrokenVariableError,
     iso_seconds,
@@ -50,81 +48,13 @@ from airflow_provider_hokusai_dns.store.record import (
     variable_key,
 )
 from airflow_provider_hokusai_dns.store.variable_store import VariableStore
-from airflow_provider_hokusai_dns.store.variables import (
-    MetastoreVariables,
-    SdkVariables,
-    Variables,
-    check_database,
-)
+from airflow_provider_hokusai_dns.store.variables import MetastoreVariables, SdkVariables, Variables
 
 _STILL_THERE = "still there"
 _MOST_CHECKS = 8
-#: Seconds for one access of a Variable. There is no task that waits, and a loaded database is no
-#: reason to say that nothing is stored.
-_PATIENCE = 15.0
-#: Seconds for what goes on in the background at the end of a command.
-_END = 2.0
-OK, NOT_USABLE, WRONG_QUESTION, NO_DATABASE = range(4)
 
 
-class UsageError(ValueError):
-    """An argument on the command line is invalid."""
-
-
-def _command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
-    """Wrap a command for Airflow: quiet without ``-v``, and ends with an exit code."""
-
-    def outcome(args: Namespace) -> int:
-        try:
-            return run(args)
-        except ConnectionMissingError as error:
-            problem = database_problem()
-            print_error(problem or str(error))
-            return NO_DATABASE if problem else WRONG_QUESTION
-        except (UsageError, WrongRefreshError, SettingError, ConnectionConflictError) as error:
-            print_error(str(error))
-            return WRONG_QUESTION
-        except SQLAlchemyError as error:  # it became unavailable meanwhile
-            print_error(database_problem() or f"Airflow's database said {type(error).__name__}")
-            return NO_DATABASE
-        finally:
-            runtime.wait_idle(_END)
-
-    @suppress_logs_and_warning
-    @wraps(run)
-    def command(args: Namespace) -> None:
-        # As Airflow's own "connections test" does it: without this, the SDK sees connections and
-        # Variables of the environment alone, and not those in the database.
-        os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-        with _ended_by_ctrl_c():
-            code = outcome(args)
-        if bounded_calls.is_under_way():
-            # At the exit Airflow closes its database, and fails with a traceback while it is read.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        raise SystemExit(code)
-
-    return command
-
-
-@contextmanager
-def _ended_by_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C end the process itself: at once, without a traceback, with 130 in a shell.
-
-    Python's own handler does not run while the database's driver waits for a server.
-    """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@_command
+@command
 def resolve(args: Namespace) -> int:
     """``airflow hokusai-dns resolve``: how names get their addresses. Writes nothing."""
     wanted = _wanted(args)
@@ -150,7 +80,7 @@ def resolve(args: Namespace) -> int:
     return _judge((one.state for one in found), args.min_health)
 
 
-@_command
+@command
 def status(args: Namespace) -> int:
     """``airflow hokusai-dns status``: one check of each connection. Writes nothing."""
     conn_ids = args.conn_id or settings.listed_connections()
@@ -183,11 +113,11 @@ def status(args: Namespace) -> int:
     if problem:
         return NO_DATABASE
     if wrong or any(verdict.state is State.CONFIG for verdict, _ in checks):
-        return WRONG_QUESTION
+        return WRONG_INPUT
     return _judge((row["state"] for row in rows), args.min_health)
 
 
-@_command
+@command
 def refresh(args: Namespace) -> int:
     """``airflow hokusai-dns refresh``: real lookups, stored as last known good."""
     _parse(args.target)
@@ -215,11 +145,11 @@ def refresh(args: Namespace) -> int:
     for line in lost:
         print_error(line)
     if any(row["cause"] == "config" for row in rows):
-        return WRONG_QUESTION
+        return WRONG_INPUT
     return max(NOT_USABLE if lost else OK, _judge((r["health"] for r in rows), args.min_health))
 
 
-@_command
+@command
 def clear(args: Namespace) -> int:
     """``airflow hokusai-dns clear``: delete the stored last known good of names."""
     names: dict[tuple[str, tuple[str, ...]], None] = {}
@@ -258,23 +188,9 @@ def clear(args: Namespace) -> int:
 # --- shared by the commands
 
 
-def database_problem() -> str | None:
-    """Why Airflow's database cannot be read, or ``None``."""
-    try:
-        bounded_calls.BoundedCall(_PATIENCE).call(check_database)
-    except StoreOverdue:
-        return f"Airflow's database has not answered within {_PATIENCE:g} s: see 'airflow db check'"
-    except SQLAlchemyError as error:
-        return (
-            f"Airflow's database cannot be read ({type(error).__name__}): see 'airflow db check', "
-            "and 'airflow db migrate' if it is new"
-        )
-    return None
-
-
 def _use(variables: Variables) -> None:
     """Keep the last known good there, under the policy that the Variable there sets."""
-    runtime.use_store(VariableStore(patience=_PATIENCE, variables=variables))
+    runtime.use_store(VariableStore(patience=PATIENCE, variables=variables))
     runtime.follow_policy()
     for line in settings.unknown_options():
         print_error(line)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hokusai_dns import runtime
-from airflow_provider_hokusai_dns.cli import commands
+from airflow_provider_hokusai_dns.cli import commands, ending
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
 from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import Texts
@@ -40,7 +40,7 @@ def command(kept: Deletable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
     """Call a command; gives its exit code."""
     monkeypatch.setattr(commands, "SdkVariables", lambda: kept)
     monkeypatch.setattr(commands, "MetastoreVariables", lambda: kept)
-    monkeypatch.setattr(commands, "database_problem", lambda: None)
+    monkeypatch.setattr(ending, "check_database", lambda: None)
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # each command sets it
 
     def without_audit_log(_: Namespace, names: Any) -> list[dict[str, Any]]:
