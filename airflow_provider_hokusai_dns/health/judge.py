@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -10,20 +9,22 @@ from types import MappingProxyType
 from typing import Any
 
 from airflow_provider_hokusai_dns.config.server import MLflowServer
-from airflow_provider_hokusai_dns.health.reply import OPEN_CHECKS, Reply, ReplyFailure
+from airflow_provider_hokusai_dns.health.reply import (
+    NO_CONNECTION,
+    OPEN_CHECKS,
+    Reply,
+    ReplyFailure,
+)
 from airflow_provider_hokusai_dns.health.verdict import OLD_ADDRESS_REFUSED, State, Verdict
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.model import Cause, Endpoint, Resolution, Source
 from airflow_provider_hokusai_dns.resolver.target import shown
 from airflow_provider_hokusai_dns.resolver.wording import ADDRESSES, ORIGINS, what_is_remembered
 
-TLS_FAILURES = frozenset({
+_TLS_FAILURES = frozenset({
     ReplyFailure.CERTIFICATE_EXPIRED, ReplyFailure.CERTIFICATE_NAME,
     ReplyFailure.CERTIFICATE_UNTRUSTED, ReplyFailure.TLS,
 })  # fmt: skip
-NO_CONNECTION = frozenset(
-    {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
-)
 
 #: Error codes with which MLflow refuses a listing (``ErrorCode`` in its ``databricks.proto``). Any
 #: other text is the server's own: it would become a label of its own in Prometheus.
@@ -32,11 +33,8 @@ _ERROR_CODES = frozenset({
     "INVALID_STATE", "NOT_FOUND", "NOT_IMPLEMENTED", "PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST",
     "UNAUTHENTICATED",
 })  # fmt: skip
-#: What a check with credentials lists: in words, and as the field of the answer.
-_LISTINGS = {
-    "tracking": ("experiments", "experiments"),
-    "registry": ("model registry", "registered_models"),
-}
+#: What a check with credentials lists, in words.
+_LISTED = {"tracking": "experiments", "registry": "model registry"}
 _OTHER_STATUS = "http_other"
 #: The text with which MLflow's basic authentication refuses a request.
 _MLFLOW_403 = b"Permission denied"
@@ -182,7 +180,7 @@ def _judge_reply(
     server: MLflowServer, resolution: Resolution, asked: str, reply: Reply
 ) -> _Finding | None:
     """The verdict for one answer, or ``None`` if it is as expected."""
-    if reply.failure is not None and not is_listing(reply):
+    if reply.failure is not None and not reply.is_listing:
         return _failed(server, resolution, asked, reply, reply.failure)
     if server.proxy is not None and reply.status == 407:
         return _proxy_refused(server, "407 Proxy Authentication Required")
@@ -210,7 +208,7 @@ def _judge_reply(
 
 def _judge_open_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
     """Judge the paths that need no login: only a contradiction counts, a proxy may hide them."""
-    if reply.check != "health" or looks_like_mlflow(reply):
+    if reply.check != "health" or reply.looks_like_mlflow:
         return None
     if reply.status in (401, 403, 404, 405):
         return None
@@ -221,44 +219,10 @@ def _judge_open_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
     return _not_mlflow(server, reply)
 
 
-def looks_like_mlflow(reply: Reply) -> bool:
-    """Whether an answer without credentials is typical of MLflow.
-
-    ``/health`` returns just OK, as many servers do; the other two identify MLflow.
-    """
-    if reply.failure is not None:
-        return False
-    if reply.check != "health" and reply.status == 401:
-        return 'realm="mlflow"' in reply.challenge
-    if reply.status != 200:
-        return False
-    text = reply.body.strip()
-    if reply.check == "health":
-        return text == b"OK"
-    if reply.check == "server_info":
-        return "store_type" in (reply.document or {})
-    parts = text.split(b".")
-    return len(text) < 40 and len(parts) >= 3 and all(part.isdigit() for part in parts[:2])
-
-
-def is_listing(reply: Reply) -> bool:
-    """Whether an answer with credentials is as expected of MLflow.
-
-    Of one that is too long only its beginning was read: an object may have any number of tags.
-    """
-    if reply.status != 200 or reply.check not in _LISTINGS:
-        return False
-    listed = _LISTINGS[reply.check][1]
-    if reply.failure is ReplyFailure.BODY_TOO_LARGE:
-        return re.match(rb'\s*{\s*"%s"\s*:' % listed.encode(), reply.body) is not None
-    document = reply.document if reply.failure is None else None
-    return document is not None and document.keys() <= {listed, "next_page_token"}
-
-
 def _judge_api_reply(server: MLflowServer, reply: Reply) -> _Finding | None:
-    if is_listing(reply):
+    if reply.is_listing:
         return None
-    what, document = _LISTINGS[reply.check][0], reply.document
+    what, document = _LISTED[reply.check], reply.document
     if reply.status == 200:
         return _not_mlflow(server, reply)
     message = str((document or {}).get("message", ""))
@@ -367,7 +331,7 @@ def _failed(
     place = f"{server.uri} at {asked}"
     if failure is ReplyFailure.TLS_FILE:
         return State.CONFIG, failure.value, f"{reply.detail}."
-    if failure in TLS_FAILURES:
+    if failure in _TLS_FAILURES:
         return State.TLS_ERROR, failure.value, _tls_sentence(server, reply, failure)
     if failure is ReplyFailure.PROXY_REFUSED:
         return _proxy_refused(server, reply.detail)
@@ -414,7 +378,7 @@ def _failed(
     return (
         State.BACKEND_DOWN,
         failure.value,
-        f"{server.uri} is up but does not answer for the {_LISTINGS[reply.check][0]} in time "
+        f"{server.uri} is up but does not answer for the {_LISTED[reply.check]} in time "
         f"({failure.value}): check the database behind MLflow (is it locked?).",
     )
 

@@ -16,10 +16,11 @@ from urllib.parse import quote, urlsplit
 from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, tls_context
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
-from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, is_listing, judge
+from airflow_provider_hokusai_dns.health.judge import judge
 from airflow_provider_hokusai_dns.health.reply import (
     ALL_CHECKS,
     DEFAULT_CHECKS,
+    NO_CONNECTION,
     Reply,
     ReplyFailure,
 )
@@ -136,13 +137,13 @@ def _closed_part(
         if tracking.failure is not ReplyFailure.BODY_TOO_LARGE:
             break
     replies.append(tracking)
-    if not is_listing(tracking):
+    if not tracking.is_listing:
         return
     if "registry" in checks and (prefix := server.registry_prefix) is not None:
         path = f"{prefix}{_API}/registered-models/search?max_results=1"
         registry = connection.ask("registry", "GET", path, headers=headers)
         replies.append(registry)
-        if not is_listing(registry):
+        if not registry.is_listing:
             return
     if "artifact" in checks:
         replies.append(_write_artifact(server, connection, tracking, headers))

@@ -1,8 +1,9 @@
-"""The raw answer to one request of a probe, as a value."""
+"""The raw answer to one request of a probe, and whether it is one of MLflow's."""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,8 @@ OPEN_CHECKS = {
     "version": "/version",
     "server_info": "/api/3.0/mlflow/server-info",
 }
+#: What a check with credentials lists: the field of the answer.
+_LISTED = {"tracking": "experiments", "registry": "registered_models"}
 
 
 class ReplyFailure(StrEnum):
@@ -34,6 +37,12 @@ class ReplyFailure(StrEnum):
     CERTIFICATE_UNTRUSTED = "certificate_untrusted"
     TLS = "tls"
     TLS_FILE = "tls_file"
+
+
+#: Nothing accepted a connection.
+NO_CONNECTION = frozenset(
+    {ReplyFailure.REFUSED, ReplyFailure.CONNECT_TIMEOUT, ReplyFailure.NETWORK}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +75,37 @@ class Reply:
         except (ValueError, RecursionError):  # a foreign server may nest without limit
             return None
         return value if isinstance(value, dict) else None
+
+    @property
+    def looks_like_mlflow(self) -> bool:
+        """Whether an answer without credentials is typical of MLflow.
+
+        ``/health`` returns just OK, as many servers do; the other two identify MLflow.
+        """
+        if self.failure is not None:
+            return False
+        if self.check != "health" and self.status == 401:
+            return 'realm="mlflow"' in self.challenge
+        if self.status != 200:
+            return False
+        text = self.body.strip()
+        if self.check == "health":
+            return text == b"OK"
+        if self.check == "server_info":
+            return "store_type" in (self.document or {})
+        parts = text.split(b".")
+        return len(text) < 40 and len(parts) >= 3 and all(part.isdigit() for part in parts[:2])
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether an answer with credentials is as expected of MLflow.
+
+        Of one that is too long only its beginning was read: an object may have any number of tags.
+        """
+        if self.status != 200 or self.check not in _LISTED:
+            return False
+        listed = _LISTED[self.check]
+        if self.failure is ReplyFailure.BODY_TOO_LARGE:
+            return re.match(rb'\s*{\s*"%s"\s*:' % listed.encode(), self.body) is not None
+        document = self.document if self.failure is None else None
+        return document is not None and document.keys() <= {listed, "next_page_token"}

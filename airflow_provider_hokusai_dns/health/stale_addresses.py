@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from airflow_provider_hokusai_dns.config.errors import TLSFileError
 from airflow_provider_hokusai_dns.config.server import MLflowServer, StaleOverHTTP, tls_context
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
-from airflow_provider_hokusai_dns.health.judge import NO_CONNECTION, looks_like_mlflow
-from airflow_provider_hokusai_dns.health.reply import Reply
+from airflow_provider_hokusai_dns.health.reply import NO_CONNECTION, Reply
 from airflow_provider_hokusai_dns.resolver.model import Resolution, Source
 
 #: Maximum age of an address that gets credentials over plain http, seconds (policy rule 18).
@@ -103,7 +102,7 @@ def check_stale_address(
 
 def not_mlflow_at(server: MLflowServer, replies: Sequence[Reply], address: str) -> str | None:
     """Why the server at a stale address is not accepted as MLflow; ``None`` when it is."""
-    if looks_like_mlflow(replies[0]) and any(looks_like_mlflow(reply) for reply in replies[1:]):
+    if replies[0].looks_like_mlflow and any(reply.looks_like_mlflow for reply in replies[1:]):
         return None
     failure = replies[-1].failure
     # Where nothing accepts a connection, no setting makes the address work.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer, Proxy
-from airflow_provider_hokusai_dns.health.judge import judge, looks_like_mlflow
+from airflow_provider_hokusai_dns.health.judge import judge
 from airflow_provider_hokusai_dns.health.reply import Reply, ReplyFailure
 from airflow_provider_hokusai_dns.health.verdict import State, Verdict
 from airflow_provider_hokusai_dns.resolver.model import Cause, Source
@@ -277,4 +277,4 @@ def test_a_dict_that_is_no_verdict_is_refused(change: dict[str, object]) -> None
 )
 def test_mlflow_is_told_from_others_by_more_than_an_ok(reply: Reply, says_mlflow: bool) -> None:
     """Without credentials, three answers can speak for MLflow."""
-    assert looks_like_mlflow(reply) is says_mlflow
+    assert reply.looks_like_mlflow is says_mlflow
