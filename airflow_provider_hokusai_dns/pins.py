@@ -49,7 +49,7 @@ def pin(server: MLflowServer) -> tuple[Pin, ...]:
         check_stale_address,
         check_stale_file_host,
     )
-    from airflow_provider_hokusai_dns.resolver.pin import warn_about_blind_spots
+    from airflow_provider_hokusai_dns.resolver.blind_spots import warn_about_blind_spots
 
     host = server.connect_host
     beside = [one for one in server.also_pin if _pin_key(one) != _pin_key(host)]
@@ -151,7 +151,7 @@ def _evict_outdated_owners(hostname: str, conn_id: str, view: View) -> None:
             _update_kept_resolvers()
 
 
-def _is_in_force(owner: str, pinned: _Pinned, asking: str) -> bool:
+def _is_in_force(owner: str, pinned: _Pinned, caller: str) -> bool:
     """Whether a connection still has the name settings with which a name is pinned.
 
     Airflow also reports a connection as missing if it cannot read it right now. The other one is
@@ -163,7 +163,7 @@ def _is_in_force(owner: str, pinned: _Pinned, asking: str) -> bool:
         return False
     except LookupError:
         try:
-            connections.load_server(asking)
+            connections.load_server(caller)
         except (LookupError, ValueError):
             return True
         return False

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import urllib.request
+
+log = logging.getLogger(__name__)
+
+_warned: set[str] = set()
+
+
+def warn_about_blind_spots(hostname: str) -> None:
+    """Log what a pin does not cover, each case once per process."""
+    for sentence in blind_spots(hostname):
+        if sentence not in _warned:
+            _warned.add(sentence)
+            log.warning("Not covered by the pin of %s: %s.", hostname, sentence)
 
 
 def blind_spots(hostname: str) -> list[str]:

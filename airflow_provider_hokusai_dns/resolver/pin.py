@@ -13,7 +13,6 @@ see README, section Limits.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import sys
 import threading
@@ -23,7 +22,6 @@ from types import FrameType
 from typing import Any, Self
 
 from airflow_provider_hokusai_dns.resolver import forks
-from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
 from airflow_provider_hokusai_dns.resolver.deadline import seconds_left
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
 from airflow_provider_hokusai_dns.resolver.handouts import Handout
@@ -55,8 +53,6 @@ from airflow_provider_hokusai_dns.resolver.system_answers import (
 )
 from airflow_provider_hokusai_dns.resolver.target import Target
 from airflow_provider_hokusai_dns.resolver.workers import Workers
-
-log = logging.getLogger(__name__)
 
 #: Seconds of patience for ``loop.getaddrinfo``: it occupies a thread of the event loop's executor,
 #: which ``asyncio.run`` joins even if the coroutine has given up.
@@ -271,14 +267,6 @@ def pin_host(
     return pin
 
 
-def warn_about_blind_spots(hostname: str) -> None:
-    """Log what a pin does not cover, each case once per process."""
-    for sentence in blind_spots(hostname):
-        if sentence not in _warned:
-            _warned.add(sentence)
-            log.warning("Not covered by the pin of %s: %s.", hostname, sentence)
-
-
 def pinned(hostname: str) -> Pin | None:
     """The pin of a host, or ``None``."""
     return _pins.get(_key(hostname))
@@ -289,7 +277,6 @@ _resolving = Workers("hokusai-dns-pin")
 #: Answers for a good day, by the arguments of the call.
 _last: dict[tuple[Any, ...], ReusableAnswer] = {}
 _MOST_LAST = 256
-_warned: set[str] = set()
 _lock = forks.free_in_child(threading.Lock())
 
 

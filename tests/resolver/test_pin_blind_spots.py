@@ -8,8 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots
-from airflow_provider_hokusai_dns.resolver.pin import warn_about_blind_spots
+from airflow_provider_hokusai_dns.resolver.blind_spots import blind_spots, warn_about_blind_spots
 
 HOST = "mlflow.test.local"
 

@@ -11,6 +11,7 @@ MLflow's client in this process follows both as well.
 
 from __future__ import annotations
 
-from airflow_provider_hokusai_dns.client.relay.relay import Relay, RelayLostDataError, open_relay
+from airflow_provider_hokusai_dns.client.relay.records import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.relay import Relay, open_relay
 
 __all__ = ["Relay", "RelayLostDataError", "open_relay"]

@@ -1,4 +1,4 @@
-"""The calls of a relay's clients that did not arrive."""
+"""The calls of a relay's clients that did not arrive, and the error that reports them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from airflow_provider_hokusai_dns.client.errors import Loss
+from airflow_provider_hokusai_dns.client.errors import Loss, LostDataError
 
 #: Alone: the ids of models and traces are as long, behind a prefix.
 _RUN_ID = re.compile(r"(?<![\w-])[0-9a-f]{32}(?![\w-])")
@@ -51,3 +51,27 @@ def losses_of(calls: Iterable[LostCall]) -> tuple[Loss, ...]:
         )
         for name, group in by_name.items()
     )
+
+
+class RelayLostDataError(LostDataError):
+    """Calls of a relay's clients that did not reach MLflow.
+
+    :param conn_id: the connection of the relay.
+    :param calls: the calls, each with the reason.
+    """
+
+    def __init__(self, conn_id: str, calls: tuple[LostCall, ...]) -> None:
+        runs = sorted({call.run_id for call in calls if call.run_id})
+        losses = losses_of(calls)
+        RuntimeError.__init__(
+            self,
+            f"what processes of this task sent to MLflow (connection {conn_id!r}) did not arrive: "
+            f"{', '.join(map(str, losses))}"
+            + (f"; runs: {', '.join(runs)}" if runs else "")
+            + ". A longer deadline on the connection (and a higher max_retries, if it has one) "
+            "waits longer for MLflow.",
+        )
+        self.conn_id = conn_id
+        self.calls = calls
+        self.run_id = runs[0] if runs else ""
+        self.losses = losses

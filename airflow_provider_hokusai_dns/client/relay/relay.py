@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hokusai_dns.client import auth, sigterm
-from airflow_provider_hokusai_dns.client.errors import LostDataError
 from airflow_provider_hokusai_dns.client.orphaned_runs import has_earlier_try
 from airflow_provider_hokusai_dns.client.relay.child_environment import (
     EXPERIMENT_ID,
@@ -29,7 +28,7 @@ from airflow_provider_hokusai_dns.client.relay.orphans import (
     end_run,
     has_ended,
 )
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of
+from airflow_provider_hokusai_dns.client.relay.records import RelayLostDataError
 from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.run_end import FAILED, FINISHED, KILLED, must_end_now
 from airflow_provider_hokusai_dns.client.run_end import status_of as plain_status_of
@@ -47,30 +46,6 @@ T = TypeVar("T")
 _START = 30.0
 #: For ending runs after a block that was left because the task's time is over, seconds.
 _SHORT = sigterm.SECONDS
-
-
-class RelayLostDataError(LostDataError):
-    """Calls of a relay's clients that did not reach MLflow.
-
-    :param conn_id: the connection of the relay.
-    :param calls: the calls, each with the reason.
-    """
-
-    def __init__(self, conn_id: str, calls: tuple[LostCall, ...]) -> None:
-        runs = sorted({call.run_id for call in calls if call.run_id})
-        losses = losses_of(calls)
-        RuntimeError.__init__(
-            self,
-            f"what processes of this task sent to MLflow (connection {conn_id!r}) did not arrive: "
-            f"{', '.join(map(str, losses))}"
-            + (f"; runs: {', '.join(runs)}" if runs else "")
-            + ". A longer deadline on the connection (and a higher max_retries, if it has one) "
-            "waits longer for MLflow.",
-        )
-        self.conn_id = conn_id
-        self.calls = calls
-        self.run_id = runs[0] if runs else ""
-        self.losses = losses
 
 
 class Relay:

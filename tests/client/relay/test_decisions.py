@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_hokusai_dns.client.relay.child_environment import changed, child_variables
 from airflow_provider_hokusai_dns.client.relay.outage import Outage
-from airflow_provider_hokusai_dns.client.relay.records import LostCall, losses_of, run_id_in
-from airflow_provider_hokusai_dns.client.relay.relay import RelayLostDataError
+from airflow_provider_hokusai_dns.client.relay.records import (
+    LostCall,
+    RelayLostDataError,
+    losses_of,
+    run_id_in,
+)
 from airflow_provider_hokusai_dns.client.relay.runs import Runs
 from airflow_provider_hokusai_dns.client.retries import (
     NoAnswer,
