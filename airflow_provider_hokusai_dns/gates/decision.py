@@ -68,6 +68,13 @@ class GatePayload(TypedDict):
     seen: NotRequired[VerdictDict | None]
 
 
+def permanent_cause(verdict: Verdict, fail_fast_on: Collection[str] = DEFAULT_FAIL_FAST) -> str:
+    """The cause that retrying will not fix, as ``fail_fast_on`` names it; empty if it may pass."""
+    cause = verdict.cause if verdict.cause in NOT_GIVEN else verdict.state.value
+    is_named = cause in fail_fast_on or (cause == UNDEFINED and MISSING in fail_fast_on)
+    return cause if is_named else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Strikes:
     """How many checks in a row found the same cause that retrying will not fix."""
@@ -77,8 +84,7 @@ class Strikes:
 
     def after(self, verdict: Verdict, fail_fast_on: Collection[str]) -> Strikes:
         """The count after one more check."""
-        cause = verdict.cause if verdict.cause in NOT_GIVEN else verdict.state.value
-        if cause not in fail_fast_on and not (cause == UNDEFINED and MISSING in fail_fast_on):
+        if not (cause := permanent_cause(verdict, fail_fast_on)):
             return Strikes()
         return replace(self, count=self.count + 1) if cause == self.cause else Strikes(cause, 1)
 

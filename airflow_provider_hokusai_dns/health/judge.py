@@ -336,24 +336,7 @@ def _failed(
     if failure is ReplyFailure.PROXY_REFUSED:
         return _proxy_refused(server, reply.detail)
     if failure in NO_CONNECTION:
-        dialled = Endpoint.parse(asked)
-        where = f"{dialled.address} port {dialled.port or server.connect_port}"
-        who, advice = "MLflow", "MLflow is down or listens elsewhere: start it, or correct the port"
-        advice += " of the connection" if dialled.port is None else " of the SRV record"
-        if server.proxy is not None:
-            who = "the proxy of HTTP(S)_PROXY"
-            advice = f"Is {who} down? Start it, or add MLflow to NO_PROXY"
-        why = {
-            ReplyFailure.REFUSED: f"nothing listens at {where}. {advice}",
-            ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is {who} down, "
-            "or is a firewall blocking it?",
-        }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
-        stale = " That address is stale: DNS returns none right now." if resolution.is_stale else ""
-        return (
-            State.UNREACHABLE,
-            failure.value,
-            f"{server.uri} cannot be reached: {why}{'' if why.endswith('?') else '.'}{stale}",
-        )
+        return _no_connection(server, resolution, asked, reply, failure)
     if failure in (ReplyFailure.NOT_HTTP, ReplyFailure.BODY_TOO_LARGE):
         return (
             State.NOT_MLFLOW,
@@ -380,6 +363,29 @@ def _failed(
         failure.value,
         f"{server.uri} is up but does not answer for the {_LISTED[reply.check]} in time "
         f"({failure.value}): check the database behind MLflow (is it locked?).",
+    )
+
+
+def _no_connection(
+    server: MLflowServer, resolution: Resolution, asked: str, reply: Reply, failure: ReplyFailure
+) -> _Finding:
+    dialled = Endpoint.parse(asked)
+    where = f"{dialled.address} port {dialled.port or server.connect_port}"
+    who, advice = "MLflow", "MLflow is down or listens elsewhere: start it, or correct the port"
+    advice += " of the connection" if dialled.port is None else " of the SRV record"
+    if server.proxy is not None:
+        who = "the proxy of HTTP(S)_PROXY"
+        advice = f"Is {who} down? Start it, or add MLflow to NO_PROXY"
+    why = {
+        ReplyFailure.REFUSED: f"nothing listens at {where}. {advice}",
+        ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is {who} down, "
+        "or is a firewall blocking it?",
+    }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
+    stale = " That address is stale: DNS returns none right now." if resolution.is_stale else ""
+    return (
+        State.UNREACHABLE,
+        failure.value,
+        f"{server.uri} cannot be reached: {why}{'' if why.endswith('?') else '.'}{stale}",
     )
 
 

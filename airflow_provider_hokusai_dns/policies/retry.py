@@ -15,7 +15,7 @@ from airflow_provider_hokusai_dns.client.errors import LostDataError, RunEndErro
 from airflow_provider_hokusai_dns.config.connections import check_id
 from airflow_provider_hokusai_dns.config.errors import SettingError
 from airflow_provider_hokusai_dns.config.settings import DEFAULT_CONN_ID
-from airflow_provider_hokusai_dns.gates.decision import DEFAULT_FAIL_FAST
+from airflow_provider_hokusai_dns.gates.decision import permanent_cause
 from airflow_provider_hokusai_dns.health.errors import BreakerOpenError
 from airflow_provider_hokusai_dns.hooks.errors import MLflowRestError
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError
@@ -113,7 +113,7 @@ class MLflowRetryPolicy(RetryPolicy):
         from airflow_provider_hokusai_dns.gates.check import check_connection
 
         verdict = check_connection(self.mlflow_conn_id, written_by="retry policy").verdict
-        if verdict.state.value in DEFAULT_FAIL_FAST and verdict.cause != "missing":
+        if permanent_cause(verdict):
             return RetryDecision.fail(reason=verdict.sentence)
         if why := _what_is_wrong(causes):
             return RetryDecision.fail(reason=why)

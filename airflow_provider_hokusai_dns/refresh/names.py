@@ -173,19 +173,8 @@ def _end(
             told = f"{hostname} resolves. It is not known whether it is stored as last known good: "
             warn("%s", f"{told}its Variable could not be read back.")
         elif stored is None or not set(stored.places) & set(found.places):
-            why = (
-                "Its Variable could not be written, or is set in the environment or a secrets "
-                "backend."
-            )
-            if not is_storable:
-                why = (
-                    f"{', '.join(found.places)} is the answer of a captive portal or a filter, "
-                    "not the address of a server: it never replaces a last known good."
-                )
-            elif stored is not None and stored.resolved_at > time.time():
-                why = "The stored one is dated later than this one: compare the machines' clocks."
-            told = f"{hostname} resolves, but is not stored as last known good. {problem or why}"
-            warn("%s", told)
+            why = problem or _why_not_stored(found, stored, is_storable=is_storable)
+            warn("%s", f"{hostname} resolves, but is not stored as last known good. {why}")
     row = _resolved(wanted, found)
     row["lookup_ms"] = None if found.source is Source.LITERAL else _milliseconds(took)
     verdict = None if server is None else budget.probe(server, found)
@@ -195,6 +184,17 @@ def _end(
     is_ignored = before.problem is not None and stored is None
     is_comparable = is_kept and is_storable and before.was_read and not is_ignored
     return row, _change(before.record, found) if is_comparable else None, asked
+
+
+def _why_not_stored(found: Resolution, stored: LastKnownGood | None, *, is_storable: bool) -> str:
+    if not is_storable:
+        return (
+            f"{', '.join(found.places)} is the answer of a captive portal or a filter, not the "
+            "address of a server: it never replaces a last known good."
+        )
+    if stored is not None and stored.resolved_at > time.time():
+        return "The stored one is dated later than this one: compare the machines' clocks."
+    return "Its Variable could not be written, or is set in the environment or a secrets backend."
 
 
 def _milliseconds(seconds: float) -> float:
