@@ -111,14 +111,14 @@ def explain(
     :param login_limit: that of the connection, as for :class:`~.ConnectionTarget`.
     """
     config = resolver.config
-    asking = _Asking(config.timeout + _GRACE)
-    decision = asking.begin(lambda: _decide(resolver, target.hostname))
+    queries = _ParallelQueries(config.timeout + _GRACE)
+    decision = queries.begin(lambda: _decide(resolver, target.hostname))
     if target.literal is not None:
         steps = [Step("target", shown(target.text), "it is an address: no lookup is needed")]
     else:
-        steps = _steps(target.hostname, config, asking, read, hosts)
+        steps = _steps(target.hostname, config, queries, read, hosts)
     overdue = DNSResolutionError(target.hostname, Cause.TIMEOUT, (), "no outcome in time")
-    found = asking.end(decision, overdue)
+    found = queries.end(decision, overdue)
     where = (shown(target.text), conn_id, target.hostname)
     if isinstance(found, DNSResolutionError):
         return Explanation(
@@ -139,7 +139,7 @@ def explain(
     )
 
 
-class _Asking:
+class _ParallelQueries:
     """Queries that run at the same time, with one common deadline."""
 
     def __init__(self, seconds: float) -> None:
@@ -162,16 +162,16 @@ def _decide(resolver: DNSResolver, hostname: str) -> Resolution | DNSResolutionE
 def _steps(
     hostname: str,
     config: ResolverConfig,
-    asking: _Asking,
+    queries: _ParallelQueries,
     read: Callable[[str], StoredRecord],
     hosts: Path,
 ) -> list[Step]:
     """The steps, in the order in which a task would try them."""
-    dns = asking.begin(partial(_ask_nameservers, hostname, config))
+    dns = queries.begin(partial(_ask_nameservers, hostname, config))
     nameservers = config.nameservers_for(hostname)
     asks_system = not nameservers and config.srv_for(hostname) is None
-    system = asking.begin(partial(_ask_system, hostname)) if asks_system else None
-    store = asking.begin(partial(_ask_store, hostname, config, read))
+    system = queries.begin(partial(_ask_system, hostname)) if asks_system else None
+    store = queries.begin(partial(_ask_store, hostname, config, read))
     steps = [
         Step(
             "memory", "this process", "empty; a process that has asked before answers from memory"
@@ -179,7 +179,7 @@ def _steps(
         _ask_hosts(hostname, hosts),
     ]
     silence = [Step("nameserver", "all", "no answer in time", cause="timeout")]
-    said = asking.end(dns, silence)
+    said = queries.end(dns, silence)
     steps += said
     if system is None:
         why = (
@@ -188,8 +188,8 @@ def _steps(
         steps.append(Step("system lookup", "", f"not asked, because {why}"))
     else:
         late = Step("system lookup", "getaddrinfo", "no answer in time", cause="timeout")
-        steps.append(asking.end(system, late))
-    steps.append(asking.end(store, Step("stored", "", "Airflow's database does not answer")))
+        steps.append(queries.end(system, late))
+    steps.append(queries.end(store, Step("stored", "", "Airflow's database does not answer")))
     static = config.static_addresses_for(hostname)
     outcome = ", ".join(static) or "none for this name"
     steps.append(Step("static address", "settings", outcome, addresses=static))

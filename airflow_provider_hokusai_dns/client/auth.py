@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns.client.errors import AuthProviderError, NotSignedInError
 from airflow_provider_hokusai_dns.config.origin import origin_of
-from airflow_provider_hokusai_dns.config.overrides import put, without_us
+from airflow_provider_hokusai_dns.config.overrides import original_value, put
 from airflow_provider_hokusai_dns.resolver import forks
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def registry_uri(server: MLflowServer) -> str | None:
 
     If the connection sets none, ``MLFLOW_REGISTRY_URI`` applies, as for MLflow's own client.
     """
-    named = server.registry_uri or without_us("MLFLOW_REGISTRY_URI")
+    named = server.registry_uri or original_value("MLFLOW_REGISTRY_URI")
     if not named or origin_of(named) != origin_of(server.uri):
         return named or None
     parts = urlsplit(named)
@@ -178,7 +178,7 @@ def _take_slot() -> None:
     named = os.environ.get(VARIABLE)
     if named != PROVIDER:
         # An exported relay has removed it.
-        if (theirs := without_us(VARIABLE)) != PROVIDER:
+        if (theirs := original_value(VARIABLE)) != PROVIDER:
             _previous = theirs or None
         os.environ[VARIABLE] = PROVIDER
 

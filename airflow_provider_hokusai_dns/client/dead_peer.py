@@ -1,10 +1,10 @@
-"""A server that is gone without a word: its host, or the network to it, acknowledges nothing more.
+"""Socket options that end a connection to a server which acknowledges nothing any more.
 
-The kernel goes on sending for a quarter of an hour. These options end a connection sooner, also one
-that was kept and on which an answer is awaited. TCP_USER_TIMEOUT does not tell a dead host from one
-that is alive and has no room for more bytes, as an MLflow server does while all its workers are
-busy. So it is used for requests that fit into an empty receive buffer, whatever the server does; a
-longer one is limited by the deadline.
+Its host is gone, or the network to it, and the kernel goes on sending for a quarter of an hour.
+These options end a connection sooner, also one that was kept and on which an answer is awaited.
+TCP_USER_TIMEOUT does not tell a dead host from one that is alive and has no room for more bytes, as
+an MLflow server does while all its workers are busy. So it is used for requests that fit into an
+empty receive buffer, whatever the server does; a longer one is limited by the deadline.
 """
 
 from __future__ import annotations

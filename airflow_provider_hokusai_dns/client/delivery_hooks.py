@@ -1,4 +1,4 @@
-"""Whether everything that was logged asynchronously has arrived.
+"""Wraps MLflow's methods to count what is logged asynchronously, and what of it has arrived.
 
 MLflow's ``flush_async_logging()`` returns normally even if batches were lost: their errors go to
 its log, and the futures of merged batches always succeed. So we count at both ends of MLflow's

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from airflow_provider_hokusai_dns.client.creates import is_known, json_object
-from airflow_provider_hokusai_dns.config.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import original_value
 
 
 class Repeat(StrEnum):
@@ -109,7 +109,7 @@ def route(method: str, path: str) -> Route:
 def author_timeout() -> float:
     """The value of MLflow's own variable, if the author has set it, seconds."""
     try:
-        return float(without_us(_TIMEOUT_VARIABLE) or "0")
+        return float(original_value(_TIMEOUT_VARIABLE) or "0")
     except ValueError:
         return 0.0
 

@@ -1,4 +1,4 @@
-"""A run that always ends, and never loses data silently.
+"""Opens a run, one that always ends and never loses data silently.
 
 What limits how long it waits for MLflow, besides the task's ``execution_timeout``:
 

@@ -33,7 +33,7 @@ from airflow_provider_hokusai_dns.config.fields import (
     read_path_prefix,
     read_srv,
 )
-from airflow_provider_hokusai_dns.config.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import original_value
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.config.settings import (
     CONN_TYPES,
@@ -67,7 +67,7 @@ def server_from_connection(connection: Connection) -> MLflowServer:
     extras.setdefault("path_prefix", path)
     if scheme == "https" and extras.get("verify", True):
         # The machine's proxy. MLflow's client uses it too: gate, run and REST calls see one server.
-        extras.setdefault("ca_file", without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
+        extras.setdefault("ca_file", original_value("MLFLOW_TRACKING_SERVER_CERT_PATH") or None)
     if extras.pop("srv_lookup", False):
         if "srv" in extras:
             raise SettingError(where, "extra 'srv'", "srv_lookup already uses the host as the SRV "
@@ -245,7 +245,7 @@ def _no_access(conn_id: str) -> SettingError:
 
 
 def _stand_in(conn_id: str) -> MLflowServer | None:
-    uri = (without_us(TRACKING_VARIABLE) or "").strip()
+    uri = (original_value(TRACKING_VARIABLE) or "").strip()
     if conn_id == DEFAULT_CONN_ID and uri and conn_id not in _found:
         return _as_reached(_server_from_uri(uri))
     return None
@@ -303,7 +303,7 @@ def _server_from_uri(uri: str) -> MLflowServer:
     scheme, _, userinfo = target.prefix.partition("://")
     login, _, password = userinfo.removesuffix("@").partition(":")
     path = target.suffix.removeprefix(target.port_text)
-    insecure = (without_us("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
+    insecure = (original_value("MLFLOW_TRACKING_INSECURE_TLS") or "").strip() or "false"
     return MLflowServer(
         conn_id=DEFAULT_CONN_ID,
         scheme=scheme.lower(),
@@ -313,19 +313,19 @@ def _server_from_uri(uri: str) -> MLflowServer:
         credentials=_from_environment(TRACKING_VARIABLE, unquote(login), unquote(password))
         if password
         else _credentials_from_environment(),
-        ca_file=without_us("MLFLOW_TRACKING_SERVER_CERT_PATH") or None,
-        client_cert=without_us("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
+        ca_file=original_value("MLFLOW_TRACKING_SERVER_CERT_PATH") or None,
+        client_cert=original_value("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None,
         verify=not checked(where, "MLFLOW_TRACKING_INSECURE_TLS", read_flag, insecure),
     )
 
 
 def _credentials_from_environment() -> Credentials:
     """The credentials that MLflow's own client would use, in its order of precedence."""
-    username = without_us("MLFLOW_TRACKING_USERNAME")
-    password = without_us("MLFLOW_TRACKING_PASSWORD")
+    username = original_value("MLFLOW_TRACKING_USERNAME")
+    password = original_value("MLFLOW_TRACKING_PASSWORD")
     if username and password:
         return _from_environment("MLFLOW_TRACKING_USERNAME", username, password)
-    if token := without_us("MLFLOW_TRACKING_TOKEN"):
+    if token := original_value("MLFLOW_TRACKING_TOKEN"):
         return _from_environment("MLFLOW_TRACKING_TOKEN", None, token)
     from configparser import ConfigParser, Error
 

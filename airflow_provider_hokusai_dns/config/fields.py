@@ -269,7 +269,9 @@ def read_stale_over_http(value: object) -> StaleOverHTTP:
         raise ValueError(f"{described(value)} is none of {known}") from None
 
 
-#: Every extra of a connection, and how it is read. The form in ``provider_info`` has the same.
+#: Every extra of a connection, and how it is read. A new one also needs a field of ``MLflowServer``
+#: (of ``View``, if it changes how names are resolved) and of the form in ``provider_info``, and a
+#: line in README.md and docs/connection.md; tests name what is missing.
 EXTRAS: Mapping[str, Callable[[object], Any]] = {
     "path_prefix": read_path_prefix,
     "ca_file": read_text,

@@ -122,7 +122,7 @@ def put(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def without_us(name: str, *, but: str | None = None) -> str | None:
+def original_value(name: str, *, but: str | None = None) -> str | None:
     """A variable's value without our runs and relays, for code that reads settings from it.
 
     Inside a run of another connection, ``MLFLOW_TRACKING_URI`` is that of the run. As a setting it

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_hokusai_dns.config import fields
 from airflow_provider_hokusai_dns.config.errors import SettingError
-from airflow_provider_hokusai_dns.config.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import original_value
 from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.target import Target, quoted
 
@@ -135,7 +135,7 @@ def fingerprint() -> tuple[str | None, ...]:
     Airflow reads its file once, and the environment each time. Reading each option through Airflow
     takes milliseconds, which is too slow for every resolution.
     """
-    return tuple(map(without_us, _CHANGEABLE))
+    return tuple(map(original_value, _CHANGEABLE))
 
 
 def resolver_config(overrides: Mapping[str, float] = MappingProxyType({})) -> ResolverConfig:
@@ -186,7 +186,7 @@ def has_fallback() -> bool:
 def _tracking_hostname() -> str | None:
     """The hostname in ``MLFLOW_TRACKING_URI``, if it has one."""
     try:
-        target = Target.parse((without_us(TRACKING_VARIABLE) or "").strip())
+        target = Target.parse((original_value(TRACKING_VARIABLE) or "").strip())
     except ValueError:
         return None
     is_server = target.prefix.lower().startswith(("http://", "https://"))

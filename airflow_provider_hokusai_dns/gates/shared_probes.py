@@ -38,7 +38,7 @@ _AT_ONCE = 50
 #: Seconds after which a connection that Airflow did not return counts as missing. On a busy
 #: machine, Airflow's first answer to a triggerer took 26 s.
 _READ_PATIENCE = 60.0
-#: Questions whose last check is kept for later gates.
+#: Keys whose last check is kept for later gates.
 _MOST_KEYS = 256
 #: Seconds until a check is tried again for which no thread could be started.
 _THREAD_PAUSE = 5.0

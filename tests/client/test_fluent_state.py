@@ -13,7 +13,7 @@ from airflow_provider_hokusai_dns.client.fluent_state import (
     fluent_uri,
 )
 from airflow_provider_hokusai_dns.config import overrides
-from airflow_provider_hokusai_dns.config.overrides import without_us
+from airflow_provider_hokusai_dns.config.overrides import original_value
 from airflow_provider_hokusai_dns.exceptions import EnvironmentConflictError, NotSignedInError
 
 
@@ -87,11 +87,11 @@ def test_what_we_have_set_is_told_from_what_was_there(monkeypatch: pytest.Monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://main.test:5000")
     with fluent_uri("team_b", "https://team_b@b.test"):
         assert os.environ["MLFLOW_TRACKING_URI"] == "https://team_b@b.test"
-        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+        assert original_value("MLFLOW_TRACKING_URI") == "http://main.test:5000"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://the-author.test")
-        assert without_us("MLFLOW_TRACKING_URI") == "http://the-author.test"
-    assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
-    assert without_us("NOBODY_HAS_SET_THIS") is None
+        assert original_value("MLFLOW_TRACKING_URI") == "http://the-author.test"
+    assert original_value("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+    assert original_value("NOBODY_HAS_SET_THIS") is None
 
 
 def test_values_of_the_author_are_seen_through_all_that_we_have_set(
@@ -105,11 +105,11 @@ def test_values_of_the_author_are_seen_through_all_that_we_have_set(
     variables = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_TRACKING_TOKEN": "t"}
     relay = overrides.begin("c", {**variables, "MLFLOW_TRACKING_AUTH": None}, exported=True)
     with fluent_uri("c", "http://c@mlflow.test"):
-        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
-        assert without_us("MLFLOW_TRACKING_AUTH") == "the-authors"
-        assert without_us("MLFLOW_TRACKING_TOKEN") is None
+        assert original_value("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+        assert original_value("MLFLOW_TRACKING_AUTH") == "the-authors"
+        assert original_value("MLFLOW_TRACKING_TOKEN") is None
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "the author's")
-        assert without_us("MLFLOW_TRACKING_TOKEN") == "the author's"
+        assert original_value("MLFLOW_TRACKING_TOKEN") == "the author's"
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t")
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:1"
     overrides.end(relay, keep_others=True)
@@ -126,7 +126,7 @@ def test_what_is_set_first_may_be_put_back_first(
     second = overrides.begin("c", {"MLFLOW_TRACKING_URI": "http://127.0.0.1:2"}, exported=True)
     overrides.end(first, keep_others=keep_others)
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:2"
-    assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+    assert original_value("MLFLOW_TRACKING_URI") == "http://main.test:5000"
     overrides.end(second, keep_others=keep_others)
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://main.test:5000"
 
@@ -148,7 +148,7 @@ def test_a_run_leaves_the_variables_for_children_on_an_exported_relay(
         assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == "http://c@mlflow.test"
         assert {os.environ[name] for name in names} == {"http://127.0.0.1:1"}
         assert os.environ["MLFLOW_EXPERIMENT_ID"] == experiment
-        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+        assert original_value("MLFLOW_TRACKING_URI") == "http://main.test:5000"
     assert dict(os.environ) == inside
     overrides.end(relay, keep_others=True)
     assert dict(os.environ) == before
@@ -163,5 +163,5 @@ def test_a_relay_that_ends_before_the_run_leaves_the_variables_to_it(
     with fluent_uri("c", "http://c@mlflow.test"):
         overrides.end(relay, keep_others=True)
         assert os.environ["MLFLOW_TRACKING_URI"] == "http://c@mlflow.test"
-        assert without_us("MLFLOW_TRACKING_URI") == "http://main.test:5000"
+        assert original_value("MLFLOW_TRACKING_URI") == "http://main.test:5000"
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://main.test:5000"

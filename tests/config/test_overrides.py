@@ -21,9 +21,9 @@ def test_at_no_moment_is_ours_taken_for_the_authors(
 
     class Watched(dict[str, str]):
         def __setitem__(self, name: str, value: str) -> None:
-            seen.append(overrides.without_us(NAME))
+            seen.append(overrides.original_value(NAME))
             super().__setitem__(name, value)
-            seen.append(overrides.without_us(NAME))
+            seen.append(overrides.original_value(NAME))
 
     monkeypatch.setattr(os, "environ", Watched(os.environ))
     changes = overrides.begin("ml", {NAME: "http://ours:1"}, exported=exported)
@@ -49,4 +49,4 @@ def test_a_reader_that_is_interrupted_by_an_end_does_not_take_ours(
             return value
 
     monkeypatch.setattr(os, "environ", Interrupted(os.environ))
-    assert overrides.without_us(NAME) == "http://authors:5000"
+    assert overrides.original_value(NAME) == "http://authors:5000"

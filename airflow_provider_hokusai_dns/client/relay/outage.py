@@ -1,4 +1,4 @@
-"""Since when MLflow is away, for all calls of a relay. Pure.
+"""Since when MLflow is away, for all calls of a relay. Reads no clock.
 
 A client that keeps logging does not wait the whole deadline at each call (see :mod:`..retries`).
 """

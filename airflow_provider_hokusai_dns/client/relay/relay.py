@@ -111,9 +111,9 @@ class Relay:
         )
         if self._experiment_id is None:
             # An open run on another server has set its own, which does not exist on this one.
-            author_value = overrides.without_us(EXPERIMENT_ID, but=self._server.conn_id)
-            if base.get(EXPERIMENT_ID) == os.environ.get(EXPERIMENT_ID) != author_value:
-                changes[EXPERIMENT_ID] = author_value
+            by_author = overrides.original_value(EXPERIMENT_ID, but=self._server.conn_id)
+            if base.get(EXPERIMENT_ID) == os.environ.get(EXPERIMENT_ID) != by_author:
+                changes[EXPERIMENT_ID] = by_author
         return changes
 
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -1,4 +1,8 @@
-"""One live lookup: hosts file, then DNS and, in parallel, the system's own (policy, The order)."""
+"""One live lookup: hosts file, then DNS and, in parallel, the system's own (policy, The order).
+
+A further source would be begun here, as a :class:`~.pending.PendingLookup`; it needs a member of
+:class:`~.model.Source`, its words in :mod:`~.wording`, and a step in :mod:`~.cli.explain`.
+"""
 
 from __future__ import annotations
 
