@@ -9,7 +9,6 @@ one, gets the tags of the task, so that the next try finds it.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import threading
@@ -25,6 +24,7 @@ from airflow_provider_hokusai_dns.client.mlflow_private import (
     IMPLICIT_RUN,
     active_runs,
     replaced,
+    wrapped,
 )
 from airflow_provider_hokusai_dns.resolver import forks
 
@@ -144,55 +144,50 @@ def _install() -> None:
     import mlflow
     from mlflow.tracking import fluent
 
-    original: Any = fluent.start_run
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def start_run(*args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(*args, **kwargs).arguments
-        if given.get("run_id") is None:
-            if given.get("nested"):
-                check_nesting()
-                parent = None if active_runs() else block_of_others()
-                if parent is not None and not given.get("parent_run_id"):
-                    given["parent_run_id"] = parent.info.run_id
-            given["tags"] = {**_task_tags(), **(given.get("tags") or {})}
-            mine = [block for block in _blocks if block.is_mine]
-            others = {block.active.info.experiment_id for block in _blocks if block not in mine}
-            if mine and given.get("experiment_id") is None and EXPERIMENT.find() in others:
-                given["experiment_id"] = mine[-1].active.info.experiment_id
-        active = original(**given)
-        _note_begun(active)
-        return active
-
-    create: Any = mlflow.MlflowClient.create_run
-    create_signature = inspect.signature(create)
-
-    @functools.wraps(create)
-    def create_run(*args: Any, **kwargs: Any) -> Any:  # by autologging, for candidates of a search
-        given = create_signature.bind(*args, **kwargs).arguments
-        tags = given.get("tags") or {}
-        if tags.get("mlflow.parentRunId") in _begun:
-            given["tags"] = {**_task_tags(), **tags}
-        return create(**given)
-
+    create_run = wrapped(mlflow.MlflowClient.create_run, _create_run)
     _undo.append(replaced(mlflow.MlflowClient, "create_run", create_run))
-    own: Any = fluent.active_run
-
-    @functools.wraps(own)
-    def active_run() -> Any:
-        with suppress(AmbiguousRunError):
-            return own() or block_of_others()
-        return None
-
+    start_run = wrapped(fluent.start_run, _start_run)
+    active_run = wrapped(fluent.active_run, _active_run)
     for module in (mlflow, fluent):
         _undo.append(replaced(module, "start_run", start_run))
         _undo.append(replaced(module, "active_run", active_run))
     if (implicit := IMPLICIT_RUN.find()) is not None:
+        _undo.append(replaced(*IMPLICIT_RUN.holder(), wrapped(implicit, _get_or_start_run)))
 
-        @functools.wraps(implicit)
-        def get_or_start_run() -> Any:
-            joined = None if active_runs() else block_of_others()
-            return implicit() if joined is None else joined
 
-        _undo.append(replaced(*IMPLICIT_RUN.holder(), get_or_start_run))
+def _start_run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    given = inspect.signature(original).bind(*args, **kwargs).arguments
+    if given.get("run_id") is None:
+        if given.get("nested"):
+            check_nesting()
+            parent = None if active_runs() else block_of_others()
+            if parent is not None and not given.get("parent_run_id"):
+                given["parent_run_id"] = parent.info.run_id
+        given["tags"] = {**_task_tags(), **(given.get("tags") or {})}
+        mine = [block for block in _blocks if block.is_mine]
+        others = {block.active.info.experiment_id for block in _blocks if block not in mine}
+        if mine and given.get("experiment_id") is None and EXPERIMENT.find() in others:
+            given["experiment_id"] = mine[-1].active.info.experiment_id
+    active = original(**given)
+    _note_begun(active)
+    return active
+
+
+def _create_run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Called by autologging, for candidates of a search."""
+    given = inspect.signature(original).bind(*args, **kwargs).arguments
+    tags = given.get("tags") or {}
+    if tags.get("mlflow.parentRunId") in _begun:
+        given["tags"] = {**_task_tags(), **tags}
+    return original(**given)
+
+
+def _active_run(original: Callable[[], Any]) -> Any:
+    with suppress(AmbiguousRunError):
+        return original() or block_of_others()
+    return None
+
+
+def _get_or_start_run(original: Callable[[], Any]) -> Any:
+    joined = None if active_runs() else block_of_others()
+    return original() if joined is None else joined

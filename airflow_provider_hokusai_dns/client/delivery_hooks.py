@@ -28,7 +28,7 @@ from airflow_provider_hokusai_dns.client import adapters, mlflow_private
 from airflow_provider_hokusai_dns.client.creates import json_object
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.errors import AsyncOutsideRunError
-from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced
+from airflow_provider_hokusai_dns.client.mlflow_private import PrivateName, replaced, wrapped
 from airflow_provider_hokusai_dns.client.transport import Call
 from airflow_provider_hokusai_dns.resolver import forks
 
@@ -191,14 +191,8 @@ def _is_swallowed() -> bool:
 
 def _wrap(name: PrivateName, ours: Callable[..., Any]) -> None:
     """Call ours instead of a method of MLflow, which it gets first, if this version has it."""
-    if (original := name.find()) is None:
-        return
-
-    @functools.wraps(original)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return ours(original, *args, **kwargs)
-
-    _undo.append(replaced(*name.holder(), wrapper))
+    if (original := name.find()) is not None:
+        _undo.append(replaced(*name.holder(), wrapped(original, ours)))
 
 
 def deliver(send: Callable[[], T]) -> T:

@@ -8,6 +8,7 @@ the oldest supported MLflow, the pinned one and the newest.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ def replaced(holder: Any, name: str, ours: Any) -> Callable[[], None]:
             setattr(holder, name, original)
 
     return undo
+
+
+def wrapped(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls ours, which gets the original first."""
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return ours(original, *args, **kwargs)
+
+    return wrapper
 
 
 _FLUENT = "mlflow.tracking.fluent"
