@@ -59,15 +59,25 @@ class Relay:
         server: MLflowServer,
         addresses: AddressesNow,
         *,
-        keep: int,
-        run_tags: Mapping[str, str],
-        run_id: str | None,
-        experiment_id: str | None,
-        end_timeout: float | None,
-        renew: Callable[[], Credentials | None],
+        keep: int = 2**30,
+        run_tags: Mapping[str, str] | None = None,
+        run_id: str | None = None,
+        experiment_id: str | None = None,
+        end_timeout: float | None = None,
+        renew: Callable[[], Credentials | None] = lambda: None,
     ) -> None:
+        """Start the relay; :meth:`.MLflowHook.relay` says what the rest is for.
+
+        :param addresses: returns the addresses of the server to try now; called on a thread.
+        :param keep: bytes of the temporary files in which bodies are kept until they have arrived,
+            all together.
+        :param run_tags: set on every run that a client starts.
+        :param run_id: the open run that clients join.
+        :param experiment_id: the experiment of that run.
+        :param renew: reads the login of the connection again, after a 401; called on a thread.
+        """
         self._server = server
-        self._run_tags = dict(run_tags)
+        self._run_tags = dict(run_tags or {})
         self._run_id = run_id
         self._experiment_id = experiment_id
         self._end_timeout = end_timeout
@@ -337,36 +347,16 @@ def open_relay(
     server: MLflowServer,
     addresses: AddressesNow,
     *,
-    keep: int = 2**30,
-    run_tags: Mapping[str, str] | None = None,
-    run_id: str | None = None,
-    experiment_id: str | None = None,
     export: bool = False,
-    end_timeout: float | None = None,
     status_of: Callable[[BaseException], str] = plain_status_of,
-    renew: Callable[[], Credentials | None] = lambda: None,
+    **options: Any,
 ) -> Iterator[Relay]:
-    """Open a relay while the block runs; :meth:`.MLflowHook.relay` says what the rest is for.
+    """Open a relay while the block runs; parameters as of :class:`Relay`.
 
-    :param addresses: returns the addresses of the server to try now; called on a thread.
-    :param keep: bytes of the temporary files in which bodies are kept until they have arrived, all
-        together.
-    :param run_tags: set on every run that a client starts.
-    :param run_id: the open run that clients join.
-    :param experiment_id: the experiment of that run.
+    :param export: also set the variables in the environment of this process.
     :param status_of: gives the status of a run whose block was left by an exception.
-    :param renew: reads the login of the connection again, after a 401; called on a thread.
     """
-    relay = Relay(
-        server,
-        addresses,
-        keep=keep,
-        run_tags=run_tags or {},
-        run_id=run_id,
-        experiment_id=experiment_id,
-        end_timeout=end_timeout,
-        renew=renew,
-    )
+    relay = Relay(server, addresses, **options)
     with sigterm.on_sigterm(relay.stop):
         try:
             with _exported(server.conn_id, relay.variables()) if export else nullcontext():
