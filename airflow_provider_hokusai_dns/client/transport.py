@@ -30,13 +30,7 @@ from requests.utils import rewind_body
 from urllib3 import HTTPResponse
 
 from airflow_provider_hokusai_dns.client import dead_peer
-from airflow_provider_hokusai_dns.client.creates import (
-    Ask,
-    Create,
-    Key,
-    ask_for_renamed,
-    create_of,
-)
+from airflow_provider_hokusai_dns.client.creates import Ask, Create, Key, ask_for_renamed, create_of
 from airflow_provider_hokusai_dns.client.outcomes import EXPLAINED, try_of
 from airflow_provider_hokusai_dns.client.retries import Progress, Step, Try, next_step, pause
 from airflow_provider_hokusai_dns.client.routes import (

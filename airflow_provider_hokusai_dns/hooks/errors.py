@@ -34,13 +34,7 @@ class MLflowRestError(PicklableError, RuntimeError):
     """
 
     def __init__(
-        self,
-        method: str,
-        path: str,
-        status: int,
-        code: str,
-        reason: str,
-        retry_after: float = 0.0,
+        self, method: str, path: str, status: int, code: str, reason: str, retry_after: float = 0.0
     ) -> None:
         outcome = f"{status or 'no answer'} {code}".rstrip()
         super().__init__(f"{method} {path} failed ({outcome}): {reason}")

@@ -16,13 +16,7 @@ from airflow_provider_hokusai_dns.resolver.config import ResolverConfig
 from airflow_provider_hokusai_dns.resolver.freshness import Action
 from airflow_provider_hokusai_dns.resolver.level import Level
 from airflow_provider_hokusai_dns.resolver.metrics import DNSMetrics, Event
-from airflow_provider_hokusai_dns.resolver.model import (
-    Endpoint,
-    Lookup,
-    Resolution,
-    Source,
-    Store,
-)
+from airflow_provider_hokusai_dns.resolver.model import Endpoint, Lookup, Resolution, Source, Store
 from airflow_provider_hokusai_dns.resolver.publishing import Publisher
 from airflow_provider_hokusai_dns.resolver.ready import Ready
 from airflow_provider_hokusai_dns.resolver.serving import Serving
@@ -70,11 +64,7 @@ class DNSResolver:
         publisher = Publisher(self._state, store)
         self._serving = Serving(self._state, publisher)
         self._updater = Updater(
-            self._state,
-            lookup or _live_lookup(config),
-            self._workers,
-            flights,
-            publisher,
+            self._state, lookup or _live_lookup(config), self._workers, flights, publisher
         )
 
     # --- the public interface
