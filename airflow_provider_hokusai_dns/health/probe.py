@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.config.server import MLflowServer, tls_context
 from airflow_provider_hokusai_dns.health.connection import Deadline, ProbeConnection
 from airflow_provider_hokusai_dns.health.judge import judge
 from airflow_provider_hokusai_dns.health.reply import (
+    ALL_CHECKS,
     DEFAULT_CHECKS,
     NO_CONNECTION,
     Reply,
@@ -61,7 +62,16 @@ def probe(
         nothing is sent.
     :param deadline: seconds for all but the clean-up after ``artifact``, which gets two more.
     :param report: called with each address that did not accept a connection (policy rule 13).
+    :raises ValueError: a check does not exist, or the deadline is not above 0.
     """
+    unknown = set(checks) - set(ALL_CHECKS)
+    if unknown or not checks:
+        known = ", ".join(ALL_CHECKS)
+        raise ValueError(f"checks may contain {known}, not {sorted(unknown) or 'nothing'}")
+    if not deadline > 0:
+        raise ValueError(
+            f"the deadline of a probe must be a number of seconds above 0, not {deadline}"
+        )
     if isinstance(resolution, DNSResolutionError) or set(checks) == {"dns"}:
         return judge(server, resolution, checked_at=datetime.now(UTC))
     replies, address, refusal = _ask(server, resolution, checks, deadline, report)

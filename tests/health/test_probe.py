@@ -513,6 +513,14 @@ def test_with_dns_alone_nothing_is_sent() -> None:
     assert probe(server, old, checks=("dns",)).state is State.DEGRADED
 
 
+def test_a_check_or_deadline_that_cannot_be_is_refused() -> None:
+    """Before anything is done."""
+    with pytest.raises(ValueError, match="'dsn'"):
+        probe(a_server(), an_address("127.0.0.1"), checks=("dsn",))
+    with pytest.raises(ValueError, match="deadline"):
+        probe(a_server(), an_address("127.0.0.1"), deadline=0)
+
+
 def test_a_probe_never_imports_mlflow() -> None:
     """Its import costs seconds and a hundred megabytes."""
     code = (
