@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from airflow_provider_hokusai_dns.config.errors import ConnectionMissingError
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.gates.check import check_server, misconfigured
 from airflow_provider_hokusai_dns.health.verdict import Verdict
+from airflow_provider_hokusai_dns.resolver.clock import SystemClock
 from airflow_provider_hokusai_dns.resolver.errors import PicklableError
 from airflow_provider_hokusai_dns.resolver.workers import NoThreadError, Workers
 from airflow_provider_hokusai_dns.store import variables
@@ -45,6 +45,8 @@ _THREAD_PAUSE = 5.0
 #: Of our own: on the loop's, other triggers' name lookups would wait behind ours while DNS is
 #: silent. Daemons, because a triggerer that stops does not wait for a check that no gate waits for.
 _threads = Workers("hokusai-dns-check")
+#: Goes on while the machine sleeps: a verdict from before is not recent.
+_monotonic = SystemClock.monotonic
 
 
 class CheckFailedError(PicklableError, RuntimeError):
@@ -113,9 +115,9 @@ class SharedProbe:
         :raises CheckFailedError: the check did not end with a verdict.
         """
         if after is not None:
-            await asyncio.sleep(after.at + every * after.share - time.monotonic())
+            await asyncio.sleep(after.at + every * after.share - _monotonic())
         last = self._last
-        if last is not None and last is not after and time.monotonic() - last.at < every:
+        if last is not None and last is not after and _monotonic() - last.at < every:
             return last
         loop = asyncio.get_running_loop()
         if self._flight is None:
@@ -136,7 +138,7 @@ class SharedProbe:
             verdict = await self._check(self._key)
             # No secret hangs on this number.
             share = 1.0 - random.random() * _JITTER  # noqa: S311
-            seen = self._last = TimedVerdict(verdict, time.monotonic(), share)
+            seen = self._last = TimedVerdict(verdict, _monotonic(), share)
         except asyncio.CancelledError:  # the loop ends, and with it all waiters
             for waiter in self._land():
                 waiter.cancel()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from airflow_provider_hokusai_dns.gates.decision import log_level
 from airflow_provider_hokusai_dns.health.verdict import Verdict
 from airflow_provider_hokusai_dns.plugins import options
 from airflow_provider_hokusai_dns.resolver import forks
+from airflow_provider_hokusai_dns.resolver.clock import SystemClock
 from airflow_provider_hokusai_dns.resolver.level import USABLE, Level, worst
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
@@ -72,14 +72,14 @@ class HealthCache:
     """The last known state of the listed connections. Thread-safe; every call is bounded.
 
     :param check: one check of a connection.
-    :param now: seconds on a clock that never steps.
+    :param now: seconds on a clock that never steps, and goes on while the machine sleeps.
     :param patience: seconds that a caller waits for the work that it started.
     """
 
     def __init__(
         self,
         check: Callable[[str], Check] = check_connection,
-        now: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = SystemClock.monotonic,
         patience: float = _PATIENCE,
     ) -> None:
         self._check = check

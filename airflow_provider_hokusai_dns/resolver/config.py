@@ -146,7 +146,7 @@ def _key(hostname: str) -> str:
 def _check_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < math.inf:  # NaN is not either; a large int is no float
         raise ValueError(f"{name} must not be negative or infinite, not {value!r}")
     if value > LONGEST:
         raise ValueError(f"{name} must be at most {LONGEST:.0f} (10 years), not {value!r}")

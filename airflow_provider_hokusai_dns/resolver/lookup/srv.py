@@ -119,14 +119,14 @@ class PendingSRVLookup(PendingLookup):
         """Look up the targets that have no address yet."""
         for service in _best(reply.services):
             target = service.target
-            glue = reply.glue.get(target, ())
-            found = glue or self._hosts(target)
+            in_hosts = self._hosts(target)
+            found = in_hosts or reply.glue.get(target, ())
             if found:
                 self._known[target] = found
                 self._first_at = now
             # A nameserver need not add all addresses, and this machine may have no IPv6.
-            is_partial = bool(glue) and all(":" in address for address in glue)
-            if (not found or is_partial) and target not in self._asked:
+            is_partial = not in_hosts and all(":" in address for address in found)
+            if is_partial and target not in self._asked:
                 self._asked[target] = self._stub.plan(target, max(self._end - now, 0.01))
 
     def _conclude(self, now: float) -> None:

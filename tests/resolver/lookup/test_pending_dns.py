@@ -449,19 +449,29 @@ def test_an_answer_that_leads_nowhere_is_not_stored(dns, live, store, clock, add
     assert resolver.wait_idle()
 
 
+@pytest.mark.parametrize("number", [1e12, 10**400], ids=["float", "int"])
 @pytest.mark.parametrize("field", ["cache_ttl", "timeout", "penalty", "failure_recheck"])
-def test_a_duration_that_no_calendar_holds_is_refused(field):
+def test_a_duration_that_no_calendar_holds_is_refused(field, number):
     """It would be a ValueError at each resolve; the setting is the place to say so."""
     with pytest.raises(ValueError, match=f"{field} must be at most"):
-        ResolverConfig(**{field: 1e12})
+        ResolverConfig(**{field: number})
 
 
-def test_the_clock_goes_on_while_the_machine_sleeps():
+CLOCKS = {
+    "resolver": "from airflow_provider_hokusai_dns.resolver.clock import SystemClock; "
+    "now = SystemClock().monotonic()",
+    "gates": "import asyncio; from airflow_provider_hokusai_dns.gates import shared_probes; "
+    "check = lambda key: asyncio.sleep(0); "
+    "now = asyncio.run(shared_probes.SharedProbe(None, check).next(30)).at",
+    "page": "from airflow_provider_hokusai_dns.plugins.health_cache import HealthCache; "
+    "now = HealthCache()._now()",
+}
+
+
+@pytest.mark.parametrize("whose", CLOCKS)
+def test_the_clock_goes_on_while_the_machine_sleeps(whose):
     """Ages are those of the world; a virtual machine that was suspended is no younger for it."""
-    code = (
-        "import time; from airflow_provider_hokusai_dns.resolver.clock import SystemClock; "
-        "print(SystemClock().monotonic() - time.monotonic())"
-    )
+    code = f"import time; {CLOCKS[whose]}; print(now - time.monotonic())"
     asleep = ["unshare", "--map-root-user", "--time", "--boottime", "100000", "--fork"]
     if not shutil.which("unshare") or subprocess.run([*asleep, "true"], check=False).returncode:
         pytest.skip("this system allows no time namespace")

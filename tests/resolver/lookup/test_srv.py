@@ -114,11 +114,14 @@ def test_beside_an_ipv6_address_alone_the_other_is_asked_for(two, exists):
     assert {place for place in places(look(two)) if place[1] == 5001} == expected
 
 
-def test_a_target_in_the_hosts_file_is_taken_from_there(two, tmp_path):
-    """As for any other name on this machine."""
+@pytest.mark.parametrize("beside", [None, with_glue])
+def test_a_target_in_the_hosts_file_is_taken_from_there(two, tmp_path, beside):
+    """As for any other name on this machine, also where its address is beside the answer."""
+    two.garbage(SERVICE, payload=beside) if beside else None
     hosts = tmp_path / "hosts"
     hosts.write_text("10.9.9.9 a.test\n")
-    assert ("10.9.9.9", 5001) in places(look(two, hosts=hosts))
+    of_a = {place for place in places(look(two, hosts=hosts)) if place[1] == 5001}
+    assert of_a == {("10.9.9.9", 5001)}
 
 
 def test_a_target_that_is_silent_holds_the_others_up_for_a_second(two):
