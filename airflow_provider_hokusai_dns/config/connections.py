@@ -321,20 +321,26 @@ def _server_from_uri(uri: str) -> MLflowServer:
 
 def _credentials_from_environment() -> Credentials:
     """The credentials that MLflow's own client would use, in its order of precedence."""
-    username = original_value("MLFLOW_TRACKING_USERNAME")
-    password = original_value("MLFLOW_TRACKING_PASSWORD")
-    if username and password:
-        return _from_environment("MLFLOW_TRACKING_USERNAME", username, password)
-    if token := original_value("MLFLOW_TRACKING_TOKEN"):
-        return _from_environment("MLFLOW_TRACKING_TOKEN", None, token)
     from configparser import ConfigParser, Error
 
     file, path = ConfigParser(), "~/.mlflow/credentials"
-    with contextlib.suppress(OSError, Error):
-        file.read(Path(path).expanduser(), encoding="utf-8")
-    username = file.get("mlflow", "mlflow_tracking_username", fallback="")
-    password = file.get("mlflow", "mlflow_tracking_password", fallback="")
-    return _from_environment(path, username, password) if username and password else Credentials()
+    try:
+        with contextlib.suppress(RuntimeError):  # there is no home directory
+            file.read(Path(path).expanduser(), encoding="utf-8")
+        saved = [
+            file.get("mlflow", name, fallback="")
+            for name in ("mlflow_tracking_username", "mlflow_tracking_password")
+        ]
+    except (Error, UnicodeError):  # whose texts may quote the password
+        reason = "it is not valid: correct it (configparser reads %% as a percent sign)"
+        raise SettingError("environment", path, reason) from None
+    username = original_value("MLFLOW_TRACKING_USERNAME") or saved[0]
+    password = original_value("MLFLOW_TRACKING_PASSWORD") or saved[1]
+    if username and password:
+        origin = path if username == saved[0] else "MLFLOW_TRACKING_USERNAME"
+        return _from_environment(origin, username, password)
+    token = original_value("MLFLOW_TRACKING_TOKEN")
+    return _from_environment("MLFLOW_TRACKING_TOKEN", None, token) if token else Credentials()
 
 
 def _from_environment(origin: str, username: str | None, secret: str) -> Credentials:

@@ -18,6 +18,7 @@ from airflow_provider_hokusai_dns.config.server import StaleOverHTTP
 from airflow_provider_hokusai_dns.exceptions import ConnectionMissingError, SettingError
 from airflow_provider_hokusai_dns.provider_info import get_provider_info
 from airflow_provider_hokusai_dns.resolver import ResolverConfig
+from tests.servers import Stranger, http
 
 
 def connection(extra: Any = None, **given: Any) -> Any:
@@ -279,17 +280,47 @@ class TestFindingAConnection:
             connections.load_server()
         assert not any(value in str(caught.value) for value in values.values())
 
-    def test_takes_the_file_of_mlflow_s_own_credentials_last(self, monkeypatch, tmp_path):
-        """In the order of MLflow's client."""
+    @pytest.mark.parametrize("username", [None, "env-me"])
+    @pytest.mark.parametrize("password", [None, "env-secret"])
+    @pytest.mark.parametrize("token", [None, "t0ken"])
+    @pytest.mark.parametrize("saved", ["", "username", "password", "username password"])
+    def test_takes_the_credentials_of_the_environment_as_mlflow_s_client_does(
+        self, monkeypatch, tmp_path, username, password, token, saved
+    ):
+        """From the variables, and from MLflow's file; what a plain client sends is asked of one."""
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        lines = [f"mlflow_tracking_{part} = file-{part}%%" for part in saved.split()]
         (tmp_path / ".mlflow").mkdir()
-        (tmp_path / ".mlflow" / "credentials").write_text(
-            "[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = secret\n"
-        )
+        (tmp_path / ".mlflow" / "credentials").write_text("\n".join(["[mlflow]", *lines]))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for name, value in {"USERNAME": username, "PASSWORD": password, "TOKEN": token}.items():
+            if value:
+                monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+        with Stranger(lambda _: http()) as server:
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+            http_request(get_default_host_creds(server.uri), "/", "GET")
+        sent = server.requests[0].headers.get("authorization")
+        assert connections.load_server().credentials.authorization() == sent
+
+    @pytest.mark.parametrize("wrong", [b"mlflow_tracking_password = se%cret", b"\xff", b"[", b"x"])
+    def test_refuses_a_file_of_credentials_that_is_none(self, monkeypatch, tmp_path, wrong):
+        """Without what it says."""
+        (tmp_path / ".mlflow").mkdir()
+        (tmp_path / ".mlflow" / "credentials").write_bytes(b"[mlflow]\n" + wrong)
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.local")
-        assert connections.load_server().credentials.kind == "basic"
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
-        assert connections.load_server().credentials.kind == "bearer"
+        with pytest.raises(SettingError, match="mlflow/credentials: it is not") as caught:
+            connections.load_server()
+        assert "cret" not in str(caught.value)
+
+    def test_needs_no_home_directory(self, monkeypatch):
+        """A container may run under a user that has none."""
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.local")
+        assert connections.load_server().credentials.kind == "none"
 
     @pytest.mark.parametrize(
         ("login", "password", "field"),
