@@ -142,7 +142,7 @@ def _install() -> None:
 
 
 def _swallowing() -> tuple[str, ...]:
-    """The modules whose failed requests are losses that nothing else reports."""
+    """Where failed requests are losses that nothing else reports."""
     return (
         *mlflow_private.SWALLOWING,
         *(() if _counts_batches else mlflow_private.BATCH_MODULES),
@@ -176,10 +176,11 @@ def _is_swallowed() -> bool:
     Of the code that leads there only what MLflow calls itself counts: an author's function that is
     called in between, as a step of a pipeline that is fitted, handles its own errors.
     """
-    frame, is_in_mlflow, hiding = sys._getframe(), False, _swallowing()
+    frame, is_in_mlflow, hiding, called = sys._getframe(), False, _swallowing(), ""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(hiding):
+        called = f"{frame.f_code.co_name} {called.partition(' ')[0]}"
+        if f"{module} {called}".startswith(hiding):
             return True
         package = module.partition(".")[0]
         is_in_mlflow = is_in_mlflow or package == "mlflow"

@@ -155,12 +155,15 @@ NAMES = (
     TRACE_QUEUE, AUTH,
 )  # fmt: skip
 
-#: Modules of MLflow that continue with a warning where their own logging fails.
+#: Where MLflow continues with a warning if its own logging fails: the beginning of a module's name,
+#: its function, and the function that it calls.
 SWALLOWING = (
     "mlflow.utils.autologging_utils",
     "mlflow.system_metrics",
     "mlflow.genai.evaluation",
     "mlflow.tracing.export.utils",
+    "mlflow.tracing.client _upload_attachments",
+    "mlflow.models.model log log_params",  # the model_config of a model
 )
 #: Those whose errors are counted at the names above; without them, at their requests.
 BATCH_MODULES = ("mlflow.utils.async_logging",)

@@ -387,6 +387,51 @@ def test_system_metrics_that_are_refused_fail_the_run(
         mlflow.set_system_metrics_samples_before_logging(None)
 
 
+def log_a_configured_model() -> None:
+    pyfunc: Any = pytest.importorskip("mlflow.pyfunc")
+    pyfunc.log_model(
+        name="m", python_model=lambda model_input: model_input, model_config={"depth": 1},
+        input_example=["x"], pip_requirements=[],
+    )  # fmt: skip
+
+
+def trace_an_image() -> None:
+    import mlflow
+
+    attachments: Any = pytest.importorskip("mlflow.tracing.attachments")
+    with mlflow.start_span("seen") as span:
+        span.set_inputs(
+            {"image": attachments.Attachment(content_type="image/png", content_bytes=b"png")}
+        )
+
+
+@pytest.mark.parametrize(
+    ("log", "path", "lost"),
+    [
+        (log_a_configured_model, "log-batch", "1 params"),
+        (trace_an_image, "/attachments/", "1 artifacts"),
+    ],
+)
+def test_what_a_call_of_the_author_swallows_fails_the_run(
+    server: MLflowServer,
+    uri: str,
+    front: CountingProxy,
+    direct: Any,
+    log: Any,
+    path: str,
+    lost: str,
+) -> None:
+    """MLflow warns that a part was refused, and goes on."""
+    front.before = lambda request: 403 if path in request.path else None
+    with pytest.raises(LostDataError, match=f"{lost} .*403"), open_run(server, uri) as run:
+        log()
+    front.before = lambda _: None
+    assert direct.get_run(run.info.run_id).info.status == "FAILED"
+    with open_run(server, uri) as run:
+        log()
+    assert direct.get_run(run.info.run_id).info.status == "FINISHED"
+
+
 def test_an_error_that_the_author_handles_is_the_author_s(
     server: MLflowServer, uri: str, direct: Any
 ) -> None:
