@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from airflow_provider_hokusai_dns.client.errors import EnvironmentConflictError
 from airflow_provider_hokusai_dns.client.mlflow_private import (
@@ -16,6 +16,7 @@ from airflow_provider_hokusai_dns.client.mlflow_private import (
     REGISTRY_URI,
     TRACKING_URI,
     set_tracking_uri,
+    tracing_setup,
 )
 from airflow_provider_hokusai_dns.config import overrides
 from airflow_provider_hokusai_dns.resolver import forks
@@ -32,6 +33,7 @@ _uri_holders: list[tuple[str, str, str | None]] = []
 _experiments: list[list[str | None]] = []
 #: Tracking and registry URI as MLflow's API had them before the first run.
 _uris_before: tuple[str | None, str | None] = (None, None)
+_put_tracing_back: Callable[[], None] = lambda: None  # noqa: E731
 _changes: overrides.Changes | None = None
 
 
@@ -67,17 +69,18 @@ def fluent_uri(conn_id: str, tracking_uri: str, registry_uri: str | None = None)
 
 
 def _enter_uri(conn_id: str, tracking_uri: str, registry_uri: str | None) -> None:
-    global _uris_before, _changes
+    global _uris_before, _put_tracing_back, _changes
     import mlflow
 
     registry_uri = registry_uri or tracking_uri
-    _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
+    _uris_before, _put_tracing_back = (TRACKING_URI.find(), REGISTRY_URI.find()), tracing_setup()
     values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
     _changes = overrides.begin(conn_id, values, restored=(_EXPERIMENT,))
     with overrides.kept(_TRACKING_URI, _REGISTRY_URI):  # both functions set the variables too
         set_tracking_uri(tracking_uri)
         # Without this, a registry URI of another client would get what this run registers.
         mlflow.set_registry_uri(registry_uri)
+    _put_tracing_back()
 
 
 @contextlib.contextmanager
@@ -132,6 +135,7 @@ def _leave_uri() -> None:
         set_tracking_uri(tracking_uri)
         # mlflow.set_registry_uri() does not accept None.
         REGISTRY_URI.set(registry_uri)
+    _put_tracing_back()
     if _changes is not None:
         overrides.end(_changes)
         _changes = None

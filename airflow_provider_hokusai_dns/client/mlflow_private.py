@@ -120,6 +120,19 @@ REGISTRY_URI = PrivateName(
     "mlflow.tracking._model_registry.utils:_registry_uri",
     "the URI is restored by mlflow.set_registry_uri()",
 )
+#: What the author has set up for tracing, which ``mlflow.set_tracking_uri`` resets; put back.
+TRACE_CONFIG = PrivateName(
+    "mlflow.tracing.config:_MLFLOW_TRACING_CONFIG",
+    "mlflow.tracing.configure() has no effect on runs that are opened later",
+)
+TRACE_DESTINATION = PrivateName(
+    "mlflow.tracing.provider:_MLFLOW_TRACE_USER_DESTINATION._global_value",
+    "mlflow.tracing.set_destination() has no effect on runs that are opened later",
+)
+TRACING_ENABLED = PrivateName(
+    "mlflow.tracing.provider:is_tracing_enabled",
+    "mlflow.tracing.disable() has no effect on runs that are opened later",
+)
 #: Wrapped, to count what is logged asynchronously.
 BATCHES = PrivateName(
     f"{_QUEUE}.log_batch_async",
@@ -150,9 +163,9 @@ AUTH = PrivateName(
 )
 
 NAMES = (
-    RUN_STACK, IMPLICIT_RUN, EXPERIMENT, LAST_RUN, MONITORS, TRACKING_URI, REGISTRY_URI, BATCHES,
-    ARTIFACTS, TRACE_BEGUN, TRACE_HELD, TRACE_SENT, TRACE_SPANS, TRACE_DATA,
-    TRACE_QUEUE, AUTH,
+    RUN_STACK, IMPLICIT_RUN, EXPERIMENT, LAST_RUN, MONITORS, TRACKING_URI, REGISTRY_URI,
+    TRACE_CONFIG, TRACE_DESTINATION, TRACING_ENABLED, BATCHES, ARTIFACTS, TRACE_BEGUN, TRACE_HELD,
+    TRACE_SENT, TRACE_SPANS, TRACE_DATA, TRACE_QUEUE, AUTH,
 )  # fmt: skip
 
 #: Where MLflow continues with a warning if its own logging fails: the beginning of a module's name,
@@ -202,6 +215,23 @@ def active_runs() -> list[Any] | None:
     variable = RUN_STACK.find()
     found: list[Any] | None = None if variable is None else variable.get()
     return found
+
+
+def tracing_setup() -> Callable[[], None]:
+    """Note what the author has set up for tracing; returns what puts it back."""
+    import mlflow
+
+    kept = [(name, name.find()) for name in (TRACE_CONFIG, TRACE_DESTINATION)]
+    is_enabled = TRACING_ENABLED.find()
+    is_disabled = is_enabled is not None and not is_enabled()
+
+    def put_back() -> None:
+        for name, value in kept:
+            name.set(value)
+        if is_disabled:
+            mlflow.tracing.disable()
+
+    return put_back
 
 
 def set_tracking_uri(value: str | None) -> None:

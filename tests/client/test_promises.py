@@ -290,6 +290,39 @@ def test_an_open_trace_around_a_run_is_whole(
         mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_what_is_set_up_for_tracing_holds_in_a_run(
+    server: MLflowServer, uri: str, direct: Any, monkeypatch: pytest.MonkeyPatch, is_inside: bool
+) -> None:
+    """Before the run or in it: what hides a secret, where traces go, and whether there are any."""
+    import mlflow
+    from mlflow.entities.trace_location import MlflowExperimentLocation
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)  # not a database of the working directory
+    elsewhere = direct.create_experiment(f"traces-{is_inside}")
+
+    def set_up() -> None:
+        mlflow.tracing.set_destination(MlflowExperimentLocation(elsewhere))
+        mlflow.tracing.configure(span_processors=[lambda span: span.set_outputs("hidden")])
+
+    def traced(set_up: Callable[[], None]) -> list[Any]:
+        if not is_inside:
+            set_up()
+        with open_run(server, uri):
+            if is_inside:
+                set_up()
+            mlflow.trace(lambda: "secret", name="traced")()
+        return list(direct.search_traces(locations=[elsewhere], include_spans=False))
+
+    try:
+        (trace,) = traced(set_up)
+        assert trace.info.response_preview == '"hidden"'
+        assert len(traced(mlflow.tracing.disable)) == 1
+    finally:
+        mlflow.tracing.enable()
+        mlflow.tracing.reset()
+
+
 # --- what MLflow swallows
 
 
