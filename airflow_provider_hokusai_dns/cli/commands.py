@@ -120,14 +120,18 @@ def status(args: Namespace) -> int:
 @command
 def refresh(args: Namespace) -> int:
     """``airflow hokusai-dns refresh``: real lookups, stored as last known good."""
-    _parse(args.target)
+    parsed = _parse(args.target)
     if problem := database_problem():
         print_error(f"Nothing was refreshed, because the answers could not be stored. {problem}")
         return NO_DATABASE
     _use(MetastoreVariables())
-    conn_ids, targets = args.conn_id or [], args.target
+    conn_ids, targets = list(args.conn_id or ()), []
+    for target in parsed:
+        listed = [server.conn_id for server in _listed_servers_of(target.hostname)]
+        conn_ids += listed
+        targets += [] if listed else [target.text]
     if not conn_ids and not targets:
-        conn_ids, targets = settings.listed_connections(), settings.listed_hostnames()
+        conn_ids, targets = [*settings.listed_connections()], [*settings.listed_hostnames()]
     said: list[str] = []
     lost: list[str] = []
     report = refresh_names(

@@ -84,7 +84,7 @@ def get_hokusai_dns_cli_commands() -> list[CLICommand]:
                     "the last known good of all workers. Without TARGET and --conn-id, refresh the "
                     "connections and hostnames that section hokusai_dns lists.",
                     func=lazy_load_command(f"{_COMMANDS}.refresh"),
-                    args=(_targets("Further names, in any form"), _MIN_HEALTH, *shared),
+                    args=(_targets("Names, in any form"), _MIN_HEALTH, *shared),
                     epilog=_EXIT_CODES,
                 ),
                 ActionCommand(

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, Ctrl-C, and a database that does not answer."""
+"""How a command ends: exit code, Ctrl-C, a closed pipe, a database that does not answer."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from airflow_provider_hokusai_dns.store.variables import check_database
 
 #: The exit codes, which :mod:`~.cli.definition` explains.
 OK, NOT_USABLE, WRONG_INPUT, NO_DATABASE = range(4)
+_READER_ENDED = 128 + signal.SIGPIPE  # as a shell shows it for other commands
 #: Seconds for one access of a Variable. There is no task that waits, and a loaded database is no
 #: reason to say that nothing is stored.
 PATIENCE = 15.0
@@ -64,7 +65,15 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
         # Variables of the environment alone, and not those in the database.
         os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
         with _ended_by_ctrl_c():
-            code = outcome(args)
+            try:
+                code = outcome(args)
+                print(end="", flush=True)  # noqa: T201
+            except (BrokenPipeError, SystemExit) as error:
+                if BrokenPipeError not in (type(error), type(error.__context__)):
+                    raise
+                # The reader of the output has what it wants, like "head -1". Rich exits then.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                code = _READER_ENDED
         if bounded_calls.is_under_way():
             # At the exit Airflow closes its database, and fails with a traceback while it is read.
             sys.stdout.flush()

@@ -132,6 +132,22 @@ def test_ctrl_c_ends_a_command_at_once_and_without_a_traceback(environment, dns,
     assert "Traceback" not in err
 
 
+def test_a_reader_that_ends_early_is_no_error(environment):
+    """``airflow hokusai-dns ... | head -1``: no traceback, and no exit code with another sense."""
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "airflow", "hokusai-dns", "resolve", "10.0.0.1", "-o", output],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for output in ("table", "json", "yaml", "plain")
+    ]  # fmt: skip
+    for command in commands:
+        command.stdout.close()
+    for command in commands:
+        assert (command.stderr.read(), command.wait(100)) == ("", 128 + signal.SIGPIPE)
+        command.stderr.close()
+
+
 @pytest.mark.parametrize("is_interrupted", [True, False])
 def test_a_database_that_does_not_answer_ends_in_words(environment, is_interrupted):
     """Also by Ctrl-C: its driver waits without a limit, and where Python sees no signal."""

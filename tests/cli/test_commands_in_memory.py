@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_hokusai_dns import runtime
 from airflow_provider_hokusai_dns.cli import commands, ending
 from airflow_provider_hokusai_dns.hooks.mlflow import MLflowHook
+from airflow_provider_hokusai_dns.resolver.testing import DNSServer
 from airflow_provider_hokusai_dns.store.variable_store import VariableStore
 from tests.conftest import Texts
 
@@ -103,6 +104,17 @@ def test_clear_reaches_every_listed_connection_of_a_name(command, kept, dns, con
     assert len(kept.records) == 2
     assert command("clear", NAME) == 0
     assert kept.records == []
+
+
+def test_a_name_is_refreshed_as_its_connections_see_it(command, kept, dns, connect, monkeypatch):
+    """As ``resolve`` and ``clear`` do it: other nameservers may not know the name at all."""
+    dns.set_records(NAME, ["10.0.0.1"])
+    connect(host=NAME, extra={"nameservers": dns.address})
+    with DNSServer() as others:
+        others.no_such_name(NAME)
+        monkeypatch.setenv("AIRFLOW__HOKUSAI_DNS__NAMESERVERS", others.address)
+        assert command("refresh", f"http://{NAME}:5000") == 0
+    assert len(kept.records) == 1
 
 
 def test_a_final_dot_of_the_connection_need_not_be_written(command, kept, dns, connect, capsys):
