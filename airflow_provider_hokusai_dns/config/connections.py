@@ -261,9 +261,12 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
             "new one, with a comma, then run 'airflow rotate-fernet-key'), or enter them again",
         )
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
-    if variable in os.environ:
+    if is_set := variable in os.environ:
         # Airflow ignores a connection that it cannot read, and calls it missing.
-        hint = f"{variable} is set, but Airflow cannot read it: check its port and its quoting."
+        hint = (
+            f"{variable} is set, but Airflow cannot read it: check its quoting, the names of its "
+            "fields, and its port."
+        )
     elif not re.fullmatch(r"[\w.-]+", conn_id):
         hint = (
             "Check the id: in Airflow's UI it may contain letters, digits, '_', '.' and '-' only."
@@ -272,7 +275,8 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
         hint = "Add it in the Airflow UI under Admin, Connections, with the type MLflow"
         hint += f", or set {variable}" if variable.isidentifier() else ""  # a shell can set it
         hint += f", or {TRACKING_VARIABLE}." if conn_id == DEFAULT_CONN_ID else "."
-    hint = did_you_mean(conn_id, _known_connections()) + hint
+    if not is_set:
+        hint = did_you_mean(conn_id, _known_connections()) + hint
     if reason is missing.Reason.UNDEFINED:
         raise ConnectionUndefinedError(conn_id, hint)
     if supervisor.belongs_to_parent():
@@ -280,7 +284,7 @@ def _raise_missing(conn_id: str, reason: missing.Reason) -> NoReturn:
             "A forked child cannot read one from Airflow, which answers only the task: use the "
             "task's hook, and call hook.get_conn() before the fork."
         )
-    else:
+    elif not is_set:
         hint += (
             " If it exists, Airflow cannot read it right now: check its API server, database and "
             "[secrets] backend."

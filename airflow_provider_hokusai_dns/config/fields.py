@@ -119,10 +119,10 @@ def check_seconds(name: str, value: Any, *, may_be_zero: bool = False) -> None:
 
 
 def read_count(value: object) -> int:
-    """A whole number from 0."""
+    """A whole number from 0, of at most nine digits."""
     text = str(value).strip()
     if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 10):
-        raise ValueError(f"{described(value)} is not a whole number from 0")
+        raise ValueError(f"{described(value)} is not a whole number from 0 to 999999999")
     return int(text)
 
 

@@ -122,11 +122,12 @@ def policy_numbers() -> dict[str, Callable[[object], Any]]:
 
     The others choose the DNS servers, which a user who may edit Variables must not do.
     """
-    return {
+    readers: dict[str, Callable[[object], Any]] = {
         item.name: fields.read_count if item.type == "int" else fields.read_seconds
         for item in dataclasses.fields(ResolverConfig)
         if item.type in ("float", "int")
     }
+    return readers | {"timeout": fields.read_seconds_above_zero}  # with 0 no name would resolve
 
 
 def fingerprint() -> tuple[str | None, ...]:

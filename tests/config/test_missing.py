@@ -171,6 +171,18 @@ def test_a_gate_gives_up_on_an_undefined_connection_and_waits_for_a_missing_one(
         assert strikes.out is out
 
 
+@pytest.mark.parametrize("text", ["{bad", "mlflow://h:99999", '{"conn_type": "mlflow", "hots": 1}'])
+def test_a_variable_that_airflow_cannot_read_is_what_is_wrong(monkeypatch, line, text):
+    """Not the id, of which it suggested a similar one, nor Airflow's API server or database."""
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_ONE", "mlflow://mlflow.local")
+    monkeypatch.setenv("AIRFLOW_CONN_MLFLOW_TWO", text)
+    line(says("API_SERVER_ERROR"))
+    sentence = check_connection("mlflow_two").verdict.sentence
+    assert "AIRFLOW_CONN_MLFLOW_TWO is set, but Airflow cannot read it: check its" in sentence
+    assert "Did you mean" not in sentence
+    assert "If it exists" not in sentence
+
+
 @pytest.mark.parametrize("conn_id", [None, 5, "", " "])
 def test_what_is_no_id_of_a_connection_is_refused_in_words(conn_id):
     """By the hook, by a check of a gate and in the triggerer."""

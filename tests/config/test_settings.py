@@ -429,6 +429,7 @@ class TestThePolicy:
             ("DNS_CACHE_TTL", "-5"),
             ("DNS_CACHE_TTL", "five"),
             ("DNS_TIMEOUT", "inf"),
+            ("DNS_TIMEOUT", "0"),  # no name would resolve
             ("MLFLOW_FALLBACK_IP", "mlflow.local"),
             ("MLFLOW_FALLBACK_IP", "10.0.1.300"),
             ("AIRFLOW__HOKUSAI_DNS__JITTER", "1.5"),
