@@ -6,6 +6,7 @@ Each record is one atomic step: the garbage collector may be the caller, while a
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,13 +36,14 @@ class Handouts:
         return list(self.open.values())  # one step, in which no garbage is collected
 
     def take_outcomes(self) -> list[Outcome]:
-        """The outcomes since the last call, in order. Only one thread at a time may call it."""
+        """The outcomes since the last call, in order; each is taken by one caller."""
         found = []
-        while self.in_doubt:
-            found.append(self.in_doubt.popleft())
-        while self.connected:
-            address, times = self.connected.popitem()
-            found.append(Outcome(*times, address))
+        with contextlib.suppress(IndexError, KeyError):  # another caller took the last ones
+            while self.in_doubt:
+                found.append(self.in_doubt.popleft())
+            while self.connected:
+                address, times = self.connected.popitem()
+                found.append(Outcome(*times, address))
         return sorted(found, key=lambda outcome: outcome.at)
 
 

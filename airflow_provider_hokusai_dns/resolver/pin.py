@@ -72,7 +72,7 @@ class Pin:
     def __init__(self, hostname: str, resolver: DNSResolver) -> None:
         self.hostname = hostname
         self.resolver = resolver
-        self._lock = forks.free_in_child(threading.Lock())
+        self._lock = forks.free_in_child(threading.RLock())  # reentrant: for a signal handler
         self._policies: dict[str, PinPolicy] = {}  # by owner
         self._absolute = False
         #: Those that a policy names: an answer with ports of its own (SRV) is for them.
@@ -105,7 +105,7 @@ class Pin:
             self._absolute = bool(policies) and all(held.absolute for held in policies.values())
             _last.clear()
             ports = self._ports
-            self._ports = {k: v for k, v in ports.items() if self._policies_for(k[1])}
+            self._ports = {k: v for k, v in [*ports.items()] if self._policies_for(k[1])}
         for key, port in ports.items():
             port.forget(for_good=key not in self._ports)
 

@@ -13,12 +13,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from airflow_provider_hokusai_dns.resolver import deadline, forks
 from airflow_provider_hokusai_dns.resolver.errors import DNSResolutionError, PicklableError
@@ -33,6 +32,7 @@ from airflow_provider_hokusai_dns.resolver.model import (
     Resolution,
     Source,
 )
+from airflow_provider_hokusai_dns.resolver.one_time_event import OneTimeEvent
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     PASSED_FOR,
     ROUND,
@@ -49,6 +49,7 @@ from airflow_provider_hokusai_dns.resolver.target import parse_address
 from airflow_provider_hokusai_dns.resolver.workers import Workers
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Seconds that a round gets even if less patience is left: a nameserver and a closed port answer
 #: within that time, so that a recovery is noticed. Deadlines promise half a second.
@@ -100,24 +101,26 @@ class Edge:
     """The side effects of a port; tests pass a scripted one.
 
     :param start: runs a round on another thread.
-    :param wait: waits for a future for this many seconds.
+    :param wait: waits for the end of a round for this many seconds.
     """
 
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     race: Callable[[Sequence[str], int], Trial] = race
     start: Callable[[Callable[[], None]], object] = _rounds.run
-    wait: Callable[[Future[Round], float], object] = lambda future, seconds: wait(
-        (future,), seconds
-    )
+    wait: Callable[[OneTimeEvent, float], object] = OneTimeEvent.wait
 
 
 @dataclass(slots=True, eq=False)
 class _RunningRound:
-    """A round in progress."""
+    """A round in progress. When it is done, it has found something, or raised an error."""
 
     started: float
-    future: Future[Round] = field(default_factory=Future)
+    done: OneTimeEvent = field(default_factory=OneTimeEvent)
+    found: Round | None = None
+    error: BaseException | None = None
+    #: The thread that is starting it: a signal handler there does not wait for it.
+    starter: int | None = field(default_factory=threading.get_ident)
 
 
 class PinnedPort:
@@ -147,7 +150,7 @@ class PinnedPort:
         self._patience = patience
         self._family = family
         self._edge = edge or Edge()
-        self._lock = forks.free_in_child(threading.Lock())
+        self._lock = forks.free_in_child(threading.RLock())
         self._state = PortReachability()
         self._running: _RunningRound | None = None
         #: The last resolution, and what of it can be used here.
@@ -184,15 +187,16 @@ class PinnedPort:
             running = self._join(must_be_tested=must_be_tested)
             until = max(min(end, bound) + _OVERRUN, running.started + GRACE)
             if not (self._waiting_is_pointless(known) and state.is_hopeless(started, end, known)):
-                self._edge.wait(running.future, max(0.0, until - now()))
-            result = running.future.result() if running.future.done() else None
+                self._edge.wait(running.done, max(0.0, until - now()))
+            if running.error is not None:
+                raise running.error
+            result = running.found
             if result is not None and must_be_tested and result.is_untested:
                 continue  # started by a caller that did not need tested addresses
             if result is not None and result.ends_an_outage:
                 return self._hand_out(result.addresses)
-            with self._lock:
-                result = result or self._state.last or self._unfinished(now() - running.started)
-                self._state, verdict = self._state.failed(now(), started, handed_out, in_force)
+            result = result or self._state.last or self._unfinished(now() - running.started)
+            verdict = self._change(PortReachability.failed, now(), started, handed_out, in_force)
             if verdict.begins:
                 log.warning(
                     "%s: %s. Trying again for up to %.0f s, and asking DNS again meanwhile.",
@@ -211,10 +215,9 @@ class PinnedPort:
 
         :param for_good: this port is no longer used; late callers reuse no answer.
         """
-        with self._lock:
-            self._state = self._state.forget()
-            if for_good:
-                self._ready = lambda name: None
+        if for_good:
+            self._ready = lambda name: None
+        self._change(lambda state: (state.forget(), None))
 
     def renew_after_fork(self) -> None:
         """In a child: the threads that ran a round or connected are gone."""
@@ -256,15 +259,27 @@ class PinnedPort:
         self, now: float, known: Resolution | None, *, must_be_tested: bool
     ) -> Handout | None:
         """An answer that needs no round; takes the outcomes of earlier answers into account."""
-        with self._lock:
-            if outcomes := self._handouts.take_outcomes():
-                self._state = self._state.learn(outcomes)
-            if known is None:
-                return None
-            state, places = self._state, known.places
-            begun = self._handouts.begun()
-            found = state.at_once(now, places, begun, must_be_tested=must_be_tested)
+        if outcomes := self._handouts.take_outcomes():
+            self._change(lambda state: (state.learn(outcomes), None))
+        if known is None:
+            return None
+        begun = self._handouts.begun()
+        found = self._state.at_once(now, known.places, begun, must_be_tested=must_be_tested)
         return None if found is None else self._hand_out(found)
+
+    def _change(self, change: Callable[..., tuple[PortReachability, T]], *arguments: Any) -> T:
+        """Replace the state; returns the other part of what ``change`` returns.
+
+        The lock is held for one comparison, and by no other call: a signal handler that connects
+        waits for a round, which needs it.
+        """
+        while True:
+            before = self._state
+            after, result = change(before, *arguments)
+            with self._lock:
+                if self._state is before:
+                    self._state = after
+                    return result
 
     def _hand_out(self, addresses: tuple[str, ...]) -> Handout:
         return Handout(addresses, addresses, self._handouts if addresses else None)
@@ -319,30 +334,33 @@ class PinnedPort:
 
     def _join(self, *, must_be_tested: bool) -> _RunningRound:
         """The round in progress, started now if there is none."""
+        new, me = _RunningRound(self._edge.monotonic()), threading.get_ident()
         with self._lock:
-            if self._running is not None:
-                return self._running
-            running = self._running = _RunningRound(self._edge.monotonic())
+            running = self._running
+            if running is None or running.starter == me:
+                running = self._running = new
+        if running is not new:
+            return running
         try:
             self._edge.start(partial(self._run_round, running, must_be_tested=must_be_tested))
+            running.starter = None
         except BaseException:
             self._finish(running)
             raise
         return running
 
     def _run_round(self, running: _RunningRound, *, must_be_tested: bool) -> None:
+        lasted = None
         try:
             found = self._round(must_be_tested=must_be_tested)
-            with self._lock:
-                self._state, lasted = self._state.after(self._edge.monotonic(), found)
+            lasted = self._change(PortReachability.after, self._edge.monotonic(), found)
+            running.found = found
         except BaseException as error:
-            self._finish(running)
-            running.future.set_exception(error)
-            return
+            running.error = error
         self._finish(running)
         if lasted is not None:
             log.warning("%s: reachable again after %.1f s.", self._name, lasted)
-        running.future.set_result(found)
+        running.done.set()
 
     def _finish(self, running: _RunningRound) -> None:
         with self._lock:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import takewhile
+from types import FrameType
 
 import pytest
 
 from airflow_provider_hokusai_dns.resolver import Cause, DNSResolutionError, DNSResolver
+from airflow_provider_hokusai_dns.resolver.handouts import Handout
+from airflow_provider_hokusai_dns.resolver.one_time_event import OneTimeEvent
 from airflow_provider_hokusai_dns.resolver.pinned_port import (
     Edge,
     NoConnectionError,
@@ -21,7 +27,6 @@ from airflow_provider_hokusai_dns.resolver.pinned_port import (
 from airflow_provider_hokusai_dns.resolver.port_reachability import (
     Patience,
     PinPolicy,
-    Round,
     StaleAddressCheck,
 )
 from airflow_provider_hokusai_dns.resolver.racing import Trial
@@ -54,8 +59,8 @@ class World:
         if not self.hangs:
             job()
 
-    def wait(self, future: Future[Round], seconds: float) -> None:
-        if not future.done():
+    def wait(self, done: OneTimeEvent, seconds: float) -> None:
+        if not done.is_set():
             self.clock.advance(seconds)
 
     def race(self, addresses: Sequence[str], port: int) -> Trial:
@@ -393,9 +398,45 @@ def test_an_answer_that_is_gone_is_settled_by_the_garbage_collector_without_a_lo
     circle: list[object] = [pinned.addresses()]
     circle.append(circle)
     del circle
-    with pinned._lock:
+    with ThreadPoolExecutor(1) as other:
+        other.submit(pinned._lock.acquire).result(30)
         gc.collect()
+        other.submit(pinned._lock.release).result(30)
     assert len(pinned._handouts.in_doubt) == 1
+
+
+@pytest.mark.parametrize("refuses", [set(), {A}])
+def test_a_signal_handler_may_connect_wherever_it_interrupts_a_connection(
+    port: Callable[..., PinnedPort], world: World, refuses: set[str]
+) -> None:
+    """Python calls it where a function begins; here, once in each function of the call."""
+    world.refuses = refuses
+    modules = {sys.modules[each.__module__].__file__ for each in (PinnedPort, Handout, Patience)}
+
+    def interrupted(call: int) -> bool:
+        pinned = port(patience=2.0)
+        connect(pinned.addresses())
+        passed, found = 0, []
+
+        def trace(frame: FrameType, event: str, _: object) -> None:
+            nonlocal passed
+            if frame.f_code.co_filename in modules:
+                passed += 1
+                if passed == call:
+                    found.append(pinned.addresses(must_be_tested=True))
+
+        sys.settrace(trace)
+        found.append(pinned.addresses(must_be_tested=True))
+        sys.settrace(None)
+        assert found == [[A]] * len(found)
+        return passed >= call
+
+    calls: list[int] = []
+    everywhere = partial(calls.extend, takewhile(interrupted, range(1, 99)))
+    thread = threading.Thread(target=everywhere, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert len(calls) > 15
 
 
 def test_an_ipv4_address_in_the_form_of_ipv6_goes_to_the_back_as_well(
