@@ -185,6 +185,8 @@ class ProbeConnection:
         if len(content) <= BODY_LIMIT:
             return reply
         self._connection.close()
+        if response.status >= 300:  # it has said what is wrong, on a long error page
+            return reply
         detail = f"it sends more than {BODY_LIMIT // 1024} KiB for {path}"
         return replace(reply, failure=ReplyFailure.BODY_TOO_LARGE, detail=detail)
 

@@ -392,6 +392,17 @@ def test_a_huge_body_is_not_read_to_its_end() -> None:
     assert (verdict.state, verdict.cause) == (State.NOT_MLFLOW, "body_too_large")
 
 
+@pytest.mark.parametrize("status", [404, 502])
+def test_a_long_error_page_is_judged_by_its_status(status: int) -> None:
+    """Its gate waits for a server that is behind a load balancer, however long the page is."""
+    verdicts = []
+    for page in ("<html>", "<html>" + "x" * 2_000_000):
+        with Stranger(lambda _, page=page: http(status, page)) as stranger:  # type: ignore[misc]
+            verdict = probe(at(stranger), an_address("127.0.0.1"), deadline=5)
+        verdicts.append((verdict.state, verdict.cause))
+    assert verdicts[0] == verdicts[1]
+
+
 @pytest.mark.parametrize(
     ("raw", "state"),
     [
