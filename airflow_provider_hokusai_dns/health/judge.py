@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -376,11 +378,14 @@ def _no_connection(
     if server.proxy is not None:
         who = "the proxy of HTTP(S)_PROXY"
         advice = f"Is {who} down? Start it, or add MLflow to NO_PROXY"
+    look_at = "Check routes and firewall"
+    if reply.detail == os.strerror(errno.EMFILE):
+        look_at = "Raise this process's limit (ulimit -n)"
     why = {
         ReplyFailure.REFUSED: f"nothing listens at {where}. {advice}",
         ReplyFailure.CONNECT_TIMEOUT: f"{where} does not accept a connection. Is {who} down, "
         "or is a firewall blocking it?",
-    }.get(failure, f"{reply.detail or 'network error'} at {where}. Check routes and firewall")
+    }.get(failure, f"{reply.detail or 'network error'} at {where}. {look_at}")
     stale = " That address is stale: DNS returns none right now." if resolution.is_stale else ""
     return (
         State.UNREACHABLE,

@@ -285,9 +285,12 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
     if isinstance(error, requests.exceptions.InvalidJSONError):  # the caller's; nothing was sent
         return ValueError(f"the body of {method} {path} is not valid JSON: {error}")
     inner: BaseException | None = error
+    why = ""
     while inner is not None:  # the pin's own error is at the bottom, and says the most
         if isinstance(inner, DNSResolutionError):
             return MLflowRestError(method, path, 0, "unresolved", str(inner))
+        if isinstance(inner, OSError) and inner.strerror:
+            why = f" ({inner.strerror})"
         inner = inner.__cause__ or inner.__context__
     if isinstance(error, requests.exceptions.ProxyError):
         reason = "the proxy set in the environment cannot be reached, or refuses to connect"
@@ -299,7 +302,8 @@ def _translated(error: BaseException, method: str, path: str) -> BaseException:
     if isinstance(error, requests.exceptions.ConnectionError):
         refused = "NewConnectionError" in repr(error.args) or "refused" in str(error).lower()
         kind = MLflowRestError if refused else _ConnectionLostError
-        return kind(method, path, 0, "unreachable", "the connection was refused or closed early")
+        reason = f"the connection was refused or closed early{why}"
+        return kind(method, path, 0, "unreachable", reason)
     if isinstance(error, requests.exceptions.RequestException):
         return _ConnectionLostError(method, path, 0, "", f"{type(error).__name__}")
     return error

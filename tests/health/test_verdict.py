@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -148,6 +150,18 @@ INVALID_HOST = Reply("server_info", 403, b"Invalid Host header - possible DNS")
             State.UNREACHABLE,
             "connect_timeout",
             "firewall",
+        ),
+        (
+            Reply("health", failure=ReplyFailure.NETWORK, detail="Network is unreachable"),
+            State.UNREACHABLE,
+            "network",
+            "Network is unreachable at 10.0.1.221 port 80. Check routes",
+        ),
+        (
+            Reply("health", failure=ReplyFailure.NETWORK, detail=os.strerror(errno.EMFILE)),
+            State.UNREACHABLE,
+            "network",
+            "Raise this process's limit (ulimit -n)",
         ),
         (Reply("health", failure=ReplyFailure.TIMEOUT), State.UNREACHABLE, "timeout", "hanging"),
         (Reply("health", failure=ReplyFailure.NOT_HTTP), State.NOT_MLFLOW, "not_http", "schema"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gc
 import itertools
 import os
@@ -456,6 +457,7 @@ class TestTheDeadline:
         dns.set_records(HOSTNAME, ["127.0.0.99"])
         error, seconds = self.timed(signed_in)
         assert error.status == 0
+        assert os.strerror(errno.ECONNREFUSED) in str(error)
         assert seconds < 20
 
     def test_is_the_end_of_a_call_also_where_the_pin_waits_for_longer(self, signed_in, tiny):
