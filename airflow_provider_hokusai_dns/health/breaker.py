@@ -130,7 +130,7 @@ class CircuitBreaker:
         self._cooldown = cooldown
         self._max_cooldown = max_cooldown
         self._clock: Clock = clock or SystemClock()
-        self._lock = forks.free_in_child(threading.Lock())
+        self._lock = forks.free_in_child(threading.RLock())
         self._clear()
         self._last_failure: float | None = None
         self._last_success: float | None = None
@@ -266,7 +266,7 @@ def _wall(offset: float, stamp: float | None) -> datetime | None:
 #: Maximum number of breakers that are kept: each edit of a connection leaves one.
 _MOST_SERVERS = 256
 _by_server: dict[tuple[object, ...], CircuitBreaker] = {}
-_by_server_lock = forks.free_in_child(threading.Lock())
+_by_server_lock = forks.free_in_child(threading.RLock())
 
 
 def breaker_for(

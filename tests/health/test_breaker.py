@@ -299,3 +299,18 @@ def test_what_counts_the_changes_may_fail(breaker: CircuitBreaker, clock: Manual
     with breaker.attempt() as attempt:
         attempt.success()
     assert breaker.status().state is BreakerState.CLOSED
+
+
+def test_a_signal_handler_may_use_the_breaker_that_it_interrupts() -> None:
+    """It runs in the thread that holds the lock; here, while the breaker is closed."""
+
+    class Interrupted(CircuitBreaker):
+        def _clear(self) -> None:
+            super()._clear()
+            if hasattr(self, "on_change"):
+                self.check()
+
+    thread = threading.Thread(target=Interrupted("m").reset, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
