@@ -31,9 +31,7 @@ class Flight:
     early: OneTimeEvent = field(default_factory=OneTimeEvent)
     #: Done when the lookup ended.
     final: OneTimeEvent = field(default_factory=OneTimeEvent)
-    store_asked: bool = False
-    #: Its failure was counted: it was given up, or it ended and the store is being read.
-    failed: bool = False
+    _taken: dict[str, object] = field(default_factory=dict)
     #: A caller that writes the store itself waits for it.
     refresh: bool = False
     #: Why it cannot be made at all; empty where it can.
@@ -44,7 +42,6 @@ class Flight:
     #: with none it sends its queries, and a thread waits for the answers.
     lead: Callable[[float], None] | None = None
     leader: int | None = None
-    _lock: threading.Lock = field(default_factory=lambda: threading.Lock())
 
     @property
     def left_out(self) -> bool:
@@ -56,12 +53,18 @@ class Flight:
         if self.pending is not None:
             self.pending.thorough = True
 
+    @property
+    def failed(self) -> bool:
+        """Whether its failure was counted: it was given up, or the store is being read."""
+        return "failed" in self._taken
+
     def take(self, mark: str) -> bool:
-        """Set ``store_asked`` or ``failed``; returns whether this caller was the first to."""
-        with self._lock:
-            first = not getattr(self, mark)
-            setattr(self, mark, True)
-            return first
+        """Set ``store_asked`` or ``failed``; returns whether this caller was the first to.
+
+        Without a lock: a signal handler may come in between.
+        """
+        caller = object()
+        return self._taken.setdefault(mark, caller) is caller
 
 
 class SingleFlight:
