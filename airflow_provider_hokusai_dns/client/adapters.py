@@ -17,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from airflow_provider_hokusai_dns.client.transport import Call, ConnectionAdapter, FailureObserver
-from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver import forks
 
@@ -105,7 +104,7 @@ def _get_adapter(self: requests.Session, url: str) -> Any:
         parts = urlsplit(url)
         tag = parts.username if parts.password is None else None
         adapter = _adapters.get(unquote(tag)) if tag else None
-        if adapter is not None and origin_of(url) == origin_of(adapter.server.uri):
+        if adapter is not None:
             return adapter
     return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
 

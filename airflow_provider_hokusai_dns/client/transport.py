@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.utils import rewind_body
@@ -43,6 +43,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     was_removed_before,
 )
 from airflow_provider_hokusai_dns.client.urllib3_pools import OwnConnections
+from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
@@ -165,6 +166,8 @@ class ConnectionAdapter(OwnConnections):
         :raises requests.RequestException: the error of the last try.
         :raises SentOnceError: it may have been carried out, and could do harm a second time.
         """
+        if origin_of(request.url or "") != origin_of(self.server.uri):
+            return self._send_elsewhere(request, stream, **kwargs)
         call = Call.of(request)
         while True:
             outcome = self._once(call, stream, **kwargs)
@@ -182,6 +185,15 @@ class ConnectionAdapter(OwnConnections):
             time.sleep(seconds)
             if call.maybe_done and (made := self._read_back(call, max(1.0, self._left(call)))):
                 return made
+
+    def _send_elsewhere(
+        self, request: requests.PreparedRequest, stream: bool, **kwargs: Any
+    ) -> requests.Response:
+        """Follow a redirect to another server, once. ``requests`` has removed the login."""
+        left = self.patience
+        kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), min(ANSWER_TIMEOUT, left))
+        with bounded(left):
+            return super().send(request, stream=stream, **kwargs)
 
     def _left(self, call: Call) -> float:
         """Seconds until the call is given up."""
@@ -284,6 +296,9 @@ class ConnectionAdapter(OwnConnections):
         if call.create is not None and call.create.may_be_duplicated and outcome.ok:
             with contextlib.suppress(ValueError):
                 self._kept.add(call.create.key_of(outcome.json()))
+        if outcome.is_redirect:
+            with contextlib.suppress(ValueError):  # requests refuses such a location
+                outcome.headers["location"] = _tagged(outcome.headers["location"], request.url)
         return outcome
 
     # --- creates
@@ -408,6 +423,14 @@ def _as_error(response: requests.Response) -> Exception:
         text = " ".join(response.text.split())
     message = f"{response.status_code} {text[:300]}"
     return requests.exceptions.HTTPError(message, response=response)
+
+
+def _tagged(location: str, url: str | None) -> str:
+    """The target of a redirect with the tag of the URL, so that our adapter follows it."""
+    parts = urlsplit(urljoin(url or "", location))
+    _ = parts.port  # a ValueError if it is none
+    tag, host = urlsplit(url or "").netloc.rpartition("@")[0], parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{tag}@{host}").geturl()
 
 
 def _rewind(request: requests.PreparedRequest) -> bool:

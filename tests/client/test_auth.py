@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from airflow_provider_hokusai_dns.client import auth
 from airflow_provider_hokusai_dns.config.server import Credentials, MLflowServer
 from airflow_provider_hokusai_dns.exceptions import AuthProviderError
 from tests.conftest import ADMIN
-from tests.servers import MLflowProcess, Request, Stranger, http
+from tests.servers import MLflowProcess, Request, Stranger, black_hole, free_port, http
 from tests.values import a_server
 
 SECRET = "a-Token-that-no-log-may-show"
@@ -124,6 +125,30 @@ def test_nothing_goes_to_another_host_or_port_after_a_redirect() -> None:
             ask(uri)
             assert authorization(stranger) == f"Bearer {SECRET}"
             assert authorization(other) is None
+
+
+def test_a_redirect_within_the_server_is_followed_with_its_login() -> None:
+    """Also where it names the server, and MLflow is away before and after it."""
+    with Stranger(empty_mlflow) as stranger:
+        path = "/moved/api/2.0/mlflow/experiments/search"
+        for location in (path, f"{stranger.uri}{path}"):
+            answers = iter([http(503), http(307, location=location), http(503)])
+            stranger.answer = lambda r, answers=answers: next(answers, None) or empty_mlflow(r)
+            ask(auth.sign_in(server_at(stranger)))
+            assert stranger.requests[-1].path == path
+            assert authorization(stranger) == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_to_a_host_that_is_away_ends_with_the_call(status: int) -> None:
+    """A sign-in page that cannot be reached: MLflow's own retries would take four minutes."""
+    with black_hole("127.0.0.3") as port, Stranger(empty_mlflow) as stranger:
+        for there in (f"127.0.0.1:{free_port()}", f"127.0.0.3:{port}", "127.0.0.1:99999"):
+            stranger.answer = lambda _, to=there: http(status, location=f"http://{to}/login")
+            began = time.monotonic()
+            with pytest.raises(Exception, match=there.partition(":")[0]):
+                ask(auth.sign_in(server_at(stranger, request_timeout=2.0)))
+            assert time.monotonic() - began < 8
 
 
 def test_a_tag_on_another_host_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
