@@ -277,7 +277,7 @@ _resolving = Workers("hokusai-dns-pin")
 #: Answers for a good day, by the arguments of the call.
 _last: dict[tuple[Any, ...], ReusableAnswer] = {}
 _MOST_LAST = 256
-_lock = forks.free_in_child(threading.Lock())
+_lock = forks.free_in_child(threading.RLock())
 
 
 def _key(host: str) -> str:
