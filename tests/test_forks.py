@@ -160,7 +160,6 @@ def test_a_child_can_import_what_a_thread_was_importing(monkeypatch: pytest.Monk
 NOT_FREED = {
     "health/connection.py": "of one call, on the thread that makes it",
     "resolver/one_time_event.py": "of one waiter, which no child has",
-    "resolver/single_flight.py": "of one lookup; a child has none of its parent's",
     "resolver/lookup/messages.py": "a fork waits for it",
     "resolver/workers.py": "renew_after_fork makes a new one",
     "store/bounded_calls.py": "renew_after_fork makes a new one",
