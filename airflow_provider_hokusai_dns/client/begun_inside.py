@@ -56,6 +56,9 @@ _undo: list[Callable[[], None]] = []
 #: started it, has begun.
 _begun: set[str] = set()
 _begun_here: ContextVar[tuple[str, ...]] = ContextVar("hokusai_dns_runs", default=())
+#: Those that threads without a block of their own have begun: the run of the block, the id, and the
+#: thread's stack of MLflow, on which a run is until it is ended.
+_by_threads: list[tuple[str, str, list[Any]]] = []
 
 
 @contextmanager
@@ -74,6 +77,7 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
         _begun_here.set(before)
         with _lock:
             _blocks.remove(block)
+            _by_threads[:] = [each for each in _by_threads if each[0] != active.info.run_id]
             if not _blocks:
                 _begun.clear()
             while _undo and not _blocks:
@@ -83,6 +87,22 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
 def _note_begun(active: mlflow.ActiveRun) -> None:
     _begun.add(active.info.run_id)
     _begun_here.set((*_begun_here.get(), active.info.run_id))
+
+
+def left_open_by_threads(run_id: str) -> list[str]:
+    """The runs that other threads have begun inside a run and not ended, latest first."""
+    return [
+        begun
+        for block, begun, stack in _by_threads[::-1]
+        if block == run_id and any(each.info.run_id == begun for each in stack)
+    ]
+
+
+def remove_from_threads(run_id: str) -> None:
+    """Remove what :func:`left_open_by_threads` returns from the stacks of these threads."""
+    for begun in left_open_by_threads(run_id):
+        for _, _, stack in _by_threads:
+            stack[:] = [each for each in stack if each.info.run_id != begun]
 
 
 #: Runs that this process has resumed: no orphans, also before and after their blocks.
@@ -170,6 +190,9 @@ def _start_run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             given["experiment_id"] = mine[-1].active.info.experiment_id
     active = original(**given)
     _note_begun(active)
+    with suppress(AmbiguousRunError):
+        if (block := block_of_others()) is not None and (stack := active_runs()) is not None:
+            _by_threads.append((block.info.run_id, active.info.run_id, stack))
     return active
 
 

@@ -16,6 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from airflow_provider_hokusai_dns.client import adapters, mlflow_private, sigterm
+from airflow_provider_hokusai_dns.client.begun_inside import (
+    left_open_by_threads,
+    remove_from_threads,
+)
 from airflow_provider_hokusai_dns.client.delivery import DeliveryTracker
 from airflow_provider_hokusai_dns.client.errors import Loss, LostDataError, RunEndError
 from airflow_provider_hokusai_dns.client.orphaned_runs import reopen, terminate
@@ -201,9 +205,11 @@ class OpenRun:
     def _ids(self) -> list[str]:
         """This run, after the runs that the author's code has started inside it and not ended."""
         inside = [str(run.info.run_id) for run in (self._active_runs or ())[self._others :]]
+        inside += left_open_by_threads(self.run_id)[::-1]
         return [*(run_id for run_id in inside[::-1] if run_id != self.run_id), self.run_id]
 
     def _remove_from_fluent_api(self) -> None:
+        remove_from_threads(self.run_id)
         if self._active_runs is not None:
             del self._active_runs[self._others :]
             if (last_run := mlflow_private.LAST_RUN.find()) is not None:

@@ -522,6 +522,40 @@ def test_threads_log_to_the_run_and_runs_in_them_are_its_children(
     assert len(direct.search_runs(["0"], "status = 'RUNNING'")) == strays
 
 
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_a_thread_has_begun_and_not_ended_ends_with_the_run(
+    server: MLflowServer, uri: str, direct: Any, raises: bool
+) -> None:
+    """A thread of a pool that continues can begin the next run, and what was ended stays so."""
+    import mlflow
+
+    def begin() -> list[str]:
+        outer = mlflow.start_run(nested=True)
+        inner = mlflow.start_run(nested=True)
+        return [outer.info.run_id, inner.info.run_id]
+
+    def end() -> str:
+        run_id: str = mlflow.start_run(nested=True).info.run_id
+        mlflow.end_run("KILLED")
+        return run_id
+
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            with contextlib.suppress(KeyError), open_run(server, uri) as run:
+                ended = pool.submit(end).result()
+                left_open = pool.submit(begin).result()
+                if raises:
+                    raise KeyError
+            expected = "FAILED" if raises else "FINISHED"
+            for run_id in (*left_open, run.info.run_id):
+                assert direct.get_run(run_id).info.status == expected
+            assert direct.get_run(ended).info.status == "KILLED"
+            parents = [
+                direct.get_run(run_id).data.tags["mlflow.parentRunId"] for run_id in left_open
+            ]
+            assert parents == [run.info.run_id, left_open[0]]
+
+
 def test_a_thread_beside_two_runs_is_told_to_say_which(server: MLflowServer, uri: str) -> None:
     """It could be either."""
     import mlflow
