@@ -71,9 +71,10 @@ def command(run: Callable[[Namespace], int]) -> Callable[[Namespace], None]:
             except (BrokenPipeError, SystemExit) as error:
                 if BrokenPipeError not in (type(error), type(error.__context__)):
                     raise
-                # The reader of the output has what it wants, like "head -1". Rich exits then.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                code = _READER_ENDED
+                # The reader of the output has what it wants, like "head -1". At a regular exit,
+                # Python would write the rest, and print a traceback.
+                sys.stderr.flush()
+                os._exit(_READER_ENDED)
         if bounded_calls.is_under_way():
             # At the exit Airflow closes its database, and fails with a traceback while it is read.
             sys.stdout.flush()

@@ -16,7 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from airflow_provider_hokusai_dns.client.transport import Call, ConnectionAdapter, FailureObserver
+from airflow_provider_hokusai_dns.client.transport import (
+    REDIRECTED,
+    Call,
+    ConnectionAdapter,
+    FailureObserver,
+)
+from airflow_provider_hokusai_dns.config.origin import origin_of
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver import forks
 
@@ -102,9 +108,11 @@ def _get_adapter(self: requests.Session, url: str) -> Any:
     """Replaces ``requests.Session.get_adapter``."""
     if "@" in url and _adapters:
         parts = urlsplit(url)
-        tag = parts.username if parts.password is None else None
-        adapter = _adapters.get(unquote(tag)) if tag else None
-        if adapter is not None:
+        adapter = _adapters.get(unquote(parts.username or ""))
+        if adapter is not None and (
+            parts.password == REDIRECTED
+            or (parts.password is None and origin_of(url) == origin_of(adapter.server.uri))
+        ):
             return adapter
     return _get_adapter.__hokusai_original__(self, url)  # type: ignore[attr-defined]
 

@@ -54,6 +54,8 @@ CONNECT_TIMEOUT = 10.0
 #: The least that a first try waits for its answer, seconds.
 _SHORTEST_ANSWER = 10.0
 _POOL_SIZE = 64
+#: Beside the tag, in the URL of a redirect to another server.
+REDIRECTED = "redirected"
 #: The longest pause between two tries, seconds.
 _LONGEST_PAUSE = 10.0
 
@@ -193,7 +195,7 @@ class ConnectionAdapter(OwnConnections):
         left = self.patience
         kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), min(ANSWER_TIMEOUT, left))
         with bounded(left):
-            return super().send(request, stream=stream, **kwargs)
+            return _followed_by_us(super().send(request, stream=stream, **kwargs), request)
 
     def _left(self, call: Call) -> float:
         """Seconds until the call is given up."""
@@ -296,10 +298,7 @@ class ConnectionAdapter(OwnConnections):
         if call.create is not None and call.create.may_be_duplicated and outcome.ok:
             with contextlib.suppress(ValueError):
                 self._kept.add(call.create.key_of(outcome.json()))
-        if outcome.is_redirect:
-            with contextlib.suppress(ValueError):  # requests refuses such a location
-                outcome.headers["location"] = _tagged(outcome.headers["location"], request.url)
-        return outcome
+        return _followed_by_us(outcome, request)
 
     # --- creates
 
@@ -425,12 +424,19 @@ def _as_error(response: requests.Response) -> Exception:
     return requests.exceptions.HTTPError(message, response=response)
 
 
-def _tagged(location: str, url: str | None) -> str:
-    """The target of a redirect with the tag of the URL, so that our adapter follows it."""
-    parts = urlsplit(urljoin(url or "", location))
-    _ = parts.port  # a ValueError if it is none
-    tag, host = urlsplit(url or "").netloc.rpartition("@")[0], parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f"{tag}@{host}").geturl()
+def _followed_by_us(
+    response: requests.Response, request: requests.PreparedRequest
+) -> requests.Response:
+    """If it is a redirect, put the tag of the request into its target, so that we send that too."""
+    if response.is_redirect:
+        with contextlib.suppress(ValueError):  # requests refuses such a target
+            before = urlsplit(request.url or "")
+            after = urlsplit(urljoin(before.geturl(), response.headers["location"]))
+            tag, host = before.netloc.rpartition("@")[0], after.netloc.rpartition("@")[2]
+            if origin_of(before.geturl()) != origin_of(after.geturl()):
+                tag = f"{before.username}:{REDIRECTED}"
+            response.headers["location"] = after._replace(netloc=f"{tag}@{host}").geturl()
+    return response
 
 
 def _rewind(request: requests.PreparedRequest) -> bool:
