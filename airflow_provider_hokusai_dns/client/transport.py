@@ -192,10 +192,15 @@ class ConnectionAdapter(OwnConnections):
         self, request: requests.PreparedRequest, stream: bool, **kwargs: Any
     ) -> requests.Response:
         """Follow a redirect to another server, once. ``requests`` has removed the login."""
-        left = self.patience
+        left = self._first_wait()
         kwargs["timeout"] = (min(CONNECT_TIMEOUT, left), min(ANSWER_TIMEOUT, left))
         with bounded(left):
             return _followed_by_us(super().send(request, stream=stream, **kwargs), request)
+
+    def _first_wait(self) -> float:
+        """Seconds for a first try. Where nothing may wait (deadline 0) an answer takes its time."""
+        shortest = min(self.server.request_timeout, _SHORTEST_ANSWER, seconds_left())
+        return max(self.patience, shortest, 0.5)
 
     def _left(self, call: Call) -> float:
         """Seconds until the call is given up."""
@@ -204,10 +209,7 @@ class ConnectionAdapter(OwnConnections):
     def _once(self, call: Call, stream: bool, **kwargs: Any) -> Outcome:
         """One try: the response with its body, or the error."""
         request, patience, limit = call.request, self.patience, seconds_left()
-        left = self._left(call)
-        if call.tries == 0:
-            # Where nothing may wait (deadline 0) an answer still takes its time.
-            left = max(patience, min(self.server.request_timeout, _SHORTEST_ANSWER, limit))
+        left = self._left(call) if call.tries else self._first_wait()
         call.tries += 1
         left = answer = max(left, 0.5)
         if call.sends_a_file:

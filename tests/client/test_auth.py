@@ -139,6 +139,16 @@ def test_a_redirect_within_the_server_is_followed_with_its_login() -> None:
             assert authorization(stranger) == f"Bearer {SECRET}"
 
 
+def test_a_redirect_to_another_host_is_followed_without_the_login() -> None:
+    """Also where no time is given for waiting, and over two hosts."""
+    with Stranger(empty_mlflow) as last, Stranger(empty_mlflow) as other:
+        other.answer = lambda r: http(307, location=f"{last.uri}{r.path}")
+        with Stranger(lambda r: http(307, location=f"{other.uri}{r.path}")) as stranger:
+            ask(auth.sign_in(server_at(stranger, request_timeout=0.0)))
+    assert authorization(stranger) == f"Bearer {SECRET}"
+    assert [authorization(each) for each in (other, last)] == [None, None]
+
+
 @pytest.mark.parametrize("status", [302, 307])
 def test_a_redirect_to_a_host_that_is_away_ends_with_the_call(status: int) -> None:
     """A sign-in page that cannot be reached: MLflow's own retries would take four minutes."""
