@@ -44,9 +44,7 @@ async def why_async(conn_id: str) -> Reason:
     """:func:`why` for a coroutine of the triggerer."""
     try:
         comms = supervisor.connection()
-        if not hasattr(comms, "asend"):  # `dag.test()` runs triggers with the connection of a task
-            return why(conn_id)
-        if _has_backend_of_its_own():
+        if _has_backend_of_its_own() or not hasattr(comms, "asend"):
             return Reason.UNKNOWN
         return _meaning(await comms.asend(_question(conn_id)))
     except Exception:

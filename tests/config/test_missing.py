@@ -87,13 +87,6 @@ def test_where_a_secrets_backend_may_have_failed_nothing_is_clear(line, monkeypa
     assert asyncio.run(missing.why_async("ml")) is Reason.UNKNOWN
 
 
-def test_a_trigger_under_dag_test_asks_as_its_task_does(monkeypatch):
-    """There it has the connection of a task, which has no ``asend``; it waited forever."""
-    comms = SimpleNamespace(send=lambda _: says("CONNECTION_NOT_FOUND"))
-    monkeypatch.setitem(sys.modules, RUNNER, SimpleNamespace(SUPERVISOR_COMMS=comms))
-    assert asyncio.run(missing.why_async("ml")) is Reason.UNDEFINED
-
-
 def test_a_process_without_a_supervisor_knows_nothing():
     """Plain Python, which reads the environment alone."""
     assert missing.why("ml") is Reason.UNKNOWN
