@@ -59,6 +59,7 @@ _begun_here: ContextVar[tuple[str, ...]] = ContextVar("hokusai_dns_runs", defaul
 #: Those that threads without a block of their own have begun: the run of the block, the id, and the
 #: thread's stack of MLflow, on which a run is until it is ended.
 _by_threads: list[tuple[str, str, list[Any]]] = []
+_opens_block: ContextVar[bool] = ContextVar("hokusai_dns_opens_block", default=False)
 
 
 @contextmanager
@@ -82,6 +83,16 @@ def begun_inside(active: mlflow.ActiveRun, tags: Mapping[str, str]) -> Iterator[
                 _begun.clear()
             while _undo and not _blocks:
                 _undo.pop()()
+
+
+@contextmanager
+def opening_block() -> Iterator[None]:
+    """The run that starts meanwhile gets a block of its own, which ends it."""
+    token = _opens_block.set(True)
+    try:
+        yield
+    finally:
+        _opens_block.reset(token)
 
 
 def _note_begun(active: mlflow.ActiveRun) -> None:
@@ -190,6 +201,8 @@ def _start_run(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             given["experiment_id"] = mine[-1].active.info.experiment_id
     active = original(**given)
     _note_begun(active)
+    if _opens_block.get():
+        return active
     with suppress(AmbiguousRunError):
         if (block := block_of_others()) is not None and (stack := active_runs()) is not None:
             _by_threads.append((block.info.run_id, active.info.run_id, stack))

@@ -21,6 +21,7 @@ from airflow_provider_hokusai_dns.client.begun_inside import (
     begun_inside,
     block_of_others,
     check_nesting,
+    opening_block,
     resumes,
     run_ids_in_use,
 )
@@ -136,6 +137,7 @@ def open_run(
         run.close()
 
 
+@opening_block()
 def _start(
     tracking_uri: str,
     *,

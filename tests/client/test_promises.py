@@ -556,6 +556,35 @@ def test_what_a_thread_has_begun_and_not_ended_ends_with_the_run(
             assert parents == [run.info.run_id, left_open[0]]
 
 
+def test_a_run_of_another_thread_that_is_being_opened_does_not_end_with_this_one(
+    server: MLflowServer, uri: str, front: CountingProxy, direct: Any
+) -> None:
+    """Its block ends it."""
+    begun, leave = threading.Event(), threading.Event()
+    tags = {**dict.fromkeys(orphaned_runs.IDENTITY, "late"), orphaned_runs.TAG_TRY: "2"}
+    late = f"status = 'RUNNING' and tags.`{orphaned_runs.TAG_DAG}` = 'late'"
+
+    def hold(request: Request) -> None:
+        if "runs/search" in request.path:  # for what an earlier try has left
+            begun.set()
+            leave.wait(30)
+
+    def second() -> str:
+        with open_run(server, uri, tags=tags) as other:
+            return str(other.info.run_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with open_run(server, uri) as run:
+            front.before = hold
+            opening = pool.submit(second)
+            assert begun.wait(30)
+            front.before = lambda _: None
+        (running,) = direct.search_runs([run.info.experiment_id], late)
+        leave.set()
+        assert opening.result() == running.info.run_id
+    assert direct.get_run(running.info.run_id).info.status == "FINISHED"
+
+
 def test_a_thread_beside_two_runs_is_told_to_say_which(server: MLflowServer, uri: str) -> None:
     """It could be either."""
     import mlflow
