@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from airflow_provider_hokusai_dns.client.errors import AuthProviderError, NotSignedInError
-from airflow_provider_hokusai_dns.config.origin import origin_of
+from airflow_provider_hokusai_dns.config.origin import origin_of, with_userinfo
 from airflow_provider_hokusai_dns.config.overrides import original_value, put
 from airflow_provider_hokusai_dns.resolver import forks
 
@@ -89,9 +89,7 @@ def registry_uri(server: MLflowServer) -> str | None:
     named = server.registry_uri or original_value("MLFLOW_REGISTRY_URI")
     if not named or origin_of(named) != origin_of(server.uri):
         return named or None
-    parts = urlsplit(named)
-    netloc = f"{tag_of(server.conn_id)}@{parts.netloc.rpartition('@')[2]}"
-    return parts._replace(netloc=netloc).geturl()
+    return with_userinfo(named, tag_of(server.conn_id))
 
 
 def tag_of(conn_id: str) -> str:

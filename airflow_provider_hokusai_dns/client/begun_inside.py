@@ -101,19 +101,19 @@ def _note_begun(active: mlflow.ActiveRun) -> None:
 
 
 def left_open_by_threads(run_id: str) -> list[str]:
-    """The runs that other threads have begun inside a run and not ended, latest first."""
+    """The runs that other threads have begun inside a run and not ended, in that order."""
     return [
         begun
-        for block, begun, stack in _by_threads[::-1]
+        for block, begun, stack in _by_threads
         if block == run_id and any(each.info.run_id == begun for each in stack)
     ]
 
 
 def remove_from_threads(run_id: str) -> None:
     """Remove what :func:`left_open_by_threads` returns from the stacks of these threads."""
-    for begun in left_open_by_threads(run_id):
-        for _, _, stack in _by_threads:
-            stack[:] = [each for each in stack if each.info.run_id != begun]
+    left_open = left_open_by_threads(run_id)
+    for _, _, stack in _by_threads:
+        stack[:] = [each for each in stack if each.info.run_id not in left_open]
 
 
 #: Runs that this process has resumed: no orphans, also before and after their blocks.

@@ -39,9 +39,8 @@ def _status(error: BaseException) -> int | None:
 
     # Raised for an answer that was not JSON, such as a load balancer's: from 3.18 on, the class of
     # the error says so; before, its text, or the error of requests is its cause.
-    is_of_an_answer = str(getattr(error, "error_class", "")).startswith(
-        "CP_"
-    ) or " failed with error code " in str(error)
+    error_class = str(getattr(error, "error_class", ""))
+    is_of_an_answer = error_class.startswith("CP_") or " failed with error code " in str(error)
     if isinstance(error, RestException) or (isinstance(error, MlflowException) and is_of_an_answer):
         return int(error.get_http_status_code())  # type: ignore[no-untyped-call]
     cause = _cause(error)

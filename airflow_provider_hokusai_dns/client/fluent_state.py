@@ -73,7 +73,8 @@ def _enter_uri(conn_id: str, tracking_uri: str, registry_uri: str | None) -> Non
     import mlflow
 
     registry_uri = registry_uri or tracking_uri
-    _uris_before, _put_tracing_back = (TRACKING_URI.find(), REGISTRY_URI.find()), tracing_setup()
+    _uris_before = TRACKING_URI.find(), REGISTRY_URI.find()
+    _put_tracing_back = tracing_setup()
     values = {_TRACKING_URI: tracking_uri, _REGISTRY_URI: registry_uri, _NO_LINKS: "true"}
     _changes = overrides.begin(conn_id, values, restored=(_EXPERIMENT,))
     with overrides.kept(_TRACKING_URI, _REGISTRY_URI):  # both functions set the variables too

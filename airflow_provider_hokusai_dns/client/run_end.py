@@ -205,7 +205,7 @@ class OpenRun:
     def _ids(self) -> list[str]:
         """This run, after the runs that the author's code has started inside it and not ended."""
         inside = [str(run.info.run_id) for run in (self._active_runs or ())[self._others :]]
-        inside += left_open_by_threads(self.run_id)[::-1]
+        inside += left_open_by_threads(self.run_id)
         return [*(run_id for run_id in inside[::-1] if run_id != self.run_id), self.run_id]
 
     def _remove_from_fluent_api(self) -> None:

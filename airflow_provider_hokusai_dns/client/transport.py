@@ -43,7 +43,7 @@ from airflow_provider_hokusai_dns.client.routes import (
     was_removed_before,
 )
 from airflow_provider_hokusai_dns.client.urllib3_pools import OwnConnections
-from airflow_provider_hokusai_dns.config.origin import origin_of
+from airflow_provider_hokusai_dns.config.origin import origin_of, with_userinfo
 from airflow_provider_hokusai_dns.config.server import MLflowServer
 from airflow_provider_hokusai_dns.resolver.deadline import bounded, seconds_left
 
@@ -432,12 +432,12 @@ def _followed_by_us(
     """If it is a redirect, put the tag of the request into its target, so that we send that too."""
     if response.is_redirect:
         with contextlib.suppress(ValueError):  # requests refuses such a target
-            before = urlsplit(request.url or "")
-            after = urlsplit(urljoin(before.geturl(), response.headers["location"]))
-            tag, host = before.netloc.rpartition("@")[0], after.netloc.rpartition("@")[2]
-            if origin_of(before.geturl()) != origin_of(after.geturl()):
-                tag = f"{before.username}:{REDIRECTED}"
-            response.headers["location"] = after._replace(netloc=f"{tag}@{host}").geturl()
+            before = request.url or ""
+            after = urljoin(before, response.headers["location"])
+            tag = urlsplit(before).netloc.rpartition("@")[0]
+            if origin_of(before) != origin_of(after):
+                tag = f"{urlsplit(before).username}:{REDIRECTED}"
+            response.headers["location"] = with_userinfo(after, tag)
     return response
 
 

@@ -1,4 +1,4 @@
-"""Which URLs are on one server. Imports no other module of ours."""
+"""The origin of a URL, and what stands before its host. Imports no other module of ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from urllib.parse import urlsplit
 
 #: The port of a URL without one.
 _PORTS = {"http": 80, "https": 443}
+
+
+def with_userinfo(url: str, userinfo: str) -> str:
+    """A URL with this before its host, in place of what is there.
+
+    :raises ValueError: the URL has a host that cannot be.
+    """
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{userinfo}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
